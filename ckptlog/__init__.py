@@ -1,0 +1,103 @@
+"""ckptlog: durable, deduplicated, verifiable checkpoints for agents and other long-running work.
+
+    >>> import tempfile, ckptlog
+    >>> with ckptlog.CheckpointManager(tempfile.mkdtemp()) as manager:
+    ...     name = manager.create_checkpoint("task-1", "Summarise", 1, data={"messages": []})
+    ...     manager.get_checkpoint(name).state.value
+    'created'
+
+Everything here is loaded when it is first used, so that `import ckptlog` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptlog.errors import *  # noqa: F403
+    from ckptlog.manager.batch import Batch
+    from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.manager.reading import HistoryEntry
+    from ckptlog.manager.wrapper import TaskCheckpointWrapper
+    from ckptlog.model.checkpoint import CheckpointData
+    from ckptlog.model.configuration import CheckpointConfiguration
+    from ckptlog.model.difference import Difference
+    from ckptlog.model.requirement import CheckpointPerformanceRequirements
+    from ckptlog.model.state import CheckpointState
+    from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.repository.layout import LegacyLayoutWarning
+    from ckptlog.repository.opening import open_store as open  # noqa: A004
+    from ckptlog.repository.store import Store
+    from ckptlog.repository.verify import Report
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "ArgumentError",
+    "BlobCorruptionError",
+    "BusyError",
+    "CheckpointCorruptionError",
+    "CheckpointCreationError",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "CheckpointStorageError",
+    "CheckpointUpdateError",
+    "CommandReusedError",
+    "ConflictError",
+    "CreationRefusedError",
+    "DeniedError",
+    "DuplicateIdError",
+    "FormatError",
+    "FullError",
+    "IllegalTransitionError",
+    "InputOutputError",
+    "InvalidCreationError",
+    "InvalidUpdateError",
+    "LockTimeoutError",
+    "LogCorruptionError",
+    "MissingBlobError",
+    "NotAStoreError",
+    "OutcomeUnknownError",
+    "QuotaError",
+    "ReadOnlyError",
+    "SettingsError",
+    "StoreClosedError",
+    "StoreMissingError",
+    "UnstorableError",
+    "UnsupportedError",
+)
+
+_HOMES = {
+    "Batch": "manager.batch",
+    "CheckpointConfiguration": "model.configuration",
+    "CheckpointData": "model.checkpoint",
+    "CheckpointManager": "manager.manager",
+    "CheckpointPerformanceRequirements": "model.requirement",
+    "CheckpointState": "model.state",
+    "Difference": "model.difference",
+    "HistoryEntry": "manager.reading",
+    "LegacyLayoutWarning": "repository.layout",
+    "Report": "repository.verify",
+    "Sanitiser": "policy.sanitise",
+    "Store": "repository.store",
+    "TaskCheckpointWrapper": "manager.wrapper",
+    **dict.fromkeys(_ERRORS, "errors"),
+}
+
+__all__ = sorted([*_HOMES, "__version__", "open"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        value = import_module("ckptlog.repository.opening").open_store
+    elif name in _HOMES:
+        value = getattr(import_module(f"ckptlog.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'ckptlog' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

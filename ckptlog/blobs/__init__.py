@@ -1,0 +1,1 @@
+"""Payloads as content-addressed chunks: cut, hash, compress, pack, find, read back verified."""

@@ -1,0 +1,248 @@
+"""Packs: many chunks outside of the log, written whole, named once, never changed.
+
+Invariants (specs/pack.md has the bytes):
+* A file of a pack's name is a whole pack: it is written under a temporary name, synced, and only
+  then renamed. When `write_packs` returns, bytes and names are durable, so that a commit may
+  register the packs; nothing else makes them count.
+* On any failure nothing is left behind under a pack's name or a temporary one (a crash can leave
+  both; collection knows them by their base).
+* `read_index` trusts nothing but what checksums bind to this store and this name. Chunk frames
+  themselves are checked when they are read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ckptlog.errors import (
+    CheckpointStorageError,
+    FormatError,
+    MissingBlobError,
+    operating_system_door,
+)
+from ckptlog.formats import frame, pack
+from ckptlog.model.entry import Placement
+from ckptlog.model.event import PackEntry
+from ckptlog.storage import files
+
+FOLDER: Final = "packs"
+PACK_BYTES_MAX: Final = 64 * 1024 * 1024
+_BUFFER_BYTES: Final = 1024 * 1024
+# One line of a pack's index: digest, offset, length (specs/pack.md).
+_INDEX_LINE_BYTES: Final = 44
+_NAME_TRIES_MAX: Final = 8
+
+
+def write_packs(
+    folder: Path,
+    store_id: bytes,
+    base: int,
+    records: Iterable[tuple[bytes, bytes]],
+    random_id: Callable[[], bytes],
+) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
+    """Write the chunks of one commit as packs of at most 64 MiB each.
+
+    Args:
+        folder: The store's folder of packs; it exists.
+        base: Log position at which the commit's preparation began.
+        records: Digest and record of each chunk; a digest that comes again is left out.
+        random_id: Returns 16 unpredictable bytes.
+
+    Returns:
+        What the commit's event must register, and where each chunk lies.
+
+    Raises:
+        CheckpointStorageError: Nothing was written that counts, and nothing is left behind.
+
+    Durability: all of it, bytes and names, when the call returns.
+    """
+    writer = PackWriter(folder, store_id, base, random_id)
+    try:
+        for digest, record in records:
+            writer.add(digest, record)
+        return writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+
+
+class PackWriter:
+    """Writes packs one after another; end with `finish` or `discard`.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self, folder: Path, store_id: bytes, base: int, random_id: Callable[[], bytes]
+    ) -> None:
+        self._folder = folder
+        self._store_id = store_id
+        self._base = base
+        self._random_id = random_id
+        self._open: _OpenPack | None = None
+        self._written: list[Path] = []
+        self._entries: list[PackEntry] = []
+        self._placements: dict[bytes, Placement] = {}
+
+    def add(self, digest: bytes, record: bytes) -> None:
+        """Write one chunk, into a new pack where the present one is full."""
+        if digest in self._placements:
+            return
+        if self._open is not None and not self._open.has_room(len(record)):
+            self._close_pack()
+        if self._open is None:
+            self._open = self._begin()
+        self._placements[digest] = self._open.add(digest, record)
+
+    def finish(self) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
+        """Make everything durable and return what to register and where the chunks lie."""
+        if self._open is not None:
+            self._close_pack()
+        if self._written:
+            files.sync_directory(self._folder)
+        return tuple(self._entries), tuple(self._placements.values())
+
+    def discard(self) -> None:
+        """Remove everything that was written."""
+        if self._open is not None:
+            self._open.discard()
+            self._open = None
+        for path in self._written:
+            files.remove(path)
+
+    def _begin(self) -> _OpenPack:
+        for _ in range(_NAME_TRIES_MAX):
+            pack_id = self._random_id()
+            path = self._folder / pack.pack_name(self._base, pack_id)
+            if not os.path.lexists(path):
+                header = pack.PackHeader(self._store_id, pack_id, self._base)
+                return _OpenPack(path, header)
+        raise CheckpointStorageError(
+            f"Every name that was drawn for a pack is taken in {self._folder}."
+        )
+
+    def _close_pack(self) -> None:
+        written, self._open = self._open, None
+        if written is None:
+            return
+        try:
+            size = written.close()
+        except BaseException:
+            written.discard()
+            raise
+        self._written.append(written.path)
+        pack_id = written.header.pack_id.hex()
+        self._entries.append(PackEntry(base=self._base, bytes=size, id=pack_id))
+
+
+class _OpenPack:
+    """One pack while it is written, under a temporary name."""
+
+    def __init__(self, path: Path, header: pack.PackHeader) -> None:
+        self.path = path
+        self.header = header
+        self._seed = pack.seed(header.store_id, header.base, header.pack_id)
+        self._container = f"{FOLDER}/{path.name}"
+        self._chunks: list[pack.PackedChunk] = []
+        self._buffer = bytearray(pack.encode_header(header))
+        self._flushed = 0
+        self._fd, self._temporary = files.create_temporary(path)
+
+    @property
+    def _size(self) -> int:
+        return self._flushed + len(self._buffer)
+
+    def has_room(self, record_bytes: int) -> bool:
+        count = len(self._chunks) + 1
+        index = frame.HEADER_BYTES + count * _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
+        body = frame.HEADER_BYTES + record_bytes
+        return count <= pack.CHUNKS_MAX and self._size + body + index <= PACK_BYTES_MAX
+
+    def add(self, digest: bytes, record: bytes) -> Placement:
+        offset = self._size
+        framed = frame.encode(self._seed, offset, frame.CHUNK, 0, record)
+        self._write(framed)
+        self._chunks.append(pack.PackedChunk(digest, offset, len(framed)))
+        return Placement(digest, self._container, offset, len(framed))
+
+    def close(self) -> int:
+        """Write the index, sync, take the final name; return the size in bytes."""
+        self._write(pack.encode_index(self._seed, self._size, self._chunks))
+        self._flush()
+        files.sync_file(self._fd)
+        self._close_fd()
+        files.publish(self._temporary, self.path, durable=False)
+        return self._size
+
+    def discard(self) -> None:
+        self._close_fd()
+        files.remove(self._temporary)
+        files.remove(self.path)
+
+    def _write(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        files.write_all(self._fd, self._buffer, self._flushed)
+        self._flushed += len(self._buffer)
+        self._buffer.clear()
+
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with suppress(OSError):  # synced already, or thrown away
+                os.close(fd)
+
+
+def read_index(path: Path, store_id: bytes) -> tuple[Placement, ...]:
+    """Return where the chunks of a pack lie, sorted by digest.
+
+    Raises:
+        MissingBlobError: There is no such file.
+        FormatError: It is not a whole pack of this store under its own name.
+        UnsupportedError: A newer version wrote it.
+
+    Cost: reads header, index and trailer only; allocates no more than the file's size.
+    """
+    with operating_system_door("Cannot open a pack"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise MissingBlobError(
+                f"The pack {path} is missing.", hint="Run ckptlog verify.", path=str(path)
+            ) from error
+    try:
+        rows = _rows(fd, path.name, store_id)
+    except FormatError as error:
+        raise FormatError(
+            f"The pack {path} is damaged: {error.message}",
+            hint="Run ckptlog verify; other checkpoints can still be read.",
+            path=str(path),
+        ) from error
+    finally:
+        os.close(fd)
+    container = f"{FOLDER}/{path.name}"
+    return tuple(Placement(row.digest, container, row.offset, row.length) for row in rows)
+
+
+def _rows(fd: int, name: str, store_id: bytes) -> list[pack.PackedChunk]:
+    with operating_system_door("Cannot look at a pack"):
+        size = os.fstat(fd).st_size
+    if size < pack.HEADER_FRAME_BYTES + pack.TRAILER_FRAME_BYTES:
+        raise FormatError(f"{size} bytes cannot be a pack.")
+    header = pack.decode_header(store_id, name, files.read_at(fd, pack.HEADER_FRAME_BYTES, 0))
+    place = pack.seed(store_id, header.base, header.pack_id)
+    trailer = files.read_at(fd, pack.TRAILER_FRAME_BYTES, size - pack.TRAILER_FRAME_BYTES)
+    offset, count = pack.decode_trailer(place, size, trailer)
+    rows = pack.decode_index(
+        place, offset, files.read_at(fd, size - pack.TRAILER_FRAME_BYTES - offset, offset)
+    )
+    if len(rows) != count:
+        raise FormatError("Its index does not agree with its trailer.")
+    return rows

@@ -1,0 +1,218 @@
+"""Payloads: a value's wire form as one chunk, or as a tree of chunks under one root.
+
+Invariants (specs/payload.md):
+* Equal wires have equal roots: cuts, grouping and digests depend on nothing but the bytes.
+* A root commits to every byte: leaves and nodes are hashed in separate domains, a node holds the
+  digest and size of each child, and a reader checks every chunk against the digest it came by.
+* A node of level n holds nodes of level n - 1, level 1 holds leaves. Levels only fall on the way
+  down, so no cycle and no endless depth can be read, whatever the bytes say.
+* Sizes are checked from the top: the children of a node add up to what was said of the node, and
+  no child is empty (formats.node), so that what a reader allocates is bounded by the reference's
+  size, which `WIRE_BYTES_MAX` bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from typing import Final
+
+import msgspec
+
+from ckptlog.blobs.chunker import Chunker
+from ckptlog.blobs.codec import Codec
+from ckptlog.errors import BlobCorruptionError, FormatError, UnstorableError
+from ckptlog.formats import chunk, node
+from ckptlog.model.event import Reference
+
+LEAF_KIND: Final = "leaf"
+LIST_KIND: Final = "list"
+
+# One chunk may stand many times in a tree, so a few kilobytes can spell out any size: this bounds
+# what a hostile reference can make a reader allocate. Managers have far lower limits.
+WIRE_BYTES_MAX: Final = 1024 * 1024 * 1024
+
+# Returns the verified raw bytes of the chunk with a digest, in a domain (chunk.LEAF, chunk.NODE).
+Read = Callable[[bytes, int], bytes]
+
+
+class Draft(msgspec.Struct, frozen=True, gc=False):
+    """A payload that is ready to be committed.
+
+    reference: What the event will hold.
+    digests: Every chunk of the payload, leaves and nodes.
+    fresh: Digest and record of each chunk that was not known; leaves, then nodes, each once.
+    """
+
+    reference: Reference
+    digests: frozenset[bytes]
+    fresh: tuple[tuple[bytes, bytes], ...]
+
+
+def split(
+    wire: bytes, chunker: Chunker, codec: Codec, *, known: Container[bytes] = frozenset()
+) -> Draft:
+    """Return wire as chunks, encoding only those that are not known.
+
+    Args:
+        known: Digests that need not be stored again. A set; it is asked once for each chunk.
+
+    Raises:
+        UnstorableError: The wire is longer than WIRE_BYTES_MAX.
+
+    Threads: safe.        Cost: O(len(wire)); 1 KB in some 10 us.
+    """
+    pieces = chunker.cut(wire)
+    if len(pieces) == 1:
+        return _single(wire, codec, known)
+    if len(wire) > WIRE_BYTES_MAX:
+        raise UnstorableError(
+            f"The value has {len(wire)} bytes in its stored form; at most {WIRE_BYTES_MAX} fit.",
+            hint="Keep large data outside of the checkpoint and store a path to it.",
+        )
+    tree = _Tree(codec, known)
+    root = tree.grow([node.Child(tree.keep(chunk.LEAF, piece), len(piece)) for piece in pieces])
+    reference = Reference(LIST_KIND, root.digest.hex(), len(wire))
+    return Draft(reference, frozenset(tree.seen), tuple(tree.fresh.items()))
+
+
+def _single(wire: bytes, codec: Codec, known: Container[bytes]) -> Draft:
+    digest = chunk.digest_of(chunk.LEAF, wire)
+    fresh: tuple[tuple[bytes, bytes], ...] = ()
+    if digest not in known:
+        fresh = ((digest, codec.encode(chunk.LEAF, digest, wire)),)
+    reference = Reference(LEAF_KIND, digest.hex(), len(wire))
+    return Draft(reference, frozenset((digest,)), fresh)
+
+
+class _Tree:
+    """The chunks of one payload while it is built: all that were seen, and the records to store."""
+
+    def __init__(self, codec: Codec, known: Container[bytes]) -> None:
+        self.seen: set[bytes] = set()
+        self.fresh: dict[bytes, bytes] = {}
+        self._codec = codec
+        self._known = known
+
+    def keep(self, domain: int, raw: bytes) -> bytes:
+        """Take in a chunk and return its digest."""
+        digest = chunk.digest_of(domain, raw)
+        if digest not in self.seen:
+            self.seen.add(digest)
+            if digest not in self._known:
+                self.fresh[digest] = self._codec.encode(domain, digest, raw)
+        return digest
+
+    def grow(self, children: list[node.Child]) -> node.Child:
+        """Build the levels of nodes over children and return the root."""
+        level = 0
+        while len(children) > 1:
+            level += 1
+            if level > node.LEVEL_MAX:
+                raise UnstorableError(f"The value's tree is deeper than {node.LEVEL_MAX} levels.")
+            children = [
+                node.Child(self.keep(chunk.NODE, node.encode(level, run)), _total(run))
+                for run in node.group(children)
+            ]
+        return children[0]
+
+
+def assemble(reference: Reference, read: Read) -> bytes:
+    """Return the wire that a reference names.
+
+    Args:
+        read: Must return verified bytes or raise; what it raises passes through.
+
+    Raises:
+        BlobCorruptionError: The tree does not have the shape or the sizes that it claims.
+    """
+    root = _root_of(reference)
+    if reference.kind == LEAF_KIND:
+        return _leaf(root, reference.size, read)
+    wire = bytearray()
+    _unfold(root, reference.size, None, read, wire)
+    return bytes(wire)
+
+
+def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
+    """Return the digests of every chunk of a payload, reading its nodes only.
+
+    Raises:
+        BlobCorruptionError: As `assemble`, as far as the nodes tell.
+    """
+    root = _root_of(reference)
+    if reference.kind == LEAF_KIND:
+        return frozenset((root,))
+    found = {root}
+    level, layer = _children(root, reference.size, None, read)
+    while level > 1:
+        below = {child.digest: child for child in layer}
+        layer = []
+        for child in below.values():
+            layer += _children(child.digest, child.size, level - 1, read)[1]
+        found.update(below)
+        level -= 1
+    found.update(child.digest for child in layer)
+    return frozenset(found)
+
+
+def _unfold(digest: bytes, size: int, level: int | None, read: Read, wire: bytearray) -> None:
+    """Append the bytes below a node; recursion is bounded by node.LEVEL_MAX."""
+    own_level, children = _children(digest, size, level, read)
+    for child in children:
+        if own_level == 1:
+            wire += _leaf(child.digest, child.size, read)
+        else:
+            _unfold(child.digest, child.size, own_level - 1, read, wire)
+
+
+def _leaf(digest: bytes, size: int, read: Read) -> bytes:
+    raw = read(digest, chunk.LEAF)
+    if len(raw) != size:
+        raise _misshapen(digest, f"{size} bytes are expected of it, it has {len(raw)}")
+    return raw
+
+
+def _children(
+    digest: bytes, size: int, level: int | None, read: Read
+) -> tuple[int, list[node.Child]]:
+    """Return (level, children) of a node that must have this size and, if given, this level."""
+    try:
+        own_level, children = node.decode(read(digest, chunk.NODE))
+    except FormatError as error:
+        raise _misshapen(digest, error.message.rstrip(".")) from error
+    if level is not None and own_level != level:
+        raise _misshapen(digest, f"it is a node of level {own_level}; level {level} is expected")
+    total = _total(children)
+    if total != size:
+        raise _misshapen(digest, f"{size} bytes are expected below it, it claims {total}")
+    return own_level, children
+
+
+def _total(children: Iterable[node.Child]) -> int:
+    return sum(child.size for child in children)
+
+
+def _root_of(reference: Reference) -> bytes:
+    try:
+        root = bytes.fromhex(reference.root)
+    except ValueError:
+        root = b""
+    is_kind_known = reference.kind in (LEAF_KIND, LIST_KIND)
+    limit = chunk.RAW_BYTES_MAX if reference.kind == LEAF_KIND else WIRE_BYTES_MAX
+    is_size_sound = 0 <= reference.size <= limit
+    is_name_sound = len(root) == chunk.DIGEST_BYTES and root.hex() == reference.root
+    if not is_name_sound or not is_kind_known or not is_size_sound:
+        raise BlobCorruptionError(
+            f"A payload cannot be named {reference.kind} {reference.root} with "
+            f"{reference.size} bytes.",
+            root=reference.root,
+        )
+    return root
+
+
+def _misshapen(digest: bytes, why: str) -> BlobCorruptionError:
+    return BlobCorruptionError(
+        f"Chunk {digest.hex()} does not fit its place in the payload: {why}.",
+        hint="Run ckptlog verify; other checkpoints can still be read.",
+        digest=digest.hex(),
+    )

@@ -1,0 +1,264 @@
+"""The blob store: payloads in, verified payloads out.
+
+Invariants:
+* Every byte that leaves was checked: the frame's sum, the record's shape, the chunk's digest, the
+  tree's sizes. What the index or a container says is only a hint of where to look.
+* A chunk that is not where it should be is asked for once more through `missing`, whose owner
+  catches up with the log; only then is it an error: `MissingBlobError` where nothing is there,
+  `BlobCorruptionError` where the bytes are wrong.
+* Container names come from disk and other programs. Only the two shapes that this program writes
+  (`log/<segment>`, `packs/<pack>`) ever reach the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from ckptlog.blobs import payload
+from ckptlog.blobs.cache import Cache
+from ckptlog.blobs.chunker import Chunker
+from ckptlog.blobs.codec import Codec
+from ckptlog.blobs.index import ChunkIndex
+from ckptlog.errors import (
+    BlobCorruptionError,
+    FormatError,
+    MissingBlobError,
+    operating_system_door,
+)
+from ckptlog.formats import chunk, frame, pack, segment
+from ckptlog.model.entry import Placement
+from ckptlog.model.event import Reference
+from ckptlog.storage import files
+
+# Few enough to leave a program its descriptors; a hot store has a handful of containers.
+FILES_OPEN_MAX: Final = 64
+# What a frame around the largest record takes; a longer claim is refused before it is read.
+_FRAME_BYTES_MAX: Final = (
+    frame.HEADER_BYTES + chunk.HEADER_BYTES + chunk.DIGEST_BYTES + chunk.RAW_BYTES_MAX
+)
+_OFFSET_MAX: Final = (1 << 63) - 1
+# What an entry of the cache costs besides its bytes, and a digest in a set.
+_ENTRY_COST: Final = 300
+_DIGEST_COST: Final = 110
+_NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
+
+class BlobStore:
+    """Splits values into chunks and reads them back from the containers of one store.
+
+    Args:
+        root: The store's folder.
+        store_id: 16 bytes.
+        cache_bytes: Verified bytes that are kept in memory; 0 keeps none.
+        missing: Asked for the place of a chunk that the index does not know, or knows wrongly; it
+            should catch up with the log first. May be set later.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store_id: bytes,
+        index: ChunkIndex,
+        codec: Codec,
+        chunker: Chunker,
+        *,
+        cache_bytes: int,
+        missing: Callable[[bytes], Placement | None] | None = None,
+    ) -> None:
+        self.index = index
+        self.missing = missing
+        self._codec = codec
+        self._chunker = chunker
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes - cache_bytes // 5)
+        self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 5)
+        self._containers = _Containers(root, store_id)
+
+    def split(self, wire: bytes, known: Container[bytes] = frozenset()) -> payload.Draft:
+        """Return wire as chunks; those in `known` are neither compressed nor emitted."""
+        return payload.split(wire, self._chunker, self._codec, known=known)
+
+    def wire(self, reference: Reference, hint: Mapping[bytes, bytes] = _NOTHING) -> bytes:
+        """Return the verified wire that a reference names.
+
+        Args:
+            hint: Records that the caller has read already, by digest; verified like any other.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: It cannot be read; the message names the chunk.
+        """
+        key = (reference.kind, reference.root)
+        wire = self._cache.get(key)
+        if wire is None:
+            wire = payload.assemble(reference, self._reader(hint))
+            self._cache.put(key, wire, len(wire) + _ENTRY_COST)
+        elif len(wire) != reference.size:
+            raise BlobCorruptionError(
+                f"Payload {reference.root} has {len(wire)} bytes; {reference.size} are expected.",
+                root=reference.root,
+            )
+        return wire
+
+    def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
+        """Keep what was just written, so that the next read or change finds it in memory."""
+        key = (reference.kind, reference.root)
+        self._cache.put(key, wire, len(wire) + _ENTRY_COST)
+        self._digests.put(key, digests, len(digests) * _DIGEST_COST + _ENTRY_COST)
+
+    def digests(self, reference: Reference) -> frozenset[bytes]:
+        """Return the digests of every chunk of a payload, reading its nodes only.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: A node cannot be read.
+        """
+        key = (reference.kind, reference.root)
+        found = self._digests.get(key)
+        if found is None:
+            found = payload.digests_of(reference, self._reader(_NOTHING))
+            self._digests.put(key, found, len(found) * _DIGEST_COST + _ENTRY_COST)
+        return found
+
+    def read_record(self, placement: Placement) -> bytes:
+        """Return the record at a place: its frame is checked, the chunk itself is not decoded.
+
+        Raises:
+            MissingBlobError: There is no such container.
+            BlobCorruptionError: No sound frame with that chunk stands there.
+        """
+        return self._containers.read(placement)
+
+    def raw(self, digest: bytes, domain: int, hint: Mapping[bytes, bytes] = _NOTHING) -> bytes:
+        """Return the verified raw bytes of one chunk."""
+        record = hint.get(digest)
+        if record is not None:
+            try:
+                return self._codec.raw(record, digest, domain=domain)
+            except BlobCorruptionError:  # the copy in the store may be whole
+                pass
+        placement = self.index.get(digest)
+        if placement is None:
+            return self._raw_at(self._ask(digest, None), digest, domain)
+        try:
+            return self._raw_at(placement, digest, domain)
+        except (BlobCorruptionError, MissingBlobError) as error:
+            self._containers.forget(placement.container)
+            return self._raw_at(self._ask(digest, error), digest, domain)
+
+    def close(self) -> None:
+        """Close the files and drop what is cached; a later call opens and reads anew."""
+        self._containers.close()
+        self._cache.clear()
+        self._digests.clear()
+
+    def _reader(self, hint: Mapping[bytes, bytes]) -> payload.Read:
+        return lambda digest, domain: self.raw(digest, domain, hint)
+
+    def _raw_at(self, placement: Placement, digest: bytes, domain: int) -> bytes:
+        return self._codec.raw(self._containers.read(placement), digest, domain=domain)
+
+    def _ask(
+        self, digest: bytes, error: BlobCorruptionError | MissingBlobError | None
+    ) -> Placement:
+        placement = self.missing(digest) if self.missing else None
+        if placement is not None:
+            return placement
+        if error is not None:
+            raise error
+        raise MissingBlobError(
+            f"Chunk {digest.hex()} is in no container that the log knows.",
+            hint="Run ckptlog verify; a backup may have the container.",
+            digest=digest.hex(),
+        )
+
+
+class _OpenFile:
+    """A descriptor that closes when the last thread lets go of it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: Path) -> None:
+        self.fd = -1
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class _Containers:
+    """The containers of a store, open for reading, a few at a time."""
+
+    def __init__(self, root: Path, store_id: bytes) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._open: Cache[str, tuple[_OpenFile, int]] = Cache(FILES_OPEN_MAX)
+
+    def read(self, placement: Placement) -> bytes:
+        """Return the record at a place, its frame checked."""
+        container, offset, length = placement.container, placement.offset, placement.length
+        if not frame.HEADER_BYTES < length <= _FRAME_BYTES_MAX or not 0 <= offset <= _OFFSET_MAX:
+            raise _damaged(placement, f"no chunk has {length} bytes")
+        found = self._open.get(container)
+        if found is None:
+            found = self._opened(placement)
+            self._open.put(container, found, 1)
+        file, seed = found
+        data = files.read_at(file.fd, length, offset)
+        try:
+            checked = frame.decode(seed, offset, data)
+            found_digest = chunk.digest_in(checked.body)
+        except FormatError as error:
+            raise _damaged(placement, error.message.rstrip(".")) from error
+        if checked.kind != frame.CHUNK or checked.offset_end != offset + length:
+            raise _damaged(placement, "another frame stands there")
+        if found_digest != placement.digest:
+            raise _damaged(placement, f"chunk {found_digest.hex()} stands there")
+        return bytes(checked.body)
+
+    def forget(self, container: str) -> None:
+        """Close a container, so that the next read sees what its name means by then."""
+        self._open.remove(container)
+
+    def close(self) -> None:
+        self._open.clear()
+
+    def _opened(self, placement: Placement) -> tuple[_OpenFile, int]:
+        container = placement.container
+        name = container_name(container)
+        if name is None:
+            raise _damaged(placement, "there are no such containers")
+        with operating_system_door("Cannot open a container"):
+            try:
+                file = _OpenFile(self._root / container)
+            except FileNotFoundError as error:
+                raise MissingBlobError(
+                    f"Chunk {placement.digest.hex()} is in {container}, which is missing.",
+                    hint="Run ckptlog verify; a backup may have the file.",
+                    digest=placement.digest.hex(),
+                    container=container,
+                ) from error
+        return file, frame.container_seed(self._store_id, name)
+
+
+def container_name(container: str) -> str | None:
+    """Return the file name in a container's path, None where it is none that we would write."""
+    folder, _, name = container.partition("/")
+    if folder == "log" and segment.parse_name(name):
+        return name
+    return name if folder == "packs" and pack.parse_name(name) else None
+
+
+def _damaged(placement: Placement, why: str) -> BlobCorruptionError:
+    return BlobCorruptionError(
+        f"Chunk {placement.digest.hex()} is not at {placement.offset} in "
+        f"{placement.container!r}: {why}.",
+        hint="Run ckptlog verify; other checkpoints can still be read.",
+        digest=placement.digest.hex(),
+        container=placement.container,
+        offset=placement.offset,
+    )

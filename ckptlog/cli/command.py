@@ -1,0 +1,125 @@
+"""What every command is given: its arguments, its output, and the one way to a store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptlog.cli.discovery import find_store
+from ckptlog.cli.output import Output
+
+if TYPE_CHECKING:
+    from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.repository.store import Store
+
+Handler = Callable[["Context"], int]
+Commands = Any  # argparse keeps the class of what add_subparsers returns to itself
+
+
+@dataclass
+class Context:
+    """One call of the program.
+
+    directory: The working directory; the search for a store begins there.
+    parser: The parser of the whole program.
+    """
+
+    arguments: argparse.Namespace
+    parser: argparse.ArgumentParser
+    output: Output
+    environ: Mapping[str, str]
+    directory: Path
+
+    def store_path(self) -> Path:
+        """Return the store's path, telling the user which when the user did not name it."""
+        found = find_store(self.arguments.store, self.environ, self.directory)
+        if found.note:
+            self.output.note(found.note)
+        return found.path
+
+    @contextmanager
+    def store(self, *, is_reading: bool = False) -> Iterator[Store]:
+        """Open the store for the time of a block.
+
+        Args:
+            is_reading: Whether the command changes nothing: then a store that this user or this
+                file system lets nobody write is opened for reading only.
+        """
+        with open_store(self.store_path(), self.output, is_reading=is_reading) as store:
+            yield store
+
+    @contextmanager
+    def manager(self, *, is_reading: bool = False) -> Iterator[CheckpointManager]:
+        """Open the store with a manager for the time of a block; see `store`."""
+        from ckptlog.manager.manager import CheckpointManager
+
+        with self.store(is_reading=is_reading) as store, CheckpointManager(store=store) as manager:
+            yield manager
+
+
+def open_store(
+    path: Path, output: Output, *, is_reading: bool = False, is_created: bool = False
+) -> Store:
+    """Open a store; warnings become notes.
+
+    Args:
+        is_reading: See `Context.store`.
+        is_created: Whether to make the store where there is none.
+    """
+    import warnings
+
+    import ckptlog
+    from ckptlog.errors import ReadOnlyError, UnsupportedError
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            store = ckptlog.open(path, create=is_created)
+        except (ReadOnlyError, UnsupportedError):
+            if not is_reading:
+                raise
+            store = ckptlog.open(path, read_only=True)
+    for warning in caught:
+        output.note(str(warning.message))
+    return store
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Handler,
+    *,
+    about: str,
+    **options: Any,
+) -> argparse.ArgumentParser:
+    """Add a command that takes the global options as well; `run` carries it out."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about, allow_abbrev=False, **options
+    )
+    add_global_options(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_global_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may stand before and after the command's name.
+
+    Suppressed defaults keep a command's parser from overwriting what stood before its name.
+    """
+    group = parser.add_argument_group("global options")
+    group.add_argument(
+        "--store",
+        metavar="PATH",
+        default=argparse.SUPPRESS,
+        help="the store (default: $CKPTLOG_STORE, or the nearest one from here upwards)",
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print JSON on stdout, and errors as JSON on stderr",
+    )

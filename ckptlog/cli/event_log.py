@@ -1,0 +1,175 @@
+"""`ckptlog log` and `ckptlog history`: what happened, in order."""
+
+from __future__ import annotations
+
+import argparse
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from ckptlog.cli import text
+from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.exit_status import OK
+from ckptlog.cli.moment import moment, natural, positive
+from ckptlog.cli.output import Column, Output
+
+if TYPE_CHECKING:
+    from ckptlog.model.entry import Entry
+
+_HISTORY_COLUMNS = (
+    Column("position", is_number=True),
+    Column("time"),
+    Column("event"),
+    Column("state"),
+    Column("step", is_number=True),
+    Column("actor"),
+    Column("description"),
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `log` and `history`."""
+    parser = add_command(commands, "log", run_log, about="print the events")
+    parser.add_argument("--task", metavar="ID", help="about this task")
+    parser.add_argument("--checkpoint", metavar="ID", help="about this checkpoint")
+    parser.add_argument("--type", metavar="TYPE", help="of this type: completed, task.deleted, ...")
+    parser.add_argument("--actor", metavar="NAME", help="by this actor")
+    parser.add_argument(
+        "--from", dest="start", type=natural, default=0, metavar="POSITION", help="from here on"
+    )
+    parser.add_argument(
+        "--to", dest="end", type=natural, metavar="POSITION", help="up to here, included"
+    )
+    parser.add_argument("--since", type=moment, metavar="TIME", help="at or after")
+    parser.add_argument("--until", type=moment, metavar="TIME", help="before")
+    parser.add_argument("--last", type=positive, metavar="N", help="only the last N that match")
+    parser = add_command(commands, "history", run_history, about="print a checkpoint's history")
+    parser.add_argument("checkpoint", metavar="ID")
+
+
+def run_log(context: Context) -> int:
+    """Print the events that match, one a line."""
+    arguments, output = context.arguments, context.output
+    end = None if arguments.end is None else arguments.end + 1
+    with context.store(is_reading=True) as store:
+        accepts = _filter(arguments)
+        matching: Iterable[Entry] = (e for e in store.events(arguments.start, end) if accepts(e))
+        if arguments.last:
+            matching = deque(matching, maxlen=arguments.last)
+        for entry in matching:
+            if output.is_json:
+                output.item(describe(entry))
+            else:
+                output.line(event_line(output, entry))
+    return OK
+
+
+def run_history(context: Context) -> int:
+    """Print every event of one checkpoint."""
+    identifier, output = context.arguments.checkpoint, context.output
+    with context.manager(is_reading=True) as manager:
+        entries = manager.history(identifier)
+    if not entries:
+        from ckptlog.cli.show import unknown_checkpoint
+
+        raise unknown_checkpoint(identifier)
+    if output.is_json:
+        for entry in entries:
+            output.item(_history_fields(entry))
+    else:
+        output.table(_HISTORY_COLUMNS, [_history_row(entry) for entry in entries])
+    return OK
+
+
+def _filter(arguments: argparse.Namespace) -> Callable[[Entry], bool]:
+    since, until = _iso(arguments.since), _iso(arguments.until)
+    kind: str | None = arguments.type
+    kinds = {kind, f"checkpoint.{kind}"}
+
+    def accepts(entry: Entry) -> bool:
+        event = entry.event
+        return (
+            arguments.task in {None, event.subject.task}
+            and arguments.checkpoint in {None, event.subject.checkpoint}
+            and arguments.actor in {None, event.actor}
+            and (kind is None or event.type in kinds)
+            and (since is None or event.time >= since)
+            and (until is None or event.time < until)
+        )
+
+    return accepts
+
+
+def _iso(instant: datetime | None) -> str | None:
+    """Return a time as events hold it, so that times compare as text."""
+    if instant is None:
+        return None
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """Return an entry for JSON: its position, its place, and the event as it is stored."""
+    from msgspec import to_builtins
+
+    fields: dict[str, Any] = to_builtins(entry.event)
+    place = {"container": entry.container, "offset": entry.offset, "length": entry.length}
+    return {"position": entry.position, **fields, "place": place}
+
+
+def event_line(output: Output, entry: Entry) -> str:
+    """Return an entry for people, on one line."""
+    event = entry.event
+    kind = event.type.removeprefix("checkpoint.")
+    head = f"{entry.position:>8}  {event.time[:10]} {event.time[11:23]}Z"
+    painted = output.paint(f"{kind:<9}", kind)
+    return f"{output.paint(head, 'dim')}  {painted}  {'  '.join(_parts(entry))}"
+
+
+def _parts(entry: Entry) -> Iterator[str]:
+    event = entry.event
+    subject = event.subject
+    if subject.checkpoint:
+        yield text.escape(subject.checkpoint)
+    elif subject.task:
+        yield f"task {text.escape(subject.task)}"
+    if event.step:
+        yield f"step {text.progress(event.step, event.total)}"
+    if event.state:
+        yield event.state
+    if event.data is not None:
+        yield f"{text.size(event.data.size)} (+{text.size(event.new)})"
+    for name, value in event.facts.items():
+        yield text.escape(f"{name}={value}")
+    if event.sanitised:
+        yield f"{event.sanitised} secrets replaced"
+    yield text.escape(f"by {event.actor}")
+
+
+def _history_fields(entry: Any) -> dict[str, Any]:
+    from ckptlog.cli.presenter import summary
+
+    checkpoint = None if entry.checkpoint is None else summary(entry.checkpoint)
+    return {
+        "position": entry.position,
+        "time": entry.time,
+        "type": entry.type,
+        "actor": entry.actor,
+        "checkpoint": checkpoint,
+    }
+
+
+def _history_row(entry: Any) -> tuple[object, ...]:
+    kind = entry.type.removeprefix("checkpoint.")
+    checkpoint = entry.checkpoint
+    if checkpoint is None:
+        return entry.position, text.instant(entry.time), kind, "-", "-", entry.actor, ""
+    return (
+        entry.position,
+        text.instant(entry.time),
+        kind,
+        checkpoint.state.value,
+        text.progress(checkpoint.step_number, checkpoint.total_steps),
+        entry.actor,
+        text.shorten(checkpoint.step_description, 48),
+    )

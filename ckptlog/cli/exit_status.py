@@ -1,0 +1,63 @@
+"""Exit statuses: what a script learns without reading a word (specs/cli.md).
+
+Every error code of `ckptlog.errors` has its status here, by itself or through its branch.
+A command that did a part of its work only never ends with 0.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+PARTIAL: Final = 1  # a part failed, or something nobody foresaw
+USAGE: Final = 2  # an argument or a value is wrong
+NOT_FOUND: Final = 3  # no such checkpoint, task or store
+CONFLICT: Final = 4  # the present state does not allow it
+CORRUPTION: Final = 5  # stored bytes are not what was written
+STORAGE: Final = 6  # the medium or the store refused
+INTERRUPTED: Final = 130  # 128 + SIGINT
+CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
+
+BY_CODE: Final[dict[str, int]] = {
+    "checkpoint.error": PARTIAL,
+    "argument.invalid": USAGE,
+    "argument.unstorable": USAGE,
+    "argument.settings": USAGE,
+    "create.failed": PARTIAL,
+    "create.invalid": USAGE,
+    "create.refused": CONFLICT,
+    "create.duplicate_id": CONFLICT,
+    "create.quota": STORAGE,
+    "checkpoint.not_found": NOT_FOUND,
+    "update.failed": PARTIAL,
+    "update.invalid": USAGE,
+    "update.illegal_transition": CONFLICT,
+    "update.conflict": CONFLICT,
+    "command.id_reused": CONFLICT,
+    "corruption.detected": CORRUPTION,
+    "format.malformed": CORRUPTION,
+    "log.corrupt": CORRUPTION,
+    "blob.corrupt": CORRUPTION,
+    "storage.failed": STORAGE,
+    "store.missing": NOT_FOUND,
+    "store.not_a_store": NOT_FOUND,
+    "store.unsupported": STORAGE,
+    "store.read_only": STORAGE,
+    "store.closed": STORAGE,
+    "storage.full": STORAGE,
+    "storage.denied": STORAGE,
+    "storage.io": STORAGE,
+    "lock.timeout": STORAGE,
+    "commit.busy": STORAGE,
+    "commit.outcome_unknown": STORAGE,
+    "blob.missing": CORRUPTION,
+}
+
+
+def status_of(error: BaseException) -> int:
+    """Return the exit status of an error: its code's, else that of its nearest branch."""
+    for kind in type(error).__mro__:
+        code = vars(kind).get("code")
+        if isinstance(code, str) and code in BY_CODE:
+            return BY_CODE[code]
+    return PARTIAL

@@ -1,0 +1,88 @@
+"""`ckptlog import`: bring in checkpoints of the old layout, or the transcript of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckptlog.cli import text
+from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.exit_status import OK, PARTIAL
+from ckptlog.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from ckptlog.integrations.legacy import ImportReport
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `import legacy` and `import transcript`."""
+    parser = commands.add_parser("import", help="import checkpoints from elsewhere")
+    sources = parser.add_subparsers(title="sources", metavar="SOURCE", dest="source", required=True)
+    legacy = add_command(
+        sources,
+        "legacy",
+        run_legacy,
+        about="import a folder with one checkpoint_<id>.json a checkpoint",
+        epilog="Files are never changed or deleted. Running it again changes nothing.",
+    )
+    legacy.add_argument("folder", metavar="DIR")
+    legacy.add_argument("--namespace", default="", metavar="NAME", help="store them under NAME")
+    transcript = add_command(
+        sources, "transcript", run_transcript, about="import an agent's transcript (.traj)"
+    )
+    transcript.add_argument("file", metavar="FILE")
+    transcript.add_argument("--task", default="", metavar="ID", help="(default: the file's name)")
+
+
+def run_legacy(context: Context) -> int:
+    """Import a folder of the old layout; bad files are listed and make the status 1."""
+    from ckptlog.integrations.legacy import import_folder
+
+    arguments, output = context.arguments, context.output
+    with context.manager() as manager:
+        progress = Progress(output, "import")
+        try:
+            report = import_folder(
+                manager, Path(arguments.folder), namespace=arguments.namespace, progress=progress
+            )
+        finally:
+            progress.close()
+    if output.is_json:
+        output.document({"folder": arguments.folder, **report.to_dict()})
+    else:
+        new = text.count(report.imported, "checkpoint")
+        output.line(f"Imported {new}; {report.unchanged:,} were there already.")
+    if not report.faults:
+        return OK
+    _tell_faults(context, report)
+    return PARTIAL
+
+
+def _tell_faults(context: Context, report: ImportReport) -> None:
+    for fault in report.faults:
+        context.output.note(f"not imported: {fault.path}: {fault.message} [{fault.code}]")
+    number = text.count(len(report.faults), "file")
+    context.output.fault(
+        {
+            "code": "cli.partial",
+            "message": f"{number} could not be imported.",
+            "hint": "Repair or move them, and run the import again: it only adds what is missing.",
+            "context": {"failed": [fault.to_dict() for fault in report.faults]},
+        }
+    )
+
+
+def run_transcript(context: Context) -> int:
+    """Import a transcript as a finished task."""
+    from ckptlog.integrations.transcript import import_transcript
+
+    path, output = Path(context.arguments.file), context.output
+    task = context.arguments.task or path.stem
+    with context.manager() as manager:
+        identifiers = import_transcript(manager, path, task_id=task)
+    if output.is_json:
+        output.document({"task_id": task, "checkpoints": identifiers})
+    else:
+        steps = text.count(len(identifiers), "step")
+        output.line(text.escape(f"Imported {steps} as task {task}; each is a checkpoint."))
+    return OK

@@ -1,0 +1,40 @@
+"""`ckptlog init`: make a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ckptlog.cli.command import Commands, Context, add_command, open_store
+from ckptlog.cli.discovery import MARK, PLACES
+from ckptlog.cli.exit_status import OK
+from ckptlog.cli.text import escape
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `init`."""
+    parser = add_command(commands, "init", run_init, about="make a store")
+    parser.add_argument("path", nargs="?", metavar="PATH", help="where (default: .ckptlog)")
+
+
+def run_init(context: Context) -> int:
+    """Make a store; one that is there already stays as it is."""
+    path = _target(context)
+    was_there = (path / MARK).is_file()
+    with open_store(path, context.output, is_created=True) as store:
+        answer = {
+            "store": str(path.absolute()),
+            "id": store.id,
+            "created": not was_there,
+            "events": store.position,
+        }
+    if context.output.is_json:
+        context.output.document(answer)
+        return OK
+    verb = "There is already a store in" if was_there else "Made a store in"
+    context.output.line(escape(f"{verb} {answer['store']} (id {answer['id']})."))
+    return OK
+
+
+def _target(context: Context) -> Path:
+    named = context.arguments.path or context.arguments.store
+    return Path(named) if named else context.directory / PLACES[0]

@@ -1,0 +1,179 @@
+"""The program: parses the arguments, runs one command, turns what happened into a status.
+
+Nothing heavy is imported before a command runs; `ckptlog --help` must feel instant. Every way
+out goes through `main`: results, our errors, an interrupted run, a reader that went away, and
+what nobody foresaw (one line, and the traceback with CKPTLOG_DEBUG=1). Page: specs/cli.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ckptlog.cli import (
+    completion,
+    demo,
+    diff,
+    doctor,
+    event_log,
+    exit_status,
+    importing,
+    init,
+    listing,
+    removal,
+    replay,
+    restore,
+    show,
+    stats,
+    verify,
+)
+from ckptlog.cli.command import Context, add_global_options
+from ckptlog.cli.output import Output, open_output
+
+DEBUG = "CKPTLOG_DEBUG"
+_DESCRIPTION = "Durable, verified checkpoints for agents and other long jobs."
+_EPILOG = (
+    "exit status: 0 done, 1 a part failed, 2 wrong arguments, 3 not found, 4 conflict, "
+    "5 damaged data, 6 storage. Start with `ckptlog demo` or `ckptlog init`."
+)
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, naming the command whose help explains more."""
+        raise UsageError(message, self.prog)
+
+
+class _Version(argparse.Action):
+    """Print the version; it is looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_unused: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            name = version("ckptlog")
+        except PackageNotFoundError:
+            name = "(not installed)"
+        parser.exit(message=f"ckptlog {name}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole program."""
+    parser = Parser(prog="ckptlog", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
+    add_global_options(parser)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for module in (init, demo, listing, show, event_log, diff, restore, replay):
+        module.add_commands(commands)
+    for module in (verify, stats, doctor, importing, removal, completion):
+        module.add_commands(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    output = open_output(os.environ, is_json="--json" in words)
+    try:
+        status = _run(words, output)
+        output.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+        status = exit_status.CLOSED_PIPE
+    except KeyboardInterrupt:
+        status = _report(output, "cli.interrupted", "Interrupted.", exit_status.INTERRUPTED)
+    except UsageError as error:
+        hint = f"See `{error.args[1]} --help`."
+        status = _report(output, "cli.usage", error.args[0], exit_status.USAGE, hint=hint)
+    except Exception as error:  # noqa: BLE001 - the outermost loop: every error gets its status
+        status = _failed(output, error)
+    return status
+
+
+def _run(words: Sequence[str], output: Output) -> int:
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as leaving:  # --help, --version
+        return int(leaving.code or 0)
+    if arguments.command is None:
+        parser.print_help(output.stderr)
+        return exit_status.USAGE
+    arguments.store = getattr(arguments, "store", None)
+    context = Context(arguments, parser, output, os.environ, _working_directory())
+    status: int = arguments.run(context)
+    return status
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed under us; only the search for a store misses it
+        return Path("/")
+
+
+def _failed(output: Output, error: Exception) -> int:
+    from ckptlog.errors import CheckpointError, from_os_error
+
+    if _is_debugged(os.environ):
+        import traceback
+
+        traceback.print_exception(error, file=output.stderr)
+    if isinstance(error, OSError):
+        _drop_what_cannot_be_written(output)
+        error = from_os_error(error, "The system refused")
+    if isinstance(error, CheckpointError):
+        _tell(output, error.to_dict())
+        return exit_status.status_of(error)
+    return _report(
+        output,
+        "cli.unexpected",
+        f"Unexpected {type(error).__name__}: {error}",
+        exit_status.PARTIAL,
+        hint=f"Set {DEBUG}=1 for the traceback; `ckptlog doctor` checks the store.",
+    )
+
+
+def _is_debugged(environ: Mapping[str, str]) -> bool:
+    return environ.get(DEBUG, "") not in {"", "0"}
+
+
+def _report(output: Output, code: str, message: str, status: int, *, hint: str = "") -> int:
+    _tell(output, {"code": code, "message": message, "hint": hint, "context": {}})
+    return status
+
+
+def _tell(output: Output, fault: Mapping[str, Any]) -> None:
+    try:
+        output.flush()
+        output.fault(fault)
+        output.stderr.flush()
+    except OSError:
+        _abandon_stdout()
+
+
+def _drop_what_cannot_be_written(output: Output) -> None:
+    """Let go of a stdout that refuses bytes, so that the error itself can be told."""
+    try:
+        output.stdout.flush()
+    except OSError:
+        _abandon_stdout()
+
+
+def _abandon_stdout() -> None:
+    """Point stdout at nothing: Python flushes it once more on the way out."""
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        pass

@@ -1,0 +1,49 @@
+"""Times and positions as people type them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_HELP = "use 2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
+
+
+def moment(text: str) -> datetime:
+    """Return the instant that text names; a time without a zone is UTC.
+
+    Raises:
+        argparse.ArgumentTypeError: It names none; the message says what to write.
+    """
+    try:
+        if match := _AGO.fullmatch(text.strip()):
+            age = timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+            return datetime.now(UTC) - age
+        parsed = datetime.fromisoformat(text.strip())
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; {_HELP}") from None
+
+
+def natural(text: str) -> int:
+    """Return a whole number of 0 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)

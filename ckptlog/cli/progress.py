@@ -1,0 +1,49 @@
+"""A bar on stderr for work that takes a while; silent where nobody watches."""
+
+from __future__ import annotations
+
+import time
+
+from ckptlog.cli.output import Output
+
+_INTERVAL_S = 0.1
+_WIDTH = 24
+
+
+class Progress:
+    """One bar.
+
+    Args:
+        label: What is going on, in one word.
+    """
+
+    def __init__(self, output: Output, label: str) -> None:
+        self._stream = output.stderr
+        self._label = label
+        self._is_shown = not output.is_json and self._stream.isatty()
+        self._next_s = 0.0
+        self._is_drawn = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Draw the bar, at most ten times a second."""
+        now_s = time.monotonic()
+        if not self._is_shown or now_s < self._next_s:
+            return
+        self._next_s = now_s + _INTERVAL_S
+        self._is_drawn = True
+        self._stream.write("\r" + bar(self._label, done, total))
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Wipe the bar."""
+        if self._is_drawn:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def bar(label: str, done: int, total: int) -> str:
+    """Return a bar as text: verify [######..................]  25%  250/1,000."""
+    share = min(done / total, 1.0) if total else 1.0
+    filled = round(share * _WIDTH)
+    drawn = "#" * filled + "." * (_WIDTH - filled)
+    return f"{label} [{drawn}] {share:4.0%}  {done:,}/{total:,}"

@@ -1,0 +1,319 @@
+"""Every error that ckptlog raises: one tree, stable codes, and what to do next.
+
+The six classes of the specification are the branches; each leaf has one code, `room.reason`,
+that never changes its meaning. A handler picks a branch; a program picks a code.
+
+    CheckpointError
+    |-- ArgumentError (ValueError)              argument.invalid
+    |   |-- UnstorableError (TypeError)         argument.unstorable
+    |   `-- SettingsError                       argument.settings
+    |-- CheckpointCreationError
+    |   |-- InvalidCreationError (ValueError)   create.invalid
+    |   |-- CreationRefusedError                create.refused
+    |   |-- DuplicateIdError                    create.duplicate_id
+    |   `-- QuotaError                          create.quota
+    |-- CheckpointNotFoundError (LookupError)   checkpoint.not_found
+    |-- CheckpointUpdateError
+    |   |-- InvalidUpdateError (ValueError)     update.invalid
+    |   |-- IllegalTransitionError              update.illegal_transition
+    |   |-- ConflictError                       update.conflict
+    |   `-- CommandReusedError                  command.id_reused
+    |-- CheckpointCorruptionError
+    |   |-- FormatError                         format.malformed
+    |   |-- LogCorruptionError                  log.corrupt
+    |   `-- BlobCorruptionError                 blob.corrupt
+    `-- CheckpointStorageError (OSError's cousins end here)
+        |-- StoreMissingError (LookupError)     store.missing
+        |-- NotAStoreError                      store.not_a_store
+        |-- UnsupportedError                    store.unsupported
+        |-- ReadOnlyError                       store.read_only
+        |-- StoreClosedError                    store.closed
+        |-- FullError                           storage.full
+        |-- DeniedError                         storage.denied
+        |-- InputOutputError                    storage.io
+        |-- LockTimeoutError                    lock.timeout
+        |-- BusyError                           commit.busy
+        |-- OutcomeUnknownError                 commit.outcome_unknown
+        `-- MissingBlobError (LookupError)      blob.missing
+
+Foreign errors (OSError, sqlite3.Error, zstandard.ZstdError) cross into this tree at one door
+per library; `operating_system_door` is the one for OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+
+class CheckpointError(Exception):
+    """Base of the tree.
+
+    Attributes:
+        code: Stable `room.reason`; the same for every instance of a class.
+        message: What went wrong and where.
+        hint: What to do next; may be empty.
+        context: JSON-safe facts (path, offset, id, ...) for programs.
+        retryable: Whether the same call may succeed later, unchanged.
+    """
+
+    code: ClassVar[str] = "checkpoint.error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", *, hint: str = "", **context: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.context = context
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip() if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.hint, self.context)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return code, message, hint, retryable and context, safe for JSON."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "context": self.context,
+        }
+
+
+def _rebuild(
+    kind: type[CheckpointError], message: str, hint: str, context: dict[str, Any]
+) -> CheckpointError:
+    return kind(message, hint=hint, **context)
+
+
+class ArgumentError(CheckpointError, ValueError):
+    """An argument of a call that only reads, or of a function below the manager, is wrong."""
+
+    code = "argument.invalid"
+
+
+class UnstorableError(ArgumentError, TypeError):
+    """A value cannot be stored exactly; the message names the path to it."""
+
+    code = "argument.unstorable"
+
+
+class SettingsError(ArgumentError):
+    """A configuration value is out of range, unknown, or contradicts another."""
+
+    code = "argument.settings"
+
+
+class CheckpointCreationError(CheckpointError):
+    """A checkpoint could not be created."""
+
+    code = "create.failed"
+
+
+class InvalidCreationError(CheckpointCreationError, ValueError):
+    """An argument of create is wrong, or its data cannot be stored."""
+
+    code = "create.invalid"
+
+
+class CreationRefusedError(CheckpointCreationError):
+    """What the new checkpoint would belong to was deleted."""
+
+    code = "create.refused"
+
+
+class DuplicateIdError(CheckpointCreationError):
+    """The explicit checkpoint id is taken, by a living or a deleted checkpoint."""
+
+    code = "create.duplicate_id"
+
+
+class QuotaError(CheckpointCreationError):
+    """The store has reached max_storage_size_gb."""
+
+    code = "create.quota"
+
+
+class CheckpointNotFoundError(CheckpointError, LookupError):
+    """No such checkpoint, or it was deleted."""
+
+    code = "checkpoint.not_found"
+
+
+class CheckpointUpdateError(CheckpointError):
+    """A checkpoint could not be changed."""
+
+    code = "update.failed"
+
+
+class InvalidUpdateError(CheckpointUpdateError, ValueError):
+    """An argument of a change is wrong, or its data cannot be stored."""
+
+    code = "update.invalid"
+
+
+class IllegalTransitionError(CheckpointUpdateError):
+    """The state machine does not allow this change from the present state."""
+
+    code = "update.illegal_transition"
+
+
+class ConflictError(CheckpointUpdateError):
+    """The checkpoint has moved past the position named by `expected`."""
+
+    code = "update.conflict"
+
+
+class CommandReusedError(CheckpointUpdateError):
+    """The command id was already used for a command with other content."""
+
+    code = "command.id_reused"
+
+
+class CheckpointCorruptionError(CheckpointError):
+    """Stored bytes are not what was written."""
+
+    code = "corruption.detected"
+
+
+class FormatError(CheckpointCorruptionError):
+    """Bytes do not follow their format."""
+
+    code = "format.malformed"
+
+
+class LogCorruptionError(CheckpointCorruptionError):
+    """The log is damaged at or before a position that was durable."""
+
+    code = "log.corrupt"
+
+
+class BlobCorruptionError(CheckpointCorruptionError):
+    """A chunk's bytes do not hash to its name."""
+
+    code = "blob.corrupt"
+
+
+class CheckpointStorageError(CheckpointError):
+    """The store or the medium below it refused."""
+
+    code = "storage.failed"
+
+
+class StoreMissingError(CheckpointStorageError, LookupError):
+    """There is no store at the path."""
+
+    code = "store.missing"
+
+
+class NotAStoreError(CheckpointStorageError):
+    """The directory holds something else."""
+
+    code = "store.not_a_store"
+
+
+class UnsupportedError(CheckpointStorageError):
+    """The store, or the file system below it, needs what this version does not have."""
+
+    code = "store.unsupported"
+
+
+class ReadOnlyError(CheckpointStorageError):
+    """A change was asked of a store that is open for reading only."""
+
+    code = "store.read_only"
+
+
+class StoreClosedError(CheckpointStorageError):
+    """The store was closed."""
+
+    code = "store.closed"
+
+
+class FullError(CheckpointStorageError):
+    """No space is left; nothing was written."""
+
+    code = "storage.full"
+    retryable = True
+
+
+class DeniedError(CheckpointStorageError):
+    """The operating system denied access."""
+
+    code = "storage.denied"
+
+
+class InputOutputError(CheckpointStorageError):
+    """The medium reported an error."""
+
+    code = "storage.io"
+
+
+class LockTimeoutError(CheckpointStorageError):
+    """Another process held the writer's lock for too long; the message says who."""
+
+    code = "lock.timeout"
+    retryable = True
+
+
+class BusyError(CheckpointStorageError):
+    """Too many operations wait for a commit."""
+
+    code = "commit.busy"
+    retryable = True
+
+
+class OutcomeUnknownError(CheckpointStorageError):
+    """The commit may or may not be durable: retry with the same command id."""
+
+    code = "commit.outcome_unknown"
+    retryable = True
+
+
+class MissingBlobError(CheckpointStorageError, LookupError):
+    """A chunk is in no container that the log knows."""
+
+    code = "blob.missing"
+
+
+_BY_ERRNO: dict[int, type[CheckpointStorageError]] = {
+    errno.ENOSPC: FullError,
+    errno.EDQUOT: FullError,
+    errno.EACCES: DeniedError,
+    errno.EPERM: DeniedError,
+    errno.EROFS: ReadOnlyError,
+}
+
+_HINTS: dict[type[CheckpointStorageError], str] = {
+    FullError: "Free some space and call again; nothing was lost.",
+    DeniedError: "Check the owner and the permissions of the directory (ckptlog doctor).",
+    ReadOnlyError: "The medium is read-only; open the store with read_only=True.",
+    InputOutputError: "Check the medium (ckptlog doctor, ckptlog verify).",
+}
+
+
+def from_os_error(error: OSError, doing: str) -> CheckpointStorageError:
+    """Translate an OSError met while `doing` something into the tree."""
+    kind = _BY_ERRNO.get(error.errno or 0, InputOutputError)
+    where = f" ({error.filename})" if error.filename else ""
+    name = errno.errorcode.get(error.errno or 0, "no errno")
+    return kind(
+        f"{doing}{where}: {error.strerror or error} [{name}].",
+        hint=_HINTS[kind],
+        errno=error.errno,
+        path=str(error.filename) if error.filename else None,
+    )
+
+
+@contextmanager
+def operating_system_door(doing: str) -> Iterator[None]:
+    """Turn every OSError of the block into one of ours; `doing` starts the message."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing) from error

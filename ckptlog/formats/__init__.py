@@ -1,0 +1,1 @@
+"""Bytes to values and back, pure: no file, no clock. One page in specs/ for each format."""

@@ -1,0 +1,137 @@
+"""The chunk record: the self-describing bytes of one chunk, in segments and packs alike.
+
+    offset  size  field
+    0       32    digest: the chunk's id over its domain tag and raw bytes
+    32      1     codec: 0 raw, 1 zstd, 2 zstd with the base as dictionary
+    33      1     flags: bit 0 sealed (encrypted), bit 1 delta (a base digest follows)
+    34      1     id scheme: 0 plain BLAKE3, 1 keyed BLAKE3
+    35      1     domain: 0 leaf, 1 node
+    36      8     key id; 0 where the chunk is not sealed
+    44      4     raw length
+    48      4     stored length
+    52      32    base digest, only when the delta flag is set
+    ..      n     stored bytes
+
+Little-endian. The digest names raw bytes, so recompressing a chunk never changes its id
+(specs/chunk.md).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+from blake3 import blake3
+
+from ckptlog.errors import FormatError, UnsupportedError
+
+CODEC_RAW: Final = 0
+CODEC_ZSTD: Final = 1
+CODEC_ZSTD_DELTA: Final = 2
+CODECS_READ: Final = frozenset({CODEC_RAW, CODEC_ZSTD})
+
+SEALED: Final = 1
+DELTA: Final = 2
+
+SCHEME_PLAIN: Final = 0
+SCHEME_KEYED: Final = 1
+
+LEAF: Final = 0
+NODE: Final = 1
+
+DIGEST_BYTES: Final = 32
+# Bounds what decompression may allocate for one record: a bomb is refused before it.
+RAW_BYTES_MAX: Final = 4 * 1024 * 1024
+HEADER_BYTES: Final = 52
+_HEADER = struct.Struct("<32sBBBBQII")
+_DOMAIN_TAGS: Final = (b"\x00", b"\x01")
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One chunk as stored. `stored` is the raw or compressed bytes; base is empty or 32 bytes."""
+
+    digest: bytes
+    codec: int
+    flags: int
+    scheme: int
+    domain: int
+    key: int
+    raw_length: int
+    stored: bytes
+    base: bytes = b""
+
+
+def digest_of(domain: int, raw: bytes | memoryview) -> bytes:
+    """Return the plain id of raw bytes in a domain: BLAKE3-256 over tag and bytes; 32 bytes."""
+    hasher = blake3(_DOMAIN_TAGS[domain])
+    hasher.update(raw)
+    return hasher.digest()
+
+
+def encode(record: Record) -> bytes:
+    """Return the record's bytes."""
+    base_bytes = DIGEST_BYTES if record.flags & DELTA else 0
+    if len(record.digest) != DIGEST_BYTES or len(record.base) != base_bytes:
+        raise FormatError("A chunk record needs a digest of 32 bytes, and a base only as a delta.")
+    if record.raw_length > RAW_BYTES_MAX or len(record.stored) > RAW_BYTES_MAX:
+        raise FormatError(f"A chunk of {record.raw_length} bytes is over {RAW_BYTES_MAX}.")
+    head = _HEADER.pack(
+        record.digest,
+        record.codec,
+        record.flags,
+        record.scheme,
+        record.domain,
+        record.key,
+        record.raw_length,
+        len(record.stored),
+    )
+    return head + record.base + record.stored
+
+
+def digest_in(data: bytes | memoryview) -> bytes:
+    """Return the digest at the head of a record's bytes, without checking the rest."""
+    if len(data) < HEADER_BYTES:
+        raise FormatError(f"A chunk record of {len(data)} bytes is too short.")
+    return bytes(data[:DIGEST_BYTES])
+
+
+def decode(data: bytes | memoryview) -> Record:
+    """Return the record that data is, whole.
+
+    Raises:
+        UnsupportedError: It needs a codec, flag or scheme that this version does not have.
+        FormatError: It is malformed, or claims more than a chunk may.
+    """
+    if len(data) < HEADER_BYTES:
+        raise FormatError(f"A chunk record of {len(data)} bytes is too short.")
+    digest, codec, flags, scheme, domain, key, raw, stored = _HEADER.unpack_from(data)
+    _refuse_unknown(codec, flags, scheme, domain)
+    begin = HEADER_BYTES + (DIGEST_BYTES if flags & DELTA else 0)
+    if raw > RAW_BYTES_MAX or stored > RAW_BYTES_MAX:
+        raise FormatError(f"A chunk claims {raw} raw and {stored} stored bytes; over the limit.")
+    if len(data) != begin + stored:
+        raise FormatError(f"A chunk record claims {stored} bytes; {len(data) - begin} are there.")
+    if key or (codec == CODEC_RAW and raw != stored):
+        raise FormatError(f"A plain chunk has key {key}, {raw} raw and {stored} stored bytes.")
+    base = bytes(data[HEADER_BYTES:begin])
+    return Record(digest, codec, flags, scheme, domain, key, raw, bytes(data[begin:]), base)
+
+
+def _refuse_unknown(codec: int, flags: int, scheme: int, domain: int) -> None:
+    if domain not in (LEAF, NODE) or flags & ~(SEALED | DELTA):
+        raise FormatError(f"A chunk has domain {domain} and flags {flags:#x}; no such thing.")
+    wants = []
+    if codec not in CODECS_READ:
+        wants.append(f"codec {codec}")
+    if flags & DELTA:
+        wants.append("deltas")
+    if flags & SEALED:
+        wants.append("encryption")
+    if scheme != SCHEME_PLAIN:
+        wants.append(f"id scheme {scheme}")
+    if wants:
+        raise UnsupportedError(
+            f"A chunk needs {', '.join(wants)}, which this version does not have.",
+            hint="Install a newer ckptlog.",
+        )

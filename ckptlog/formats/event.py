@@ -1,0 +1,155 @@
+"""The event's bytes: canonical JSON (RFC 8785, restricted) behind a fixed prefix (specs/event.md).
+
+    offset  size  field
+    0       8     position, little-endian
+    8       8     durable: every byte of this segment below this offset was durable when the
+                  frame was written
+    16      n     the event, canonical JSON, at most 65,535 bytes
+
+Only the JSON is the entry that the RFC 6962 tree hashes: a tile of entries holds 16-bit lengths,
+hence the limit. `durable` is what tells a torn tail from corruption (specs/log.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from typing import Final
+
+import msgspec
+
+from ckptlog.errors import FormatError, UnsupportedError
+from ckptlog.model.event import SCHEMA, Event
+
+ENTRY_BYTES_MAX: Final = 65_535
+PREFIX_BYTES: Final = 16
+LEAF_EMPTY: Final = bytes(32)
+# Beyond it a reader that holds numbers as IEEE doubles, as RFC 8785 does, sees another number.
+INTEGER_MAX: Final = 2**53 - 1
+
+_PREFIX = struct.Struct("<QQ")
+_BACKSLASH = ord("\\")
+# An escape other than of a quote or of a backslash: a control character.
+_CONTROL = re.compile(rb'[^\\](?:\\\\)*\\[^"\\]')
+# Struct fields keep the order of their class; the keys of `facts` are sorted.
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Event)
+
+
+class _Schema(msgspec.Struct):
+    schema: int
+
+
+_schema_decoder = msgspec.json.Decoder(_Schema)
+
+
+def encode(event: Event) -> bytes:
+    """Return the event's canonical JSON.
+
+    Raises:
+        FormatError: The event is larger than an entry may be, or has no canonical form.
+    """
+    try:
+        fault = _fault(event)
+        entry = _encoder.encode(event)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FormatError(f"An event cannot be written: {error}") from error
+    if fault or _has_control(entry):
+        raise FormatError(f"An event cannot be written: {fault or 'it has a control character'}.")
+    if len(entry) > ENTRY_BYTES_MAX:
+        raise FormatError(
+            f"An event of {len(entry)} bytes is over the limit of {ENTRY_BYTES_MAX}.",
+            hint="Long texts belong in data or metadata.",
+        )
+    return entry
+
+
+def decode(entry: bytes | memoryview) -> Event:
+    """Return the event that an entry holds.
+
+    Raises:
+        UnsupportedError: A newer version wrote it.
+        FormatError: It is not an event.
+    """
+    if len(entry) > ENTRY_BYTES_MAX:
+        raise FormatError(f"An event of {len(entry)} bytes is over {ENTRY_BYTES_MAX}.")
+    try:
+        event = _decoder.decode(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        _refuse_newer(entry)
+        raise FormatError(f"These bytes are no event: {error}") from error
+    if event.schema != SCHEMA:
+        _refuse_newer(entry)
+        raise FormatError(f"Event schema {event.schema} does not exist.")
+    if fault := _fault(event):
+        raise FormatError(f"These bytes are no event: {fault}.")
+    return event
+
+
+def _fault(event: Event) -> str | None:
+    """Say which number or key has no canonical form; None where all have."""
+    data, meta = event.data, event.meta
+    if type(event.step) is not int or type(event.total) is not int:
+        return "step or total is not a whole number"
+    # One comparison for all: whatever is negative or too large shows in the union of the bits.
+    # This runs for every event written and read.
+    bits = event.step | event.total | event.new | event.sanitised
+    bits |= (event.origin + 1) | (event.previous + 1)
+    bits |= (data.size if data else 0) | (meta.size if meta else 0)
+    if not 0 <= bits <= INTEGER_MAX:
+        return f"a number is negative or above {INTEGER_MAX}"
+    return _fault_rare(event) if event.facts or event.packs else None
+
+
+def _fault_rare(event: Event) -> str | None:
+    for pack in event.packs:
+        if not 0 <= (pack.base | pack.bytes) <= INTEGER_MAX:
+            return f"a pack's number is negative or above {INTEGER_MAX}"
+    for name, value in event.facts.items():
+        # Beyond ASCII, RFC 8785 sorts by UTF-16 and the encoder by UTF-8.
+        if not name.isascii():
+            return f"the name {name!r} in facts is not ASCII"
+        if type(value) is not str and (type(value) is not int or abs(value) > INTEGER_MAX):
+            return f"{name} in facts is neither text nor a whole number below 2**53"
+    return None
+
+
+def _has_control(entry: bytes) -> bool:
+    return _BACKSLASH in entry and _CONTROL.search(entry) is not None
+
+
+def _refuse_newer(entry: bytes | memoryview) -> None:
+    try:
+        schema = _schema_decoder.decode(entry).schema
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return
+    if schema > SCHEMA:
+        raise UnsupportedError(
+            f"An event has schema {schema}; this version of ckptlog reads up to {SCHEMA}.",
+            hint="Install a newer ckptlog.",
+            schema=schema,
+        )
+
+
+def is_canonical(entry: bytes, event: Event) -> bool:
+    """Say whether entry is exactly what `encode` makes of the event."""
+    return _encoder.encode(event) == entry and not _has_control(entry)
+
+
+def encode_body(position: int, durable: int, entry: bytes) -> bytes:
+    """Return the body of an event frame."""
+    return _PREFIX.pack(position, durable) + entry
+
+
+def decode_prefix(body: bytes | memoryview) -> tuple[int, int]:
+    """Return (position, durable) of an event frame's body."""
+    if len(body) < PREFIX_BYTES:
+        raise FormatError(f"An event frame of {len(body)} bytes is too short.")
+    position, durable = _PREFIX.unpack_from(body)
+    return position, durable
+
+
+def leaf_hash(entry: bytes | memoryview) -> bytes:
+    """Return the RFC 6962 leaf hash of an entry: SHA-256 over 0x00 and the entry; 32 bytes."""
+    return hashlib.sha256(b"\x00" + entry).digest()

@@ -1,0 +1,125 @@
+"""The frame: the one envelope of everything in segments and packs (specs/frame.md).
+
+    offset  size  field
+    0       2     magic "CK"
+    2       1     kind
+    3       1     flags (bit 0: this event ends a commit)
+    4       4     length of the body, little-endian
+    8       8     checksum: xxh3-64 over offset (u64), bytes 0..8 of the header, and body,
+                  seeded with the container's seed
+    16      n     body
+
+The seed comes from the store's id and the container's name, and the offset is part of what is
+hashed, so a frame that was copied to another store, file or place does not check. The magic lets
+a search for frames in a damaged region skip quickly. Zero bytes never start a frame: a
+preallocated tail reads as "nothing here".
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from ckptlog.errors import FormatError
+
+SEGMENT: Final = 1
+EVENT: Final = 2
+CHUNK: Final = 3
+PACK: Final = 4
+PACK_INDEX: Final = 5
+PACK_TRAILER: Final = 6
+
+COMMIT: Final = 1
+FLAGS_KNOWN: Final = COMMIT
+
+MAGIC: Final = b"CK"
+HEADER_BYTES: Final = 16
+# Bounds what a damaged or hostile length can make a reader allocate, and what a search for frames
+# hashes at each chance magic. Headers may grow in later versions; a pack's index is the largest
+# body: 2**20 chunks of 44 bytes each stay below it.
+_BODY_BYTES_MAX: Final = {
+    SEGMENT: 4096,
+    EVENT: 128 * 1024,
+    CHUNK: 8 * 1024 * 1024,
+    PACK: 4096,
+    PACK_INDEX: 64 * 1024 * 1024,
+    PACK_TRAILER: 4096,
+}
+KINDS: Final = frozenset(_BODY_BYTES_MAX)
+BODY_BYTES_MAX: Final = max(_BODY_BYTES_MAX.values())
+
+_HEAD = struct.Struct("<2sBBI")
+_BOUND = struct.Struct("<Q2sBBI")
+_CHECKSUM = struct.Struct("<Q")
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One checked frame; body is a view of the caller's buffer or bytes of its own."""
+
+    kind: int
+    flags: int
+    body: bytes | memoryview
+    offset: int
+
+    @property
+    def offset_end(self) -> int:
+        """First byte after the frame."""
+        return self.offset + HEADER_BYTES + len(self.body)
+
+
+def container_seed(store_id: bytes, name: str) -> int:
+    """Return the seed of the checksums in one container.
+
+    Args:
+        store_id: 16 bytes.
+        name: The container's file name, without folders.
+    """
+    return xxh3_64_intdigest(store_id + name.encode())
+
+
+def encode(seed: int, offset: int, kind: int, flags: int, body: bytes) -> bytes:
+    """Return the frame of body for this place."""
+    size = len(body)
+    if size > _BODY_BYTES_MAX.get(kind, -1) or flags & ~FLAGS_KNOWN:
+        raise FormatError(f"No frame of kind {kind} has flags {flags:#x} and {size} bytes.")
+    check = xxh3_64_intdigest(_BOUND.pack(offset, MAGIC, kind, flags, size) + body, seed)
+    return _HEAD.pack(MAGIC, kind, flags, size) + _CHECKSUM.pack(check) + body
+
+
+def body_length(header: bytes | memoryview) -> int | None:
+    """Return the body's length that a header claims, or None when it cannot be a header.
+
+    Only plausibility is checked; `decode` checks the sum.
+    """
+    if len(header) < HEADER_BYTES:
+        return None
+    magic, kind, flags, size = _HEAD.unpack_from(header)
+    if magic != MAGIC or flags & ~FLAGS_KNOWN or size > _BODY_BYTES_MAX.get(kind, -1):
+        return None
+    return int(size)
+
+
+def decode(seed: int, offset: int, data: bytes | memoryview, start: int = 0) -> Frame:
+    """Return the frame at data[start:], which lies at `offset` in its container.
+
+    Raises:
+        FormatError: No whole, checked frame stands there.
+    """
+    size = body_length(data[start : start + HEADER_BYTES])
+    if size is None:
+        raise FormatError(f"No frame begins at offset {offset}.", offset=offset)
+    begin = start + HEADER_BYTES
+    body = data[begin : begin + size]
+    if len(body) != size:
+        raise FormatError(
+            f"The frame at offset {offset} claims {size} bytes; {len(body)} are there.",
+            offset=offset,
+        )
+    magic, kind, flags, _ = _HEAD.unpack_from(data, start)
+    (check,) = _CHECKSUM.unpack_from(data, start + 8)
+    if check != xxh3_64_intdigest(_BOUND.pack(offset, magic, kind, flags, size) + body, seed):
+        raise FormatError(f"The checksum of the frame at offset {offset} is wrong.", offset=offset)
+    return Frame(kind, flags, body, offset)

@@ -1,0 +1,462 @@
+"""The log of one store: append at the tail under the lock, read anywhere without it.
+
+The order of writes of a commit, and what each crash point leaves, is specs/log.md. In short:
+
+    lock -> catch up (recover if anything stands beyond the published end) -> frames -> fdatasync
+    -> publish the end -> unlock
+
+After a sync error the descriptor is never used again and the segment is finished: a new one
+begins at the last durable position, and its header makes the rest of the old one dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+
+from ckptlog.errors import (
+    CheckpointStorageError,
+    FullError,
+    LogCorruptionError,
+    OutcomeUnknownError,
+    ReadOnlyError,
+)
+from ckptlog.formats import event, frame, segment
+from ckptlog.formats.end import End
+from ckptlog.formats.event import LEAF_EMPTY
+from ckptlog.formats.segment import SegmentHeader
+from ckptlog.log.batch import Group, Lost, Tail, Won
+from ckptlog.log.published import PublishedEnd
+from ckptlog.log.reader import LogReader
+from ckptlog.log.recovery import Recovery
+from ckptlog.log.segments import FOLDER, Segments, container_of
+from ckptlog.model.entry import Commit, Entry, Placement
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.lock import WriterLock
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+# Room is made ahead with zeros, which are synced together with a commit: writing into blocks that
+# exist spares the file system's journal at each fdatasync (specs/decisions/004).
+PREALLOCATION_BYTES = 1024 * 1024
+_PEEK_BYTES = 4
+
+
+class Log:
+    """One process's hold on a store's log.
+
+    Threads: `exclusive` serialises writers of this process; reading is safe beside them.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store_id: bytes,
+        environment: Environment,
+        *,
+        read_only: bool = False,
+        is_durable: bool = True,
+        segment_bytes: int = SEGMENT_BYTES,
+    ) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._environment = environment
+        self._disk = environment.disk
+        self._read_only = read_only
+        self._is_durable = is_durable
+        self._segment_bytes = segment_bytes
+        self.segments = Segments(root / FOLDER, store_id, self._disk)
+        self.published = PublishedEnd(
+            root / FOLDER / "end", store_id, self._disk, read_only=read_only
+        )
+        self.reader = LogReader(root, store_id, self.segments, self.published, self._disk)
+        self._lock = WriterLock(root / "lock", environment)
+        self._mutex = RLock()
+        self._depth = 0
+        self._tail: Tail | None = None
+        self._end_seen: End | None = None
+        self._fd = -1
+        self._seed = 0
+        self._container = ""
+        self._allocated = 0
+        self.notes: list[str] = []
+        # Counts the times that acknowledged but unsynced commits were lost ("interval" only).
+        self.epoch = 0
+
+    # --- the lock ---------------------------------------------------------------------------
+
+    @contextmanager
+    def exclusive(self, timeout_s: float) -> Iterator[Tail]:
+        """Hold the writer's lock; yield the tail, with everything before it durable or ours.
+
+        Raises:
+            LockTimeoutError: Another process held it for too long.
+            LogCorruptionError: The log is damaged where it was durable.
+        """
+        if self._read_only:
+            raise ReadOnlyError(
+                f"The store {self._root} is open for reading only.",
+                hint="Open it without read_only=True to write.",
+                path=str(self._root),
+            )
+        with self._mutex:
+            if self._depth == 0:
+                self._lock.acquire(timeout_s)
+            self._depth += 1
+            try:
+                yield self._catch_up()
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._lock.release()
+
+    def recover_if_free(self) -> bool:
+        """Recover what stands beyond the published end, if no writer is at work; say whether."""
+        with self._mutex:
+            if self._depth == 0 and not self._lock.try_acquire():
+                return False
+            self._depth += 1
+            try:
+                self._catch_up()
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._lock.release()
+            return True
+
+    def _catch_up(self) -> Tail:
+        end = self.published.read()
+        tail = self._tail
+        if tail is not None and end is not None and end is self._end_seen and self._is_clear(tail):
+            return tail
+        return self._recover(end)
+
+    def _is_clear(self, tail: Tail) -> bool:
+        """Say whether nothing stands at our tail: nobody wrote there and died."""
+        peek = self._disk.read(self._fd, _PEEK_BYTES, tail.offset)
+        return not peek.strip(b"\0")
+
+    def _recover(self, end: End | None) -> Tail:
+        lost_from = self._tail
+        self._drop_segment()
+        recovered = Recovery(self.segments, self._store_id, self._environment).run(end)
+        self.notes.extend(recovered.notes)
+        if lost_from is not None and recovered.tail.position < lost_from.position:
+            self.epoch += 1
+        self._open_segment(recovered.tail)
+        if end is None or recovered.tail.position > end.position or end.first != self._tail_first:
+            self._publish()
+        else:
+            self._end_seen = end
+        return recovered.tail
+
+    @property
+    def _tail_first(self) -> int:
+        return self._tail.first if self._tail else -1
+
+    # --- appending --------------------------------------------------------------------------
+
+    def append(self, groups: Sequence[Group], at: int, *, timeout_s: float = 30.0) -> Won | Lost:
+        """Append one commit for each group at position `at`, durably; one write, one sync.
+
+        Args:
+            groups: Items of each commit, in order; positions are given densely from `at`.
+            at: The position that the caller's decisions were made for.
+
+        Returns:
+            Won with the commits and their places; Lost where the tail is elsewhere by now.
+
+        Raises:
+            FullError: No space; nothing was appended.
+            OutcomeUnknownError: The sync failed.
+
+        Durability: with "commit", all is on the medium when it returns; with "interval", after
+            the next `flush`.
+        """
+        with self.exclusive(timeout_s) as tail:
+            if tail.position != at:
+                return Lost(tail)
+            built = _Build(tail, self._seed, self._container, groups)
+            if built.offset > self._segment_bytes and tail.position > tail.first:
+                tail = self._roll(tail)
+                built = _Build(tail, self._seed, self._container, groups)
+            self._write(tail, built)
+            self._tail = built.tail(durable=tail.durable)
+            if self._is_durable:
+                self._sync()
+            return Won(tuple(built.commits))
+
+    def flush(self, timeout_s: float = 30.0) -> None:
+        """Sync and publish what "interval" has left unsynced. Does nothing where all is durable."""
+        tail = self._tail
+        if tail is None or tail.durable == tail.offset:
+            return
+        with self.exclusive(timeout_s) as current:
+            if current.durable < current.offset:
+                self._sync()
+
+    def _write(self, tail: Tail, built: _Build) -> None:
+        try:
+            self._disk.write(self._fd, built.data, tail.offset)
+        except CheckpointStorageError as error:
+            self._undo_write(tail)
+            if isinstance(error, FullError):
+                raise
+            raise OutcomeUnknownError(
+                f"Writing a commit at position {tail.position} failed: {error.message}",
+                hint="Retry with the same command id.",
+                position=tail.position,
+            ) from error
+        if built.offset > self._allocated:
+            self._preallocate(built.offset)
+
+    def _undo_write(self, tail: Tail) -> None:
+        """Take back a partial write; if even that fails, the next holder recovers."""
+        try:
+            self._disk.truncate(self._fd, tail.offset)
+            self._allocated = tail.offset
+        except CheckpointStorageError:
+            self._drop_segment()
+
+    def _preallocate(self, offset: int) -> None:
+        step = min(PREALLOCATION_BYTES, max(0, self._segment_bytes - offset))
+        self._allocated = offset
+        if step == 0:
+            return
+        try:
+            self._disk.write(self._fd, bytes(step), offset)
+            self._allocated = offset + step
+        except CheckpointStorageError:
+            # A full disk has no room to spare, but the commit itself fitted.
+            self._trim(offset)
+
+    def _trim(self, offset: int) -> None:
+        try:
+            self._disk.truncate(self._fd, offset)
+        except CheckpointStorageError:
+            self.notes.append("The zeros after the tail could not be cut.")
+
+    def _sync(self) -> None:
+        tail = self._require_tail()
+        try:
+            self._disk.sync(self._fd)
+        except CheckpointStorageError as error:
+            self._abandon_segment(tail)
+            raise OutcomeUnknownError(
+                f"Syncing the log failed: {error.message} The events from position "
+                f"{self._durable_position} on may not be durable.",
+                hint="Retry with the same command id; it is never applied twice.",
+                position=self._durable_position,
+            ) from error
+        self._tail = Tail(
+            tail.position, tail.first, tail.generation, tail.offset, tail.offset, tail.leaf
+        )
+        self._publish()
+
+    def _publish(self) -> None:
+        tail = self._require_tail()
+        end = End(
+            self._store_id,
+            tail.position,
+            tail.first,
+            tail.generation,
+            tail.offset,
+            tail.leaf,
+            self._environment.boot(),
+        )
+        self.published.publish(end)
+        self._end_seen = end
+
+    @property
+    def _durable_position(self) -> int:
+        return self._end_seen.position if self._end_seen else 0
+
+    def _require_tail(self) -> Tail:
+        if self._tail is None:
+            raise LogCorruptionError("The log has no tail; reopen the store.")
+        return self._tail
+
+    # --- segments ---------------------------------------------------------------------------
+
+    def create_first(self) -> None:
+        """Make the first segment of a new, empty log, and its end. Under the lock."""
+        header = SegmentHeader(
+            self._store_id, 0, 0, 0, 0, 0, LEAF_EMPTY, self._environment.now_us()
+        )
+        self._create_segment(header)
+
+    def _roll(self, tail: Tail) -> Tail:
+        """Finish the present segment and begin the next one at its end."""
+        if tail.durable < tail.offset:
+            self._sync()
+        self._trim(tail.offset)
+        self._disk.sync(self._fd)
+        return self._begin_segment(tail)
+
+    def _abandon_segment(self, tail: Tail) -> None:
+        """After a sync error: go back to the durable end, in a new segment, or give up the hold.
+
+        Giving up is safe: the next holder rewrites whatever it keeps before it believes a sync.
+        """
+        end = self._end_seen
+        if not self._is_durable:
+            self.epoch += 1
+        self._drop_segment()
+        if end is None:
+            return
+        durable = Tail(
+            end.position, end.first, end.generation, end.offset, end.offset, end.leaf
+        )
+        try:
+            self._begin_segment(durable)
+        except CheckpointStorageError as error:
+            self.notes.append(f"No new segment could be made after a sync error: {error}")
+            self._drop_segment()
+
+    def _begin_segment(self, tail: Tail) -> Tail:
+        previous = (tail.first, tail.generation, tail.offset)
+        generation = 0
+        if tail.position == tail.first:
+            dead = self.segments.header(tail.first, tail.generation)
+            previous = (dead.previous_first, dead.previous_generation, dead.previous_length)
+        taken = [other for first, other in self.segments.names() if first == tail.position]
+        if taken:
+            generation = max(taken) + 1
+        header = SegmentHeader(
+            self._store_id,
+            tail.position,
+            generation,
+            *previous,
+            tail.leaf,
+            self._environment.now_us(),
+        )
+        return self._create_segment(header)
+
+    def _create_segment(self, header: SegmentHeader) -> Tail:
+        path = self.segments.path(header.first, header.generation)
+        data = segment.encode(header)
+        fd = self._disk.create(path)
+        try:
+            self._disk.write(fd, data, 0)
+            self._disk.sync(fd)
+            self._disk.sync_directory(path.parent)
+        except CheckpointStorageError:
+            self._disk.close(fd)
+            raise
+        self._drop_segment()
+        self._fd = fd
+        tail = Tail(
+            header.first,
+            header.first,
+            header.generation,
+            len(data),
+            len(data),
+            header.leaf,
+        )
+        self._adopt(tail, len(data))
+        self._publish()
+        return tail
+
+    def _open_segment(self, tail: Tail) -> None:
+        path = self.segments.path(tail.first, tail.generation)
+        self._fd = self._disk.open_write(path)
+        self._adopt(tail, self._disk.size(self._fd))
+
+    def _adopt(self, tail: Tail, allocated: int) -> None:
+        self._tail = tail
+        self._seed = segment.seed(self._store_id, tail.first, tail.generation)
+        self._container = container_of(tail.first, tail.generation)
+        self._allocated = allocated
+
+    def _drop_segment(self) -> None:
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+        self._fd = -1
+        self._tail = None
+        self._end_seen = None
+
+    def close(self) -> None:
+        """Finish cleanly: sync, cut the preallocated zeros, put the end on the medium.
+
+        A store that another process writes to, or that cannot be written, is left as it is.
+        """
+        with self._mutex:
+            if self._tail is not None and not self._read_only:
+                self._close_tail()
+            self._drop_segment()
+            self.reader.close()
+            self.published.close()
+            self._lock.close()
+
+    def _close_tail(self) -> None:
+        try:
+            with self.exclusive(1.0) as tail:
+                if tail.durable < tail.offset:
+                    self._sync()
+                self._disk.truncate(self._fd, tail.offset)
+                self._disk.sync(self._fd)
+                self.published.sync()
+        except CheckpointStorageError as error:
+            self.notes.append(f"The log was not closed cleanly: {error}")
+
+    def abandon(self) -> None:
+        """Drop everything without touching the store: for a forked child."""
+        self._lock.abandon()
+        self.reader.close()
+        self.published.close()
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+class _Build:
+    """The bytes of a batch of commits for one place, and what they will be once written."""
+
+    def __init__(self, tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> None:
+        self._tail = tail
+        self._seed = seed
+        self._container = container
+        self._parts: list[bytes] = []
+        self._position = tail.position
+        self._leaf = tail.leaf
+        self.offset = tail.offset
+        self.commits = [self._commit(group) for group in groups]
+        self.data = b"".join(self._parts)
+
+    def tail(self, *, durable: int) -> Tail:
+        """Return the tail after these commits."""
+        before = self._tail
+        return Tail(
+            self._position, before.first, before.generation, self.offset, durable, self._leaf
+        )
+
+    def _commit(self, group: Group) -> Commit:
+        entries: list[Entry] = []
+        placements: list[Placement] = []
+        last = len(group) - 1
+        for index, item in enumerate(group):
+            span_start = self.offset
+            for record in item.records:
+                offset, length = self._frame(frame.CHUNK, 0, record)
+                placements.append(Placement(record[:32], self._container, offset, length))
+            span = self.offset - span_start
+            entry = event.encode(item.event)
+            body = event.encode_body(self._position, self._tail.durable, entry)
+            flags = frame.COMMIT if index == last else 0
+            offset, length = self._frame(frame.EVENT, flags, body)
+            entries.append(
+                Entry(item.event, self._position, self._container, offset, length, span)
+            )
+            self._position += 1
+        self._leaf = event.leaf_hash(entry)
+        return Commit(
+            tuple(entries), tuple(placements), self._leaf, self._container, self.offset
+        )
+
+    def _frame(self, kind: int, flags: int, body: bytes) -> tuple[int, int]:
+        offset = self.offset
+        data = frame.encode(self._seed, offset, kind, flags, body)
+        self._parts.append(data)
+        self.offset = offset + len(data)
+        return offset, len(data)

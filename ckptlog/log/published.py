@@ -1,0 +1,89 @@
+"""`log/end`: up to where readers may read.
+
+Rewritten in place at each commit, after the commit's bytes are durable; so it is never ahead of
+the medium. It is not synced then: after a power cut an older end may be there, and the next
+writer finds the commits beyond it. A torn or missing end means "unknown", never "empty".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ckptlog.errors import CheckpointStorageError, FormatError
+from ckptlog.formats import end as end_format
+from ckptlog.formats.end import End
+from ckptlog.storage.disk import Disk
+
+# A reader without the lock can meet a record while it is being rewritten.
+_READ_ATTEMPTS = 100
+
+
+class PublishedEnd:
+    """The end file of one store.
+
+    Threads: reading is safe; publishing happens under the writer's lock only.
+    """
+
+    def __init__(self, path: Path, store_id: bytes, disk: Disk, *, read_only: bool) -> None:
+        self._path = path
+        self._store_id = store_id
+        self._disk = disk
+        self._read_only = read_only
+        self._fd = -1
+        self._raw = b""
+        self._end: End | None = None
+
+    def read(self) -> End | None:
+        """Return the published end, or None when it is missing or damaged."""
+        raw = b""
+        for _ in range(_READ_ATTEMPTS):
+            raw = self._read_raw()
+            if raw == self._raw:
+                return self._end
+            try:
+                self._end = end_format.decode(raw, self._store_id)
+            except FormatError:
+                continue
+            self._raw = raw
+            return self._end
+        self._raw, self._end = raw, None
+        return None
+
+    def publish(self, end: End) -> None:
+        """Show readers the log up to `end`. Not synced."""
+        if self._fd < 0:
+            self._create(end)
+            return
+        raw = end_format.encode(end)
+        self._disk.write(self._fd, raw, 0)
+        self._raw, self._end = raw, end
+
+    def sync(self) -> None:
+        """Put the end on the medium, as a clean close does."""
+        if self._fd >= 0 and not self._read_only:
+            self._disk.sync(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+    def _create(self, end: End) -> None:
+        self._disk.write_atomically(self._path, end_format.encode(end))
+        self._open()
+
+    def _open(self) -> bool:
+        if self._fd >= 0:
+            return True
+        if not self._path.exists():
+            return False
+        opener = self._disk.open_read if self._read_only else self._disk.open_write
+        self._fd = opener(self._path)
+        return True
+
+    def _read_raw(self) -> bytes:
+        try:
+            return self._disk.read(self._fd, end_format.BYTES, 0) if self._open() else b""
+        except CheckpointStorageError as error:
+            raise FormatError(f"Cannot read {self._path}: {error}") from error

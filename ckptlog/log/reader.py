@@ -1,0 +1,197 @@
+"""Reading the log without the lock: whole commits in order, or one event where it lies.
+
+Readers stop at the published end: what lies beyond belongs to whoever takes the lock next.
+Segments never change below that end, so no reader needs a lease.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from threading import Lock
+
+from ckptlog.errors import FormatError, LogCorruptionError
+from ckptlog.formats import chunk, event, frame, segment
+from ckptlog.formats.end import End
+from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.log.published import PublishedEnd
+from ckptlog.log.scan import Scan, Window
+from ckptlog.log.segments import Segments, container_of, parse_container
+from ckptlog.model.entry import Commit, Entry
+from ckptlog.storage.disk import Disk
+
+_DESCRIPTORS_MAX = 32
+
+
+class LogReader:
+    """Reads one store's segments.
+
+    Threads: safe; a descriptor stays open while any thread reads through it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store_id: bytes,
+        segments: Segments,
+        published: PublishedEnd,
+        disk: Disk,
+    ) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._segments = segments
+        self._published = published
+        self._disk = disk
+        self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def entry(
+        self, container: str, offset: int, length: int, span: int
+    ) -> tuple[Entry, dict[bytes, bytes]]:
+        """Return the event at a place, checked, and the chunk records that came with it.
+
+        Args:
+            container, offset, length, span: As in `Entry`; they may come from a view, so nothing
+                is believed: the frame's checksum binds it to this place in this store.
+
+        Returns:
+            The entry, and chunk records by digest (not yet verified; the digest does that).
+
+        Raises:
+            LogCorruptionError: No such event stands there.
+        """
+        where = f"{container} at offset {offset}"
+        if not 0 <= span <= offset or not 0 < length <= frame.BODY_BYTES_MAX:
+            raise LogCorruptionError(f"No event can stand in {where}.", path=container)
+        with self._lock:
+            fd, seed = self._descriptor(container)
+            data = self._disk.read(fd, span + length, offset - span)
+        try:
+            found = frame.decode(seed, offset, data, span)
+            if found.kind != frame.EVENT or len(found.body) + frame.HEADER_BYTES != length:
+                raise FormatError("Another frame stands there.")
+            position, _ = event.decode_prefix(found.body)
+            fact = event.decode(found.body[event.PREFIX_BYTES :])
+        except FormatError as error:
+            raise LogCorruptionError(
+                f"The event in {where} is damaged: {error.message}",
+                hint="Run ckptlog verify.",
+                path=container,
+                offset=offset,
+            ) from error
+        return Entry(fact, position, container, offset, length, span), _records(data, span)
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        with self._lock:
+            for fd, _ in self._open.values():
+                self._disk.close(fd)
+            self._open.clear()
+
+    def _descriptor(self, container: str) -> tuple[int, int]:
+        found = self._open.get(container)
+        if found is not None:
+            return found
+        name = parse_container(container)
+        if name is None:
+            raise LogCorruptionError(f"{container!r} is not a segment.", path=container)
+        path = self._segments.path(*name)
+        if not path.exists():
+            raise LogCorruptionError(f"The segment {path} is missing.", path=str(path))
+        found = (self._disk.open_read(path), segment.seed(self._store_id, *name))
+        self._open[container] = found
+        if len(self._open) > _DESCRIPTORS_MAX:
+            _, (oldest, _) = self._open.popitem(last=False)
+            self._disk.close(oldest)
+        return found
+
+    def commits(
+        self, container: str = "", offset: int = 0, position: int = 0, *, stop: End | None = None
+    ) -> Iterator[Commit]:
+        """Yield every durable commit from a commit boundary on, in order.
+
+        Args:
+            container, offset, position: The boundary; a container of "" means: find the segment
+                that holds `position` and begin at its first commit (so earlier events of that
+                segment come first).
+            stop: The end to read up to; the published one by default.
+
+        Raises:
+            LogCorruptionError: A durable commit is damaged or missing.
+        """
+        stop = stop or self._published.read()
+        if stop is None:
+            raise LogCorruptionError(
+                f"The published end of {self._root} is missing or damaged.",
+                hint="Open the store for writing once; that rebuilds it.",
+                path=str(self._root),
+            )
+        header, offset = self._begin(container, offset, position)
+        at = header.first if offset == HEADER_FRAME_BYTES else position
+        leaf = header.leaf
+        while True:
+            is_last = (header.first, header.generation) == (stop.first, stop.generation)
+            after = None if is_last else self._segments.successor(header)
+            if not is_last and after is None:
+                raise LogCorruptionError(
+                    f"The log ends in {container_of(header.first, header.generation)}, before "
+                    f"position {stop.position}, which was durable.",
+                    hint="A segment file is missing; restore it from a backup.",
+                    position=at,
+                )
+            limit = stop.offset if after is None else after.previous_length
+            scan = yield from self._segment_commits(header, offset, at, leaf, limit)
+            if after is None:
+                return
+            header, offset, at, leaf = after, HEADER_FRAME_BYTES, scan.position, scan.leaf
+
+    def _begin(self, container: str, offset: int, position: int) -> tuple[SegmentHeader, int]:
+        named = parse_container(container) if container else None
+        if named is None:
+            return self._segments.holding(position), HEADER_FRAME_BYTES
+        return self._segments.header(*named), max(offset, HEADER_FRAME_BYTES)
+
+    def _segment_commits(
+        self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: int
+    ) -> Generator[Commit, None, Scan]:
+        path = self._segments.path(header.first, header.generation)
+        fd = self._disk.open_read(path)
+        try:
+            scan = Scan(
+                Window(self._disk, fd),
+                segment.seed(self._store_id, header.first, header.generation),
+                container_of(header.first, header.generation),
+                offset=offset,
+                position=position,
+                leaf=leaf,
+                stop=limit,
+            )
+            yield from scan
+        finally:
+            self._disk.close(fd)
+        if scan.offset != limit:
+            raise LogCorruptionError(
+                f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
+                f"{scan.flaw or 'nothing stands there'}; {limit} bytes were durable.",
+                hint="Run ckptlog verify; restore the file from a backup.",
+                path=str(path),
+                offset=scan.offset,
+                position=scan.position,
+            )
+        return scan
+
+
+def _records(data: bytes, span: int) -> dict[bytes, bytes]:
+    """Return the chunk records in the first span bytes, by the digest they claim."""
+    records: dict[bytes, bytes] = {}
+    at = 0
+    while at + frame.HEADER_BYTES <= span:
+        size = frame.body_length(data[at : at + frame.HEADER_BYTES])
+        if size is None:
+            break
+        begin = at + frame.HEADER_BYTES
+        record = data[begin : begin + size]
+        records[chunk.digest_in(record)] = record
+        at = begin + size
+    return records

@@ -1,0 +1,114 @@
+"""The segments of a store: which are live, how long each is, and where to find a position.
+
+The folder may hold several files with one first position (after a sync error, later after
+settling); the one with the highest generation and a valid header counts. A segment's valid
+length is what the header of its successor says; the newest one's is the published end.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from pathlib import Path
+
+from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
+from ckptlog.formats import segment
+from ckptlog.formats.segment import SegmentHeader
+from ckptlog.storage.disk import Disk
+
+FOLDER = "log"
+
+
+def container_of(first: int, generation: int) -> str:
+    """Return the container name of a segment, as placements use it."""
+    return f"{FOLDER}/{segment.segment_name(first, generation)}"
+
+
+def parse_container(container: str) -> tuple[int, int] | None:
+    """Return (first, generation) of a segment's container name, None for any other."""
+    folder, _, name = container.partition("/")
+    return segment.parse_name(name) if folder == FOLDER else None
+
+
+class Segments:
+    """The segment files of one store, listed anew on request.
+
+    Threads: safe for reading; `refresh` replaces the list in one step.
+    """
+
+    def __init__(self, folder: Path, store_id: bytes, disk: Disk) -> None:
+        self.folder = folder
+        self._store_id = store_id
+        self._disk = disk
+        self._live: tuple[SegmentHeader, ...] = ()
+        self.unreadable: tuple[Path, ...] = ()
+
+    def path(self, first: int, generation: int) -> Path:
+        """Return the path of a segment."""
+        return self.folder / segment.segment_name(first, generation)
+
+    def refresh(self) -> tuple[SegmentHeader, ...]:
+        """List the folder; return the live headers in order of their first position."""
+        best: dict[int, SegmentHeader] = {}
+        unreadable = []
+        for first, generation in self.names():
+            try:
+                best[first] = self.header(first, generation)
+            except FormatError:
+                unreadable.append(self.path(first, generation))
+        self._live = tuple(best[first] for first in sorted(best))
+        self.unreadable = tuple(unreadable)
+        return self._live
+
+    def names(self) -> list[tuple[int, int]]:
+        """Return (first, generation) of every segment file, sorted."""
+        with operating_system_door("Cannot list the log"):
+            found = (segment.parse_name(name) for name in os.listdir(self.folder))
+        return sorted(name for name in found if name is not None)
+
+    def header(self, first: int, generation: int) -> SegmentHeader:
+        """Read one segment's header.
+
+        Raises:
+            FormatError: It is damaged or not whole.
+        """
+        fd = self._disk.open_read(self.path(first, generation))
+        try:
+            data = self._disk.read(fd, segment.HEADER_FRAME_BYTES, 0)
+        finally:
+            self._disk.close(fd)
+        return segment.decode(self._store_id, first, generation, data)
+
+    def holding(self, position: int) -> SegmentHeader:
+        """Return the header of the live segment that holds a position, or would."""
+        for attempt in range(2):
+            live = self._live if attempt == 0 and self._live else self.refresh()
+            index = bisect_right(live, position, key=lambda header: header.first) - 1
+            # The newest known segment may have successors that another process made.
+            if index >= 0 and (attempt or index + 1 < len(live)):
+                return live[index]
+        raise LogCorruptionError(
+            f"No segment in {self.folder} holds position {position}.",
+            hint="Run ckptlog verify; a segment file may be missing.",
+            path=str(self.folder),
+            position=position,
+        )
+
+    def successor(self, header: SegmentHeader) -> SegmentHeader | None:
+        """Return the live segment that follows, or None."""
+        for attempt in range(2):
+            live = self._live if attempt == 0 and self._live else self.refresh()
+            later = [other for other in live if other.first > header.first]
+            if later:
+                self._check_link(header, later[0])
+                return later[0]
+        return None
+
+    def _check_link(self, header: SegmentHeader, after: SegmentHeader) -> None:
+        if (after.previous_first, after.previous_generation) != (header.first, header.generation):
+            raise LogCorruptionError(
+                f"Segment {segment.segment_name(after.first, after.generation)} does not follow "
+                f"{segment.segment_name(header.first, header.generation)}: one is missing.",
+                hint="Restore the missing file from a backup; ckptlog verify lists what is there.",
+                path=str(self.folder),
+            )

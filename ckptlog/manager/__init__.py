@@ -1,0 +1,1 @@
+"""The public face for tasks: CheckpointManager, batches, TaskCheckpointWrapper."""

@@ -1,0 +1,279 @@
+"""A batch: operations collected in order and committed as one.
+
+Ids are given at once. What a batch has changed is seen by its own later operations, and by nobody
+else before the commit. Preparing is repeated from the requests where another writer came first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.manager.draft import (
+    ChangeRequest,
+    CreateRequest,
+    Current,
+    Drafted,
+    Drafter,
+)
+from ckptlog.manager.preparation import Content
+from ckptlog.model.entry import Entry
+from ckptlog.model.event import SCHEMA, Event, Subject
+from ckptlog.model.identifier import (
+    CHECKPOINT_ID_CHARACTERS_MAX,
+    check_id,
+    checkpoint_id,
+)
+from ckptlog.model.state import CheckpointState
+from ckptlog.policy.command import Create, Delete
+from ckptlog.repository.intent import Intent, Step
+
+# Bounds the bytes that one commit holds in memory, and how long others wait for it.
+OPERATIONS_MAX = 10_000
+
+
+class _Pending(msgspec.Struct):
+    """A checkpoint as the batch will leave it: its event to be, and its payloads' values."""
+
+    entry: Entry
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
+class Batch:
+    """Collects operations; make one with `CheckpointManager.batch()`.
+
+    Threads: one.
+    """
+
+    def __init__(self, drafter: Drafter, namespace: str, actor: str) -> None:
+        self._drafter = drafter
+        self._namespace = namespace
+        self._actor = actor
+        self._requests: list[CreateRequest | ChangeRequest | Delete] = []
+        self._time_us = 0
+        self._created: set[str] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was collected."""
+        return not self._requests
+
+    def create_checkpoint(
+        self,
+        task_id: str,
+        task_title: str,
+        step_number: int,
+        step_description: str = "",
+        total_steps: int | None = None,
+        data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        worker_id: str | None = None,
+        parent_checkpoint_id: str | None = None,
+        *,
+        namespace: str | None = None,
+        checkpoint_id: str | None = None,
+        activate: bool = False,
+    ) -> str:
+        """Add a create and return the id that the checkpoint will have.
+
+        Args:
+            activate: Let it be active at once.
+        """
+        check_id("task_id", task_id)
+        identifier = checkpoint_id or self._new_id(task_id, step_number)
+        self._add(
+            CreateRequest(
+                task=task_id,
+                title=task_title,
+                step=step_number,
+                description=step_description,
+                total=total_steps,
+                data=data,
+                metadata=metadata,
+                worker=worker_id,
+                parent=parent_checkpoint_id,
+                namespace=self._namespace if namespace is None else namespace,
+                checkpoint=identifier,
+                actor=self._actor,
+                is_active=activate,
+            )
+        )
+        self._created.add(identifier)
+        return identifier
+
+    def update_checkpoint(
+        self,
+        checkpoint_id: str,
+        step_number: int | None = None,
+        step_description: str | None = None,
+        data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        state: CheckpointState | None = None,
+        *,
+        replace_data: bool = False,
+    ) -> None:
+        """Add an update, as `CheckpointManager.update_checkpoint`."""
+        self._add(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=state,
+                step=step_number,
+                description=step_description,
+                data=data,
+                metadata=metadata,
+                replaces_data=replace_data,
+                actor=self._actor,
+            )
+        )
+
+    def complete_checkpoint(
+        self, checkpoint_id: str, final_data: dict[str, Any] | None = None
+    ) -> None:
+        """Add a completion."""
+        self._add(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.COMPLETED,
+                data=final_data,
+                actor=self._actor,
+            )
+        )
+
+    def fail_checkpoint(
+        self, checkpoint_id: str, error_info: dict[str, Any] | None = None
+    ) -> None:
+        """Add a failure."""
+        self._add(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.FAILED,
+                metadata=None if error_info is None else {"error_info": error_info},
+                actor=self._actor,
+            )
+        )
+
+    def delete_checkpoint(self, checkpoint_id: str) -> None:
+        """Add a delete."""
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        self._add(Delete(actor=self._actor, command="", checkpoint=checkpoint_id))
+
+    def draft(self) -> Drafted:
+        """Prepare everything collected, from what is true now."""
+        return _Drafting(self._drafter).run(self._requests)
+
+    def _add(self, request: CreateRequest | ChangeRequest | Delete) -> None:
+        if len(self._requests) >= OPERATIONS_MAX:
+            raise ArgumentError(
+                f"A batch holds at most {OPERATIONS_MAX} operations.",
+                hint="Commit it and begin another.",
+            )
+        self._requests.append(request)
+
+    def _new_id(self, task: str, step: int) -> str:
+        now_us = self._drafter.store.environment.now_us()
+        self._time_us = max(now_us, self._time_us)
+        identifier = checkpoint_id(task, step, self._time_us)
+        while identifier in self._created or self._drafter.store.newest_ever(identifier):
+            self._time_us += 1
+            identifier = checkpoint_id(task, step, self._time_us)
+        return identifier
+
+
+class _Drafting:
+    """One preparation of a batch: its own picture of what the batch does."""
+
+    def __init__(self, drafter: Drafter) -> None:
+        self._drafter = drafter
+        self._pending: dict[str, _Pending | None] = {}
+        self._newest: dict[str, str] = {}
+        self._steps: list[Step] = []
+        self._contents: list[Content] = []
+
+    def run(self, requests: list[CreateRequest | ChangeRequest | Delete]) -> Drafted:
+        for request in requests:
+            if isinstance(request, CreateRequest):
+                self._create(request)
+            elif isinstance(request, ChangeRequest):
+                self._change(request)
+            else:
+                command = self._drafter.preparation.command_id()
+                self._steps.append(Step(msgspec.structs.replace(request, command=command)))
+                self._pending[request.checkpoint] = None
+        packs = tuple(pack for content in self._contents for pack in content.packs)
+        placements = tuple(place for content in self._contents for place in content.placements)
+        return Intent(tuple(self._steps), packs, placements), tuple(self._contents)
+
+    def _create(self, request: CreateRequest) -> None:
+        step, content = self._drafter.create_step(request, self._witness(request.task))
+        self._keep(step, content)
+        payloads = content.payloads
+        state = "active" if request.is_active else "created"
+        event = Event(
+            actor=request.actor,
+            data=payloads.data,
+            id="",
+            meta=payloads.meta,
+            schema=SCHEMA,
+            state=state,
+            subject=Subject(checkpoint=request.checkpoint or "", task=request.task),
+            time="",
+            type="",
+        )
+        command = step.command
+        name = command.checkpoint if isinstance(command, Create) else ""
+        meta = {
+            "title": request.title,
+            "description": request.description,
+            "metadata": request.metadata or {},
+        }
+        self._pending[name] = _Pending(_unplaced(event), request.data or {}, meta)
+        self._newest[request.task] = name
+
+    def _change(self, request: ChangeRequest) -> None:
+        current = self._current(request)
+        step, content = self._drafter.change_step(request, current)
+        self._keep(step, content)
+        event, payloads = current.entry.event, content.payloads
+        after = msgspec.structs.replace(
+            event, data=payloads.data or event.data, meta=payloads.meta or event.meta
+        )
+        data = {**current.data, **(request.data or {})}
+        if request.replaces_data and request.data is not None:
+            data = request.data
+        meta = dict(current.meta)
+        if request.description is not None:
+            meta["description"] = request.description
+        meta["metadata"] = {**meta.get("metadata", {}), **(request.metadata or {})}
+        self._pending[request.checkpoint] = _Pending(_unplaced(after), data, meta)
+
+    def _current(self, request: ChangeRequest) -> Current:
+        if request.checkpoint not in self._pending:
+            # Later changes in the batch may need what this one does not: read all of it.
+            whole = msgspec.structs.replace(
+                request, data=request.data or {}, metadata=request.metadata or {}
+            )
+            return self._drafter.current(whole)
+        pending = self._pending[request.checkpoint]
+        if pending is None:
+            raise CheckpointNotFoundError(
+                f"The batch has deleted {request.checkpoint!r} before.",
+                checkpoint_id=request.checkpoint,
+            )
+        return Current(pending.entry, None, pending.data, pending.meta)
+
+    def _witness(self, task: str) -> Entry | None:
+        name = self._newest.get(task)
+        pending = self._pending.get(name) if name is not None else None
+        return pending.entry if pending is not None else self._drafter.store.latest(task)
+
+    def _keep(self, step: Step, content: Content) -> None:
+        self._steps.append(step)
+        self._contents.append(content)
+
+
+def _unplaced(event: Event) -> Entry:
+    return Entry(event, -1, "", 0, 0, 0)
+

@@ -1,0 +1,262 @@
+"""From a request in the caller's words to an intent: arguments checked, values merged, cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from blake3 import blake3
+
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.manager.preparation import Content, Preparation, Texts, kept, texts_of
+from ckptlog.model import value as values
+from ckptlog.model.entry import Entry
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.state import CheckpointState
+from ckptlog.policy.command import Change, Create, Payloads
+from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.store import Store
+
+# Above every real number of steps, and far below 2**53, the largest integer in an event.
+STEPS_MAX = 2**31
+
+Drafted = tuple[Intent, tuple[Content, ...]]
+
+
+class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller says to create a checkpoint."""
+
+    task: str
+    title: str
+    step: int
+    actor: str
+    description: str = ""
+    total: int | None = None
+    data: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    worker: str | None = None
+    parent: str | None = None
+    namespace: str = ""
+    checkpoint: str | None = None
+    command: str | None = None
+    is_active: bool = False
+
+
+class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller says to change a checkpoint; None leaves a field as it is."""
+
+    checkpoint: str
+    actor: str
+    state: CheckpointState | None = None
+    step: int | None = None
+    total: int | None = None
+    description: str | None = None
+    data: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    replaces_data: bool = False
+    command: str | None = None
+    expected: int | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether payloads stay as they are."""
+        return self.data is None and self.metadata is None and self.description is None
+
+
+class Current(msgspec.Struct, frozen=True):
+    """What a change starts from: the newest event and, where needed, decoded payloads.
+
+    based_on is None where the event itself is not committed yet (inside a batch).
+    """
+
+    entry: Entry
+    based_on: int | None
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
+class Drafter:
+    """Makes intents for one manager.
+
+    Threads: safe.
+    """
+
+    def __init__(self, store: Store, preparation: Preparation) -> None:
+        self.store = store
+        self.preparation = preparation
+
+    def create(self, request: CreateRequest) -> Drafted:
+        """Return the intent of one create."""
+        step, content = self.create_step(request, self.store.latest(_task(request)))
+        return Intent((step,), content.packs, content.placements), (content,)
+
+    def change(self, request: ChangeRequest) -> Drafted:
+        """Return the intent of one change."""
+        step, content = self.change_step(request, self.current(request))
+        return Intent((step,), content.packs, content.placements), (content,)
+
+    def create_step(self, request: CreateRequest, witness: Entry | None) -> tuple[Step, Content]:
+        """Return the command of a create, and its content."""
+        _check_create(request)
+        preparation = self.preparation
+        data = preparation.data({} if request.data is None else request.data)
+        metadata = {} if request.metadata is None else request.metadata
+        meta = preparation.meta(Texts(request.title, request.description, metadata))
+        content = preparation.content(data, meta, witness)
+        payloads = content.payloads
+        command = Create(
+            actor=request.actor,
+            checkpoint=request.checkpoint or "",
+            is_active=request.is_active,
+            namespace=request.namespace,
+            parent=request.parent or "",
+            payloads=payloads,
+            step=request.step,
+            task=request.task,
+            total=request.total or 0,
+            worker=request.worker or "",
+            **self.identity(
+                request.command,
+                ("create", request.task, request.step, request.total, request.checkpoint),
+                (request.worker, request.parent, request.namespace, request.is_active),
+                (payloads.data and payloads.data.root, payloads.meta and payloads.meta.root),
+            ),
+        )
+        return Step(command, content.records), content
+
+    def change_step(self, request: ChangeRequest, current: Current) -> tuple[Step, Content]:
+        """Return the command of a change of what is there now, and its content."""
+        _check_change(request)
+        preparation = self.preparation
+        data = meta = None
+        if request.data is not None:
+            _check_dictionary("data", request.data)
+            merged = request.data if request.replaces_data else {**current.data, **request.data}
+            data = preparation.data(merged)
+        if request.metadata is not None or request.description is not None:
+            meta = preparation.meta(_merged_texts(request, texts_of(current.meta)))
+        event = current.entry.event
+        size = kept(event, data=data is not None, meta=meta is not None)
+        content = Content(Payloads()) if request.is_bare else preparation.content(
+            data, meta, current.entry, kept_bytes=size
+        )
+        command = Change(
+            actor=request.actor,
+            based_on=None if request.is_bare else current.based_on,
+            checkpoint=request.checkpoint,
+            expected=request.expected,
+            payloads=content.payloads,
+            state=request.state,
+            step=request.step,
+            total=request.total,
+            **self.identity(request.command, *_change_content(request)),
+        )
+        return Step(command, content.records), content
+
+    def current(self, request: ChangeRequest) -> Current:
+        """Read what a change starts from.
+
+        Raises:
+            CheckpointNotFoundError: There is no such checkpoint.
+        """
+        check_id("checkpoint_id", request.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
+        found = self.store.read(request.checkpoint)
+        if found is None:
+            raise CheckpointNotFoundError(
+                f"There is no checkpoint {request.checkpoint!r}.",
+                hint="It may have been deleted; ckptlog list shows what is there.",
+                checkpoint_id=request.checkpoint,
+            )
+        entry, records = found
+        wire, event = self.store.blobs.wire, entry.event
+        data: dict[str, Any] = {}
+        meta: dict[str, Any] = {}
+        if request.data is not None and not request.replaces_data and event.data is not None:
+            data = values.decode(wire(event.data, records))
+        if (request.metadata is not None or request.description is not None) and event.meta:
+            meta = values.decode(wire(event.meta, records))
+        return Current(entry, entry.position, data, meta)
+
+    def identity(self, command: str | None, *content: Any) -> dict[str, str]:
+        """Return a command's id and, where the caller gave it, the fingerprint of its content."""
+        if command is None:
+            return {"command": self.preparation.command_id()}
+        check_id("command_id", command)
+        return {"command": command, "fingerprint": blake3(repr(content).encode()).hexdigest()[:32]}
+
+
+def _task(request: CreateRequest) -> str:
+    return check_id("task_id", request.task)
+
+
+def _check_create(request: CreateRequest) -> None:
+    check_id("task_id", request.task)
+    check_step("step_number", request.step)
+    if request.total is not None:
+        check_step("total_steps", request.total)
+    if request.worker is not None:
+        check_id("worker_id", request.worker)
+    if request.parent is not None:
+        check_id("parent_checkpoint_id", request.parent, CHECKPOINT_ID_CHARACTERS_MAX)
+    if request.checkpoint is not None:
+        check_id("checkpoint_id", request.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
+    if request.namespace:
+        check_id("namespace", request.namespace)
+    check_id("actor", request.actor)
+
+
+def _check_change(request: ChangeRequest) -> None:
+    if request.step is not None:
+        check_step("step_number", request.step)
+    if request.total is not None:
+        check_step("total_steps", request.total)
+    if request.state is not None and not isinstance(request.state, CheckpointState):
+        raise ArgumentError(
+            f"state is {request.state!r}, which is no CheckpointState.",
+            hint="Use CheckpointState.ACTIVE, for example.",
+            argument="state",
+        )
+    check_id("actor", request.actor)
+
+
+def check_step(name: str, number: object) -> None:
+    """Refuse what cannot count steps.
+
+    Raises:
+        ArgumentError: It is no integer from 1 on.
+    """
+    if type(number) is not int or not 1 <= number <= STEPS_MAX:
+        raise ArgumentError(
+            f"{name} is {number!r}; a whole number from 1 on is needed.", argument=name
+        )
+
+
+def _check_dictionary(name: str, value: object) -> None:
+    if type(value) is not dict:
+        raise ArgumentError(
+            f"{name} is of type {type(value).__name__}; a dictionary (dict) is needed.",
+            argument=name,
+        )
+
+
+def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
+    metadata = old.metadata
+    if request.metadata is not None:
+        _check_dictionary("metadata", request.metadata)
+        metadata = {**metadata, **request.metadata}
+    description = old.description if request.description is None else request.description
+    return Texts(old.title, description, metadata)
+
+
+def _change_content(request: ChangeRequest) -> tuple[Any, ...]:
+    """Return what makes two changes the same command: the request, not what it led to."""
+    state = request.state.value if request.state else None
+    values_given = tuple(
+        None if value is None else values.encode(values.lower(value))
+        for value in (request.data, request.metadata)
+    ) if request.command else ()
+    return (
+        ("change", request.checkpoint, state, request.step, request.total),
+        (request.description, request.replaces_data),
+        values_given,
+    )

@@ -1,0 +1,521 @@
+"""CheckpointManager: the specification's interface, and what users expect beyond it.
+
+The one write path:
+
+    arguments checked -> values sanitised, serialised, cut (Preparation) -> command -> round of
+    group commit (repository.writer) -> durable event
+
+Nothing is held between preparing and committing; a command whose preparation no longer fits
+(another change came first) is prepared again, so an update never loses another's update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ckptlog.errors import (
+    ArgumentError,
+    BusyError,
+    InvalidCreationError,
+    InvalidUpdateError,
+    QuotaError,
+    SettingsError,
+)
+from ckptlog.manager import upkeep
+from ckptlog.manager.batch import Batch
+from ckptlog.manager.cleaner import Cleaner
+from ckptlog.manager.draft import ChangeRequest, CreateRequest, Drafter
+from ckptlog.manager.preparation import Preparation
+from ckptlog.manager.reading import CheckpointReader
+from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.configuration import CheckpointConfiguration
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.state import CheckpointState
+from ckptlog.policy.command import Command, Delete, DeleteTask, Record
+from ckptlog.policy.decide import Stale
+from ckptlog.policy.sanitise import Sanitiser
+from ckptlog.repository.intent import Intent, Results, Step
+from ckptlog.repository.opening import open_store
+from ckptlog.repository.store import Store
+from ckptlog.views.current import Filter
+
+# Preparations of one change that others overtook; each time another one got through.
+_ATTEMPTS_MAX = 1000
+
+Answer = TypeVar("Answer")
+
+
+class CheckpointManager(CheckpointReader):
+    """Creates, changes, finds and recovers the checkpoints of one store.
+
+    Args:
+        storage_dir: The store's directory; made where it is missing or empty.
+        config: Settings; its storage_dir is used where storage_dir is left at its default.
+        store: An open store to share instead; the caller closes it.
+        namespace, actor: Defaults for every call.
+
+    Raises:
+        SettingsError: storage_dir contradicts config or store.
+        CheckpointStorageError: The store cannot be opened.
+
+    Durability: when a call returns, its event and every byte it needs survive a kill and a power
+        cut (durability="commit", the default), or will within interval_s ("interval").
+    Threads: safe. A forked child that uses it opens the store anew.
+    """
+
+    def __init__(
+        self,
+        storage_dir: str | Path | None = None,
+        *,
+        config: CheckpointConfiguration | None = None,
+        store: Store | None = None,
+        namespace: str = "",
+        actor: str | None = None,
+    ) -> None:
+        self.config = config or CheckpointConfiguration()
+        self._owns_store = store is None
+        super().__init__(store or _open(storage_dir, config, self.config))
+        if store is not None:
+            _refuse_other(storage_dir, config, store)
+        self.namespace = _namespace(namespace)
+        given = actor or self.config.actor
+        self.actor = check_id("actor", given) if given else self.store.environment.actor()
+        self._preparation = Preparation(
+            self.store,
+            Sanitiser(enabled=self.config.sanitise),
+            size_bytes_max=self.config.max_checkpoint_size_mb * 1024 * 1024,
+        )
+        self._drafter = Drafter(self.store, self._preparation)
+        self._quota = upkeep.Quota(self.store, self.config.max_storage_size_gb)
+        self._cleaner: Cleaner | None = None
+        if config is not None and config.cleanup_interval_hours > 0:
+            self._cleaner = Cleaner(self, config)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the store, if this manager opened it. Twice is fine."""
+        if self._cleaner is not None:
+            self._cleaner.stop()
+        if self._owns_store:
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<CheckpointManager {self.store.path}>"
+
+    # --- the specification's operations -------------------------------------------------------
+
+    def create_checkpoint(
+        self,
+        task_id: str,
+        task_title: str,
+        step_number: int,
+        step_description: str = "",
+        total_steps: int | None = None,
+        data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        worker_id: str | None = None,
+        parent_checkpoint_id: str | None = None,
+        *,
+        namespace: str | None = None,
+        actor: str | None = None,
+        command_id: str | None = None,
+        checkpoint_id: str | None = None,
+    ) -> str:
+        """Create a checkpoint in state `created` and return its id.
+
+        Args:
+            step_number: 1 or more; it may be lower than that of an earlier checkpoint.
+            command_id: Makes the call idempotent: the same id again returns the first result.
+            checkpoint_id: An explicit id instead of `cp_{task_id}_{step}_{timestamp}`.
+
+        Raises:
+            CheckpointCreationError: Always the class of a refusal; the code tells which.
+            CommandReusedError: The command id was used for something else.
+            CheckpointStorageError: Nothing was created, or (commit.outcome_unknown) retry with
+                the same command id.
+        """
+        self._quota.check()
+        request = CreateRequest(
+            task=task_id,
+            title=task_title,
+            step=step_number,
+            description=step_description,
+            total=total_steps,
+            data=data,
+            metadata=metadata,
+            worker=worker_id,
+            parent=parent_checkpoint_id,
+            namespace=self.namespace if namespace is None else namespace,
+            checkpoint=checkpoint_id,
+            actor=actor or self.actor,
+            command=command_id,
+        )
+        with _creation_door():
+            (result,) = self._commit(lambda: self._drafter.create(request))
+        return str(result)
+
+    def update_checkpoint(
+        self,
+        checkpoint_id: str,
+        step_number: int | None = None,
+        step_description: str | None = None,
+        data: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+        state: CheckpointState | None = None,
+        *,
+        total_steps: int | None = None,
+        replace_data: bool = False,
+        actor: str | None = None,
+        command_id: str | None = None,
+        expected: int | None = None,
+    ) -> bool:
+        """Change a checkpoint; None leaves a field as it is. Returns True.
+
+        data and metadata are merged at their top level, unless replace_data. Without `state`,
+        a created or restored checkpoint becomes active.
+
+        Args:
+            expected: The position last seen (`CheckpointData.position`); another one is a conflict.
+
+        Raises:
+            CheckpointNotFoundError: No such checkpoint.
+            CheckpointUpdateError: By code: illegal transition, conflict, invalid argument.
+        """
+        return self._change(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=state,
+                step=step_number,
+                total=total_steps,
+                description=step_description,
+                data=data,
+                metadata=metadata,
+                replaces_data=replace_data,
+                actor=actor or self.actor,
+                command=command_id,
+                expected=expected,
+            )
+        )
+
+    def complete_checkpoint(
+        self,
+        checkpoint_id: str,
+        final_data: dict[str, Any] | None = None,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        expected: int | None = None,
+    ) -> bool:
+        """Mark a checkpoint as completed, with final_data merged into its data. Returns True.
+
+        Completing a completed one again with nothing new is True and changes nothing.
+
+        Raises:
+            CheckpointNotFoundError, CheckpointUpdateError: As `update_checkpoint`.
+        """
+        return self._change(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.COMPLETED,
+                data=final_data,
+                actor=actor or self.actor,
+                command=command_id,
+                expected=expected,
+            )
+        )
+
+    def fail_checkpoint(
+        self,
+        checkpoint_id: str,
+        error_info: dict[str, Any] | None = None,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        expected: int | None = None,
+    ) -> bool:
+        """Mark a checkpoint as failed, error_info under metadata["error_info"]. Returns True.
+
+        Raises:
+            CheckpointNotFoundError, CheckpointUpdateError: As `update_checkpoint`.
+        """
+        return self._change(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.FAILED,
+                metadata=None if error_info is None else {"error_info": error_info},
+                actor=actor or self.actor,
+                command=command_id,
+                expected=expected,
+            )
+        )
+
+    def restore_checkpoint(
+        self,
+        checkpoint_id: str,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        expected: int | None = None,
+    ) -> CheckpointData | None:
+        """Verify a checkpoint's bytes, move it to `restored`, and return it.
+
+        Returns:
+            None where there is no such checkpoint, or it was deleted.
+
+        Raises:
+            CheckpointCorruptionError: Its bytes are damaged; its state stays as it was.
+        """
+        # Reading is the verification: every byte is hashed on the way.
+        before = self.get_checkpoint(checkpoint_id)
+        if before is None:
+            return None
+        self._change(
+            ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.RESTORED,
+                actor=actor or self.actor,
+                command=command_id,
+                expected=expected,
+            )
+        )
+        return self.get_checkpoint(checkpoint_id)
+
+    def delete_checkpoint(
+        self, checkpoint_id: str, *, actor: str | None = None, command_id: str | None = None
+    ) -> bool:
+        """Delete a checkpoint for good; False where it was deleted before.
+
+        Its id is never used again, and no late writer can bring it back.
+
+        Raises:
+            CheckpointNotFoundError: There never was such a checkpoint.
+        """
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        command = Delete(
+            actor=actor or self.actor,
+            checkpoint=checkpoint_id,
+            **self._drafter.identity(command_id, ("delete", checkpoint_id)),
+        )
+        return bool(self._submit_freeing(command))
+
+    def delete_task(
+        self, task_id: str, *, actor: str | None = None, command_id: str | None = None
+    ) -> int:
+        """Delete every checkpoint of a task; return how many there were.
+
+        The task's id may be used again: a new incarnation. Writers of the old one are refused.
+        """
+        check_id("task_id", task_id)
+        count = self.store.view().count(Filter(task=task_id))
+        if count == 0:
+            return 0
+        command = DeleteTask(
+            actor=actor or self.actor,
+            task=task_id,
+            count=count,
+            **self._drafter.identity(command_id, ("delete_task", task_id)),
+        )
+        return int(self._submit_freeing(command))
+
+    # --- many at once -------------------------------------------------------------------------
+
+    @contextmanager
+    def batch(self, *, actor: str | None = None) -> Iterator[Batch]:
+        """Collect operations and commit them as one, durably, when the block ends.
+
+        All of them happen or none. Nothing is committed when the block raises.
+
+            with manager.batch() as batch:
+                for item in items:
+                    batch.create_checkpoint("task", "Title", 1, data=item)
+        """
+        batch = Batch(self._drafter, self.namespace, actor or self.actor)
+        yield batch
+        self.commit(batch)
+
+    def commit(self, batch: Batch) -> None:
+        """Commit what a batch has collected."""
+        if batch.is_empty:
+            return
+        self._quota.check()
+        self._commit(batch.draft)
+
+    @contextmanager
+    def checkpoint_context(
+        self,
+        task_id: str,
+        task_title: str,
+        step_number: int,
+        step_description: str = "",
+        **options: Any,
+    ) -> Iterator[str]:
+        """Run a block as one checkpoint and yield its id.
+
+        Active on entry, completed on a normal exit, failed with the exception's type and message
+        on an exception, which goes on. Options are those of `create_checkpoint`.
+        """
+        with self.batch(actor=options.pop("actor", None)) as batch:
+            identifier = batch.create_checkpoint(
+                task_id, task_title, step_number, step_description, activate=True, **options
+            )
+        try:
+            yield identifier
+        except BaseException as error:
+            self.fail_checkpoint(
+                identifier, {"type": type(error).__name__, "message": str(error)}
+            )
+            raise
+        self._complete_if_open(identifier)
+
+    def _complete_if_open(self, identifier: str) -> None:
+        """Complete the checkpoint unless the block has already ended it itself."""
+        entry = self.store.newest(identifier)
+        ended = (CheckpointState.COMPLETED.value, CheckpointState.FAILED.value)
+        if entry is not None and entry.event.state not in ended:
+            self.complete_checkpoint(identifier)
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def cleanup_old_checkpoints(self, max_age_days: int = 30, *, dry_run: bool = False) -> int:
+        """Delete completed and failed checkpoints last updated over max_age_days ago.
+
+        Returns:
+            How many were deleted, or would be (dry_run).
+        """
+        return upkeep.clean_up(self, max_age_days, dry_run=dry_run)
+
+    def validate_checkpoint_integrity(self) -> list[str]:
+        """Read and check everything: log, chunks, histories, views. Returns the problems found."""
+        return [str(problem) for problem in self.store.verify("full").problems]
+
+    def compact_checkpoint_storage(self) -> dict[str, Any]:
+        """Give back what can be given back today and return the figures (see `stats`)."""
+        return upkeep.compact(self)
+
+    def get_checkpoint_summary(self) -> dict[str, Any]:
+        """Return how many checkpoints, tasks and events there are, by state, and sizes."""
+        return upkeep.summary(self)
+
+    def get_checkpoint_metrics(self) -> dict[str, Any]:
+        """Return detailed figures: sizes, ratios, rates, ages, and the store's counters."""
+        return upkeep.metrics(self)
+
+    # --- the write path -----------------------------------------------------------------------
+
+    def record(self, kind: str, facts: dict[str, int | str], *, task: str = "") -> None:
+        """Append a fact that is about no single checkpoint (an import, a clean-up)."""
+        command = Record(
+            actor=self.actor, command=self._preparation.command_id(), type=kind, facts=facts, task=task
+        )
+        self._commit(lambda: (Intent((Step(command),)), ()))
+
+    def delete_many(self, deletes: list[Delete]) -> None:
+        """Commit deletes as one. A conflict or an unknown id refuses all of them."""
+        self.store.submit_with_reserve(Intent(tuple(Step(delete) for delete in deletes)))
+
+    def new_command_id(self) -> str:
+        """Return an id for a command, as calls without command_id get one."""
+        return self._preparation.command_id()
+
+    def _change(self, request: ChangeRequest) -> bool:
+        with _update_door():
+            (result,) = self._commit(lambda: self._drafter.change(request))
+        return bool(result)
+
+    def _submit_freeing(self, command: Command) -> str | bool | int:
+        outcome = self.store.submit_with_reserve(Intent((Step(command),)))  # type: ignore[arg-type]
+        return outcome[0]  # type: ignore[index]
+
+    def _commit(self, prepare: Callable[[], tuple[Intent, Any]]) -> Results:
+        """Prepare and submit, again where others came first; then fill the cache."""
+        outcome: Results | Stale = Stale("")
+        for _ in range(_ATTEMPTS_MAX):
+            intent, contents = prepare()
+            outcome = self.store.submit(intent)
+            if not isinstance(outcome, Stale):
+                for content in contents:
+                    self._preparation.remember(content)
+                return outcome
+        raise BusyError(
+            f"{_ATTEMPTS_MAX} attempts to change a checkpoint were overtaken; last: {outcome.why}.",  # type: ignore[union-attr]
+            hint="Let fewer writers change one checkpoint at once.",
+        )
+
+
+@contextmanager
+def _creation_door() -> Iterator[None]:
+    """Turn a wrong argument into the class that the specification names for create."""
+    try:
+        yield
+    except QuotaError:
+        raise
+    except ArgumentError as error:
+        raise InvalidCreationError(error.message, hint=error.hint, **error.context) from error
+
+
+@contextmanager
+def _update_door() -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        raise InvalidUpdateError(error.message, hint=error.hint, **error.context) from error
+
+
+def _open(
+    storage_dir: str | Path | None,
+    given: CheckpointConfiguration | None,
+    config: CheckpointConfiguration,
+) -> Store:
+    if storage_dir is not None and given is not None and not _is_default(given):
+        if Path(storage_dir).resolve() != Path(given.storage_dir).resolve():
+            raise SettingsError(
+                f"storage_dir is {str(storage_dir)!r}, but config says {given.storage_dir!r}.",
+                hint="Name the directory in one of the two places.",
+            )
+    return open_store(
+        storage_dir or config.storage_dir,
+        create=True,
+        durability=config.durability,
+        interval_s=config.interval_s,
+        timeout_s=config.operation_timeout_seconds,
+        queue_max=config.max_concurrent_operations,
+        cache_bytes=config.cache_size_mb * 1024 * 1024,
+        compression_level=config.zstd_level,
+    )
+
+
+def _is_default(config: CheckpointConfiguration) -> bool:
+    return config.storage_dir == CheckpointConfiguration().storage_dir
+
+
+def _refuse_other(
+    storage_dir: str | Path | None, config: CheckpointConfiguration | None, store: Store
+) -> None:
+    named = storage_dir
+    if named is None and config is not None and not _is_default(config):
+        named = config.storage_dir
+    if named is not None and Path(named).resolve() != store.path.resolve():
+        raise SettingsError(
+            f"The store given lies at {store.path}, but {str(named)!r} is named too.",
+            hint="Give the store alone.",
+        )
+
+
+def _namespace(namespace: str) -> str:
+    return check_id("namespace", namespace) if namespace else ""

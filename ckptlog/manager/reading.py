@@ -1,0 +1,373 @@
+"""Everything that only reads: lookups, lists, history, differences, recovery points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointCorruptionError,
+    CheckpointError,
+    CheckpointNotFoundError,
+)
+from ckptlog.model import value as values
+from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.difference import Difference, differences
+from ckptlog.model.entry import Entry
+from ckptlog.model.event import DELETED
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.state import CheckpointState
+from ckptlog.policy.recovery_point import Candidate, choose
+from ckptlog.repository.store import Store
+from ckptlog.views.current import Filter, Row
+
+_PAGE_ROWS = 200
+
+Records = dict[bytes, bytes]
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One event of a checkpoint's life.
+
+    position: In the log. time: UTC. data_bytes: Size of the data after it, before compression.
+    new_bytes: What it added to the store. checkpoint: The checkpoint as of then; None for a
+    delete.
+    """
+
+    position: int
+    time: datetime
+    type: str
+    actor: str
+    state: str
+    step_number: int
+    data_bytes: int
+    new_bytes: int
+    checkpoint: CheckpointData | None
+
+
+class CheckpointReader:
+    """Reads one store's checkpoints.
+
+    Values that are returned belong to the caller: changing them changes nothing stored or cached.
+
+    Threads: safe.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    # --- one checkpoint -----------------------------------------------------------------------
+
+    def get_checkpoint(self, checkpoint_id: str) -> CheckpointData | None:
+        """Return a checkpoint, or None where there is none or it was deleted.
+
+        Raises:
+            ArgumentError: checkpoint_id cannot be an id.
+            CheckpointCorruptionError: Its stored bytes are damaged.
+        """
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        found = self.store.read(checkpoint_id)
+        return None if found is None else self._load(*found)
+
+    def get_latest_checkpoint(self, task_id: str) -> CheckpointData | None:
+        """Return the task's checkpoint that was created last, or None."""
+        check_id("task_id", task_id)
+        found = self.store.read_latest(task_id)
+        return None if found is None else self._load(*found)
+
+    def get_checkpoint_at(self, checkpoint_id: str, position: int) -> CheckpointData | None:
+        """Return a checkpoint as it was just after the event at `position`; None before it began.
+
+        Deleted checkpoints have a past too, as long as their bytes are kept.
+        """
+        for entry in self._events_of(checkpoint_id):
+            if entry.position <= position:
+                return None if entry.event.type == DELETED else self._load(entry, {})
+        return None
+
+    def history(self, checkpoint_id: str) -> list[HistoryEntry]:
+        """Return every event of a checkpoint, oldest first, with its state as of then."""
+        entries = list(self._events_of(checkpoint_id))
+        return [self._history_entry(entry) for entry in reversed(entries)]
+
+    def _history_entry(self, entry: Entry) -> HistoryEntry:
+        event = entry.event
+        return HistoryEntry(
+            position=entry.position,
+            time=datetime.fromisoformat(event.time),
+            type=event.type,
+            actor=event.actor,
+            state=event.state,
+            step_number=event.step,
+            data_bytes=event.data.size if event.data else 0,
+            new_bytes=event.new,
+            checkpoint=None if event.type == DELETED else self._load(entry, {}),
+        )
+
+    def _events_of(self, checkpoint_id: str) -> Iterator[Entry]:
+        """Yield a checkpoint's events, newest first, along the links that each event holds."""
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        entry = self.store.newest_ever(checkpoint_id)
+        while entry is not None:
+            yield entry
+            previous = entry.event.previous
+            if not 0 <= previous < entry.position:
+                return
+            entry = self.store.event_at(previous)
+            if entry is not None and entry.event.subject.checkpoint != checkpoint_id:
+                raise CheckpointCorruptionError(
+                    f"The history of {checkpoint_id!r} leads to event {previous}, which is about "
+                    f"{entry.event.subject.checkpoint!r}.",
+                    hint="Run ckptlog verify.",
+                )
+
+    def diff(self, before_id: str, after_id: str) -> list[Difference]:
+        """Return what differs between the data and metadata of two checkpoints, path by path.
+
+        Raises:
+            CheckpointNotFoundError: One of them is not there.
+        """
+        return differences(
+            _comparable(self._require(before_id)), _comparable(self._require(after_id))
+        )
+
+    def _require(self, checkpoint_id: str) -> CheckpointData:
+        checkpoint = self.get_checkpoint(checkpoint_id)
+        if checkpoint is None:
+            raise not_found(checkpoint_id)
+        return checkpoint
+
+    # --- many ---------------------------------------------------------------------------------
+
+    def get_task_checkpoints(self, task_id: str) -> list[CheckpointData]:
+        """Return all checkpoints of a task, in the order of creation."""
+        return list(self.iterate(task_id=task_id))
+
+    def get_checkpoints_by_state(
+        self, state: CheckpointState, *, after: str | None = None, limit: int | None = None
+    ) -> list[CheckpointData]:
+        """Return all checkpoints in a state, in the order of creation.
+
+        Args:
+            after: Id of the last checkpoint of the page before; None for the first page.
+            limit: Most checkpoints to return; None for all.
+        """
+        return list(self.iterate(state=state, after=after, limit=limit))
+
+    def get_checkpoints_by_worker(
+        self, worker_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> list[CheckpointData]:
+        """Return all checkpoints of a worker, in the order of creation; paging as by state."""
+        return list(self.iterate(worker_id=worker_id, after=after, limit=limit))
+
+    def get_children(self, checkpoint_id: str) -> list[CheckpointData]:
+        """Return the checkpoints whose parent is checkpoint_id, in the order of creation."""
+        return list(self.iterate(parent_checkpoint_id=checkpoint_id))
+
+    def iterate(
+        self,
+        *,
+        task_id: str | None = None,
+        state: CheckpointState | str | None = None,
+        worker_id: str | None = None,
+        namespace: str | None = None,
+        parent_checkpoint_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[CheckpointData]:
+        """Yield the living checkpoints that match every filter given, in the order of creation.
+
+        No lock is held between two of them; one that is deleted meanwhile is left out.
+
+        Args:
+            since, until: Bounds on the creation time, since <= created_at < until; aware.
+            after: Id of a checkpoint; only those beyond it in the order of the iteration.
+            limit: Most to yield; None for all.
+        """
+        wanted = Filter(
+            task=_checked("task_id", task_id),
+            state=_state_name(state),
+            worker=_checked("worker_id", worker_id),
+            namespace=namespace,
+            parent=parent_checkpoint_id,
+            created_since=_iso("since", since),
+            created_until=_iso("until", until),
+        )
+        if limit is not None and limit < 0:
+            raise ArgumentError(f"limit is {limit}; 0 or more is needed.", argument="limit")
+        start = None if after is None else self._origin_of(after)
+        for row in self._rows(wanted, start, limit, newest_first=newest_first):
+            found = self.store.read_row(row)
+            if found is not None:
+                yield self._load(*found)
+
+    def _rows(
+        self, wanted: Filter, after: int | None, limit: int | None, *, newest_first: bool
+    ) -> Iterator[Row]:
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE_ROWS if left is None else min(_PAGE_ROWS, left)
+            rows = self.store.select(wanted, after=after, limit=size, newest_first=newest_first)
+            yield from rows
+            if len(rows) < size:
+                return
+            after = rows[-1].origin
+            left = None if left is None else left - len(rows)
+
+    def _origin_of(self, checkpoint_id: str) -> int:
+        entry = self.store.newest_ever(checkpoint_id)
+        if entry is None:
+            raise not_found(checkpoint_id)
+        return entry.origin
+
+    # --- recovery points ----------------------------------------------------------------------
+
+    def can_recover_task(self, task_id: str) -> bool:
+        """Say whether a task has something to resume from and is not complete."""
+        latest = self.get_latest_entry(task_id)
+        if latest is None or self._is_complete(latest):
+            return False
+        return self.get_recovery_point(task_id) is not None
+
+    def _is_complete(self, latest: Entry) -> bool:
+        event = latest.event
+        is_last_step = not event.total or event.step >= event.total
+        return event.state == CheckpointState.COMPLETED.value and is_last_step
+
+    def get_latest_entry(self, task_id: str) -> Entry | None:
+        """Return the newest event of the task's latest checkpoint."""
+        check_id("task_id", task_id)
+        return self.store.latest(task_id)
+
+    def get_recovery_point(self, task_id: str) -> CheckpointData | None:
+        """Return the checkpoint that a task should resume from, with verified data, or None.
+
+        The latest one that did not fail and whose data verifies; a failed one only if nothing
+        else is left. `explain_recovery_point` tells why.
+        """
+        chosen = choose(self._candidates(task_id)).chosen
+        return None if chosen is None else self.get_checkpoint(chosen)
+
+    def explain_recovery_point(self, task_id: str) -> dict[str, Any]:
+        """Return the choice of `get_recovery_point`: every candidate, newest first, and why."""
+        choice = choose(self._candidates(task_id))
+        return {
+            "task_id": task_id,
+            "chosen": choice.chosen,
+            "reason": choice.reason,
+            "can_recover": self.can_recover_task(task_id),
+            "candidates": [
+                {
+                    "checkpoint_id": candidate.checkpoint,
+                    "state": candidate.state,
+                    "step_number": candidate.step,
+                    "is_verified": candidate.fault is None,
+                    "reason": reason,
+                }
+                for candidate, reason in choice.candidates
+            ],
+        }
+
+    def _candidates(self, task_id: str) -> Iterator[Candidate]:
+        check_id("task_id", task_id)
+        for row in self._rows(Filter(task=task_id), None, None, newest_first=True):
+            found = self.store.read_row(row)
+            if found is None:
+                continue
+            event = found[0].event
+            name = event.subject.checkpoint
+            yield Candidate(name, event.state, event.step, self._fault(*found))
+
+    def _fault(self, entry: Entry, records: Records) -> str | None:
+        try:
+            self._load(entry, records)
+        except CheckpointError as error:
+            return error.message
+        return None
+
+    # --- building -----------------------------------------------------------------------------
+
+    def _load(self, entry: Entry, records: Records) -> CheckpointData:
+        event = entry.event
+        wire = self.store.blobs.wire
+        data = {} if event.data is None else values.decode(wire(event.data, records))
+        meta = {} if event.meta is None else values.decode(wire(event.meta, records))
+        return build(entry, data, meta)
+
+
+def build(entry: Entry, data: dict[str, Any], meta: dict[str, Any]) -> CheckpointData:
+    """Return the checkpoint that an event and its decoded payloads describe."""
+    event = entry.event
+    subject = event.subject
+    return CheckpointData(
+        checkpoint_id=subject.checkpoint,
+        task_id=subject.task,
+        task_title=meta.get("title", ""),
+        state=CheckpointState(event.state),
+        step_number=event.step,
+        total_steps=event.total or None,
+        step_description=meta.get("description", ""),
+        data=data,
+        metadata=meta.get("metadata", {}),
+        created_at=datetime.fromisoformat(entry.created),
+        updated_at=datetime.fromisoformat(event.time),
+        worker_id=subject.worker or None,
+        parent_checkpoint_id=subject.parent or None,
+        position=entry.position,
+        namespace=subject.namespace,
+    )
+
+
+def not_found(checkpoint_id: str) -> CheckpointError:
+    """Return the error for an id that names no living checkpoint."""
+    return CheckpointNotFoundError(
+        f"There is no checkpoint {checkpoint_id!r}.",
+        hint="It may have been deleted; ckptlog list shows what is there.",
+        checkpoint_id=checkpoint_id,
+    )
+
+
+def _comparable(checkpoint: CheckpointData) -> dict[str, Any]:
+    return {
+        "state": checkpoint.state.value,
+        "step_number": checkpoint.step_number,
+        "total_steps": checkpoint.total_steps,
+        "task_title": checkpoint.task_title,
+        "step_description": checkpoint.step_description,
+        "data": checkpoint.data,
+        "metadata": checkpoint.metadata,
+    }
+
+
+def _checked(name: str, identifier: str | None) -> str | None:
+    return None if identifier is None else check_id(name, identifier)
+
+
+def _state_name(state: CheckpointState | str | None) -> str | None:
+    if state is None:
+        return None
+    try:
+        return CheckpointState(state).value
+    except ValueError:
+        names = ", ".join(one.value for one in CheckpointState)
+        raise ArgumentError(
+            f"There is no state {state!r}.", hint=f"The states are: {names}.", argument="state"
+        ) from None
+
+
+def _iso(name: str, moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ArgumentError(
+            f"{name} has no time zone.", hint="Use an aware datetime, UTC for example."
+        )
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+

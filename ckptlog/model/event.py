@@ -1,0 +1,115 @@
+"""The event: one immutable fact in the log.
+
+Every `checkpoint.*` event carries the whole set of public facts of its checkpoint after the
+change (a snapshot, not a difference) and the roots of its payloads, so that the newest event
+alone tells the state. User text lives in payloads only; an event holds ids, numbers and digests.
+
+Fields stand in alphabetical order: that makes the encoder's output canonical (specs/event.md).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+SCHEMA: Final = 1
+
+CREATED: Final = "checkpoint.created"
+UPDATED: Final = "checkpoint.updated"
+COMPLETED: Final = "checkpoint.completed"
+FAILED: Final = "checkpoint.failed"
+RESTORED: Final = "checkpoint.restored"
+DELETED: Final = "checkpoint.deleted"
+TASK_DELETED: Final = "task.deleted"
+CLEANED: Final = "cleanup.finished"
+IMPORTED: Final = "import.finished"
+STORAGE_PRESSURE: Final = "storage.pressure"
+
+CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
+
+
+class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Names a payload: how it is laid out, the digest of its root, its size in bytes.
+
+    kind: `leaf` (one chunk is the value's wire) or `list` (a node over chunks; specs/payload.md).
+    root: 64 lower-case hexadecimal digits.
+    size: Bytes of the value's wire form, before chunking and compression.
+    """
+
+    kind: str
+    root: str
+    size: int
+
+
+class Subject(
+    msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
+):
+    """The public ids that an event is about."""
+
+    checkpoint: str = ""
+    namespace: str = ""
+    parent: str = ""
+    task: str = ""
+    worker: str = ""
+
+
+class PackEntry(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Registers a pack: the log position at which its preparation began, size, name's id."""
+
+    base: int
+    bytes: int
+    id: str
+
+
+class Event(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """One fact. Fields in alphabetical order.
+
+    actor: Who did it.
+    cause: Id of the event that made this one follow (a clean-up); empty otherwise.
+    created: Time of the checkpoint's creation; empty in the creation itself.
+    data: Root of the checkpoint's data after the event; None where there is none.
+    facts: Numbers and short words of event types that are not about one checkpoint; sorted keys.
+    fingerprint: Digest of the command's content; only where the caller gave a command id.
+    id: The command's id; unique in a store.
+    meta: Root of title, description, metadata and error after the event.
+    new: Bytes that this event added to the store for its payloads, as stored.
+    origin: Position of the checkpoint's creation; -1 in the creation itself.
+    packs: Packs that this commit registers; only in the last event of a commit.
+    previous: Position of the checkpoint's event before this one; -1 where there is none.
+    sanitised: Secrets replaced in this event's payloads.
+    schema: Version of this record.
+    state: The checkpoint's state after the event.
+    step, total: Progress; total is 0 where unknown.
+    subject: The public ids.
+    time: UTC, ISO 8601 with microseconds and Z.
+    type: What happened.
+    """
+
+    actor: str
+    cause: str = ""
+    created: str = ""
+    data: Reference | None = None
+    facts: dict[str, int | str] = {}
+    fingerprint: str = ""
+    id: str
+    meta: Reference | None = None
+    new: int = 0
+    origin: int = -1
+    packs: tuple[PackEntry, ...] = ()
+    previous: int = -1
+    sanitised: int = 0
+    schema: int
+    state: str = ""
+    step: int = 0
+    subject: Subject
+    time: str
+    total: int = 0
+    type: str

@@ -1,0 +1,376 @@
+"""Values and their wire: any value that the user may store, as JSON text, and back, exactly.
+
+Two steps each way: `lower` makes a JSON-able copy in which a tag (`{"$bytes": ...}`) stands for what
+JSON lacks, `encode` writes it; `decode` reads and lifts. specs/values.md has every tag.
+
+Invariants:
+- Exact or refused. Types count: True, 1 and 1.0, -0.0 and 0.0, a tuple and a list, a naive and an
+  aware time have different wires and come back as they were. A subclass of a known type is refused
+  (it may hold more than the wire would), never narrowed. A refusal names the path.
+- Nothing is aliased: what `lower` and `lift` return shares no container with what they were given.
+- Each container is read once, by one copy that no other thread can cut in two. Containers that
+  another thread changes meanwhile come out as they were at their own moment.
+- Hostile wire ends in FormatError (or UnsupportedError: numpy or a time zone is missing here).
+
+This is the hot path of every write and read: plain values are passed over inside the loops, and
+the path to a fault is gathered only while its refusal unwinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ckptlog.errors import FormatError, UnstorableError
+from ckptlog.model.array import lift_array, lift_scalar, lower_numpy
+from ckptlog.model.scalar import LIFTED, LOWERED, exactly, lower_number
+from ckptlog.model.secret import Sanitiser, clean, redact
+from ckptlog.model.tag import (
+    OBJECT,
+    SEQUENCES,
+    Refusal,
+    escaped,
+    in_order,
+    key_step,
+    path_of,
+    surrogate_steps,
+    tag_of,
+)
+from ckptlog.model.unknown import advice, type_name
+
+DEPTH_MAX: Final = 200
+"""Containers inside one another; keeps the walks and the decoder clear of Python's stack limit."""
+
+DIGITS_MAX: Final = 4_299
+"""Decimal digits of an int; the decoder reads 4,300 characters, and one may be the sign."""
+
+_INT_MAX: Final = 10**DIGITS_MAX
+_BULK: Final = 16
+_ELEMENT: Final = "{...}"
+_SURROGATE: Final = "holds a lone surrogate, which no UTF-8 text can"
+_SURROGATE_HINT: Final = "Store it as bytes, or replace it: text.encode(errors='replace')."
+_PLAIN: Final = frozenset({str, bool, type(None)})
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """A value that is ready to be stored.
+
+    lowered: JSON-able copy, secrets replaced.
+    wire: Its bytes.
+    sanitised_count: Secrets replaced.
+    """
+
+    lowered: Any
+    wire: bytes
+    sanitised_count: int = 0
+
+
+def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None) -> Prepared:
+    """Lower and encode a value, with its secrets replaced: all that comes before storing it.
+
+    Args:
+        path: What messages call the value.
+        sanitiser: Finds the secrets; None stores everything as it is.
+
+    Raises:
+        UnstorableError: Something in it cannot be stored exactly; the message has the path.
+
+    Threads: safe; other threads may go on changing the value.
+    """
+    walk = _Lowering(sanitiser)
+    try:
+        lowered = walk.lowered(value, 1)
+        wire = _encode(lowered)
+    except Refusal as refusal:
+        raise _unstorable(refusal, path) from None
+    except UnicodeEncodeError:
+        raise _lone_surrogate(lowered, path) from None
+    except RecursionError:
+        raise UnstorableError(
+            f"{path} is nested too deep for what is left of the call stack.",
+            hint="Call from a shallower function, or store a flatter value.",
+            path=path,
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        # RuntimeError: a container changed inside its own copy; only keys with Python code can.
+        raise UnstorableError(f"{path} cannot be stored: {error}.", path=path) from error
+    if sanitiser is None:
+        return Prepared(lowered, wire)
+    return _sanitised(lowered, wire, walk.redacted, sanitiser)
+
+
+def _sanitised(lowered: Any, wire: bytes, count: int, sanitiser: Sanitiser) -> Prepared:
+    if sanitiser.may_hold_secret(wire):
+        lowered, found = clean(lowered, sanitiser.clean_text)
+        if found:
+            count += found
+            wire = _encode(lowered)
+    return Prepared(lowered, wire, count)
+
+
+def lower(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None) -> Any:
+    """Return a JSON-able copy of value in which tags stand for what JSON lacks.
+
+    Raises:
+        UnstorableError: Something in it cannot be stored exactly; the message has the path.
+    """
+    return prepare(value, path=path, sanitiser=sanitiser).lowered
+
+
+def encode(lowered: Any) -> bytes:
+    """Return the wire of a lowered value: JSON text in UTF-8, without blanks, keys in order.
+
+    Raises:
+        UnstorableError: It holds a lone surrogate.
+    """
+    try:
+        return _encode(lowered)
+    except UnicodeEncodeError:
+        raise _lone_surrogate(lowered, "value") from None
+
+
+class _Lowering:
+    """One walk over a value. redacted: Values replaced because of their keys."""
+
+    __slots__ = ("_is_secret", "_replacement", "redacted")
+
+    def __init__(self, sanitiser: Sanitiser | None) -> None:
+        self._is_secret = None if sanitiser is None else sanitiser.key_is_secret
+        self._replacement = "" if sanitiser is None else sanitiser.replacement
+        self.redacted = 0
+
+    def lowered(self, value: Any, depth: int) -> Any:
+        """Return the lowered copy of a value that stands in depth - 1 containers."""
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return value
+        if kind is dict:
+            return self._mapping(value, depth)
+        if kind is list:
+            return self._sequence(value, value.copy(), depth)
+        return self._other(value, kind, depth)
+
+    def _mapping(self, source: dict[Any, Any], depth: int) -> dict[str, Any]:
+        if depth > DEPTH_MAX:
+            raise _too_deep()
+        copy = source.copy()
+        is_secret = self._is_secret
+        key = None
+        try:
+            for key, item in copy.items():
+                if type(key) is not str:
+                    raise _bad_key(key)
+                kind = type(item)
+                if is_secret is not None and is_secret(key):
+                    copy[key] = self._redacted(item, depth + 1)
+                elif kind is not str and kind is not bool and item is not None:
+                    # The key is there already: the dict keeps its size, the loop its footing.
+                    copy[key] = self.lowered(item, depth + 1)
+        except Refusal as refusal:
+            if type(key) is str:
+                refusal.steps.append((id(source), key_step(key)))
+            raise
+        return escaped(copy) if len(copy) == 1 else copy
+
+    def _sequence(self, source: Any, copy: list[Any], depth: int) -> list[Any]:
+        """Return the lowered elements; copy is the caller's own and may be changed."""
+        if depth > DEPTH_MAX:
+            raise _too_deep()
+        if len(copy) > _BULK and _is_plain(copy):
+            return copy
+        index = 0
+        try:
+            for index, item in enumerate(copy):
+                kind = type(item)
+                if kind is not str and kind is not bool and item is not None:
+                    copy[index] = self.lowered(item, depth + 1)
+        except Refusal as refusal:
+            refusal.steps.append((id(source), f"[{index}]"))
+            raise
+        return copy
+
+    def _other(self, value: Any, kind: type, depth: int) -> Any:
+        if kind is int:
+            return _checked(value)
+        if kind is float:
+            return lower_number(value)
+        if kind is tuple:
+            return {"$tuple": self._sequence(value, list(value), depth)}
+        if kind is set or kind is frozenset:
+            return {f"${kind.__name__}": self._elements(value, depth)}
+        if entry := LOWERED.get(kind):
+            tag, lowered = entry
+            return {tag: lowered(value)}
+        tagged = lower_numpy(value)
+        if tagged is None:
+            raise Refusal(f"is of type {type_name(kind)}, which cannot be stored exactly", advice(kind))
+        return tagged
+
+    def _elements(self, source: set[Any] | frozenset[Any], depth: int) -> list[Any]:
+        try:
+            return in_order(self._sequence(source, list(source.copy()), depth))
+        except Refusal as refusal:
+            if refusal.steps:  # an element has no index of its own
+                refusal.steps[-1] = (id(source), _ELEMENT)
+            raise
+        except UnicodeEncodeError:
+            refusal = Refusal(_SURROGATE, _SURROGATE_HINT)
+            refusal.steps.append((id(source), _ELEMENT))
+            raise refusal from None
+
+    def _redacted(self, item: Any, depth: int) -> Any:
+        lowered, count = redact(self.lowered(item, depth), self._replacement)
+        self.redacted += count
+        return lowered
+
+
+def _is_plain(items: list[Any]) -> bool:
+    """Say whether a long list needs no lowering; decided without a loop in Python.
+
+    A list of one number type is judged by its sum or its ends. False may be wrong (a sum of finite
+    floats can be infinite); then the loop decides.
+    """
+    kinds = set(map(type, items))
+    if kinds <= _PLAIN:
+        return True
+    if kinds == {float}:
+        total = sum(items)
+        return total - total == 0.0
+    return kinds == {int} and -_INT_MAX < min(items) and max(items) < _INT_MAX
+
+
+def _checked(value: int) -> int:
+    if -_INT_MAX < value < _INT_MAX:
+        return value
+    raise Refusal(f"is an int of more than {DIGITS_MAX} digits", "Store it as bytes or text.")
+
+
+def _too_deep() -> Refusal:
+    return Refusal(f"is nested deeper than {DEPTH_MAX} containers", "Store a flatter value.")
+
+
+def _bad_key(key: object) -> Refusal:
+    return Refusal(
+        f"has a key of type {type_name(type(key))}; keys must be of type str",
+        "Write the key as text, or store a list of pairs.",
+    )
+
+
+def _unstorable(refusal: Refusal, root: str) -> UnstorableError:
+    path, reason, hint = refusal.path(root), refusal.reason, refusal.hint
+    if loop := refusal.loop(root):
+        path, again = loop
+        reason, hint = f"contains itself, at {again}", "Store an id in place of the value."
+    return UnstorableError(f"{path} {reason}.", hint=hint, path=path)
+
+
+def _lone_surrogate(lowered: Any, root: str) -> UnstorableError:
+    path = path_of(root, surrogate_steps(lowered) or [])
+    return UnstorableError(f"{path} {_SURROGATE}.", hint=_SURROGATE_HINT, path=path)
+
+
+def decode(wire: bytes) -> Any:
+    """Return the value of a wire, lifted: new, and the caller's own.
+
+    Raises:
+        FormatError: These bytes are no wire of a value.
+        UnsupportedError: They are, but numpy or a time zone's data is missing on this machine.
+
+    Cost: where no `$` is in the wire, one pass of the JSON decoder.
+    """
+    try:
+        value = _decode(wire)
+        # An escaped `$` is never ours; it is looked for so that a wire has one meaning.
+        if b"$" in wire or b"\\u0024" in wire:
+            value = _lifted(value, 1)
+    except (msgspec.MsgspecError, *_FAULTS) as error:
+        raise FormatError(f"These bytes are no stored value: {_said(error)}.") from error
+    return value
+
+
+def lift(lowered: Any) -> Any:
+    """Return the value that a lowered one stands for; it shares no container with it.
+
+    Raises:
+        FormatError: A tag is unknown or its content is not what the tag needs.
+        UnsupportedError: numpy or a time zone's data is missing on this machine.
+    """
+    try:
+        return _lifted(lowered, 1)
+    except _FAULTS as error:
+        raise FormatError(f"This is no lowered value: {_said(error)}.") from error
+
+
+# What a tag's content can make Python or numpy raise: ValueError holds binascii.Error and the
+# Unicode errors, TypeError comes from a set's element that cannot be hashed.
+_FAULTS: Final = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") if not isinstance(error, KeyError) else "a field is missing"
+
+
+def _lifted(lowered: Any, depth: int) -> Any:
+    kind = type(lowered)
+    if kind is dict:
+        if len(lowered) == 1 and (tag := tag_of(lowered)) is not None:
+            return _lifted_tag(tag, lowered[tag], depth)
+        return _lifted_mapping(lowered, depth)
+    return _lifted_sequence(lowered, depth) if kind is list else lowered
+
+
+def _lifted_mapping(mapping: dict[str, Any], depth: int) -> dict[str, Any]:
+    if depth > DEPTH_MAX:
+        raise ValueError(f"it is nested deeper than {DEPTH_MAX} containers")
+    copy = mapping.copy()
+    for key, item in copy.items():
+        kind = type(item)
+        if kind is dict or kind is list:
+            copy[key] = _lifted(item, depth + 1)
+    return copy
+
+
+def _lifted_sequence(sequence: list[Any], depth: int) -> list[Any]:
+    if depth > DEPTH_MAX:
+        raise ValueError(f"it is nested deeper than {DEPTH_MAX} containers")
+    copy = sequence.copy()
+    for index, item in enumerate(copy):
+        kind = type(item)
+        if kind is dict or kind is list:
+            copy[index] = _lifted(item, depth + 1)
+    return copy
+
+
+def _lifted_tag(tag: str, content: Any, depth: int) -> Any:
+    if tag in SEQUENCES:
+        elements = _lifted_sequence(exactly(list, content), depth)
+        return tuple(elements) if tag == "$tuple" else _lifted_set(tag, elements)
+    if tag == OBJECT:
+        if type(content) is not dict or tag_of(content) is None:
+            raise ValueError(f"{OBJECT} escapes what needs no escape")
+        return _lifted_mapping(content, depth)
+    if tag not in _LIFTED:
+        raise ValueError(f"the tag {ascii(tag)[:40]} is unknown; a newer ckptlog may know it")
+    try:
+        return _LIFTED[tag](content)
+    except _FAULTS as error:
+        raise ValueError(f"{tag}: {_said(error)}") from error
+
+
+def _lifted_set(tag: str, elements: list[Any]) -> set[Any] | frozenset[Any]:
+    found = set(elements)
+    if len(found) != len(elements):
+        raise ValueError(f"{tag} has an element twice")
+    return found if tag == "$set" else frozenset(found)
+
+
+_LIFTED: Final[dict[str, Callable[[Any], Any]]] = {
+    **LIFTED,
+    "$array": lift_array,
+    "$scalar": lift_scalar,
+}

@@ -1,0 +1,1 @@
+"""Pure decisions: what may happen, what is kept, what is replaced. No I/O, no clock."""

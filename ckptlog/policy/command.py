@@ -1,0 +1,117 @@
+"""Commands: what a caller asks of the log, with payloads already named by their digests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ckptlog.model.event import Reference
+from ckptlog.model.state import CheckpointState
+
+
+class Witness(msgspec.Struct, frozen=True, gc=False):
+    """A checkpoint whose retained payload already holds chunks that a command relies on.
+
+    checkpoint: Its id.
+    root: Root of the payload (data or meta) that holds them, hexadecimal.
+    """
+
+    checkpoint: str
+    root: str
+
+
+class Moment(msgspec.Struct, frozen=True, gc=False):
+    """When a round decides: Unix microseconds, and the same as ISO text."""
+
+    us: int
+    iso: str
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What all commands carry.
+
+    actor: Who asks.
+    command: The command's id; unique.
+    fingerprint: Digest of the content, where the caller gave the id; "" where we made it.
+    """
+
+    actor: str
+    command: str
+    fingerprint: str = ""
+
+
+class Payloads(msgspec.Struct, frozen=True, gc=False):
+    """New roots for a checkpoint; None keeps what is there.
+
+    new: Bytes that the commit adds for them. sanitised: Secrets replaced in them.
+    """
+
+    data: Reference | None = None
+    meta: Reference | None = None
+    new: int = 0
+    sanitised: int = 0
+    witnesses: tuple[Witness, ...] = ()
+
+
+class Create(Command, frozen=True, kw_only=True):
+    """Begin a checkpoint; with is_active, also its first step to `active`, in the same commit.
+
+    checkpoint: An explicit id (imports, adapters), or "" for the specification's.
+    """
+
+    task: str
+    step: int
+    payloads: Payloads
+    checkpoint: str = ""
+    is_active: bool = False
+    namespace: str = ""
+    parent: str = ""
+    total: int = 0
+    worker: str = ""
+
+
+class Change(Command, frozen=True, kw_only=True):
+    """Move a checkpoint to a state, with new payloads or the old ones.
+
+    based_on: Position of the checkpoint's event that the payloads were made from; None where
+        they do not depend on what is there.
+    expected: Position that the caller last saw, for compare-and-swap; None where any will do.
+    state: None means: active, as a plain update does.
+    step, total: None keeps.
+    """
+
+    checkpoint: str
+    payloads: Payloads = Payloads()
+    based_on: int | None = None
+    expected: int | None = None
+    state: CheckpointState | None = None
+    step: int | None = None
+    total: int | None = None
+
+
+class Delete(Command, frozen=True, kw_only=True):
+    """End a checkpoint. cause: Id of the clean-up that asked."""
+
+    checkpoint: str
+    cause: str = ""
+    expected: int | None = None
+
+
+class DeleteTask(Command, frozen=True, kw_only=True):
+    """End every living checkpoint of a task; its id may be used again."""
+
+    task: str
+    count: int = 0
+
+
+class Record(Command, frozen=True, kw_only=True):
+    """Append a fact that is about no single checkpoint (a clean-up, an import)."""
+
+    type: str
+    facts: dict[str, int | str]
+    task: str = ""
+
+
+AnyCommand = Create | Change | Delete | DeleteTask | Record
+Commands = Sequence[AnyCommand]

@@ -1,0 +1,219 @@
+"""Where a store keeps its things, and how one is recognised, made, or refused."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from ckptlog.errors import (
+    NotAStoreError,
+    ReadOnlyError,
+    StoreMissingError,
+    UnsupportedError,
+    operating_system_door,
+)
+from ckptlog.formats import store as store_format
+from ckptlog.formats.segment import HEADER_FRAME_BYTES
+from ckptlog.formats.store import StoreInfo
+from ckptlog.log.log import Log
+from ckptlog.storage import files
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.file_system import file_system_of
+from ckptlog.storage.lock import WriterLock
+
+STORE_JSON: Final = "store.json"
+VIEWS: Final = "views"
+RESERVE: Final = "reserve"
+RESERVE_BYTES: Final = 256 * 1024
+FOLDERS: Final = ("log", "packs", "views", "consumers", "keys")
+_OWN_NAMES: Final = frozenset({*FOLDERS, "lock", RESERVE, STORE_JSON})
+_LEGACY_FOLDERS: Final = frozenset({"active", "completed", "failed"})
+_LEGACY_FILES: Final = frozenset({"index.json"})
+# flock or mmap are unreliable there, or another machine may write at once.
+_REFUSED_FILE_SYSTEMS: Final = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "fuse.sshfs")
+
+
+class LegacyLayoutWarning(UserWarning):
+    """The directory also holds checkpoints of the old one-file-each layout."""
+
+
+def read_info(root: Path) -> StoreInfo:
+    """Return what store.json says.
+
+    Raises:
+        StoreMissingError, NotAStoreError, UnsupportedError, FormatError: By what is there.
+    """
+    path = root / STORE_JSON
+    with operating_system_door("Cannot read the store"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise _missing(root) from None
+        except NotADirectoryError:
+            raise NotAStoreError(
+                f"{root} is not a directory.", hint="Name a store's directory.", path=str(root)
+            ) from None
+    return store_format.decode(data, str(path))
+
+
+def _missing(root: Path) -> StoreMissingError | NotAStoreError:
+    if root.is_dir() and any(root.iterdir()):
+        return NotAStoreError(
+            f"{root} is not a store: it has no {STORE_JSON}.",
+            hint="Name another directory, or make a store in an empty one: ckptlog init PATH.",
+            path=str(root),
+        )
+    return StoreMissingError(
+        f"There is no store at {root}.", hint=f"Make one: ckptlog init {root}", path=str(root)
+    )
+
+
+def refuse_unsafe_file_system(root: Path, environment: Environment) -> None:
+    """Refuse to write where a lock or a sync cannot be relied on.
+
+    Raises:
+        UnsupportedError: The file system or the operating system is not supported for writing.
+    """
+    if sys.platform == "win32":  # pragma: no cover
+        raise UnsupportedError("Windows is not supported for writing yet.")
+    kind = file_system_of(root, environment)
+    if kind in _REFUSED_FILE_SYSTEMS:
+        raise UnsupportedError(
+            f"{root} lies on {kind}, where locks and syncs of several machines cannot be relied "
+            "on; ckptlog does not write there.",
+            hint="Put the store on a local disk; reading with read_only=True works.",
+            path=str(root),
+            file_system=kind,
+        )
+
+
+def create(root: Path, environment: Environment) -> StoreInfo:
+    """Make a store in a missing or empty directory, or beside the old layout.
+
+    Two processes may call at once: one makes the store, both return it. A creation that was
+    killed half-way is taken up again: store.json is written last.
+
+    Raises:
+        NotAStoreError: The directory holds something else.
+
+    Durability: the empty store is on the medium when it returns.
+    """
+    _refuse_foreign(root)
+    with operating_system_door("Cannot make the store"):
+        root.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(root / "lock", environment)
+    lock.acquire(30.0)
+    try:
+        if (root / STORE_JSON).exists():
+            return read_info(root)
+        return _fill(root, environment)
+    finally:
+        lock.release()
+        lock.close()
+
+
+def _fill(root: Path, environment: Environment) -> StoreInfo:
+    store_id = environment.random_bytes(16)
+    with operating_system_door("Cannot make the store"):
+        for name in FOLDERS:
+            (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
+        _clear_unfinished(root / "log")
+    log = Log(root, store_id, environment)
+    log.create_first()
+    log.published.sync()
+    log.abandon()
+    files.write_atomically(root / RESERVE, bytes(RESERVE_BYTES))
+    created = _iso(environment.now_us())
+    info = StoreInfo(created=created, id=store_id.hex())
+    files.write_atomically(root / STORE_JSON, store_format.encode(info))
+    files.sync_directory(root)
+    files.sync_directory(root.parent)
+    if is_legacy(root):
+        warnings.warn(
+            f"{root} also holds checkpoints of the old layout (checkpoint_*.json). They stay as "
+            f"they are; bring them in with: ckptlog import legacy {root}",
+            LegacyLayoutWarning,
+            stacklevel=2,
+        )
+    return info
+
+
+def _clear_unfinished(log: Path) -> None:
+    """Remove what a killed creation left; never a log that holds anything."""
+    left = list(log.iterdir())
+    if any(path.stat().st_size > HEADER_FRAME_BYTES for path in left):
+        raise NotAStoreError(
+            f"{log} holds events, but {log.parent / STORE_JSON} is missing.",
+            hint="Restore that file from a backup; nothing was changed.",
+            path=str(log.parent),
+        )
+    for path in left:
+        path.unlink()
+
+
+def is_legacy(root: Path) -> bool:
+    """Say whether the directory holds checkpoints of the one-file-each layout."""
+    folders = [root, *(root / name for name in _LEGACY_FOLDERS)]
+    return any(next(folder.glob("checkpoint_*.json*"), None) for folder in folders)
+
+
+def _refuse_foreign(root: Path) -> None:
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise NotAStoreError(
+            f"{root} is not a directory.", hint="Name a directory.", path=str(root)
+        )
+    with operating_system_door("Cannot list"):
+        names = set(os.listdir(root)) - _OWN_NAMES
+    foreign = sorted(name for name in names if not _is_known(name))
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise NotAStoreError(
+            f"{root} is not empty and is not a store (it holds {shown}).",
+            hint="Choose an empty directory, or name the store inside it.",
+            path=str(root),
+        )
+
+
+def _is_known(name: str) -> bool:
+    is_checkpoint = name.startswith("checkpoint_") and name.endswith((".json", ".json.gz"))
+    is_left_over = name.endswith(files.TEMPORARY_SUFFIX)
+    return is_checkpoint or is_left_over or name in _LEGACY_FOLDERS | _LEGACY_FILES
+
+
+def release_reserve(root: Path) -> bool:
+    """Give back the reserve, so that a delete still fits on a full disk; say if it was there."""
+    try:
+        (root / RESERVE).unlink()
+    except OSError:
+        return False
+    return True
+
+
+def restore_reserve(root: Path) -> None:
+    """Make the reserve again where there is room."""
+    path = root / RESERVE
+    if not path.exists():
+        try:
+            files.write_atomically(path, bytes(RESERVE_BYTES))
+        except Exception as error:  # noqa: BLE001 - no room yet; the next opening tries again
+            del error
+
+
+def refuse_read_only(root: Path) -> None:
+    """Raise ReadOnlyError where nobody may write."""
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise ReadOnlyError(
+            f"The directory {root} cannot be written by this user.",
+            hint="Change its permissions, or open it with read_only=True.",
+            path=str(root),
+        )
+
+
+def _iso(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,289 @@
+"""What is true at the tail: the fold of the log that decisions are made from.
+
+    lookup = recent events in memory, else the view's row -> the event it names, read and checked
+
+The view is never the truth: a row only says *where* a checkpoint's newest event lies, and the
+event itself is read from the log. Events since the view's mark are kept here (`pending`) until
+the owner applies them to the view, so memory is bounded by how often it does.
+
+Threads: what changes memory (`absorb`, `release`, `find`) runs under the owner's fold lock; `peek`,
+`latest` and `command` are safe anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Protocol
+
+from ckptlog.errors import LogCorruptionError
+from ckptlog.model import event as kinds
+from ckptlog.model.entry import Commit, Entry
+from ckptlog.model.event import CHECKPOINT_TYPES, Event
+from ckptlog.model.identifier import id_time
+from ckptlog.views.current import CurrentView, Row
+from ckptlog.views.errors import ViewDamagedError
+
+# Remembered look-ups; about 1 KB each.
+_REMEMBERED_MAX = 4096
+
+Found = tuple[Entry, bool]
+"""A checkpoint's newest event, and whether the checkpoint was deleted."""
+
+ReadEntry = Callable[[str, int, int, int], tuple[Entry, dict[bytes, bytes]]]
+
+
+class Facts(Protocol):
+    """What a stage stands on: the ledger, or another stage."""
+
+    position: int
+    id_time_max: int
+
+    def find(self, checkpoint: str) -> Found | None:
+        """Return a checkpoint's newest event and whether it is deleted."""
+
+    def command(self, command: str) -> Event | None:
+        """Return the event that carried a command id."""
+
+
+class Ledger:
+    """The fold of one store's log, as one process knows it."""
+
+    def __init__(self, view: CurrentView, read_entry: ReadEntry) -> None:
+        self._read_entry = read_entry
+        self.view = view
+        self.pending: list[Commit] = []
+        self.pending_events = 0
+        mark = view.mark
+        self.position = mark.position
+        self.leaf = mark.leaf
+        self.container = mark.container
+        self.offset = mark.offset
+        self.id_time_max = view.id_time_max
+        self._recent: dict[str, Found] = {}
+        self._remembered: dict[str, Found] = {}
+        self._commands: dict[str, Entry] = {}
+        self._deleted_tasks: dict[str, int] = {}
+        # The newest living checkpoint of a task; "" where only the view can tell.
+        self._latest: dict[str, str] = {}
+
+    # --- look-ups ---------------------------------------------------------------------------
+
+    def known(self, checkpoint: str) -> Found | None:
+        """Return what memory alone has of a checkpoint."""
+        return self._recent.get(checkpoint) or self._remembered.get(checkpoint)
+
+    def peek(self, checkpoint: str) -> Found | None:
+        """Return a checkpoint's newest event and whether it is deleted; None if never there."""
+        return self.known(checkpoint) or self._from_view(self.view.row(checkpoint))
+
+    def is_recent(self, task: str) -> bool:
+        """Say whether memory, and not the view, knows a task's newest checkpoint."""
+        return task in self._latest
+
+    def is_deleted(self, row: Row) -> bool:
+        """Say whether a row's checkpoint was deleted, by itself or with its task."""
+        return row.deleted or self._deleted_tasks.get(row.task, -1) > row.origin
+
+    def find(self, checkpoint: str) -> Found | None:
+        """Do as `peek`, and remember the answer. Under the fold lock."""
+        found = self.peek(checkpoint)
+        if found is not None and checkpoint not in self._recent:
+            self._remember(checkpoint, found)
+        return found
+
+    def command(self, command: str) -> Event | None:
+        """Return the event that carried a command id."""
+        entry = self._commands.get(command)
+        if entry is not None:
+            return entry.event
+        position = self.view.command(command)
+        return None if position is None else self._event_at(position)
+
+    def latest(self, task: str) -> Entry | None:
+        """Return the newest event of the task's newest living checkpoint.
+
+        Raises:
+            ViewBehindError: Only the view can tell, once `pending` is applied.
+        """
+        name = self._latest.get(task)
+        if name == "":
+            raise ViewBehindError
+        if name is not None:
+            found = self.peek(name)
+        else:
+            found = self._from_view(self.view.latest_of_task(task))
+        return None if found is None or found[1] else found[0]
+
+    def _from_view(self, row: Row | None) -> Found | None:
+        if row is None:
+            return None
+        entry, _ = self.read_row(row)
+        return entry, self.is_deleted(row)
+
+    def read_row(self, row: Row) -> tuple[Entry, dict[bytes, bytes]]:
+        """Return the event that a row names, checked, and the chunk records beside it.
+
+        Raises:
+            ViewDamagedError: Another event stands there, or none: the row is wrong, or the log
+                is; the rebuild that follows tells which.
+        """
+        try:
+            entry, records = self._read_entry(row.container, row.offset, row.length, row.span)
+        except LogCorruptionError as error:
+            raise ViewDamagedError(str(error)) from error
+        if entry.position != row.position or entry.event.subject.checkpoint != row.id:
+            raise ViewDamagedError(f"Event {entry.position} stands where {row.id!r} should.")
+        return entry, records
+
+    def _event_at(self, position: int) -> Event | None:
+        place = self.view.waypoint(position)
+        return None if place is None else self.scan(*place, position)
+
+    # The owner replaces it: reading on from a place takes the log.
+    scan: Callable[[str, int, int, int], Event | None]
+
+    # --- folding ----------------------------------------------------------------------------
+
+    def absorb(self, commits: Iterator[Commit] | tuple[Commit, ...]) -> None:
+        """Take in commits in order; those already known are skipped. Under the fold lock."""
+        for commit in commits:
+            if commit.position_next <= self.position:
+                continue
+            for entry in commit.entries:
+                self._fold(entry)
+            self.pending.append(commit)
+            self.pending_events += len(commit.entries)
+            self.position = commit.position_next
+            self.leaf = commit.leaf
+            self.container = commit.container
+            self.offset = commit.offset_end
+
+    def release(self, position: int) -> None:
+        """Forget commits that the view has applied, up to `position`. Under the fold lock."""
+        kept = [commit for commit in self.pending if commit.position_next > position]
+        gone = self.pending[: len(self.pending) - len(kept)]
+        self.pending = kept
+        self.pending_events = sum(len(commit.entries) for commit in kept)
+        for commit in gone:
+            for entry in commit.entries:
+                self._release_entry(entry)
+        if not kept:
+            self._deleted_tasks.clear()
+            self._latest = {task: name for task, name in self._latest.items() if name}
+        _shrink(self._latest, _REMEMBERED_MAX)
+
+    def _release_entry(self, entry: Entry) -> None:
+        name = entry.event.subject.checkpoint
+        self._commands.pop(entry.event.id, None)
+        found = self._recent.get(name)
+        if found is not None and found[0].position == entry.position:
+            del self._recent[name]
+            self._remember(name, found)
+
+    def _remember(self, checkpoint: str, found: Found) -> None:
+        self._remembered[checkpoint] = found
+        _shrink(self._remembered, _REMEMBERED_MAX)
+
+    def _fold(self, entry: Entry) -> None:
+        event = entry.event
+        self._commands[event.id] = entry
+        if event.type in CHECKPOINT_TYPES:
+            self._fold_checkpoint(entry)
+        elif event.type == kinds.TASK_DELETED:
+            self._fold_task_deleted(event.subject.task, entry.position)
+
+    def _fold_checkpoint(self, entry: Entry) -> None:
+        event = entry.event
+        subject = event.subject
+        name = subject.checkpoint
+        is_deleted = event.type == kinds.DELETED
+        self._recent[name] = (entry, is_deleted)
+        self._remembered.pop(name, None)
+        if event.type == kinds.CREATED:
+            self._latest[subject.task] = name
+            self.id_time_max = max(self.id_time_max, id_time(name))
+        elif is_deleted and self._latest.get(subject.task, name) == name:
+            self._latest[subject.task] = ""
+
+    def _fold_task_deleted(self, task: str, position: int) -> None:
+        self._deleted_tasks[task] = position
+        self._latest[task] = ""
+        for names in (self._recent, self._remembered):
+            for name, (entry, _) in list(names.items()):
+                if entry.event.subject.task == task:
+                    names[name] = (entry, True)
+
+
+class ViewBehindError(Exception):
+    """Only the view can answer, and it has events to apply first. Never leaves this room."""
+
+
+class Stage:
+    """What would be true after the events decided so far in a round, before they are durable.
+
+    Implements the `State` that `policy.decide` asks. Dropped when the round fails.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self.position = facts.position
+        self.id_time_max = facts.id_time_max
+        self.events: list[Event] = []
+        self._found: dict[str, Found] = {}
+        self._commands: dict[str, Event] = {}
+        self._deleted_tasks: set[str] = set()
+
+    def living(self, checkpoint: str) -> Entry | None:
+        """Return the newest event of a checkpoint that was not deleted."""
+        found = self.find(checkpoint)
+        return None if found is None or found[1] else found[0]
+
+    def is_taken(self, checkpoint: str) -> bool:
+        """Say whether an id was ever used."""
+        return self.find(checkpoint) is not None
+
+    def find(self, checkpoint: str) -> Found | None:
+        """Return a checkpoint's newest event and whether it is deleted."""
+        found = self._found.get(checkpoint)
+        if found is not None:
+            return found
+        found = self._facts.find(checkpoint)
+        if found is not None and found[0].event.subject.task in self._deleted_tasks:
+            return found[0], True
+        return found
+
+    def command(self, command: str) -> Event | None:
+        """Return the event that carried a command id."""
+        return self._commands.get(command) or self._facts.command(command)
+
+    def apply(self, events: tuple[Event, ...]) -> None:
+        """Let the events be true for what is decided next."""
+        for event in events:
+            name = event.subject.checkpoint
+            if name:
+                entry = Entry(event, self.position, "", 0, 0, 0)
+                self._found[name] = (entry, event.type == kinds.DELETED)
+                self.id_time_max = max(self.id_time_max, id_time(name))
+            elif event.type == kinds.TASK_DELETED:
+                self._apply_task_deleted(event.subject.task)
+            self._commands[event.id] = event
+            self.events.append(event)
+            self.position += 1
+
+    def merge(self, other: Stage) -> None:
+        """Take over what a stage that stands on this one has applied."""
+        self.apply(tuple(other.events))
+
+    def _apply_task_deleted(self, task: str) -> None:
+        self._deleted_tasks.add(task)
+        for name, (entry, _) in self._found.items():
+            if entry.event.subject.task == task:
+                self._found[name] = (entry, True)
+
+
+def _shrink(names: dict[str, object] | dict[str, Found] | dict[str, str], most: int) -> None:
+    """Drop the older half of a dictionary that has grown over `most`."""
+    if len(names) > most:
+        for name in list(islice(names, len(names) // 2)):
+            del names[name]

@@ -1,0 +1,175 @@
+"""The write path: one round of group commit, from waiting intents to durable events.
+
+    lock -> follow the log -> decide each intent on a stage -> append all in one write and sync
+    -> absorb -> unlock
+
+A refused intent leaves no trace; the others of the round go on. Nothing that a round decides is
+visible to any reader before it is durable: the stage is dropped when the append fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from threading import RLock
+
+import msgspec
+
+from ckptlog.blobs.index import ChunkIndex
+from ckptlog.errors import CheckpointError
+from ckptlog.log.batch import Group, Item, Won
+from ckptlog.log.committer import Committer, Job
+from ckptlog.log.log import Log
+from ckptlog.model.entry import Placement
+from ckptlog.model.event import Event
+from ckptlog.policy.command import Moment
+from ckptlog.policy.decide import Stale, decide
+from ckptlog.repository.intent import Intent, Outcome, Results
+from ckptlog.repository.ledger import Ledger, Stage
+from ckptlog.storage.environment import Environment
+from ckptlog.views.errors import ViewDamagedError
+
+
+class Writer:
+    """Commits intents for all threads of a process.
+
+    Args:
+        follow: Brings ledger and index up to the tail; called under the lock and the fold lock.
+        heal: Rebuilds a damaged view.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        ledger: Callable[[], Ledger],
+        index: ChunkIndex,
+        environment: Environment,
+        follow: Callable[[], None],
+        heal: Callable[[], None],
+        *,
+        fold_lock: RLock,
+        timeout_s: float,
+        queue_max: int,
+    ) -> None:
+        self._log = log
+        self._ledger = ledger
+        self._index = index
+        self._environment = environment
+        self._follow = follow
+        self._heal = heal
+        self._fold_lock = fold_lock
+        self._timeout_s = timeout_s
+        self._committer: Committer[Intent] = Committer(
+            self._round, queue_max=queue_max, timeout_s=timeout_s
+        )
+        # While set, a round holds the lock and has followed the log: readers need not.
+        self.is_appending = False
+
+    def submit(self, intent: Intent) -> Outcome:
+        """Commit an intent; return one result for each of its commands, or Stale.
+
+        Raises:
+            CheckpointError: A refusal, or the storage failed.
+
+        Durability: as the log's.
+        """
+        return self._committer.submit(intent)  # type: ignore[return-value]
+
+    def _round(self, jobs: list[Job[Intent]]) -> None:
+        try:
+            self._attempt(jobs)
+        except ViewDamagedError:
+            # Never under the log's lock; nothing was decided for good yet.
+            self._heal()
+            self._attempt(jobs)
+
+    def _attempt(self, jobs: list[Job[Intent]]) -> None:
+        with self._log.exclusive(self._timeout_s):
+            with self._fold_lock:
+                self._follow()
+                ledger = self._ledger()
+                decided = self._decide_all(jobs, ledger)
+                self.is_appending = True
+            try:
+                if decided:
+                    self._append(decided, ledger.position)
+            finally:
+                self.is_appending = False
+        for job, _, results in decided:
+            job.result = results
+
+    def _decide_all(
+        self, jobs: list[Job[Intent]], ledger: Ledger
+    ) -> list[tuple[Job[Intent], Group, Results]]:
+        moment = self._moment()
+        stage = Stage(ledger)
+        decided = []
+        for job in jobs:
+            try:
+                outcome = _decide_intent(stage, job.work, moment)
+            except CheckpointError as error:
+                job.error = error
+                continue
+            if isinstance(outcome, Stale):
+                job.result = outcome
+            else:
+                decided.append((job, *outcome))
+        return decided
+
+    def _append(self, decided: list[tuple[Job[Intent], Group, Results]], position: int) -> None:
+        groups = [group for _, group, _ in decided if group]
+        if not groups:
+            return
+        outcome = self._log.append(groups, position, timeout_s=self._timeout_s)
+        if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
+            raise CheckpointError("The log moved under the writer's lock; this is a bug.")
+        packed: list[list[Placement]] = [
+            list(job.work.placements) for job, group, _ in decided if group
+        ]
+        with self._fold_lock:
+            for commit, placements in zip(outcome.commits, packed, strict=True):
+                self._index.add(commit, placements)
+            self._ledger().absorb(outcome.commits)
+
+    def _moment(self) -> Moment:
+        now_us = self._environment.now_us()
+        seconds, rest = divmod(now_us, 1_000_000)
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return Moment(now_us, f"{text}.{rest:06d}Z")
+
+
+def _decide_intent(
+    stage: Stage, intent: Intent, moment: Moment
+) -> tuple[Group, Results] | Stale:
+    """Decide the commands of one commit; on success the stage shows their events."""
+    if len(intent.steps) == 1:
+        decision = decide(stage, intent.steps[0].command, moment)
+        if isinstance(decision, Stale):
+            return decision
+        stage.apply(decision.events)
+        return _group(intent, [decision.events]), (decision.result,)
+    inner = Stage(stage)
+    events, results = [], []
+    for step in intent.steps:
+        decision = decide(inner, step.command, moment)
+        if isinstance(decision, Stale):
+            return decision
+        inner.apply(decision.events)
+        events.append(decision.events)
+        results.append(decision.result)
+    stage.merge(inner)
+    return _group(intent, events), tuple(results)
+
+
+def _group(intent: Intent, decided: list[tuple[Event, ...]]) -> Group:
+    items: list[Item] = []
+    for step, events in zip(intent.steps, decided, strict=True):
+        for index, event in enumerate(events):
+            items.append(Item(event, step.records if index == 0 else ()))
+    if intent.packs and items:
+        last = items[-1]
+        event = msgspec.structs.replace(last.event, packs=intent.packs)
+        items[-1] = Item(event, last.records)
+    return items

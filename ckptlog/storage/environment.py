@@ -1,0 +1,77 @@
+"""Clock, random and machine: what a store takes from the world besides files.
+
+Everything nondeterministic enters through one `Environment`, so that a test can run the whole
+store from a seed. Files enter through `storage.disk.Disk`, which an environment carries.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from functools import cache
+from pathlib import Path
+
+from ckptlog.storage.disk import Disk
+
+MOUNTS = Path("/proc/self/mountinfo")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Environment:
+    """The real world. Tests subclass it.
+
+    Threads: safe; it holds no state.
+    """
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk or Disk()
+
+    def now_us(self) -> int:
+        """Return Unix time in microseconds."""
+        return time.time_ns() // 1000
+
+    def monotonic_s(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        return time.monotonic()
+
+    def sleep(self, duration_s: float) -> None:
+        """Wait."""
+        time.sleep(duration_s)
+
+    def random_bytes(self, count: int) -> bytes:
+        """Return unpredictable bytes."""
+        return os.urandom(count)
+
+    def boot(self) -> bytes:
+        """Return 16 bytes that differ after a reboot; zeros where the system does not tell."""
+        return _boot()
+
+    def mounts(self) -> str:
+        """Return the kernel's table of mounts (mountinfo); empty where there is none."""
+        try:
+            return MOUNTS.read_text()
+        except OSError:
+            return ""
+
+    def actor(self) -> str:
+        """Return who works here by default: user@host."""
+        return _actor()
+
+
+@cache
+def _boot() -> bytes:
+    try:
+        return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))[:16].ljust(16, b"\0")
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+@cache
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    return "".join(c for c in f"{user}@{socket.gethostname()}" if c.isprintable())[:200].strip()

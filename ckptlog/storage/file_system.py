@@ -1,0 +1,34 @@
+"""Which file system a path lies on, from the kernel's own table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ckptlog.storage.environment import Environment
+
+
+def file_system_of(path: Path, environment: Environment) -> str:
+    """Return the type of the file system that holds path (`ext4`, `nfs4`, ...), or "unknown"."""
+    best, kind = -1, "unknown"
+    try:
+        resolved = path.resolve().parts
+    except (OSError, RuntimeError):
+        return kind
+    for mount, name in parse_mounts(environment.mounts()):
+        parts = Path(mount).parts
+        # Later lines cover earlier ones at the same point.
+        if resolved[: len(parts)] == parts and len(parts) >= best:
+            best, kind = len(parts), name
+    return kind
+
+
+def parse_mounts(table: str) -> list[tuple[str, str]]:
+    """Return (mount point, type) of each line of a mountinfo table."""
+    found = []
+    for line in table.splitlines():
+        left, separator, right = line.partition(" - ")
+        fields = left.split()
+        if separator and len(fields) >= 5 and right:
+            mount = fields[4].encode().decode("unicode_escape", errors="replace")
+            found.append((mount, right.split()[0]))
+    return found

@@ -1,0 +1,177 @@
+"""Small durable acts on local files; every OSError leaves as an error of ours.
+
+What each call promises:
+* a file that `write_atomically` made is there whole or not at all, to every reader, at any time;
+* what `sync_file` returned for is on the medium; a new *name* is there only after
+  `sync_directory` of its folder, so a file that must survive needs both;
+* after an error from `sync_file` the descriptor must not be used again: the kernel may have
+  dropped the pages and marked them clean, and the next sync would lie.
+
+Temporary files stand in the folder of their target (rename does not cross file systems) and end
+in `.tmp`; a crash can leave one behind, and upkeep may remove any of them (specs/store.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ckptlog.errors import from_os_error
+
+if sys.platform == "darwin":  # pragma: no cover - not run on the machines of the tests
+    import fcntl
+
+TEMPORARY_SUFFIX: Final = ".tmp"
+# Readable by whom the umask allows, like every file that a program makes.
+_FILE_MODE = 0o666
+_serial = itertools.count()
+
+
+def sync_file(fd: int) -> None:
+    """Put a file's bytes and size on the medium.
+
+    Raises:
+        CheckpointStorageError: The sync failed; never use the descriptor again.
+
+    Durability: the bytes; not the file's name.        Threads: safe.
+    """
+    try:
+        if sys.platform == "darwin":  # pragma: no cover - fsync does not reach the medium there
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+    except OSError as error:
+        raise from_os_error(error, f"Syncing descriptor {fd} failed") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Put the names in a folder on the medium.
+
+    Durability: creations, renames and removals in the folder.        Threads: safe.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise from_os_error(error, f"Syncing the folder {path} failed") from error
+
+
+def create_exclusive(path: Path) -> int:
+    """Create a file that must not exist and return its descriptor, open for both ways.
+
+    Raises:
+        CheckpointStorageError: It exists (errno EEXIST in the context), or cannot be made.
+
+    Durability: none yet; sync the file and then its folder.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, _FILE_MODE)
+    except OSError as error:
+        raise from_os_error(error, "Creating a file failed") from error
+
+
+def create_temporary(target: Path) -> tuple[int, Path]:
+    """Create a new temporary file beside `target`; return its descriptor and path."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        name = f"{target.name}.{os.getpid()}-{next(_serial)}{TEMPORARY_SUFFIX}"
+        path = target.with_name(name)
+        try:
+            return os.open(path, flags, _FILE_MODE), path
+        except FileExistsError:  # left by a dead process that had our id
+            continue
+        except OSError as error:
+            raise from_os_error(error, "Creating a file failed") from error
+
+
+def read_at(fd: int, length: int, offset: int) -> bytes:
+    """Return `length` bytes from `offset`; fewer only where the file ends before."""
+    try:
+        data = os.pread(fd, length, offset)
+        if len(data) == length or not data:
+            return data
+        return _read_on(fd, length, offset, data)
+    except OSError as error:
+        raise from_os_error(error, f"Reading {length} bytes at {offset} failed") from error
+
+
+def _read_on(fd: int, length: int, offset: int, first: bytes) -> bytes:
+    parts, total = [first], len(first)
+    while total < length:
+        part = os.pread(fd, length - total, offset + total)
+        if not part:
+            break
+        parts.append(part)
+        total += len(part)
+    return b"".join(parts)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of data at `offset`, however many calls that takes.
+
+    Raises:
+        CheckpointStorageError: Some of the bytes may have been written.
+
+    Durability: none; `sync_file` follows.        Threads: safe for disjoint ranges.
+    """
+    try:
+        written = os.pwrite(fd, data, offset)
+        if written == len(data):
+            return
+        rest = memoryview(data)
+        while written < len(rest):
+            written += os.pwrite(fd, rest[written:], offset + written)
+    except OSError as error:
+        raise from_os_error(error, f"Writing {len(data)} bytes at {offset} failed") from error
+
+
+def publish(temporary: Path, target: Path, *, durable: bool = True) -> None:
+    """Rename a temporary file to its target, replacing it; sync the folder when durable."""
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        raise from_os_error(error, f"Renaming to {target} failed") from error
+    if durable:
+        sync_directory(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there; say nothing of any failure (it is only a left-over)."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def write_atomically(
+    path: Path, data: bytes | bytearray | memoryview, *, durable: bool = True
+) -> None:
+    """Make path hold exactly data; on any failure the old content stays.
+
+    Args:
+        durable: Whether to return only when bytes and name are on the medium. Readers see the
+            old or the new content in any case; without it, a power cut may leave neither.
+
+    Raises:
+        CheckpointStorageError: By kind (full, denied, read-only, io); no temporary file stays.
+
+    Durability: as `durable` says.        Threads: safe; the last of two callers wins.
+    """
+    fd, temporary = create_temporary(path)
+    try:
+        try:
+            write_all(fd, data, 0)
+            if durable:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+        publish(temporary, path, durable=durable)
+    except BaseException:
+        remove(temporary)
+        raise

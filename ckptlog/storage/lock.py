@@ -1,0 +1,119 @@
+"""The writer's lock: flock on `STORE/lock`, across processes, with a deadline and a name.
+
+- The lock lives in the kernel and dies with its holder, so a killed process never blocks.
+- The file is never replaced; should someone delete it, two writers could each hold "the" lock.
+  So the inode is checked after every acquisition, and the file opened anew if it changed.
+- flock belongs to the open file description, which a forked child shares. The parent therefore
+  always unlocks explicitly, and a child calls `abandon`, which closes without unlocking.
+- Waiting polls: flock has no deadline, and a signal-based one is not ours to take in a library.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from ckptlog.errors import LockTimeoutError, operating_system_door
+from ckptlog.storage.environment import Environment
+
+_WAIT_FIRST_S = 0.00005
+_WAIT_MAX_S = 0.005
+
+
+class WriterLock:
+    """The lock of one store as one process sees it.
+
+    Threads: the owner serialises calls; this object does not.
+    """
+
+    def __init__(self, path: Path, environment: Environment) -> None:
+        self.path = path
+        self._name = str(path)
+        self._environment = environment
+        self._fd = -1
+        self._inode = -1
+
+    def acquire(self, timeout_s: float) -> None:
+        """Take the lock.
+
+        Raises:
+            LockTimeoutError: Another process held it for timeout_s; the message says which.
+        """
+        if self.try_acquire():
+            return
+        deadline_s = self._environment.monotonic_s() + timeout_s
+        wait_s = _WAIT_FIRST_S
+        while not self.try_acquire():
+            if self._environment.monotonic_s() >= deadline_s:
+                holder = describe_holder(self.path)
+                raise LockTimeoutError(
+                    f"The writer's lock {self.path} was held by {holder} for {timeout_s:g} s.",
+                    hint="Wait for it, or stop that process; a killed one never blocks.",
+                    path=self._name,
+                    holder=holder,
+                )
+            self._environment.sleep(wait_s)
+            wait_s = min(wait_s * 1.5, _WAIT_MAX_S)
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free."""
+        with operating_system_door("Cannot lock the store"):
+            while True:
+                if self._fd < 0:
+                    self._open()
+                try:
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+                if self._is_current():
+                    return True
+                self.close()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file; a lock that is held is released."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    # In a forked child close() drops the child's reference only: the description stays locked
+    # as long as the parent keeps it.
+    abandon = close
+
+    def _open(self) -> None:
+        self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._inode = os.fstat(self._fd).st_ino
+
+    def _is_current(self) -> bool:
+        try:
+            return os.stat(self._name).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+
+def describe_holder(path: Path) -> str:
+    """Say which process holds a flock on path, from the kernel's list; "an unknown process"."""
+    holders = []
+    try:
+        inode = os.stat(path).st_ino
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return "an unknown process"
+    for line in lines:
+        fields = line.split()
+        # "1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF"; waiters have "->" as second field.
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            holders.append(_describe_process(fields[4]))
+    return ", ".join(holders) or "an unknown process"
+
+
+def _describe_process(pid: str) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except (OSError, UnicodeDecodeError):
+        command = ""
+    return f"process {pid} ({command[:80]})" if command else f"process {pid}"

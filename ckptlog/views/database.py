@@ -1,0 +1,420 @@
+"""The view's file: opened if it can be believed, replaced if not, left alone if not writable.
+
+    path, path-wal, path-shm   SQLite in write-ahead mode, one writer and one reader connection
+
+- Opening costs no pass over the data: names, header, schema, the standing's checksum, store and
+  home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
+  `ViewDamagedError`.
+- Openers hold a shared flock on the folder, whoever replaces the file an exclusive one: SQLite
+  opens the log by name some time after the database, and must not find another file's.
+- For the same reason the log must never be removed by name: SQLite's last close does that, even
+  where the file was replaced and the name belongs to another database by now. `Guard` holds a
+  shared lock that makes every close believe that it is not the last. It also keeps a close in a
+  forked child from touching what the parent uses.
+- Links and folders in the place of the three files are not followed but removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import stat
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from ckptlog.views import schema, seal
+from ckptlog.views.errors import (
+    FOREIGN,
+    ViewBusyError,
+    ViewDamagedError,
+    ViewError,
+    ViewUnwritableError,
+    translate,
+)
+from ckptlog.views.row import Standing
+
+WAIT_WRITE_S: Final = 0.2
+WAIT_READ_S: Final = 2.0
+_WAIT_FOLDER_S: Final = 5.0
+_CACHE_WRITER_KIB: Final = 8192
+_CACHE_READER_KIB: Final = 4096
+_WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
+_SUFFIXES: Final = ("", "-wal", "-shm")
+_FILE_MODE: Final = 0o666
+# The bytes of the file that SQLite's connections hold shared locks on, never written.
+_SHARED_FIRST: Final = 0x40000002
+_SHARED_BYTES: Final = 510
+
+
+class Guard:
+    """Holds the database's inode, and a lock on it that keeps SQLite's last close from tidying.
+
+    Without the kernel's support (locks of an open file description, Linux) it holds nothing:
+    a second descriptor would then do harm, as closing it drops every lock of the process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.fd = -1
+        if sys.platform == "linux":
+            self._take(path)
+        found = os.stat(path) if self.fd < 0 else os.fstat(self.fd)
+        self.inode = (found.st_dev, found.st_ino)
+
+    def _take(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_BYTES, 0)
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+        except OSError:
+            os.close(fd)
+        else:
+            self.fd = fd
+
+    def is_of(self, path: Path) -> bool:
+        """Say whether the name still leads to the guarded file."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self.inode
+
+    def close(self) -> None:
+        """Let go; after SQLite's connections have closed."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class _Kept(msgspec.Struct, gc=False):
+    """Keeps an object for the life of the process: a cycle that the collector does not see."""
+
+    held: object
+    self: object = None
+
+
+class Database:
+    """Connections to one view, and what is known of its file.
+
+    Attributes:
+        writer, reader: The connections; one and the same in memory.
+        kind: "file", "memory" or "read-only".
+        notes: Why it is not what was asked for.
+        home: What `Standing.home` must say while this process writes.
+    """
+
+    def __init__(
+        self,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        kind: str,
+        *,
+        guard: Guard | None = None,
+        path: Path | None = None,
+        home: str = "",
+    ) -> None:
+        self.writer = writer
+        self.reader = reader
+        self.kind = kind
+        self.guard = guard
+        self.path = path
+        self.home = home
+        self.notes: list[str] = []
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the name leads to another file by now, or to none."""
+        return (
+            self.kind == "file"
+            and self.guard is not None
+            and self.path is not None
+            and not self.guard.is_of(self.path)
+        )
+
+    def leave_seal(self) -> bool:
+        """Make the file one that only this boot believes, before the first write."""
+        if self.guard is None or self.guard.fd < 0:
+            return True
+        return seal.leave(self.writer, self.home, fd=self.guard.fd)
+
+    def seal(self) -> None:
+        """Put all on the medium if nothing is in the way."""
+        if self.kind == "file" and self.guard is not None and self.guard.fd >= 0:
+            with suppress(OSError, ViewError, *FOREIGN):
+                seal.seal(self.writer, self.home, fd=self.guard.fd)
+
+    def close(self) -> None:
+        """Close the connections; a file that was replaced is let go without a touch."""
+        if self.is_replaced and self.guard is not None and self.guard.fd < 0:
+            self.abandon()
+            return
+        for connection in {self.reader, self.writer}:
+            with suppress(sqlite3.Error):
+                connection.close()
+        if self.guard is not None:
+            self.guard.close()
+
+    def abandon(self) -> None:
+        """Drop the connections without closing them, now or ever: a parent process uses them."""
+        for held in (self.reader, self.writer, self.guard):
+            kept = _Kept(held)
+            kept.self = kept
+        self.guard = None
+        self.reader = self.writer = sqlite3.connect(":memory:", check_same_thread=False)
+        self.reader.close()
+
+    def remove(self) -> None:
+        """Close, and delete the files unless they are another database's by now.
+
+        Raises:
+            ViewUnwritableError: They cannot be deleted.
+        """
+        path, guard = self.path, self.guard
+        is_ours = path is not None and self.kind != "read-only"
+        if path is None or not is_ours:
+            self.close()
+            return
+        try:
+            with _folder_lock(path.parent, exclusive=True):
+                is_same = guard is None or guard.is_of(path)
+                self.close()
+                if is_same:
+                    _unlink(path)
+        except FileNotFoundError:  # the folder is gone
+            self.close()
+        except OSError as error:
+            raise ViewUnwritableError(f"The view cannot be removed: {error}") from error
+
+    def copy_to_memory(self, note: str) -> Database:
+        """Return a copy in memory, which can be written; this one is closed."""
+        copied = _connect(":memory:", _CACHE_WRITER_KIB)
+        try:
+            self.reader.backup(copied)
+        except FOREIGN as error:
+            copied.close()
+            raise translate(error) from error
+        memory = Database(copied, copied, "memory")
+        memory.notes = [*self.notes, note]
+        if self.kind == "file":
+            memory.path, self_path = self.path, self.path
+            memory.guard = None if self_path is None else self.guard
+            self.guard = None
+        self.close()
+        return memory
+
+
+def open_memory(store: bytes, note: str | None = None) -> Database:
+    """Return an empty view in memory."""
+    connection = _connect(":memory:", _CACHE_WRITER_KIB)
+    connection.execute("BEGIN")
+    schema.create(connection, Standing(store))
+    connection.execute("COMMIT")
+    database = Database(connection, connection, "memory")
+    database.notes += [note] if note else []
+    return database
+
+
+def open_file(path: Path, store: bytes, boot: bytes) -> Database:
+    """Open the view at path; replace it by an empty one if it cannot be believed.
+
+    A file that cannot be written is opened for reading only; the last resort is memory.
+    """
+    try:
+        path.parent.mkdir(exist_ok=True)
+        return _open_or_replace(path, store, boot)
+    except (OSError, ViewError) as error:
+        reason = f"{path} cannot be written: {error}"
+    database = open_read_only(path, store, boot)
+    database.notes.insert(0, reason)
+    return database
+
+
+def open_read_only(path: Path, store: bytes, boot: bytes) -> Database:
+    """Open the view at path without ever writing to it; in memory and empty if that fails."""
+    try:
+        with _folder_lock(path.parent, exclusive=False):
+            return _attach(path, store, boot, is_writing=False)
+    except (OSError, ViewError) as error:
+        return open_memory(store, f"{path} cannot be used: {error}")
+
+
+def _open_or_replace(path: Path, store: bytes, boot: bytes) -> Database:
+    try:
+        with _folder_lock(path.parent, exclusive=False):
+            return _attach(path, store, boot, is_writing=True)
+    except ViewDamagedError as error:
+        note = str(error)
+    with _folder_lock(path.parent, exclusive=True):
+        try:  # another process may have replaced it meanwhile
+            return _attach(path, store, boot, is_writing=True)
+        except ViewDamagedError:
+            _unlink(path)
+        database = _create(path, store, boot)
+    database.notes.append(f"Started anew: {note}")
+    return database
+
+
+@contextmanager
+def _folder_lock(folder: Path, *, exclusive: bool) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline_s = time.monotonic() + _WAIT_FOLDER_S
+        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+        while True:
+            try:
+                fcntl.flock(fd, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline_s:
+                    raise ViewBusyError(f"{folder} is locked by another process.") from None
+                time.sleep(0.002)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _attach(path: Path, store: bytes, boot: bytes, *, is_writing: bool) -> Database:
+    """Open an existing file that can be believed.
+
+    Raises:
+        ViewDamagedError: There is none.
+    """
+    for suffix in _SUFFIXES:
+        _refuse_irregular(path.with_name(path.name + suffix), is_needed=not suffix)
+    guard = Guard(path)
+    opened: list[sqlite3.Connection] = []
+    try:
+        home = _home(path, guard, boot)
+        reader = _open_connection(path, _CACHE_READER_KIB, "rw" if is_writing else "ro", boot)
+        opened.append(reader)
+        _check(reader, store, home)
+        if not is_writing:
+            return Database(reader, reader, "read-only", guard=guard, path=path)
+        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        opened.append(writer)
+        _refuse_unwritable(writer)
+        return Database(
+            writer, reader, "file", guard=guard, path=path, home=_home(path, guard, boot)
+        )
+    except BaseException as error:
+        for connection in opened:
+            connection.close()
+        guard.close()
+        if isinstance(error, FOREIGN):
+            raise translate(error) from error
+        raise
+
+
+def _refuse_irregular(path: Path, *, is_needed: bool) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        if is_needed:
+            raise ViewDamagedError(f"{path.name} is missing.") from None
+        return
+    if not stat.S_ISREG(mode):
+        raise ViewDamagedError(f"{path.name} is not a regular file.")
+
+
+def _home(path: Path, guard: Guard, boot: bytes) -> str:
+    log = 0
+    if guard.fd >= 0:  # otherwise SQLite removes the log with the last close
+        with suppress(FileNotFoundError):
+            log = path.with_name(f"{path.name}-wal").stat().st_ino
+    device, inode = guard.inode
+    return f"boot {boot.hex()} file {device}:{inode} log {log}"
+
+
+def _check(connection: sqlite3.Connection, store: bytes, home: str) -> None:
+    schema.check(connection)
+    standing = schema.read_standing(connection)
+    if standing.store != store:
+        raise ViewDamagedError("The view belongs to another store.")
+    if not seal.is_believable(standing.home, home):
+        raise ViewDamagedError(
+            "The view was not closed before a reboot, or was copied: it may be torn."
+        )
+
+
+def _refuse_unwritable(writer: sqlite3.Connection) -> None:
+    try:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        if not isinstance(translate(error), ViewBusyError):
+            raise
+
+
+def _create(path: Path, store: bytes, boot: bytes) -> Database:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+    guard = Guard(path)
+    try:
+        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        try:
+            _fill(writer, store)
+            home = _home(path, guard, boot)
+            schema.write_standing(writer, Standing(store, home))
+            reader = _open_connection(path, _CACHE_READER_KIB, "rw", boot)
+        except BaseException:
+            writer.close()
+            raise
+    except BaseException as error:
+        guard.close()
+        if isinstance(error, FOREIGN):
+            raise translate(error) from error
+        raise
+    return Database(writer, reader, "file", guard=guard, path=path, home=home)
+
+
+def _fill(writer: sqlite3.Connection, store: bytes) -> None:
+    writer.execute("PRAGMA auto_vacuum = NONE")
+    (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise ViewUnwritableError("The file system does not support a write-ahead log.")
+    writer.execute("BEGIN IMMEDIATE")
+    schema.create(writer, Standing(store))
+    writer.execute("COMMIT")
+
+
+def _unlink(path: Path) -> None:
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()
+
+
+def _open_connection(
+    path: Path, cache_kib: int, mode: str, boot: bytes
+) -> sqlite3.Connection:
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
+    connection = _connect(uri, cache_kib)
+    try:
+        # Where the machine does not tell its boots apart, SQLite must keep its own promises.
+        connection.execute(f"PRAGMA synchronous = {'OFF' if any(boot) else 'NORMAL'}")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
+        if cache_kib == _CACHE_WRITER_KIB:
+            connection.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(target: str, cache_kib: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        target, timeout=WAIT_READ_S, isolation_level=None, check_same_thread=False, uri=True
+    )
+    # The file may be hostile: nothing in its schema may call functions with effects, and a
+    # malformed page is refused rather than walked.
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA secure_delete = FAST")
+    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+    return connection

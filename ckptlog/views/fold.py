@@ -1,0 +1,112 @@
+"""Folds a run of commits to its outcome, so that the database is touched once per checkpoint.
+
+Pure. An event is a full snapshot, so only the last one of each checkpoint counts. What ends a
+checkpoint (its deletion, or that of its task) is kept apart; a snapshot that follows the end is
+not legal, and is passed over: a late writer brings nothing back.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+from ckptlog.model.entry import Commit, Entry
+from ckptlog.model.event import CHECKPOINT_TYPES, CREATED, DELETED, TASK_DELETED, Event
+from ckptlog.views.key import generated_time
+
+WAYPOINT_EVENTS: Final = 64
+_SNAPSHOTS: Final = CHECKPOINT_TYPES - {DELETED}
+
+
+class Fold:
+    """The outcome of commits, in the order in which they were added.
+
+    Attributes:
+        last: Last snapshot event of each checkpoint, by origin.
+        born: Origins of the checkpoints created here.
+        ended: What ended a checkpoint, by origin; those that a task's end met before this run
+            are not in it.
+        tasks: First deletion here of each task: it ends all of the task's earlier checkpoints.
+        task_ends: Position of the last deletion here of each task.
+        commands: (id, position) of every event.
+        waypoints: (position, container, offset) of commits that hold a multiple of 64.
+        logical, new, sanitised: Sums over the events.
+        id_time_max: Greatest number that a created id beginning `cp_` ends in.
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[int, Entry] = {}
+        self.born: set[int] = set()
+        self.ended: dict[int, Entry] = {}
+        self.tasks: dict[str, Entry] = {}
+        self.task_ends: dict[str, int] = {}
+        self.commands: list[tuple[str, int]] = []
+        self.waypoints: list[tuple[int, str, int]] = []
+        self.logical = 0
+        self.new = 0
+        self.sanitised = 0
+        self.id_time_max = 0
+        # Made when the first task ends: most runs have none.
+        self._by_task: dict[str, list[int]] | None = None
+
+    def add(self, commit: Commit) -> None:
+        """Take in the next commit."""
+        entries = commit.entries
+        start = entries[0].position
+        due = -start % WAYPOINT_EVENTS
+        if due < len(entries):
+            first = entries[0]
+            self.waypoints.append((start, first.container, first.offset - first.span))
+        for entry in entries:
+            event = entry.event
+            self.commands.append((event.id, entry.position))
+            if event.type in _SNAPSHOTS:
+                self._snapshot(entry, event)
+            elif event.type == DELETED:
+                self._end(entry, event)
+            elif event.type == TASK_DELETED:
+                self._end_task(entry, event.subject.task)
+            self._count(event)
+
+    def _snapshot(self, entry: Entry, event: Event) -> None:
+        if event.type == CREATED:
+            self.born.add(entry.position)
+            self._keep(entry.position, entry)
+            time = generated_time(event.subject.checkpoint)
+            if time is not None and time > self.id_time_max:
+                self.id_time_max = time
+        elif not self._is_over(event):
+            self._keep(event.origin, entry)
+
+    def _keep(self, origin: int, entry: Entry) -> None:
+        if self._by_task is not None and origin not in self.last:
+            self._by_task[entry.event.subject.task].append(origin)
+        self.last[origin] = entry
+
+    def _end(self, entry: Entry, event: Event) -> None:
+        if not self._is_over(event):
+            self.ended[event.origin] = entry
+
+    def _end_task(self, entry: Entry, task: str) -> None:
+        self.tasks.setdefault(task, entry)
+        self.task_ends[task] = entry.position
+        if self._by_task is None:
+            self._by_task = defaultdict(list)
+            for origin, last in self.last.items():
+                self._by_task[last.event.subject.task].append(origin)
+        for origin in self._by_task.pop(task, ()):
+            self.ended.setdefault(origin, entry)
+
+    def _is_over(self, event: Event) -> bool:
+        if event.origin in self.ended:
+            return True
+        end = self.tasks.get(event.subject.task)
+        return end is not None and event.origin < end.position
+
+    def _count(self, event: Event) -> None:
+        if event.data is not None:
+            self.logical += event.data.size
+        if event.meta is not None:
+            self.logical += event.meta.size
+        self.new += event.new
+        self.sanitised += event.sanitised

@@ -1,0 +1,42 @@
+"""The number under which a checkpoint's id is indexed.
+
+A generated id, `cp_{task}_{step}_{time}`, ends in a time that rises, so a number led by that
+time makes the index grow at its end, where its pages are warm; an index over the text would touch
+a far page for each new id. The low bits come from a hash of the whole id. Two ids may share a
+number: whoever looks one up compares the id itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+_GENERATED_PREFIX: Final = "cp_"
+# 18 digits always fit SQLite's 64-bit integer; microseconds of today have 16.
+TIME_DIGITS_MAX: Final = 18
+_HASH_BITS: Final = 12
+_HASH_MASK: Final = (1 << _HASH_BITS) - 1
+_TIME_END: Final = 1 << (63 - _HASH_BITS)
+
+
+def generated_time(identifier: str) -> int | None:
+    """Return the number that a generated id ends in, None for an id of another form."""
+    if not identifier.startswith(_GENERATED_PREFIX):
+        return None
+    digits = identifier.rpartition("_")[2]
+    if len(digits) > TIME_DIGITS_MAX or not (digits.isascii() and digits.isdigit()):
+        return None
+    return int(digits)
+
+
+def id_key(identifier: str) -> int:
+    """Return the number under which an id is indexed: 0 to 2**63 - 1 led by its time, or negative.
+
+    Negative numbers are plain hashes, of ids that no clock made.
+    """
+    digest = xxh3_64_intdigest(identifier.encode("utf-8", "surrogatepass"))
+    time = generated_time(identifier)
+    if time is None or time >= _TIME_END:
+        return -1 - (digest >> 1)
+    return time << _HASH_BITS | digest & _HASH_MASK

@@ -1,0 +1,207 @@
+"""Writes the outcome of a run of commits into the database, inside the caller's transaction.
+
+Each statement's text is constant, so SQLite prepares it once, and each is executed for many rows
+at once. An update rewrites only what changed: a column that stands in an index and stays as it
+is must not be named in the statement, or SQLite would rewrite the index's page too.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from ckptlog.model.entry import Entry
+from ckptlog.views.errors import FOREIGN, ViewDamagedError, translate
+from ckptlog.views.fold import Fold
+from ckptlog.views.key import id_key
+from ckptlog.views.row import Row, decode_row, encode, row_of, tombstone_of
+from ckptlog.views.schema import HOUR_CHARACTERS
+
+_INSERT: Final = (
+    "INSERT INTO checkpoint (origin, key, task, namespace, worker, parent, state, created, "
+    "updated, hour, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_BURY: Final = "INSERT INTO tombstone (origin, key, body) VALUES (?, ?, ?)"
+_DELETE: Final = "DELETE FROM checkpoint WHERE origin = ?"
+_COMMAND: Final = "INSERT OR IGNORE INTO command (id, position) VALUES (?, ?)"
+_WAYPOINT: Final = 'INSERT INTO waypoint (position, container, "offset") VALUES (?, ?, ?)'
+_TASK_END: Final = "REPLACE INTO task_end (task, position) VALUES (?, ?)"
+_OF_TASK: Final = "SELECT body FROM checkpoint WHERE task = ?"
+
+# Which columns changed besides `updated` and `body` -> the statement that writes them.
+_UPDATE: Final = {
+    (state, hour): "UPDATE checkpoint SET updated = ?, body = ?"
+    + (", state = ?" if state else "")
+    + (", hour = ?" if hour else "")
+    + " WHERE origin = ?"
+    for state in (False, True)
+    for hour in (False, True)
+}
+_UPDATE_SUBJECT: Final = (
+    "UPDATE checkpoint SET updated = ?, body = ?, state = ?, hour = ?, "
+    "task = ?, namespace = ?, worker = ?, parent = ? WHERE origin = ?"
+)
+# A look-up of many rows is padded to one of these numbers of parameters.
+_LOOKUP_SIZES: Final = (1, 16, 256)
+
+# A larger `meta` payload is left out of the view, which is read whole again and again; whoever
+# needs it follows the root.
+META_BYTES_MAX: Final = 65_536
+
+MetaOf = Callable[[Entry], bytes | None]
+
+
+def _meta(entry: Entry, meta_of: MetaOf) -> bytes | None:
+    about = entry.event.meta
+    if about is None or about.size > META_BYTES_MAX:
+        return None
+    return meta_of(entry)
+
+
+class Projection:
+    """What a fold means for the rows that the database has, gathered before anything is written.
+
+    Two phases, because `meta_of` is foreign code: its errors must pass as they are, while those
+    of SQLite are translated.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, fold: Fold) -> None:
+        """Read the rows that the fold touches.
+
+        Raises:
+            ViewDamagedError: A checkpoint that the log changes is not in the view.
+        """
+        self._connection = connection
+        self._fold = fold
+        self._inserts: list[tuple[object, ...]] = []
+        self._updates: dict[str, list[tuple[object, ...]]] = {}
+        self._deletes: list[tuple[int]] = []
+        self._tombstones: list[tuple[object, ...]] = []
+        try:
+            self._known = self._read_known()
+        except FOREIGN as error:
+            raise translate(error) from error
+
+    @property
+    def born(self) -> int:
+        """Checkpoints that are new and living."""
+        return len(self._inserts)
+
+    @property
+    def dead(self) -> int:
+        """Checkpoints that were living before."""
+        return len(self._deletes)
+
+    def _read_known(self) -> dict[int, Row]:
+        fold = self._fold
+        touched = [*fold.last, *(origin for origin in fold.ended if origin not in fold.last)]
+        wanted = [origin for origin in touched if origin not in fold.born]
+        known = {row.origin: row for row in map(decode_row, self._select("checkpoint", wanted))}
+        for origin in wanted:
+            row, entry = known.get(origin), fold.last.get(origin) or fold.ended[origin]
+            if row is not None and row.id != entry.event.subject.checkpoint:
+                raise ViewDamagedError(f"The view has another checkpoint at {origin}.")
+        self._refuse_unknown([origin for origin in wanted if origin not in known])
+        for task, entry in fold.tasks.items():
+            for (body,) in self._connection.execute(_OF_TASK, (task,)).fetchall():
+                row = decode_row(body)
+                known[row.origin] = row
+                fold.ended.setdefault(row.origin, entry)
+        return known
+
+    def _refuse_unknown(self, origins: Sequence[int]) -> None:
+        buried = {decode_row(body).origin for body in self._select("tombstone", origins)}
+        if lost := set(origins) - buried:
+            raise ViewDamagedError(
+                f"The log changes the checkpoint created at {min(lost)}; the view has none there."
+            )
+
+    def _select(self, table: str, origins: Sequence[int]) -> Iterator[object]:
+        start = 0
+        while start < len(origins):
+            rest = len(origins) - start
+            size = next((size for size in _LOOKUP_SIZES if size >= rest), _LOOKUP_SIZES[-1])
+            part = origins[start : start + size]
+            start += size
+            marks = ", ".join("?" * size)
+            sql = f"SELECT body FROM {table} WHERE origin IN ({marks})"
+            padded = [*part, *[part[-1]] * (size - len(part))]
+            yield from (body for (body,) in self._connection.execute(sql, padded).fetchall())
+
+    def gather(self, meta_of: MetaOf) -> None:
+        """Work out what to write; `meta_of` is asked where a meta root is new."""
+        fold = self._fold
+        for origin, entry in fold.last.items():
+            if origin in fold.ended:
+                continue
+            if origin in fold.born:
+                self._insert(origin, entry, meta_of)
+            elif (old := self._known.get(origin)) is not None:
+                self._update(origin, old, entry, meta_of)
+        for origin, entry in fold.ended.items():
+            self._bury(origin, entry)
+
+    def _insert(self, origin: int, entry: Entry, meta_of: MetaOf) -> None:
+        row = row_of(entry, _meta(entry, meta_of))
+        if row.origin != origin:
+            raise ViewDamagedError(f"The creation at {origin} names another one.")
+        self._inserts.append(
+            (
+                origin,
+                id_key(row.id),
+                row.task,
+                row.namespace,
+                row.worker,
+                row.parent,
+                row.state,
+                row.created,
+                row.updated,
+                row.updated[:HOUR_CHARACTERS],
+                encode(row),
+            )
+        )
+
+    def _update(self, origin: int, old: Row, entry: Entry, meta_of: MetaOf) -> None:
+        about = entry.event.meta
+        is_same = about is not None and about.root == old.meta_root
+        row = row_of(entry, old.meta if is_same else _meta(entry, meta_of))
+        hour = row.updated[:HOUR_CHARACTERS]
+        values: list[object] = [row.updated, encode(row)]
+        subject = (row.task, row.namespace, row.worker, row.parent)
+        if subject != (old.task, old.namespace, old.worker, old.parent):
+            statement = _UPDATE_SUBJECT
+            values += [row.state, hour, *subject]
+        else:
+            is_state_new = row.state != old.state
+            is_hour_new = hour != old.updated[:HOUR_CHARACTERS]
+            statement = _UPDATE[is_state_new, is_hour_new]
+            values += [row.state] * is_state_new + [hour] * is_hour_new
+        self._updates.setdefault(statement, []).append((*values, origin))
+
+    def _bury(self, origin: int, entry: Entry) -> None:
+        last = self._fold.last.get(origin)
+        row = self._known.get(origin) if last is None else row_of(last, None)
+        if origin not in self._fold.born:
+            if origin not in self._known:  # a tombstone already: the first end counts
+                return
+            self._deletes.append((origin,))
+        if row is not None:
+            body = encode(tombstone_of(row, entry))
+            self._tombstones.append((origin, id_key(row.id), body))
+
+    def write(self) -> None:
+        """Write what was gathered."""
+        many = self._connection.executemany
+        fold = self._fold
+        if self._deletes:
+            many(_DELETE, self._deletes)
+        if self._tombstones:
+            many(_BURY, self._tombstones)
+        for statement, values in self._updates.items():
+            many(statement, values)
+        if self._inserts:
+            many(_INSERT, self._inserts)
+        many(_COMMAND, fold.commands)
+        many(_WAYPOINT, fold.waypoints)
+        many(_TASK_END, list(fold.task_ends.items()))

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ckptlog.cli.moment import moment, natural, positive
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T12:30:00", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+        ("2026-01-31T12:30:00Z", datetime(2026, 1, 31, 12, 30, tzinfo=UTC)),
+        ("2026-01-31T12:30:00+02:00", datetime(2026, 1, 31, 10, 30, tzinfo=UTC)),
+        (" 2026-01-31 ", datetime(2026, 1, 31, tzinfo=UTC)),
+    ],
+)
+def test_a_time(typed, meant):
+    assert moment(typed) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "age"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("15m", timedelta(minutes=15)),
+        ("1.5h", timedelta(minutes=90)),
+        ("3d", timedelta(days=3)),
+        ("2w", timedelta(weeks=2)),
+    ],
+)
+def test_an_age(typed, age):
+    before = datetime.now(UTC)
+    assert before - age <= moment(typed) <= datetime.now(UTC) - age
+
+
+@pytest.mark.parametrize("typed", ["", "yesterday", "2026-13-01", "5", "5y", "9" * 20 + "d", "-3d"])
+def test_no_time(typed):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a time; use"):
+        moment(typed)
+
+
+def test_numbers():
+    assert natural("0") == 0
+    assert natural("12") == 12
+    assert positive("1") == 1
+
+
+@pytest.mark.parametrize("typed", ["-1", "", "1.5", "x", "٣", "1_000", "9" * 30])
+@pytest.mark.parametrize("kind", [natural, positive])
+def test_no_number(kind, typed):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number"):
+        kind(typed)
+
+
+def test_zero_is_not_positive():
+    with pytest.raises(argparse.ArgumentTypeError):
+        positive("0")

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import io
+
+from ckptlog.cli.output import Output
+from ckptlog.cli.progress import Progress, bar
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar():
+    assert bar("verify", 0, 8).startswith("verify [........................]   0%")
+    assert bar("verify", 2, 8) == "verify [######..................]  25%  2/8"
+    assert bar("verify", 9, 8).endswith("100%  9/8")
+    assert "100%" in bar("verify", 0, 0)
+
+
+def test_a_terminal_sees_the_bar_and_then_nothing_of_it(monkeypatch):
+    monkeypatch.setattr("ckptlog.cli.progress.time.monotonic", lambda: 7.0)
+    output = Output(io.StringIO(), Terminal())
+    progress = Progress(output, "verify")
+    progress(1, 2)
+    progress(2, 2)  # too soon after the first
+    progress.close()
+    assert output.stdout.getvalue() == ""
+    shown = output.stderr.getvalue()
+    assert shown.count("verify") == 1
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_nobody_else_does():
+    for output in (
+        Output(io.StringIO(), io.StringIO()),
+        Output(io.StringIO(), Terminal(), is_json=True),
+    ):
+        progress = Progress(output, "verify")
+        progress(1, 2)
+        progress.close()
+        assert output.stderr.getvalue() == ""

@@ -1,0 +1,55 @@
+"""Owns what every test shares: the markers' meaning, Hypothesis profiles, a safe surrounding.
+
+Markers: `thorough` runs with --thorough only; `root` and `strace` are skipped, by name, where the
+machine does not have what they need.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "quick",
+    max_examples=50,
+    deadline=None,  # timings never decide a test
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=1000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="run the longer hunts (marker: thorough) too"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thorough"):
+        config.hook.pytest_deselected(
+            items=[item for item in items if item.get_closest_marker("thorough")]
+        )
+        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    lacking = {}
+    if os.geteuid() != 0:
+        lacking["root"] = "needs root"
+    if shutil.which("strace") is None:
+        lacking["strace"] = "needs strace"
+    for item in items:
+        for marker, reason in lacking.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def _no_store_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the user's own store and colours out of every test."""
+    for name in ("CKPTLOG_STORE", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,101 @@
+"""Values for Hypothesis: everything that the formats can hold."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from ckptlog.formats import chunk, end, node, pack, segment
+from ckptlog.formats.event import INTEGER_MAX
+from ckptlog.model.event import Event, PackEntry, Reference, Subject
+
+u32 = st.integers(0, 2**32 - 1)
+u64 = st.integers(0, 2**64 - 1)
+positions = st.integers(0, 10**20 - 1).filter(lambda number: number < 2**64)
+store_ids = st.binary(min_size=16, max_size=16)
+digests = st.binary(min_size=32, max_size=32)
+
+# Text without control characters, with what JSON encoders disagree about.
+odd = st.sampled_from(
+    ['"', "\\", "/", "\x7f", "\x80", "\u2028", "\u2029", "\ufeff", "é", "🚀", "<"]
+)
+texts = st.lists(
+    odd | st.characters(exclude_categories=["Cs"], min_codepoint=0x20), max_size=12
+).map("".join)
+numbers = st.integers(0, INTEGER_MAX) | st.sampled_from([0, 1, INTEGER_MAX - 1, INTEGER_MAX])
+origins = st.integers(-1, INTEGER_MAX - 1)
+references = st.builds(Reference, kind=st.sampled_from(["leaf", "list"]), root=texts, size=numbers)
+ascii_names = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=8)
+facts = st.dictionaries(ascii_names, texts | st.integers(-INTEGER_MAX, INTEGER_MAX), max_size=5)
+
+events = st.builds(
+    Event,
+    actor=texts,
+    cause=texts,
+    created=texts,
+    data=st.none() | references,
+    facts=facts,
+    fingerprint=texts,
+    id=texts,
+    meta=st.none() | references,
+    new=numbers,
+    origin=origins,
+    packs=st.lists(st.builds(PackEntry, base=numbers, bytes=numbers, id=texts), max_size=2).map(
+        tuple
+    ),
+    previous=origins,
+    sanitised=numbers,
+    schema=st.just(1),
+    state=texts,
+    step=numbers,
+    subject=st.builds(
+        Subject, checkpoint=texts, namespace=texts, parent=texts, task=texts, worker=texts
+    ),
+    time=texts,
+    total=numbers,
+    type=texts,
+)
+
+ends = st.builds(
+    end.End,
+    store_id=store_ids,
+    position=u64,
+    first=u64,
+    generation=u32,
+    offset=u64,
+    leaf=digests,
+    boot=store_ids,
+)
+
+segment_headers = st.builds(
+    segment.SegmentHeader,
+    store_id=store_ids,
+    first=u64,
+    generation=st.integers(0, 999_999_999),
+    previous_first=u64,
+    previous_generation=u32,
+    previous_length=u64,
+    leaf=digests,
+    created_us=u64,
+)
+
+pack_headers = st.builds(pack.PackHeader, store_id=store_ids, pack_id=store_ids, base=u64)
+
+raw_records = st.builds(
+    lambda digest, domain, raw: chunk.Record(digest, 0, 0, 0, domain, 0, len(raw), raw),
+    digests,
+    st.sampled_from([chunk.LEAF, chunk.NODE]),
+    st.binary(max_size=64),
+)
+zstd_records = st.builds(
+    lambda digest, domain, length, stored: chunk.Record(digest, 1, 0, 0, domain, 0, length, stored),
+    digests,
+    st.sampled_from([chunk.LEAF, chunk.NODE]),
+    st.integers(0, chunk.RAW_BYTES_MAX),
+    st.binary(max_size=64),
+)
+records = raw_records | zstd_records
+
+children = st.builds(node.Child, digest=digests, size=st.integers(1, 2**64 - 1))
+nodes = st.tuples(
+    st.integers(1, node.LEVEL_MAX), st.lists(children, min_size=1, max_size=node.FANOUT_MAX)
+)
