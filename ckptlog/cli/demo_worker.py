@@ -39,11 +39,13 @@ def main() -> int:
     arguments = parser.parse_args()
     run = steps(Path(arguments.transcript))
     with CheckpointManager(arguments.store) as manager:
-        recovered = _recover(manager, arguments.task)
+        recovered = _recovery_point(manager, arguments.task)
         _say({"event": "started", "recovered": recovered})
-        wrapper = TaskCheckpointWrapper(manager, arguments.task, TITLE, arguments.worker)
+        wrapper = TaskCheckpointWrapper(
+            manager, arguments.task, TITLE, arguments.worker, recover=True
+        )
         wrapper.set_total_steps(len(run))
-        done = recovered["step"] if recovered else 0
+        done = wrapper.recovered.step_number if wrapper.recovered else 0
         for step in run[done:]:
             _save(manager, wrapper, step)
         wrapper.complete_task()
@@ -51,12 +53,12 @@ def main() -> int:
     return 0
 
 
-def _recover(manager: CheckpointManager, task: str) -> dict[str, Any] | None:
+def _recovery_point(manager: CheckpointManager, task: str) -> dict[str, Any] | None:
+    """Return what the store offers to go on from, and why, for the demo to show."""
+    why = manager.explain_recovery_point(task)
     point = manager.get_recovery_point(task)
     if point is None:
         return None
-    why = manager.explain_recovery_point(task)
-    manager.restore_checkpoint(point.checkpoint_id)
     return {
         "checkpoint_id": point.checkpoint_id,
         "step": point.step_number,
@@ -69,8 +71,7 @@ def _save(manager: CheckpointManager, wrapper: TaskCheckpointWrapper, step: Step
     if not sys.stdin.readline():
         raise SystemExit("The demo has gone.")
     _say({"event": "begun", "step": step.number})
-    wrapper.checkpoint(step.description, step.state)
-    identifier = wrapper.get_progress()["current_checkpoint_id"]
+    identifier = wrapper.checkpoint(step.description, step.state)
     _say(
         {
             "event": "acknowledged",

@@ -52,9 +52,13 @@ def run_diff(context: Context) -> int:
 def _named(manager: CheckpointManager, name: str) -> CheckpointData:
     """Return the checkpoint that ID or ID@POSITION names; an id may hold @ itself."""
     identifier, at, position = name.rpartition("@")
-    if at and position.isascii() and position.isdigit() and not manager.store.is_known(name):
+    if at and position.isascii() and position.isdigit() and not _is_id(manager, name):
         return find(manager, identifier, int(position[:18]))
     return find(manager, name, None)
+
+
+def _is_id(manager: CheckpointManager, name: str) -> bool:
+    return manager.store.newest_ever(name) is not None
 
 
 def _comparable(checkpoint: CheckpointData) -> dict[str, Any]:

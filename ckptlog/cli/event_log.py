@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
+from ckptlog.cli.listing import iso
 from ckptlog.cli.moment import moment, natural, positive
 from ckptlog.cli.output import Column, Output
 
@@ -83,7 +83,7 @@ def run_history(context: Context) -> int:
 
 
 def _filter(arguments: argparse.Namespace) -> Callable[[Entry], bool]:
-    since, until = _iso(arguments.since), _iso(arguments.until)
+    since, until = iso(arguments.since), iso(arguments.until)
     kind: str | None = arguments.type
     kinds = {kind, f"checkpoint.{kind}"}
 
@@ -99,13 +99,6 @@ def _filter(arguments: argparse.Namespace) -> Callable[[Entry], bool]:
         )
 
     return accepts
-
-
-def _iso(instant: datetime | None) -> str | None:
-    """Return a time as events hold it, so that times compare as text."""
-    if instant is None:
-        return None
-    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def describe(entry: Entry) -> dict[str, Any]:

@@ -1,21 +1,38 @@
-"""`ckptlog list`: the checkpoints that are there, oldest first."""
+"""`ckptlog list`: the checkpoints that are there, oldest first.
+
+Rows come from the view, with titles and metadata; the data of checkpoints is never read.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from itertools import islice
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.cli import presenter
+from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment, positive
+from ckptlog.cli.output import Column
 
 if TYPE_CHECKING:
-    from ckptlog.manager.manager import CheckpointManager
-    from ckptlog.model.checkpoint import CheckpointData
+    from ckptlog.repository.store import Store
+    from ckptlog.views.current import Filter, Row
 
 STATES = ("created", "active", "completed", "failed", "restored")
+COLUMNS = (
+    Column("checkpoint"),
+    Column("task"),
+    Column("step", is_number=True),
+    Column("state"),
+    Column("updated"),
+    Column("worker"),
+    Column("data", is_number=True),
+    Column("description"),
+)
+_PAGE_ROWS = 500
+_DESCRIPTION_WIDTH = 48
 
 
 def add_commands(commands: Commands) -> None:
@@ -33,36 +50,112 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_list(context: Context) -> int:
-    """Print the checkpoints that match."""
-    with context.manager(is_reading=True) as manager:
-        matching = _matching(context, manager)
-        shown = islice(matching, context.arguments.limit)
-        if context.output.is_json:
-            for checkpoint in shown:
-                context.output.item(presenter.summary(checkpoint))
+    """Print the checkpoints that match; say how many there are when not all are shown."""
+    arguments, output = context.arguments, context.output
+    with context.store(is_reading=True) as store:
+        wanted = _filter(arguments)
+        summaries = (
+            summary(store, row)
+            for row in rows(store, wanted, arguments.limit, is_newest_first=arguments.newest)
+        )
+        if output.is_json:
+            for fields in summaries:
+                output.item(fields)
             return OK
-        rows = [presenter.row(checkpoint) for checkpoint in shown]
-        beyond = sum(1 for _ in matching)
-    context.output.table(presenter.COLUMNS, rows)
-    if beyond:
-        context.output.note(f"showing {len(rows):,} of {len(rows) + beyond:,} (--limit)")
+        shown = [_cells(fields) for fields in summaries]
+        there = store.view().count(wanted) if arguments.limit else len(shown)
+    output.table(COLUMNS, shown)
+    if there > len(shown):
+        output.note(f"showing {len(shown):,} of {there:,} (--limit {arguments.limit})")
     return OK
 
 
-def _matching(context: Context, manager: CheckpointManager) -> Iterator[CheckpointData]:
-    arguments = context.arguments
-    filters: dict[str, Any] = {
-        "task_id": arguments.task,
-        "worker_id": arguments.worker,
-        "namespace": arguments.namespace,
-        "since": arguments.since,
-        "until": arguments.until,
-        "newest_first": arguments.newest,
-    }
-    if arguments.state:
-        from ckptlog.model.state import CheckpointState
+def rows(
+    store: Store, wanted: Filter, limit: int | None, *, is_newest_first: bool = False
+) -> Iterator[Row]:
+    """Yield the rows that match, page by page; no lock is held between two of them."""
+    left, after = limit, None
+    while left is None or left > 0:
+        size = _PAGE_ROWS if left is None else min(left, _PAGE_ROWS)
+        page = store.select(wanted, after=after, limit=size, newest_first=is_newest_first)
+        yield from page
+        if len(page) < size:
+            return
+        after = page[-1].origin
+        left = None if left is None else left - size
 
-        filters["state"] = CheckpointState(arguments.state)
-    for checkpoint in manager.iterate(**filters):
-        if arguments.parent in {None, checkpoint.parent_checkpoint_id}:
-            yield checkpoint
+
+def summary(store: Store, row: Row) -> dict[str, Any]:
+    """Return everything about a checkpoint but its data, for JSON."""
+    meta = _meta(store, row)
+    return {
+        "checkpoint_id": row.id,
+        "task_id": row.task,
+        "task_title": meta.get("title", ""),
+        "state": row.state,
+        "step_number": row.step,
+        "total_steps": row.total or None,
+        "step_description": meta.get("description", ""),
+        "metadata": meta.get("metadata", {}),
+        "created_at": row.created,
+        "updated_at": row.updated,
+        "worker_id": row.worker or None,
+        "parent_checkpoint_id": row.parent or None,
+        "namespace": row.namespace,
+        "position": row.position,
+        "data_bytes": row.data_size,
+    }
+
+
+def _meta(store: Store, row: Row) -> dict[str, Any]:
+    """Return title, description and metadata as they are stored (tagged); empty if damaged."""
+    import json
+
+    from ckptlog.errors import CheckpointError
+    from ckptlog.model.event import Reference
+
+    wire = row.meta
+    if wire is None and row.meta_root:
+        try:
+            wire = store.wire(Reference(row.meta_kind, row.meta_root, row.meta_size))
+        except CheckpointError as error:
+            return {"title": f"({error.code})"}
+    found: dict[str, Any] = json.loads(wire) if wire else {}
+    return found
+
+
+def _filter(arguments: argparse.Namespace) -> Filter:
+    from ckptlog.views.current import Filter
+
+    return Filter(
+        task=arguments.task,
+        state=arguments.state,
+        worker=arguments.worker,
+        namespace=arguments.namespace,
+        parent=arguments.parent,
+        created_since=iso(arguments.since),
+        created_until=iso(arguments.until),
+    )
+
+
+def iso(instant: datetime | None) -> str | None:
+    """Return a time as events hold it, so that times compare as text."""
+    if instant is None:
+        return None
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _cells(fields: dict[str, Any]) -> tuple[str, ...]:
+    task = fields["task_id"]
+    if fields["namespace"]:
+        task = f"{task} ({fields['namespace']})"
+    return (
+        fields["checkpoint_id"],
+        task,
+        text.progress(fields["step_number"], fields["total_steps"]),
+        fields["state"],
+        text.instant(fields["updated_at"]),
+        fields["worker_id"] or "-",
+        text.size(fields["data_bytes"]),
+        text.shorten(fields["step_description"] or fields["task_title"], _DESCRIPTION_WIDTH),
+    )

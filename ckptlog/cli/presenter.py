@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
-from ckptlog.cli.output import Column
 
 if TYPE_CHECKING:
     from ckptlog.model.checkpoint import CheckpointData
-
-COLUMNS = (
-    Column("checkpoint"),
-    Column("task"),
-    Column("step", is_number=True),
-    Column("state"),
-    Column("updated"),
-    Column("worker"),
-    Column("description"),
-)
-_DESCRIPTION_WIDTH = 48
-
-
-def row(checkpoint: CheckpointData) -> tuple[str, ...]:
-    """Return a checkpoint's cells for COLUMNS."""
-    task = checkpoint.task_id
-    if checkpoint.namespace:
-        task = f"{task} ({checkpoint.namespace})"
-    return (
-        checkpoint.checkpoint_id,
-        task,
-        text.progress(checkpoint.step_number, checkpoint.total_steps),
-        checkpoint.state.value,
-        text.instant(checkpoint.updated_at),
-        checkpoint.worker_id or "-",
-        text.shorten(checkpoint.step_description or checkpoint.task_title, _DESCRIPTION_WIDTH),
-    )
 
 
 def summary(checkpoint: CheckpointData) -> dict[str, Any]:
@@ -62,14 +33,6 @@ def details(checkpoint: CheckpointData) -> dict[str, Any]:
         "updated": checkpoint.updated_at,
         "position": checkpoint.position,
     }
-
-
-def states_line(states: Iterable[str]) -> str:
-    """Return how many there are of each state: 3 completed, 1 active."""
-    counts: dict[str, int] = {}
-    for state in states:
-        counts[state] = counts.get(state, 0) + 1
-    return ", ".join(f"{number:,} {state}" for state, number in counts.items()) or "none"
 
 
 def outline(data: dict[str, Any]) -> list[tuple[str, str]]:

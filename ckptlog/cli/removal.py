@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import NOT_FOUND, OK, PARTIAL, status_of
+from ckptlog.cli.listing import iso, rows
 from ckptlog.cli.moment import natural
 
 if TYPE_CHECKING:
@@ -36,7 +37,40 @@ def add_commands(commands: Commands) -> None:
 
 def run_cleanup(context: Context) -> int:
     """Delete what is old, or with --dry-run only say what would go."""
-    raise NotImplementedError
+    age_days = context.arguments.max_age_days
+    if context.arguments.dry_run:
+        return _print_old(context, age_days)
+    with context.manager() as manager:
+        number = manager.cleanup_old_checkpoints(age_days)
+    if context.output.is_json:
+        answer = {"max_age_days": age_days, "is_dry_run": False, "deleted": number}
+        context.output.document(answer)
+    else:
+        gone = text.count(number, "checkpoint")
+        context.output.line(f"Deleted {gone} older than {text.count(age_days, 'day')}.")
+    return OK
+
+
+def _print_old(context: Context, age_days: int) -> int:
+    from datetime import UTC, datetime, timedelta
+
+    from ckptlog.views.current import Filter
+
+    output = context.output
+    try:
+        before = datetime.now(UTC) - timedelta(days=age_days)
+    except OverflowError:
+        before = datetime(1, 1, 1, tzinfo=UTC)
+    wanted = Filter(states=("completed", "failed"), updated_before=iso(before))
+    with context.store(is_reading=True) as store:
+        old = [row.id for row in rows(store, wanted, None)]
+    if output.is_json:
+        output.document({"max_age_days": age_days, "is_dry_run": True, "checkpoints": old})
+        return OK
+    for identifier in old:
+        output.line(text.escape(identifier))
+    output.note(f"{text.count(len(old), 'checkpoint')} would be deleted (--dry-run)")
+    return OK
 
 
 def run_delete(context: Context) -> int:

@@ -250,7 +250,8 @@ def _import_file(
 ) -> None:
     before = manager.store.newest(old.identifier)
     _create(manager, old, namespace)
-    _reach(manager, old)
+    if manager.store.newest(old.identifier) is not None:
+        _reach(manager, old)
     after = manager.store.newest(old.identifier)
     # A checkpoint that was deleted after an earlier import stays deleted: None both times.
     if (before and before.position) == (after and after.position):

@@ -96,10 +96,7 @@ def import_transcript(manager: CheckpointManager, path: Path, *, task_id: str = 
         )
     wrapper = TaskCheckpointWrapper(manager, task, task)
     wrapper.set_total_steps(len(run))
-    identifiers = []
-    for step in run:
-        wrapper.checkpoint(step.description, step.state)
-        identifiers.append(str(wrapper.get_progress()["current_checkpoint_id"]))
+    identifiers = [wrapper.checkpoint(step.description, step.state) for step in run]
     wrapper.complete_task()
     return identifiers
 

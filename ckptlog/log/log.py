@@ -101,6 +101,10 @@ class Log:
                 path=str(self._root),
             )
         with self._mutex:
+            if self._depth and self._tail is not None:
+                # Inside another hold of ours nobody else can have written.
+                yield self._tail
+                return
             if self._depth == 0:
                 self._lock.acquire(timeout_s)
             self._depth += 1
@@ -343,6 +347,7 @@ class Log:
             self._disk.sync_directory(path.parent)
         except CheckpointStorageError:
             self._disk.close(fd)
+            self._remove_unfinished(path)
             raise
         self._drop_segment()
         self._fd = fd
@@ -357,6 +362,19 @@ class Log:
         self._adopt(tail, len(data))
         self._publish()
         return tail
+
+    def _remove_unfinished(self, path: Path) -> None:
+        """Remove a segment that could not be finished.
+
+        It must not stay: its header would make dead what is appended to the old one from now on.
+        Should even this fail, recovery sees that the published end contradicts that header.
+        """
+        try:
+            self._disk.remove(path)
+            self._disk.sync_directory(path.parent)
+        except CheckpointStorageError as error:
+            self.notes.append(f"The unfinished segment {path} could not be removed: {error}")
+            self._drop_segment()
 
     def _open_segment(self, tail: Tail) -> None:
         path = self.segments.path(tail.first, tail.generation)

@@ -14,9 +14,11 @@ Runs under the exclusive lock only. The rules (specs/log.md):
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
-from ckptlog.errors import LogCorruptionError
+from ckptlog.errors import LogCorruptionError, operating_system_door
 from ckptlog.formats import segment
 from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
@@ -59,6 +61,10 @@ class Recovery:
         adopted = 0
         while True:
             after = self._segments.successor(header)
+            if after is not None and self._contradicts(end, header, after):
+                self._set_aside(self._segments.path(after.first, after.generation))
+                self._segments.refresh()
+                continue
             tail, count = self._finish_segment(header, scan_from, position, leaf, after)
             adopted += count
             if after is None:
@@ -91,6 +97,21 @@ class Recovery:
             path=str(self._segments.path(end.first, end.generation)),
         )
 
+    def _contradicts(self, end: End | None, header: SegmentHeader, after: SegmentHeader) -> bool:
+        """Say whether a successor claims an end before the published one: a failed roll's rest."""
+        return (
+            end is not None
+            and (header.first, header.generation) == (end.first, end.generation)
+            and after.previous_length < end.offset
+        )
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(f"torn-{self._environment.now_us()}-{path.name}")
+        with operating_system_door("Cannot set a file aside"):
+            path.rename(aside)
+        self._disk.sync_directory(path.parent)
+        self._notes.append(f"A segment that was never finished is now {aside}.")
+
     def _set_aside_torn_rolls(self, end: End | None) -> None:
         newest = self._segments.names()[-1:] if self._segments.unreadable else []
         for path in self._segments.unreadable:
@@ -102,10 +123,7 @@ class Recovery:
                     hint="Restore that file from a backup; ckptlog verify lists what is affected.",
                     path=str(path),
                 )
-            aside = path.with_name(f"torn-{self._environment.now_us()}-{path.name}")
-            path.rename(aside)
-            self._disk.sync_directory(path.parent)
-            self._notes.append(f"A segment whose header was never whole is now {aside}.")
+            self._set_aside(path)
 
     def _finish_segment(
         self,

@@ -101,6 +101,7 @@ class Store:
         self._pid = os.getpid()
         self._fold_lock = RLock()
         self._drain_lock = RLock()
+        self._reindex_lock = RLock()
         self.log = Log(
             self.path,
             store_id,
@@ -503,16 +504,30 @@ class Store:
         return None if reference is None else values.decode(self.wire(reference))
 
     def _find_missing(self, digest: bytes) -> Placement | None:
-        """Look for a chunk that the index does not have, or has at a wrong place: rebuild it."""
-        with self._fold_lock:
-            position = self._ledger.position
-            # Once for each position: a chunk that is really gone must not cost a scan each time.
-            if self._reindexed_at != position:
-                self._reindexed_at = position
+        """Look for a chunk that the index does not have, or has at a wrong place.
+
+        First the index reads on from where it stands; only then is it built anew, once for each
+        position: a chunk that is really gone must not cost a scan of everything each time.
+        """
+        with self._reindex_lock:
+            if self._index_forward():
+                found = self.index.get(digest)
+                if found is not None:
+                    return found
+            position = self.log.published.read()
+            if position is not None and self._reindexed_at != position.position:
+                self._reindexed_at = position.position
                 self.index.clear()
-                for commit in self.log.reader.commits():
-                    self._index(commit)
+                self._index_forward()
             return self.index.get(digest)
+
+    def _index_forward(self) -> bool:
+        """Index what the log has beyond the index; say whether there was anything."""
+        before = self.index.position
+        if before < self.position:
+            for commit in self.log.reader.commits(position=before):
+                self._index(commit)
+        return self.index.position > before
 
     def write_packs(
         self, records: Sequence[tuple[bytes, bytes]]
@@ -540,7 +555,7 @@ class Store:
                 hint="Open it without read_only=True to write.",
                 path=str(self.path),
             )
-        self.catch_up()
+        self._check_open()
         outcome = self._writer.submit(intent)
         self.relieve()
         return outcome

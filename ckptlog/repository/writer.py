@@ -64,6 +64,8 @@ class Writer:
         self._committer: Committer[Intent] = Committer(
             self._round, queue_max=queue_max, timeout_s=timeout_s
         )
+        self._second = -1
+        self._second_text = ""
         # While set, a round holds the lock and has followed the log: readers need not.
         self.is_appending = False
 
@@ -107,6 +109,7 @@ class Writer:
         stage = Stage(ledger)
         decided = []
         for job in jobs:
+            job.result = job.error = None
             try:
                 outcome = _decide_intent(stage, job.work, moment)
             except CheckpointError as error:
@@ -135,9 +138,11 @@ class Writer:
 
     def _moment(self) -> Moment:
         now_us = self._environment.now_us()
-        seconds, rest = divmod(now_us, 1_000_000)
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return Moment(now_us, f"{text}.{rest:06d}Z")
+        second, rest = divmod(now_us, 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return Moment(now_us, f"{self._second_text}.{rest:06d}Z")
 
 
 def _decide_intent(

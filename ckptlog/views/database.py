@@ -5,26 +5,16 @@
 - Opening costs no pass over the data: names, header, schema, the standing's checksum, store and
   home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
   `ViewDamagedError`.
-- Openers hold a shared flock on the folder, whoever replaces the file an exclusive one: SQLite
-  opens the log by name some time after the database, and must not find another file's.
-- For the same reason the log must never be removed by name: SQLite's last close does that, even
-  where the file was replaced and the name belongs to another database by now. `Guard` holds a
-  shared lock that makes every close believe that it is not the last. It also keeps a close in a
-  forked child from touching what the parent uses.
+- Replacing a file that other processes have open is made safe by views.guard.
 - Links and folders in the place of the three files are not followed but removed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import stat
-import struct
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -40,58 +30,16 @@ from ckptlog.views.errors import (
     ViewUnwritableError,
     translate,
 )
+from ckptlog.views.guard import Guard, folder_lock
 from ckptlog.views.row import Standing
 
 WAIT_WRITE_S: Final = 0.2
 WAIT_READ_S: Final = 2.0
-_WAIT_FOLDER_S: Final = 5.0
 _CACHE_WRITER_KIB: Final = 8192
 _CACHE_READER_KIB: Final = 4096
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 _SUFFIXES: Final = ("", "-wal", "-shm")
 _FILE_MODE: Final = 0o666
-# The bytes of the file that SQLite's connections hold shared locks on, never written.
-_SHARED_FIRST: Final = 0x40000002
-_SHARED_BYTES: Final = 510
-
-
-class Guard:
-    """Holds the database's inode, and a lock on it that keeps SQLite's last close from tidying.
-
-    Without the kernel's support (locks of an open file description, Linux) it holds nothing:
-    a second descriptor would then do harm, as closing it drops every lock of the process.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.fd = -1
-        if sys.platform == "linux":
-            self._take(path)
-        found = os.stat(path) if self.fd < 0 else os.fstat(self.fd)
-        self.inode = (found.st_dev, found.st_ino)
-
-    def _take(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        lock = struct.pack("hhqqi", fcntl.F_RDLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_BYTES, 0)
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
-        except OSError:
-            os.close(fd)
-        else:
-            self.fd = fd
-
-    def is_of(self, path: Path) -> bool:
-        """Say whether the name still leads to the guarded file."""
-        try:
-            found = os.stat(path)
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == self.inode
-
-    def close(self) -> None:
-        """Let go; after SQLite's connections have closed."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
 
 class _Kept(msgspec.Struct, gc=False):
@@ -164,7 +112,7 @@ class Database:
 
     def abandon(self) -> None:
         """Drop the connections without closing them, now or ever: a parent process uses them."""
-        for held in (self.reader, self.writer, self.guard):
+        for held in (self.reader, self.writer):
             kept = _Kept(held)
             kept.self = kept
         self.guard = None
@@ -178,12 +126,11 @@ class Database:
             ViewUnwritableError: They cannot be deleted.
         """
         path, guard = self.path, self.guard
-        is_ours = path is not None and self.kind != "read-only"
-        if path is None or not is_ours:
+        if path is None or self.kind == "read-only":
             self.close()
             return
         try:
-            with _folder_lock(path.parent, exclusive=True):
+            with folder_lock(path.parent, exclusive=True):
                 is_same = guard is None or guard.is_of(path)
                 self.close()
                 if is_same:
@@ -203,10 +150,8 @@ class Database:
             raise translate(error) from error
         memory = Database(copied, copied, "memory")
         memory.notes = [*self.notes, note]
-        if self.kind == "file":
-            memory.path, self_path = self.path, self.path
-            memory.guard = None if self_path is None else self.guard
-            self.guard = None
+        if self.kind == "file":  # `remove` must find the file, and know that it is ours
+            memory.path, memory.guard, self.guard = self.path, self.guard, None
         self.close()
         return memory
 
@@ -240,21 +185,34 @@ def open_file(path: Path, store: bytes, boot: bytes) -> Database:
 def open_read_only(path: Path, store: bytes, boot: bytes) -> Database:
     """Open the view at path without ever writing to it; in memory and empty if that fails."""
     try:
-        with _folder_lock(path.parent, exclusive=False):
-            return _attach(path, store, boot, is_writing=False)
+        with folder_lock(path.parent, exclusive=False):
+            try:
+                return _attach(path, store, boot, mode="ro")
+            except ViewUnwritableError:  # no shared memory can be made beside it
+                if not _is_frozen(path):
+                    raise
+                return _attach(path, store, boot, mode="ro&immutable=1")
     except (OSError, ViewError) as error:
         return open_memory(store, f"{path} cannot be used: {error}")
 
 
+def _is_frozen(path: Path) -> bool:
+    """Say whether nobody can write to the file, and nothing of it waits in the log."""
+    if not os.statvfs(path).f_flag & os.ST_RDONLY:
+        return False
+    log = path.with_name(f"{path.name}-wal")
+    return not log.exists() or log.stat().st_size == 0
+
+
 def _open_or_replace(path: Path, store: bytes, boot: bytes) -> Database:
     try:
-        with _folder_lock(path.parent, exclusive=False):
-            return _attach(path, store, boot, is_writing=True)
+        with folder_lock(path.parent, exclusive=False):
+            return _attach(path, store, boot)
     except ViewDamagedError as error:
         note = str(error)
-    with _folder_lock(path.parent, exclusive=True):
+    with folder_lock(path.parent, exclusive=True):
         try:  # another process may have replaced it meanwhile
-            return _attach(path, store, boot, is_writing=True)
+            return _attach(path, store, boot)
         except ViewDamagedError:
             _unlink(path)
         database = _create(path, store, boot)
@@ -262,26 +220,7 @@ def _open_or_replace(path: Path, store: bytes, boot: bytes) -> Database:
     return database
 
 
-@contextmanager
-def _folder_lock(folder: Path, *, exclusive: bool) -> Iterator[None]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline_s = time.monotonic() + _WAIT_FOLDER_S
-        kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
-        while True:
-            try:
-                fcntl.flock(fd, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline_s:
-                    raise ViewBusyError(f"{folder} is locked by another process.") from None
-                time.sleep(0.002)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _attach(path: Path, store: bytes, boot: bytes, *, is_writing: bool) -> Database:
+def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Database:
     """Open an existing file that can be believed.
 
     Raises:
@@ -293,10 +232,10 @@ def _attach(path: Path, store: bytes, boot: bytes, *, is_writing: bool) -> Datab
     opened: list[sqlite3.Connection] = []
     try:
         home = _home(path, guard, boot)
-        reader = _open_connection(path, _CACHE_READER_KIB, "rw" if is_writing else "ro", boot)
+        reader = _open_connection(path, _CACHE_READER_KIB, mode, boot)
         opened.append(reader)
         _check(reader, store, home)
-        if not is_writing:
+        if mode != "rw":
             return Database(reader, reader, "read-only", guard=guard, path=path)
         writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
@@ -305,9 +244,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, is_writing: bool) -> Datab
             writer, reader, "file", guard=guard, path=path, home=_home(path, guard, boot)
         )
     except BaseException as error:
-        for connection in opened:
-            connection.close()
-        guard.close()
+        _close(opened, guard)
         if isinstance(error, FOREIGN):
             raise translate(error) from error
         raise
@@ -355,23 +292,30 @@ def _refuse_unwritable(writer: sqlite3.Connection) -> None:
 
 def _create(path: Path, store: bytes, boot: bytes) -> Database:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
-    guard = Guard(path)
+    opened: list[sqlite3.Connection] = []
+    guard = None
     try:
         writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
-        try:
-            _fill(writer, store)
-            home = _home(path, guard, boot)
-            schema.write_standing(writer, Standing(store, home))
-            reader = _open_connection(path, _CACHE_READER_KIB, "rw", boot)
-        except BaseException:
-            writer.close()
-            raise
+        opened.append(writer)
+        _fill(writer, store)
+        guard = Guard(path)  # only now: it would keep the journal's mode as it is
+        home = _home(path, guard, boot)
+        schema.write_standing(writer, Standing(store, home))
+        reader = _open_connection(path, _CACHE_READER_KIB, "rw", boot)
+        opened.append(reader)
+        return Database(writer, reader, "file", guard=guard, path=path, home=home)
     except BaseException as error:
-        guard.close()
+        _close(opened, guard)
         if isinstance(error, FOREIGN):
             raise translate(error) from error
         raise
-    return Database(writer, reader, "file", guard=guard, path=path, home=home)
+
+
+def _close(opened: list[sqlite3.Connection], guard: Guard | None) -> None:
+    for connection in opened:
+        connection.close()
+    if guard is not None:
+        guard.close()
 
 
 def _fill(writer: sqlite3.Connection, store: bytes) -> None:
@@ -390,9 +334,7 @@ def _unlink(path: Path) -> None:
             path.with_name(path.name + suffix).unlink()
 
 
-def _open_connection(
-    path: Path, cache_kib: int, mode: str, boot: bytes
-) -> sqlite3.Connection:
+def _open_connection(path: Path, cache_kib: int, mode: str, boot: bytes) -> sqlite3.Connection:
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
     connection = _connect(uri, cache_kib)
     try:

@@ -12,22 +12,18 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-_GENERATED_PREFIX: Final = "cp_"
+_GENERATED_PREFIX: Final = b"cp_"
 # 18 digits always fit SQLite's 64-bit integer; microseconds of today have 16.
 TIME_DIGITS_MAX: Final = 18
-_HASH_BITS: Final = 12
+# The times up to the year 2112 have room beside the hash.
+_HASH_BITS: Final = 11
 _HASH_MASK: Final = (1 << _HASH_BITS) - 1
 _TIME_END: Final = 1 << (63 - _HASH_BITS)
 
 
 def generated_time(identifier: str) -> int | None:
     """Return the number that a generated id ends in, None for an id of another form."""
-    if not identifier.startswith(_GENERATED_PREFIX):
-        return None
-    digits = identifier.rpartition("_")[2]
-    if len(digits) > TIME_DIGITS_MAX or not (digits.isascii() and digits.isdigit()):
-        return None
-    return int(digits)
+    return _time(_raw(identifier))
 
 
 def id_key(identifier: str) -> int:
@@ -35,8 +31,21 @@ def id_key(identifier: str) -> int:
 
     Negative numbers are plain hashes, of ids that no clock made.
     """
-    digest = xxh3_64_intdigest(identifier.encode("utf-8", "surrogatepass"))
-    time = generated_time(identifier)
+    raw = _raw(identifier)
+    digest = xxh3_64_intdigest(raw)
+    time = _time(raw)
     if time is None or time >= _TIME_END:
         return -1 - (digest >> 1)
     return time << _HASH_BITS | digest & _HASH_MASK
+
+
+def _raw(identifier: str) -> bytes:
+    return identifier.encode("utf-8", "surrogatepass")
+
+
+def _time(raw: bytes) -> int | None:
+    # Bytes know ASCII digits only; text would take those of every script.
+    if raw[:3] != _GENERATED_PREFIX:
+        return None
+    digits = raw[raw.rfind(b"_") + 1 :]
+    return int(digits) if digits.isdigit() and len(digits) <= TIME_DIGITS_MAX else None

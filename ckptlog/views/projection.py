@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from ckptlog.model.entry import Entry
-from ckptlog.views.errors import FOREIGN, ViewDamagedError, translate
+from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.fold import Fold
 from ckptlog.views.key import id_key
 from ckptlog.views.row import Row, decode_row, encode, row_of, tombstone_of
-from ckptlog.views.schema import HOUR_CHARACTERS
+from ckptlog.views.schema import HOUR_CHARACTERS, create_task_index
 
 _INSERT: Final = (
     "INSERT INTO checkpoint (origin, key, task, namespace, worker, parent, state, created, "
@@ -29,14 +29,14 @@ _WAYPOINT: Final = 'INSERT INTO waypoint (position, container, "offset") VALUES 
 _TASK_END: Final = "REPLACE INTO task_end (task, position) VALUES (?, ?)"
 _OF_TASK: Final = "SELECT body FROM checkpoint WHERE task = ?"
 
-# Which columns changed besides `updated` and `body` -> the statement that writes them.
+# (is the state new, is the hour) -> the statement that writes them.
 _UPDATE: Final = {
-    (state, hour): "UPDATE checkpoint SET updated = ?, body = ?"
-    + (", state = ?" if state else "")
-    + (", hour = ?" if hour else "")
-    + " WHERE origin = ?"
-    for state in (False, True)
-    for hour in (False, True)
+    (False, False): "UPDATE checkpoint SET updated = ?, body = ? WHERE origin = ?",
+    (True, False): "UPDATE checkpoint SET updated = ?, body = ?, state = ? WHERE origin = ?",
+    (False, True): "UPDATE checkpoint SET updated = ?, body = ?, hour = ? WHERE origin = ?",
+    (True, True): (
+        "UPDATE checkpoint SET updated = ?, body = ?, state = ?, hour = ? WHERE origin = ?"
+    ),
 }
 _UPDATE_SUBJECT: Final = (
     "UPDATE checkpoint SET updated = ?, body = ?, state = ?, hour = ?, "
@@ -60,10 +60,9 @@ def _meta(entry: Entry, meta_of: MetaOf) -> bytes | None:
 
 
 class Projection:
-    """What a fold means for the rows that the database has, gathered before anything is written.
+    """What a fold means for the rows that the database has.
 
-    Two phases, because `meta_of` is foreign code: its errors must pass as they are, while those
-    of SQLite are translated.
+    Read, gather, write: the rows that are touched, what to make of them, all at once.
     """
 
     def __init__(self, connection: sqlite3.Connection, fold: Fold) -> None:
@@ -78,10 +77,7 @@ class Projection:
         self._updates: dict[str, list[tuple[object, ...]]] = {}
         self._deletes: list[tuple[int]] = []
         self._tombstones: list[tuple[object, ...]] = []
-        try:
-            self._known = self._read_known()
-        except FOREIGN as error:
-            raise translate(error) from error
+        self._known = self._read_known()
 
     @property
     def born(self) -> int:
@@ -103,6 +99,8 @@ class Projection:
             if row is not None and row.id != entry.event.subject.checkpoint:
                 raise ViewDamagedError(f"The view has another checkpoint at {origin}.")
         self._refuse_unknown([origin for origin in wanted if origin not in known])
+        if fold.tasks:
+            create_task_index(self._connection)
         for task, entry in fold.tasks.items():
             for (body,) in self._connection.execute(_OF_TASK, (task,)).fetchall():
                 row = decode_row(body)
@@ -125,7 +123,7 @@ class Projection:
             part = origins[start : start + size]
             start += size
             marks = ", ".join("?" * size)
-            sql = f"SELECT body FROM {table} WHERE origin IN ({marks})"
+            sql = f"SELECT body FROM {table} WHERE origin IN ({marks})"  # noqa: S608 - our words
             padded = [*part, *[part[-1]] * (size - len(part))]
             yield from (body for (body,) in self._connection.execute(sql, padded).fetchall())
 

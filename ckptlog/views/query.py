@@ -57,9 +57,9 @@ class _Term(NamedTuple):
 
 
 class _Branch(NamedTuple):
-    """One walk: the index ("" for the table itself), and its conditions."""
+    """One walk: along an index ("" for the table itself), and its conditions."""
 
-    index: str
+    path: str
     terms: tuple[_Term, ...]
 
 
@@ -77,11 +77,12 @@ def select(
     for branch in branches:
         arguments += [value for term in branch.terms for value in term.arguments]
         arguments += [*bound, limit]
-    shape = tuple((branch.index, tuple(term.sql for term in branch.terms)) for branch in branches)
+    shape = tuple((branch.path, tuple(term.sql for term in branch.terms)) for branch in branches)
     is_direct = len(shape) == 1 and shape[0][0] not in ("by_created", "by_hour")
     if not is_direct:
         arguments.append(limit)
-    return Statement(_page(shape, bool(bound), newest_first, is_direct), tuple(arguments))
+    sql = _page(shape, is_bound=bool(bound), newest_first=newest_first, is_direct=is_direct)
+    return Statement(sql, tuple(arguments))
 
 
 def count(wanted: Filter) -> Statement | None:
@@ -90,7 +91,7 @@ def count(wanted: Filter) -> Statement | None:
     if terms is None:
         return None
     branches = _branches(wanted, terms, may_sort=True)
-    parts = [f"(SELECT count(*) {_from(b.index, [t.sql for t in b.terms])})" for b in branches]
+    parts = [f"(SELECT count(*) {_from(b.path, [t.sql for t in b.terms])})" for b in branches]
     arguments = [value for b in branches for term in b.terms for value in term.arguments]
     return Statement("SELECT " + " + ".join(parts), tuple(arguments))
 
@@ -165,6 +166,7 @@ def _from(index: str, terms: list[str] | tuple[str, ...]) -> str:
 @lru_cache(maxsize=512)
 def _page(
     shape: tuple[tuple[str, tuple[str, ...]], ...],
+    *,
     is_bound: bool,
     newest_first: bool,
     is_direct: bool,
@@ -172,7 +174,8 @@ def _page(
     order = f"ORDER BY origin {'DESC' if newest_first else 'ASC'} LIMIT ?"
     bound = (f"origin {'<' if newest_first else '>'} ?",) if is_bound else ()
     walks = [f"{_from(index, (*terms, *bound))} {order}" for index, terms in shape]
+    # Names of indexes and columns are ours; what the caller gave stands in the arguments.
     if is_direct:
         return f"SELECT body {walks[0]}"
-    union = " UNION ALL ".join(f"SELECT origin FROM (SELECT origin {walk})" for walk in walks)
-    return f"SELECT body FROM checkpoint WHERE origin IN ({union}) {order}"
+    union = " UNION ALL ".join(f"SELECT origin FROM (SELECT origin {walk})" for walk in walks)  # noqa: S608
+    return f"SELECT body FROM checkpoint WHERE origin IN ({union}) {order}"  # noqa: S608

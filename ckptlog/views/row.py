@@ -67,9 +67,7 @@ class Row(
     deleted: bool = False
 
 
-class Standing(
-    msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True
-):
+class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
     """How far the view is, whose it is, and its sums.
 
     store: Id of the store, 16 bytes.

@@ -26,15 +26,21 @@ HOUR_CHARACTERS: Final = 13
 
 _TABLES: Final = (
     "CREATE TABLE standing (one INTEGER PRIMARY KEY, body BLOB NOT NULL)",
-    "CREATE TABLE checkpoint (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
-    "task TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, parent TEXT NOT NULL, "
-    "state TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, hour TEXT NOT NULL, "
-    "body BLOB NOT NULL)",
-    "CREATE TABLE tombstone (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
-    "body BLOB NOT NULL)",
+    (
+        "CREATE TABLE checkpoint (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
+        "task TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, parent TEXT NOT NULL, "
+        "state TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, hour TEXT NOT NULL, "
+        "body BLOB NOT NULL)"
+    ),
+    (
+        "CREATE TABLE tombstone (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
+        "body BLOB NOT NULL)"
+    ),
     "CREATE TABLE command (id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE waypoint (position INTEGER PRIMARY KEY, container TEXT NOT NULL, "
-    '"offset" INTEGER NOT NULL)',
+    (
+        "CREATE TABLE waypoint (position INTEGER PRIMARY KEY, container TEXT NOT NULL, "
+        '"offset" INTEGER NOT NULL)'
+    ),
     "CREATE TABLE task_end (task TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 )
 _INDEXES: Final = {
@@ -54,6 +60,10 @@ def _index(name: str) -> str:
     return f"CREATE INDEX {name} ON {_INDEXES[name]}"
 
 
+def _make(name: str) -> str:
+    return f"CREATE INDEX IF NOT EXISTS {name} ON {_INDEXES[name]}"
+
+
 _EXPECTED: Final = sorted([*_TABLES, *(_index(name) for name in _INDEXES)])
 _READ_STANDING: Final = "SELECT body FROM standing WHERE one = 1"
 _WRITE_STANDING: Final = "REPLACE INTO standing (one, body) VALUES (1, ?)"
@@ -70,9 +80,14 @@ def create(connection: sqlite3.Connection, standing: Standing) -> None:
 
 
 def create_indexes(connection: sqlite3.Connection) -> None:
-    """Make every index."""
+    """Make every index that is not there."""
     for name in _INDEXES:
-        connection.execute(_index(name))
+        connection.execute(_make(name))
+
+
+def create_task_index(connection: sqlite3.Connection) -> None:
+    """Make the index that the end of a task needs, also in the middle of a large build."""
+    connection.execute(_make("by_task"))
 
 
 def drop_indexes(connection: sqlite3.Connection) -> None:

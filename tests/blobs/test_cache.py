@@ -9,7 +9,7 @@ from ckptlog.blobs.cache import Cache
 
 
 def test_the_longest_unused_goes_first():
-    cache = Cache(3)
+    cache: Cache[object, object] = Cache(3)
     for key in "abc":
         cache.put(key, key.upper(), 1)
     assert cache.get("a") == "A"
@@ -18,7 +18,7 @@ def test_the_longest_unused_goes_first():
 
 
 def test_what_is_too_large_is_not_held_and_takes_its_old_self_along():
-    cache = Cache(10)
+    cache: Cache[object, object] = Cache(10)
     cache.put("a", 1, 10)
     cache.put("a", 2, 11)
     assert cache.get("a") is None
@@ -26,7 +26,7 @@ def test_what_is_too_large_is_not_held_and_takes_its_old_self_along():
 
 
 def test_a_new_value_replaces_the_old_one_and_its_cost():
-    cache = Cache(10)
+    cache: Cache[object, object] = Cache(10)
     cache.put("a", 1, 9)
     cache.put("a", 2, 3)
     cache.put("b", 3, 7)
@@ -40,7 +40,8 @@ def test_a_new_value_replaces_the_old_one_and_its_cost():
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12))), st.integers(0, 20))
 def test_the_cost_is_the_sum_and_never_over_the_limit(puts, limit):
-    cache, costs = Cache(limit), {}
+    costs: dict[int, int] = {}
+    cache: Cache[int, object] = Cache(limit)
     for key, cost in puts:
         cache.put(key, (key, cost), cost)
         costs[key] = cost
@@ -50,7 +51,7 @@ def test_the_cost_is_the_sum_and_never_over_the_limit(puts, limit):
 
 
 def test_threads_do_not_break_the_sum():
-    cache = Cache(50)
+    cache: Cache[object, object] = Cache(50)
 
     def work(start):
         for n in range(2000):

@@ -112,12 +112,8 @@ def test_every_flipped_bit_is_noticed(domain, raw):
     for bit in range(len(record) * 8):
         damaged = bytearray(record)
         damaged[bit // 8] ^= 1 << bit % 8
-        try:
-            found = CODEC.raw(bytes(damaged), digest, domain=domain)
-        except (BlobCorruptionError, UnsupportedError) as error:
-            assert digest.hex() in str(error)
-        else:
-            assert found == raw  # a bit that says nothing: the key id of a plain chunk
+        with pytest.raises((BlobCorruptionError, UnsupportedError), match=digest.hex()):
+            CODEC.raw(bytes(damaged), digest, domain=domain)
 
 
 def test_every_cut_is_noticed():

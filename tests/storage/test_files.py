@@ -53,7 +53,7 @@ def test_the_umask_decides_who_reads(tmp_path):
 
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync", "replace"])
 @pytest.mark.parametrize(
-    ("code", "kind"),
+    "fault",
     [
         (errno.ENOSPC, FullError),
         (errno.EDQUOT, FullError),
@@ -63,8 +63,9 @@ def test_the_umask_decides_who_reads(tmp_path):
     ],
 )
 def test_a_failure_keeps_the_old_content_and_leaves_nothing(
-    monkeypatch, target, tmp_path, call, code, kind
+    monkeypatch, target, tmp_path, call, fault
 ):
+    code, kind = fault
     monkeypatch.setattr(os, call, failing(code))
     with pytest.raises(kind) as caught:
         files.write_atomically(target, b"new")

@@ -1,0 +1,87 @@
+"""Which keys name a secret: decided by whole words, so that `max_tokens` and `secretary` do not.
+
+A key is cut into words where its case or its punctuation changes: `apiKey`, `API_KEY`, `x-api-key`
+and `api key 2` all hold the words api, key. Every table below is of such words.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_KEY_CHARACTERS_MAX: Final = 100  # a longer key is a text, and no name of anything
+
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
+
+# Secret wherever they stand in the key.
+_WORDS: Final = frozenset(
+    "accesskey accesstoken apikey apikeys apitoken authorization authtoken clientsecret credential "
+    "credentials creds jsessionid passcode passphrase passwd password passwords phpsessid "
+    "privatekey refreshtoken secret secretkey secrets sessiontoken".split()
+)
+
+# Secret as two neighbouring words.
+_KEY_OWNERS: Final = (
+    "access account api auth deploy encryption hmac master private signing ssh subscription"
+)
+_COOKIE_OWNERS: Final = "auth csrf http login session set"
+_PASS_OWNERS: Final = (
+    "admin auth database db ftp ldap login mail mongo mysql pg postgres proxy redis root smtp ssh "
+    "user"
+)
+_PAIRS: Final = frozenset(
+    {(owner, word) for owner in _KEY_OWNERS.split() for word in ("key", "keys")}
+    | {(owner, word) for owner in _COOKIE_OWNERS.split() for word in ("cookie", "cookies")}
+    | {(owner, word) for owner in _PASS_OWNERS.split() for word in ("pass", "pwd")}
+    | {("pass", "word"), ("pass", "phrase"), ("auth", "header"), ("basic", "auth")}
+    | {("http", "auth"), ("cookie", "header")}
+)
+
+# A last word that makes the key tell about a secret rather than hold it.
+_DESCRIPTIONS: Final = frozenset(
+    "age algorithm arn at backend count description enabled endpoint env expires expiry field file "
+    "format help id ids index issuer kind label len length limit manager max min name names on "
+    "path pattern placeholder policy prompt provider ref regex required rotation scope scopes "
+    "server size status store strength ttl type uri url usage used valid var variable version"
+    .split()
+)
+
+# Before a last word `token`: text of language models, or a place in a list; a recovery needs both.
+_TOKENS_OF_TEXT: Final = frozenset(
+    "additional assistant audio begin bos cached cls completion continuation current cursor end "
+    "eos fencing fill first generated image input last mask max message min new next num output "
+    "pad page per position predicted prev previous prompt resume sep separator sos special start "
+    "stop sub sync system target think thinking tool total unk video watch word".split()
+)
+
+# Before a last word `tokens`: a list of secrets rather than a number of words.
+_TOKEN_OWNERS: Final = frozenset(
+    "access api auth bearer csrf github gitlab oauth personal refresh security session slack".split()
+)
+
+
+def words_of(key: str) -> tuple[str, ...]:
+    """Return the words of a key in lower case; digits and punctuation only part them."""
+    return tuple(word.casefold() for word in _WORD.findall(key))
+
+
+def is_secret_key(key: str) -> bool:
+    """Say whether the values under a key are secrets."""
+    if len(key) > _KEY_CHARACTERS_MAX:
+        return False
+    words = words_of(key)
+    if not words or words[-1] in _DESCRIPTIONS:
+        return False
+    return (
+        not _WORDS.isdisjoint(words)
+        or not _PAIRS.isdisjoint(zip(words, words[1:], strict=False))
+        or _is_token(words)
+        or words in {("cookie",), ("cookies",), ("connect", "sid")}
+    )
+
+
+def _is_token(words: tuple[str, ...]) -> bool:
+    before = words[-2] if len(words) > 1 else ""
+    if words[-1] == "token":
+        return before not in _TOKENS_OF_TEXT
+    return words[-1] == "tokens" and before in _TOKEN_OWNERS

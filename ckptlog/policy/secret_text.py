@@ -1,0 +1,200 @@
+r"""Which parts of a text are secrets: one table of shapes, each explained in one line.
+
+Each rule has two expressions. `pattern` is exact and runs over single texts. `hints` are cheap and
+run over the wire (JSON) of whole values, at every write. They obey these laws, tested on each rule:
+- Wherever the pattern matches in a text, a hint matches in the text and in its JSON (in which a
+  quote or a backslash is two characters, and a line break is a backslash and a letter).
+- No hint matches across `","`: a value may be searched in parts.
+- Every repetition that could be run into twice is bounded or possessive, so that no text takes
+  more than linear time: texts come from tools and strangers.
+
+A shape begins at a border: no letter or digit stands before it, unless it is the end of an
+escaped line break (JSON inside a text).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+_BORDER: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
+_QUOTES: Final = r"[\"'\\ ]{0,6}"
+_QUOTES_IN_WIRE: Final = r"[\"'\\ ]{0,12}"
+_SCHEME: Final = r"(?:[Bb]earer|BEARER|[Bb]asic|BASIC|[Tt]oken|[Dd]igest) {1,8}"
+_KEY_BLOCK: Final = r"(?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+
+
+class Hint(NamedTuple):
+    """An expression around one rare letter, for which the wire is searched first.
+
+    before, after: What stands on each side; before has a fixed width.
+    needs: Another letter without which the search can be spared.
+    """
+
+    before: str
+    letter: str
+    after: str
+    needs: str = ""
+
+
+class Rule(NamedTuple):
+    """One shape of secret.
+
+    name: What it is.
+    why: How it is recognised, in one line.
+    hints: Over the wire; one of them matches where the pattern does.
+    pattern: Over a text; the group `secret`, or the whole match, is replaced.
+    """
+
+    name: str
+    why: str
+    hints: tuple[Hint, ...]
+    pattern: str
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    Rule(
+        "private key",
+        "A PEM block between BEGIN and END ... PRIVATE KEY with key material between them.",
+        (Hint("PRI", "V", r"ATE KEY(?: BLOCK)?-----"),),
+        rf"-----BEGIN {_KEY_BLOCK}(?=[\s\S]{{0,200}}?[A-Za-z0-9+/]{{32}})"
+        rf"(?:[^-]++|-(?!----))*+-----END {_KEY_BLOCK}",
+    ),
+    Rule(
+        "cut private key",
+        "BEGIN ... PRIVATE KEY and lines of base64 after it; the end of the text was cut off.",
+        (Hint("PRI", "V", r"ATE KEY(?: BLOCK)?-----"),),
+        rf"-----BEGIN {_KEY_BLOCK}(?:(?:\s|\\[nr])+[A-Za-z0-9+/=]{{16,}})+",
+    ),
+    Rule(
+        "AWS access key id",
+        "AKIA (lasting) or ASIA (temporary) and 16 capitals or digits.",
+        (Hint("A[KS]", "I", r"A[A-Z0-9]{16}"),),
+        r"(?:(?<![A-Za-z0-9+/])|(?<=\\[nrt]))A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9+/=])",
+    ),
+    Rule(
+        "AWS secret access key",
+        "40 characters of base64 after secret_access_key or secret_key and a colon or equals sign.",
+        (
+            Hint("secret", "_", rf"(?:access_)?key{_QUOTES_IN_WIRE}[:=]"),
+            Hint("SECRET", "_", rf"(?:ACCESS_)?KEY{_QUOTES_IN_WIRE}[:=]"),
+            Hint("secret", "-", rf"(?:access-)?key{_QUOTES_IN_WIRE}[:=]"),
+            Hint("ecret", "K", rf"ey{_QUOTES_IN_WIRE}[:=]"),
+            Hint("ecretAccess", "K", rf"ey{_QUOTES_IN_WIRE}[:=]"),
+        ),
+        r"(?:secret_(?:access_)?key|SECRET_(?:ACCESS_)?KEY|secret-(?:access-)?key"
+        rf"|[sS]ecret(?:Access)?Key){_QUOTES}[:=]>?{_QUOTES}"
+        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+    ),
+    Rule(
+        "GitHub token",
+        "ghp_, gho_, ghu_, ghs_, ghr_ or github_pat_ and at least 22 letters and digits.",
+        (
+            Hint("gh[pousr]", "_", r"[A-Za-z0-9]{30}"),
+            Hint("github_pat", "_", r"[A-Za-z0-9_]{22}"),
+        ),
+        _BORDER + r"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,})",
+    ),
+    Rule(
+        "GitLab token",
+        "glpat- and its sisters for deploy, runner, trigger and job, and at least 20 characters.",
+        (
+            Hint("gl[dr]t", "-", r"[A-Za-z0-9_-]{20}"),
+            Hint("gl[cp][abt]t", "-", r"[A-Za-z0-9_-]{20}"),
+        ),
+        _BORDER + r"gl(?:[dr]t|pat|ptt|cbt)-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+)*",
+    ),
+    Rule(
+        "Slack token",
+        "xox and a letter for its kind (b, p, a, ...), or xapp, and numbers and letters.",
+        (
+            Hint("xo", "x", r"[abeoprs]-[A-Za-z0-9-]{10}"),
+            Hint("", "x", r"app-\d-[A-Za-z0-9-]{10}"),
+        ),
+        _BORDER + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{10,})",
+    ),
+    Rule(
+        "OpenAI or Anthropic key",
+        "sk- (also sk-proj-, sk-ant-) and at least 20 characters with a capital, digit or _.",
+        (Hint("sk", "-", r"[A-Za-z0-9_-]{20}"),),
+        r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))sk-(?=[a-z-]*+[A-Z0-9_])[A-Za-z0-9_-]{20,}",
+    ),
+    Rule(
+        "Google API key",
+        "AIza and exactly 35 more characters.",
+        (Hint("AI", "z", r"a[A-Za-z0-9_-]{35}"),),
+        _BORDER + r"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",
+    ),
+    Rule(
+        "Google OAuth secret",
+        "ya29. (access token) or GOCSPX- (client secret) and at least 20 characters.",
+        (
+            Hint("ya2", "9", r"\.[A-Za-z0-9_-]{20}"),
+            Hint("GOCSPX", "-", r"[A-Za-z0-9_-]{20}"),
+        ),
+        _BORDER + r"(?:ya29\.|GOCSPX-)[A-Za-z0-9_-]{20,}",
+    ),
+    Rule(
+        "Stripe key",
+        "sk or rk, _live_ or _test_, or whsec_ (webhooks), and at least 16 letters and digits.",
+        (
+            Hint("[rs]k", "_", r"(?:live|test)_[A-Za-z0-9]{16}"),
+            Hint("whsec", "_", r"[A-Za-z0-9+/]{24}"),
+        ),
+        _BORDER + r"(?:[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{24,}=*)",
+    ),
+    Rule(
+        "package or model hub token",
+        "npm_, hf_ or pypi- and at least 30 letters and digits.",
+        (
+            Hint("npm", "_", r"[A-Za-z0-9]{30}"),
+            Hint("hf", "_", r"[A-Za-z0-9]{30}"),
+            Hint("pypi", "-", r"[A-Za-z0-9_-]{40}"),
+        ),
+        _BORDER + r"(?:(?:npm|hf)_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{40,})",
+    ),
+    Rule(
+        "Azure storage key",
+        "AccountKey= in a connection string and at least 40 characters of base64.",
+        (Hint("Account", "K", r"ey=[A-Za-z0-9+/]{40}"),),
+        r"AccountKey=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})",
+    ),
+    Rule(
+        "JSON web token",
+        "Three base64url parts parted by dots, the first one beginning with eyJ, which is {\".",
+        (Hint("ey", "J", r"[A-Za-z0-9_-]{10,}+\."),),
+        r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+"
+        r"\.[A-Za-z0-9_-]{10,}",
+    ),
+    Rule(
+        "authorization header",
+        "What follows Authorization: and a scheme (Bearer, Basic, Token, Digest).",
+        (
+            Hint(
+                "[Aa]uthori", "z", rf"ation{_QUOTES_IN_WIRE}[:=]{_QUOTES_IN_WIRE}{_SCHEME}"
+            ),
+        ),
+        rf"[Aa]uthorization{_QUOTES}[:=]{_QUOTES}{_SCHEME}"
+        r"(?P<secret>[A-Za-z0-9._~+/=-]{8,})",
+    ),
+    Rule(
+        "bearer token",
+        "At least 16 characters, one of them a digit, after Bearer.",
+        (Hint("", "B", r"(?:earer|EARER) {1,8}[A-Za-z0-9._~+/=-]{16}"),),
+        _BORDER + r"(?:Bearer|BEARER) {1,8}(?=[A-Za-z._~+/=-]{0,80}[0-9])"
+        r"(?P<secret>[A-Za-z0-9._~+/=-]{16,})",
+    ),
+    Rule(
+        "password in a URL",
+        "What stands between user: and @ after ://, unless it is a template such as {name} or $NAME.",
+        (
+            Hint(
+                "",
+                ":",
+                r"//[^\s/:@\"'<>]{0,1024}:[^\s/:@\"'<>][^\s/@\"'<>]{0,1024}@",
+                needs="@",
+            ),
+        ),
+        r"(?<=[A-Za-z0-9])://[^\s/:@\"'<>\\]{0,200}:(?![{$<*\[]|%[s(])"
+        r"(?P<secret>[^\s/@\"'<>\\]{1,200})@(?=[\w\[])",
+    ),
+)
