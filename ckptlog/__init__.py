@@ -15,7 +15,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ckptlog.errors import *  # noqa: F403
+    from ckptlog.errors import (
+        ArgumentError,
+        BlobCorruptionError,
+        BusyError,
+        CheckpointCorruptionError,
+        CheckpointCreationError,
+        CheckpointError,
+        CheckpointNotFoundError,
+        CheckpointStorageError,
+        CheckpointUpdateError,
+        CommandReusedError,
+        ConflictError,
+        CreationRefusedError,
+        DeniedError,
+        DuplicateIdError,
+        FormatError,
+        FullError,
+        IllegalTransitionError,
+        InputOutputError,
+        InvalidCreationError,
+        InvalidUpdateError,
+        LockTimeoutError,
+        LogCorruptionError,
+        MissingBlobError,
+        NotAStoreError,
+        OutcomeUnknownError,
+        QuotaError,
+        ReadOnlyError,
+        SettingsError,
+        StoreClosedError,
+        StoreMissingError,
+        UnstorableError,
+        UnsupportedError,
+    )
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
@@ -85,7 +118,55 @@ _HOMES = {
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
-__all__ = sorted([*_HOMES, "__version__", "open"])
+__all__ = [
+    "ArgumentError",
+    "Batch",
+    "BlobCorruptionError",
+    "BusyError",
+    "CheckpointConfiguration",
+    "CheckpointCorruptionError",
+    "CheckpointCreationError",
+    "CheckpointData",
+    "CheckpointError",
+    "CheckpointManager",
+    "CheckpointNotFoundError",
+    "CheckpointPerformanceRequirements",
+    "CheckpointState",
+    "CheckpointStorageError",
+    "CheckpointUpdateError",
+    "CommandReusedError",
+    "ConflictError",
+    "CreationRefusedError",
+    "DeniedError",
+    "Difference",
+    "DuplicateIdError",
+    "FormatError",
+    "FullError",
+    "HistoryEntry",
+    "IllegalTransitionError",
+    "InputOutputError",
+    "InvalidCreationError",
+    "InvalidUpdateError",
+    "LegacyLayoutWarning",
+    "LockTimeoutError",
+    "LogCorruptionError",
+    "MissingBlobError",
+    "NotAStoreError",
+    "OutcomeUnknownError",
+    "QuotaError",
+    "ReadOnlyError",
+    "Report",
+    "Sanitiser",
+    "SettingsError",
+    "Store",
+    "StoreClosedError",
+    "StoreMissingError",
+    "TaskCheckpointWrapper",
+    "UnstorableError",
+    "UnsupportedError",
+    "__version__",
+    "open",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -120,6 +120,8 @@ def event_line(output: Output, entry: Entry) -> str:
 
 
 def _parts(entry: Entry) -> Iterator[str]:
+    from ckptlog.model.event import UPDATED
+
     event = entry.event
     subject = event.subject
     if subject.checkpoint:
@@ -128,8 +130,8 @@ def _parts(entry: Entry) -> Iterator[str]:
         yield f"task {text.escape(subject.task)}"
     if event.step:
         yield f"step {text.progress(event.step, event.total)}"
-    if event.state:
-        yield event.state
+    if event.type == UPDATED:
+        yield f"now {event.state}"
     if event.data is not None:
         yield f"{text.size(event.data.size)} (+{text.size(event.new)})"
     for name, value in event.facts.items():

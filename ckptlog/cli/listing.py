@@ -18,7 +18,8 @@ from ckptlog.cli.output import Column
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
-    from ckptlog.views.current import Filter, Row
+    from ckptlog.views.query import Filter
+    from ckptlog.views.row import Row
 
 STATES = ("created", "active", "completed", "failed", "restored")
 COLUMNS = (
@@ -125,7 +126,7 @@ def _meta(store: Store, row: Row) -> dict[str, Any]:
 
 
 def _filter(arguments: argparse.Namespace) -> Filter:
-    from ckptlog.views.current import Filter
+    from ckptlog.views.query import Filter
 
     return Filter(
         task=arguments.task,

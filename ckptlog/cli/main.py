@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ckptlog import __version__
 from ckptlog.cli import (
     completion,
     demo,
@@ -54,24 +55,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, self.prog)
 
 
-class _Version(argparse.Action):
-    """Print the version; it is looked up only when asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_unused: Any) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            name = version("ckptlog")
-        except PackageNotFoundError:
-            name = "(not installed)"
-        parser.exit(message=f"ckptlog {name}\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole program."""
     parser = Parser(prog="ckptlog", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
     add_global_options(parser)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    parser.add_argument(
+        "--version", action="version", version=f"ckptlog {__version__}", help="print the version"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)

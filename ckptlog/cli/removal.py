@@ -54,7 +54,7 @@ def run_cleanup(context: Context) -> int:
 def _print_old(context: Context, age_days: int) -> int:
     from datetime import UTC, datetime, timedelta
 
-    from ckptlog.views.current import Filter
+    from ckptlog.views.query import Filter
 
     output = context.output
     try:

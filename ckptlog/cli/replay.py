@@ -56,12 +56,12 @@ def run_replay(context: Context) -> int:
             return _print_state(context, store, until)
     with context.store() as store:
         store.rebuild_views()
-        answer = {"store": str(store.path), "events": store.position}
+        path, number = str(store.path), store.position
     if context.output.is_json:
-        context.output.document(answer)
+        context.output.document({"store": path, "events": number})
     else:
-        events = text.count(answer["events"], "event")
-        context.output.line(text.escape(f"Rebuilt the views of {answer['store']} from {events}."))
+        events = text.count(number, "event")
+        context.output.line(text.escape(f"Rebuilt the views of {path} from {events}."))
     return OK
 
 

@@ -178,7 +178,8 @@ class Log:
         Durability: with "commit", all is on the medium when it returns; with "interval", after
             the next `flush`.
         """
-        with self.exclusive(timeout_s) as tail:
+        with self.exclusive(timeout_s) as held:
+            tail = held
             if tail.position != at:
                 return Lost(tail)
             built = _Build(tail, self._seed, self._container, groups)
@@ -246,7 +247,7 @@ class Log:
         try:
             self._disk.sync(self._fd)
         except CheckpointStorageError as error:
-            self._abandon_segment(tail)
+            self._abandon_segment()
             raise OutcomeUnknownError(
                 f"Syncing the log failed: {error.message} The events from position "
                 f"{self._durable_position} on may not be durable.",
@@ -298,7 +299,7 @@ class Log:
         self._disk.sync(self._fd)
         return self._begin_segment(tail)
 
-    def _abandon_segment(self, tail: Tail) -> None:
+    def _abandon_segment(self) -> None:
         """After a sync error: go back to the durable end, in a new segment, or give up the hold.
 
         Giving up is safe: the next holder rewrites whatever it keeps before it believes a sync.

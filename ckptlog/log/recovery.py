@@ -15,6 +15,7 @@ Runs under the exclusive lock only. The rules (specs/log.md):
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,6 +40,14 @@ class Recovered(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+class _Start(NamedTuple):
+    """The commit boundary that reading begins at."""
+
+    offset: int
+    position: int
+    leaf: bytes
+
+
 class Recovery:
     """One run. Threads: under the lock, one at a time."""
 
@@ -55,9 +64,10 @@ class Recovery:
         Raises:
             LogCorruptionError: Bytes that were durable are damaged or gone. Nothing was changed.
         """
-        header, scan_from = self._start(end)
-        position = end.position if end else header.first
-        leaf = end.leaf if end else header.leaf
+        header, offset = self._first_segment(end)
+        start = _Start(
+            offset, end.position if end else header.first, end.leaf if end else header.leaf
+        )
         adopted = 0
         while True:
             after = self._segments.successor(header)
@@ -65,14 +75,13 @@ class Recovery:
                 self._set_aside(self._segments.path(after.first, after.generation))
                 self._segments.refresh()
                 continue
-            tail, count = self._finish_segment(header, scan_from, position, leaf, after)
+            tail, count = self._finish_segment(header, start, after)
             adopted += count
             if after is None:
                 return Recovered(tail, adopted, tuple(self._notes))
-            header, scan_from = after, HEADER_FRAME_BYTES
-            position, leaf = tail.position, tail.leaf
+            header, start = after, _Start(HEADER_FRAME_BYTES, tail.position, tail.leaf)
 
-    def _start(self, end: End | None) -> tuple[SegmentHeader, int]:
+    def _first_segment(self, end: End | None) -> tuple[SegmentHeader, int]:
         live = self._segments.refresh()
         self._set_aside_torn_rolls(end)
         if end is None:
@@ -128,42 +137,32 @@ class Recovery:
     def _finish_segment(
         self,
         header: SegmentHeader,
-        offset: int,
-        position: int,
-        leaf: bytes,
+        start: _Start,
         after: SegmentHeader | None,
     ) -> tuple[Tail, int]:
         path = self._segments.path(header.first, header.generation)
         fd = self._disk.open_write(path)
         try:
             stop = after.previous_length if after else None
-            self._check_length(fd, str(path), offset, stop)
-            scan = self._scan(fd, header, offset, position, leaf, stop)
+            self._check_length(fd, str(path), start.offset, stop)
+            scan = self._scan(fd, header, start, stop)
             adopted = sum(1 for _ in scan)
             if after is None:
-                self._settle_tail(fd, header, scan, offset)
+                self._settle_tail(fd, header, scan, start.offset)
             elif scan.offset != stop:
                 raise self._corrupt(str(path), scan, "its successor says that it was durable")
             return self._tail_after(header, scan), adopted
         finally:
             self._disk.close(fd)
 
-    def _scan(
-        self,
-        fd: int,
-        header: SegmentHeader,
-        offset: int,
-        position: int,
-        leaf: bytes,
-        stop: int | None,
-    ) -> Scan:
+    def _scan(self, fd: int, header: SegmentHeader, start: _Start, stop: int | None) -> Scan:
         return Scan(
             Window(self._disk, fd),
             segment.seed(self._store_id, header.first, header.generation),
             container_of(header.first, header.generation),
-            offset=offset,
-            position=position,
-            leaf=leaf,
+            offset=start.offset,
+            position=start.position,
+            leaf=start.leaf,
             stop=stop,
         )
 

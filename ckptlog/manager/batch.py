@@ -61,7 +61,7 @@ class Batch:
         """Whether nothing was collected."""
         return not self._requests
 
-    def create_checkpoint(
+    def create_checkpoint(  # noqa: PLR0917 - the specification's signature
         self,
         task_id: str,
         task_title: str,
@@ -104,7 +104,7 @@ class Batch:
         self._created.add(identifier)
         return identifier
 
-    def update_checkpoint(
+    def update_checkpoint(  # noqa: PLR0917 - the specification's signature
         self,
         checkpoint_id: str,
         step_number: int | None = None,

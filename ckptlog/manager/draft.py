@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -75,6 +75,13 @@ class Current(msgspec.Struct, frozen=True):
     meta: dict[str, Any]
 
 
+class Identity(NamedTuple):
+    """A command's id, and the fingerprint of its content; "" where we made the id."""
+
+    command: str
+    fingerprint: str
+
+
 class Drafter:
     """Makes intents for one manager.
 
@@ -104,9 +111,17 @@ class Drafter:
         meta = preparation.meta(Texts(request.title, request.description, metadata))
         content = preparation.content(data, meta, witness)
         payloads = content.payloads
+        identity = self.identity(
+            request.command,
+            ("create", request.task, request.step, request.total, request.checkpoint),
+            (request.worker, request.parent, request.namespace, request.is_active),
+            (payloads.data and payloads.data.root, payloads.meta and payloads.meta.root),
+        )
         command = Create(
             actor=request.actor,
             checkpoint=request.checkpoint or "",
+            command=identity.command,
+            fingerprint=identity.fingerprint,
             is_active=request.is_active,
             namespace=request.namespace,
             parent=request.parent or "",
@@ -115,12 +130,6 @@ class Drafter:
             task=request.task,
             total=request.total or 0,
             worker=request.worker or "",
-            **self.identity(
-                request.command,
-                ("create", request.task, request.step, request.total, request.checkpoint),
-                (request.worker, request.parent, request.namespace, request.is_active),
-                (payloads.data and payloads.data.root, payloads.meta and payloads.meta.root),
-            ),
         )
         return Step(command, content.records), content
 
@@ -140,16 +149,18 @@ class Drafter:
         content = Content(Payloads()) if request.is_bare else preparation.content(
             data, meta, current.entry, kept_bytes=size
         )
+        identity = self.identity(request.command, *_change_content(request))
         command = Change(
             actor=request.actor,
             based_on=None if request.is_bare else current.based_on,
             checkpoint=request.checkpoint,
+            command=identity.command,
             expected=request.expected,
+            fingerprint=identity.fingerprint,
             payloads=content.payloads,
             state=request.state,
             step=request.step,
             total=request.total,
-            **self.identity(request.command, *_change_content(request)),
         )
         return Step(command, content.records), content
 
@@ -177,12 +188,12 @@ class Drafter:
             meta = values.decode(wire(event.meta, records))
         return Current(entry, entry.position, data, meta)
 
-    def identity(self, command: str | None, *content: Any) -> dict[str, str]:
+    def identity(self, command: str | None, *content: Any) -> Identity:
         """Return a command's id and, where the caller gave it, the fingerprint of its content."""
         if command is None:
-            return {"command": self.preparation.command_id()}
+            return Identity(self.preparation.command_id(), "")
         check_id("command_id", command)
-        return {"command": command, "fingerprint": blake3(repr(content).encode()).hexdigest()[:32]}
+        return Identity(command, blake3(repr(content).encode()).hexdigest()[:32])
 
 
 def _task(request: CreateRequest) -> str:

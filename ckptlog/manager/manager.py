@@ -35,13 +35,13 @@ from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
-from ckptlog.policy.command import Command, Delete, DeleteTask, Record
+from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.store import Store
-from ckptlog.views.current import Filter
+from ckptlog.views.query import Filter
 
 # Preparations of one change that others overtook; each time another one got through.
 _ATTEMPTS_MAX = 1000
@@ -120,7 +120,7 @@ class CheckpointManager(CheckpointReader):
 
     # --- the specification's operations -------------------------------------------------------
 
-    def create_checkpoint(
+    def create_checkpoint(  # noqa: PLR0917 - the specification's signature
         self,
         task_id: str,
         task_title: str,
@@ -170,7 +170,7 @@ class CheckpointManager(CheckpointReader):
             (result,) = self._commit(lambda: self._drafter.create(request))
         return str(result)
 
-    def update_checkpoint(
+    def update_checkpoint(  # noqa: PLR0917 - the specification's signature
         self,
         checkpoint_id: str,
         step_number: int | None = None,
@@ -307,10 +307,12 @@ class CheckpointManager(CheckpointReader):
             CheckpointNotFoundError: There never was such a checkpoint.
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        identity = self._drafter.identity(command_id, ("delete", checkpoint_id))
         command = Delete(
             actor=actor or self.actor,
             checkpoint=checkpoint_id,
-            **self._drafter.identity(command_id, ("delete", checkpoint_id)),
+            command=identity.command,
+            fingerprint=identity.fingerprint,
         )
         return bool(self._submit_freeing(command))
 
@@ -325,11 +327,13 @@ class CheckpointManager(CheckpointReader):
         count = self.store.view().count(Filter(task=task_id))
         if count == 0:
             return 0
+        identity = self._drafter.identity(command_id, ("delete_task", task_id))
         command = DeleteTask(
             actor=actor or self.actor,
             task=task_id,
             count=count,
-            **self._drafter.identity(command_id, ("delete_task", task_id)),
+            command=identity.command,
+            fingerprint=identity.fingerprint,
         )
         return int(self._submit_freeing(command))
 
@@ -421,7 +425,7 @@ class CheckpointManager(CheckpointReader):
     def record(self, kind: str, facts: dict[str, int | str], *, task: str = "") -> None:
         """Append a fact that is about no single checkpoint (an import, a clean-up)."""
         command = Record(
-            actor=self.actor, command=self._preparation.command_id(), type=kind, facts=facts, task=task
+            actor=self.actor, command=self.new_command_id(), type=kind, facts=facts, task=task
         )
         self._commit(lambda: (Intent((Step(command),)), ()))
 
@@ -438,9 +442,9 @@ class CheckpointManager(CheckpointReader):
             (result,) = self._commit(lambda: self._drafter.change(request))
         return bool(result)
 
-    def _submit_freeing(self, command: Command) -> str | bool | int:
-        outcome = self.store.submit_with_reserve(Intent((Step(command),)))  # type: ignore[arg-type]
-        return outcome[0]  # type: ignore[index]
+    def _submit_freeing(self, command: AnyCommand) -> str | bool | int:
+        outcome = self.store.submit_with_reserve(Intent((Step(command),)))
+        return outcome[0] if isinstance(outcome, tuple) else False
 
     def _commit(self, prepare: Callable[[], tuple[Intent, Any]]) -> Results:
         """Prepare and submit, again where others came first; then fill the cache."""
@@ -482,12 +486,12 @@ def _open(
     given: CheckpointConfiguration | None,
     config: CheckpointConfiguration,
 ) -> Store:
-    if storage_dir is not None and given is not None and not _is_default(given):
-        if Path(storage_dir).resolve() != Path(given.storage_dir).resolve():
-            raise SettingsError(
-                f"storage_dir is {str(storage_dir)!r}, but config says {given.storage_dir!r}.",
-                hint="Name the directory in one of the two places.",
-            )
+    named_twice = storage_dir is not None and given is not None and not _is_default(given)
+    if named_twice and Path(str(storage_dir)).resolve() != Path(config.storage_dir).resolve():
+        raise SettingsError(
+            f"storage_dir is {str(storage_dir)!r}, but config says {config.storage_dir!r}.",
+            hint="Name the directory in one of the two places.",
+        )
     return open_store(
         storage_dir or config.storage_dir,
         create=True,

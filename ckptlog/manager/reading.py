@@ -23,7 +23,8 @@ from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.recovery_point import Candidate, choose
 from ckptlog.repository.store import Store
-from ckptlog.views.current import Filter, Row
+from ckptlog.views.query import Filter
+from ckptlog.views.row import Row
 
 _PAGE_ROWS = 200
 

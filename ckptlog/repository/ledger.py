@@ -21,8 +21,9 @@ from ckptlog.model import event as kinds
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.model.event import CHECKPOINT_TYPES, Event
 from ckptlog.model.identifier import id_time
-from ckptlog.views.current import CurrentView, Row
+from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.row import Row
 
 # Remembered look-ups; about 1 KB each.
 _REMEMBERED_MAX = 4096

@@ -67,6 +67,6 @@ def open_store(
 
 def _path(path: str | os.PathLike[str]) -> Path:
     text = os.fspath(path)
-    if not isinstance(text, str) or not text or "\0" in text:
+    if not text or "\0" in text:
         raise ArgumentError(f"{path!r} is not a path.", hint="Name a directory.", argument="path")
     return Path(text).expanduser()

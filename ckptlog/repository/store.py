@@ -13,12 +13,12 @@ then those of view, index and cache. The view is never written under the log's l
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event as Signal
 from threading import RLock, Thread
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -43,10 +43,13 @@ from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.ledger import Ledger, ViewBehindError
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
-from ckptlog.views.current import CurrentView, Filter, Row
+from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.query import Filter
+from ckptlog.views.row import Row
 
 Durability = Literal["commit", "interval"]
+Answer = TypeVar("Answer")
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
@@ -131,8 +134,8 @@ class Store:
             lambda: self._ledger,
             self.index,
             self.environment,
-            self._follow,
-            self._heal_view,
+            follow=self._follow,
+            heal=self._heal_view,
             fold_lock=self._fold_lock,
             timeout_s=self.timeout_s,
             queue_max=self._queue_max,
@@ -428,7 +431,7 @@ class Store:
         self, wanted: Filter, *, after: int | None, limit: int, newest_first: bool = False
     ) -> list[Row]:
         """Return a page of rows from the view, caught up."""
-        return self._guarded(  # type: ignore[no-any-return]
+        return self._guarded(
             lambda: self.view().select(
                 wanted, after=after, limit=limit, newest_first=newest_first
             )
@@ -445,7 +448,7 @@ class Store:
     def read(self, checkpoint: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         """Return a living checkpoint's newest event, and chunk records found beside it."""
         self.catch_up()
-        return self._guarded(lambda: self._read(checkpoint))  # type: ignore[no-any-return]
+        return self._guarded(lambda: self._read(checkpoint))
 
     def _read(self, checkpoint: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         ledger = self._ledger
@@ -460,7 +463,7 @@ class Store:
     def read_latest(self, task: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         """Do as `read` for a task's newest living checkpoint."""
         self.catch_up()
-        return self._guarded(lambda: self._read_latest(task))  # type: ignore[no-any-return]
+        return self._guarded(lambda: self._read_latest(task))
 
     def _read_latest(self, task: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         ledger = self._ledger
@@ -482,7 +485,7 @@ class Store:
             row = self.view().latest_of_task(task)
             return None if row is None else self._ledger.read_row(row)[0]
 
-    def _guarded(self, look_up: Any) -> Any:
+    def _guarded(self, look_up: Callable[[], Answer]) -> Answer:
         """Run a look-up; should the view prove damaged, rebuild it and run once more."""
         try:
             return look_up()

@@ -12,10 +12,9 @@ from typing import Final
 
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.model.event import CHECKPOINT_TYPES, CREATED, DELETED, TASK_DELETED, Event
-from ckptlog.views.key import generated_time
 
 WAYPOINT_EVENTS: Final = 64
-_SNAPSHOTS: Final = CHECKPOINT_TYPES - {DELETED}
+_CHANGES: Final = CHECKPOINT_TYPES - {CREATED, DELETED}
 
 
 class Fold:
@@ -31,7 +30,6 @@ class Fold:
         commands: (id, position) of every event.
         waypoints: (position, container, offset) of commits that hold a multiple of 64.
         logical, new, sanitised: Sums over the events.
-        id_time_max: Greatest number that a created id beginning `cp_` ends in.
     """
 
     def __init__(self) -> None:
@@ -45,47 +43,42 @@ class Fold:
         self.logical = 0
         self.new = 0
         self.sanitised = 0
-        self.id_time_max = 0
         # Made when the first task ends: most runs have none.
         self._by_task: dict[str, list[int]] | None = None
 
     def add(self, commit: Commit) -> None:
         """Take in the next commit."""
         entries = commit.entries
-        start = entries[0].position
-        due = -start % WAYPOINT_EVENTS
-        if due < len(entries):
-            first = entries[0]
-            self.waypoints.append((start, first.container, first.offset - first.span))
+        first = entries[0]
+        if -first.position % WAYPOINT_EVENTS < len(entries):
+            start = first.offset - first.span
+            self.waypoints.append((first.position, first.container, start))
         for entry in entries:
             event = entry.event
+            kind = event.type
             self.commands.append((event.id, entry.position))
-            if event.type in _SNAPSHOTS:
-                self._snapshot(entry, event)
-            elif event.type == DELETED:
-                self._end(entry, event)
-            elif event.type == TASK_DELETED:
+            if kind == CREATED:
+                self.born.add(entry.position)
+                self._keep(entry.position, entry)
+            elif kind in _CHANGES:
+                if not self._is_over(event):
+                    self._keep(event.origin, entry)
+            elif kind == DELETED:
+                if not self._is_over(event):
+                    self.ended[event.origin] = entry
+            elif kind == TASK_DELETED:
                 self._end_task(entry, event.subject.task)
-            self._count(event)
-
-    def _snapshot(self, entry: Entry, event: Event) -> None:
-        if event.type == CREATED:
-            self.born.add(entry.position)
-            self._keep(entry.position, entry)
-            time = generated_time(event.subject.checkpoint)
-            if time is not None and time > self.id_time_max:
-                self.id_time_max = time
-        elif not self._is_over(event):
-            self._keep(event.origin, entry)
+            if event.data is not None:
+                self.logical += event.data.size
+            if event.meta is not None:
+                self.logical += event.meta.size
+            self.new += event.new
+            self.sanitised += event.sanitised
 
     def _keep(self, origin: int, entry: Entry) -> None:
         if self._by_task is not None and origin not in self.last:
             self._by_task[entry.event.subject.task].append(origin)
         self.last[origin] = entry
-
-    def _end(self, entry: Entry, event: Event) -> None:
-        if not self._is_over(event):
-            self.ended[event.origin] = entry
 
     def _end_task(self, entry: Entry, task: str) -> None:
         self.tasks.setdefault(task, entry)
@@ -102,11 +95,3 @@ class Fold:
             return True
         end = self.tasks.get(event.subject.task)
         return end is not None and event.origin < end.position
-
-    def _count(self, event: Event) -> None:
-        if event.data is not None:
-            self.logical += event.data.size
-        if event.meta is not None:
-            self.logical += event.meta.size
-        self.new += event.new
-        self.sanitised += event.sanitised

@@ -14,7 +14,7 @@ from typing import Final
 from ckptlog.model.entry import Entry
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.fold import Fold
-from ckptlog.views.key import id_key
+from ckptlog.views.key import id_key, time_of
 from ckptlog.views.row import Row, decode_row, encode, row_of, tombstone_of
 from ckptlog.views.schema import HOUR_CHARACTERS, create_task_index
 
@@ -63,6 +63,10 @@ class Projection:
     """What a fold means for the rows that the database has.
 
     Read, gather, write: the rows that are touched, what to make of them, all at once.
+
+    Attributes:
+        id_time_max: Greatest number that the id of a new or deleted checkpoint, if it begins
+            `cp_`, ends in.
     """
 
     def __init__(self, connection: sqlite3.Connection, fold: Fold) -> None:
@@ -77,6 +81,7 @@ class Projection:
         self._updates: dict[str, list[tuple[object, ...]]] = {}
         self._deletes: list[tuple[int]] = []
         self._tombstones: list[tuple[object, ...]] = []
+        self.id_time_max = 0
         self._known = self._read_known()
 
     @property
@@ -147,7 +152,7 @@ class Projection:
         self._inserts.append(
             (
                 origin,
-                id_key(row.id),
+                self._key(row.id),
                 row.task,
                 row.namespace,
                 row.worker,
@@ -186,7 +191,14 @@ class Projection:
             self._deletes.append((origin,))
         if row is not None:
             body = encode(tombstone_of(row, entry))
-            self._tombstones.append((origin, id_key(row.id), body))
+            self._tombstones.append((origin, self._key(row.id), body))
+
+    def _key(self, identifier: str) -> int:
+        key = id_key(identifier)
+        time = time_of(identifier, key)
+        if time > self.id_time_max:
+            self.id_time_max = time
+        return key
 
     def write(self) -> None:
         """Write what was gathered."""

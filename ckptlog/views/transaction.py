@@ -104,7 +104,7 @@ def _apply_window(
         logical=standing.logical + fold.logical,
         new=standing.new + fold.new,
         sanitised=standing.sanitised + fold.sanitised,
-        id_time_max=max(standing.id_time_max, fold.id_time_max),
+        id_time_max=max(standing.id_time_max, projection.id_time_max),
     )
 
 
@@ -112,13 +112,14 @@ def _fresh(position: int, commits: Sequence[Commit]) -> list[Commit]:
     """Return the commits from position on, which must follow each other without a gap."""
     fresh = []
     for commit in commits:
-        if commit.position_next <= position:
+        entries = commit.entries
+        start, end = entries[0].position, entries[-1].position + 1
+        if end <= position:
             continue
-        start = commit.entries[0].position
         if start != position:
             raise ViewGapError(f"A commit begins at {start}; the view ends at {position}.")
         fresh.append(commit)
-        position = commit.position_next
+        position = end
     return fresh
 
 

@@ -13,6 +13,7 @@ from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.pack import write_packs
 from ckptlog.blobs.payload import Draft
+from ckptlog.blobs.run import SUFFIX
 from ckptlog.blobs.store import BlobStore
 from ckptlog.formats import store
 from ckptlog.model.entry import Commit, Entry, Placement
@@ -70,6 +71,36 @@ def messages(count: int) -> list[dict[str, str | int]]:
 
 def text(count: int) -> bytes:
     return msgspec.json.encode(messages(count))
+
+
+def small(folder, **options):
+    return ChunkIndex(folder, STORE_ID, tail_entries_max=8, **options)
+
+
+def fill(index, commits, chunks=3, start=0):
+    """Add commits of fresh chunks; return what the index must say."""
+    expected = {}
+    for position in range(start, start + commits):
+        places = [place(position * chunks + n) for n in range(chunks)]
+        assert index.add(commit(position, places))
+        expected.update({place.digest: place for place in places})
+    return expected
+
+
+def answers(index, expected):
+    return {name: index.get(name) for name in expected}
+
+
+def run_files(folder):
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
+
+
+def flip(path, at):
+    """Damage a byte of a file that may be mapped, by another file of the same name."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0x10
+    path.with_suffix(".damaged").write_bytes(data)
+    path.with_suffix(".damaged").rename(path)
 
 
 class Ids:

@@ -10,45 +10,24 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ckptlog.blobs import run_writer
 from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.run import SUFFIX, Mark
+from ckptlog.blobs.run import Mark
 from ckptlog.model.entry import Placement
 from ckptlog.storage import files
-from tests.blobs.sample import CONTAINER, STORE_ID, commit, digest, place
-
-
-def small(folder, **options):
-    return ChunkIndex(folder, STORE_ID, tail_entries_max=8, **options)
-
-
-def fill(index, commits, chunks=3, start=0):
-    """Add commits of fresh chunks; return what the index must say."""
-    expected = {}
-    for position in range(start, start + commits):
-        places = [place(position * chunks + n) for n in range(chunks)]
-        assert index.add(commit(position, places))
-        expected.update({place.digest: place for place in places})
-    return expected
-
-
-def answers(index, expected):
-    return {name: index.get(name) for name in expected}
-
-
-def run_files(folder):
-    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIX))
-
-
-def flip(path, at):
-    """Damage a byte of a file that may be mapped, by another file of the same name."""
-    data = bytearray(path.read_bytes())
-    data[at] ^= 0x10
-    path.with_suffix(".damaged").write_bytes(data)
-    path.with_suffix(".damaged").rename(path)
+from tests.blobs.sample import (
+    CONTAINER,
+    STORE_ID,
+    answers,
+    commit,
+    digest,
+    fill,
+    flip,
+    place,
+    run_files,
+    small,
+)
 
 
 @pytest.fixture
@@ -475,7 +454,7 @@ def test_threads_read_while_others_write(folder):
     readers = [threading.Thread(target=read) for _ in range(3)]
     for reader in readers:
         reader.start()
-    for position in range(400):
+    for position in range(150):
         places = [place(position * 3 + n) for n in range(3)]
         index.add(commit(position, places))
         expected.update({place.digest: place for place in places})
@@ -491,7 +470,7 @@ def test_processes_flush_side_by_side(tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from tests.blobs.test_index import small, fill, answers\n"
+        "from tests.blobs.sample import small, fill\n"
         "index = small(Path(sys.argv[1]))\n"
         "for position in range(index.position, 150):\n"
         "    if index.position <= position:\n"
@@ -511,106 +490,3 @@ def test_processes_flush_side_by_side(tmp_path):
     expected = fill(small(None), 150)
     fill(index, 150 - index.position, start=index.position)
     assert answers(index, expected) == expected
-
-
-ACTIONS = st.one_of(
-    st.tuples(st.just("add"), st.lists(st.integers(0, 40), max_size=12)),
-    st.tuples(st.sampled_from(["flush", "force", "reopen", "close", "clear"]), st.none()),
-    st.tuples(st.just("rival"), st.integers(0, 30)),
-    st.tuples(st.just("damage"), st.tuples(st.integers(0, 9), st.floats(0, 0.999))),
-    st.tuples(st.just("lose"), st.integers(0, 9)),
-)
-
-
-class Twin:
-    """An index beside a dict and the log that both were fed from."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.log = []
-        self.truth = {}
-        self.index = small(folder)
-
-    def do(self, action, detail):
-        if action == "add":
-            self.add(detail)
-        elif action == "flush":
-            self.index.flush()
-        elif action == "force":
-            self.index.flush(force=True)
-        elif action == "reopen":
-            self.index = small(self.folder)
-        elif action == "close":
-            self.index.close()
-            self.index = small(self.folder)
-        elif action == "clear":
-            self.index.clear()
-        elif action == "rival":
-            rival = small(self.folder)
-            for old in self.log[rival.position : detail]:
-                rival.add(old)
-            rival.close()
-        else:
-            self.damage(action, detail)
-
-    def add(self, numbers):
-        position = len(self.log)
-        places = [place(number, offset=position + 1) for number in numbers]
-        self.log.append(commit(position, places))
-        self.truth.update({place.digest: place for place in places})
-        self.index.add(self.log[-1])
-
-    def damage(self, action, detail):
-        which, where = detail if action == "damage" else (detail, 0)
-        paths = run_files(self.folder) if self.folder.exists() else []
-        if not paths:
-            return
-        path = paths[which % len(paths)]
-        if action == "lose":
-            path.unlink()
-        else:
-            flip(path, int(path.stat().st_size * where))
-
-    def heal(self):
-        while self.index.position < len(self.log):
-            assert self.index.add(self.log[self.index.position])
-
-    def check(self):
-        """Whatever happened, an answer is right or none; after a scan it is right."""
-        for number in range(41):
-            before = self.index.get(digest(number))
-            assert before is None or before.digest == digest(number)
-        for _ in range(20):
-            self.heal()
-            if {name: self.index.get(name) for name in self.truth} == self.truth:
-                break
-        assert {name: self.index.get(name) for name in self.truth} == self.truth
-        assert self.index.get(digest(41)) is None
-        persisted = self.index.persisted
-        if persisted is not None:
-            last = self.log[persisted.position - 1]
-            assert persisted == Mark(last.position_next, last.container, last.offset_end, last.leaf)
-
-
-@settings(max_examples=60)
-@given(st.lists(ACTIONS, max_size=40), st.booleans())
-def test_the_index_and_a_dict_agree_whatever_happens(tmp_path_factory, actions, check_always):
-    twin = Twin(tmp_path_factory.mktemp("index") / "chunks")
-    for action, detail in actions:
-        twin.do(action, detail)
-        if check_always:
-            twin.check()
-    twin.check()
-    twin.index.close()
-    twin.index = small(twin.folder)
-    twin.check()
-
-
-@pytest.mark.thorough
-@settings(max_examples=2000)
-@given(st.lists(ACTIONS, max_size=120))
-def test_the_index_and_a_dict_agree_for_longer(tmp_path_factory, actions):
-    twin = Twin(tmp_path_factory.mktemp("index") / "chunks")
-    for action, detail in actions:
-        twin.do(action, detail)
-        twin.check()

@@ -40,7 +40,6 @@ def point(house, *places):
 def damage(house, place, at=-1):
     path = house.root / place.container
     data = bytearray(path.read_bytes())
-    data[place.offset : place.offset + place.length][at]
     data[place.offset + (at % place.length)] ^= 1
     path.write_bytes(data)
 
@@ -219,7 +218,7 @@ def test_a_chunk_that_nobody_knows_is_missing(house):
     draft = house.blobs.split(b"never stored")
     with pytest.raises(MissingBlobError, match=draft.reference.root):
         house.blobs.wire(draft.reference)
-    asked = []
+    asked: list[bytes] = []
     house.blobs.missing = asked.append
     with pytest.raises(MissingBlobError, match=draft.reference.root):
         house.blobs.wire(draft.reference)
@@ -245,7 +244,7 @@ def test_a_wrong_place_is_asked_for_once_more(house, wrong):
         "digest": Placement(place.digest, other.container, other.offset, other.length),
     }
     point(house, lies[wrong])
-    asked = []
+    asked: list[bytes] = []
     with pytest.raises((BlobCorruptionError, MissingBlobError)):
         house.blobs.wire(draft.reference)
 

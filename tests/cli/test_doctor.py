@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -56,9 +58,9 @@ def test_file_system(tmp_path, kind, level):
     ],
 )
 def test_free_space(tmp_path, monkeypatch, free, nodes, level):
-    monkeypatch.setattr(diagnosis.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     nodes = SimpleNamespace(f_files=nodes[0], f_favail=nodes[1])
-    monkeypatch.setattr(diagnosis.os, "statvfs", lambda _: nodes)
+    monkeypatch.setattr(os, "statvfs", lambda _: nodes)
     finding = diagnosis.free_space(tmp_path)
     assert (finding.level, finding.code) == (level, "doctor.disk")
 
@@ -72,7 +74,7 @@ def test_permissions(tmp_path, monkeypatch):
     tmp_path.chmod(0o755)
     real = os.access
     monkeypatch.setattr(
-        diagnosis.os, "access", lambda path, mode: real(path, mode) and "a.seg" not in str(path)
+        os, "access", lambda path, mode: real(path, mode) and "a.seg" not in str(path)
     )
     (finding,) = diagnosis.permissions(tmp_path)
     assert finding.level == "error"
@@ -107,7 +109,7 @@ def test_lock_holder(tmp_path):
         assert "No process" in diagnosis.lock_holder(tmp_path).message
         fcntl.flock(lock, fcntl.LOCK_EX)
         message = diagnosis.lock_holder(tmp_path).message
-        if open("/proc/locks").read():  # some containers show none
+        if Path("/proc/locks").read_text():  # some containers show none
             assert f"process {os.getpid()}" in message
 
 

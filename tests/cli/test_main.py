@@ -219,7 +219,8 @@ def test_every_command_takes_json():
     words = {"show": ["x"], "history": ["x"], "diff": ["a", "b"], "restore": ["x"]}
     words |= {"delete": ["x"], "delete-task": ["x"], "completion": ["bash"]}
     words |= {"import": ["legacy", "x"]}
-    (commands,) = (a for a in parser._actions if a.dest == "command")
+    (commands,) = (action for action in parser._actions if action.dest == "command")
+    assert commands.choices
     for name in commands.choices:
         parsed = parser.parse_args([name, *words.get(name, []), "--json", "--store", "s"])
         assert (parsed.json, parsed.store) == (True, "s"), name

@@ -20,8 +20,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def make(**options) -> Output:
+def make(**options):
     return Output(Terminal(), Terminal(), **options)
+
+
+def said(output):
+    """Return what stands on stdout and on stderr."""
+    return output.stdout.getvalue(), output.stderr.getvalue()
 
 
 COLUMNS = (Column("name"), Column("size", is_number=True))
@@ -39,14 +44,14 @@ def test_a_table_without_rows_has_its_titles():
 def test_cells_are_escaped():
     output = make()
     output.table(COLUMNS, [("\x1b[31mred\nred", 1)])
-    assert "\x1b" not in output.stdout.getvalue()
-    assert "\\u001b[31mred\\nred" in output.stdout.getvalue()
+    assert "\x1b" not in said(output)[0]
+    assert "\\u001b[31mred\\nred" in said(output)[0]
 
 
 def test_a_rich_table_has_colours_but_no_markup_of_the_data():
     output = make(has_colour=True)
     output.table((Column("state"), Column("text")), [("completed", "[red]x[/red]\x1b[2J")])
-    shown = output.stdout.getvalue()
+    shown = said(output)[0]
     assert "\x1b[32mcompleted" in shown
     assert "[red]x[/red]" in shown
     assert "\x1b[2J" not in shown
@@ -62,18 +67,18 @@ def test_paint():
 def test_details_are_aligned():
     output = make()
     output.details({"a": "x\n", "longer": None})
-    assert output.stdout.getvalue() == "a       x\\n\nlonger  -\n"
+    assert said(output)[0] == "a       x\\n\nlonger  -\n"
 
 
 def test_json_is_one_document_or_one_line_each():
     output = make(is_json=True)
     output.item({"a": [1, 2]})
     output.item({"a": "\n\x9b"})
-    lines = output.stdout.getvalue().splitlines()
+    lines = said(output)[0].splitlines()
     assert [json.loads(line) for line in lines] == [{"a": [1, 2]}, {"a": "\n\x9b"}]
     output = make(is_json=True)
     output.document({"a": [1, 2]})
-    assert json.loads(output.stdout.getvalue()) == {"a": [1, 2]}
+    assert json.loads(said(output)[0]) == {"a": [1, 2]}
 
 
 class Colour(Enum):
@@ -87,7 +92,7 @@ def test_json_of_values_of_ours():
 
     output = make(is_json=True)
     output.item([datetime(2026, 1, 2, tzinfo=UTC), Colour.RED, Report(), 1j])
-    assert json.loads(output.stdout.getvalue()) == [
+    assert json.loads(said(output)[0]) == [
         "2026-01-02T00:00:00+00:00",
         "red",
         {"x": 1},
@@ -101,16 +106,16 @@ FAULT = {"code": "x.y", "message": "It broke\x07.", "hint": "Mend it.", "context
 def test_a_fault_in_words():
     output = make()
     output.fault(FAULT)
-    assert output.stderr.getvalue() == "ckptlog: It broke\\u0007. [x.y]\n  Mend it.\n"
-    assert output.stdout.getvalue() == ""
+    assert said(output)[1] == "ckptlog: It broke\\u0007. [x.y]\n  Mend it.\n"
+    assert said(output)[0] == ""
 
 
 def test_a_fault_in_json_is_one_object():
     output = make(is_json=True)
     output.note("not this")
     output.fault(FAULT)
-    assert json.loads(output.stderr.getvalue()) == FAULT
-    assert output.stdout.getvalue() == ""
+    assert json.loads(said(output)[1]) == FAULT
+    assert said(output)[0] == ""
 
 
 @pytest.mark.parametrize("is_json", [True, False])

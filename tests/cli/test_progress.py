@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from ckptlog.cli.output import Output
 from ckptlog.cli.progress import Progress, bar
 
@@ -20,23 +22,21 @@ def test_bar():
 
 def test_a_terminal_sees_the_bar_and_then_nothing_of_it(monkeypatch):
     monkeypatch.setattr("ckptlog.cli.progress.time.monotonic", lambda: 7.0)
-    output = Output(io.StringIO(), Terminal())
+    stdout, stderr = io.StringIO(), Terminal()
+    output = Output(stdout, stderr)
     progress = Progress(output, "verify")
     progress(1, 2)
     progress(2, 2)  # too soon after the first
     progress.close()
-    assert output.stdout.getvalue() == ""
-    shown = output.stderr.getvalue()
+    assert stdout.getvalue() == ""
+    shown = stderr.getvalue()
     assert shown.count("verify") == 1
     assert shown.endswith("\r\x1b[K")
 
 
-def test_nobody_else_does():
-    for output in (
-        Output(io.StringIO(), io.StringIO()),
-        Output(io.StringIO(), Terminal(), is_json=True),
-    ):
-        progress = Progress(output, "verify")
-        progress(1, 2)
-        progress.close()
-        assert output.stderr.getvalue() == ""
+@pytest.mark.parametrize(("stream", "is_json"), [(io.StringIO(), False), (Terminal(), True)])
+def test_nobody_else_does(stream, is_json):
+    progress = Progress(Output(io.StringIO(), stream, is_json=is_json), "verify")
+    progress(1, 2)
+    progress.close()
+    assert stream.getvalue() == ""

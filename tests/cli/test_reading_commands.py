@@ -241,7 +241,9 @@ def test_diff_of_an_id_that_holds_an_at_sign(run, tmp_path):
     with ckptlog.CheckpointManager(tmp_path / "s") as manager:
         manager.create_checkpoint("t", "T", 1, checkpoint_id="me@1")
         manager.create_checkpoint("t", "T", 2, checkpoint_id="me")
-    paths = [d["path"] for d in run("--store", tmp_path / "s", "diff", "me@1", "me@1@0", "--json").lines]
+    paths = [
+        d["path"] for d in run("--store", tmp_path / "s", "diff", "me@1", "me@1@0", "--json").lines
+    ]
     assert paths == []
     found = run("--store", tmp_path / "s", "diff", "me", "me@1", "--json").lines
     assert [d["path"] for d in found] == ["step_number"]
@@ -324,9 +326,10 @@ def test_replay_until_knows_deleted_tasks(run, tmp_path):
         manager.delete_task("a")
         manager.create_checkpoint("a", "A", 2)
     states = [
-        [(c["task_id"], c["step_number"]) for c in run(
-            "--store", store, "replay", "--until", n, "--json"
-        ).document["checkpoints"]]
+        [
+            (c["task_id"], c["step_number"])
+            for c in run("--store", store, "replay", "--until", n, "--json").document["checkpoints"]
+        ]
         for n in range(4)
     ]
     assert states == [

@@ -47,6 +47,11 @@ def test_round_trip(value):
     assert end.decode(end.encode(value), value.store_id) == value
 
 
+def test_the_largest_numbers_round_trip():
+    most = End(STORE, 2**64 - 1, 2**64 - 1, 2**32 - 1, 2**64 - 1, bytes(32), bytes(16))
+    assert decode(end.encode(most)) == most
+
+
 def test_all_damage_of_one_bit_a_cut_or_an_addition_is_refused():
     for damage in (flips, cuts, grown):
         assert all(is_refused(decode, data) for data in damage(DATA))

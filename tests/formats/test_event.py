@@ -323,7 +323,14 @@ def test_any_value_in_any_field_ends_in_our_errors_or_is_sound(name, value):
 
 
 @pytest.mark.parametrize(
-    "data", [b"[" * 60_000, b'{"a":' * 12_000, b'{"facts":' + b"[" * 60_000, b"9" * 60_000]
+    "data",
+    [
+        b"[" * 60_000,
+        b'{"a":' * 12_000,
+        b'{"facts":' + b"[" * 60_000,
+        b'{"schema":2,"a":' + b"[" * 60_000,
+        b"9" * 60_000,
+    ],
 )
 def test_deep_and_long_json_ends_in_our_errors(data):
     assert is_refused(event.decode, data)

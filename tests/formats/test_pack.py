@@ -40,6 +40,7 @@ def decode_trailer(data):
     return pack.decode_trailer(SEED, SIZE, data)
 
 
+PARTS = ["header", "index", "trailer"]
 DECODERS = [(decode_header, HEAD), (decode_index, INDEX), (decode_trailer, TRAILER)]
 
 
@@ -103,13 +104,13 @@ def test_index_and_trailer_round_trip(names, offset, shuffle):
     assert pack.decode_index(SEED, offset, data) == sorted(rows, key=lambda row: row.digest)
 
 
-@pytest.mark.parametrize(("decode", "data"), DECODERS)
+@pytest.mark.parametrize(("decode", "data"), DECODERS, ids=PARTS)
 def test_every_flipped_bit_and_every_cut_is_refused(decode, data):
     assert all(is_refused(decode, flip) for flip in flips(data))
     assert all(is_refused(decode, cut) for cut in cuts(data))
 
 
-@pytest.mark.parametrize(("decode", "data"), DECODERS)
+@pytest.mark.parametrize(("decode", "data"), DECODERS, ids=PARTS)
 @given(draw=st.data())
 def test_a_mutation_never_shows_another_value(decode, data, draw):
     damaged = draw.draw(mutated(data) | st.binary(max_size=200))
@@ -143,10 +144,15 @@ def test_a_header_of_another_store_is_refused(other):
         pack.decode_header(other, NAME, HEAD)
 
 
-def test_another_frame_is_no_part_of_a_pack():
-    for decode, offset in ((decode_header, 0), (decode_index, 360), (decode_trailer, SIZE - 32)):
-        with pytest.raises(FormatError):
-            decode(frame.encode(SEED, offset, frame.CHUNK, 0, b""))
+@pytest.mark.parametrize(
+    ("decode", "data", "offset"),
+    [(decode_header, HEAD, 0), (decode_index, INDEX, 360), (decode_trailer, TRAILER, SIZE - 32)],
+    ids=PARTS,
+)
+def test_another_kind_of_frame_is_no_part_of_a_pack(decode, data, offset):
+    body = data[frame.HEADER_BYTES :]
+    with pytest.raises(FormatError):
+        decode(frame.encode(SEED, offset, frame.CHUNK, 0, body))
 
 
 @given(offset=st.integers(0, 2**64 - 1), count=st.integers(0, 2**64 - 1))

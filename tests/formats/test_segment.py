@@ -58,6 +58,13 @@ def test_round_trip(header, after):
     assert segment.decode(*place, memoryview(data)) == header
 
 
+def test_the_largest_numbers_round_trip():
+    most = SegmentHeader(
+        STORE, 2**64 - 1, 2**32 - 1, 2**64 - 1, 2**32 - 1, 2**64 - 1, bytes(32), 2**64 - 1
+    )
+    assert segment.decode(STORE, most.first, most.generation, segment.encode(most)) == most
+
+
 def test_every_flipped_bit_and_every_cut_is_refused():
     assert all(is_refused(decode, data) for data in flips(DATA))
     assert all(is_refused(decode, data) for data in cuts(DATA))

@@ -86,7 +86,10 @@ def test_everything_arrives_as_it_was(manager, folder):
         assert checkpoint.step_number == number
         assert checkpoint.total_steps == 5
         assert checkpoint.worker_id == "w1"
-        assert (checkpoint.task_title, checkpoint.step_description) == ("An old job", f"Step {number}")
+        assert (checkpoint.task_title, checkpoint.step_description) == (
+            "An old job",
+            f"Step {number}",
+        )
         imported = checkpoint.metadata["imported"]
         assert imported["created_at"] == fields["created_at"]
         assert imported["updated_at"] == fields["updated_at"]
