@@ -36,21 +36,20 @@ def draw(output: Output, job: Job, workers: Sequence[Run], proof: Proof) -> None
 def _timeline(output: Output, workers: Sequence[Run], proof: Proof) -> None:
     first, second = workers[0], workers[-1]
     for row in proof.steps:
-        if row.number == first.begun and first.signal:
+        # A step that was durable before the kill stands above it, acknowledged or not.
+        is_above = row.worker == first.worker
+        if row.number == first.begun and first.signal and not is_above:
             _kill(output, first, second)
-        output.line(_step_line(output, row, _writer_of(row.number, workers)))
+        output.line(_step_line(output, row))
+        if row.number == first.begun and first.signal and is_above:
+            _kill(output, first, second)
 
 
-def _step_line(output: Output, row: StepRow, worker: int) -> str:
+def _step_line(output: Output, row: StepRow) -> str:
     state = output.paint(row.state.ljust(9), row.state)
     sizes = f"{text.size(row.logical_bytes):>9}  +{text.size(row.stored_bytes):<8}"
     what = text.shorten(row.description, _DESCRIPTION_WIDTH)
-    return f"  step {row.number:>3}  worker {worker}  {state}  {sizes}  {what}"
-
-
-def _writer_of(number: int, workers: Sequence[Run]) -> int:
-    """Return the worker that finished a step."""
-    return 1 if number < workers[0].begun or not workers[0].signal else workers[-1].number
+    return f"  step {row.number:>3}  {row.worker:<8}  {state}  {sizes}  {what}"
 
 
 def _kill(output: Output, first: Run, second: Run) -> None:
@@ -59,8 +58,10 @@ def _kill(output: Output, first: Run, second: Run) -> None:
     acknowledged = text.count(len(first.acknowledged), "step")
     killed = f"{name} hits worker 1 (process {first.pid}) {when} step {first.begun}"
     output.line(f"  {output.paint('--- ' + killed, 'killed')}, {acknowledged} acknowledged")
+    if second.recovered and second.recovered["step"] not in first.acknowledged:
+        output.line(f"  ---   step {first.begun} is durable, though nobody was told yet")
     for line in recovery_lines(second):
-        output.line(f"  {output.paint('--- ', 'restored')}{text.escape(line)}")
+        output.line(f"  --- {text.escape(line)}")
 
 
 def recovery_lines(second: Run) -> Iterator[str]:
@@ -79,7 +80,7 @@ def recovery_lines(second: Run) -> Iterator[str]:
 def reasons(why: Any) -> Iterator[str]:
     """Yield the reason of a recovery point."""
     if isinstance(why, dict) and why.get("reason"):
-        yield f"because: {why['reason']}"
+        yield f"  because: {why['reason']}"
 
 
 def _sizes(output: Output, proof: Proof) -> None:

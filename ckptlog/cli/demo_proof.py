@@ -34,9 +34,10 @@ class Check:
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step in the store after the job: its checkpoint and what it took."""
+    """One step in the store after the job: its checkpoint, who made it, and what it took."""
 
     number: int
+    worker: str
     description: str
     checkpoint_id: str
     state: str
@@ -165,7 +166,7 @@ def _check_transitions(entries: Sequence[Entry]) -> Check:
 
 def _check_store(manager: CheckpointManager) -> Check:
     report = manager.store.verify(level="full")
-    detail = f"{count(report.chunks, 'chunk')}, {size(report.bytes)} hashed and equal"
+    detail = f"{count(report.chunks, 'chunk')}, {size(report.bytes_read)} hashed and equal"
     if not report.ok:
         first = report.problems[0]
         detail = f"{count(len(report.problems), 'problem')}, first: {first.code} at {first.where}"
@@ -185,11 +186,12 @@ def _rows(
             logical[name] = entry.event.data.size
     for step in run:
         if (found := by_number.get(step.number)) is None:
-            yield StepRow(step.number, step.description, "", "missing", 0, 0)
+            yield StepRow(step.number, "-", step.description, "", "missing", 0, 0)
         else:
             name = found.checkpoint_id
             yield StepRow(
                 step.number,
+                found.worker_id or "-",
                 step.description,
                 name,
                 found.state.value,

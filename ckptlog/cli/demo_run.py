@@ -53,7 +53,7 @@ class Run:
     """
 
     number: int
-    pid: int
+    pid: int = 0
     acknowledged: dict[int, str] = field(default_factory=dict)
     begun: int = 0
     recovered: dict[str, Any] | None = None
@@ -62,6 +62,11 @@ class Run:
     delay_ms: float = 0.0
     time_s: float = 0.0
     error: str = ""
+
+    @property
+    def worker(self) -> str:
+        """The worker's id, as its checkpoints carry it."""
+        return f"worker-{self.number}"
 
     def hear(self, record: dict[str, Any]) -> None:
         """Take in what the worker said."""
@@ -79,8 +84,9 @@ def run_worker(job: Job, number: int, *, kill_at: int | None = None) -> Run:
     """Run a worker to its end, or kill it with SIGKILL while it writes step kill_at."""
     began_s = time.monotonic()
     with tempfile.TemporaryFile("w+") as errors:
-        process = _start(job, number, errors)
-        run = Run(number, process.pid)
+        run = Run(number)
+        process = _start(job, run.worker, errors)
+        run.pid = process.pid
         watchdog = Timer(DEADLINE_S, process.kill)
         watchdog.start()
         try:
@@ -95,7 +101,7 @@ def run_worker(job: Job, number: int, *, kill_at: int | None = None) -> Run:
     return run
 
 
-def _start(job: Job, number: int, errors: IO[str]) -> subprocess.Popen[str]:
+def _start(job: Job, worker: str, errors: IO[str]) -> subprocess.Popen[str]:
     import ckptlog
 
     package = str(Path(ckptlog.__file__).resolve().parent.parent)
@@ -104,7 +110,7 @@ def _start(job: Job, number: int, errors: IO[str]) -> subprocess.Popen[str]:
         [
             *(sys.executable, "-m", "ckptlog.cli.demo_worker"),
             *("--store", str(job.store), "--transcript", str(job.transcript)),
-            *("--task", job.task, "--worker", f"worker-{number}"),
+            *("--task", job.task, "--worker", worker),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -145,7 +151,8 @@ def _hand_out(process: subprocess.Popen[str]) -> None:
 
 
 def _kill(process: subprocess.Popen[str], run: Run, step_s: float) -> None:
-    delay_s = random.uniform(0, step_s)  # noqa: S311 - any moment will do
+    # Not the whole time: a part of it is the way of the worker's word through the pipe.
+    delay_s = random.uniform(0, 0.75 * step_s)  # noqa: S311 - any moment will do
     time.sleep(delay_s)
     process.send_signal(signal.SIGKILL)
     run.delay_ms = delay_s * 1000

@@ -24,7 +24,7 @@ _HISTORY_COLUMNS = (
     Column("state"),
     Column("step", is_number=True),
     Column("actor"),
-    Column("description"),
+    Column("description", is_prose=True),
 )
 
 
@@ -51,10 +51,10 @@ def add_commands(commands: Commands) -> None:
 def run_log(context: Context) -> int:
     """Print the events that match, one a line."""
     arguments, output = context.arguments, context.output
-    end = None if arguments.end is None else arguments.end + 1
     with context.store(is_reading=True) as store:
         accepts = _filter(arguments)
-        matching: Iterable[Entry] = (e for e in store.events(arguments.start, end) if accepts(e))
+        start, end = _range(arguments, store.position)
+        matching: Iterable[Entry] = (e for e in store.events(start, end) if accepts(e))
         if arguments.last:
             matching = deque(matching, maxlen=arguments.last)
         for entry in matching:
@@ -80,6 +80,17 @@ def run_history(context: Context) -> int:
     else:
         output.table(_HISTORY_COLUMNS, [_history_row(entry) for entry in entries])
     return OK
+
+
+def _range(arguments: argparse.Namespace, position_next: int) -> tuple[int, int | None]:
+    """Return the positions to read; where all match, only as many as --last asks for."""
+    start: int = arguments.start
+    end = None if arguments.end is None else arguments.end + 1
+    filters = ("task", "checkpoint", "type", "actor", "since", "until")
+    if arguments.last and all(getattr(arguments, name) is None for name in filters):
+        stop = position_next if end is None else min(end, position_next)
+        start = max(start, stop - arguments.last)
+    return start, end
 
 
 def _filter(arguments: argparse.Namespace) -> Callable[[Entry], bool]:

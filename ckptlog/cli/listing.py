@@ -30,7 +30,7 @@ COLUMNS = (
     Column("updated"),
     Column("worker"),
     Column("data", is_number=True),
-    Column("description"),
+    Column("description", is_prose=True),
 )
 _PAGE_ROWS = 500
 _DESCRIPTION_WIDTH = 48

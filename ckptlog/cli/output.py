@@ -36,12 +36,22 @@ _RICH_NAMES = {"31": "red", "32": "green", "33": "yellow", "34": "blue", "35": "
 _RICH_NAMES |= {"36": "cyan", "31;1": "bold red", "1": "bold", "2": "dim"}
 
 
+_PROSE_WIDTH_MIN = 16
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, and whether it holds numbers (aligned to the right)."""
+    """A column of a table.
+
+    title: In its first line.
+    is_number: Whether it stands to the right.
+    is_prose: Whether it may be broken over lines where the terminal is narrow; ids and numbers
+        may not, so that they can be copied.
+    """
 
     title: str
     is_number: bool = False
+    is_prose: bool = False
 
 
 class Output:
@@ -139,13 +149,30 @@ class Output:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            side = "right" if column.is_number else "left"
-            table.add_column(column.title, justify=side, overflow="fold")  # type: ignore[arg-type]
-        for row in rows:
-            table.add_row(
-                *(Text(cell, _RICH_NAMES.get(_COLOURS.get(cell, ""), "")) for cell in row)
+            table.add_column(
+                column.title,
+                justify="right" if column.is_number else "left",
+                no_wrap=not column.is_prose,
+                overflow="fold",
             )
-        Console(file=self.stdout, force_terminal=True, highlight=False).print(table)
+        for row in rows:
+            table.add_row(*(Text(cell, _rich_style(cell)) for cell in row))
+        console = Console(file=self.stdout, force_terminal=True, highlight=False)
+        console.width = max(console.width, _width_needed(columns, rows))
+        console.print(table)
+
+
+def _rich_style(cell: str) -> str:
+    return _RICH_NAMES.get(_COLOURS.get(cell, ""), "")
+
+
+def _width_needed(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """Return the width below which a table would lose characters of ids and numbers."""
+    widths = (
+        _PROSE_WIDTH_MIN if column.is_prose else max(map(text.columns_wide, (column.title, *cells)))
+        for column, *cells in zip(columns, *rows, strict=True)
+    )
+    return sum(widths) + 2 * len(columns)
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterable[str]:

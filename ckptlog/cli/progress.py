@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ckptlog.cli.output import Output
+from ckptlog.cli.text import size
 
 _INTERVAL_S = 0.1
 _WIDTH = 24
@@ -15,11 +16,13 @@ class Progress:
 
     Args:
         label: What is going on, in one word.
+        is_bytes: Whether it is bytes that are counted.
     """
 
-    def __init__(self, output: Output, label: str) -> None:
+    def __init__(self, output: Output, label: str, *, is_bytes: bool = False) -> None:
         self._stream = output.stderr
         self._label = label
+        self._is_bytes = is_bytes
         self._is_shown = not output.is_json and self._stream.isatty()
         self._next_s = 0.0
         self._is_drawn = False
@@ -31,7 +34,7 @@ class Progress:
             return
         self._next_s = now_s + _INTERVAL_S
         self._is_drawn = True
-        self._stream.write("\r" + bar(self._label, done, total))
+        self._stream.write("\r" + bar(self._label, done, total, is_bytes=self._is_bytes))
         self._stream.flush()
 
     def close(self) -> None:
@@ -41,9 +44,10 @@ class Progress:
             self._stream.flush()
 
 
-def bar(label: str, done: int, total: int) -> str:
-    """Return a bar as text: verify [######..................]  25%  250/1,000."""
+def bar(label: str, done: int, total: int, *, is_bytes: bool = False) -> str:
+    """Return a bar as text: import [######..................]  25%  250/1,000."""
     share = min(done / total, 1.0) if total else 1.0
     filled = round(share * _WIDTH)
     drawn = "#" * filled + "." * (_WIDTH - filled)
-    return f"{label} [{drawn}] {share:4.0%}  {done:,}/{total:,}"
+    numbers = f"{size(done)}/{size(total)}" if is_bytes else f"{done:,}/{total:,}"
+    return f"{label} [{drawn}] {share:4.0%}  {numbers}"

@@ -10,7 +10,7 @@ from ckptlog.cli.exit_status import CORRUPTION, OK
 from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
 
-_COLUMNS = (Column("code"), Column("where"), Column("message"))
+_COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
 
 def add_commands(commands: Commands) -> None:
@@ -28,7 +28,7 @@ def run_verify(context: Context) -> int:
     """Verify the store and list what is wrong."""
     output, level = context.output, context.arguments.level
     with context.store(is_reading=True) as store:
-        progress = Progress(output, "verify")
+        progress = Progress(output, "verify", is_bytes=True)
         try:
             report = store.verify(level=level, progress=progress)
         finally:

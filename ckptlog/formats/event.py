@@ -29,6 +29,8 @@ LEAF_EMPTY: Final = bytes(32)
 INTEGER_MAX: Final = 2**53 - 1
 
 _PREFIX = struct.Struct("<QQ")
+# It becomes part of a file's name.
+_PACK_ID = re.compile("[0-9a-f]{32}")
 _BACKSLASH = ord("\\")
 # An escape other than of a quote or of a backslash: a control character.
 _CONTROL = re.compile(rb'[^\\](?:\\\\)*\\[^"\\]')
@@ -106,6 +108,8 @@ def _fault_rare(event: Event) -> str | None:
     for pack in event.packs:
         if not 0 <= (pack.base | pack.bytes) <= INTEGER_MAX:
             return f"a pack's number is negative or above {INTEGER_MAX}"
+        if not _PACK_ID.fullmatch(pack.id):
+            return "a pack's id is not 32 lower-case hexadecimal digits"
     for name, value in event.facts.items():
         # Beyond ASCII, RFC 8785 sorts by UTF-16 and the encoder by UTF-8.
         if not name.isascii():

@@ -1,4 +1,4 @@
-"""The node: a list of chunks, itself a chunk in the node domain (specs/payload.md).
+"""The node: a list of chunks, itself a chunk in the node domain (specs/node.md).
 
     offset  size  field
     0       1     level: 1 over leaves, 2 over nodes of level 1, ...

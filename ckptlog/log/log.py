@@ -250,9 +250,9 @@ class Log:
             self._abandon_segment()
             raise OutcomeUnknownError(
                 f"Syncing the log failed: {error.message} The events from position "
-                f"{self._durable_position} on may not be durable.",
+                f"{self.durable_position} on may not be durable.",
                 hint="Retry with the same command id; it is never applied twice.",
-                position=self._durable_position,
+                position=self.durable_position,
             ) from error
         self._tail = Tail(
             tail.position, tail.first, tail.generation, tail.offset, tail.offset, tail.leaf
@@ -274,7 +274,8 @@ class Log:
         self._end_seen = end
 
     @property
-    def _durable_position(self) -> int:
+    def durable_position(self) -> int:
+        """Position after the last durable event, as of our last look under the lock."""
         return self._end_seen.position if self._end_seen else 0
 
     def _require_tail(self) -> Tail:

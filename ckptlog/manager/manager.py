@@ -20,9 +20,9 @@ from typing import Any, Self, TypeVar
 from ckptlog.errors import (
     ArgumentError,
     BusyError,
+    CheckpointError,
     InvalidCreationError,
     InvalidUpdateError,
-    QuotaError,
     SettingsError,
 )
 from ckptlog.manager import upkeep
@@ -166,8 +166,10 @@ class CheckpointManager(CheckpointReader):
             actor=actor or self.actor,
             command=command_id,
         )
-        with _creation_door():
+        try:
             (result,) = self._commit(lambda: self._drafter.create(request))
+        except ArgumentError as error:
+            raise _renamed(error, InvalidCreationError) from error
         return str(result)
 
     def update_checkpoint(  # noqa: PLR0917 - the specification's signature
@@ -438,8 +440,10 @@ class CheckpointManager(CheckpointReader):
         return self._preparation.command_id()
 
     def _change(self, request: ChangeRequest) -> bool:
-        with _update_door():
+        try:
             (result,) = self._commit(lambda: self._drafter.change(request))
+        except ArgumentError as error:
+            raise _renamed(error, InvalidUpdateError) from error
         return bool(result)
 
     def _submit_freeing(self, command: AnyCommand) -> str | bool | int:
@@ -462,23 +466,9 @@ class CheckpointManager(CheckpointReader):
         )
 
 
-@contextmanager
-def _creation_door() -> Iterator[None]:
-    """Turn a wrong argument into the class that the specification names for create."""
-    try:
-        yield
-    except QuotaError:
-        raise
-    except ArgumentError as error:
-        raise InvalidCreationError(error.message, hint=error.hint, **error.context) from error
-
-
-@contextmanager
-def _update_door() -> Iterator[None]:
-    try:
-        yield
-    except ArgumentError as error:
-        raise InvalidUpdateError(error.message, hint=error.hint, **error.context) from error
+def _renamed(error: ArgumentError, kind: type[CheckpointError]) -> CheckpointError:
+    """Return a wrong argument as the class that the specification names for the call."""
+    return kind(error.message, hint=error.hint, **error.context)
 
 
 def _open(

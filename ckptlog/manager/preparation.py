@@ -29,6 +29,9 @@ from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.store import Store
 
 
+_NONE: frozenset[bytes] = frozenset()
+
+
 class Texts(msgspec.Struct, frozen=True):
     """What the `meta` payload holds."""
 
@@ -107,50 +110,47 @@ class Preparation:
             kept_bytes: Size of the payload that is kept, for the limit on the whole.
         """
         self._check_size(data, meta, kept_bytes)
-        drafts: list[tuple[bytes, Draft]] = []
-        witnesses: list[Witness] = []
-        for prepared, old in zip((data, meta), _old_roots(witness), strict=True):
-            if prepared is None:
-                continue
-            draft = self._store.blobs.split(prepared.wire, known=self._known(old))
-            if witness is not None and old is not None and len(draft.fresh) < len(draft.digests):
-                witnesses.append(Witness(witness.event.subject.checkpoint, old.root))
-            drafts.append((prepared.wire, draft))
-        records = [record for _, draft in drafts for _, record in draft.fresh]
+        old_data, old_meta = _old_roots(witness)
+        data_draft = None if data is None else self._split(data.wire, old_data)
+        meta_draft = None if meta is None else self._split(meta.wire, old_meta)
+        drafts = [draft for draft in (data_draft, meta_draft) if draft is not None]
+        fresh = [chunk for draft in drafts for chunk in draft.fresh]
+        records = [record for _, record in fresh]
         new = sum(map(len, records)) + HEADER_BYTES * len(records)
-        references = iter([draft.reference for _, draft in drafts])
         payloads = Payloads(
-            data=next(references) if data is not None else None,
-            meta=next(references) if meta is not None else None,
-            new=new,
-            sanitised=sum(prepared.sanitised_count for prepared in (data, meta) if prepared),
-            witnesses=tuple(witnesses),
+            data_draft.reference if data_draft else None,
+            meta_draft.reference if meta_draft else None,
+            new,
+            (data.sanitised_count if data else 0) + (meta.sanitised_count if meta else 0),
+            _witnesses(witness, (data_draft, old_data), (meta_draft, old_meta)),
         )
+        wires = [prepared.wire for prepared in (data, meta) if prepared is not None]
+        cacheable = tuple(zip(wires, drafts, strict=True))
         if new <= CHUNK_BYTES_IN_LOG_MAX:
-            return Content(payloads, records, cacheable=tuple(drafts))
+            return Content(payloads, records, cacheable=cacheable)
         # A large commit puts its chunks into packs, durably, before an event names them.
-        fresh = [chunk for _, draft in drafts for chunk in draft.fresh]
         packs, placements = self._store.write_packs(fresh)
-        return Content(payloads, [], packs, placements, tuple(drafts))
+        return Content(payloads, [], packs, placements, cacheable)
+
+    def _split(self, wire: bytes, old: Reference | None) -> Draft:
+        return self._store.blobs.split(wire, known=_NONE if old is None else self._known(old))
 
     def remember(self, content: Content) -> None:
         """Put what was committed into the cache, so that the next change need not read it."""
         for wire, draft in content.cacheable:
             self._store.blobs.put_cached(draft.reference, wire, draft.digests)
 
-    def _known(self, reference: Reference | None) -> frozenset[bytes]:
-        if reference is None:
-            return frozenset()
+    def _known(self, reference: Reference) -> frozenset[bytes]:
         try:
             return self._store.blobs.digests(reference)
         except CheckpointError:
             # A damaged neighbour must not stop new work: its chunks are written fresh.
-            return frozenset()
+            return _NONE
 
     def _check_size(
         self, data: values.Prepared | None, meta: values.Prepared | None, kept_bytes: int
     ) -> None:
-        size = kept_bytes + sum(len(prepared.wire) for prepared in (data, meta) if prepared)
+        size = kept_bytes + (len(data.wire) if data else 0) + (len(meta.wire) if meta else 0)
         if size > self._size_bytes_max:
             raise ArgumentError(
                 f"data and metadata have {size / 1e6:.1f} MB together; the limit is "
@@ -159,6 +159,19 @@ class Preparation:
                 size_bytes=size,
                 limit_bytes=self._size_bytes_max,
             )
+
+
+def _witnesses(
+    witness: Entry | None, *pairs: tuple[Draft | None, Reference | None]
+) -> tuple[Witness, ...]:
+    """Return what a commit relies on: the old roots that hold chunks of the new ones."""
+    if witness is None:
+        return ()
+    return tuple(
+        Witness(witness.event.subject.checkpoint, old.root)
+        for draft, old in pairs
+        if draft is not None and old is not None and len(draft.fresh) < len(draft.digests)
+    )
 
 
 def _old_roots(witness: Entry | None) -> tuple[Reference | None, Reference | None]:

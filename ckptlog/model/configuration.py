@@ -1,23 +1,278 @@
-"""TEMPORARY by the lead, so that others can run: the owner of this file replaces it."""
+"""The configuration: every setting of the specification, checked where it is set.
+
+Invariants:
+- A configuration never holds a value that is out of range or of the wrong type: each assignment is
+  checked, in the constructor and later, and so is each name.
+- Nothing that this version lacks can be asked for in silence: encryption and access control are
+  off, and switching them on is refused.
+
+One table, `_LIMITS`, says what each setting may be. The room is pure: the caller hands the
+environment to `from_env`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from ckptlog.errors import SettingsError
+from ckptlog.model.identifier import id_fault
+
+MEBIBYTE: Final = 1024 * 1024
+GIBIBYTE: Final = 1024 * MEBIBYTE
+
+DURABILITIES: Final = ("commit", "interval")
+
+# compression_level 1 to 9 -> level of zstd.
+_ZSTD_LEVELS: Final = (1, 2, 3, 5, 7, 9, 12, 15, 19)
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
-@dataclass
+class Limit(NamedTuple):
+    """What a number may be; unit is what messages call it. whole: Only an int will do."""
+
+    least: float
+    most: float
+    unit: str
+    whole: bool = False
+
+
+_LIMITS: Final[dict[str, Limit]] = {
+    "max_checkpoint_size_mb": Limit(0.001, 4096, "MiB"),
+    "max_storage_size_gb": Limit(0.001, 1_000_000, "GiB"),
+    "max_concurrent_operations": Limit(1, 100_000, "operations", whole=True),
+    "operation_timeout_seconds": Limit(0, 86_400, "seconds"),
+    "cache_size_mb": Limit(0, 1_000_000, "MiB"),
+    "cleanup_interval_hours": Limit(0, 87_600, "hours"),
+    "max_checkpoint_age_days": Limit(0.001, 36_500, "days"),
+    "interval_s": Limit(0.001, 60, "seconds"),
+    "compression_level": Limit(1, len(_ZSTD_LEVELS), "(level)", whole=True),
+}
+_SWITCHES: Final = frozenset({"encryption_enabled", "access_control_enabled", "sanitise"})
+
+# Settings of the automatic service of the specification, which comes later.
+_LATER: Final = frozenset({"interval_seconds", "max_checkpoints", "storage", "performance"})
+
+
+@dataclasses.dataclass
 class CheckpointConfiguration:
+    """Settings of a manager and its store. One MB is 1,048,576 bytes.
+
+    storage_dir: Directory of the store.
+    max_checkpoint_size_mb: Limit of data and metadata together, of one checkpoint.
+    max_storage_size_gb: Limit of the whole store; creates are refused there.
+    max_concurrent_operations: Operations that may wait for a commit; one more has to wait.
+    operation_timeout_seconds: How long an operation waits for the lock or the queue.
+    cache_size_mb: Limit of verified bytes held in memory; 0 holds none.
+    cleanup_interval_hours: Between clean-ups in the background; 0 is off.
+    max_checkpoint_age_days: Age from which a clean-up takes completed and failed checkpoints.
+    encryption_enabled, encryption_key, access_control_enabled: Off; refused in this version.
+    durability: `commit` (a call returns when its event is durable) or `interval`.
+    interval_s: With durability `interval`: the longest time that an event is not yet durable.
+    sanitise: Whether secrets are replaced before anything is stored.
+    actor: Who acts, in events; None means user@host.
+    compression_level: 1 (fast) to 9 (small).
+    """
+
     storage_dir: str = ".taskmaster/checkpoints"
-    max_checkpoint_size_mb: int = 10
-    max_storage_size_gb: int = 100
+    max_checkpoint_size_mb: float = 10
+    max_storage_size_gb: float = 100
     max_concurrent_operations: int = 100
-    operation_timeout_seconds: int = 30
-    cache_size_mb: int = 100
-    cleanup_interval_hours: int = 24
-    max_checkpoint_age_days: int = 30
-    durability: Literal["commit", "interval"] = "commit"
+    operation_timeout_seconds: float = 30
+    cache_size_mb: float = 100
+    cleanup_interval_hours: float = 24
+    max_checkpoint_age_days: float = 30
+    encryption_enabled: bool = False
+    encryption_key: str | None = None
+    access_control_enabled: bool = False
+    durability: str = "commit"
     interval_s: float = 0.05
     sanitise: bool = True
     actor: str | None = None
-    zstd_level: int = 1
+    compression_level: int = 3
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, _checked(name, value))
+
+    @property
+    def checkpoint_size_bytes_max(self) -> int:
+        """Limit of one checkpoint's data and metadata, bytes."""
+        return int(self.max_checkpoint_size_mb * MEBIBYTE)
+
+    @property
+    def storage_size_bytes_max(self) -> int:
+        """Limit of the store, bytes."""
+        return int(self.max_storage_size_gb * GIBIBYTE)
+
+    @property
+    def cache_size_bytes(self) -> int:
+        """Limit of the cache, bytes."""
+        return int(self.cache_size_mb * MEBIBYTE)
+
+    @property
+    def zstd_level(self) -> int:
+        """Level of zstd that compression_level stands for."""
+        return _ZSTD_LEVELS[self.compression_level - 1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting, safe for JSON and reversible through from_dict."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> CheckpointConfiguration:
+        """Return the configuration of settings named in snake_case or camelCase.
+
+        Raises:
+            SettingsError: A name is unknown or stands twice, or a value is out of range.
+        """
+        found: dict[str, Any] = {}
+        for name, value in settings.items():
+            field = _field_of(name)
+            if field in found:
+                raise SettingsError(f"The setting {field} is given twice.", argument=field)
+            found[field] = value
+        return cls(**found)
+
+    @classmethod
+    def from_env(
+        cls, environment: Mapping[str, str], *, prefix: str = "CKPTLOG_"
+    ) -> CheckpointConfiguration:
+        """Return the configuration of variables such as CKPTLOG_CACHE_SIZE_MB.
+
+        Variables of the prefix that name no setting are left to others, unless they look like a
+        setting spelled wrong.
+
+        Args:
+            environment: os.environ, or what stands for it.
+
+        Raises:
+            SettingsError: A value is no number or switch, or a name is nearly one of a setting.
+        """
+        found = {}
+        for variable, text in environment.items():
+            name = variable.removeprefix(prefix).lower()
+            if not variable.startswith(prefix):
+                continue
+            if name in FIELDS:
+                found[name] = _parsed(name, text, variable)
+            elif nearest := _nearest(name, likeness=0.85):
+                raise SettingsError(
+                    f"The variable {variable} names no setting.",
+                    hint=f"Did you mean {prefix}{nearest.upper()}?",
+                    argument=variable,
+                )
+        return cls(**found)
+
+
+FIELDS: Final = frozenset(field.name for field in dataclasses.fields(CheckpointConfiguration))
+
+
+def _field_of(name: object) -> str:
+    text = str(name)
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
+    if snake in FIELDS:
+        return snake
+    raise _unknown(text, snake)
+
+
+def _unknown(name: str, snake: str) -> SettingsError:
+    if snake in _LATER:
+        hint = "It belongs to the automatic checkpointing service, which this version lacks."
+    elif nearest := _nearest(snake, likeness=0.6):
+        hint = f"Did you mean {nearest}?"
+    else:
+        hint = f"Settings are: {', '.join(sorted(FIELDS))}."
+    return SettingsError(f"There is no setting {name[:80]!r}.", hint=hint, argument=name[:80])
+
+
+def _nearest(name: str, *, likeness: float) -> str | None:
+    import difflib  # takes a millisecond to load, and only mistakes need it
+
+    return next(iter(difflib.get_close_matches(name, FIELDS, 1, likeness)), None)
+
+
+def _parsed(name: str, text: str, variable: str) -> Any:
+    """Return what a variable's text means for a setting."""
+    if name in _SWITCHES:
+        word = text.strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise _wrong(variable, text, "true or false")
+        return word in _TRUE
+    if limit := _LIMITS.get(name):
+        try:
+            return int(text) if limit.whole or text.strip().isdecimal() else float(text)
+        except ValueError:
+            raise _wrong(variable, text, "a whole number" if limit.whole else "a number") from None
+    return text
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name in _LIMITS:
+        return _checked_number(name, value, _LIMITS[name])
+    if name in _SWITCHES:
+        if type(value) is not bool:
+            raise _wrong(name, value, "True or False")
+        return _checked_absence(name, value) if name != "sanitise" else value
+    check = _CHECKS.get(name)
+    if check is None:
+        raise _unknown(name, name)
+    return check(name, value)
+
+
+def _checked_number(name: str, value: Any, limit: Limit) -> float:
+    number = "a whole number" if limit.whole else "a number"
+    wanted = f"{number} from {limit.least:,} to {limit.most:,} {limit.unit}"
+    if type(value) is not int and (limit.whole or type(value) is not float):
+        raise _wrong(name, value, wanted)
+    if not math.isfinite(value) or not limit.least <= value <= limit.most:
+        raise _wrong(name, value, wanted)
+    checked: float = value
+    return checked
+
+
+def _checked_absence(name: str, value: Any) -> Any:
+    if value:
+        raise SettingsError(
+            f"{name} is set, and this version of ckptlog does not have it.",
+            hint="Leave it out; protect the store's directory by its permissions.",
+            argument=name,
+        )
+    return value
+
+
+def _checked_directory(name: str, value: Any) -> str:
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if type(path) is not str or not path or "\0" in path:
+        raise _wrong(name, value, "a path, not empty")
+    return path
+
+
+def _checked_actor(name: str, value: Any) -> str | None:
+    if value is not None and (fault := id_fault(value)):
+        raise SettingsError(f"{name} {fault}.", argument=name)
+    checked: str | None = value
+    return checked
+
+
+def _checked_durability(name: str, value: Any) -> str:
+    if value not in DURABILITIES:
+        raise _wrong(name, value, " or ".join(DURABILITIES))
+    return str(value)
+
+
+def _wrong(name: str, value: Any, wanted: str) -> SettingsError:
+    return SettingsError(f"{name} is {ascii(value)[:80]}; it must be {wanted}.", argument=name)
+
+
+_CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "storage_dir": _checked_directory,
+    "encryption_key": _checked_absence,
+    "durability": _checked_durability,
+    "actor": _checked_actor,
+}

@@ -111,7 +111,7 @@ def _zone_key(zone: datetime.tzinfo) -> str:
     from zoneinfo import ZoneInfo
 
     kind = type(zone)
-    if kind is not ZoneInfo:
+    if not isinstance(zone, ZoneInfo) or kind is not ZoneInfo:
         raise Refusal(
             f"has a time zone of type {kind.__module__}.{kind.__qualname__}",
             "Use zoneinfo.ZoneInfo or datetime.timezone.",
@@ -122,18 +122,18 @@ def _zone_key(zone: datetime.tzinfo) -> str:
 
 
 def _lift_datetime(content: Any) -> datetime.datetime:
-    if type(content) is str:
-        return _spelled(datetime.datetime.fromisoformat, content)
-    return _lift_moment(datetime.datetime.fromisoformat, content)
+    moment: datetime.datetime = _lift_moment(datetime.datetime.fromisoformat, content)
+    return moment
 
 
 def _lift_time(content: Any) -> datetime.time:
-    if type(content) is str:
-        return _spelled(datetime.time.fromisoformat, content)
-    return _lift_moment(datetime.time.fromisoformat, content)
+    moment: datetime.time = _lift_moment(datetime.time.fromisoformat, content)
+    return moment
 
 
 def _lift_moment(parse: Callable[[str], Any], content: Any) -> Any:
+    if type(content) is str:
+        return _spelled(parse, content)
     facts = exactly(dict, content)
     if list(facts) not in _MOMENT_FIELDS:
         raise ValueError("it has other fields than iso, fold and name or zone")

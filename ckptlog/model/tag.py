@@ -85,7 +85,7 @@ def escaped(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def wire_of(lowered: Any) -> bytes:
-    """Return the JSON text of a lowered value; UnicodeEncodeError where a lone surrogate is in it."""
+    """Return the JSON text of a lowered value; a lone surrogate is a UnicodeEncodeError."""
     return _encode(lowered)
 
 

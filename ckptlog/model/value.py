@@ -1,6 +1,6 @@
 """Values and their wire: any value that the user may store, as JSON text, and back, exactly.
 
-Two steps each way: `lower` makes a JSON-able copy in which a tag (`{"$bytes": ...}`) stands for what
+Two steps each way: `lower` makes a JSON-able copy in which tags (`{"$bytes": ...}`) stand for what
 JSON lacks, `encode` writes it; `decode` reads and lifts. specs/values.md has every tag.
 
 Invariants:
@@ -18,6 +18,7 @@ the path to a fault is gathered only while its refusal unwinds.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -213,7 +214,7 @@ class _Lowering:
             return {tag: lowered(value)}
         tagged = lower_numpy(value)
         if tagged is None:
-            raise Refusal(f"is of type {type_name(kind)}, which cannot be stored exactly", advice(kind))
+            raise Refusal(f"is of type {type_name(kind)}, which is not storable", advice(kind))
         return tagged
 
     def _elements(self, source: set[Any] | frozenset[Any], depth: int) -> list[Any]:
@@ -224,9 +225,9 @@ class _Lowering:
                 refusal.steps[-1] = (id(source), _ELEMENT)
             raise
         except UnicodeEncodeError:
-            refusal = Refusal(_SURROGATE, _SURROGATE_HINT)
-            refusal.steps.append((id(source), _ELEMENT))
-            raise refusal from None
+            fault = Refusal(_SURROGATE, _SURROGATE_HINT)
+            fault.steps.append((id(source), _ELEMENT))
+            raise fault from None
 
     def _redacted(self, item: Any, depth: int) -> Any:
         lowered, count = redact(self.lowered(item, depth), self._replacement)
@@ -244,9 +245,8 @@ def _is_plain(items: list[Any]) -> bool:
     if kinds <= _PLAIN:
         return True
     if kinds == {float}:
-        total = sum(items)
-        return total - total == 0.0
-    return kinds == {int} and -_INT_MAX < min(items) and max(items) < _INT_MAX
+        return math.isfinite(sum(items))
+    return kinds == {int} and min(items) > -_INT_MAX and max(items) < _INT_MAX
 
 
 def _checked(value: int) -> int:
@@ -317,7 +317,9 @@ _FAULTS: Final = (ValueError, TypeError, KeyError, OverflowError, RecursionError
 
 
 def _said(error: Exception) -> str:
-    return str(error).rstrip(".") if not isinstance(error, KeyError) else "a field is missing"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep for what is left of the call stack"
+    return "a field is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
 
 
 def _lifted(lowered: Any, depth: int) -> Any:

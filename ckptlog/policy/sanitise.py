@@ -22,12 +22,19 @@ from ckptlog.policy.secret_text import RULES, Hint
 
 REPLACEMENT: Final = "[redacted]"
 
-_SHORTEST: Final = 12  # characters: no shape of the table is shorter
+_SHORTEST: Final = 8  # characters: no shape of the table is shorter
 _LONG: Final = 4096  # bytes of a wire from which on its parts are remembered
 _SEAM: Final = b'","'  # between texts; no hint matches across it
 _PARTS_REMEMBERED: Final = 32_768
 _KEYS_REMEMBERED: Final = 4096
 _KEY_CHARACTERS_REMEMBERED: Final = 100
+
+
+_ATOM: Final = re.compile(r"\[[^\]]*\]|.")
+
+
+def _class_of(atoms: Iterable[str]) -> str:
+    return f"[{''.join(atom.strip('[]') for atom in atoms)}]"
 
 
 def _expression(letter: str, hints: list[Hint]) -> re.Pattern[bytes]:
@@ -37,11 +44,9 @@ def _expression(letter: str, hints: list[Hint]) -> re.Pattern[bytes]:
     `_` are frequent, and this spares nine in ten of them the tries of each hint.
     """
     tails = [_ATOM.findall(hint.before)[-2:] for hint in hints]
-    classes = [f"[{''.join(atom.strip('[]') for atom in atoms)}]" for atoms in zip(*tails)]
+    classes = [_class_of(atoms) for atoms in zip(*tails, strict=False)]
     guard = f"(?<={''.join(classes)}{letter})" if len(classes) == 2 else ""
-    tries = [
-        (f"(?<={hint.before}{letter})" if hint.before else "") + hint.after for hint in hints
-    ]
+    tries = [(f"(?<={hint.before}{letter})" if hint.before else "") + hint.after for hint in hints]
     return re.compile(f"{letter}{guard}(?:{'|'.join(dict.fromkeys(tries))})".encode())
 
 
@@ -52,12 +57,10 @@ def _searches() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
         for hint in rule.hints:
             groups.setdefault((hint.needs or hint.letter, hint.letter), []).append(hint)
     return tuple(
-        (ord(needs), _expression(letter, hints).search)
-        for (needs, letter), hints in groups.items()
+        (ord(needs), _expression(letter, hints).search) for (needs, letter), hints in groups.items()
     )
 
 
-_ATOM: Final = re.compile(r"\[[^\]]*\]|.")
 _SEARCHES: Final = _searches()
 _PATTERNS: Final = tuple(re.compile(rule.pattern) for rule in RULES)
 
@@ -79,7 +82,10 @@ class _Verdicts(dict[str, bool]):
 
 
 def _has_hint(wire: bytes) -> bool:
-    return any(needs in wire and search(wire) for needs, search in _SEARCHES)
+    for needs, search in _SEARCHES:  # noqa: SIM110 - any() takes half as long again
+        if needs in wire and search(wire):
+            return True
+    return False
 
 
 class Sanitiser:

@@ -13,51 +13,55 @@ _KEY_CHARACTERS_MAX: Final = 100  # a longer key is a text, and no name of anyth
 
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Secret wherever they stand in the key.
-_WORDS: Final = frozenset(
-    "accesskey accesstoken apikey apikeys apitoken authorization authtoken clientsecret credential "
-    "credentials creds jsessionid passcode passphrase passwd password passwords phpsessid "
-    "privatekey refreshtoken secret secretkey secrets sessiontoken".split()
-)
+_WORDS: Final = _words("""
+    accesskey accesstoken apikey apikeys apitoken authorization authtoken clientsecret credential
+    credentials creds jsessionid passcode passphrase passwd password passwords phpsessid privatekey
+    refreshtoken secret secretkey secrets sessiontoken
+""")
 
 # Secret as two neighbouring words.
-_KEY_OWNERS: Final = (
-    "access account api auth deploy encryption hmac master private signing ssh subscription"
-)
-_COOKIE_OWNERS: Final = "auth csrf http login session set"
-_PASS_OWNERS: Final = (
-    "admin auth database db ftp ldap login mail mongo mysql pg postgres proxy redis root smtp ssh "
-    "user"
-)
+_KEY_OWNERS: Final = _words("""
+    access account api auth deploy encryption hmac master private signing ssh subscription
+""")
+_COOKIE_OWNERS: Final = _words("auth csrf http login session set")
+_LOGIN_OWNERS: Final = _words("""
+    admin auth database db ftp ldap login mail mongo mysql pg postgres proxy redis root smtp ssh
+    user
+""")
 _PAIRS: Final = frozenset(
-    {(owner, word) for owner in _KEY_OWNERS.split() for word in ("key", "keys")}
-    | {(owner, word) for owner in _COOKIE_OWNERS.split() for word in ("cookie", "cookies")}
-    | {(owner, word) for owner in _PASS_OWNERS.split() for word in ("pass", "pwd")}
+    {(owner, word) for owner in _KEY_OWNERS for word in ("key", "keys")}
+    | {(owner, word) for owner in _COOKIE_OWNERS for word in ("cookie", "cookies")}
+    | {(owner, word) for owner in _LOGIN_OWNERS for word in ("pass", "pwd")}
     | {("pass", "word"), ("pass", "phrase"), ("auth", "header"), ("basic", "auth")}
     | {("http", "auth"), ("cookie", "header")}
 )
 
 # A last word that makes the key tell about a secret rather than hold it.
-_DESCRIPTIONS: Final = frozenset(
-    "age algorithm arn at backend count description enabled endpoint env expires expiry field file "
-    "format help id ids index issuer kind label len length limit manager max min name names on "
-    "path pattern placeholder policy prompt provider ref regex required rotation scope scopes "
-    "server size status store strength ttl type uri url usage used valid var variable version"
-    .split()
-)
+_DESCRIPTIONS: Final = _words("""
+    age algorithm arn at backend count description enabled endpoint env expires expiry field file
+    format help id ids index issuer kind label len length limit manager max min name names on path
+    pattern placeholder policy prompt provider ref regex required rotation scope scopes server size
+    status store strength ttl type uri url usage used valid var variable version
+""")
 
-# Before a last word `token`: text of language models, or a place in a list; a recovery needs both.
-_TOKENS_OF_TEXT: Final = frozenset(
-    "additional assistant audio begin bos cached cls completion continuation current cursor end "
-    "eos fencing fill first generated image input last mask max message min new next num output "
-    "pad page per position predicted prev previous prompt resume sep separator sos special start "
-    "stop sub sync system target think thinking tool total unk video watch word".split()
-)
+# Before a last word `token`: text of language models, or a place in a list. A recovery needs both.
+_TEXT_OWNERS: Final = _words("""
+    additional assistant audio begin bos cached cls completion continuation current cursor end eos
+    fencing fill first generated image input last mask max message min new next num output pad page
+    per position predicted prev previous prompt resume sep separator sos special start stop sub sync
+    system target think thinking tool total unk video watch word
+""")
 
 # Before a last word `tokens`: a list of secrets rather than a number of words.
-_TOKEN_OWNERS: Final = frozenset(
-    "access api auth bearer csrf github gitlab oauth personal refresh security session slack".split()
-)
+_TOKEN_OWNERS: Final = _words("""
+    access api auth bearer csrf github gitlab oauth personal refresh security session slack
+""")
 
 
 def words_of(key: str) -> tuple[str, ...]:
@@ -83,5 +87,5 @@ def is_secret_key(key: str) -> bool:
 def _is_token(words: tuple[str, ...]) -> bool:
     before = words[-2] if len(words) > 1 else ""
     if words[-1] == "token":
-        return before not in _TOKENS_OF_TEXT
+        return before not in _TEXT_OWNERS
     return words[-1] == "tokens" and before in _TOKEN_OWNERS

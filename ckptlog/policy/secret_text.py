@@ -160,19 +160,15 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "JSON web token",
-        "Three base64url parts parted by dots, the first one beginning with eyJ, which is {\".",
-        (Hint("ey", "J", r"[A-Za-z0-9_-]{10,}+\."),),
+        'Three base64url parts parted by dots, the first one beginning with eyJ, which is {".',
+        (Hint("ey", "J", r"[A-Za-z0-9_-]{10}"),),
         r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+"
         r"\.[A-Za-z0-9_-]{10,}",
     ),
     Rule(
         "authorization header",
         "What follows Authorization: and a scheme (Bearer, Basic, Token, Digest).",
-        (
-            Hint(
-                "[Aa]uthori", "z", rf"ation{_QUOTES_IN_WIRE}[:=]{_QUOTES_IN_WIRE}{_SCHEME}"
-            ),
-        ),
+        (Hint("[Aa]uthori", "z", rf"ation{_QUOTES_IN_WIRE}[:=]{_QUOTES_IN_WIRE}{_SCHEME}"),),
         rf"[Aa]uthorization{_QUOTES}[:=]{_QUOTES}{_SCHEME}"
         r"(?P<secret>[A-Za-z0-9._~+/=-]{8,})",
     ),
@@ -185,7 +181,7 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "password in a URL",
-        "What stands between user: and @ after ://, unless it is a template such as {name} or $NAME.",
+        "What stands between user: and @ after ://, unless it is a template ({name}, $NAME).",
         (
             Hint(
                 "",

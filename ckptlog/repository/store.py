@@ -273,7 +273,9 @@ class Store:
             self._epoch = self.log.epoch
             self._ledger = self._open_ledger(self._ledger.view)
             return
-        self._follow_into(self._ledger, may_apply=False)
+        # The log has just read the end itself; under the lock it cannot have moved since.
+        if self._ledger.position < self.log.durable_position:
+            self._follow_into(self._ledger, may_apply=False)
 
     def _follow_into(self, ledger: Ledger, *, may_apply: bool = True) -> None:
         """Absorb what is published; apply it to the view on the way, unless the log is locked."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from typing import Final
 from ckptlog.model.entry import Commit
 from ckptlog.storage.environment import Environment
 from ckptlog.views import database, query, schema, transaction
+from ckptlog.views.audit import audit
 from ckptlog.views.database import Database
 from ckptlog.views.errors import (
     FOREIGN,
@@ -39,7 +40,6 @@ from ckptlog.views.row import Mark, Row, Standing, Totals, decode_row
 # A smaller view is rebuilt after a reboot sooner than its closes and first writes had synced it.
 SEAL_EVENTS_MIN: Final = 20_000
 _REBUILD_EVENTS: Final = 4096
-_PROBLEMS_MAX: Final = 20
 
 _ROW: Final = "SELECT body FROM checkpoint INDEXED BY by_key WHERE key = ?"
 _TOMBSTONE: Final = "SELECT body FROM tombstone INDEXED BY tombstone_by_key WHERE key = ?"
@@ -168,12 +168,17 @@ class CurrentView:
             ViewGapError: The commits begin beyond the mark.
             ViewDamagedError: The file was replaced, or is damaged.
         """
+        if not commits or commits[-1].position_next <= self._position_seen:
+            return True
         with self._write_lock:
             try:
-                return self._write([commits], meta_of, bulk=False)
+                has_written = self._write([commits], meta_of, bulk=False)
             except ViewUnwritableError as error:
                 self._go_to_memory(f"The file cannot be written any more: {error}")
-                return self._write([commits], meta_of, bulk=False)
+                has_written = self._write([commits], meta_of, bulk=False)
+            if has_written:
+                self._position_seen = max(self._position_seen, commits[-1].position_next)
+            return has_written
 
     def rebuild(self, commits: Iterable[Commit], meta_of: MetaOf) -> bool:
         """Apply a long run of commits in one transaction, with the indexes made last.
@@ -315,22 +320,8 @@ class CurrentView:
 
     def check(self) -> list[str]:
         """Look at every page and every row, and say what is wrong; empty for a sound view."""
-        problems = []
-        try:
-            found = self._read(f"PRAGMA quick_check({_PROBLEMS_MAX})", ())
-            problems += [str(line) for (line,) in found if line != "ok"]
-            problems += self._check_rows()
-        except ViewDamagedError as error:
-            problems.append(str(error))
-        return problems
-
-    def _check_rows(self) -> Iterator[str]:
-        living, after = 0, None
-        while page := self.select(Filter(), after=after, limit=1000):
-            living, after = living + len(page), page[-1].origin
-        told = self._standing().checkpoints
-        if living != told:
-            yield f"The view has {living} checkpoints; by its sums there are {told}."
+        with self._write_lock, self._read_lock:
+            return audit(self._database.reader)
 
     def close(self) -> None:
         """Close the view; a large one is put on the medium, to outlive a reboot."""
@@ -342,6 +333,7 @@ class CurrentView:
                 with suppress(ViewError):
                     if self._standing().position >= SEAL_EVENTS_MIN:
                         self._database.seal()
+                self._database.empty_log()
             self._database.close()
 
     def abandon(self) -> None:

@@ -68,12 +68,15 @@ class Fold:
                     self.ended[event.origin] = entry
             elif kind == TASK_DELETED:
                 self._end_task(entry, event.subject.task)
-            if event.data is not None:
-                self.logical += event.data.size
-            if event.meta is not None:
-                self.logical += event.meta.size
-            self.new += event.new
-            self.sanitised += event.sanitised
+            self._count(event)
+
+    def _count(self, event: Event) -> None:
+        if event.data is not None:
+            self.logical += event.data.size
+        if event.meta is not None:
+            self.logical += event.meta.size
+        self.new += event.new
+        self.sanitised += event.sanitised
 
     def _keep(self, origin: int, entry: Entry) -> None:
         if self._by_task is not None and origin not in self.last:

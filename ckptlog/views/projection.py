@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 from ckptlog.model.entry import Entry
@@ -44,6 +45,8 @@ _UPDATE_SUBJECT: Final = (
 )
 # A look-up of many rows is padded to one of these numbers of parameters.
 _LOOKUP_SIZES: Final = (1, 16, 256)
+
+_origin = itemgetter(-1)
 
 # A larger `meta` payload is left out of the view, which is read whole again and again; whoever
 # needs it follows the root.
@@ -97,7 +100,7 @@ class Projection:
     def _read_known(self) -> dict[int, Row]:
         fold = self._fold
         touched = [*fold.last, *(origin for origin in fold.ended if origin not in fold.last)]
-        wanted = [origin for origin in touched if origin not in fold.born]
+        wanted = sorted(origin for origin in touched if origin not in fold.born)
         known = {row.origin: row for row in map(decode_row, self._select("checkpoint", wanted))}
         for origin in wanted:
             row, entry = known.get(origin), fold.last.get(origin) or fold.ended[origin]
@@ -196,8 +199,7 @@ class Projection:
     def _key(self, identifier: str) -> int:
         key = id_key(identifier)
         time = time_of(identifier, key)
-        if time > self.id_time_max:
-            self.id_time_max = time
+        self.id_time_max = max(self.id_time_max, time)
         return key
 
     def write(self) -> None:
@@ -209,6 +211,7 @@ class Projection:
         if self._tombstones:
             many(_BURY, self._tombstones)
         for statement, values in self._updates.items():
+            values.sort(key=_origin)  # pages in their order on the medium
             many(statement, values)
         if self._inserts:
             many(_INSERT, self._inserts)

@@ -9,16 +9,17 @@ write-ahead log, the home is another one and the file is not believed.
 A large view would then be rebuilt after each reboot, so a clean close *seals* it:
 
     1. home := LEAVING, synced; the write-ahead log is emptied; the database is synced.
-    2. if nobody wrote since: home := SEALED, synced. Every byte is on the medium.
+    2. if home is as we left it, so nobody wrote since: home := SEALED, synced.
 
 and the first write after that *leaves* the seal, in an order such that no unsynced byte can be
 written while the medium may still say SEALED:
 
     1. home := LEAVING, synced; the write-ahead log is emptied; the database is synced.
-    2. home := this home; from here on nothing is synced.
+    2. if home is as we left it: home := this home; from here on nothing is synced.
 
-Whoever finds another home than its own, in a transaction, does the leaving first; so nobody
-writes unsynced between the two steps of another.
+LEAVING names the home and a number of its own for each act, so that of two processes at it one
+succeeds and the other starts again. Whoever finds another home than its own, in a transaction, does
+the leaving first; so nobody writes unsynced between the two steps of another.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LEAVING: Final = "leaving "
 
 def is_believable(home: str, own: str) -> bool:
     """Say whether bytes whose standing names `home` can be believed by a process at `own`."""
-    return home in (SEALED, own, _LEAVING + own)
+    return home in (SEALED, own) or home.startswith(f"{_LEAVING}{own} ")
 
 
 def leave(connection: sqlite3.Connection, own: str, *, fd: int) -> bool:
@@ -48,21 +49,21 @@ def leave(connection: sqlite3.Connection, own: str, *, fd: int) -> bool:
         fd: Of the database, to sync it.
     """
     before = _synchronous(connection)
+    leaving = _leaving(own)
     try:
-        if not _sync_as_leaving(connection, own, fd):
+        if not _sync_as(connection, leaving, fd):
             return False
     finally:
         connection.execute(f"PRAGMA synchronous = {before}")
-    return _move(connection, _LEAVING + own, own)
+    return move(connection, leaving, own)
 
 
 def seal(connection: sqlite3.Connection, own: str, *, fd: int) -> bool:
     """Put the file on the medium and say so; False when others write to it meanwhile."""
     before = _synchronous(connection)
+    leaving = _leaving(own)
     try:
-        if not _sync_as_leaving(connection, own, fd):
-            return False
-        if not _move(connection, _LEAVING + own, SEALED):
+        if not _sync_as(connection, leaving, fd) or not move(connection, leaving, SEALED):
             return False
         # So that the database alone, without its log, is whole and sealed too.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -71,25 +72,8 @@ def seal(connection: sqlite3.Connection, own: str, *, fd: int) -> bool:
         connection.execute(f"PRAGMA synchronous = {before}")
 
 
-def _synchronous(connection: sqlite3.Connection) -> int:
-    (before,) = connection.execute("PRAGMA synchronous").fetchone()
-    connection.execute("PRAGMA synchronous = FULL")
-    return int(before)
-
-
-def _sync_as_leaving(connection: sqlite3.Connection, own: str, fd: int) -> bool:
-    if not _move(connection, None, _LEAVING + own):
-        return False
-    (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if is_busy:
-        return False
-    # Another process may have copied the pages, unsynced, before our checkpoint could.
-    os.fsync(fd)
-    return True
-
-
-def _move(connection: sqlite3.Connection, old: str | None, new: str) -> bool:
-    """Write the home, if it is the old one (None: any)."""
+def move(connection: sqlite3.Connection, old: str | None, new: str) -> bool:
+    """Write the home in a transaction, if it is the old one (None: any); say whether it was."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         standing = read_standing(connection)
@@ -101,3 +85,23 @@ def _move(connection: sqlite3.Connection, old: str | None, new: str) -> bool:
     except BaseException:
         connection.rollback()
         raise
+
+
+def _synchronous(connection: sqlite3.Connection) -> int:
+    (before,) = connection.execute("PRAGMA synchronous").fetchone()
+    connection.execute("PRAGMA synchronous = FULL")
+    return int(before)
+
+
+def _leaving(own: str) -> str:
+    return f"{_LEAVING}{own} {os.urandom(8).hex()}"
+
+
+def _sync_as(connection: sqlite3.Connection, home: str, fd: int) -> bool:
+    move(connection, None, home)
+    (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if is_busy:
+        return False
+    # Another process may have copied the pages, unsynced, before our checkpoint could.
+    os.fsync(fd)
+    return True

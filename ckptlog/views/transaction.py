@@ -43,15 +43,17 @@ def apply(
         standing = _begin(database)
         if standing is None:
             return False
+        before = standing
         is_bulk = is_bulk and standing.position == 0
         if is_bulk:
             schema.drop_indexes(writer)
         for commits in windows:
             standing = _apply_window(writer, standing, commits, meta_of)
-        if is_bulk:
-            schema.create_indexes(writer)
-        schema.write_standing(writer, standing)
-        writer.execute("COMMIT")
+        if standing is not before:
+            if is_bulk:
+                schema.create_indexes(writer)
+            schema.write_standing(writer, standing)
+            writer.execute("COMMIT")
     except FOREIGN as error:
         raise translate(error) from error
     finally:

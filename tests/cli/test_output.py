@@ -57,6 +57,17 @@ def test_a_rich_table_has_colours_but_no_markup_of_the_data():
     assert "\x1b[2J" not in shown
 
 
+def test_a_narrow_terminal_breaks_prose_but_no_id(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    output = make(has_colour=True)
+    columns = (Column("id"), Column("size", is_number=True), Column("words", is_prose=True))
+    output.table(columns, [("x" * 50, "1234567", "one two three four five six")])
+    shown = said(output)[0]
+    assert "x" * 50 in shown
+    assert "1234567" in shown
+    assert "two three four five six" not in shown
+
+
 def test_paint():
     assert make().paint("x", "ok") == "x"
     assert make(has_colour=True).paint("x", "ok") == "\x1b[32mx\x1b[0m"

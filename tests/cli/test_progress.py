@@ -17,6 +17,7 @@ def test_bar():
     assert bar("verify", 0, 8).startswith("verify [........................]   0%")
     assert bar("verify", 2, 8) == "verify [######..................]  25%  2/8"
     assert bar("verify", 9, 8).endswith("100%  9/8")
+    assert bar("x", 1500, 3000, is_bytes=True).endswith(" 50%  1.5 KB/3.0 KB")
     assert "100%" in bar("verify", 0, 0)
 
 

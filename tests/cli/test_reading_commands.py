@@ -301,11 +301,11 @@ def test_replay_rebuilds_the_views(call, filled):
     assert (done.status, done.err) == (0, "")
     assert str(filled.path) in done.out
     assert call("list", "--json").lines == before
-    assert call("replay", "--json").document["events"] == 15
+    assert call("replay", "--json").document["events"] == 13
 
 
 def test_replay_until_a_position(call, filled):
-    last = call("replay", "--until", 14, "--json").document
+    last = call("replay", "--until", 12, "--json").document
     listed = call("list", "--json").lines
     assert [c["checkpoint_id"] for c in last["checkpoints"]] == [f["checkpoint_id"] for f in listed]
     assert [c["state"] for c in last["checkpoints"]] == [fields["state"] for fields in listed]

@@ -39,9 +39,9 @@ events = st.builds(
     meta=st.none() | references,
     new=numbers,
     origin=origins,
-    packs=st.lists(st.builds(PackEntry, base=numbers, bytes=numbers, id=texts), max_size=2).map(
-        tuple
-    ),
+    packs=st.lists(
+        st.builds(PackEntry, base=numbers, bytes=numbers, id=store_ids.map(bytes.hex)), max_size=2
+    ).map(tuple),
     previous=origins,
     sanitised=numbers,
     schema=st.just(1),

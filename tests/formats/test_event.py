@@ -19,12 +19,13 @@ from tests.formats.mutation import Refused, cuts, flips, grown, is_refused, muta
 from tests.formats.strategies import events, u64
 from tests.formats.vectors import bytes_of, check, every, load
 
+PACK_ID = "cd" * 16
 EVENT = Event(
     actor="ada@host",
     data=Reference("list", "ab" * 32, 123_456),
     facts={"b": -1, "a": "é"},
     id="0123456789abcdef",
-    packs=(PackEntry(41, 7, "cd" * 16),),
+    packs=(PackEntry(41, 7, PACK_ID),),
     schema=1,
     step=7,
     subject=Subject(task="build"),
@@ -202,9 +203,12 @@ def test_sizes_out_of_range_are_neither_written_nor_read(name, size):
 @pytest.mark.parametrize(
     "change",
     [
-        {"packs": (PackEntry(0, 0, ""), PackEntry(OVER, 0, ""))},
-        {"packs": (PackEntry(0, OVER, ""),)},
-        {"packs": (PackEntry(-1, 0, ""),)},
+        {"packs": (PackEntry(0, 0, PACK_ID), PackEntry(OVER, 0, PACK_ID))},
+        {"packs": (PackEntry(0, OVER, PACK_ID),)},
+        {"packs": (PackEntry(-1, 0, PACK_ID),)},
+        {"packs": (PackEntry(0, 0, ""),)},
+        {"packs": (PackEntry(0, 0, "../../" + PACK_ID[:26]),)},
+        {"packs": (PackEntry(0, 0, PACK_ID.upper()),)},
         {"facts": {"a": OVER}},
         {"facts": {"a": 1, "b": -OVER}},
         {"facts": {"é": 1}},

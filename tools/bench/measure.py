@@ -1,7 +1,8 @@
 """Measures contestants side by side, in small alternating rounds, and prints what came out.
 
 A machine drifts: other programs, clocks, a disk's journal. So no figure is compared with one from
-another run. Each round every contestant does a little work, in an order that changes; a ratio is
+another run. Processor time is printed too: it moves least when others use the machine. Each round
+every contestant does a little work, in an order that changes; a ratio is
 the median over the rounds of the ratio within one round. A target is printed beside its figure;
 nothing is ever decided by it.
 """
@@ -31,10 +32,11 @@ Argument = TypeVar("Argument")
 
 @dataclass(frozen=True)
 class Round:
-    """Work of one contestant in one round. Times in seconds."""
+    """Work of one contestant in one round. Times in seconds; cpu_s is that of the process."""
 
     operations: int
     wall_s: float
+    cpu_s: float
     durations_s: list[float]
 
     @property
@@ -67,6 +69,11 @@ class Contestant:
         return sum(one.operations for one in self.rounds) / sum(one.wall_s for one in self.rounds)
 
     @property
+    def cpu_s(self) -> float:
+        """Processor time of one operation, over all rounds."""
+        return sum(one.cpu_s for one in self.rounds) / sum(one.operations for one in self.rounds)
+
+    @property
     def p50_s(self) -> float:
         """Median duration over all rounds."""
         return percentile(self.durations_s, 0.5)
@@ -88,12 +95,13 @@ def timed(
     """
     durations: list[float] = []
     clock = time.perf_counter
-    begin = clock()
+    begin, cpu = clock(), time.process_time()
     for argument in arguments:
         start = clock()
         operation(argument)
         durations.append(clock() - start)
-    return Round(len(arguments) * each, clock() - begin, durations)
+    wall_s, cpu_s = clock() - begin, time.process_time() - cpu
+    return Round(len(arguments) * each, wall_s, cpu_s, durations)
 
 
 def timed_in_threads(
@@ -118,13 +126,14 @@ def timed_in_threads(
     for worker in workers:
         worker.start()
     barrier.wait()
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     for worker in workers:
         worker.join()
-    wall_s = time.perf_counter() - begin
+    wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
     if faults:
         raise faults[0]
-    return Round(len(arguments), wall_s, [one for each in found for one in each.durations_s])
+    durations = [one for each in found for one in each.durations_s]
+    return Round(len(arguments), wall_s, cpu_s, durations)
 
 
 def alternate(contestants: Sequence[Contestant], rounds: int) -> None:
@@ -165,11 +174,12 @@ def heading(text: str) -> None:
 
 
 def table(contestants: Sequence[Contestant]) -> None:
-    """Print p50, p99 and operations a second of each."""
-    print(f"  {'':<44}{'p50 ms':>10}{'p99 ms':>10}{'per s':>10}")
+    """Print p50, p99, operations a second, and processor time an operation, of each."""
+    print(f"  {'':<44}{'p50 ms':>10}{'p99 ms':>10}{'per s':>10}{'cpu us':>10}")
     for one in contestants:
         p50, p99 = (percentile(one.durations_s, share) * 1e3 for share in (0.5, 0.99))
-        print(f"  {one.name:<44}{p50:>10.3f}{p99:>10.3f}{one.per_second:>10,.0f}")
+        cpu = one.cpu_s * 1e6
+        print(f"  {one.name:<44}{p50:>10.3f}{p99:>10.3f}{one.per_second:>10,.0f}{cpu:>10,.0f}")
 
 
 def judge_ratio(what: str, ratios: Sequence[float], *, least: float = 0, most: float = 0) -> None:

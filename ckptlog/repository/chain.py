@@ -1,0 +1,245 @@
+"""The chain of segments, read to the published end whatever stands in between (specs/segment.md).
+
+A reader stops at the first damage; verification goes on behind it:
+
+    whole commits ... damage ... next event that ends a commit -> commits again ... next segment
+
+A frame's checksum binds it to its file and offset, so that what is found behind damage is real.
+The positions in between are lost; whoever folds the history asks `is_lost` before complaining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ckptlog.errors import CheckpointError, FormatError
+from ckptlog.formats import event, frame, segment
+from ckptlog.formats.end import End
+from ckptlog.formats.event import LEAF_EMPTY
+from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.log.scan import Scan, Window
+from ckptlog.log.segments import Segments, container_of
+from ckptlog.model.entry import Commit
+from ckptlog.repository.report import Book
+from ckptlog.storage.disk import Disk
+
+CORRUPT = "log.corrupt"
+
+
+class Chain:
+    """One pass over all segments.
+
+    Attributes:
+        position, leaf: After what was read last; None for the leaf hash that damage hides.
+        lost: Stretches of positions (start, stop) that could not be read.
+    """
+
+    def __init__(self, segments: Segments, store_id: bytes, disk: Disk, book: Book) -> None:
+        self._segments = segments
+        self._store_id = store_id
+        self._disk = disk
+        self._book = book
+        self.position = 0
+        self.leaf: bytes | None = LEAF_EMPTY
+        self.lost: list[tuple[int, int]] = []
+
+    def is_lost(self, position: int) -> bool:
+        """Say whether the event at a position could not be read."""
+        return any(start <= position < stop for start, stop in self.lost)
+
+    def commits(self, end: End | None) -> Iterator[tuple[Commit, Window]]:
+        """Yield every whole commit below the end, and a window on its file; report the rest.
+
+        Args:
+            end: The published end; None reads to where nothing follows.
+        """
+        if end is None:
+            self._book.problem(
+                CORRUPT,
+                "The published end is missing or damaged. Open the store for writing once: that "
+                "finds it again.",
+                "log/end",
+            )
+        headers = self._headers(end)
+        for header, after in zip(headers, [*headers[1:], None], strict=True):
+            self._check_start(header)
+            yield from self._segment(header, self._limit(header, after, end))
+            if after is not None:
+                self._check_link(header, after)
+        if end is not None:
+            self._check_end(headers[-1] if headers else None, end)
+
+    # --- the chain --------------------------------------------------------------------------
+
+    def _headers(self, end: End | None) -> list[SegmentHeader]:
+        best: dict[int, SegmentHeader] = {}
+        for first, generation in self._segments.names():
+            name = container_of(first, generation)
+            is_same = end is not None and first == end.first
+            is_beyond = end is not None and (first > end.first or is_same)
+            if end is not None and is_beyond and (first, generation) != (end.first, end.generation):
+                self._book.notes.append(f"{name} is not the segment that the log ends in.")
+                continue
+            try:
+                best[first] = self._segments.header(first, generation)
+            except FormatError as error:
+                self._book.notes.append(f"The header of {name} is damaged: {error.message}")
+            except CheckpointError as error:
+                self._book.problem(error.code, str(error), name)
+        return [best[first] for first in sorted(best)]
+
+    def _check_start(self, header: SegmentHeader) -> None:
+        name = container_of(header.first, header.generation)
+        if self.leaf is None:  # damage before it, already told
+            self._lose(self.position, header.first)
+        elif header.first != self.position:
+            self._lose(self.position, header.first)
+            self._book.problem(
+                CORRUPT,
+                f"It begins at position {header.first}; {self.position} is expected. "
+                "Restore the missing file from a backup.",
+                name,
+            )
+        elif header.leaf != self.leaf:
+            self._book.problem(
+                CORRUPT, "Its header does not know the event before it (leaf hash).", name
+            )
+        self.position = header.first
+
+    def _check_link(self, header: SegmentHeader, after: SegmentHeader) -> None:
+        if not _follows(header, after):
+            self._book.problem(
+                CORRUPT,
+                f"Its header names {container_of(after.previous_first, after.previous_generation)} "
+                f"as the one before it, not {container_of(header.first, header.generation)}.",
+                container_of(after.first, after.generation),
+            )
+
+    def _limit(
+        self, header: SegmentHeader, after: SegmentHeader | None, end: End | None
+    ) -> int | None:
+        """Return the segment's valid length; None where nothing sound tells it."""
+        if end is not None and (header.first, header.generation) == (end.first, end.generation):
+            return end.offset
+        if after is not None and _follows(header, after):
+            return after.previous_length
+        return None
+
+    def _check_end(self, last: SegmentHeader | None, end: End) -> None:
+        where = container_of(end.first, end.generation)
+        if last is None or (last.first, last.generation) != (end.first, end.generation):
+            self._lose(self.position, end.position)
+            # A segment that was begun and holds no event yet may be missing without a loss.
+            self._book.problem(
+                CORRUPT, "The log ends in this segment, which is missing or has no header.", where
+            )
+        elif self.position != end.position:
+            self._lose(self.position, end.position)
+            self._book.problem(
+                CORRUPT,
+                f"The log was published up to position {end.position}; events are there up to "
+                f"{self.position}.",
+                where,
+            )
+        elif self.leaf is not None and self.leaf != end.leaf:
+            self._book.problem(
+                CORRUPT, "The published end knows another last event (leaf hash).", "log/end"
+            )
+
+    def _lose(self, start: int, stop: int) -> None:
+        if start < stop:
+            self.lost.append((start, stop))
+
+    # --- one segment ------------------------------------------------------------------------
+
+    def _segment(self, header: SegmentHeader, limit: int | None) -> Iterator[tuple[Commit, Window]]:
+        self.leaf = header.leaf
+        self._book.advance(HEADER_FRAME_BYTES)
+        path = self._segments.path(header.first, header.generation)
+        try:
+            fd = self._disk.open_read(path)
+            try:
+                yield from self._stretches(fd, header, limit)
+            finally:
+                self._disk.close(fd)
+        except CheckpointError as error:  # the medium: EIO, denied, gone meanwhile
+            self.leaf = None
+            self._book.problem(error.code, str(error), self._name(header))
+
+    def _stretches(
+        self, fd: int, header: SegmentHeader, limit: int | None
+    ) -> Iterator[tuple[Commit, Window]]:
+        """Yield the commits of one file, stepping over damage."""
+        window = Window(self._disk, fd)
+        offset: int | None = HEADER_FRAME_BYTES
+        while offset is not None:
+            scan = Scan(
+                Window(self._disk, fd),
+                segment.seed(self._store_id, header.first, header.generation),
+                container_of(header.first, header.generation),
+                offset=offset,
+                position=self.position,
+                leaf=self.leaf or LEAF_EMPTY,
+                stop=limit,
+            )
+            for commit in scan:
+                if limit is not None and commit.offset_end > limit:
+                    break
+                self.position, self.leaf = commit.position_next, commit.leaf
+                self._book.commits += 1
+                self._book.advance(commit.offset_end - offset)
+                offset = commit.offset_end
+                yield commit, window
+            if offset == limit or (limit is None and scan.flaw is None):
+                return
+            self._report(header, offset, limit, scan.flaw)
+            offset = self._resume(fd, header, offset, limit)
+
+    def _report(
+        self, header: SegmentHeader, offset: int, limit: int | None, flaw: str | None
+    ) -> None:
+        valid = "" if limit is None else f" {limit} bytes of this file were durable."
+        self._book.problem(
+            CORRUPT,
+            f"Damaged at position {self.position}: {flaw or 'no whole commit stands there.'}"
+            f"{valid} Restore the file from a backup.",
+            f"{self._name(header)}:{offset}",
+        )
+
+    def _resume(self, fd: int, header: SegmentHeader, offset: int, limit: int | None) -> int | None:
+        """Find the next end of a commit behind damage and go on there; None where there is none."""
+        size = self._disk.size(fd)
+        stop = size if limit is None else min(size, limit)
+        data = self._disk.read(fd, max(0, stop - offset), offset)
+        seed = segment.seed(self._store_id, header.first, header.generation)
+        at = data.find(frame.MAGIC, 1)
+        while at >= 0:
+            try:
+                found = frame.decode(seed, offset + at, data, at)
+            except FormatError:
+                at = data.find(frame.MAGIC, at + 1)
+                continue
+            at += frame.HEADER_BYTES + len(found.body)
+            if found.kind == frame.EVENT and found.flags & frame.COMMIT:
+                self._skip_to(found)
+                self._book.advance(at)
+                return offset + at
+            at = data.find(frame.MAGIC, at)
+        self._book.advance(len(data))
+        self.leaf = None
+        return None
+
+    def _skip_to(self, found: frame.Frame) -> None:
+        """Let the event that ends a damaged commit be the last that was met."""
+        position, _ = event.decode_prefix(found.body)
+        self._lose(self.position, position + 1)
+        self.position = position + 1
+        self.leaf = event.leaf_hash(found.body[event.PREFIX_BYTES :])
+
+    def _name(self, header: SegmentHeader) -> str:
+        return container_of(header.first, header.generation)
+
+
+def _follows(header: SegmentHeader, after: SegmentHeader) -> bool:
+    named = (after.previous_first, after.previous_generation)
+    return named == (header.first, header.generation)
