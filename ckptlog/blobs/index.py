@@ -35,6 +35,7 @@ from ckptlog.storage import files
 TAIL_ENTRIES_MAX: Final = 20_000
 _FACTOR: Final = 2
 _LOCK_NAME: Final = "lock"
+_LIST_TRIES_MAX: Final = 10
 
 
 class _View(NamedTuple):
@@ -343,15 +344,7 @@ def _read_chain(
     folder: Path, store_id: bytes, have: tuple[Run, ...]
 ) -> tuple[tuple[Run, ...], list[str]]:
     """Return the runs in a folder that follow each other from 0, and what is wrong with others."""
-    opened = {run.name: run for run in have if run.path is not None}
-    candidates, problems = [], []
-    with operating_system_door("Cannot list the chunk index"):
-        paths = _run_paths(folder)
-    for path in paths:
-        try:
-            candidates.append(opened.get(path.name) or open_run(path, store_id))
-        except CheckpointError as error:
-            problems.append(f"{path.name} was dropped: {error.message}")
+    candidates, problems = _open_all(folder, store_id, have)
     chain: list[Run] = []
     position = 0
     while fitting := [
@@ -365,6 +358,29 @@ def _read_chain(
         if run.start > position
     ]
     return tuple(chain), problems
+
+
+def _open_all(folder: Path, store_id: bytes, have: tuple[Run, ...]) -> tuple[list[Run], list[str]]:
+    """Open every run in a folder; again where another process changed it meanwhile.
+
+    Whoever opens the index has no lock, so a merge may take files away between list and open.
+    """
+    opened = {run.name: run for run in have if run.path is not None}
+    candidates: list[Run] = []
+    problems: list[str] = []
+    with operating_system_door("Cannot list the chunk index"):
+        paths = _run_paths(folder)
+        for _ in range(_LIST_TRIES_MAX):
+            candidates, problems = [], []
+            for path in paths:
+                try:
+                    candidates.append(opened.get(path.name) or open_run(path, store_id))
+                except CheckpointError as error:
+                    problems.append(f"{path.name} was dropped: {error.message}")
+            listed, paths = paths, _run_paths(folder)
+            if listed == paths:
+                break
+    return candidates, problems
 
 
 def _sweep(folder: Path, runs: tuple[Run, ...]) -> None:

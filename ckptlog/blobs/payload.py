@@ -125,7 +125,7 @@ def assemble(reference: Reference, read: Read) -> bytes:
     Raises:
         BlobCorruptionError: The tree does not have the shape or the sizes that it claims.
     """
-    root = _root_of(reference)
+    root = root_of(reference)
     if reference.kind == LEAF_KIND:
         return _leaf(root, reference.size, read)
     wire = bytearray()
@@ -139,7 +139,7 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     Raises:
         BlobCorruptionError: As `assemble`, as far as the nodes tell.
     """
-    root = _root_of(reference)
+    root = root_of(reference)
     if reference.kind == LEAF_KIND:
         return frozenset((root,))
     found = {root}
@@ -192,7 +192,12 @@ def _total(children: Iterable[node.Child]) -> int:
     return sum(child.size for child in children)
 
 
-def _root_of(reference: Reference) -> bytes:
+def root_of(reference: Reference) -> bytes:
+    """Return a reference's root digest, after checking that the reference can be one.
+
+    Raises:
+        BlobCorruptionError: Its kind, root or size is impossible.
+    """
     try:
         root = bytes.fromhex(reference.root)
     except ValueError:

@@ -42,6 +42,7 @@ _FRAME_BYTES_MAX: Final = (
 )
 _OFFSET_MAX: Final = (1 << 63) - 1
 # What an entry of the cache costs besides its bytes, and a digest in a set.
+_WRITTEN_BYTES: Final = 8 * 1024 * 1024
 _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
@@ -75,9 +76,16 @@ class BlobStore:
         self.missing = missing
         self._codec = codec
         self._chunker = chunker
-        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes - cache_bytes // 5)
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 5)
         self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 5)
+        # What was just written is read again soon or never: it must not fill the whole cache.
+        self._written: Cache[tuple[str, str], bytes] = Cache(min(_WRITTEN_BYTES, cache_bytes // 5))
         self._containers = _Containers(root, store_id)
+
+    @property
+    def cached_bytes(self) -> int:
+        """What the cache holds: bytes of payloads and of what is known of them."""
+        return self._cache.cost + self._digests.cost + self._written.cost
 
     def split(self, wire: bytes, known: Container[bytes] = frozenset()) -> payload.Draft:
         """Return wire as chunks; those in `known` are neither compressed nor emitted."""
@@ -93,7 +101,7 @@ class BlobStore:
             BlobCorruptionError, MissingBlobError: It cannot be read; the message names the chunk.
         """
         key = (reference.kind, reference.root)
-        wire = self._cache.get(key)
+        wire = self._cache.get(key) or self._written.get(key)
         if wire is None:
             wire = payload.assemble(reference, self._reader(hint))
             self._cache.put(key, wire, len(wire) + _ENTRY_COST)
@@ -107,8 +115,9 @@ class BlobStore:
     def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
         """Keep what was just written, so that the next read or change finds it in memory."""
         key = (reference.kind, reference.root)
-        self._cache.put(key, wire, len(wire) + _ENTRY_COST)
-        self._digests.put(key, digests, len(digests) * _DIGEST_COST + _ENTRY_COST)
+        self._written.put(key, wire, len(wire) + _ENTRY_COST)
+        if reference.kind != payload.LEAF_KIND:
+            self._digests.put(key, digests, len(digests) * _DIGEST_COST + _ENTRY_COST)
 
     def digests(self, reference: Reference) -> frozenset[bytes]:
         """Return the digests of every chunk of a payload, reading its nodes only.
@@ -116,6 +125,8 @@ class BlobStore:
         Raises:
             BlobCorruptionError, MissingBlobError: A node cannot be read.
         """
+        if reference.kind == payload.LEAF_KIND:
+            return frozenset((payload.root_of(reference),))
         key = (reference.kind, reference.root)
         found = self._digests.get(key)
         if found is None:
@@ -153,6 +164,7 @@ class BlobStore:
         """Close the files and drop what is cached; a later call opens and reads anew."""
         self._containers.close()
         self._cache.clear()
+        self._written.clear()
         self._digests.clear()
 
     def _reader(self, hint: Mapping[bytes, bytes]) -> payload.Read:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli.demo_run import Job, Run
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.model.checkpoint import CheckpointData
     from ckptlog.model.entry import Entry
-
-# Disposable or kept for a full disk: no part of what a checkpoint costs.
-_NOT_COUNTED = {"views", "reserve", "lock"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ def prove(job: Job, run: Sequence[Step], workers: Sequence[Run]) -> Proof:
     """Open the store anew, read everything, and compare it with the transcript."""
     import ckptlog
     from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.repository.statistics import measure
 
     expected = {step.number: _expected(step.state) for step in run}
     with ckptlog.open(job.store) as store, CheckpointManager(store=store) as manager:
@@ -84,14 +81,7 @@ def prove(job: Job, run: Sequence[Step], workers: Sequence[Run]) -> Proof:
         )
     rows = tuple(_rows(run, checkpoints, entries))
     logical_bytes = sum(row.logical_bytes for row in rows)
-    return Proof(checks, rows, len(entries), logical_bytes, stored_bytes(job.store))
-
-
-def stored_bytes(store: Path) -> int:
-    """Return the size of a closed store without views and reserve."""
-    parts = [part for part in store.iterdir() if part.name not in _NOT_COUNTED]
-    files = [path for part in parts for path in (part, *part.rglob("*")) if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+    return Proof(checks, rows, len(entries), logical_bytes, measure(job.store).stored)
 
 
 def _expected(state: dict[str, Any]) -> bytes:
@@ -151,13 +141,16 @@ def _check_positions(entries: Sequence[Entry]) -> Check:
 
 
 def _check_transitions(entries: Sequence[Entry]) -> Check:
+    from ckptlog.model.event import DELETED
     from ckptlog.model.state import is_legal
 
     states: dict[str, str] = {}
     illegal = []
     for entry in entries:
         name, state = entry.event.subject.checkpoint, entry.event.state
-        if state and not is_legal(states.get(name), state):
+        if not state or entry.event.type == DELETED:  # legal from every state
+            continue
+        if not is_legal(states.get(name), state):
             illegal.append(entry.position)
         states[name] = state
     detail = f"illegal at {illegal}" if illegal else f"{len(entries)} of {len(entries)} legal"

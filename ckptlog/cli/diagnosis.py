@@ -10,14 +10,17 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from ckptlog.storage.environment import Environment
+from ckptlog.repository.report import Finding
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.file_system import file_system_of
+from ckptlog.storage.lock import describe_holder
 
-OK, WARNING, ERROR = "ok", "warning", "error"
+OK: Final = "ok"
+WARNING: Final = "warning"
+ERROR: Final = "error"
 PACKAGES = ("blake3", "msgspec", "pyfastcdc", "rich", "shtab", "xxhash", "zstandard")
 FREE_BYTES_LOW = 1_000_000_000
 FREE_BYTES_NEEDED = 16_000_000
@@ -26,21 +29,7 @@ _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs",
 _VOLATILE = ("tmpfs", "ramfs")
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """One finding: its level (ok, warning, error), a stable code, what is so, what to do."""
-
-    level: str
-    code: str
-    message: str
-    hint: str = ""
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the fields, safe for JSON."""
-        return asdict(self)
-
-
-def surroundings(path: Path, environment: Environment) -> Iterator[Diagnosis]:
+def surroundings(path: Path, environment: Environment) -> Iterator[Finding]:
     """Yield the findings about everything around the store at path."""
     yield from versions()
     if not path.is_dir():
@@ -51,7 +40,7 @@ def surroundings(path: Path, environment: Environment) -> Iterator[Diagnosis]:
     yield lock_holder(path)
 
 
-def versions() -> Iterator[Diagnosis]:
+def versions() -> Iterator[Finding]:
     """Yield the versions of Python, SQLite and the libraries; and whether chunking is fast."""
     import sqlite3
     from importlib.metadata import PackageNotFoundError, version
@@ -62,9 +51,9 @@ def versions() -> Iterator[Diagnosis]:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    yield Diagnosis(OK, "doctor.versions", ", ".join(found) + ".")
+    yield Finding(OK, "doctor.versions", ", ".join(found) + ".")
     if missing:
-        yield Diagnosis(
+        yield Finding(
             ERROR,
             "doctor.versions",
             f"Not installed: {', '.join(missing)}.",
@@ -74,7 +63,7 @@ def versions() -> Iterator[Diagnosis]:
         yield chunker_speed()
 
 
-def chunker_speed() -> Diagnosis:
+def chunker_speed() -> Finding:
     """Say whether the chunker runs compiled."""
     import warnings
 
@@ -82,8 +71,8 @@ def chunker_speed() -> Diagnosis:
         warnings.simplefilter("ignore")  # it warns on import; the finding below says more
         from pyfastcdc import FastCDC
     if FastCDC.__module__.startswith("pyfastcdc.cy"):
-        return Diagnosis(OK, "doctor.chunker", "The chunker (pyfastcdc) is compiled.")
-    return Diagnosis(
+        return Finding(OK, "doctor.chunker", "The chunker (pyfastcdc) is compiled.")
+    return Finding(
         WARNING,
         "doctor.chunker",
         "The chunker (pyfastcdc) runs in pure Python, about 200 times slower.",
@@ -91,13 +80,13 @@ def chunker_speed() -> Diagnosis:
     )
 
 
-def permissions(path: Path) -> Iterator[Diagnosis]:
+def permissions(path: Path) -> Iterator[Finding]:
     """Yield what this user may not do in the store, and whether others may do too much."""
     folders = [path, *(path / name for name in ("log", "packs") if (path / name).is_dir())]
     closed = [str(f) for f in folders if not os.access(f, os.R_OK | os.W_OK | os.X_OK)]
     locked = [str(f) for f in _files(folders) if not os.access(f, os.R_OK)]
     if closed or locked:
-        yield Diagnosis(
+        yield Finding(
             ERROR,
             "doctor.permissions",
             f"This user ({_user()}) may not use: {', '.join((closed + locked)[:5])}"
@@ -105,9 +94,9 @@ def permissions(path: Path) -> Iterator[Diagnosis]:
             "Give the files back to the user who runs the job (chown), or run as that user.",
         )
     else:
-        yield Diagnosis(OK, "doctor.permissions", f"This user ({_user()}) may read and write.")
+        yield Finding(OK, "doctor.permissions", f"This user ({_user()}) may read and write.")
     if path.stat().st_mode & 0o002:
-        yield Diagnosis(
+        yield Finding(
             WARNING,
             "doctor.permissions_open",
             f"Every user of this machine may change {path}.",
@@ -130,7 +119,7 @@ def _user() -> str:
         return f"id {os.getuid()}"
 
 
-def free_space(path: Path) -> Diagnosis:
+def free_space(path: Path) -> Finding:
     """Say how much room is left."""
     from ckptlog.cli.text import size
 
@@ -140,46 +129,42 @@ def free_space(path: Path) -> Diagnosis:
     if free_bytes < FREE_BYTES_NEEDED or (nodes.f_files and not nodes.f_favail):
         nodes_left = "" if nodes.f_favail or not nodes.f_files else ", no inodes"
         hint = "Free some space, or move the store; reading, deleting and clean-up still work."
-        return Diagnosis(ERROR, "doctor.disk", f"The disk is full ({left}{nodes_left}).", hint)
+        return Finding(ERROR, "doctor.disk", f"The disk is full ({left}{nodes_left}).", hint)
     if free_bytes < FREE_BYTES_LOW:
         hint = "`ckptlog stats` shows what the store takes; `ckptlog cleanup` takes old ones away."
-        return Diagnosis(WARNING, "doctor.disk", f"Little room is left ({left}).", hint)
-    return Diagnosis(OK, "doctor.disk", f"The disk has room ({left}).")
+        return Finding(WARNING, "doctor.disk", f"Little room is left ({left}).", hint)
+    return Finding(OK, "doctor.disk", f"The disk has room ({left}).")
 
 
-def file_system(path: Path, environment: Environment) -> Diagnosis:
+def file_system(path: Path, environment: Environment) -> Finding:
     """Say whether the kind of file system can keep the log's promises."""
-    from ckptlog.storage.file_system import file_system_of
-
     kind = file_system_of(path, environment)
     if kind == "unknown":
-        return Diagnosis(WARNING, "doctor.file_system", "The kind of file system is unknown.")
+        return Finding(WARNING, "doctor.file_system", "The kind of file system is unknown.")
     if kind.startswith(_REMOTE):
-        return Diagnosis(
+        return Finding(
             ERROR,
             "doctor.file_system",
             f"The store lies on {kind}, a network file system; writing is refused there.",
             "Move the directory to a local disk; reading it works from anywhere.",
         )
     if kind in _VOLATILE:
-        return Diagnosis(
+        return Finding(
             WARNING,
             "doctor.file_system",
             f"The store lies in memory ({kind}) and is gone after a restart of the machine.",
             "Keep what must last on a disk.",
         )
-    return Diagnosis(OK, "doctor.file_system", f"The file system is {kind}.")
+    return Finding(OK, "doctor.file_system", f"The file system is {kind}.")
 
 
-def lock_holder(path: Path) -> Diagnosis:
+def lock_holder(path: Path) -> Finding:
     """Say who holds the writer's lock at this moment."""
-    from ckptlog.storage.lock import describe_holder
-
     lock = path / "lock"
     holder = describe_holder(lock) if lock.exists() else ""
     if "process " not in holder or holder == "an unknown process":
-        return Diagnosis(OK, "doctor.lock", "No process holds the writer's lock.")
-    return Diagnosis(
+        return Finding(OK, "doctor.lock", "No process holds the writer's lock.")
+    return Finding(
         OK,
         "doctor.lock",
         f"The writer's lock is held by {holder}.",

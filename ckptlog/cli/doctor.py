@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
-from ckptlog.cli.command import Commands, Context, add_command, open_store
-from ckptlog.cli.exit_status import NOT_FOUND, OK, PARTIAL, status_of
+from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.exit_status import BY_CODE, OK, PARTIAL
+
+if TYPE_CHECKING:
+    from ckptlog.repository.report import Finding
 
 _MARKS = {"ok": "ok     ", "warning": "WARNING", "error": "ERROR  "}
 
@@ -18,55 +20,50 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_doctor(context: Context) -> int:
-    """Print every finding; the status is 0 only without errors."""
+    """Print every finding; the status is 0 only without errors. Nothing is changed."""
     from ckptlog.cli.diagnosis import surroundings
+    from ckptlog.repository.doctor import diagnose
     from ckptlog.storage.environment import Environment
 
     path = context.store_path()
-    findings = [finding.to_dict() for finding in surroundings(path, Environment())]
-    inside, status = _inside(context, path)
+    findings = [_fields(finding) for finding in surroundings(path, Environment())]
+    inside = [_fields(finding) for finding in diagnose(path)]
     findings += [finding for finding in inside if not _is_known(finding, findings)]
     errors = [finding for finding in findings if finding["level"] == "error"]
     if context.output.is_json:
         context.output.document({"store": str(path), "ok": not errors, "findings": findings})
     else:
         _print(context, findings)
-    if not errors:
-        return OK
+    return _tell_errors(context, str(path), errors) if errors else OK
+
+
+def _tell_errors(context: Context, path: str, errors: list[dict[str, str]]) -> int:
     number = text.count(len(errors), "error")
     context.output.fault(
         {
             "code": "cli.doctor",
             "message": f"The doctor found {number} in {path}.",
-            "hint": errors[0]["hint"],
+            "hint": errors[-1]["hint"],
             "context": {"errors": [finding["code"] for finding in errors]},
         }
     )
-    return status or PARTIAL
+    return BY_CODE.get(errors[-1]["code"], PARTIAL)
 
 
-def _inside(context: Context, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the store's own findings; one that cannot be opened has its error as finding."""
-    from ckptlog.errors import CheckpointError
-
-    try:
-        with open_store(path, context.output, is_reading=True) as store:
-            return [_fields(finding) for finding in store.doctor()], OK
-    except CheckpointError as error:
-        fault = error.to_dict()
-        finding = {key: fault[key] for key in ("code", "message", "hint")}
-        return [{"level": "error", **finding}], status_of(error) or NOT_FOUND
+def _fields(finding: Finding) -> dict[str, str]:
+    return {
+        "level": finding.level,
+        "code": finding.code,
+        "message": finding.message,
+        "hint": finding.hint,
+    }
 
 
-def _fields(finding: Any) -> dict[str, Any]:
-    return {name: getattr(finding, name) for name in ("level", "code", "message", "hint")}
-
-
-def _is_known(finding: dict[str, Any], findings: list[dict[str, Any]]) -> bool:
+def _is_known(finding: dict[str, str], findings: list[dict[str, str]]) -> bool:
     return any(finding["code"] == other["code"] for other in findings)
 
 
-def _print(context: Context, findings: list[dict[str, Any]]) -> None:
+def _print(context: Context, findings: list[dict[str, str]]) -> None:
     output = context.output
     for finding in findings:
         mark = output.paint(_MARKS[finding["level"]], finding["level"])

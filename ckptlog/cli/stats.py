@@ -18,7 +18,8 @@ def add_commands(commands: Commands) -> None:
 def run_stats(context: Context) -> int:
     """Print what the store holds."""
     with context.store(is_reading=True) as store:
-        answer: dict[str, Any] = {"store": str(store.path), **store.stats()}
+        figures = store.stats()
+    answer = {"store": figures.pop("path"), **figures}
     if context.output.is_json:
         context.output.document(answer)
     else:
@@ -26,19 +27,22 @@ def run_stats(context: Context) -> int:
     return OK
 
 
-def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield names and values of a page; nested values are named after their parent."""
+def _lines(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names and values of a page; numbers by state go on one line."""
     for name, value in values.items():
-        label = f"{prefix}{name.replace('_', ' ')}"
+        label = name.replace("_", " ").removesuffix(" bytes")
         if isinstance(value, Mapping):
-            yield from _lines(value, f"{label} ")
+            there = [f"{number:,} {state}" for state, number in value.items() if number]
+            yield label, ", ".join(there) or "none"
         else:
-            yield label.removesuffix(" bytes"), _shown(name, value)
+            yield label, _shown(name, value)
 
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return text.plain(value)
+    if name == "created":
+        return text.instant(value)
     if "bytes" in name and isinstance(value, (int, float)):
         return text.size(value)
     if name.endswith("ratio") and isinstance(value, (int, float)):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
-from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import CORRUPTION, OK
-from ckptlog.cli.output import Column
+from ckptlog.cli.output import Column, Output
 from ckptlog.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from ckptlog.repository.report import Report
 
 _COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
@@ -26,43 +30,59 @@ def add_commands(commands: Commands) -> None:
 
 def run_verify(context: Context) -> int:
     """Verify the store and list what is wrong."""
-    output, level = context.output, context.arguments.level
-    with context.store(is_reading=True) as store:
-        progress = Progress(output, "verify", is_bytes=True)
-        try:
-            report = store.verify(level=level, progress=progress)
-        finally:
-            progress.close()
-        answer: dict[str, Any] = {"store": str(store.path), "level": level, **report.to_dict()}
+    output, path = context.output, context.store_path()
+    progress = Progress(output, "verify", is_bytes=True)
+    try:
+        report = _verify(context, path, progress)
+    finally:
+        progress.close()
     if output.is_json:
-        output.document(answer)
+        output.document({"store": str(path), **report.to_dict()})
     else:
-        _print(context, answer)
+        _print(output, report)
     if report.ok:
         return OK
-    _tell_failure(context, answer)
+    _tell_failure(output, path, len(report.problems))
     return CORRUPTION
 
 
-def _print(context: Context, answer: dict[str, Any]) -> None:
-    output = context.output
-    if answer["ok"]:
-        read = (
-            f"{text.count(answer['events'], 'event')}, {text.count(answer['chunks'], 'chunk')}, "
-            f"{text.size(answer['bytes'])} read"
+def _verify(context: Context, path: Path, progress: Progress) -> Report:
+    """Verify the opened store; one that is too damaged to be opened, without opening it."""
+    from ckptlog.errors import CheckpointCorruptionError
+
+    level = context.arguments.level
+    try:
+        store = open_store(path, context.output, is_reading=True)
+    except CheckpointCorruptionError:
+        from ckptlog.repository.verify import verify_directory
+
+        return verify_directory(path, level, progress)
+    with store:
+        return store.verify(level, progress)
+
+
+def _print(output: Output, report: Report) -> None:
+    if report.ok:
+        read = ", ".join(
+            (
+                text.count(report.events, "event"),
+                text.count(report.checkpoints, "checkpoint"),
+                text.count(report.chunks, "chunk"),
+                f"{text.size(report.bytes_read)} read",
+            )
         )
-        output.line(output.paint("ok", "ok") + f": {read} ({answer['level']})")
-        return
-    rows = [(p["code"], p["where"], p["message"]) for p in answer["problems"]]
-    output.table(_COLUMNS, rows)
+        output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level})")
+    else:
+        output.table(_COLUMNS, [(p.code, p.where, p.message) for p in report.problems])
+    for note in report.notes:
+        output.line(f"note: {text.escape(note)}")
 
 
-def _tell_failure(context: Context, answer: dict[str, Any]) -> None:
-    number = len(answer["problems"])
-    context.output.fault(
+def _tell_failure(output: Output, path: Path, number: int) -> None:
+    output.fault(
         {
             "code": "corruption.detected",
-            "message": f"The store {answer['store']} has {text.count(number, 'problem')}.",
+            "message": f"The store {path} has {text.count(number, 'problem')}.",
             "hint": "Keep a copy of the directory before anything else; `ckptlog list` and "
             "`ckptlog show` still read what is whole.",
             "context": {"problems": number},

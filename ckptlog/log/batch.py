@@ -13,7 +13,7 @@ from ckptlog.model.event import Event
 CHUNK_BYTES_IN_LOG_MAX = 1024 * 1024
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One event to append, and the chunk records that ride in front of it."""
 
     event: Event
@@ -43,13 +43,13 @@ class Tail(msgspec.Struct, frozen=True, gc=False):
     leaf: bytes
 
 
-class Won(msgspec.Struct, frozen=True):
+class Won(msgspec.Struct, frozen=True, gc=False):
     """The groups were appended, one commit each, at the position that was asked for."""
 
     commits: tuple[Commit, ...]
 
 
-class Lost(msgspec.Struct, frozen=True):
+class Lost(msgspec.Struct, frozen=True, gc=False):
     """Another writer was there first; nothing was written. Catch up to the tail and decide anew."""
 
     tail: Tail

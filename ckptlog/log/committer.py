@@ -62,7 +62,9 @@ class Committer(Generic[Work]):
         self._timeout_s = timeout_s
         self._queue: deque[Job[Work]] = deque()
         self._is_led = False
-        self._room = Condition(Lock())
+        self._mutex = Lock()
+        self._room = Condition(self._mutex)
+        self._waiting = 0
 
     def submit(self, work: Work) -> object:
         """Queue work, wait until a round has settled it, return its result.
@@ -72,8 +74,9 @@ class Committer(Generic[Work]):
             Exception: Whatever the round set as the job's error.
         """
         job = Job(work)
-        with self._room:
-            self._wait_for_room()
+        with self._mutex:
+            if len(self._queue) >= self._queue_max:
+                self._wait_for_room()
             self._queue.append(job)
             leads = not self._is_led
             self._is_led = True
@@ -95,7 +98,7 @@ class Committer(Generic[Work]):
             raise
 
     def _withdraw(self, job: Job[Work]) -> None:
-        with self._room:
+        with self._mutex:
             if job not in self._queue:
                 return
             self._queue.remove(job)
@@ -104,9 +107,14 @@ class Committer(Generic[Work]):
             self._hand_over()
 
     def _wait_for_room(self) -> None:
-        if len(self._queue) < self._queue_max:
-            return
-        if not self._room.wait_for(lambda: len(self._queue) < self._queue_max, self._timeout_s):
+        self._waiting += 1
+        try:
+            has_room = self._room.wait_for(
+                lambda: len(self._queue) < self._queue_max, self._timeout_s
+            )
+        finally:
+            self._waiting -= 1
+        if not has_room:
             raise BusyError(
                 f"{self._queue_max} operations waited for a commit for {self._timeout_s:g} s.",
                 hint="Call again later, or raise max_concurrent_operations.",
@@ -130,14 +138,19 @@ class Committer(Generic[Work]):
                     job.gate.release()
 
     def _take(self) -> list[Job[Work]]:
-        with self._room:
-            count = min(len(self._queue), ROUND_JOBS_MAX)
-            jobs = [self._queue.popleft() for _ in range(count)]
-            self._room.notify_all()
+        with self._mutex:
+            queue = self._queue
+            if len(queue) <= ROUND_JOBS_MAX:
+                jobs = list(queue)
+                queue.clear()
+            else:
+                jobs = [queue.popleft() for _ in range(ROUND_JOBS_MAX)]
+            if self._waiting:
+                self._room.notify_all()
             return jobs
 
     def _hand_over(self) -> None:
-        with self._room:
+        with self._mutex:
             if not self._queue:
                 self._is_led = False
                 return

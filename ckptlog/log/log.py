@@ -19,20 +19,21 @@ from threading import RLock
 from ckptlog.errors import (
     CheckpointStorageError,
     FullError,
+    LockTimeoutError,
     LogCorruptionError,
     OutcomeUnknownError,
     ReadOnlyError,
 )
-from ckptlog.formats import event, frame, segment
+from ckptlog.formats import segment
 from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.log.batch import Group, Lost, Tail, Won
+from ckptlog.log.build import Built, build
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
 from ckptlog.log.recovery import Recovery
 from ckptlog.log.segments import FOLDER, Segments, container_of
-from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.storage.environment import Environment
 from ckptlog.storage.lock import WriterLock
 
@@ -72,6 +73,7 @@ class Log:
         )
         self.reader = LogReader(root, store_id, self.segments, self.published, self._disk)
         self._lock = WriterLock(root / "lock", environment)
+        self._boot = environment.boot()
         self._mutex = RLock()
         self._depth = 0
         self._tail: Tail | None = None
@@ -94,40 +96,52 @@ class Log:
             LockTimeoutError: Another process held it for too long.
             LogCorruptionError: The log is damaged where it was durable.
         """
+        tail = self.hold(timeout_s)
+        try:
+            yield tail
+        finally:
+            self.release()
+
+    def hold(self, timeout_s: float) -> Tail:
+        """Take the lock as `exclusive` does; `release` gives it back. Holds nest in one thread."""
         if self._read_only:
             raise ReadOnlyError(
                 f"The store {self._root} is open for reading only.",
                 hint="Open it without read_only=True to write.",
                 path=str(self._root),
             )
-        with self._mutex:
-            if self._depth and self._tail is not None:
-                # Inside another hold of ours nobody else can have written.
-                yield self._tail
-                return
+        self._mutex.acquire()
+        try:
             if self._depth == 0:
                 self._lock.acquire(timeout_s)
-            self._depth += 1
-            try:
-                yield self._catch_up()
-            finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._lock.release()
+        except BaseException:
+            self._mutex.release()
+            raise
+        self._depth += 1
+        try:
+            # Inside another hold of ours nobody else can have written.
+            return self._tail if self._depth > 1 and self._tail is not None else self._catch_up()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the lock back after `hold`."""
+        self._depth -= 1
+        try:
+            if self._depth == 0:
+                self._lock.release()
+        finally:
+            self._mutex.release()
 
     def recover_if_free(self) -> bool:
         """Recover what stands beyond the published end, if no writer is at work; say whether."""
-        with self._mutex:
-            if self._depth == 0 and not self._lock.try_acquire():
-                return False
-            self._depth += 1
-            try:
-                self._catch_up()
-            finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    self._lock.release()
-            return True
+        try:
+            self.hold(0.0)
+        except LockTimeoutError:
+            return False
+        self.release()
+        return True
 
     def _catch_up(self) -> Tail:
         end = self.published.read()
@@ -150,7 +164,7 @@ class Log:
             self.epoch += 1
         self._open_segment(recovered.tail)
         if end is None or recovered.tail.position > end.position or end.first != self._tail_first:
-            self._publish()
+            self._publish(recovered.tail)
         else:
             self._end_seen = end
         return recovered.tail
@@ -178,19 +192,18 @@ class Log:
         Durability: with "commit", all is on the medium when it returns; with "interval", after
             the next `flush`.
         """
-        with self.exclusive(timeout_s) as held:
-            tail = held
+        tail = self.hold(timeout_s)
+        try:
             if tail.position != at:
                 return Lost(tail)
-            built = _Build(tail, self._seed, self._container, groups)
-            if built.offset > self._segment_bytes and tail.position > tail.first:
+            built = build(tail, self._seed, self._container, groups)
+            if built.tail.offset > self._segment_bytes and tail.position > tail.first:
                 tail = self._roll(tail)
-                built = _Build(tail, self._seed, self._container, groups)
+                built = build(tail, self._seed, self._container, groups)
             self._write(tail, built)
-            self._tail = built.tail(durable=tail.durable)
-            if self._is_durable:
-                self._sync()
-            return Won(tuple(built.commits))
+            return Won(built.commits)
+        finally:
+            self.release()
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Sync and publish what "interval" has left unsynced. Does nothing where all is durable."""
@@ -199,11 +212,19 @@ class Log:
             return
         with self.exclusive(timeout_s) as current:
             if current.durable < current.offset:
-                self._sync()
+                self._sync(current)
 
-    def _write(self, tail: Tail, built: _Build) -> None:
+    def _write(self, tail: Tail, built: Built) -> None:
         try:
             self._disk.write(self._fd, built.data, tail.offset)
+            if built.tail.offset > self._allocated:
+                self._preallocate(built.tail.offset)
+            if self._is_durable:
+                self._sync(built.tail)
+            else:
+                self._tail = built.tail
+        except OutcomeUnknownError:
+            raise
         except CheckpointStorageError as error:
             self._undo_write(tail)
             if isinstance(error, FullError):
@@ -213,8 +234,10 @@ class Log:
                 hint="Retry with the same command id.",
                 position=tail.position,
             ) from error
-        if built.offset > self._allocated:
-            self._preallocate(built.offset)
+        except BaseException:
+            # An interrupt: what was written may be whole. Whoever holds the lock next finds out.
+            self._drop_segment()
+            raise
 
     def _undo_write(self, tail: Tail) -> None:
         """Take back a partial write; if even that fails, the next holder recovers."""
@@ -242,8 +265,8 @@ class Log:
         except CheckpointStorageError:
             self.notes.append("The zeros after the tail could not be cut.")
 
-    def _sync(self) -> None:
-        tail = self._require_tail()
+    def _sync(self, tail: Tail) -> None:
+        """Make everything up to `tail` durable, then the tail of ours, then published."""
         try:
             self._disk.sync(self._fd)
         except CheckpointStorageError as error:
@@ -254,24 +277,33 @@ class Log:
                 hint="Retry with the same command id; it is never applied twice.",
                 position=self.durable_position,
             ) from error
-        self._tail = Tail(
-            tail.position, tail.first, tail.generation, tail.offset, tail.offset, tail.leaf
-        )
-        self._publish()
+        try:
+            self._publish(
+                Tail(
+                    tail.position, tail.first, tail.generation, tail.offset, tail.offset, tail.leaf
+                )
+            )
+        except CheckpointStorageError as error:
+            # Durable, but not shown: the next holder finds and publishes it.
+            self._drop_segment()
+            raise OutcomeUnknownError(
+                f"Publishing the log's end failed: {error.message}",
+                hint="Retry with the same command id; it is never applied twice.",
+                position=tail.position,
+            ) from error
 
-    def _publish(self) -> None:
-        tail = self._require_tail()
-        end = End(
+    def _publish(self, tail: Tail) -> None:
+        self._tail = tail
+        self._end_seen = end = End(
             self._store_id,
             tail.position,
             tail.first,
             tail.generation,
             tail.offset,
             tail.leaf,
-            self._environment.boot(),
+            self._boot,
         )
         self.published.publish(end)
-        self._end_seen = end
 
     @property
     def durable_position(self) -> int:
@@ -295,7 +327,7 @@ class Log:
     def _roll(self, tail: Tail) -> Tail:
         """Finish the present segment and begin the next one at its end."""
         if tail.durable < tail.offset:
-            self._sync()
+            self._sync(tail)
         self._trim(tail.offset)
         self._disk.sync(self._fd)
         return self._begin_segment(tail)
@@ -362,7 +394,7 @@ class Log:
             header.leaf,
         )
         self._adopt(tail, len(data))
-        self._publish()
+        self._publish(tail)
         return tail
 
     def _remove_unfinished(self, path: Path) -> None:
@@ -413,7 +445,7 @@ class Log:
         try:
             with self.exclusive(1.0) as tail:
                 if tail.durable < tail.offset:
-                    self._sync()
+                    self._sync(tail)
                 self._disk.truncate(self._fd, tail.offset)
                 self._disk.sync(self._fd)
                 self.published.sync()
@@ -429,54 +461,3 @@ class Log:
             self._disk.close(self._fd)
             self._fd = -1
 
-
-class _Build:
-    """The bytes of a batch of commits for one place, and what they will be once written."""
-
-    def __init__(self, tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> None:
-        self._tail = tail
-        self._seed = seed
-        self._container = container
-        self._parts: list[bytes] = []
-        self._position = tail.position
-        self._leaf = tail.leaf
-        self.offset = tail.offset
-        self.commits = [self._commit(group) for group in groups]
-        self.data = b"".join(self._parts)
-
-    def tail(self, *, durable: int) -> Tail:
-        """Return the tail after these commits."""
-        before = self._tail
-        return Tail(
-            self._position, before.first, before.generation, self.offset, durable, self._leaf
-        )
-
-    def _commit(self, group: Group) -> Commit:
-        entries: list[Entry] = []
-        placements: list[Placement] = []
-        last = len(group) - 1
-        for index, item in enumerate(group):
-            span_start = self.offset
-            for record in item.records:
-                offset, length = self._frame(frame.CHUNK, 0, record)
-                placements.append(Placement(record[:32], self._container, offset, length))
-            span = self.offset - span_start
-            entry = event.encode(item.event)
-            body = event.encode_body(self._position, self._tail.durable, entry)
-            flags = frame.COMMIT if index == last else 0
-            offset, length = self._frame(frame.EVENT, flags, body)
-            entries.append(
-                Entry(item.event, self._position, self._container, offset, length, span)
-            )
-            self._position += 1
-        self._leaf = event.leaf_hash(entry)
-        return Commit(
-            tuple(entries), tuple(placements), self._leaf, self._container, self.offset
-        )
-
-    def _frame(self, kind: int, flags: int, body: bytes) -> tuple[int, int]:
-        offset = self.offset
-        data = frame.encode(self._seed, offset, kind, flags, body)
-        self._parts.append(data)
-        self.offset = offset + len(data)
-        return offset, len(data)

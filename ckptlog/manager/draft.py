@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ STEPS_MAX = 2**31
 Drafted = tuple[Intent, tuple[Content, ...]]
 
 
-class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
+class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a caller says to create a checkpoint."""
 
     task: str
@@ -42,7 +43,7 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     is_active: bool = False
 
 
-class ChangeRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a caller says to change a checkpoint; None leaves a field as it is."""
 
     checkpoint: str
@@ -111,12 +112,7 @@ class Drafter:
         meta = preparation.meta(Texts(request.title, request.description, metadata))
         content = preparation.content(data, meta, witness)
         payloads = content.payloads
-        identity = self.identity(
-            request.command,
-            ("create", request.task, request.step, request.total, request.checkpoint),
-            (request.worker, request.parent, request.namespace, request.is_active),
-            (payloads.data and payloads.data.root, payloads.meta and payloads.meta.root),
-        )
+        identity = self.identity(request.command, _create_content, request, payloads)
         command = Create(
             actor=request.actor,
             checkpoint=request.checkpoint or "",
@@ -149,7 +145,7 @@ class Drafter:
         content = Content(Payloads()) if request.is_bare else preparation.content(
             data, meta, current.entry, kept_bytes=size
         )
-        identity = self.identity(request.command, *_change_content(request))
+        identity = self.identity(request.command, _change_content, request)
         command = Change(
             actor=request.actor,
             based_on=None if request.is_bare else current.based_on,
@@ -188,12 +184,17 @@ class Drafter:
             meta = values.decode(wire(event.meta, records))
         return Current(entry, entry.position, data, meta)
 
-    def identity(self, command: str | None, *content: Any) -> Identity:
-        """Return a command's id and, where the caller gave it, the fingerprint of its content."""
+    def identity(
+        self, command: str | None, content: Callable[..., tuple[Any, ...]], *parts: Any
+    ) -> Identity:
+        """Return a command's id and, where the caller gave it, the fingerprint of its content.
+
+        content(*parts) is what makes two commands the same; it is asked only where it matters.
+        """
         if command is None:
             return Identity(self.preparation.command_id(), "")
         check_id("command_id", command)
-        return Identity(command, blake3(repr(content).encode()).hexdigest()[:32])
+        return Identity(command, blake3(repr(content(*parts)).encode()).hexdigest()[:32])
 
 
 def _task(request: CreateRequest) -> str:
@@ -259,15 +260,28 @@ def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
     return Texts(old.title, description, metadata)
 
 
+def _create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
+    """Return what makes two creates the same command."""
+    return (
+        ("create", request.task, request.step, request.total, request.checkpoint),
+        (request.worker, request.parent, request.namespace, request.is_active),
+        tuple(part.root for part in (payloads.data, payloads.meta) if part is not None),
+    )
+
+
 def _change_content(request: ChangeRequest) -> tuple[Any, ...]:
     """Return what makes two changes the same command: the request, not what it led to."""
-    state = request.state.value if request.state else None
-    values_given = tuple(
+    given = tuple(
         None if value is None else values.encode(values.lower(value))
         for value in (request.data, request.metadata)
-    ) if request.command else ()
-    return (
-        ("change", request.checkpoint, state, request.step, request.total),
-        (request.description, request.replaces_data),
-        values_given,
     )
+    return (
+        ("change", request.checkpoint, request.state and request.state.value),
+        (request.step, request.total, request.description, request.replaces_data),
+        given,
+    )
+
+
+def subject_content(*words: str) -> tuple[str, ...]:
+    """Return what makes two commands about one name the same: the verb and the name."""
+    return words

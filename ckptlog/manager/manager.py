@@ -28,7 +28,7 @@ from ckptlog.errors import (
 from ckptlog.manager import upkeep
 from ckptlog.manager.batch import Batch
 from ckptlog.manager.cleaner import Cleaner
-from ckptlog.manager.draft import ChangeRequest, CreateRequest, Drafter
+from ckptlog.manager.draft import ChangeRequest, CreateRequest, Drafter, subject_content
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model.checkpoint import CheckpointData
@@ -309,7 +309,7 @@ class CheckpointManager(CheckpointReader):
             CheckpointNotFoundError: There never was such a checkpoint.
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
-        identity = self._drafter.identity(command_id, ("delete", checkpoint_id))
+        identity = self._drafter.identity(command_id, subject_content, "delete", checkpoint_id)
         command = Delete(
             actor=actor or self.actor,
             checkpoint=checkpoint_id,
@@ -329,7 +329,7 @@ class CheckpointManager(CheckpointReader):
         count = self.store.view().count(Filter(task=task_id))
         if count == 0:
             return 0
-        identity = self._drafter.identity(command_id, ("delete_task", task_id))
+        identity = self._drafter.identity(command_id, subject_content, "delete_task", task_id)
         command = DeleteTask(
             actor=actor or self.actor,
             task=task_id,

@@ -32,7 +32,7 @@ from ckptlog.repository.store import Store
 _NONE: frozenset[bytes] = frozenset()
 
 
-class Texts(msgspec.Struct, frozen=True):
+class Texts(msgspec.Struct, frozen=True, gc=False):
     """What the `meta` payload holds."""
 
     title: str
@@ -40,7 +40,7 @@ class Texts(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
 
 
-class Content(msgspec.Struct):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """A prepared pair of payloads, on its way into a command and, once committed, the cache."""
 
     payloads: Payloads

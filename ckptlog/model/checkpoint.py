@@ -200,7 +200,7 @@ class CheckpointData:
         return problems
 
     def _time_problems(self, now: datetime) -> list[str]:
-        problems = []
+        problems: list[str] = []
         times: dict[str, Any] = {"created_at": self.created_at, "updated_at": self.updated_at}
         for name, time in times.items():
             if not isinstance(time, datetime):

@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return self.event.created or self.event.time
 
 
-class Commit(msgspec.Struct, frozen=True):
+class Commit(msgspec.Struct, frozen=True, gc=False):
     """One whole commit: events in order, the chunks in their frames, and where it ends.
 
     leaf: RFC 6962 leaf hash of the last event, 32 bytes.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import binascii
 import datetime
 import decimal
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
@@ -26,6 +27,7 @@ Moment = datetime.datetime | datetime.time
 
 _TEXT_OF_DECIMAL: Final = decimal.Context(capitals=1).to_sci_string
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
+_ZONE_KEY: Final = re.compile(r"[A-Za-z0-9_+-]{1,40}(?:/[A-Za-z0-9_+-]{1,40}){0,3}")
 _INFINITIES: Final = {"inf": float("inf"), "-inf": float("-inf")}
 
 
@@ -116,8 +118,8 @@ def _zone_key(zone: datetime.tzinfo) -> str:
             f"has a time zone of type {kind.__module__}.{kind.__qualname__}",
             "Use zoneinfo.ZoneInfo or datetime.timezone.",
         )
-    if type(zone.key) is not str:
-        raise Refusal("has a ZoneInfo without a key", "Make it by ZoneInfo(key).")
+    if type(zone.key) is not str or not _ZONE_KEY.fullmatch(zone.key):
+        raise Refusal("has a ZoneInfo without a plain key", "Make it by ZoneInfo(key).")
     return zone.key
 
 
@@ -166,6 +168,9 @@ _MOMENT_FIELDS: Final = (
 def _zone(key: str) -> datetime.tzinfo:
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+    # A key names a file: nothing but the characters of real ones may reach the file system.
+    if not _ZONE_KEY.fullmatch(key):
+        raise ValueError("the time zone has no legal key")
     try:
         return ZoneInfo(key)
     except ZoneInfoNotFoundError as error:
@@ -175,8 +180,8 @@ def _zone(key: str) -> datetime.tzinfo:
             hint="Install the system's time zone data, or the package tzdata.",
             zone=key[:80],
         ) from error
-    except OSError as error:  # the key names a folder or the like
-        raise ValueError("the time zone has no legal key") from error
+    except OSError as error:
+        raise ValueError("the time zone's key names a folder") from error
 
 
 def _spelled(parse: Callable[[str], Any], content: Any) -> Any:

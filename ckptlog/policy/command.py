@@ -28,7 +28,7 @@ class Moment(msgspec.Struct, frozen=True, gc=False):
     iso: str
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What all commands carry.
 
     actor: Who asks.
@@ -54,7 +54,7 @@ class Payloads(msgspec.Struct, frozen=True, gc=False):
     witnesses: tuple[Witness, ...] = ()
 
 
-class Create(Command, frozen=True, kw_only=True):
+class Create(Command, frozen=True, gc=False, kw_only=True):
     """Begin a checkpoint; with is_active, also its first step to `active`, in the same commit.
 
     checkpoint: An explicit id (imports, adapters), or "" for the specification's.
@@ -71,7 +71,7 @@ class Create(Command, frozen=True, kw_only=True):
     worker: str = ""
 
 
-class Change(Command, frozen=True, kw_only=True):
+class Change(Command, frozen=True, gc=False, kw_only=True):
     """Move a checkpoint to a state, with new payloads or the old ones.
 
     based_on: Position of the checkpoint's event that the payloads were made from; None where
@@ -90,7 +90,7 @@ class Change(Command, frozen=True, kw_only=True):
     total: int | None = None
 
 
-class Delete(Command, frozen=True, kw_only=True):
+class Delete(Command, frozen=True, gc=False, kw_only=True):
     """End a checkpoint. cause: Id of the clean-up that asked."""
 
     checkpoint: str
@@ -98,14 +98,14 @@ class Delete(Command, frozen=True, kw_only=True):
     expected: int | None = None
 
 
-class DeleteTask(Command, frozen=True, kw_only=True):
+class DeleteTask(Command, frozen=True, gc=False, kw_only=True):
     """End every living checkpoint of a task; its id may be used again."""
 
     task: str
     count: int = 0
 
 
-class Record(Command, frozen=True, kw_only=True):
+class Record(Command, frozen=True, gc=False, kw_only=True):
     """Append a fact that is about no single checkpoint (a clean-up, an import)."""
 
     type: str

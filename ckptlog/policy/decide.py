@@ -58,14 +58,14 @@ class State(Protocol):
         """Return the event that carried a command id."""
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Events to append in one commit, in order, and what the caller is told."""
 
     events: tuple[Event, ...]
     result: str | bool | int
 
 
-class Stale(msgspec.Struct, frozen=True):
+class Stale(msgspec.Struct, frozen=True, gc=False):
     """The preparation no longer fits; prepare again. why: For the error after many attempts."""
 
     why: str

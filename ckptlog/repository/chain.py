@@ -61,7 +61,8 @@ class Chain:
                 "log/end",
             )
         headers = self._headers(end)
-        for header, after in zip(headers, [*headers[1:], None], strict=True):
+        for index, header in enumerate(headers):
+            after = headers[index + 1] if index + 1 < len(headers) else None
             self._check_start(header)
             yield from self._segment(header, self._limit(header, after, end))
             if after is not None:
@@ -189,11 +190,24 @@ class Chain:
                 self._book.commits += 1
                 self._book.advance(commit.offset_end - offset)
                 offset = commit.offset_end
+                self._check_canonical(commit, window)
                 yield commit, window
             if offset == limit or (limit is None and scan.flaw is None):
                 return
             self._report(header, offset, limit, scan.flaw)
             offset = self._resume(fd, header, offset, limit)
+
+    def _check_canonical(self, commit: Commit, window: Window) -> None:
+        """Report entries that another parser could read as another event (specs/event.md)."""
+        for entry in commit.entries:
+            begin = window.locate(entry.offset, entry.length)
+            start = begin + frame.HEADER_BYTES + event.PREFIX_BYTES
+            if not event.is_canonical(bytes(window.view[start : begin + entry.length]), entry.event):
+                self._book.problem(
+                    "format.malformed",
+                    f"Event {entry.position} is not canonical JSON.",
+                    f"{entry.container}:{entry.offset}",
+                )
 
     def _report(
         self, header: SegmentHeader, offset: int, limit: int | None, flaw: str | None

@@ -14,14 +14,14 @@ from ckptlog.policy.decide import Stale
 Results = tuple[str | bool | int, ...]
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """One command and the chunk records that ride in front of its first event."""
 
     command: AnyCommand
     records: Sequence[bytes] = ()
 
 
-class Intent(msgspec.Struct, frozen=True):
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """Commands for one commit: all are carried out, or none.
 
     packs, placements: Packs written beforehand that the commit registers, and their chunks.

@@ -1,4 +1,7 @@
-"""What a verification says: problems, notes and counts; and the book they are kept in meanwhile."""
+"""What upkeep says of a store: a verification's report, a doctor's findings.
+
+A verification keeps its `Book` while it runs: problems, notes, counts, progress.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON; `bytes` is what was read."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        return {"ok": self.ok, **fields, "bytes": fields.pop("bytes_read")}
+        fields["problems"], fields["notes"] = list(fields["problems"]), list(fields["notes"])
+        fields["bytes"] = fields.pop("bytes_read")
+        return {"ok": self.ok, **fields}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that a doctor has looked at.
+
+    level: "ok", "warning" (works, but ...) or "error". code: Stable. hint: What to do.
+    """
+
+    level: Literal["ok", "warning", "error"]
+    code: str
+    message: str
+    hint: str = ""
 
 
 class Book:

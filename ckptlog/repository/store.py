@@ -41,6 +41,7 @@ from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.ledger import Ledger, ViewBehindError
+from ckptlog.repository.report import Finding, Level, Progress, Report
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -573,3 +574,23 @@ class Store:
             if error.code != "storage.full" or not layout.release_reserve(self.path):
                 raise
             return self.submit(intent)
+
+    # --- upkeep -------------------------------------------------------------------------------
+
+    def verify(self, level: Level = "full", progress: Progress | None = None) -> Report:
+        """Check everything that is stored (see `repository.verify`)."""
+        from ckptlog.repository.verify import verify
+
+        return verify(self, level, progress)
+
+    def stats(self) -> dict[str, Any]:
+        """Return counts and sizes (see `repository.statistics`)."""
+        from ckptlog.repository.statistics import statistics
+
+        return statistics(self)
+
+    def doctor(self) -> list[Finding]:
+        """Return what is wrong and what to do (see `repository.doctor`)."""
+        from ckptlog.repository.doctor import diagnose
+
+        return diagnose(self)

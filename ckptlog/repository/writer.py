@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from threading import RLock
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +21,6 @@ from ckptlog.errors import CheckpointError
 from ckptlog.log.batch import Group, Item, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
-from ckptlog.model.entry import Placement
 from ckptlog.model.event import Event
 from ckptlog.policy.command import Moment
 from ckptlog.policy.decide import Stale, decide
@@ -88,52 +88,53 @@ class Writer:
             self._attempt(jobs)
 
     def _attempt(self, jobs: list[Job[Intent]]) -> None:
-        with self._log.exclusive(self._timeout_s):
-            with self._fold_lock:
+        log, fold_lock = self._log, self._fold_lock
+        log.hold(self._timeout_s)
+        try:
+            with fold_lock:
                 self._follow()
                 ledger = self._ledger()
                 decided = self._decide_all(jobs, ledger)
+                position = ledger.position
                 self.is_appending = True
             try:
                 if decided:
-                    self._append(decided, ledger.position)
+                    self._append(decided, position)
             finally:
                 self.is_appending = False
-        for job, _, results in decided:
-            job.result = results
+        finally:
+            log.release()
+        for one in decided:
+            one.job.result = one.results
 
-    def _decide_all(
-        self, jobs: list[Job[Intent]], ledger: Ledger
-    ) -> list[tuple[Job[Intent], Group, Results]]:
+    def _decide_all(self, jobs: list[Job[Intent]], ledger: Ledger) -> list[_Decided]:
         moment = self._moment()
         stage = Stage(ledger)
         decided = []
+        last = jobs[-1]
         for job in jobs:
             job.result = job.error = None
             try:
-                outcome = _decide_intent(stage, job.work, moment)
+                outcome = _decide_intent(stage, job.work, moment, is_last=job is last)
             except CheckpointError as error:
                 job.error = error
                 continue
             if isinstance(outcome, Stale):
                 job.result = outcome
             else:
-                decided.append((job, *outcome))
+                decided.append(_Decided(job, *outcome))
         return decided
 
-    def _append(self, decided: list[tuple[Job[Intent], Group, Results]], position: int) -> None:
-        groups = [group for _, group, _ in decided if group]
-        if not groups:
+    def _append(self, decided: list[_Decided], position: int) -> None:
+        writing = [one for one in decided if one.group]
+        if not writing:
             return
-        outcome = self._log.append(groups, position, timeout_s=self._timeout_s)
+        outcome = self._log.append([one.group for one in writing], position)
         if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
             raise CheckpointError("The log moved under the writer's lock; this is a bug.")
-        packed: list[list[Placement]] = [
-            list(job.work.placements) for job, group, _ in decided if group
-        ]
         with self._fold_lock:
-            for commit, placements in zip(outcome.commits, packed, strict=True):
-                self._index.add(commit, placements)
+            for commit, one in zip(outcome.commits, writing, strict=True):
+                self._index.add(commit, one.job.work.placements)
             self._ledger().absorb(outcome.commits)
 
     def _moment(self) -> Moment:
@@ -145,15 +146,27 @@ class Writer:
         return Moment(now_us, f"{self._second_text}.{rest:06d}Z")
 
 
+class _Decided(NamedTuple):
+    """An accepted intent: what to append (nothing for a repetition) and what to answer."""
+
+    job: Job[Intent]
+    group: Group
+    results: Results
+
+
 def _decide_intent(
-    stage: Stage, intent: Intent, moment: Moment
+    stage: Stage, intent: Intent, moment: Moment, *, is_last: bool
 ) -> tuple[Group, Results] | Stale:
-    """Decide the commands of one commit; on success the stage shows their events."""
+    """Decide the commands of one commit; on success the stage shows their events.
+
+    is_last: Nothing is decided after it in this round, so the stage need not know.
+    """
     if len(intent.steps) == 1:
         decision = decide(stage, intent.steps[0].command, moment)
         if isinstance(decision, Stale):
             return decision
-        stage.apply(decision.events)
+        if not is_last:
+            stage.apply(decision.events)
         return _group(intent, [decision.events]), (decision.result,)
     inner = Stage(stage)
     events, results = [], []
@@ -164,7 +177,8 @@ def _decide_intent(
         inner.apply(decision.events)
         events.append(decision.events)
         results.append(decision.result)
-    stage.merge(inner)
+    if not is_last:
+        stage.merge(inner)
     return _group(intent, events), tuple(results)
 
 

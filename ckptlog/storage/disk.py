@@ -68,6 +68,11 @@ class Disk:
         with operating_system_door("Cannot remove"):
             path.unlink()
 
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name in the same folder; `sync_directory` makes it last."""
+        with operating_system_door("Cannot rename"):
+            os.rename(old, new)
+
     def write_atomically(self, path: Path, data: bytes) -> None:
         """Make path hold exactly data, durably, or leave it as it was."""
         files.write_atomically(path, data)

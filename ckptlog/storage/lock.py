@@ -14,9 +14,10 @@ import fcntl
 import os
 from pathlib import Path
 
-from ckptlog.errors import LockTimeoutError, operating_system_door
+from ckptlog.errors import LockTimeoutError, from_os_error
 from ckptlog.storage.environment import Environment
 
+_EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _WAIT_FIRST_S = 0.00005
 _WAIT_MAX_S = 0.005
 
@@ -58,17 +59,18 @@ class WriterLock:
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free."""
-        with operating_system_door("Cannot lock the store"):
+        try:
             while True:
                 if self._fd < 0:
                     self._open()
-                try:
-                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
+                fcntl.flock(self._fd, _EXCLUSIVE)
                 if self._is_current():
                     return True
                 self.close()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise from_os_error(error, "Cannot lock the store") from error
 
     def release(self) -> None:
         """Give the lock back."""

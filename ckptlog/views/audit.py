@@ -1,4 +1,4 @@
-"""Reads a whole view and says what is wrong in it: the pages, the rows, the sums."""
+"""Reads a whole view and says what is wrong in it: the pages, the indexes, the rows, the sums."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def audit(connection: sqlite3.Connection) -> list[str]:
 
 
 def _problems(connection: sqlite3.Connection) -> Iterator[str]:
-    for (line,) in connection.execute(f"PRAGMA quick_check({PROBLEMS_MAX})").fetchall():
+    for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})").fetchall():
         if line != "ok":
             yield str(line)
     living = 0

@@ -319,7 +319,7 @@ class CurrentView:
     # --- upkeep -----------------------------------------------------------------------------
 
     def check(self) -> list[str]:
-        """Look at every page and every row, and say what is wrong; empty for a sound view."""
+        """Read every page, index and row, and say what is wrong; empty for a sound view."""
         with self._write_lock, self._read_lock:
             return audit(self._database.reader)
 

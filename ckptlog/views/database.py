@@ -38,6 +38,7 @@ WAIT_READ_S: Final = 2.0
 _CACHE_WRITER_KIB: Final = 8192
 _CACHE_READER_KIB: Final = 4096
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
+_FROZEN: Final = "ro&immutable=1"  # reads the database alone, and makes nothing beside it
 _SUFFIXES: Final = ("", "-wal", "-shm")
 _FILE_MODE: Final = 0o666
 
@@ -199,7 +200,7 @@ def open_read_only(path: Path, store: bytes, boot: bytes) -> Database:
             except ViewUnwritableError:  # no shared memory can be made beside it
                 if not _is_frozen(path):
                     raise
-                return _attach(path, store, boot, mode="ro&immutable=1")
+                return _attach(path, store, boot, mode=_FROZEN)
     except (OSError, ViewError) as error:
         return open_memory(store, f"{path} cannot be used: {error}")
 
@@ -208,7 +209,7 @@ def _is_frozen(path: Path) -> bool:
     """Say whether nobody can write to the file, and nothing of it waits in the log."""
     if not os.statvfs(path).f_flag & os.ST_RDONLY:
         return False
-    log = path.with_name(f"{path.name}-wal")
+    log = _log_of(path)
     return not log.exists() or log.stat().st_size == 0
 
 
@@ -240,6 +241,11 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
     opened: list[sqlite3.Connection] = []
     try:
         home = _home(path, guard, boot)
+        if guard.fd >= 0 and not _log_of(path).exists():
+            # To look would make a new log, and that may get the inode of the lost one.
+            frozen = _open_connection(path, _CACHE_READER_KIB, _FROZEN, boot)
+            opened.append(frozen)
+            _check(frozen, store, seal.SEALED)
         reader = _open_connection(path, _CACHE_READER_KIB, mode, boot)
         opened.append(reader)
         _check(reader, store, home)
@@ -269,11 +275,15 @@ def _refuse_irregular(path: Path, *, is_needed: bool) -> None:
         raise ViewDamagedError(f"{path.name} is not a regular file.")
 
 
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _home(path: Path, guard: Guard, boot: bytes) -> str:
     log = 0
     if guard.fd >= 0:  # otherwise SQLite removes the log with the last close
         with suppress(FileNotFoundError):
-            log = path.with_name(f"{path.name}-wal").stat().st_ino
+            log = _log_of(path).stat().st_ino
     device, inode = guard.inode
     return f"boot {boot.hex()} file {device}:{inode} log {log}"
 
@@ -291,7 +301,8 @@ def _check(connection: sqlite3.Connection, store: bytes, home: str) -> None:
 
 def _refuse_unwritable(writer: sqlite3.Connection) -> None:
     try:
-        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("BEGIN IMMEDIATE")  # which SQLite grants in a file for reading only, too
+        writer.execute("UPDATE standing SET one = one")
         writer.execute("ROLLBACK")
     except sqlite3.OperationalError as error:
         if not isinstance(translate(error), ViewBusyError):

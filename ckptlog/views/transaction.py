@@ -57,9 +57,8 @@ def apply(
     except FOREIGN as error:
         raise translate(error) from error
     finally:
-        if writer.in_transaction:
-            with suppress(sqlite3.Error):
-                writer.rollback()
+        with suppress(sqlite3.Error):
+            writer.rollback()
     return True
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ckptlog.blobs import run_writer
 from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.run import Mark
+from ckptlog.blobs.run import Mark, open_run
 from ckptlog.model.entry import Placement
 from ckptlog.storage import files
 from tests.blobs.sample import (
@@ -464,6 +464,25 @@ def test_threads_read_while_others_write(folder):
         reader.join()
     assert wrong == []
     assert index.problems == ()
+
+
+def test_a_merge_while_the_index_is_opened_is_no_problem(folder, monkeypatch):
+    expected = three_runs(folder)
+    calls = []
+
+    def slow(path, store_id):
+        calls.append(path)
+        if len(calls) == 1:  # the folder was listed; now another process merges all of it
+            rival = small(folder)
+            fill(rival, 100, start=52)
+            rival.close()
+            assert len(run_files(folder)) == 1
+        return open_run(path, store_id)
+
+    monkeypatch.setattr("ckptlog.blobs.index.open_run", slow)
+    index = small(folder)
+    assert (index.position, index.problems) == (152, ())
+    assert answers(index, expected) == expected
 
 
 def test_processes_flush_side_by_side(tmp_path):

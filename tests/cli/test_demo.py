@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from ckptlog.cli import demo_run
 from ckptlog.cli.demo import SHIPPED
 from ckptlog.cli.demo_proof import prove
 from ckptlog.cli.demo_run import Job, Run, run_worker
+from ckptlog.errors import CheckpointCorruptionError
 from ckptlog.integrations.transcript import steps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +41,7 @@ def check_answer(answer, number):
     return first, second
 
 
-@pytest.mark.parametrize("kill_after", [None, 0, 11])
+@pytest.mark.parametrize("kill_after", [None, 0])
 def test_the_shipped_transcript(run, tmp_path, kill_after):
     words = [] if kill_after is None else ["--kill-after", kill_after]
     done = run("demo", "--json", "--dir", tmp_path / "d", *words)
@@ -156,20 +160,52 @@ def test_a_worker_whose_demo_has_gone_ends(tmp_path):
 # --- the proof can fail -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(tmp_path):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
     """Return a job that one worker did from beginning to end."""
-    job = make_job(tmp_path)
+    job = make_job(tmp_path_factory.mktemp("demo"))
     worker = run_worker(job, 1)
     assert worker.error == ""
     assert prove(job, steps(SHIPPED), [worker]).is_ok
     return job, worker
 
 
+@pytest.fixture
+def finished(original, tmp_path):
+    """Return a copy of it to break."""
+    job, worker = original
+    shutil.copytree(job.store, tmp_path / "copy")
+    return replace(job, store=tmp_path / "copy"), deepcopy(worker)
+
+
 def failed(job, worker):
     proof = prove(job, steps(SHIPPED), [worker])
     assert not proof.is_ok
     return [check.name for check in proof.checks if not check.is_ok]
+
+
+def test_an_illegal_change_is_found(finished, monkeypatch):
+    monkeypatch.setattr("ckptlog.model.state.is_legal", lambda before, _: before != "active")
+    assert failed(*finished) == ["state changes"]
+
+
+def test_positions_with_a_gap_are_found(finished, monkeypatch):
+    real = ckptlog.Store.events
+
+    def events(store, start=0, end=None):
+        return (entry for entry in real(store, start, end) if entry.position != 7)
+
+    monkeypatch.setattr(ckptlog.Store, "events", events)
+    assert failed(*finished) == ["positions"]
+
+
+def test_damage_is_found(finished):
+    (segment,) = (finished[0].store / "log").glob("*.seg")
+    content = segment.read_bytes()
+    offset = content.index(b"checkpoint.created")
+    segment.write_bytes(content[:offset] + b"C" + content[offset + 1 :])
+    with pytest.raises(CheckpointCorruptionError):
+        prove(finished[0], steps(SHIPPED), [finished[1]])
 
 
 def test_a_lost_step_is_found(finished):

@@ -256,8 +256,12 @@ def test_stats(call, filled):
     done = call("stats")
     assert (done.status, done.err) == (0, "")
     assert str(filled.path) in done.out
+    assert "2 created, 1 active, 1 completed, 1 failed, 1 restored" in done.out
+    assert ":1" in done.out
     document = call("stats", "--json").document
-    assert document["store"] == str(filled.path)
+    assert (document["store"], document["events"]) == (str(filled.path), 13)
+    assert document["logical_bytes"] > 0
+    assert document["stored_bytes"] > 0
 
 
 @pytest.mark.parametrize("level", ["full", "structure"])

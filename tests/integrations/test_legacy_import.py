@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 
 import pytest
 
@@ -64,11 +63,7 @@ def manager(tmp_path):
 
 
 def contents(folder):
-    return {
-        os.path.join(where, name): open(os.path.join(where, name), "rb").read()
-        for where, _, names in os.walk(folder)
-        for name in names
-    }
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_everything_arrives_as_it_was(manager, folder):

@@ -1,10 +1,9 @@
 """Measures contestants side by side, in small alternating rounds, and prints what came out.
 
 A machine drifts: other programs, clocks, a disk's journal. So no figure is compared with one from
-another run. Processor time is printed too: it moves least when others use the machine. Each round
-every contestant does a little work, in an order that changes; a ratio is
-the median over the rounds of the ratio within one round. A target is printed beside its figure;
-nothing is ever decided by it.
+another run. Each round every contestant does a little work, in an order that changes; a ratio is
+the median over the rounds of the ratio within one round. Processor time is printed too: it moves
+least when others use the machine. A target stands beside its figure; no test depends on it.
 """
 
 from __future__ import annotations
@@ -194,7 +193,7 @@ def judge(
     what: str, figure: float, note: str = "", *, least: float = 0, most: float = 0, unit: str = ""
 ) -> None:
     """Print a figure beside its target; 0 for no such bound."""
-    is_met = figure >= least and (not most or figure <= most)
+    is_met = (not least or figure >= least) and (not most or figure <= most)
     word = "" if not least and not most else "met" if is_met else "MISSED"
     target = f">= {least:g}{unit}" if least else f"<= {most:g}{unit}" if most else ""
     line = f"  {what:<56}{figure:>9.2f}{unit:<4}{target:>12}  {word:<6}"

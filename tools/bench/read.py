@@ -1,17 +1,15 @@
 """Reads at 1,000 and at 100,000 checkpoints: ckptlog beside SqliteSaver, and beside itself.
 
-Every round opens its stores anew and reads things that were not read since, so that no cache of
-ours or of SQLite's answers twice; the system's own file cache is warm for all.
+Every round opens its stores anew, and reads nothing twice, so that no cache of ours or of SQLite's
+answers, unless the title says "again". The system's own file cache is warm for all.
 Usage: tools/bench/run read [--rounds N] [--reads N] [--large N] [--dir DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from ckptlog import CheckpointManager, CheckpointState
 from tools.bench import growth, measure, peer
 from tools.bench.create import TITLE, create
 from tools.bench.measure import Contestant, Round
-from tools.bench.workload import TASKS, WORKERS, Small, SmallWorkload
+from tools.bench.workload import TASKS, Small, SmallWorkload, seeded
 
 SMALL = 1_000
 PAGE = 20
@@ -43,35 +41,54 @@ class Filled:
     database: Path
     saved: list[tuple[str, str]]
 
-    def ours(self, title: str, make: Callable[[CheckpointManager], Reader], wanted: Sequence[Any],
-             reads: int) -> Contestant:
-        """Return ckptlog, reading `reads` of what is wanted in a newly opened store."""
-        turn = _turns(wanted, reads)
+    def ours(self, read: Read, reads: int) -> Contestant:
+        """Return ckptlog, reading `reads` different things in a newly opened store."""
+        turn = _turns(read.wanted(self), reads)
 
         def run() -> Round:
             with CheckpointManager(self.store) as manager:
-                return measure.timed(make(manager), next(turn))
+                return _read(read.ours(manager), next(turn), is_again=read.is_again)
 
-        return Contestant(f"ckptlog {title} of {self.count:,}", run)
+        return Contestant(f"ckptlog {read.title} of {self.count:,}", run)
 
-    def theirs(self, title: str, make: Callable[[peer.SaverPeer], Reader], wanted: Sequence[Any],
-               reads: int) -> Contestant:
+    def theirs(self, read: Read, reads: int) -> Contestant:
         """Return SqliteSaver, likewise."""
-        turn = _turns(wanted, reads)
+        turn = _turns(read.wanted_there(self), reads)
 
         def run() -> Round:
             saver = peer.SaverPeer(self.database)
             try:
-                return measure.timed(make(saver), next(turn))
+                return _read(read.theirs(saver), next(turn), is_again=read.is_again)
             finally:
                 saver.close()
 
-        return Contestant(f"SqliteSaver {title} of {self.count:,}", run)
+        return Contestant(f"SqliteSaver {read.title} of {self.count:,}", run)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One kind of read: how each contestant does it, and what there is to read in a store.
+
+    is_again: Whether the same was read just before, so that caches answer.
+    """
+
+    title: str
+    ours: Callable[[CheckpointManager], Reader]
+    wanted: Callable[[Filled], Sequence[Any]]
+    theirs: Callable[[peer.SaverPeer], Reader]
+    wanted_there: Callable[[Filled], Sequence[Any]]
+    is_again: bool = False
+
+
+def _read(reader: Reader, wanted: list[Any], *, is_again: bool) -> Round:
+    if is_again:
+        measure.timed(reader, wanted)
+    return measure.timed(reader, wanted)
 
 
 def _turns(wanted: Sequence[Any], reads: int) -> Iterator[list[Any]]:
     """Yield different parts of what is wanted, round after round."""
-    source = random.Random(len(wanted))
+    source = seeded(len(wanted))
     while True:
         yield source.sample(list(wanted), min(reads, len(wanted)))
 
@@ -95,7 +112,12 @@ def _fill_ours(manager: CheckpointManager, items: list[Small], start: int) -> li
     with manager.batch() as batch:
         names = [
             batch.create_checkpoint(
-                one.task, TITLE, one.step, data=one.state, metadata=one.metadata, worker_id=one.worker
+                one.task,
+                TITLE,
+                one.step,
+                data=one.state,
+                metadata=one.metadata,
+                worker_id=one.worker,
             )
             for one in items
         ]
@@ -123,82 +145,60 @@ def _state_of(number: int) -> str:
     return "completed" if number % 10 in _COMPLETED else "created"
 
 
-@dataclass
-class Case:
-    """One kind of read, of both stores and of both contestants."""
-
-    title: str
-    small: Contestant
-    large: Contestant
-    saver_small: Contestant
-    saver_large: Contestant
-
-    @property
-    def all(self) -> list[Contestant]:
-        """All four."""
-        return [self.small, self.large, self.saver_small, self.saver_large]
-
-    def judge(self) -> None:
-        """Print the figures and the two ratios."""
-        measure.heading(self.title)
-        measure.table(self.all)
-        beside = measure.time_ratios(self.large, self.saver_large)
-        measure.judge_ratio("time, ckptlog : SqliteSaver, both large", beside, most=1)
-        own = measure.time_ratios(self.large, self.small)
-        measure.judge_ratio("time, ckptlog large : small", own, most=2)
-        measure.judge_ratio(
-            "time, SqliteSaver large : small", measure.time_ratios(self.saver_large, self.saver_small)
-        )
+def _latest_there(saver: peer.SaverPeer) -> Reader:
+    return lambda task: saver.get(peer.thread(task))
 
 
-def make_case(
-    title: str,
-    stores: tuple[Filled, Filled],
-    reads: int,
-    ours: tuple[Callable[[CheckpointManager], Reader], Callable[[Filled], Sequence[Any]]],
-    theirs: tuple[Callable[[peer.SaverPeer], Reader], Callable[[Filled], Sequence[Any]]],
-) -> Case:
-    """Return a case: how each reads, and what in which store."""
-    make, wanted = ours
-    make_their, wanted_their = theirs
-    mine = [one.ours(title, make, wanted(one), reads) for one in stores]
-    other = [one.theirs(title, make_their, wanted_their(one), reads) for one in stores]
-    return Case(title, mine[0], mine[1], other[0], other[1])
+def _get_there(saver: peer.SaverPeer) -> Reader:
+    return lambda key: saver.get(peer.thread(*key))
 
 
-def cases(stores: tuple[Filled, Filled], reads: int) -> list[Case]:
+def reads() -> list[Read]:
     """Return every kind of read."""
-    pages = max(1, reads // 5)
+    by_id = Read(
+        "get by id",
+        lambda manager: manager.get_checkpoint,
+        lambda one: one.names,
+        _get_there,
+        lambda one: one.saved,
+    )
+    latest = Read(
+        "latest of a task",
+        lambda manager: manager.get_latest_checkpoint,
+        _tasks,
+        _latest_there,
+        _tasks,
+    )
     return [
-        make_case(
-            "get by id",
-            stores,
-            reads,
-            (lambda manager: manager.get_checkpoint, lambda one: one.names),
-            (lambda saver: lambda key: saver.get(peer.thread(*key)), lambda one: one.saved),
+        by_id,
+        replace(by_id, title="get by id, again", is_again=True),
+        latest,
+        replace(latest, title="latest of a task, again", is_again=True),
+        Read(
+            f"{PAGE} by state", _page_by_state, _after, _page_there({"state": "created"}), _before
         ),
-        make_case(
-            "latest of a task",
-            stores,
-            reads,
-            (lambda manager: manager.get_latest_checkpoint, _tasks),
-            (lambda saver: lambda task: saver.get(peer.thread(task)), _tasks),
-        ),
-        make_case(
-            f"{PAGE} by state",
-            stores,
-            pages,
-            (_our_page_by_state, _after),
-            (_their_page({"state": "created"}), _before),
-        ),
-        make_case(
+        Read(
             f"{PAGE} by worker",
-            stores,
-            pages,
-            (_our_page_by_worker, _after),
-            (_their_page({"worker": "worker-7"}), _before),
+            _page_by_worker,
+            _after,
+            _page_there({"worker": "worker-7"}),
+            _before,
         ),
     ]
+
+
+def compare(read: Read, small: Filled, large: Filled, count: int, rounds: int) -> None:
+    """Measure one kind of read, of both stores and by both contestants, and print it."""
+    mine = [one.ours(read, count) for one in (small, large)]
+    saver = [one.theirs(read, count) for one in (small, large)]
+    measure.alternate([*mine, *saver], rounds)
+    measure.heading(read.title)
+    measure.table([*mine, *saver])
+    times = measure.time_ratios
+    beside = times(mine[1], saver[1])
+    measure.judge_ratio("time, ckptlog : SqliteSaver, both large", beside, most=1)
+    measure.judge_ratio("time, ckptlog large : small", times(mine[1], mine[0]), most=2)
+    measure.judge_ratio("time, SqliteSaver large : small", times(saver[1], saver[0]))
 
 
 def _tasks(one: Filled) -> list[str]:
@@ -214,17 +214,17 @@ def _before(one: Filled) -> list[tuple[str, str]]:
     return one.saved[-len(one.saved) // 10 :]
 
 
-def _our_page_by_state(manager: CheckpointManager) -> Reader:
+def _page_by_state(manager: CheckpointManager) -> Reader:
     return lambda after: manager.get_checkpoints_by_state(
         CheckpointState.CREATED, after=after, limit=PAGE
     )
 
 
-def _our_page_by_worker(manager: CheckpointManager) -> Reader:
+def _page_by_worker(manager: CheckpointManager) -> Reader:
     return lambda after: manager.get_checkpoints_by_worker("worker-7", after=after, limit=PAGE)
 
 
-def _their_page(wanted: dict[str, Any]) -> Callable[[peer.SaverPeer], Reader]:
+def _page_there(wanted: dict[str, Any]) -> Callable[[peer.SaverPeer], Reader]:
     return lambda saver: lambda key: saver.page(wanted, peer.thread(*key), PAGE)
 
 
@@ -263,7 +263,7 @@ def concurrently(folder: Path, rounds: int) -> None:
             done[0] += 1
             return measure.timed_in_threads(
                 lambda name: manager.update_checkpoint(name, data={"round": done[0]}),
-                random.Random(done[0]).sample(names, OPEN),
+                seeded(done[0]).sample(names, OPEN),
                 THREADS,
             )
 
@@ -300,9 +300,8 @@ def main() -> None:
     with measure.scratch(options.dir) as folder:
         measure.machine(folder, *peer.PACKAGES)
         small, large = fill(folder, SMALL), fill(folder, options.large)
-        for case in cases((small, large), options.reads):
-            measure.alternate(case.all, options.rounds)
-            case.judge()
+        for read in reads():
+            compare(read, small, large, options.reads, options.rounds)
         opening(folder, large.store, options.rounds * 2)
         concurrently(folder, options.rounds)
         growth.report(folder, options.large)

@@ -6,7 +6,6 @@ Usage: tools/bench/run requirements [--operations N] [--dir DIR]
 from __future__ import annotations
 
 import argparse
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from ckptlog import CheckpointPerformanceRequirements as Limits
 from tools.bench import growth, measure
 from tools.bench.create import create
 from tools.bench.measure import Contestant, Round
-from tools.bench.workload import SmallWorkload
+from tools.bench.workload import SmallWorkload, seeded
 
 THREADS = 16
 _TASK_STEPS = 10
@@ -41,11 +40,13 @@ def latency(manager: CheckpointManager, operations: int) -> None:
     """Print p50 and p99 of each kind of call beside its limit."""
     workload = SmallWorkload()
     names: list[str] = []
-    creating = measure.timed(lambda one: names.append(create(manager, one)), workload.take(operations))
+    creating = measure.timed(
+        lambda one: names.append(create(manager, one)), workload.take(operations)
+    )
     states = [one.state for one in workload.take(operations)]
     pairs = list(zip(names, states, strict=True))
     updating = measure.timed(lambda one: manager.update_checkpoint(one[0], data=one[1]), pairs)
-    some = random.Random(1).sample(names, min(200, len(names)))
+    some = seeded(1).sample(names, min(200, len(names)))
     measure.heading(f"latency over {operations:,} checkpoints of 1 KB")
     print(f"  {'':<44}{'p50 ms':>10}{'p99 ms':>10}{'limit ms':>10}")
     _line("create", creating, Limits.MAX_CHECKPOINT_CREATION_TIME_MS)
@@ -108,15 +109,17 @@ def concurrent(manager: CheckpointManager) -> None:
 
 def storage(folder: Path) -> None:
     """Store one checkpoint just below the size limit."""
-    letters = random.Random(3).choices("abcdefghijklmnopqrstuvwxyz ", k=1000)
+    letters = seeded(3).choices("abcdefghijklmnopqrstuvwxyz ", k=1000)
     text = "".join(letters) * (Limits.MAX_CHECKPOINT_SIZE_MB * 1024 * 1024 // 1000 - 1)
     with CheckpointManager(folder / "large") as manager:
         found = measure.timed(
             lambda step: manager.create_checkpoint("large", "Title", step, data={"text": text}),
             [1, 2, 3],
         )
-    measure.heading(f"a checkpoint of {len(text) / 1e6:.1f} MB (limit "
-                    f"{Limits.MAX_CHECKPOINT_SIZE_MB} MB of 1,048,576 bytes)")
+    measure.heading(
+        f"a checkpoint of {len(text) / 1e6:.1f} MB (limit "
+        f"{Limits.MAX_CHECKPOINT_SIZE_MB} MB of 1,048,576 bytes)"
+    )
     _line("create", found, Limits.MAX_CHECKPOINT_CREATION_TIME_MS)
 
 

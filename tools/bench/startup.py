@@ -47,7 +47,7 @@ def main() -> None:
     measure.machine(measure.ROOT, "langgraph-checkpoint-sqlite")
     bare = _python("bare Python", "pass")
     imported = _python("import ckptlog", "import ckptlog")
-    manager = _python("from ckptlog import CheckpointManager", "from ckptlog import CheckpointManager")
+    manager = _python("import CheckpointManager", "from ckptlog import CheckpointManager")
     page = _starting("ckptlog --help", [str(PROGRAM), "--help"])
     saver = _python("import SqliteSaver", "from langgraph.checkpoint.sqlite import SqliteSaver")
     contestants = [bare, imported, manager, page, saver]

@@ -1,0 +1,306 @@
+"""One scenario for each cell of the table of crash points in specs/log.md.
+
+A cell's words decide what its scenario expects: "old", "new", "old or new, whole", "outcome
+unknown", "goes on", and so on. So a change of the page changes the test, and a cell that has no
+scenario, a scenario without a cell, or a clause that no check knows fails.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from ckptlog.errors import CheckpointStorageError, FullError
+from tests.faults.crash_table import crash_table
+from tests.faults.fault_disk import FaultDisk, SimulatedStop
+from tests.faults.house import House, is_unknown, prefixes, torn_files
+from tests.log.sample import WAIT_S, append, group, published_ids, segment_paths
+
+TABLE = crash_table()
+COLUMNS = ("same process", "writer", "reader", "power", "EIO")
+CLAUSES = {
+    "old", "new", "old or new, whole", "goes on", "the rest is taken back", "recovers: new",
+    "the rest is cut, kept aside", "written again, synced", "outcome unknown", "new segment",
+    "not published: outcome unknown", "no write happens here", "rolls again", "the call fails",
+    "the file is kept aside", "goes on in it", "later: new", "later: old",
+}  # fmt: skip
+
+Plan = Callable[[House, Callable[..., None]], None]
+"""Brings a house to the brink of a step; the callable plans the stop on the writer's disk."""
+
+
+# --- how to stop at each step ----------------------------------------------------------------
+# (act, operation, n-th): the operation of the writer before, after or in which all stops.
+
+
+class Stop:
+    """Where a step is met, and what has to happen before.
+
+    points: Every point that counts as this step.
+    is_roll: The commit begins a new segment.
+    found: For recovery: "whole" or "torn" commits stand beyond the published end.
+    """
+
+    def __init__(self, *points: tuple[str, str, int], is_roll: bool = False, found: str = ""):
+        self.points = points
+        self.is_roll = is_roll
+        self.found = found
+
+
+STOPS = {
+    "C1": Stop(("before", "write segment", 1)),
+    "C2": Stop(("torn 0.01", "write segment", 1), ("torn 0.4", "write segment", 1),
+               ("torn 0.97", "write segment", 1)),
+    "C3": Stop(("after", "write segment", 1), ("before", "sync segment", 1)),
+    "C4": Stop(("after", "sync segment", 1), ("before", "write end", 1)),
+    "C5": Stop(("after", "write end", 1)),
+    "R1": Stop(("after", "sync segment", 1), ("before", "create segment", 1), is_roll=True),
+    "R2": Stop(("after", "create segment", 1), ("torn 0.5", "write segment", 1), is_roll=True),
+    "R3": Stop(("after", "write segment", 1), ("before", "sync segment", 2), is_roll=True),
+    "R4": Stop(("before", "sync folder", 1), ("after", "sync folder", 1),
+               ("before", "write end", 1), is_roll=True),
+    "R5": Stop(("after", "write end", 1), ("before", "write segment", 2), is_roll=True),
+    "V1": Stop(("before", "write segment", 1), found="whole"),
+    "V2": Stop(("after", "write segment", 1), ("before", "sync segment", 1), found="whole"),
+    "V3": Stop(("after", "sync folder", 1), ("after", "truncate segment", 1), found="torn"),
+    "V4": Stop(("after", "sync segment", 1), ("before", "write end", 1), found="whole"),
+    "V5": Stop(("after", "write end", 1), found="whole"),
+}  # fmt: skip
+
+
+def arrange(house: House, stop: Stop) -> None:
+    """Do what comes before the step's operation."""
+    if stop.is_roll:
+        house.fill_segment()
+    if stop.found:
+        victim = house.open(disk := FaultDisk(house.medium))
+        with victim.exclusive(WAIT_S):
+            pass
+        house.meet()
+        act = ("after", 0.0) if stop.found == "whole" else ("torn", 0.4)
+        disk.stop(act[0], "write segment", part=act[1])
+        with pytest.raises(SimulatedStop):
+            append(victim, *house.groups())
+        victim.abandon()
+
+
+def act(house: House, stop: Stop, plan: Callable[..., None], point: tuple[str, str, int]) -> None:
+    """Let the writer do what it does at this step until the stop."""
+    word, name, at = point
+    verb, _, share = word.partition(" ")
+    plan(verb, name, at=at, part=float(share or 0.5))
+    if stop.found:
+        with pytest.raises(SimulatedStop), house.writer.exclusive(WAIT_S):
+            pass
+    else:
+        house.append_and_stop()
+
+
+def outcomes(house: House, clauses: list[str]) -> list[list[str]]:
+    """Return the lists of ids that a cell allows."""
+    for clause in clauses:
+        word = clause.removeprefix("recovers: ").removeprefix("later: ")
+        if word == "old":
+            return [house.acknowledged]
+        if word == "new":
+            return [house.new]
+        if word == "old or new, whole":
+            return prefixes(house.acknowledged, house.attempted)
+    if "not published: outcome unknown" in clauses:
+        return [house.new]
+    raise AssertionError(f"{clauses} says neither old nor new")
+
+
+def check_clauses(house: House, clauses: list[str], segments_before: list) -> None:
+    """Check what a cell says besides old and new, once everything has gone on."""
+    made = [path for path in segment_paths(house.root) if path not in segments_before]
+    aside = torn_files(house.root)
+    if {"rolls again", "goes on in it", "new segment"} & set(clauses):
+        assert len(made) == 1, made
+    if {"the rest is cut, kept aside", "the file is kept aside"} & set(clauses):
+        assert len(aside) == 1, aside
+
+
+# --- the columns -----------------------------------------------------------------------------
+
+
+def same_process(tmp_path, step: str, clauses: list[str]) -> None:
+    stop = STOPS[step]
+    for number, point in enumerate(stop.points):
+        house = House(tmp_path / str(number))
+        arrange(house, stop)
+        before = segment_paths(house.root)
+        act(house, stop, house.disk.interrupt, point)
+        house.check_goes_on(house.writer, outcomes(house, clauses))
+        check_clauses(house, clauses, before)
+        house.check_images([published_ids(house.writer)])
+        house.close()
+
+
+def another_writer(tmp_path, step: str, clauses: list[str]) -> None:
+    """Both one that has just begun, and one that knew the log before."""
+    stop = STOPS[step]
+    for number, point in enumerate(stop.points):
+        for who in ("newcomer", "neighbour"):
+            house = House(tmp_path / f"{number}-{who}")
+            arrange(house, stop)
+            before = segment_paths(house.root)
+            act(house, stop, house.disk.stop, point)
+            house.die(house.writer)
+            if who == "newcomer":
+                house.check_goes_on(house.open(FaultDisk(house.medium)), outcomes(house, clauses))
+            else:
+                house.check_everyone_goes_on(outcomes(house, clauses))
+            check_clauses(house, clauses, before)
+            if "written again, synced" in clauses and who == "neighbour":
+                written = house.neighbour._disk.trace
+                assert written[:3] == ["write segment", "sync segment", "write end"]
+            house.close()
+
+
+def reader(tmp_path, step: str, clauses: list[str]) -> None:
+    stop = STOPS[step]
+    for number, point in enumerate(stop.points):
+        house = House(tmp_path / str(number))
+        arrange(house, stop)
+        act(house, stop, house.disk.stop, point)
+        (expected,) = outcomes(house, clauses)
+        house.check_reader(expected)
+        house.die(house.writer)
+        house.close()
+
+
+def power(tmp_path, step: str, clauses: list[str]) -> None:
+    stop = STOPS[step]
+    for number, point in enumerate(stop.points):
+        house = House(tmp_path / str(number))
+        arrange(house, stop)
+        act(house, stop, house.disk.stop, point)
+        house.check_images(outcomes(house, clauses))
+        house.close()
+
+
+# --- EIO: which operations the step itself consists of ---------------------------------------
+
+FAILURES = {
+    "C1": [("read end", 1, 0.0), ("read segment", 1, 0.0)],
+    "C2": [("write segment", 1, 0.0), ("write segment", 1, 0.6)],
+    "C3": [("sync segment", 1, 0.0)],
+    "C4": [("write end", 1, 0.0)],
+    "C5": [],
+    "R1": [("sync segment", 1, 0.0)],
+    "R2": [("create segment", 1, 0.0), ("write segment", 1, 0.5)],
+    "R3": [("sync segment", 2, 0.0)],
+    "R4": [("sync folder", 1, 0.0)],
+    "R5": [("write end", 1, 0.0)],
+    "V1": [("read segment", 2, 0.0), ("read segment", 3, 0.0)],
+    "V2": [("write segment", 1, 0.3)],
+    "V3": [("create aside", 1, 0.0), ("sync aside", 1, 0.0), ("truncate segment", 1, 0.0)],
+    "V4": [("sync segment", 1, 0.0), ("write end", 1, 0.0)],
+    "V5": [],
+}
+
+
+def input_output_error(tmp_path, step: str, clauses: list[str]) -> None:
+    if "no write happens here" in clauses:
+        nothing_follows(tmp_path, step)
+        return
+    for number, failure in enumerate(FAILURES[step]):
+        for who in ("writer", "neighbour"):
+            check_failure(House(tmp_path / f"{number}-{who}"), step, clauses, failure, who)
+
+
+def check_failure(house: House, step: str, clauses: list[str], failure, who: str) -> None:
+    stop = STOPS[step]
+    name, at, part = failure
+    arrange(house, stop)
+    before = segment_paths(house.root)
+    house.disk.fail(name, at=at, part=part)
+    if stop.found:
+        with pytest.raises(CheckpointStorageError) as caught, house.writer.exclusive(WAIT_S):
+            pass
+        error = caught.value
+    else:
+        error = house.append_and_fail()
+    assert not house.disk.faults, "the fault was never met"
+    is_said_unknown = any(clause.endswith("outcome unknown") for clause in clauses)
+    assert is_unknown(error) == is_said_unknown
+    allowed = outcomes(house, clauses)
+    power_may_leave = prefixes(house.acknowledged, house.attempted)
+    house.check_images(power_may_leave if is_said_unknown or stop.found else allowed)
+    if who == "writer":
+        # The same process, without dying, knows what became of it.
+        house.check_goes_on(house.writer, allowed)
+        house.check_images([published_ids(house.writer)])
+    else:
+        house.check_everyone_goes_on(allowed)
+    check_clauses(house, clauses, before)
+    house.close()
+
+
+def nothing_follows(tmp_path, step: str) -> None:
+    """After the end is published, nothing is written until the call returns."""
+    house = House(tmp_path)
+    stop = STOPS[step]
+    arrange(house, stop)
+    if stop.found:
+        with house.writer.exclusive(WAIT_S):
+            pass
+    else:
+        append(house.writer, *house.groups())
+    assert house.disk.trace[-1] == "write end"
+    assert house.disk.trace.count("write end") == 1
+    house.close()
+
+
+# --- the table -------------------------------------------------------------------------------
+
+Scenario = Callable[..., None]
+ALIKE: dict[str, Scenario] = {
+    "same process": same_process,
+    "writer": another_writer,
+    "reader": reader,
+    "power": power,
+    "EIO": input_output_error,
+}
+SCENARIOS: dict[tuple[str, str], Scenario] = {
+    (step, column): scenario for step in STOPS for column, scenario in ALIKE.items()
+}
+
+
+def test_each_cell_has_one_scenario_and_each_scenario_a_cell():
+    assert set(SCENARIOS) == set(TABLE)
+    assert set(FAILURES) == set(STOPS)
+    assert {clause for clauses in TABLE.values() for clause in clauses} == CLAUSES
+
+
+@pytest.mark.parametrize(("step", "column"), TABLE, ids=lambda word: word.replace(" ", "_"))
+def test_cell(tmp_path, step, column):
+    SCENARIOS[step, column](tmp_path, step, TABLE[step, column])
+
+
+# --- beyond the table ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_full_disk_refuses_the_commit_and_says_that_nothing_was_written(tmp_path, part):
+    house = House(tmp_path)
+    house.disk.fail("write segment", errno.ENOSPC, part=part)
+    assert isinstance(house.append_and_fail(), FullError)
+    house.check_images([house.acknowledged])
+    assert house.check_goes_on(house.writer, [house.acknowledged])
+    house.close()
+
+
+def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(tmp_path):
+    house = House(tmp_path)
+    house.fill_segment()
+    house.disk.fail("write segment", errno.ENOSPC, at=3, part=0.5)
+    append(house.writer, group("fits"))
+    house.acknowledged.append("fits")
+    assert not house.disk.faults
+    house.check_images([house.acknowledged])
+    house.check_everyone_goes_on([house.acknowledged])
+    house.close()
