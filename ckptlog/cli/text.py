@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 # C0, DEL, C1; marks and overrides of writing direction; line separators; surrogates.
-_HARMFUL = "\x7f-\x9f\u061b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_HARMFUL = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 _UNSAFE = re.compile(f"[\x00-\x1f{_HARMFUL}]")
 _UNSAFE_IN_JSON = re.compile(f"[{_HARMFUL}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}

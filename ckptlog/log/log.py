@@ -12,7 +12,7 @@ begins at the last durable position, and its header makes the rest of the old on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 
@@ -20,7 +20,6 @@ from ckptlog.errors import (
     CheckpointStorageError,
     FullError,
     LockTimeoutError,
-    LogCorruptionError,
     OutcomeUnknownError,
     ReadOnlyError,
 )
@@ -82,6 +81,8 @@ class Log:
         self._seed = 0
         self._container = ""
         self._allocated = 0
+        # Position after the last event that our callers take for granted.
+        self._acknowledged = 0
         self.notes: list[str] = []
         # Counts the times that acknowledged but unsynced commits were lost ("interval" only).
         self.epoch = 0
@@ -151,27 +152,22 @@ class Log:
         return self._recover(end)
 
     def _is_clear(self, tail: Tail) -> bool:
-        """Say whether nothing stands at our tail: nobody wrote there and died."""
+        """Say whether nothing stands at our tail, nor a next segment: nobody began and died."""
         peek = self._disk.read(self._fd, _PEEK_BYTES, tail.offset)
-        return not peek.strip(b"\0")
+        return not peek.strip(b"\0") and not self.segments.exists(*_next_name(tail))
 
     def _recover(self, end: End | None) -> Tail:
-        lost_from = self._tail
         self._drop_segment()
         recovered = Recovery(self.segments, self._store_id, self._environment).run(end)
         self.notes.extend(recovered.notes)
-        if lost_from is not None and recovered.tail.position < lost_from.position:
-            self.epoch += 1
-        self._open_segment(recovered.tail)
-        if end is None or recovered.tail.position > end.position or end.first != self._tail_first:
-            self._publish(recovered.tail)
-        else:
+        tail = recovered.tail
+        self._open_segment(tail)
+        place = (tail.position, tail.first, tail.generation)
+        if end is not None and place == (end.position, end.first, end.generation):
             self._end_seen = end
-        return recovered.tail
-
-    @property
-    def _tail_first(self) -> int:
-        return self._tail.first if self._tail else -1
+        else:
+            self._publish(tail)
+        return tail
 
     # --- appending --------------------------------------------------------------------------
 
@@ -208,8 +204,10 @@ class Log:
     def flush(self, timeout_s: float = 30.0) -> None:
         """Sync and publish what "interval" has left unsynced. Does nothing where all is durable."""
         tail = self._tail
-        if tail is None or tail.durable == tail.offset:
+        if self._is_durable or (tail is not None and tail.durable == tail.offset):
             return
+        if self._acknowledged == 0:
+            return  # nothing was ever appended through this object
         with self.exclusive(timeout_s) as current:
             if current.durable < current.offset:
                 self._sync(current)
@@ -223,6 +221,7 @@ class Log:
                 self._sync(built.tail)
             else:
                 self._tail = built.tail
+            self._acknowledged = built.tail.position
         except OutcomeUnknownError:
             raise
         except CheckpointStorageError as error:
@@ -306,14 +305,15 @@ class Log:
         self.published.publish(end)
 
     @property
+    def is_lagging(self) -> bool:
+        """Whether commits of ours were acknowledged and are not durable yet ("interval")."""
+        tail = self._tail
+        return tail is not None and tail.durable < tail.offset
+
+    @property
     def durable_position(self) -> int:
         """Position after the last durable event, as of our last look under the lock."""
         return self._end_seen.position if self._end_seen else 0
-
-    def _require_tail(self) -> Tail:
-        if self._tail is None:
-            raise LogCorruptionError("The log has no tail; reopen the store.")
-        return self._tail
 
     # --- segments ---------------------------------------------------------------------------
 
@@ -329,7 +329,11 @@ class Log:
         if tail.durable < tail.offset:
             self._sync(tail)
         self._trim(tail.offset)
-        self._disk.sync(self._fd)
+        try:
+            self._disk.sync(self._fd)
+        except CheckpointStorageError:
+            self._drop_segment()
+            raise
         return self._begin_segment(tail)
 
     def _abandon_segment(self) -> None:
@@ -338,8 +342,6 @@ class Log:
         Giving up is safe: the next holder rewrites whatever it keeps before it believes a sync.
         """
         end = self._end_seen
-        if not self._is_durable:
-            self.epoch += 1
         self._drop_segment()
         if end is None:
             return
@@ -354,17 +356,12 @@ class Log:
 
     def _begin_segment(self, tail: Tail) -> Tail:
         previous = (tail.first, tail.generation, tail.offset)
-        generation = 0
         if tail.position == tail.first:
             dead = self.segments.header(tail.first, tail.generation)
             previous = (dead.previous_first, dead.previous_generation, dead.previous_length)
-        taken = [other for first, other in self.segments.names() if first == tail.position]
-        if taken:
-            generation = max(taken) + 1
         header = SegmentHeader(
             self._store_id,
-            tail.position,
-            generation,
+            *_next_name(tail),
             *previous,
             tail.leaf,
             self._environment.now_us(),
@@ -376,12 +373,15 @@ class Log:
         data = segment.encode(header)
         fd = self._disk.create(path)
         try:
-            self._disk.write(fd, data, 0)
+            self._write_header(fd, path, data)
             self._disk.sync(fd)
             self._disk.sync_directory(path.parent)
         except CheckpointStorageError:
+            # A header that may be on the medium must stay: once removed, a power cut could bring
+            # it back, and make dead what was appended to the old segment. The next hold goes on
+            # in it.
             self._disk.close(fd)
-            self._remove_unfinished(path)
+            self._drop_segment()
             raise
         self._drop_segment()
         self._fd = fd
@@ -397,18 +397,14 @@ class Log:
         self._publish(tail)
         return tail
 
-    def _remove_unfinished(self, path: Path) -> None:
-        """Remove a segment that could not be finished.
-
-        It must not stay: its header would make dead what is appended to the old one from now on.
-        Should even this fail, recovery sees that the published end contradicts that header.
-        """
+    def _write_header(self, fd: int, path: Path, data: bytes) -> None:
         try:
-            self._disk.remove(path)
-            self._disk.sync_directory(path.parent)
-        except CheckpointStorageError as error:
-            self.notes.append(f"The unfinished segment {path} could not be removed: {error}")
-            self._drop_segment()
+            self._disk.write(fd, data, 0)
+        except CheckpointStorageError:
+            # No whole header was ever there. Should the file stay, recovery keeps it aside.
+            with suppress(CheckpointStorageError):
+                self._disk.remove(path)
+            raise
 
     def _open_segment(self, tail: Tail) -> None:
         path = self.segments.path(tail.first, tail.generation)
@@ -416,6 +412,9 @@ class Log:
         self._adopt(tail, self._disk.size(self._fd))
 
     def _adopt(self, tail: Tail, allocated: int) -> None:
+        if tail.position < self._acknowledged:
+            self.epoch += 1
+        self._acknowledged = tail.position
         self._tail = tail
         self._seed = segment.seed(self._store_id, tail.first, tail.generation)
         self._container = container_of(tail.first, tail.generation)
@@ -434,12 +433,15 @@ class Log:
         A store that another process writes to, or that cannot be written, is left as it is.
         """
         with self._mutex:
-            if self._tail is not None and not self._read_only:
-                self._close_tail()
-            self._drop_segment()
-            self.reader.close()
-            self.published.close()
-            self._lock.close()
+            try:
+                if self._tail is not None and not self._read_only:
+                    self._close_tail()
+            finally:
+                self._acknowledged = 0
+                self._drop_segment()
+                self.reader.close()
+                self.published.close()
+                self._lock.close()
 
     def _close_tail(self) -> None:
         try:
@@ -455,9 +457,13 @@ class Log:
     def abandon(self) -> None:
         """Drop everything without touching the store: for a forked child."""
         self._lock.abandon()
-        self.reader.close()
+        self.reader.abandon()
         self.published.close()
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
 
+
+def _next_name(tail: Tail) -> tuple[int, int]:
+    """Return first position and generation of the segment that would follow the tail."""
+    return tail.position, tail.generation + 1 if tail.position == tail.first else 0

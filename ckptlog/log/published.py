@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ckptlog.errors import CheckpointStorageError, FormatError
+from ckptlog.errors import FormatError
 from ckptlog.formats import end as end_format
 from ckptlog.formats.end import End
 from ckptlog.storage.disk import Disk
@@ -75,7 +75,10 @@ class PublishedEnd:
 
     def _open(self) -> bool:
         if self._fd >= 0:
-            return True
+            if not self._disk.is_removed(self._fd):
+                return True
+            # Somebody deleted the file; whoever wrote next has made another.
+            self.close()
         if not self._path.exists():
             return False
         opener = self._disk.open_read if self._read_only else self._disk.open_write
@@ -83,7 +86,4 @@ class PublishedEnd:
         return True
 
     def _read_raw(self) -> bytes:
-        try:
-            return self._disk.read(self._fd, end_format.BYTES, 0) if self._open() else b""
-        except CheckpointStorageError as error:
-            raise FormatError(f"Cannot read {self._path}: {error}") from error
+        return self._disk.read(self._fd, end_format.BYTES, 0) if self._open() else b""

@@ -7,9 +7,10 @@ Segments never change below that end, so no reader needs a lease.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from ckptlog.errors import FormatError, LogCorruptionError
 from ckptlog.formats import chunk, event, frame, segment
@@ -85,9 +86,13 @@ class LogReader:
     def close(self) -> None:
         """Close every descriptor."""
         with self._lock:
-            for fd, _ in self._open.values():
-                self._disk.close(fd)
-            self._open.clear()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close every descriptor in a forked child, whose lock another thread may have held."""
+        for fd, _ in self._open.values():
+            self._disk.close(fd)
+        self._open.clear()
 
     def _descriptor(self, container: str) -> tuple[int, int]:
         found = self._open.get(container)
@@ -127,6 +132,8 @@ class LogReader:
                 hint="Open the store for writing once; that rebuilds it.",
                 path=str(self._root),
             )
+        # The list may be older than the end: make sure that it has the segment which that names.
+        self._segments.live(stop.first, stop.generation)
         header, offset = self._begin(container, offset, position)
         at = header.first if offset == HEADER_FRAME_BYTES else position
         leaf = header.leaf
@@ -140,21 +147,25 @@ class LogReader:
                     hint="A segment file is missing; restore it from a backup.",
                     position=at,
                 )
-            limit = stop.offset if after is None else after.previous_length
-            scan = yield from self._segment_commits(header, offset, at, leaf, limit)
+            limit = _limit_at(stop) if after is None else _limit_before(after)
+            yield from self._segment_commits(header, offset, at, leaf, limit)
             if after is None:
                 return
-            header, offset, at, leaf = after, HEADER_FRAME_BYTES, scan.position, scan.leaf
+            header, offset, at, leaf = after, HEADER_FRAME_BYTES, after.first, after.leaf
 
     def _begin(self, container: str, offset: int, position: int) -> tuple[SegmentHeader, int]:
         named = parse_container(container) if container else None
         if named is None:
             return self._segments.holding(position), HEADER_FRAME_BYTES
-        return self._segments.header(*named), max(offset, HEADER_FRAME_BYTES)
+        header = self._segments.header(*named)
+        if offset <= HEADER_FRAME_BYTES:
+            # A segment that a sync error ended before its first event has been replaced.
+            return self._segments.holding(header.first), HEADER_FRAME_BYTES
+        return header, offset
 
     def _segment_commits(
-        self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: int
-    ) -> Generator[Commit, None, Scan]:
+        self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
+    ) -> Iterator[Commit]:
         path = self._segments.path(header.first, header.generation)
         fd = self._disk.open_read(path)
         try:
@@ -165,21 +176,41 @@ class LogReader:
                 offset=offset,
                 position=position,
                 leaf=leaf,
-                stop=limit,
+                stop=limit.offset,
             )
             yield from scan
         finally:
             self._disk.close(fd)
-        if scan.offset != limit:
+        # From a place in the middle on, the leaf hash is known only once a commit was read.
+        is_leaf_known = scan.offset > offset or offset == HEADER_FRAME_BYTES
+        if (scan.offset, scan.position) != (limit.offset, limit.position) or (
+            is_leaf_known and scan.leaf != limit.leaf
+        ):
             raise LogCorruptionError(
                 f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
-                f"{scan.flaw or 'nothing stands there'}; {limit} bytes were durable.",
+                f"{scan.flaw or 'other events stood there'}; {limit.offset} bytes up to position "
+                f"{limit.position} were durable.",
                 hint="Run ckptlog verify; restore the file from a backup.",
                 path=str(path),
                 offset=scan.offset,
                 position=scan.position,
             )
-        return scan
+
+
+class _Limit(NamedTuple):
+    """Where the durable part of a segment ends, as the published end or the next header says."""
+
+    offset: int
+    position: int
+    leaf: bytes
+
+
+def _limit_at(end: End) -> _Limit:
+    return _Limit(end.offset, end.position, end.leaf)
+
+
+def _limit_before(after: SegmentHeader) -> _Limit:
+    return _Limit(after.previous_length, after.first, after.leaf)
 
 
 def _records(data: bytes, span: int) -> dict[bytes, bytes]:

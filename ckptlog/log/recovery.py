@@ -9,7 +9,10 @@ Runs under the exclusive lock only. The rules (specs/log.md):
    were durable: the published end itself, a later valid frame whose `durable` lies beyond the
    flaw, or a successor's header. Then it is corruption: reported, never cut.
 3. A torn tail is kept aside (`log/torn-*`) and cut.
-4. A segment whose header is not whole, beyond the end, is a torn roll: kept aside too.
+4. A segment whose header is not whole, beyond the end, is a torn roll: kept aside too. It has
+   nothing behind its header, for commits come only after the header is durable.
+5. Where the log goes on in a segment that the end did not name yet, that segment's header and its
+   name in the folder count as unsynced too: they are made durable before the end is published.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from ckptlog.errors import LogCorruptionError, operating_system_door
+from ckptlog.errors import FullError, LogCorruptionError
 from ckptlog.formats import segment
 from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
@@ -41,11 +44,15 @@ class Recovered(msgspec.Struct, frozen=True):
 
 
 class _Start(NamedTuple):
-    """The commit boundary that reading begins at."""
+    """The commit boundary that reading begins at.
+
+    durable: Bytes of the segment that are known to be on the medium, its name included.
+    """
 
     offset: int
     position: int
     leaf: bytes
+    durable: int
 
 
 class Recovery:
@@ -64,24 +71,17 @@ class Recovery:
         Raises:
             LogCorruptionError: Bytes that were durable are damaged or gone. Nothing was changed.
         """
-        header, offset = self._first_segment(end)
-        start = _Start(
-            offset, end.position if end else header.first, end.leaf if end else header.leaf
-        )
+        header, start = self._first_segment(end)
         adopted = 0
         while True:
             after = self._segments.successor(header)
-            if after is not None and self._contradicts(end, header, after):
-                self._set_aside(self._segments.path(after.first, after.generation))
-                self._segments.refresh()
-                continue
             tail, count = self._finish_segment(header, start, after)
             adopted += count
             if after is None:
                 return Recovered(tail, adopted, tuple(self._notes))
-            header, start = after, _Start(HEADER_FRAME_BYTES, tail.position, tail.leaf)
+            header, start = after, _beginning(after)
 
-    def _first_segment(self, end: End | None) -> tuple[SegmentHeader, int]:
+    def _first_segment(self, end: End | None) -> tuple[SegmentHeader, _Start]:
         live = self._segments.refresh()
         self._set_aside_torn_rolls(end)
         if end is None:
@@ -91,14 +91,14 @@ class Recovery:
                     hint="Restore the store from a backup.",
                     path=str(self._segments.folder),
                 )
-            return live[-1], HEADER_FRAME_BYTES
+            return live[-1], _beginning(live[-1])
         for header in live:
             if (header.first, header.generation) == (end.first, end.generation):
-                return header, end.offset
+                return header, _Start(end.offset, end.position, end.leaf, end.offset)
             # A segment that a sync error ended before its first event was replaced by one of
             # the same name and a higher generation.
             if header.first == end.first == end.position:
-                return header, HEADER_FRAME_BYTES
+                return header, _beginning(header)
         raise LogCorruptionError(
             f"The published end lies in {segment.segment_name(end.first, end.generation)}, which "
             f"is missing or has a damaged header.",
@@ -106,18 +106,9 @@ class Recovery:
             path=str(self._segments.path(end.first, end.generation)),
         )
 
-    def _contradicts(self, end: End | None, header: SegmentHeader, after: SegmentHeader) -> bool:
-        """Say whether a successor claims an end before the published one: a failed roll's rest."""
-        return (
-            end is not None
-            and (header.first, header.generation) == (end.first, end.generation)
-            and after.previous_length < end.offset
-        )
-
     def _set_aside(self, path: Path) -> None:
         aside = path.with_name(f"torn-{self._environment.now_us()}-{path.name}")
-        with operating_system_door("Cannot set a file aside"):
-            path.rename(aside)
+        self._disk.rename(path, aside)
         self._disk.sync_directory(path.parent)
         self._notes.append(f"A segment that was never finished is now {aside}.")
 
@@ -126,13 +117,24 @@ class Recovery:
         for path in self._segments.unreadable:
             name = segment.parse_name(path.name)
             is_beyond = end is None or (name is not None and name > (end.first, end.generation))
-            if name is None or not is_beyond or [name] != newest:
+            if not is_beyond or [name] != newest or self._holds_frames(path):
                 raise LogCorruptionError(
                     f"The header of {path} is damaged.",
                     hint="Restore that file from a backup; ckptlog verify lists what is affected.",
                     path=str(path),
                 )
             self._set_aside(path)
+
+    def _holds_frames(self, path: Path) -> bool:
+        fd = self._disk.open_read(path)
+        try:
+            size = self._disk.size(fd)
+            return any(
+                self._disk.read(fd, _COPY_BYTES, offset).strip(b"\0")
+                for offset in range(HEADER_FRAME_BYTES, size, _COPY_BYTES)
+            )
+        finally:
+            self._disk.close(fd)
 
     def _finish_segment(
         self,
@@ -144,13 +146,13 @@ class Recovery:
         fd = self._disk.open_write(path)
         try:
             stop = after.previous_length if after else None
-            self._check_length(fd, str(path), start.offset, stop)
+            self._check_length(fd, str(path), start, stop)
             scan = self._scan(fd, header, start, stop)
             adopted = sum(1 for _ in scan)
             if after is None:
-                self._settle_tail(fd, header, scan, start.offset)
-            elif scan.offset != stop:
-                raise self._corrupt(str(path), scan, "its successor says that it was durable")
+                self._settle_tail(fd, header, scan, start)
+            elif (scan.offset, scan.position) != (stop, after.first) or scan.leaf != after.leaf:
+                raise self._corrupt(str(path), scan, "its successor says what was durable")
             return self._tail_after(header, scan), adopted
         finally:
             self._disk.close(fd)
@@ -166,17 +168,27 @@ class Recovery:
             stop=stop,
         )
 
-    def _check_length(self, fd: int, path: str, offset: int, stop: int | None) -> None:
+    def _check_length(self, fd: int, path: str, start: _Start, stop: int | None) -> None:
         size = self._disk.size(fd)
-        if size < max(offset, stop or 0):
+        durable = max(start.offset, stop or 0)
+        if size < durable:
             raise LogCorruptionError(
-                f"{path} has {size} bytes; {max(offset, stop or 0)} were durable.",
+                f"{path} has {size} bytes; {durable} were durable.",
                 hint="The file was cut. Restore it from a backup.",
                 path=path,
                 offset=size,
             )
+        if stop is not None and stop < start.offset:
+            raise LogCorruptionError(
+                f"The segment after {path} says that it ends at {stop}; {start.offset} bytes of it "
+                "were published.",
+                hint="Files of different times stand side by side. Restore all from one backup.",
+                path=path,
+                offset=stop,
+            )
 
-    def _settle_tail(self, fd: int, header: SegmentHeader, scan: Scan, offset: int) -> None:
+    def _settle_tail(self, fd: int, header: SegmentHeader, scan: Scan, start: _Start) -> None:
+        """Make durable what is kept of the newest segment; cut a torn rest, leave zeros."""
         path = str(self._segments.path(header.first, header.generation))
         rest = self._disk.read(fd, self._disk.size(fd) - scan.offset, scan.offset)
         is_torn = bool(rest.strip(b"\0"))
@@ -184,13 +196,14 @@ class Recovery:
             seed = segment.seed(self._store_id, header.first, header.generation)
             if durable_after(rest, seed, scan.offset) > scan.offset:
                 raise self._corrupt(path, scan, "later commits say that it was durable")
-        self._rewrite(fd, offset, scan.offset)
+        self._rewrite(fd, start.durable, scan.offset)
         if is_torn:
             self._set_aside_rest(path, rest, scan)
-        if rest:
             self._disk.truncate(fd, scan.offset)
-        if rest or scan.offset > offset:
+        if is_torn or scan.offset > start.durable:
             self._disk.sync(fd)
+        if start.durable == 0:
+            self._disk.sync_directory(self._segments.folder)
 
     def _rewrite(self, fd: int, start: int, stop: int) -> None:
         for offset in range(start, stop, _COPY_BYTES):
@@ -200,11 +213,15 @@ class Recovery:
     def _set_aside_rest(self, path: str, rest: bytes, scan: Scan) -> None:
         name = f"torn-{scan.position}-{self._environment.now_us()}"
         aside = self._segments.folder / name
-        self._disk.write_atomically(aside, rest.rstrip(b"\0"))
-        self._notes.append(
-            f"{len(rest.rstrip(bytes(1)))} bytes of an unfinished commit at offset {scan.offset} "
-            f"of {path} are now in {aside}."
-        )
+        torn = rest.rstrip(b"\0")
+        what = f"{len(torn)} bytes of an unfinished commit at offset {scan.offset} of {path}"
+        try:
+            self._disk.write_atomically(aside, torn)
+        except FullError:
+            # Nobody was ever told of them; a full disk must not keep a store from opening.
+            self._notes.append(f"{what} were cut; there was no room to keep them aside.")
+            return
+        self._notes.append(f"{what} are now in {aside}.")
 
     def _corrupt(self, path: str, scan: Scan, why: str) -> LogCorruptionError:
         return LogCorruptionError(
@@ -225,3 +242,7 @@ class Recovery:
             durable=scan.offset,
             leaf=scan.leaf if scan.position else LEAF_EMPTY,
         )
+
+
+def _beginning(header: SegmentHeader) -> _Start:
+    return _Start(HEADER_FRAME_BYTES, header.first, header.leaf, 0)

@@ -85,6 +85,9 @@ class Scan:
                 return
             if commit is None:
                 return
+            if self._stop is not None and commit.offset_end > self._stop:
+                self.flaw = f"The commit at offset {self.offset} goes on beyond {self._stop}."
+                return
             self.offset = commit.offset_end
             self.position = commit.position_next
             self.leaf = commit.leaf

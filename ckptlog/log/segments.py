@@ -7,11 +7,17 @@ length is what the header of its successor says; the newest one's is the publish
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_right
 from pathlib import Path
 
-from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
+from ckptlog.errors import (
+    CheckpointStorageError,
+    FormatError,
+    LogCorruptionError,
+    operating_system_door,
+)
 from ckptlog.formats import segment
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.storage.disk import Disk
@@ -38,9 +44,13 @@ class Segments:
 
     def __init__(self, folder: Path, store_id: bytes, disk: Disk) -> None:
         self.folder = folder
+        self._prefix = f"{folder}{os.sep}"
         self._store_id = store_id
         self._disk = disk
         self._live: tuple[SegmentHeader, ...] = ()
+        self._by_first: dict[int, SegmentHeader] = {}
+        # Headers never change; a folder of thousands of segments is listed, not read, each time.
+        self._known: dict[tuple[int, int], SegmentHeader] = {}
         self.unreadable: tuple[Path, ...] = ()
 
     def path(self, first: int, generation: int) -> Path:
@@ -50,13 +60,21 @@ class Segments:
     def refresh(self) -> tuple[SegmentHeader, ...]:
         """List the folder; return the live headers in order of their first position."""
         best: dict[int, SegmentHeader] = {}
+        known: dict[tuple[int, int], SegmentHeader] = {}
         unreadable = []
-        for first, generation in self.names():
+        for name in self.names():
             try:
-                best[first] = self.header(first, generation)
+                header = self._known.get(name) or self.header(*name)
             except FormatError:
-                unreadable.append(self.path(first, generation))
+                unreadable.append(self.path(*name))
+            except CheckpointStorageError as error:
+                # A writer that recovers may rename a file between our listing and our look.
+                if error.context.get("errno") != errno.ENOENT:
+                    raise
+            else:
+                best[name[0]] = known[name] = header
         self._live = tuple(best[first] for first in sorted(best))
+        self._by_first, self._known = best, known
         self.unreadable = tuple(unreadable)
         return self._live
 
@@ -78,6 +96,20 @@ class Segments:
         finally:
             self._disk.close(fd)
         return segment.decode(self._store_id, first, generation, data)
+
+    def exists(self, first: int, generation: int) -> bool:
+        """Say whether there is a file of this name, whatever is in it."""
+        return os.path.exists(self._prefix + segment.segment_name(first, generation))
+
+    def live(self, first: int, generation: int) -> SegmentHeader | None:
+        """Return the header that counts for a first position, if it is of this generation."""
+        for attempt in range(2):
+            if attempt:
+                self.refresh()
+            header = self._by_first.get(first)
+            if header is not None and header.generation == generation:
+                return header
+        return None
 
     def holding(self, position: int) -> SegmentHeader:
         """Return the header of the live segment that holds a position, or would."""

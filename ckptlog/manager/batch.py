@@ -19,6 +19,7 @@ from ckptlog.manager.draft import (
     Drafter,
 )
 from ckptlog.manager.preparation import Content
+from ckptlog.model import value as values
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import SCHEMA, Event, Subject
 from ckptlog.model.identifier import (
@@ -55,11 +56,33 @@ class Batch:
         self._requests: list[CreateRequest | ChangeRequest | Delete] = []
         self._time_us = 0
         self._created: set[str] = set()
+        self._is_committed = False
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was collected."""
         return not self._requests
+
+    @property
+    def has_creates(self) -> bool:
+        """Whether a checkpoint is to be created."""
+        return bool(self._created)
+
+    def close(self) -> None:
+        """Take no more: the batch was committed."""
+        self._is_committed = True
+
+    def check_open(self) -> None:
+        """Refuse to go on with a batch that was committed.
+
+        Raises:
+            ArgumentError: It was.
+        """
+        if self._is_committed:
+            raise ArgumentError(
+                "The batch was committed; nothing more can be added to it.",
+                hint="Begin another: with manager.batch() as batch.",
+            )
 
     def create_checkpoint(  # noqa: PLR0917 - the specification's signature
         self,
@@ -83,7 +106,9 @@ class Batch:
             activate: Let it be active at once.
         """
         check_id("task_id", task_id)
-        identifier = checkpoint_id or self._new_id(task_id, step_number)
+        identifier = checkpoint_id
+        if identifier is None:
+            identifier = self._new_id(task_id, step_number)
         self._add(
             CreateRequest(
                 task=task_id,
@@ -91,8 +116,8 @@ class Batch:
                 step=step_number,
                 description=step_description,
                 total=total_steps,
-                data=data,
-                metadata=metadata,
+                data=_copy("data", data),
+                metadata=_copy("metadata", metadata),
                 worker=worker_id,
                 parent=parent_checkpoint_id,
                 namespace=self._namespace if namespace is None else namespace,
@@ -122,8 +147,8 @@ class Batch:
                 state=state,
                 step=step_number,
                 description=step_description,
-                data=data,
-                metadata=metadata,
+                data=_copy("data", data),
+                metadata=_copy("metadata", metadata),
                 replaces_data=replace_data,
                 actor=self._actor,
             )
@@ -137,7 +162,7 @@ class Batch:
             ChangeRequest(
                 checkpoint=checkpoint_id,
                 state=CheckpointState.COMPLETED,
-                data=final_data,
+                data=_copy("final_data", final_data),
                 actor=self._actor,
             )
         )
@@ -146,11 +171,12 @@ class Batch:
         self, checkpoint_id: str, error_info: dict[str, Any] | None = None
     ) -> None:
         """Add a failure."""
+        info = _copy("error_info", error_info)
         self._add(
             ChangeRequest(
                 checkpoint=checkpoint_id,
                 state=CheckpointState.FAILED,
-                metadata=None if error_info is None else {"error_info": error_info},
+                metadata=None if info is None else {"error_info": info},
                 actor=self._actor,
             )
         )
@@ -165,6 +191,7 @@ class Batch:
         return _Drafting(self._drafter).run(self._requests)
 
     def _add(self, request: CreateRequest | ChangeRequest | Delete) -> None:
+        self.check_open()
         if len(self._requests) >= OPERATIONS_MAX:
             raise ArgumentError(
                 f"A batch holds at most {OPERATIONS_MAX} operations.",
@@ -235,7 +262,9 @@ class _Drafting:
     def _change(self, request: ChangeRequest) -> None:
         current = self._current(request)
         step, content = self._drafter.change_step(request, current)
-        self._keep(step, content)
+        # Also where this one keeps the payloads: a later one of the batch may merge into them.
+        command = msgspec.structs.replace(step.command, based_on=current.based_on)
+        self._keep(Step(command, step.records), content)
         event, payloads = current.entry.event, content.payloads
         after = msgspec.structs.replace(
             event, data=payloads.data or event.data, meta=payloads.meta or event.meta
@@ -265,13 +294,32 @@ class _Drafting:
         return Current(pending.entry, None, pending.data, pending.meta)
 
     def _witness(self, task: str) -> Entry | None:
-        name = self._newest.get(task)
-        pending = self._pending.get(name) if name is not None else None
-        return pending.entry if pending is not None else self._drafter.store.latest(task)
+        """Return the task's newest checkpoint as the batch leaves it; None where it deletes it."""
+        name = self._newest.get(task, "")
+        if self._pending.get(name) is None:
+            latest = self._drafter.store.latest(task)
+            if latest is None or latest.event.subject.checkpoint not in self._pending:
+                return latest
+            name = latest.event.subject.checkpoint
+        pending = self._pending[name]
+        return None if pending is None else pending.entry
 
     def _keep(self, step: Step, content: Content) -> None:
         self._steps.append(step)
         self._contents.append(content)
+        # So that the batch's next payload can share chunks with this one. Names of chunks are
+        # digests: should the commit fail, nobody can come to rely on what was not written.
+        self._drafter.preparation.remember(content)
+
+
+def _copy(name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of the caller's value, which may change before the commit.
+
+    Raises:
+        UnstorableError: It cannot be stored; better told now than at the commit.
+    """
+    copied: dict[str, Any] | None = values.lift(values.lower(value, path=name))
+    return copied
 
 
 def _unplaced(event: Event) -> Entry:

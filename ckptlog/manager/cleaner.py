@@ -80,8 +80,9 @@ class Cleaner:
 
     def _wait(self, wait_s: float) -> bool:
         """Wait for the time or a signal; say whether to go on."""
-        self._signal.wait(wait_s)
-        self._signal.clear()
+        if not self._is_stopped:
+            self._signal.wait(wait_s)
+            self._signal.clear()
         return not self._is_stopped
 
     def _turn(self, manager: CheckpointManager) -> float:

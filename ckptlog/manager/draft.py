@@ -100,8 +100,26 @@ class Drafter:
 
     def change(self, request: ChangeRequest) -> Drafted:
         """Return the intent of one change."""
-        step, content = self.change_step(request, self.current(request))
+        try:
+            current = self.current(request)
+        except CheckpointNotFoundError:
+            if request.command is None:
+                raise
+            # A retry: it may have been carried out before the checkpoint was deleted.
+            return Intent((Step(self._late(request)),)), ()
+        step, content = self.change_step(request, current)
         return Intent((step,), content.packs, content.placements), (content,)
+
+    def _late(self, request: ChangeRequest) -> Change:
+        """Return the command of a change of what is gone: it can be answered, never carried out."""
+        _check_change(request)
+        identity = self.identity(request.command, self._change_content, request)
+        return Change(
+            actor=request.actor,
+            checkpoint=request.checkpoint,
+            command=identity.command,
+            fingerprint=identity.fingerprint,
+        )
 
     def create_step(self, request: CreateRequest, witness: Entry | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""
@@ -135,7 +153,6 @@ class Drafter:
         preparation = self.preparation
         data = meta = None
         if request.data is not None:
-            _check_dictionary("data", request.data)
             merged = request.data if request.replaces_data else {**current.data, **request.data}
             data = preparation.data(merged)
         if request.metadata is not None or request.description is not None:
@@ -145,7 +162,7 @@ class Drafter:
         content = Content(Payloads()) if request.is_bare else preparation.content(
             data, meta, current.entry, kept_bytes=size
         )
-        identity = self.identity(request.command, _change_content, request)
+        identity = self.identity(request.command, self._change_content, request)
         command = Change(
             actor=request.actor,
             based_on=None if request.is_bare else current.based_on,
@@ -159,6 +176,19 @@ class Drafter:
             total=request.total,
         )
         return Step(command, content.records), content
+
+    def _change_content(self, request: ChangeRequest) -> tuple[Any, ...]:
+        """Return what makes two changes the same command: the request, not what it led to.
+
+        Secrets are replaced first: not even a digest of one is written.
+        """
+        data, wire = request.data, self.preparation.wire
+        return (
+            ("change", request.checkpoint, request.state and request.state.value),
+            (request.step, request.total, request.replaces_data),
+            None if data is None else wire(data, "data"),
+            wire({"description": request.description, "metadata": request.metadata}, ""),
+        )
 
     def current(self, request: ChangeRequest) -> Current:
         """Read what a change starts from.
@@ -212,12 +242,17 @@ def _check_create(request: CreateRequest) -> None:
         check_id("parent_checkpoint_id", request.parent, CHECKPOINT_ID_CHARACTERS_MAX)
     if request.checkpoint is not None:
         check_id("checkpoint_id", request.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
-    if request.namespace:
+    if request.namespace != "":
         check_id("namespace", request.namespace)
     check_id("actor", request.actor)
 
 
 def _check_change(request: ChangeRequest) -> None:
+    check_expected(request.expected)
+    if request.data is not None:
+        _check_dictionary("data", request.data)
+    if request.metadata is not None:
+        _check_dictionary("metadata", request.metadata)
     if request.step is not None:
         check_step("step_number", request.step)
     if request.total is not None:
@@ -243,6 +278,20 @@ def check_step(name: str, number: object) -> None:
         )
 
 
+def check_expected(expected: object) -> None:
+    """Refuse what cannot be a position that the caller has seen.
+
+    Raises:
+        ArgumentError: It is neither None nor an integer.
+    """
+    if expected is not None and type(expected) is not int:
+        raise ArgumentError(
+            f"expected is {expected!r}; a position (int) is needed.",
+            hint="Use CheckpointData.position.",
+            argument="expected",
+        )
+
+
 def _check_dictionary(name: str, value: object) -> None:
     if type(value) is not dict:
         raise ArgumentError(
@@ -254,7 +303,6 @@ def _check_dictionary(name: str, value: object) -> None:
 def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
     metadata = old.metadata
     if request.metadata is not None:
-        _check_dictionary("metadata", request.metadata)
         metadata = {**metadata, **request.metadata}
     description = old.description if request.description is None else request.description
     return Texts(old.title, description, metadata)
@@ -266,19 +314,6 @@ def _create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ..
         ("create", request.task, request.step, request.total, request.checkpoint),
         (request.worker, request.parent, request.namespace, request.is_active),
         tuple(part.root for part in (payloads.data, payloads.meta) if part is not None),
-    )
-
-
-def _change_content(request: ChangeRequest) -> tuple[Any, ...]:
-    """Return what makes two changes the same command: the request, not what it led to."""
-    given = tuple(
-        None if value is None else values.encode(values.lower(value))
-        for value in (request.data, request.metadata)
-    )
-    return (
-        ("change", request.checkpoint, request.state and request.state.value),
-        (request.step, request.total, request.description, request.replaces_data),
-        given,
     )
 
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from ckptlog.errors import (
     ArgumentError,
     BusyError,
     CheckpointError,
+    CheckpointNotFoundError,
     InvalidCreationError,
     InvalidUpdateError,
     SettingsError,
@@ -28,7 +29,13 @@ from ckptlog.errors import (
 from ckptlog.manager import upkeep
 from ckptlog.manager.batch import Batch
 from ckptlog.manager.cleaner import Cleaner
-from ckptlog.manager.draft import ChangeRequest, CreateRequest, Drafter, subject_content
+from ckptlog.manager.draft import (
+    ChangeRequest,
+    CreateRequest,
+    Drafter,
+    check_expected,
+    subject_content,
+)
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model.checkpoint import CheckpointData
@@ -40,11 +47,13 @@ from ckptlog.policy.decide import Stale
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.opening import open_store
-from ckptlog.repository.store import Store
+from ckptlog.repository.store import Durability, Store
 from ckptlog.views.query import Filter
 
 # Preparations of one change that others overtook; each time another one got through.
 _ATTEMPTS_MAX = 1000
+# Of an exception that failed a checkpoint: some hold whole documents.
+_MESSAGE_CHARACTERS_MAX = 10_000
 
 Answer = TypeVar("Answer")
 
@@ -76,18 +85,21 @@ class CheckpointManager(CheckpointReader):
         namespace: str = "",
         actor: str | None = None,
     ) -> None:
+        _refuse_wrong_type("config", config, CheckpointConfiguration)
+        _refuse_wrong_type("store", store, Store)
         self.config = config or CheckpointConfiguration()
         self._owns_store = store is None
-        super().__init__(store or _open(storage_dir, config, self.config))
+        # Arguments first: a refusal must not leave a store open.
+        self.namespace = check_id("namespace", namespace) if namespace != "" else ""
+        given = self.config.actor if actor is None else check_id("actor", actor)
         if store is not None:
             _refuse_other(storage_dir, config, store)
-        self.namespace = _namespace(namespace)
-        given = actor or self.config.actor
-        self.actor = check_id("actor", given) if given else self.store.environment.actor()
+        super().__init__(store or _open(storage_dir, config, self.config))
+        self.actor = self.store.environment.actor() if given is None else given
         self._preparation = Preparation(
             self.store,
             Sanitiser(enabled=self.config.sanitise),
-            size_bytes_max=self.config.max_checkpoint_size_mb * 1024 * 1024,
+            size_bytes_max=self.config.checkpoint_size_bytes_max,
         )
         self._drafter = Drafter(self.store, self._preparation)
         self._quota = upkeep.Quota(self.store, self.config.max_storage_size_gb)
@@ -150,7 +162,8 @@ class CheckpointManager(CheckpointReader):
             CheckpointStorageError: Nothing was created, or (commit.outcome_unknown) retry with
                 the same command id.
         """
-        self._quota.check()
+        if command_id is None or not self.store.has_command(command_id):
+            self._quota.check()
         request = CreateRequest(
             task=task_id,
             title=task_title,
@@ -163,7 +176,7 @@ class CheckpointManager(CheckpointReader):
             parent=parent_checkpoint_id,
             namespace=self.namespace if namespace is None else namespace,
             checkpoint=checkpoint_id,
-            actor=actor or self.actor,
+            actor=self.actor if actor is None else actor,
             command=command_id,
         )
         try:
@@ -209,7 +222,7 @@ class CheckpointManager(CheckpointReader):
                 data=data,
                 metadata=metadata,
                 replaces_data=replace_data,
-                actor=actor or self.actor,
+                actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
             )
@@ -236,7 +249,7 @@ class CheckpointManager(CheckpointReader):
                 checkpoint=checkpoint_id,
                 state=CheckpointState.COMPLETED,
                 data=final_data,
-                actor=actor or self.actor,
+                actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
             )
@@ -256,12 +269,18 @@ class CheckpointManager(CheckpointReader):
         Raises:
             CheckpointNotFoundError, CheckpointUpdateError: As `update_checkpoint`.
         """
+        if error_info is not None and type(error_info) is not dict:
+            raise InvalidUpdateError(
+                f"error_info is of type {type(error_info).__name__}; a dictionary (dict) is needed.",
+                hint="Wrap it: error_info={'message': ...}.",
+                argument="error_info",
+            )
         return self._change(
             ChangeRequest(
                 checkpoint=checkpoint_id,
                 state=CheckpointState.FAILED,
                 metadata=None if error_info is None else {"error_info": error_info},
-                actor=actor or self.actor,
+                actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
             )
@@ -287,19 +306,26 @@ class CheckpointManager(CheckpointReader):
         before = self.get_checkpoint(checkpoint_id)
         if before is None:
             return None
-        self._change(
-            ChangeRequest(
-                checkpoint=checkpoint_id,
-                state=CheckpointState.RESTORED,
-                actor=actor or self.actor,
-                command=command_id,
-                expected=expected,
-            )
+        request = ChangeRequest(
+            checkpoint=checkpoint_id,
+            state=CheckpointState.RESTORED,
+            actor=self.actor if actor is None else actor,
+            command=command_id,
+            expected=expected,
         )
+        try:
+            self._change(request)
+        except CheckpointNotFoundError:  # deleted while it was read
+            return None
         return self.get_checkpoint(checkpoint_id)
 
     def delete_checkpoint(
-        self, checkpoint_id: str, *, actor: str | None = None, command_id: str | None = None
+        self,
+        checkpoint_id: str,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        expected: int | None = None,
     ) -> bool:
         """Delete a checkpoint for good; False where it was deleted before.
 
@@ -307,13 +333,16 @@ class CheckpointManager(CheckpointReader):
 
         Raises:
             CheckpointNotFoundError: There never was such a checkpoint.
+            ConflictError: It is not at the position `expected`.
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        check_expected(expected)
         identity = self._drafter.identity(command_id, subject_content, "delete", checkpoint_id)
         command = Delete(
-            actor=actor or self.actor,
+            actor=self._actor(actor),
             checkpoint=checkpoint_id,
             command=identity.command,
+            expected=expected,
             fingerprint=identity.fingerprint,
         )
         return bool(self._submit_freeing(command))
@@ -326,12 +355,12 @@ class CheckpointManager(CheckpointReader):
         The task's id may be used again: a new incarnation. Writers of the old one are refused.
         """
         check_id("task_id", task_id)
-        count = self.store.view().count(Filter(task=task_id))
-        if count == 0:
+        count = self.store.count(Filter(task=task_id))
+        if count == 0 and command_id is None:
             return 0
         identity = self._drafter.identity(command_id, subject_content, "delete_task", task_id)
         command = DeleteTask(
-            actor=actor or self.actor,
+            actor=self._actor(actor),
             task=task_id,
             count=count,
             command=identity.command,
@@ -351,16 +380,22 @@ class CheckpointManager(CheckpointReader):
                 for item in items:
                     batch.create_checkpoint("task", "Title", 1, data=item)
         """
-        batch = Batch(self._drafter, self.namespace, actor or self.actor)
+        batch = Batch(self._drafter, self.namespace, self._actor(actor))
         yield batch
         self.commit(batch)
 
     def commit(self, batch: Batch) -> None:
-        """Commit what a batch has collected."""
-        if batch.is_empty:
-            return
-        self._quota.check()
-        self._commit(batch.draft)
+        """Commit what a batch has collected, once.
+
+        Raises:
+            ArgumentError: It was committed before.
+        """
+        if batch.has_creates:
+            self._quota.check()
+        batch.check_open()
+        if not batch.is_empty:
+            self._commit(batch.draft)
+        batch.close()
 
     @contextmanager
     def checkpoint_context(
@@ -383,18 +418,27 @@ class CheckpointManager(CheckpointReader):
         try:
             yield identifier
         except BaseException as error:
-            self.fail_checkpoint(
-                identifier, {"type": type(error).__name__, "message": str(error)}
-            )
+            self.fail_after(identifier, error)
             raise
-        self._complete_if_open(identifier)
+        if self._is_open(identifier):
+            self.complete_checkpoint(identifier)
 
-    def _complete_if_open(self, identifier: str) -> None:
-        """Complete the checkpoint unless the block has already ended it itself."""
+    def fail_after(self, checkpoint_id: str, error: BaseException) -> None:
+        """Mark a checkpoint as failed because of an exception, unless it has ended or is gone.
+
+        Never raises one of our errors, as the exception is about to go on: what goes wrong is
+        added to it as a note.
+        """
+        try:
+            if self._is_open(checkpoint_id):
+                self.fail_checkpoint(checkpoint_id, _told(error))
+        except CheckpointError as trouble:
+            error.add_note(f"Checkpoint {checkpoint_id!r} was not marked as failed: {trouble}")
+
+    def _is_open(self, identifier: str) -> bool:
         entry = self.store.newest(identifier)
         ended = (CheckpointState.COMPLETED.value, CheckpointState.FAILED.value)
-        if entry is not None and entry.event.state not in ended:
-            self.complete_checkpoint(identifier)
+        return entry is not None and entry.event.state not in ended
 
     # --- upkeep -------------------------------------------------------------------------------
 
@@ -438,6 +482,9 @@ class CheckpointManager(CheckpointReader):
     def new_command_id(self) -> str:
         """Return an id for a command, as calls without command_id get one."""
         return self._preparation.command_id()
+
+    def _actor(self, actor: str | None) -> str:
+        return self.actor if actor is None else check_id("actor", actor)
 
     def _change(self, request: ChangeRequest) -> bool:
         try:
@@ -483,13 +530,13 @@ def _open(
             hint="Name the directory in one of the two places.",
         )
     return open_store(
-        storage_dir or config.storage_dir,
+        config.storage_dir if storage_dir is None else storage_dir,
         create=True,
-        durability=config.durability,
+        durability=cast("Durability", config.durability),
         interval_s=config.interval_s,
         timeout_s=config.operation_timeout_seconds,
         queue_max=config.max_concurrent_operations,
-        cache_bytes=config.cache_size_mb * 1024 * 1024,
+        cache_bytes=config.cache_size_bytes,
         compression_level=config.zstd_level,
     )
 
@@ -511,5 +558,17 @@ def _refuse_other(
         )
 
 
-def _namespace(namespace: str) -> str:
-    return check_id("namespace", namespace) if namespace else ""
+def _refuse_wrong_type(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise SettingsError(
+            f"{name} is of type {type(value).__name__}; {kind.__name__} is needed.", argument=name
+        )
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    """Return an exception's type and message, fit to be stored whatever it holds."""
+    try:
+        message = str(error)[:_MESSAGE_CHARACTERS_MAX]
+    except Exception as trouble:  # noqa: BLE001 - a stranger's __str__ may do anything
+        message = f"(its message cannot be read: {type(trouble).__name__})"
+    return {"type": type(error).__name__, "message": message.encode(errors="replace").decode()}

@@ -12,6 +12,7 @@ dead chunks stay dead and collection never races with a writer.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,11 +62,16 @@ class Preparation:
         self._sanitiser = sanitiser
         self._size_bytes_max = size_bytes_max
         self._serial = itertools.count()
-        self._nonce = store.environment.random_bytes(3).hex()
+        self._pid = -1
+        self._nonce = ""
 
     def command_id(self) -> str:
         """Return a new command id; ids rise with time, so that their index stays compact."""
-        now_us = self._store.environment.now_us()
+        environment = self._store.environment
+        if self._pid != os.getpid():  # also after a fork: the parent goes on with the old one
+            self._nonce = environment.random_bytes(3).hex()
+            self._pid = os.getpid()
+        now_us = environment.now_us()
         return f"{now_us:014x}{self._nonce}{next(self._serial) & 0xFFFF:04x}"
 
     def data(self, data: object) -> values.Prepared:
@@ -88,6 +94,10 @@ class Preparation:
             "metadata": texts.metadata,
         }
         return values.prepare(whole, path="", sanitiser=self._sanitiser)
+
+    def wire(self, value: dict[str, Any], path: str) -> bytes:
+        """Return the bytes of a checked, sanitised value that is compared, not stored."""
+        return values.prepare(value, path=path, sanitiser=self._sanitiser).wire
 
     def _dictionary(self, value: object, name: str) -> values.Prepared:
         if type(value) is not dict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,10 +15,10 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
 )
 from ckptlog.model import value as values
-from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import DELETED
+from ckptlog.model.event import DELETED, TASK_DELETED
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.recovery_point import Candidate, choose
@@ -27,6 +27,7 @@ from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
 _PAGE_ROWS = 200
+_ENDS = (DELETED, TASK_DELETED)
 
 Records = dict[bytes, bytes]
 
@@ -35,8 +36,8 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     """One event of a checkpoint's life.
 
     position: In the log. time: UTC. data_bytes: Size of the data after it, before compression.
-    new_bytes: What it added to the store. checkpoint: The checkpoint as of then; None for a
-    delete.
+    new_bytes: What it added to the store. checkpoint: The checkpoint as of then; None for its
+    deletion (`checkpoint.deleted`), and for that of its task (`task.deleted`).
     """
 
     position: int
@@ -85,9 +86,13 @@ class CheckpointReader:
 
         Deleted checkpoints have a past too, as long as their bytes are kept.
         """
+        if type(position) is not int:
+            raise ArgumentError(
+                f"position is {position!r}; a whole number is needed.", argument="position"
+            )
         for entry in self._events_of(checkpoint_id):
             if entry.position <= position:
-                return None if entry.event.type == DELETED else self._load(entry, {})
+                return None if entry.event.type in _ENDS else self._load(entry, {})
         return None
 
     def history(self, checkpoint_id: str) -> list[HistoryEntry]:
@@ -106,7 +111,7 @@ class CheckpointReader:
             step_number=event.step,
             data_bytes=event.data.size if event.data else 0,
             new_bytes=event.new,
-            checkpoint=None if event.type == DELETED else self._load(entry, {}),
+            checkpoint=None if event.type in _ENDS else self._load(entry, {}),
         )
 
     def _events_of(self, checkpoint_id: str) -> Iterator[Entry]:
@@ -115,6 +120,9 @@ class CheckpointReader:
         entry = self.store.newest_ever(checkpoint_id)
         while entry is not None:
             yield entry
+            if entry.event.type == TASK_DELETED:  # it ends many, and links to none of them
+                entry = self._last_before(entry)
+                continue
             previous = entry.event.previous
             if not 0 <= previous < entry.position:
                 return
@@ -125,6 +133,12 @@ class CheckpointReader:
                     f"{entry.event.subject.checkpoint!r}.",
                     hint="Run ckptlog verify.",
                 )
+
+    def _last_before(self, end: Entry) -> Entry | None:
+        name = end.event.subject.checkpoint
+        events = self.store.events(end.origin, end.position)
+        own = (entry for entry in events if entry.event.subject.checkpoint == name)
+        return max(own, key=lambda entry: entry.position, default=None)
 
     def diff(self, before_id: str, after_id: str) -> list[Difference]:
         """Return what differs between the data and metadata of two checkpoints, path by path.
@@ -146,7 +160,7 @@ class CheckpointReader:
 
     def get_task_checkpoints(self, task_id: str) -> list[CheckpointData]:
         """Return all checkpoints of a task, in the order of creation."""
-        return list(self.iterate(task_id=task_id))
+        return list(self.iterate(task_id=check_id("task_id", task_id)))
 
     def get_checkpoints_by_state(
         self, state: CheckpointState, *, after: str | None = None, limit: int | None = None
@@ -157,16 +171,18 @@ class CheckpointReader:
             after: Id of the last checkpoint of the page before; None for the first page.
             limit: Most checkpoints to return; None for all.
         """
-        return list(self.iterate(state=state, after=after, limit=limit))
+        return list(self.iterate(state=_state_name(state), after=after, limit=limit))
 
     def get_checkpoints_by_worker(
         self, worker_id: str, *, after: str | None = None, limit: int | None = None
     ) -> list[CheckpointData]:
         """Return all checkpoints of a worker, in the order of creation; paging as by state."""
+        worker_id = check_id("worker_id", worker_id)
         return list(self.iterate(worker_id=worker_id, after=after, limit=limit))
 
     def get_children(self, checkpoint_id: str) -> list[CheckpointData]:
         """Return the checkpoints whose parent is checkpoint_id, in the order of creation."""
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         return list(self.iterate(parent_checkpoint_id=checkpoint_id))
 
     def iterate(
@@ -189,21 +205,32 @@ class CheckpointReader:
 
         Args:
             since, until: Bounds on the creation time, since <= created_at < until; aware.
+            namespace, worker_id, parent_checkpoint_id: "" means: those that have none.
             after: Id of a checkpoint; only those beyond it in the order of the iteration.
             limit: Most to yield; None for all.
+
+        Raises:
+            ArgumentError: At once, not with the first checkpoint.
         """
         wanted = Filter(
-            task=_checked("task_id", task_id),
-            state=_state_name(state),
+            task=None if task_id is None else check_id("task_id", task_id),
+            state=None if state is None else _state_name(state),
             worker=_checked("worker_id", worker_id),
-            namespace=namespace,
-            parent=parent_checkpoint_id,
+            namespace=_checked("namespace", namespace),
+            parent=_checked("parent_checkpoint_id", parent_checkpoint_id),
             created_since=_iso("since", since),
             created_until=_iso("until", until),
         )
-        if limit is not None and limit < 0:
-            raise ArgumentError(f"limit is {limit}; 0 or more is needed.", argument="limit")
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ArgumentError(
+                f"limit is {limit!r}; a whole number from 0 on is needed.", argument="limit"
+            )
         start = None if after is None else self._origin_of(after)
+        return self._found(wanted, start, limit, newest_first=newest_first)
+
+    def _found(
+        self, wanted: Filter, start: int | None, limit: int | None, *, newest_first: bool
+    ) -> Iterator[CheckpointData]:
         for row in self._rows(wanted, start, limit, newest_first=newest_first):
             found = self.store.read_row(row)
             if found is not None:
@@ -223,6 +250,7 @@ class CheckpointReader:
             left = None if left is None else left - len(rows)
 
     def _origin_of(self, checkpoint_id: str) -> int:
+        check_id("after", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         entry = self.store.newest_ever(checkpoint_id)
         if entry is None:
             raise not_found(checkpoint_id)
@@ -348,12 +376,12 @@ def _comparable(checkpoint: CheckpointData) -> dict[str, Any]:
 
 
 def _checked(name: str, identifier: str | None) -> str | None:
-    return None if identifier is None else check_id(name, identifier)
+    if identifier is None or identifier == "":
+        return identifier
+    return check_id(name, identifier, CHECKPOINT_ID_CHARACTERS_MAX)
 
 
-def _state_name(state: CheckpointState | str | None) -> str | None:
-    if state is None:
-        return None
+def _state_name(state: CheckpointState | str) -> str:
     try:
         return CheckpointState(state).value
     except ValueError:
@@ -363,12 +391,18 @@ def _state_name(state: CheckpointState | str | None) -> str | None:
         ) from None
 
 
-def _iso(name: str, moment: datetime | None) -> str | None:
+def _iso(name: str, moment: object) -> str | None:
     if moment is None:
         return None
+    hint = "Use an aware datetime, UTC for example."
+    if not isinstance(moment, datetime):
+        raise ArgumentError(f"{name} is {moment!r}, no datetime.", hint=hint, argument=name)
     if moment.tzinfo is None:
+        raise ArgumentError(f"{name} has no time zone.", hint=hint, argument=name)
+    try:
+        return time_text(moment)
+    except OverflowError:
         raise ArgumentError(
-            f"{name} has no time zone.", hint="Use an aware datetime, UTC for example."
-        )
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            f"{name} is {moment}, which UTC cannot express.", argument=name
+        ) from None
 

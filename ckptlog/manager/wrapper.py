@@ -156,12 +156,12 @@ class TaskCheckpointWrapper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._current is None or not self._is_open(self._current):
+        if self._current is None:
             return
-        if error is None:
+        if error is not None:
+            self._manager.fail_after(self._current, error)
+        elif self._is_open(self._current):
             self.complete_task()
-        else:
-            self.fail_task({"type": type(error).__name__, "message": str(error)})
 
     def _is_open(self, identifier: str) -> bool:
         """Say whether the step still runs; a deleted one counts, so that using it is refused."""

@@ -204,10 +204,12 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
     target = command.state or CheckpointState.ACTIVE
     if _is_repetition(command, before, target):
         return Decision((), True)
+    is_stale = command.based_on is not None and command.based_on != entry.position
+    # Whether it repeats what is there can only be told from what is there now.
+    if is_stale and (is_legal(before.state, target.value) or _is_ended_as(before, target)):
+        return Stale("another change of the checkpoint came first")
     if not is_legal(before.state, target.value):
         raise _illegal(before, target)
-    if command.based_on is not None and command.based_on != entry.position:
-        return Stale("another change of the checkpoint came first")
     if stale := _stale_witness(state, command.payloads):
         return stale
     payloads = command.payloads
@@ -235,10 +237,16 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
 
 def _is_repetition(command: Change, before: Event, target: CheckpointState) -> bool:
     """Say whether a completed (failed) checkpoint is completed (failed) again with nothing new."""
-    if target.value != before.state or before.state not in ("completed", "failed"):
+    if not _is_ended_as(before, target):
+        return False
+    if command.step not in (None, before.step) or command.total not in (None, before.total):
         return False
     payloads = command.payloads
     return _is_same(payloads.data, before.data) and _is_same(payloads.meta, before.meta)
+
+
+def _is_ended_as(before: Event, target: CheckpointState) -> bool:
+    return target.value == before.state and before.state in ("completed", "failed")
 
 
 def _is_same(new: Reference | None, old: Reference | None) -> bool:

@@ -105,12 +105,12 @@ RULES: Final[tuple[Rule, ...]] = (
     ),
     Rule(
         "Slack token",
-        "xox and a letter for its kind (b, p, a, ...), or xapp, and numbers and letters.",
+        "xox and a letter for its kind (b, p, a, ...), or xapp, and letters with a digit.",
         (
             Hint("xo", "x", r"[abeoprs]-[A-Za-z0-9-]{10}"),
-            Hint("", "x", r"app-\d-[A-Za-z0-9-]{10}"),
+            Hint("", "x", r"app-[0-9]-[A-Za-z0-9-]{10}"),
         ),
-        _BORDER + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-\d-[A-Za-z0-9-]{10,})",
+        _BORDER + r"(?:xox[abeoprs]-(?=[A-Za-z-]{0,40}[0-9])|xapp-[0-9]-)[A-Za-z0-9-]{10,}",
     ),
     Rule(
         "OpenAI or Anthropic key",

@@ -2,10 +2,11 @@
 
 A reader stops at the first damage; verification goes on behind it:
 
-    whole commits ... damage ... next event that ends a commit -> commits again ... next segment
+    whole commits ... damage ... whole frames up to an event -> commits again ... next segment
 
 A frame's checksum binds it to its file and offset, so that what is found behind damage is real.
-The positions in between are lost; whoever folds the history asks `is_lost` before complaining.
+Where a chunk is damaged, its event is still read. The positions in between are lost; whoever
+folds the history asks `is_lost` before complaining.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ class Chain:
         for entry in commit.entries:
             begin = window.locate(entry.offset, entry.length)
             start = begin + frame.HEADER_BYTES + event.PREFIX_BYTES
-            if not event.is_canonical(bytes(window.view[start : begin + entry.length]), entry.event):
+            raw = bytes(window.view[start : begin + entry.length])
+            if not event.is_canonical(raw, entry.event):
                 self._book.problem(
                     "format.malformed",
                     f"Event {entry.position} is not canonical JSON.",
@@ -221,37 +223,41 @@ class Chain:
         )
 
     def _resume(self, fd: int, header: SegmentHeader, offset: int, limit: int | None) -> int | None:
-        """Find the next end of a commit behind damage and go on there; None where there is none."""
+        """Find where whole frames lead up to an event again; None where nothing does."""
         size = self._disk.size(fd)
         stop = size if limit is None else min(size, limit)
         data = self._disk.read(fd, max(0, stop - offset), offset)
         seed = segment.seed(self._store_id, header.first, header.generation)
-        at = data.find(frame.MAGIC, 1)
-        while at >= 0:
-            try:
-                found = frame.decode(seed, offset + at, data, at)
-            except FormatError:
-                at = data.find(frame.MAGIC, at + 1)
-                continue
-            at += frame.HEADER_BYTES + len(found.body)
-            if found.kind == frame.EVENT and found.flags & frame.COMMIT:
-                self._skip_to(found)
-                self._book.advance(at)
-                return offset + at
-            at = data.find(frame.MAGIC, at)
+        start = after = 0
+        for found in _frames(data, seed, offset):
+            if found.offset != after:
+                start = found.offset
+            after = found.offset_end
+            if found.kind == frame.EVENT:
+                position, _ = event.decode_prefix(found.body)
+                self._lose(self.position, position)
+                self.position = position
+                self._book.advance(start - offset)
+                return start
         self._book.advance(len(data))
         self.leaf = None
         return None
 
-    def _skip_to(self, found: frame.Frame) -> None:
-        """Let the event that ends a damaged commit be the last that was met."""
-        position, _ = event.decode_prefix(found.body)
-        self._lose(self.position, position + 1)
-        self.position = position + 1
-        self.leaf = event.leaf_hash(found.body[event.PREFIX_BYTES :])
-
     def _name(self, header: SegmentHeader) -> str:
         return container_of(header.first, header.generation)
+
+
+def _frames(data: bytes, seed: int, base: int) -> Iterator[frame.Frame]:
+    """Yield every whole frame behind the first byte of data, which lies at base."""
+    at = data.find(frame.MAGIC, 1)
+    while at >= 0:
+        try:
+            found = frame.decode(seed, base + at, data, at)
+        except FormatError:
+            at = data.find(frame.MAGIC, at + 1)
+        else:
+            yield found
+            at = data.find(frame.MAGIC, found.offset_end - base)
 
 
 def _follows(header: SegmentHeader, after: SegmentHeader) -> bool:

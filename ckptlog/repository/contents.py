@@ -135,7 +135,6 @@ class Contents:
                 self._disk.close(fd)
         except CheckpointError as error:  # the medium, or the file went meanwhile
             self._book.problem(error.code, str(error), f"{FOLDER}/{name}")
-        self._book.advance(entry.bytes)
         return places
 
     def _pack_frames(self, fd: int, seed: int, places: list[Placement]) -> None:
@@ -145,6 +144,7 @@ class Contents:
             if place.offset != expected:
                 self._damaged(place, f"{expected} is where it should begin")
             expected = place.offset + place.length
+            self._book.advance(place.length)
             begin = window.locate(place.offset, place.length)
             try:
                 found = frame.decode(seed, place.offset, window.view, begin)
@@ -222,23 +222,15 @@ class Contents:
 
 
 def pack_of(entry: PackEntry) -> str:
-    """Return the file name of a registered pack.
-
-    Raises:
-        FormatError: Its id is none.
-    """
-    try:
-        return pack.pack_name(entry.base, bytes.fromhex(entry.id))
-    except ValueError as error:
-        raise FormatError(f"{entry.id!r} is no pack's id.") from error
+    """Return the file name of a registered pack."""
+    return pack.pack_name(entry.base, bytes.fromhex(entry.id))
 
 
 def read_pack(root: Path, store_id: bytes, entry: PackEntry, book: Book) -> list[Placement]:
     """Return where the chunks of a registered pack lie; report it if it is not whole."""
-    name = ""
+    name = pack_of(entry)
+    path = root / FOLDER / name
     try:
-        name = pack_of(entry)
-        path = root / FOLDER / name
         places = list(read_index(path, store_id))
         size = os.stat(path).st_size
         if size != entry.bytes:

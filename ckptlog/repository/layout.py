@@ -16,6 +16,7 @@ from ckptlog.errors import (
     UnsupportedError,
     operating_system_door,
 )
+from ckptlog.formats import segment
 from ckptlog.formats import store as store_format
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.formats.store import StoreInfo
@@ -119,6 +120,7 @@ def create(root: Path, environment: Environment) -> StoreInfo:
 def _fill(root: Path, environment: Environment) -> StoreInfo:
     store_id = environment.random_bytes(16)
     with operating_system_door("Cannot make the store"):
+        _refuse_filled(root)
         for name in FOLDERS:
             (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
         _clear_unfinished(root / "log")
@@ -142,16 +144,35 @@ def _fill(root: Path, environment: Environment) -> StoreInfo:
     return info
 
 
-def _clear_unfinished(log: Path) -> None:
-    """Remove what a killed creation left; never a log that holds anything."""
-    left = list(log.iterdir())
-    if any(path.stat().st_size > HEADER_FRAME_BYTES for path in left):
+def _refuse_filled(root: Path) -> None:
+    """Refuse folders of our names that hold more than a killed creation leaves."""
+    log = root / "log"
+    left = list(log.iterdir()) if log.is_dir() else []
+    segments = [path for path in left if segment.parse_name(path.name)]
+    if any(path.stat().st_size > HEADER_FRAME_BYTES for path in segments):
         raise NotAStoreError(
-            f"{log} holds events, but {log.parent / STORE_JSON} is missing.",
+            f"{log} holds events, but {root / STORE_JSON} is missing.",
             hint="Restore that file from a backup; nothing was changed.",
-            path=str(log.parent),
+            path=str(root),
         )
-    for path in left:
+    foreign = [path for path in left if not _is_unfinished(path)]
+    for name in FOLDERS[1:]:
+        folder = root / name
+        foreign += folder.iterdir() if folder.is_dir() else []
+    foreign += [root / name for name in FOLDERS if (root / name).is_file()]
+    if foreign:
+        raise _foreign(root, sorted(str(path.relative_to(root)) for path in foreign))
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Say whether a file in the log's folder can be what a killed creation left."""
+    name = path.name
+    is_ours = name == "end" or name.endswith(files.TEMPORARY_SUFFIX) or segment.parse_name(name)
+    return path.is_file() and bool(is_ours)
+
+
+def _clear_unfinished(log: Path) -> None:
+    for path in list(log.iterdir()):
         path.unlink()
 
 
@@ -172,12 +193,16 @@ def _refuse_foreign(root: Path) -> None:
         names = set(os.listdir(root)) - _OWN_NAMES
     foreign = sorted(name for name in names if not _is_known(name))
     if foreign:
-        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
-        raise NotAStoreError(
-            f"{root} is not empty and is not a store (it holds {shown}).",
-            hint="Choose an empty directory, or name the store inside it.",
-            path=str(root),
-        )
+        raise _foreign(root, foreign)
+
+
+def _foreign(root: Path, names: list[str]) -> NotAStoreError:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return NotAStoreError(
+        f"{root} is not empty and is not a store (it holds {shown}).",
+        hint="Choose an empty directory, or name the store inside it.",
+        path=str(root),
+    )
 
 
 def _is_known(name: str) -> bool:

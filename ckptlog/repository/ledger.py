@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Protocol
 
+import msgspec
+
 from ckptlog.errors import LogCorruptionError
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, Event
+from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
 from ckptlog.model.identifier import id_time
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
@@ -99,7 +101,12 @@ class Ledger:
         if entry is not None:
             return entry.event
         position = self.view.command(command)
-        return None if position is None else self._event_at(position)
+        if position is None:
+            return None
+        event = self._event_at(position)
+        if event is None or event.id != command:
+            raise ViewDamagedError(f"Event {position} does not carry the command {command!r}.")
+        return event
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of the task's newest living checkpoint.
@@ -133,13 +140,18 @@ class Ledger:
             entry, records = self._read_entry(row.container, row.offset, row.length, row.span)
         except LogCorruptionError as error:
             raise ViewDamagedError(str(error)) from error
-        if entry.position != row.position or entry.event.subject.checkpoint != row.id:
+        if row.deleted and entry.event.type == kinds.TASK_DELETED:
+            entry = _end_with_task(entry, _subject_of(row), row.origin, row.created, row.state)
+        if entry.position != row.position or not _is_of(entry, row):
             raise ViewDamagedError(f"Event {entry.position} stands where {row.id!r} should.")
         return entry, records
 
     def _event_at(self, position: int) -> Event | None:
         place = self.view.waypoint(position)
-        return None if place is None else self.scan(*place, position)
+        try:
+            return None if place is None else self.scan(*place, position)
+        except LogCorruptionError as error:  # or the view's waypoint is wrong
+            raise ViewDamagedError(str(error)) from error
 
     # The owner replaces it: reading on from a place takes the log.
     scan: Callable[[str, int, int, int], Event | None]
@@ -169,18 +181,26 @@ class Ledger:
         for commit in gone:
             for entry in commit.entries:
                 self._release_entry(entry)
-        if not kept:
-            self._deleted_tasks.clear()
-            self._latest = {task: name for task, name in self._latest.items() if name}
-        _shrink(self._latest, _REMEMBERED_MAX)
+        # What is still pending only memory knows: that must stay.
+        waiting = {entry.event.subject.task for commit in kept for entry in commit.entries}
+        ends = self._deleted_tasks
+        self._deleted_tasks = {task: end for task, end in ends.items() if task in waiting}
+        known = {task: name for task, name in self._latest.items() if name and task not in waiting}
+        _shrink(known, _REMEMBERED_MAX)
+        known.update((task, self._latest[task]) for task in waiting if task in self._latest)
+        self._latest = known
 
     def _release_entry(self, entry: Entry) -> None:
-        name = entry.event.subject.checkpoint
         self._commands.pop(entry.event.id, None)
-        found = self._recent.get(name)
-        if found is not None and found[0].position == entry.position:
-            del self._recent[name]
-            self._remember(name, found)
+        if entry.event.type == kinds.TASK_DELETED:
+            ended = [name for name, (end, _) in self._recent.items() if _is_same(end, entry)]
+        else:
+            ended = [entry.event.subject.checkpoint]
+        for name in ended:
+            found = self._recent.get(name)
+            if found is not None and _is_same(found[0], entry):
+                self._remember(name, found)
+                del self._recent[name]
 
     def _remember(self, checkpoint: str, found: Found) -> None:
         self._remembered[checkpoint] = found
@@ -192,7 +212,7 @@ class Ledger:
         if event.type in CHECKPOINT_TYPES:
             self._fold_checkpoint(entry)
         elif event.type == kinds.TASK_DELETED:
-            self._fold_task_deleted(event.subject.task, entry.position)
+            self._fold_task_deleted(entry)
 
     def _fold_checkpoint(self, entry: Entry) -> None:
         event = entry.event
@@ -207,13 +227,47 @@ class Ledger:
         elif is_deleted and self._latest.get(subject.task, name) == name:
             self._latest[subject.task] = ""
 
-    def _fold_task_deleted(self, task: str, position: int) -> None:
-        self._deleted_tasks[task] = position
+    def _fold_task_deleted(self, end: Entry) -> None:
+        task = end.event.subject.task
+        self._deleted_tasks[task] = end.position
         self._latest[task] = ""
-        for names in (self._recent, self._remembered):
-            for name, (entry, _) in list(names.items()):
-                if entry.event.subject.task == task:
-                    names[name] = (entry, True)
+        for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
+            event = entry.event
+            if event.subject.task == task and not is_deleted:
+                ended = _end_with_task(end, event.subject, entry.origin, entry.created, event.state)
+                self._recent[name] = (ended, True)
+                self._remembered.pop(name, None)
+
+
+def _end_with_task(
+    end: Entry, subject: Subject, origin: int, created: str, state: str
+) -> Entry:
+    """Return the deletion of a task as one of its checkpoints meets it: as its last event.
+
+    `previous` stays unknown: the view does not keep it.
+    """
+    event = msgspec.structs.replace(
+        end.event, subject=subject, origin=origin, created=created, state=state
+    )
+    return msgspec.structs.replace(end, event=event)
+
+
+def _subject_of(row: Row) -> Subject:
+    return Subject(row.id, row.namespace, row.parent, row.task, row.worker)
+
+
+def _is_of(entry: Entry, row: Row) -> bool:
+    """Say whether an event is about the checkpoint of a row, and tells what the row tells."""
+    event = entry.event
+    return (
+        event.subject == _subject_of(row)
+        and event.state == row.state
+        and entry.origin == row.origin
+    )
+
+
+def _is_same(entry: Entry, other: Entry) -> bool:
+    return entry.position == other.position
 
 
 class ViewBehindError(Exception):

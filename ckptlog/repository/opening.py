@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
-from ckptlog.errors import ArgumentError
+from ckptlog.errors import ArgumentError, operating_system_door
 from ckptlog.repository import layout
 from ckptlog.repository.store import Durability, Store
 from ckptlog.storage.environment import Environment
+
+
+# Of seconds, the system refuses to wait for more than about 9 * 10**9.
+_SECONDS_MAX = 10**9
 
 
 def open_store(
@@ -46,10 +51,12 @@ def open_store(
         CheckpointStorageError: The operating system refused.
     """
     root = _path(path)
-    if not interval_s > 0:
-        raise ArgumentError(f"interval_s is {interval_s}; seconds above 0 are needed.")
+    _check_number("interval_s", interval_s, float, above=0)
+    _check_number("timeout_s", timeout_s, float)
+    _check_number("queue_max", queue_max, int, above=0)
+    _check_number("cache_bytes", cache_bytes, int)
     environment = environment or Environment()
-    if create and not read_only and not (root / layout.STORE_JSON).exists():
+    if create and not read_only and not _exists(root / layout.STORE_JSON):
         layout.refuse_unsafe_file_system(root, environment)
         layout.create(root, environment)
     return Store(
@@ -65,8 +72,31 @@ def open_store(
     )
 
 
-def _path(path: str | os.PathLike[str]) -> Path:
-    text = os.fspath(path)
-    if not text or "\0" in text:
+def _path(path: object) -> Path:
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(f"{path!r} is not a path.", hint="Name a directory.", argument="path")
-    return Path(text).expanduser()
+    try:
+        os.fsencode(text)
+        return Path(text).expanduser()
+    except (UnicodeEncodeError, RuntimeError) as error:  # a surrogate; a home that is not known
+        raise ArgumentError(
+            f"{text!r} is not a path: {error}", hint="Name a directory.", argument="path"
+        ) from error
+
+
+def _exists(path: Path) -> bool:
+    with operating_system_door("Cannot look for a store"):
+        return path.exists()
+
+
+def _check_number(name: str, value: object, kind: type, *, above: float | None = None) -> None:
+    """Refuse what is no number from 0 on, or no number above a bound."""
+    is_number = isinstance(value, int | float) and type(value) in (int, kind)
+    number = value if is_number and isinstance(value, int | float) else math.nan
+    is_over = kind is float and number > _SECONDS_MAX
+    if not is_over and (number > above if above is not None else number >= 0):
+        return
+    noun = "a whole number" if kind is int else "a number"
+    bound = f"above {above:g}" if above is not None else "from 0 on"
+    raise ArgumentError(f"{name} is {value!r}; {noun} {bound} is needed.", argument=name)

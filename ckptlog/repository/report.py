@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 
 # A store of which everything is gone must not fill the memory with complaints.
 PROBLEMS_MAX: Final = 1000
-_PROGRESS_BYTES: Final = 1024 * 1024
+_PROGRESS_BYTES: Final = 256 * 1024
 
 
 class Problem(msgspec.Struct, frozen=True):

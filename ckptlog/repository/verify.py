@@ -175,11 +175,7 @@ class _Run:
         """Check the packs that a commit registers; return where their chunks lie."""
         places = []
         for pack in commit.entries[-1].event.packs:
-            try:
-                self._registered.add(pack_of(pack))
-            except CheckpointError as error:
-                self.book.problem(error.code, error.message, "packs")
-                continue
+            self._registered.add(pack_of(pack))
             if self._contents:
                 places += self._contents.pack(pack)
             else:
@@ -191,7 +187,7 @@ class _Run:
         return -1 if life is None or life.is_deleted else life.position
 
     def _compare(self, view: CurrentView, mark: Mark, leaf_at_mark: bytes | None) -> None:
-        if self._chain.lost:
+        if self._chain.lost or self._end is None:
             self.book.notes.append("The view was not compared: a part of the log is lost.")
             return
         wire = self._contents.wire if self._contents else None

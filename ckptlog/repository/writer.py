@@ -9,15 +9,12 @@ visible to any reader before it is durable: the stage is dropped when the append
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from threading import RLock
 from typing import NamedTuple
 
 import msgspec
 
-from ckptlog.blobs.index import ChunkIndex
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointError, StoreClosedError
 from ckptlog.log.batch import Group, Item, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
@@ -25,17 +22,14 @@ from ckptlog.model.event import Event
 from ckptlog.policy.command import Moment
 from ckptlog.policy.decide import Stale, decide
 from ckptlog.repository.intent import Intent, Outcome, Results
+from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.ledger import Ledger, Stage
 from ckptlog.storage.environment import Environment
-from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.errors import ViewError
 
 
 class Writer:
     """Commits intents for all threads of a process.
-
-    Args:
-        follow: Brings ledger and index up to the tail; called under the lock and the fold lock.
-        heal: Rebuilds a damaged view.
 
     Threads: safe.
     """
@@ -43,23 +37,15 @@ class Writer:
     def __init__(
         self,
         log: Log,
-        ledger: Callable[[], Ledger],
-        index: ChunkIndex,
+        keeper: Keeper,
         environment: Environment,
         *,
-        follow: Callable[[], None],
-        heal: Callable[[], None],
-        fold_lock: RLock,
         timeout_s: float,
         queue_max: int,
     ) -> None:
         self._log = log
-        self._ledger = ledger
-        self._index = index
+        self._keeper = keeper
         self._environment = environment
-        self._follow = follow
-        self._heal = heal
-        self._fold_lock = fold_lock
         self._timeout_s = timeout_s
         self._committer: Committer[Intent] = Committer(
             self._round, queue_max=queue_max, timeout_s=timeout_s
@@ -68,6 +54,7 @@ class Writer:
         self._second_text = ""
         # While set, a round holds the lock and has followed the log: readers need not.
         self.is_appending = False
+        self._is_closed = False
 
     def submit(self, intent: Intent) -> Outcome:
         """Commit an intent; return one result for each of its commands, or Stale.
@@ -80,22 +67,32 @@ class Writer:
         return self._committer.submit(intent)  # type: ignore[return-value]
 
     def _round(self, jobs: list[Job[Intent]]) -> None:
+        view = self._keeper.ledger.view
         try:
             self._attempt(jobs)
-        except ViewDamagedError:
+        except ViewError as error:
             # Never under the log's lock; nothing was decided for good yet.
-            self._heal()
+            self._keeper.heal(view, error)
             self._attempt(jobs)
 
+    def close(self) -> None:
+        """Refuse every round that begins from now on."""
+        self._is_closed = True
+
+    def _refuse_closed(self) -> None:
+        if self._is_closed:
+            raise StoreClosedError("The store was closed meanwhile.", hint="Open it again.")
+
     def _attempt(self, jobs: list[Job[Intent]]) -> None:
-        log, fold_lock = self._log, self._fold_lock
+        log, keeper = self._log, self._keeper
+        self._refuse_closed()
         log.hold(self._timeout_s)
         try:
-            with fold_lock:
-                self._follow()
-                ledger = self._ledger()
-                decided = self._decide_all(jobs, ledger)
-                position = ledger.position
+            self._refuse_closed()
+            with keeper.fold_lock:
+                keeper.follow()
+                decided = self._decide_all(jobs, keeper.ledger)
+                position = keeper.ledger.position
                 self.is_appending = True
             try:
                 if decided:
@@ -132,10 +129,10 @@ class Writer:
         outcome = self._log.append([one.group for one in writing], position)
         if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
             raise CheckpointError("The log moved under the writer's lock; this is a bug.")
-        with self._fold_lock:
+        with self._keeper.fold_lock:
             for commit, one in zip(outcome.commits, writing, strict=True):
-                self._index.add(commit, one.job.work.placements)
-            self._ledger().absorb(outcome.commits)
+                self._keeper.index.add(commit, one.job.work.placements)
+            self._keeper.ledger.absorb(outcome.commits)
 
     def _moment(self) -> Moment:
         now_us = self._environment.now_us()

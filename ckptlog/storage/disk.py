@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ckptlog.errors import operating_system_door
+from ckptlog.errors import from_os_error, operating_system_door
 from ckptlog.storage import files
 
 
@@ -62,6 +62,13 @@ class Disk:
         """Return a file's length in bytes."""
         with operating_system_door("Cannot stat a file"):
             return os.fstat(fd).st_size
+
+    def is_removed(self, fd: int) -> bool:
+        """Say whether a file that is open has no name any more."""
+        try:
+            return os.fstat(fd).st_nlink == 0
+        except OSError as error:
+            raise from_os_error(error, "Cannot stat a file") from error
 
     def remove(self, path: Path) -> None:
         """Remove a file."""

@@ -406,6 +406,40 @@ def test_another_flush_is_not_awaited(folder):
     assert index.problems == ()
 
 
+def test_what_could_not_be_written_yet_gives_way_to_what_is_newer(folder):
+    index = small(folder)
+    index.add(commit(0, [place(n) for n in range(20)]))
+    folder.mkdir(parents=True)
+    holder = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    index.flush()
+    index.add(commit(1, [place(1, offset=77)]))
+    assert index.get(digest(1)) == place(1, offset=77)
+    os.close(holder)
+    index.flush()
+    assert index.get(digest(1)) == place(1, offset=77)
+    assert small(folder).get(digest(1)) == place(1, offset=77)
+
+
+def test_what_comes_while_a_flush_writes_is_kept(folder, monkeypatch):
+    index = small(folder)
+    expected = fill(index, 20)
+    real = run_writer.write_run
+
+    def slow(*args):
+        expected.update(fill(index, 1, start=index.position))
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_writer, "write_run", slow)
+        index.flush()
+    assert (index.position, index.persisted.position) == (21, 20)
+    assert answers(index, expected) == expected
+    index.flush(force=True)
+    assert index.persisted.position == 21
+    assert answers(small(folder), expected) == expected
+
+
 def test_left_overs_are_swept(folder):
     three_runs(folder)
     (folder / "00000000000000000000-00000000000000000009.run.1-1.tmp").write_bytes(b"torn")

@@ -247,7 +247,7 @@ def test_a_missing_pack_is_missing(tmp_path):
     assert not isinstance(caught.value, MissingBlobError)
 
 
-def forged(folder, *, rows, count=None):
+def forged(folder, *, rows, count=None, between=b""):
     """Write a pack whose index says `rows`, with sums that check."""
     pack_id, base = (1).to_bytes(16, "big"), 5
     place = pack.seed(STORE_ID, base, pack_id)
@@ -258,7 +258,7 @@ def forged(folder, *, rows, count=None):
         for row in rows
     )
     index_at = len(data)
-    data += frame.encode(place, index_at, frame.PACK_INDEX, 0, body)
+    data += frame.encode(place, index_at, frame.PACK_INDEX, 0, body) + between
     trailer = struct.pack("<QQ", index_at, len(rows) if count is None else count)
     data += frame.encode(place, len(data), frame.PACK_TRAILER, 0, trailer)
     path = folder / pack.pack_name(base, pack_id)
@@ -277,6 +277,13 @@ def test_an_index_that_lies_is_refused_even_when_it_checks(tmp_path):
     ):
         with pytest.raises(FormatError):
             read_index(forged(tmp_path, rows=rows), STORE_ID)
+
+
+def test_an_index_of_fewer_lines_than_the_trailer_says_is_refused(tmp_path):
+    row = pack.PackedChunk(digest(1), pack.HEADER_FRAME_BYTES, 20)
+    path = forged(tmp_path, rows=[row], count=2, between=bytes(packs._INDEX_LINE_BYTES))
+    with pytest.raises(FormatError, match="agree"):
+        read_index(path, STORE_ID)
 
 
 def test_a_trailer_that_claims_the_world_allocates_nothing(tmp_path):

@@ -98,8 +98,10 @@ def test_what_is_known_is_neither_compressed_nor_emitted():
 
 
 def test_equal_chunks_are_stored_once():
-    draft = split(bytes(500_000), CHUNKER, CODEC)
+    codec = mock.Mock(wraps=CODEC)
+    draft = split(bytes(500_000), CHUNKER, codec)
     assert len(draft.fresh) < 10
+    assert codec.encode.call_count == len(draft.fresh)
 
 
 def test_appending_to_a_long_list_stores_few_new_chunks():

@@ -66,8 +66,10 @@ def test_ranges_of_keys(tmp_path):
     everything = all_of(run)
     for bits in (0, 1, 5, 9):
         width = (1 << 32) >> bits
-        parts = [run.entries(key, key + width) for key in range(0, 1 << 32, width)]
-        assert [entry for part in parts for entry in part] == everything
+        parts = {key: run.entries(key, key + width) for key in range(0, 1 << 32, width)}
+        assert [entry for part in parts.values() for entry in part] == everything
+        for key, part in parts.items():
+            assert all(int.from_bytes(entry[:4], "big") // width * width == key for entry in part)
 
 
 @settings(max_examples=30)

@@ -99,9 +99,7 @@ class FaultDisk(QuietDisk):
             part: Share of a write that reaches the page cache before it fails.
             loses: Whether a failing sync drops the unsynced bytes while the cache still has them.
         """
-        self.faults.append(
-            Fault(name, code, at=at, part=part, is_lasting=lasting, is_loss=loses)
-        )
+        self.faults.append(Fault(name, code, at=at, part=part, is_lasting=lasting, is_loss=loses))
 
     def heal(self) -> None:
         """Take every plan back."""

@@ -141,7 +141,7 @@ class Medium:
 
     # --- what a power cut leaves -------------------------------------------------------------
 
-    def images(self, seeds: int = 12) -> Iterator[tuple[str, Image]]:
+    def images(self, seeds: int = 8) -> Iterator[tuple[str, Image]]:
         """Yield (label, files) for each thing that may be on the medium now, without repeats."""
         seen = set()
         for label, image in self._all_images(seeds):
@@ -153,7 +153,7 @@ class Medium:
     def _all_images(self, seeds: int) -> Iterator[tuple[str, Image]]:
         bases = list(self._images(seeds))
         yield from bases
-        for label, image in bases[:: max(1, len(bases) // 6)]:
+        for label, image in bases[:: max(1, len(bases) // 4)]:
             for index, end in enumerate(self._ends()):
                 yield f"{label}, end {index}", {**image, "log/end": end}
 
@@ -197,9 +197,7 @@ class Medium:
         if node is None:
             return []
         versions = [node.durable, *(node.content(change.time) for change in node.pending)]
-        torn = [
-            old[:cut] + new[cut:] for old, new in zip(versions, versions[1:]) for cut in (30, 64)
-        ]
+        torn = [old[:cut] + new[cut:] for old, new in zip(versions, versions[1:]) for cut in (30,)]
         return [*versions, *torn]
 
 
@@ -212,7 +210,9 @@ def changed(data: bytes, change: Write | Cut) -> bytes:
 
 
 def lay_out(image: Image, root: Path) -> None:
-    """Write an image's files below a folder."""
+    """Make a folder hold an image's files and nothing else."""
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        path.unlink()
     for name, data in image.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from ckptlog.errors import CheckpointStorageError, FullError
 from tests.faults.crash_table import crash_table
 from tests.faults.fault_disk import FaultDisk, SimulatedStop
 from tests.faults.house import House, is_unknown, prefixes, torn_files
-from tests.log.sample import WAIT_S, append, group, published_ids, segment_paths
+from tests.log.sample import WAIT_S, append, published_ids, segment_paths
 
 TABLE = crash_table()
 COLUMNS = ("same process", "writer", "reader", "power", "EIO")
@@ -126,10 +126,10 @@ def check_clauses(house: House, clauses: list[str], segments_before: list) -> No
 # --- the columns -----------------------------------------------------------------------------
 
 
-def same_process(tmp_path, step: str, clauses: list[str]) -> None:
+def same_process(ram, step: str, clauses: list[str]) -> None:
     stop = STOPS[step]
     for number, point in enumerate(stop.points):
-        house = House(tmp_path / str(number))
+        house = House(ram / str(number))
         arrange(house, stop)
         before = segment_paths(house.root)
         act(house, stop, house.disk.interrupt, point)
@@ -139,12 +139,12 @@ def same_process(tmp_path, step: str, clauses: list[str]) -> None:
         house.close()
 
 
-def another_writer(tmp_path, step: str, clauses: list[str]) -> None:
+def another_writer(ram, step: str, clauses: list[str]) -> None:
     """Both one that has just begun, and one that knew the log before."""
     stop = STOPS[step]
     for number, point in enumerate(stop.points):
         for who in ("newcomer", "neighbour"):
-            house = House(tmp_path / f"{number}-{who}")
+            house = House(ram / f"{number}-{who}")
             arrange(house, stop)
             before = segment_paths(house.root)
             act(house, stop, house.disk.stop, point)
@@ -160,10 +160,10 @@ def another_writer(tmp_path, step: str, clauses: list[str]) -> None:
             house.close()
 
 
-def reader(tmp_path, step: str, clauses: list[str]) -> None:
+def reader(ram, step: str, clauses: list[str]) -> None:
     stop = STOPS[step]
     for number, point in enumerate(stop.points):
-        house = House(tmp_path / str(number))
+        house = House(ram / str(number))
         arrange(house, stop)
         act(house, stop, house.disk.stop, point)
         (expected,) = outcomes(house, clauses)
@@ -172,10 +172,10 @@ def reader(tmp_path, step: str, clauses: list[str]) -> None:
         house.close()
 
 
-def power(tmp_path, step: str, clauses: list[str]) -> None:
+def power(ram, step: str, clauses: list[str]) -> None:
     stop = STOPS[step]
     for number, point in enumerate(stop.points):
-        house = House(tmp_path / str(number))
+        house = House(ram / str(number))
         arrange(house, stop)
         act(house, stop, house.disk.stop, point)
         house.check_images(outcomes(house, clauses))
@@ -203,13 +203,13 @@ FAILURES = {
 }
 
 
-def input_output_error(tmp_path, step: str, clauses: list[str]) -> None:
+def input_output_error(ram, step: str, clauses: list[str]) -> None:
     if "no write happens here" in clauses:
-        nothing_follows(tmp_path, step)
+        nothing_follows(ram, step)
         return
     for number, failure in enumerate(FAILURES[step]):
         for who in ("writer", "neighbour"):
-            check_failure(House(tmp_path / f"{number}-{who}"), step, clauses, failure, who)
+            check_failure(House(ram / f"{number}-{who}"), step, clauses, failure, who)
 
 
 def check_failure(house: House, step: str, clauses: list[str], failure, who: str) -> None:
@@ -240,9 +240,9 @@ def check_failure(house: House, step: str, clauses: list[str], failure, who: str
     house.close()
 
 
-def nothing_follows(tmp_path, step: str) -> None:
+def nothing_follows(ram, step: str) -> None:
     """After the end is published, nothing is written until the call returns."""
-    house = House(tmp_path)
+    house = House(ram)
     stop = STOPS[step]
     arrange(house, stop)
     if stop.found:
@@ -277,16 +277,16 @@ def test_each_cell_has_one_scenario_and_each_scenario_a_cell():
 
 
 @pytest.mark.parametrize(("step", "column"), TABLE, ids=lambda word: word.replace(" ", "_"))
-def test_cell(tmp_path, step, column):
-    SCENARIOS[step, column](tmp_path, step, TABLE[step, column])
+def test_cell(ram, step, column):
+    SCENARIOS[step, column](ram, step, TABLE[step, column])
 
 
 # --- beyond the table ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5])
-def test_a_full_disk_refuses_the_commit_and_says_that_nothing_was_written(tmp_path, part):
-    house = House(tmp_path)
+def test_a_full_disk_refuses_the_commit_and_says_that_nothing_was_written(ram, part):
+    house = House(ram)
     house.disk.fail("write segment", errno.ENOSPC, part=part)
     assert isinstance(house.append_and_fail(), FullError)
     house.check_images([house.acknowledged])
@@ -294,12 +294,12 @@ def test_a_full_disk_refuses_the_commit_and_says_that_nothing_was_written(tmp_pa
     house.close()
 
 
-def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(tmp_path):
-    house = House(tmp_path)
+def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(ram):
+    house = House(ram)
     house.fill_segment()
     house.disk.fail("write segment", errno.ENOSPC, at=3, part=0.5)
-    append(house.writer, group("fits"))
-    house.acknowledged.append("fits")
+    append(house.writer, *house.groups())
+    house.acknowledged, house.attempted = house.new, []
     assert not house.disk.faults
     house.check_images([house.acknowledged])
     house.check_everyone_goes_on([house.acknowledged])

@@ -90,4 +90,4 @@ def published_ids(log: Log) -> list[str]:
 
 
 def segment_paths(root: Path) -> list[Path]:
-    return sorted((root / "log").glob("*.seg"))
+    return sorted((root / "log").glob("[0-9]*.seg"))

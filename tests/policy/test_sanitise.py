@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
 import re
@@ -147,7 +148,7 @@ HARMLESS_TEXTS = [
     "glpat-short",
     "xoxo-hugs-and-kisses, boxoxb-1",
     "sk-learn-contrib-some-package-name, task-0123456789012345678901234567890",
-    "sk-toggleable__x",
+    "sk-toggleable__item",
     "AIzaShort",
     f"AIza{MIXED}{MIXED}",  # longer than any
     "eyJhbGciOiJIUzI1NiJ9",
@@ -304,7 +305,8 @@ class TestTexts:
 
     @pytest.mark.parametrize("text", HARMLESS_TEXTS)
     def test_harmless(self, text):
-        assert sanitised([text, {"x": text * 3}]) == ([text, {"x": text * 3}], 0)
+        value = [text, {"x": "; ".join([text] * 3)}]
+        assert sanitised(value) == (value, 0)
 
     def test_all_secrets_of_a_text_are_counted(self):
         text = " and ".join(text for _, text, _ in SAMPLES if "BEGIN" not in text)
@@ -346,9 +348,8 @@ class TestTexts:
         assert fingerprint(found[:3]) == fingerprint(value[:3])
 
     def test_base64_that_looks_like_a_secret_is_kept(self):
-        raw = bytes.fromhex("28a2000000000000000000000000000000000000000000000000000000")
-        while b"AKIA" not in prepare(raw).wire:
-            raw = b"\x00\x28\xa2\x00" + raw
+        raw = base64.b64decode("AK" + "IAIOSFODNN7EXAMPLE+AAA")
+        assert SANITISER.may_hold_secret(prepare(raw).wire)
         assert sanitised([raw, "a"]) == ([raw, "a"], 0)
 
     def test_an_escaped_dict_whose_key_is_cleaned(self):
@@ -404,9 +405,11 @@ HOSTILE = [
 
 
 class TestCost:
+    @pytest.mark.thorough
+    @pytest.mark.timeout(120)
     @pytest.mark.parametrize("piece", HOSTILE)
     def test_no_text_takes_more_than_linear_time(self, piece):
-        # Not timed: a rule that takes quadratic time would need hours here.
+        # Not timed: a rule that takes quadratic time runs into the timeout of every test.
         text = piece * (400_000 // len(piece))
         for rule in RULES:
             re.search(rule.pattern, text)
@@ -492,22 +495,24 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"extra_patterns": ["("]}, r"extra_patterns: '\(' is no regular expression"),
-            ({"extra_patterns": [b"a"]}, "is no regular expression over text"),
+            ({"extra_patterns": ["("]}, r"extra_patterns has '\(', which is no regular expression"),
+            ({"extra_patterns": [b"a"]}, "which is over bytes, not text"),
             ({"extra_patterns": [1]}, "is no regular expression"),
-            ({"extra_patterns": "abc"}, "extra_patterns is one text"),
-            ({"extra_keys": "pin"}, "extra_keys is one text"),
-            ({"keep_keys": ["--"]}, "keep_keys has a key without a letter"),
-            ({"keep_keys": [1]}, "keep_keys has a key of type int"),
+            ({"extra_patterns": "abc"}, "extra_patterns is of type str; a list"),
+            ({"extra_keys": None}, "extra_keys is of type NoneType; a list"),
+            ({"extra_keys": "pin"}, "extra_keys is of type str; a list"),
+            ({"keep_keys": ["--"]}, "keep_keys has '--', which is no text with"),
+            ({"keep_keys": [1]}, "keep_keys has 1, which is no text with"),
             ({"replacement": None}, "replacement is no text"),
             ({"replacement": "\ud800"}, "replacement is no text"),
-            ({"replacement": f"ghp_{MIXED}"}, "would itself be taken for a secret"),
+            ({"replacement": "abc", "extra_patterns": "b"}, "extra_patterns is of type str; a list"),
+            ({"replacement": "abc", "extra_patterns": ["b"]}, "would itself be taken for"),
         ],
     )
     def test_bad_settings(self, options, message):
         with pytest.raises(SettingsError, match=message) as caught:
             Sanitiser(**options)
-        assert caught.value.context["argument"] == next(iter(options))
+        assert caught.value.context["argument"] in options
 
 
 class TestValues:

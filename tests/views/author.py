@@ -324,3 +324,19 @@ def assert_sums_agree(view: CurrentView, author: Author) -> None:
     assert view.tasks(limit=10_000) == [
         (task, len(origins), max(origins)) for task, origins in sorted(tasks.items())
     ]
+
+
+def long_log(author: Author, events: int) -> None:
+    """Write a log with a bit of everything."""
+    living: list[str] = []
+    number = 0
+    while author.position < events:
+        number += 1
+        living.append(author.create(f"t{number % 11}", worker=f"w{number % 3}"))
+        author.change(living[-1], UPDATED)
+        author.change(living[number * 7 % len(living)], UPDATED, title=f"title {number % 5}")
+        if number % 9 == 0:
+            author.delete(living.pop(number % len(living)))
+        if number % (50 if number < 5000 else 5000) == 0:
+            author.delete_task("t3")
+            living = [name for name in living if not author.model[name].deleted]

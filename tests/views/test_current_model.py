@@ -69,19 +69,15 @@ class Views(RuleBasedStateMachine):
     # --- the log ----------------------------------------------------------------------------
 
     @rule(
-        task=tasks, worker=workers, space=spaces, title=titles, pick=picks, explicit=st.booleans()
+        task=tasks,
+        facts=st.fixed_dictionaries({"worker": workers, "namespace": spaces, "title": titles}),
+        pick=picks,
+        explicit=st.booleans(),
     )
-    def create(self, task, worker, space, title, pick, explicit):
+    def create(self, task, facts, pick, explicit):
         name = f"explicit {len(self.author.model)}" if explicit else None
-        self.author.create(
-            task,
-            id=name,
-            worker=worker,
-            namespace=space,
-            parent=self.living(pick) or "" if pick % 3 == 0 else "",
-            title=title,
-            commit=False,
-        )
+        parent = self.living(pick) or "" if pick % 3 == 0 else ""
+        self.author.create(task, id=name, parent=parent, commit=False, **facts)
         self.is_open_commit = True
 
     @rule(
@@ -155,7 +151,9 @@ class Views(RuleBasedStateMachine):
         self.memory = CurrentView.open(None, STORE)
         assert self.memory.rebuild(iter(self.author.commits), self.author.meta_of)
 
-    @rule(which=st.integers(0, VIEWS), wanted=filters, newest=st.booleans(), limit=st.integers(1, 9))
+    @rule(
+        which=st.integers(0, VIEWS), wanted=filters, newest=st.booleans(), limit=st.integers(1, 9)
+    )
     def list_in_pages(self, which, wanted, newest, limit):
         if self.is_open_commit:
             self.commit()
@@ -184,27 +182,27 @@ class SealedViews(Views):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seal_events_min, current.SEAL_EVENTS_MIN = current.SEAL_EVENTS_MIN, 0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(current, "SEAL_EVENTS_MIN", 0)
 
     def teardown(self) -> None:
         super().teardown()
-        current.SEAL_EVENTS_MIN = self.seal_events_min
+        self.patch.undo()
 
 
-QUICK = settings(max_examples=20, stateful_step_count=30, deadline=None)
-THOROUGH = settings(max_examples=400, stateful_step_count=80, deadline=None)
+class LongViews(Views):
+    pass
+
+
+class LongSealedViews(SealedViews):
+    pass
+
 
 TestViews = Views.TestCase
-TestViews.settings = QUICK
+TestViews.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 TestSealedViews = SealedViews.TestCase
-TestSealedViews.settings = settings(QUICK, max_examples=8)
-
-
-@pytest.mark.thorough
-class TestViewsThoroughly(Views.TestCase):
-    settings = THOROUGH
-
-
-@pytest.mark.thorough
-class TestSealedViewsThoroughly(SealedViews.TestCase):
-    settings = THOROUGH
+TestSealedViews.settings = settings(TestViews.settings, max_examples=8)
+TestLongViews = pytest.mark.thorough(LongViews.TestCase)
+TestLongViews.settings = settings(max_examples=400, stateful_step_count=80, deadline=None)
+TestLongSealedViews = pytest.mark.thorough(LongSealedViews.TestCase)
+TestLongSealedViews.settings = TestLongViews.settings

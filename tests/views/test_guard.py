@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import subprocess
@@ -73,7 +74,7 @@ def test_without_the_kernels_support_it_holds_nothing(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError
 
-    monkeypatch.setattr(guard.fcntl, "fcntl", refuse)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
     held = Guard(path)
     assert held.fd == -1
     assert held.is_of(path)
@@ -128,9 +129,13 @@ def test_closing_a_replaced_file_leaves_its_successor_alone(tmp_path, request, i
 
 def test_a_folder_lock_excludes_other_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_WAIT_FOLDER_S", 0.02)
-    with folder_lock(tmp_path, exclusive=False), folder_lock(tmp_path, exclusive=False):
-        with pytest.raises(ViewBusyError), folder_lock(tmp_path, exclusive=True):
-            pass
+    with (
+        folder_lock(tmp_path, exclusive=False),
+        folder_lock(tmp_path, exclusive=False),
+        pytest.raises(ViewBusyError),
+        folder_lock(tmp_path, exclusive=True),
+    ):
+        pass
     program = (
         "import fcntl, os, sys; fd = os.open(sys.argv[1], os.O_RDONLY);"
         "fcntl.flock(fd, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
@@ -150,14 +155,14 @@ def test_a_folder_lock_excludes_other_processes(tmp_path, monkeypatch):
 
 def test_a_folder_lock_waits(tmp_path):
     order = []
+
+    def wait() -> None:
+        with folder_lock(tmp_path, exclusive=True):
+            order.append("second")
+
     with folder_lock(tmp_path, exclusive=True):
-        waiting = threading.Thread(target=lambda: (_hold(tmp_path), order.append("second")))
+        waiting = threading.Thread(target=wait)
         waiting.start()
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
-
-
-def _hold(folder) -> None:
-    with folder_lock(folder, exclusive=True):
-        pass

@@ -26,8 +26,8 @@ NOW_US = 1_760_000_000_000_000
         ("cp_a_1x", None),
         ("cp_a_-1", None),
         ("cp_a_ 1", None),
-        ("cp_a_١", None),  # a digit of another script
-        ("cp_a_²", None),
+        ("cp_a_\u0661", None),  # a digit of another script
+        ("cp_a_\u00b2", None),
         ("CP_a_1", None),
         ("xcp_a_1", None),
         ("", None),

@@ -129,7 +129,9 @@ def test_a_repeated_state_counts_once(view):
     assert len(found) == len(set(found)) == view.count(wanted)
 
 
-@pytest.mark.parametrize("text", ["'; DROP TABLE checkpoint; --", "\x00", "\ud800", "x" * 10**6, "%"])
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE checkpoint; --", "\x00", "\ud800", "x" * 10**6, "%"]
+)
 def test_any_text_is_only_looked_for(view, text):
     for name in ("task", "worker", "state", "parent", "namespace"):
         assert view.select(Filter(**{name: text})) == []

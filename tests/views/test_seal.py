@@ -12,6 +12,7 @@ import pytest
 from ckptlog.views import current, seal
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewError
+from ckptlog.views.schema import read_standing
 from tests.views.author import BOOT, NEXT_BOOT, STORE, Author, assert_agrees
 
 
@@ -110,13 +111,14 @@ def test_the_seal_is_left_before_anything_else_is_written(path, author, monkeypa
     author.create()
     view = opened(path, NEXT_BOOT)
     seen: list[bytes] = []
-    monkeypatch.setattr(seal.os, "fsync", lambda fd: seen.append(path.read_bytes()))
-    assert view.apply(author.commits, author.meta_of)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: seen.append(path.read_bytes()))
+        assert view.apply(author.commits, author.meta_of)
     assert len(seen) == 1
-    with sqlite3.connect(":memory:") as copy:
-        copy.deserialize(seen[0])
-        found = seal.read_standing(copy)
+    medium = path.with_name("medium")
+    medium.write_bytes(seen[0])
+    copy = sqlite3.connect(f"file:{medium}?mode=ro&immutable=1", uri=True)
+    found = read_standing(copy)
     copy.close()
     assert found.home.startswith("leaving ")
     assert found.position == author.position - 1
@@ -133,10 +135,10 @@ def test_an_interrupted_leaving_is_gone_through_again(path, author, monkeypatch)
         raise KeyboardInterrupt
 
     view = opened(path)
-    monkeypatch.setattr(seal.os, "fsync", fail)
-    with pytest.raises(KeyboardInterrupt):
-        view.apply(author.commits, author.meta_of)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(KeyboardInterrupt):
+            view.apply(author.commits, author.meta_of)
     assert home(view).startswith("leaving ")
     view.abandon()
     other = opened(path)  # the same boot still believes it
@@ -157,7 +159,7 @@ def test_a_sync_that_fails_sends_the_view_to_memory(path, author, monkeypatch):
     def fail(fd: int) -> None:
         raise OSError(5, "EIO")
 
-    monkeypatch.setattr(seal.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert view.apply(author.commits, author.meta_of)
     assert view.kind == "memory"
     assert_agrees(view, author)
@@ -166,9 +168,9 @@ def test_a_sync_that_fails_sends_the_view_to_memory(path, author, monkeypatch):
 
 def test_a_sync_that_fails_at_the_close_leaves_it_unsealed(path, author, monkeypatch):
     view = write(path, author)
-    monkeypatch.setattr(seal.os, "fsync", lambda fd: os.close(-1))
-    view.close()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: os.close(-1))
+        view.close()
     assert opened(path, NEXT_BOOT).mark.position == 0
 
 
@@ -200,13 +202,13 @@ def test_of_two_that_seal_or_leave_at_once_one_starts_again(
 
     def meddle(fd: int) -> None:
         real(fd)
-        monkeypatch.setattr(seal.os, "fsync", real)
+        monkeypatch.setattr(os, "fsync", real)
         assert other.apply(author.commits, author.meta_of)
         if is_other_sealing:
             moved = seal.move(other._database.writer, None, seal._leaving(other._database.home))
             assert moved
 
-    monkeypatch.setattr(seal.os, "fsync", meddle)
+    monkeypatch.setattr(os, "fsync", meddle)
     database = view._database
     assert database.guard is not None
     assert not seal.seal(database.writer, database.home, fd=database.guard.fd)

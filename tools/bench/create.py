@@ -105,9 +105,10 @@ class Field:
             lambda: measure.timed(update, self._workload.take(self._operations)),
         )
 
-    def saving(self, threads: int = 1) -> Contestant:
+    def saving(self, threads: int = 1, *, with_objects: bool = False) -> Contestant:
         """Return SqliteSaver."""
-        saver = peer.SaverPeer(self._folder / f"saver-{threads}.sqlite")
+        path = self._folder / f"saver-{threads}-{with_objects}.sqlite"
+        saver = peer.SaverPeer(path, with_objects=with_objects)
         self._closers.append(saver.close)
 
         def run() -> Round:
@@ -116,7 +117,8 @@ class Field:
                 return measure.timed(saver.put, puts)
             return measure.timed_in_threads(saver.put, puts, threads)
 
-        return Contestant(f"SqliteSaver put, {_threads(threads)}", run)
+        what = ", message objects" if with_objects else ""
+        return Contestant(f"SqliteSaver put, {_threads(threads)}{what}", run)
 
     def looping(self, name: str, ahead_bytes: int) -> Contestant:
         """Return the bare loop, with the bytes of our commits."""
@@ -162,9 +164,10 @@ def compete(field: Field, rounds: int) -> None:
     ours, update = field.creating("one"), field.updating()
     crowd, batch = field.creating("crowd", THREADS), field.batching()
     saver, saver_crowd = field.saving(), field.saving(THREADS)
+    objects = field.saving(with_objects=True)
     loop = field.looping("append and fdatasync", 0)
     ahead = field.looping("the same into space made ahead", AHEAD_BYTES)
-    contestants = [ours, saver, update, loop, ahead, crowd, saver_crowd, batch]
+    contestants = [ours, saver, objects, update, loop, ahead, crowd, saver_crowd, batch]
     for one in contestants:
         one.run()  # warm
     measure.alternate(contestants, rounds)
@@ -174,6 +177,7 @@ def compete(field: Field, rounds: int) -> None:
     measure.heading("ratios (median of the rounds)")
     ratio, rates = measure.judge_ratio, measure.rate_ratios
     ratio("create, 1 thread : SqliteSaver, per second", rates(ours, saver), least=1.6)
+    ratio("create, 1 thread : SqliteSaver, message objects", rates(ours, objects))
     ratio("create, 1 thread : append and fdatasync", rates(ours, loop), least=0.45)
     ratio("create, 1 thread : the same into space made ahead", rates(ours, ahead))
     ratio("create, 16 threads : SqliteSaver, 1 thread", rates(crowd, saver), least=2.5)

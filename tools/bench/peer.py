@@ -29,12 +29,15 @@ class PeerMissingError(SystemExit):
 class SaverPeer:
     """SqliteSaver on one file."""
 
-    def __init__(self, path: Path, *, is_durable: bool = True) -> None:
+    def __init__(self, path: Path, *, is_durable: bool = True, with_objects: bool = False) -> None:
         """Open it.
 
         Args:
             is_durable: False to fill a database quickly; never while measuring.
+            with_objects: Store messages as langchain's objects, as LangGraph's users do, and not
+                as the dictionaries that ckptlog is given.
         """
+        self._with_objects = with_objects
         try:
             saver_class = import_module("langgraph.checkpoint.sqlite").SqliteSaver
             self._base = import_module("langgraph.checkpoint.base")
@@ -62,7 +65,7 @@ class SaverPeer:
         serial = next(self._serial)
         checkpoint = self._base.empty_checkpoint()
         checkpoint["id"] = str(self._uuid6(clock_seq=serial % 16000))
-        checkpoint["channel_values"] = state
+        checkpoint["channel_values"] = _as_objects(state) if self._with_objects else state
         versions = dict.fromkeys(state, f"{serial:032}.{0.5:016f}")
         checkpoint["channel_versions"] = versions
         return task, checkpoint, metadata, versions
@@ -89,6 +92,21 @@ class SaverPeer:
     def close(self) -> None:
         """Close the database; its log is written back."""
         self.connection.close()
+
+
+def _as_objects(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state of the workload `small` with langchain's messages in it."""
+    classes = import_module("langchain_core.messages")
+    return {**state, "messages": [_as_object(classes, one) for one in state["messages"]]}
+
+
+def _as_object(classes: Any, message: dict[str, Any]) -> Any:
+    common = {"content": message["content"], "id": message["id"]}
+    if message["type"] == "human":
+        return classes.HumanMessage(**common)
+    if message["type"] == "ai":
+        return classes.AIMessage(**common)
+    return classes.ToolMessage(**common, tool_call_id=f"call-{message['step'] - 1}")
 
 
 def thread(task: str, checkpoint: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Every round opens its stores anew, and reads nothing twice, so that no cache of ours or of SQLite's
 answers, unless the title says "again". The system's own file cache is warm for all.
-Usage: tools/bench/run read [--rounds N] [--reads N] [--large N] [--dir DIR]
+Usage: tools/bench/run read [--rounds N] [--reads N] [--large N] [--objects] [--dir DIR]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import ckptlog
 from ckptlog import CheckpointManager, CheckpointState
-from tools.bench import growth, measure, peer
+from tools.bench import measure, peer
 from tools.bench.create import TITLE, create
 from tools.bench.measure import Contestant, Round
 from tools.bench.workload import TASKS, Small, SmallWorkload, seeded
@@ -93,12 +93,16 @@ def _turns(wanted: Sequence[Any], reads: int) -> Iterator[list[Any]]:
         yield source.sample(list(wanted), min(reads, len(wanted)))
 
 
-def fill(folder: Path, count: int) -> Filled:
-    """Write the same checkpoints to both."""
+def fill(folder: Path, count: int, *, with_objects: bool = False) -> Filled:
+    """Write the same checkpoints to both.
+
+    Args:
+        with_objects: See SaverPeer.
+    """
     measure.progress(f"writing {count:,} checkpoints")
     store, database = folder / f"store-{count}", folder / f"saver-{count}.sqlite"
     workload, names, saved = SmallWorkload(), [], []
-    saver = peer.SaverPeer(database, is_durable=False)
+    saver = peer.SaverPeer(database, is_durable=False, with_objects=with_objects)
     with CheckpointManager(store) as manager:
         for start in range(0, count, _FILL):
             items = workload.take(min(_FILL, count - start))
@@ -295,16 +299,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--reads", type=int, default=100, help="a round and contestant")
     parser.add_argument("--large", type=int, default=100_000, help="checkpoints in the large store")
+    parser.add_argument(
+        "--objects", action="store_true", help="give SqliteSaver langchain's message objects"
+    )
     parser.add_argument("--dir", help="measure in this directory's file system")
     options = parser.parse_args()
     with measure.scratch(options.dir) as folder:
         measure.machine(folder, *peer.PACKAGES)
-        small, large = fill(folder, SMALL), fill(folder, options.large)
+        small = fill(folder, SMALL, with_objects=options.objects)
+        large = fill(folder, options.large, with_objects=options.objects)
         for read in reads():
             compare(read, small, large, options.reads, options.rounds)
         opening(folder, large.store, options.rounds * 2)
         concurrently(folder, options.rounds)
-        growth.report(folder, options.large)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,328 @@
+"""Keeps what is disposable in step with the log: the ledger, the view and the chunk index.
+
+    log -> commits -> ledger (memory) -> in batches -> view (SQLite)
+                   -> chunk index
+
+All of it can be thrown away; `rebuild` does. A view or an index that stands elsewhere than the log
+(foreign, future, stale, damaged) is noticed by the leaf hash of the event it stands at, and
+replaced. Nothing here is ever a reason to fail.
+
+Locks: `fold_lock` guards the ledger, and is held only for moments; `_drain_lock` lets one thread
+at a time write the view, and is taken before the fold lock, never after. The view is never
+written under the log's lock (`follow` is what a writer calls there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import RLock
+
+from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.pack import read_index
+from ckptlog.errors import CheckpointError
+from ckptlog.formats.pack import pack_name
+from ckptlog.log.log import Log
+from ckptlog.model.entry import Commit, Entry, Placement
+from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.repository.ledger import Ledger
+from ckptlog.storage.environment import Environment
+from ckptlog.views.current import CurrentView
+from ckptlog.views.errors import (
+    ViewBusyError,
+    ViewClosedError,
+    ViewDamagedError,
+    ViewError,
+)
+
+# Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
+# that one writer spends on it.
+PENDING_EVENTS_MAX = 512
+# A reader that catches up with very much applies it on the way.
+_CATCHING_UP_EVENTS_MAX = 8 * PENDING_EVENTS_MAX
+_VIEW_WAITS = 40
+_VIEW_WAIT_S = 0.05
+
+
+class Keeper:
+    """Ledger, view and index of one store in one process.
+
+    Args:
+        wire: Reads a payload's bytes (titles and metadata, for the view).
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        store_id: bytes,
+        log: Log,
+        environment: Environment,
+        *,
+        read_only: bool,
+    ) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._log = log
+        self._environment = environment
+        self._view_path = None if read_only else root / "views" / "current.sqlite"
+        self._drain_lock = RLock()
+        self._reindex_lock = RLock()
+        self._epoch = log.epoch
+        self._reindexed_at = -1
+        self._wire: Callable[[Reference], bytes]
+        self.fold_lock = RLock()
+        self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
+        self.ledger: Ledger
+
+    def begin(self, wire: Callable[[Reference], bytes]) -> None:
+        """Open the view and read on from where it stands."""
+        self._wire = wire
+        self.ledger = self._open_ledger(self._new_view())
+
+    def close(self) -> None:
+        """Bring everything up to date, then close it."""
+        try:
+            self.drain()
+            self.index.flush(force=True)
+        except ViewDamagedError:
+            self._renewed(self.ledger.view).close()
+        except ViewError:  # the next opening takes in the rest
+            pass
+        finally:
+            self.ledger.view.close()
+            self.index.close()
+
+    def abandon(self) -> None:
+        """Drop everything without touching the store: for a forked child."""
+        self.ledger.view.abandon()
+
+    def _new_view(self) -> CurrentView:
+        return CurrentView.open(self._view_path, self._store_id)
+
+    def _view_in_memory(self) -> CurrentView:
+        return CurrentView.open(None, self._store_id)
+
+    def _renewed(self, view: CurrentView) -> CurrentView:
+        """Return an empty view in the place of one that cannot be believed."""
+        try:
+            view.remove()
+        except ViewError:
+            return self._view_in_memory()
+        return self._new_view()
+
+    # --- following the log --------------------------------------------------------------------
+
+    def _open_ledger(self, view: CurrentView) -> Ledger:
+        """Make a ledger on a view, after checking that the view belongs to this log's past."""
+        if not self._is_past(view):
+            view = self._renewed(view)
+            if not self._is_past(view):  # its file could not be removed
+                view.close()
+                view = self._view_in_memory()
+        ledger = Ledger(view, self._log.reader.entry)
+        ledger.scan = self._event_from
+        persisted = self.index.persisted
+        if persisted is not None and not self._is_our_past(persisted[0], persisted[3], view):
+            self.index.clear()
+        if self.index.position < ledger.position:
+            self._index_up_to(ledger)
+        self._follow_into(ledger)
+        return ledger
+
+    def _is_past(self, view: CurrentView) -> bool:
+        try:
+            mark = view.mark
+            return self._is_our_past(mark.position, mark.leaf, view)
+        except ViewError:
+            return False
+
+    def _is_our_past(self, position: int, leaf: bytes, view: CurrentView) -> bool:
+        """Say whether the log, at a position, has the leaf hash that a view remembers."""
+        if position == 0:
+            return True
+        end = self._log.published.read()
+        if end is None or position > end.position:
+            return False
+        if position == end.position:
+            return leaf == end.leaf
+        place = view.waypoint(position - 1) or ("", 0, position - 1)
+        try:
+            for commit in self._log.reader.commits(*place):
+                if commit.position_next >= position:
+                    return commit.position_next == position and commit.leaf == leaf
+        except CheckpointError:
+            return False
+        return False
+
+    def _index_up_to(self, ledger: Ledger) -> None:
+        persisted = self.index.persisted
+        place = (persisted[1], persisted[2], persisted[0]) if persisted else ("", 0, 0)
+        for commit in self._log.reader.commits(*place):
+            if commit.position_next > ledger.position:
+                return
+            self._index(commit)
+
+    def follow(self) -> None:
+        """Bring ledger and index up to the published end. Under the fold lock."""
+        if self._epoch != self._log.epoch:
+            # Commits that were acknowledged but not durable are gone ("interval").
+            self._epoch = self._log.epoch
+            self.ledger = self._open_ledger(self.ledger.view)
+            return
+        # The log has just read the end itself; under the lock it cannot have moved since.
+        if self.ledger.position < self._log.durable_position:
+            self._follow_into(self.ledger, may_apply=False)
+
+    def _follow_into(self, ledger: Ledger, *, may_apply: bool = True) -> None:
+        """Absorb what is published; apply it to the view on the way, unless the log is locked."""
+        end = self._log.published.read()
+        if end is None or end.position <= ledger.position:
+            return
+        place = (ledger.container, ledger.offset, ledger.position)
+        for commit in self._log.reader.commits(*place, stop=end):
+            self._index(commit)
+            ledger.absorb((commit,))
+            if may_apply and ledger.pending_events >= _CATCHING_UP_EVENTS_MAX:
+                self._apply_pending(ledger)
+
+    def _index(self, commit: Commit) -> None:
+        if commit.position_next <= self.index.position:
+            return
+        packs = commit.entries[-1].event.packs
+        self.index.add(commit, self._packed(packs))
+
+    def _packed(self, packs: tuple[PackEntry, ...]) -> Iterator[Placement]:
+        for pack in packs:
+            name = pack_name(pack.base, bytes.fromhex(pack.id))
+            yield from read_index(self._root / "packs" / name, self._store_id)
+
+    def catch_up(self) -> None:
+        """Take in what other processes have committed since the last call."""
+        end = self._log.published.read()
+        if end is not None and end.position > self.ledger.position:
+            with self.fold_lock:
+                if self._epoch == self._log.epoch:
+                    self._follow_into(self.ledger)
+
+    # --- the view -----------------------------------------------------------------------------
+
+    def view(self) -> CurrentView:
+        """Return the view, caught up with everything durable (and with our own commits)."""
+        if self._log.is_lagging:
+            # "interval": a question about everything waits for what is acknowledged.
+            self._log.flush()
+        self.catch_up()
+        for attempt in range(_VIEW_WAITS):
+            if not self.ledger.pending or self.drain():
+                return self.ledger.view
+            self._environment.sleep(_VIEW_WAIT_S * min(1, attempt))
+        # Somebody holds the database and does not let go: answer from one of our own.
+        self.heal(self.ledger.view, ViewBusyError())
+        self.drain()
+        return self.ledger.view
+
+    def relieve(self) -> None:
+        """Apply pending events to the view if they are many; a writer calls it after a commit."""
+        if self.ledger.pending_events >= PENDING_EVENTS_MAX:
+            view = self.ledger.view
+            try:
+                self.drain()
+            except ViewError as error:
+                self.heal(view, error)
+
+    def drain(self) -> bool:
+        """Apply pending durable events to the view; say whether none is left."""
+        with self._drain_lock:
+            return self._apply_pending(self.ledger)
+
+    def _apply_pending(self, ledger: Ledger) -> bool:
+        end = self._log.published.read()
+        durable = end.position if end else 0
+        with self.fold_lock:
+            commits = [one for one in ledger.pending if one.position_next <= durable]
+        if commits and ledger.view.apply(commits, self._meta_of):
+            self.index.flush()
+            with self.fold_lock:
+                ledger.release(min(ledger.view.mark.position, commits[-1].position_next))
+        return not ledger.pending or self._log.is_lagging
+
+    def _meta_of(self, entry: Entry) -> bytes | None:
+        reference = entry.event.meta
+        if reference is None:
+            return None
+        try:
+            return self._wire(reference)
+        except CheckpointError:
+            # A damaged title must not stop the listing of everything else.
+            return None
+
+    def heal(self, view: CurrentView, error: ViewError) -> None:
+        """Replace a view that does not answer by a new one, built from the log.
+
+        One that is damaged is removed; one that is busy is others' too and stays, ours is in
+        memory then. Does nothing where another thread was first, or the store was closed.
+        """
+        with self._drain_lock, self.fold_lock:
+            if view is not self.ledger.view or isinstance(error, ViewClosedError):
+                return
+            if isinstance(error, ViewDamagedError):
+                self._replace_view(self._renewed(view))
+            else:
+                self._replace_view(self._view_in_memory())
+                view.close()
+
+    def _replace_view(self, view: CurrentView) -> None:
+        with self._drain_lock, self.fold_lock:
+            ledger = Ledger(view, self._log.reader.entry)
+            ledger.scan = self._event_from
+            own = self.ledger.pending
+            self._follow_into(ledger)
+            for commit in own:  # acknowledged, but not durable yet: not to be had from the log
+                self._index(commit)
+                ledger.absorb((commit,))
+            self.ledger = ledger
+
+    def rebuild(self) -> int:
+        """Throw view and index away and build them from the log; return the events read."""
+        with self._drain_lock, self.fold_lock:
+            self.index.clear()
+            self._replace_view(self._renewed(self.ledger.view))
+            self.drain()
+            self.index.flush(force=True)
+            return self.ledger.position
+
+    def find_missing(self, digest: bytes) -> Placement | None:
+        """Look for a chunk that the index does not have, or has at a wrong place.
+
+        First the index reads on from where it stands; only then is it built anew, once for each
+        position: a chunk that is really gone must not cost a scan of everything each time.
+        """
+        with self._reindex_lock:
+            if self._index_forward():
+                found = self.index.get(digest)
+                if found is not None:
+                    return found
+            position = self._log.published.read()
+            if position is not None and self._reindexed_at != position.position:
+                self._reindexed_at = position.position
+                self.index.clear()
+                self._index_forward()
+            return self.index.get(digest)
+
+    def _index_forward(self) -> bool:
+        """Index what the log has beyond the index; say whether there was anything."""
+        before = self.index.position
+        end = self._log.published.read()
+        if end is not None and before < end.position:
+            for commit in self._log.reader.commits(position=before):
+                self._index(commit)
+        return self.index.position > before
+
+    def _event_from(self, container: str, offset: int, start: int, position: int) -> Event | None:
+        for commit in self._log.reader.commits(container, offset, start):
+            for entry in commit.entries:
+                if entry.position == position:
+                    return entry.event
+        return None

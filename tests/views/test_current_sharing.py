@@ -1,0 +1,268 @@
+"""One view for many: threads, processes, killed ones, and forked children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ckptlog.model.entry import Commit
+from ckptlog.views.current import CurrentView
+from ckptlog.views.errors import ViewBusyError, ViewClosedError
+from ckptlog.views.query import Filter
+from tests.views.author import BOOT, STORE, Author, assert_agrees, long_log
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def author():
+    return Author()
+
+
+@pytest.fixture(params=["file", "memory"])
+def view(request, tmp_path):
+    path = tmp_path / "current.sqlite" if request.param == "file" else None
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    yield view
+    view.close()
+
+
+def apply(view: CurrentView, author: Author) -> None:
+    assert view.apply(author.commits, author.meta_of)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    path = tmp_path / "current.sqlite"
+    views = [CurrentView.open(path, STORE, boot=BOOT) for _ in range(2)]
+    yield views
+    for view in views:
+        view.close()
+
+
+def test_while_another_writes_apply_returns_false(pair, author):
+    first, second = pair
+    author.create()
+    writer = first._database.writer
+    writer.execute("BEGIN IMMEDIATE")
+    second._database.writer.execute("PRAGMA busy_timeout = 1")
+    assert not second.apply(author.commits, author.meta_of)
+    assert not second.rebuild(author.commits, author.meta_of)
+    assert second.mark.position == 0  # reading goes on
+    writer.execute("ROLLBACK")
+    apply(second, author)
+    assert_agrees(first, author)
+
+
+def test_a_read_that_waits_too_long_says_busy(pair, author):
+    view = pair[0]
+    author.create()
+    apply(view, author)
+
+    class Busy:
+        def execute(self, *arguments):
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+            raise error
+
+    real, view._database.reader = view._database.reader, Busy()
+    for act in (lambda: view.mark, lambda: view.row("x"), lambda: view.select(Filter())):
+        with pytest.raises(ViewBusyError):
+            act()
+    view._database.reader = real
+
+
+class Crowd:
+    """Threads that write to and read from one view, and what went wrong in them."""
+
+    def __init__(self, view: CurrentView, author: Author) -> None:
+        self.view = view
+        self.author = author
+        self.failures: list[BaseException] = []
+        self.is_done = threading.Event()
+
+    def write(self, length: int) -> None:
+        while ahead := self._ahead():
+            self.view.apply(ahead[:length], self.author.meta_of)
+
+    def _ahead(self) -> list[Commit]:
+        position = self.view.mark.position
+        return [commit for commit in self.author.commits if commit.position_next > position]
+
+    def read(self) -> None:
+        while not self.is_done.is_set():
+            position = self.view.mark.position
+            for row in self.view.select(Filter(), limit=5, newest_first=True):
+                again = self.view.row(row.id)
+                assert again is not None
+                assert again.position >= row.position
+            assert self.view.totals().events >= position
+
+    def thread(self, act, *arguments) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                act(*arguments)
+            except BaseException as error:
+                self.failures.append(error)
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        return thread
+
+
+def test_threads_share_a_view(view, author):
+    long_log(author, 1500)
+    crowd = Crowd(view, author)
+    readers = [crowd.thread(crowd.read) for _ in range(2)]
+    writers = [crowd.thread(crowd.write, length) for length in (20, 21, 40)]
+    for thread in writers:
+        thread.join()
+    crowd.is_done.set()
+    for thread in readers:
+        thread.join()
+    assert crowd.failures == []
+    assert_agrees(view, author)
+
+
+FOLLOWER = """
+import sys
+from pathlib import Path
+from ckptlog.views.current import CurrentView
+from tests.views.author import BOOT, STORE, Author, assert_agrees, long_log
+
+author = Author()
+long_log(author, int(sys.argv[2]))
+print(flush=True)
+sys.stdin.readline()
+while True:
+    view = CurrentView.open(Path(sys.argv[1]), STORE, boot=BOOT)
+    assert view.kind == "file", view.notes
+    while not view.at_least(author.position):
+        position = view.mark.position
+        ahead = [commit for commit in author.commits if commit.position_next > position]
+        view.apply(ahead[:7], author.meta_of)
+        view.totals()
+        if len(ahead) % 5 == 0:
+            break
+    else:
+        assert_agrees(view, author)
+        break
+    view.close()
+view.close()
+"""
+
+
+def follower(path: Path, events: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER, str(path), str(events)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_processes_share_a_file(tmp_path, author):
+    path = tmp_path / "current.sqlite"
+    followers = [follower(path, 600) for _ in range(2)]
+    for process in followers:
+        begin(process)
+    for process in followers:
+        process.communicate()
+        assert process.returncode == 0
+    long_log(author, 600)
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    assert view.notes == ()
+    assert_agrees(view, author)
+    view.close()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.thorough)])
+def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path, author, rounds):
+    path = tmp_path / "current.sqlite"
+    long_log(author, 3000)
+    for number in range(rounds):
+        process = follower(path, 3000)
+        begin(process)
+        time.sleep(0.02 + number % 7 * 0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        view = CurrentView.open(path, STORE, boot=BOOT)
+        assert view.kind == "file"
+        assert [note for note in view.notes if "missing" not in note] == []
+        position = view.mark.position
+        applied = [commit for commit in author.commits if commit.position_next <= position]
+        expected = CurrentView.open(None, STORE)
+        assert expected.rebuild(applied, author.meta_of)
+        assert view.mark == expected.mark
+        assert view.totals() == expected.totals()
+        assert view.select(Filter(), limit=10**5) == expected.select(Filter(), limit=10**5)
+        assert view.check() == []
+        if position >= author.position:
+            view.remove()
+        else:
+            view.close()
+        expected.close()
+
+
+# --- fork ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["close", "abandon"])
+def test_a_child_leaves_the_parents_view_alone(tmp_path, author, way):
+    path = tmp_path / "current.sqlite"
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    author.create()
+    apply(view, author)
+    view._database.writer.execute("BEGIN IMMEDIATE")  # the worst moment
+    view._database.writer.execute("DELETE FROM command")
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        status = 1
+        try:
+            getattr(view, way)()
+            try:
+                view.row("x")
+            except ViewClosedError:
+                own = CurrentView.open(path, STORE, boot=BOOT)
+                status = 0 if own.mark.position == 1 and own.kind == "file" else 2
+                own.close()
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    view._database.writer.execute("ROLLBACK")
+    author.create()
+    apply(view, author)
+    assert_agrees(view, author)
+    view.close()
+
+
+def test_an_abandoned_view_can_be_opened_again(tmp_path, author):
+    path = tmp_path / "current.sqlite"
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    author.create()
+    apply(view, author)
+    view.abandon()
+    with pytest.raises(ViewClosedError):
+        view.mark  # noqa: B018
+    view.close()
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    assert_agrees(view, author)
+    view.close()
