@@ -88,10 +88,6 @@ class Codec:
         raw = record.stored
         if record.codec == chunk.CODEC_ZSTD:
             raw = self._decompress(record)
-        if len(raw) != record.raw_length:
-            raise _damaged(
-                expected_digest, f"{record.raw_length} bytes are claimed, {len(raw)} are there"
-            )
         if chunk.digest_of(record.domain, raw) != expected_digest:
             raise _damaged(expected_digest, "its bytes do not hash to its name")
         return raw

@@ -80,17 +80,17 @@ class ChunkIndex:
         read_only: bool = False,
         tail_entries_max: int = TAIL_ENTRIES_MAX,
     ) -> None:
-        self._folder = folder
         self._store_id = store_id
         self._tail_entries_max = tail_entries_max
-        self._is_writable = folder is not None and not read_only
+        self._target = None if read_only else folder  # where runs are written; None: in memory
         self._lock = threading.RLock()
         self._flushing = threading.Lock()
         self._epoch = 0
         self._problems: list[str] = []
         self._mark: Mark | None = None
         self._view = _view({}, {}, ())
-        self._load()
+        if folder is not None:
+            self._load(folder)
 
     @property
     def position(self) -> int:
@@ -180,8 +180,8 @@ class ChunkIndex:
             self._epoch += 1
             self._view = _view({}, {}, ())
             self._mark = None
-            if self._is_writable and self._folder is not None:
-                for path in _run_paths(self._folder):
+            if self._target is not None:
+                for path in _run_paths(self._target):
                     files.remove(path)
 
     def close(self) -> None:
@@ -191,14 +191,11 @@ class ChunkIndex:
             self._epoch += 1
             self._view = _view({}, {}, ())
             self._mark = None
-            self._is_writable = False
-            self._folder = None
+            self._target = None
 
-    def _load(self) -> None:
-        if self._folder is None:
-            return
+    def _load(self, folder: Path) -> None:
         try:
-            chain, problems = _read_chain(self._folder, self._store_id, ())
+            chain, problems = _read_chain(folder, self._store_id, ())
         except CheckpointError as error:
             self._give_up(error)
             return
@@ -220,7 +217,8 @@ class ChunkIndex:
 
     def _write(self, job: _Job) -> None:
         try:
-            runs = self._in_folder(job) if self._is_writable else self._in_memory(job)
+            folder = self._target
+            runs = self._in_folder(job, folder) if folder else self._in_memory(job)
         except FormatError as error:  # a run that was to be merged is damaged
             self._drop_named(error)
             return
@@ -242,11 +240,8 @@ class ChunkIndex:
         fresh = run_writer.write_run(None, self._store_id, start, job.mark, job.frozen.values())
         return self._merged((*job.runs, fresh), None)
 
-    def _in_folder(self, job: _Job) -> tuple[Run, ...] | None:
+    def _in_folder(self, job: _Job, folder: Path) -> tuple[Run, ...] | None:
         """Write under the folder's lock, on top of what other processes have written."""
-        folder = self._folder
-        if folder is None:
-            return None
         with _folder_lock(folder) as is_ours:
             if not is_ours:
                 return None
@@ -255,7 +250,7 @@ class ChunkIndex:
             start = chain[-1].mark.position if chain else 0
             if start < (job.runs[-1].mark.position if job.runs else 0):
                 # Somebody made the folder anew; what we have does not follow on what is there.
-                self._is_writable = False
+                self._target = None
                 self._problems.append(f"{folder} was made anew by another process; not written.")
                 return self._in_memory(job)
             runs = chain
@@ -291,7 +286,7 @@ class ChunkIndex:
             kept = view.runs[: view.runs.index(damaged)]
             self._view = _view({**view.frozen, **view.tail}, {}, kept)
             self._mark = kept[-1].mark if kept else None
-        self._remove(damaged.path)
+        self._remove(damaged.name)
 
     def _drop_named(self, error: FormatError) -> None:
         """Drop the run that an error names, be it ours or one that another process wrote."""
@@ -301,19 +296,20 @@ class ChunkIndex:
                 self._drop(run, error)
                 return
         self._problems.append(error.message)
-        self._remove(self._folder / name if self._folder else None)
+        self._remove(name)
 
-    def _remove(self, path: Path | None) -> None:
+    def _remove(self, name: str) -> None:
         """Remove a damaged file; one that stays would be met again by every flush."""
-        if path is None or not self._is_writable:
+        if self._target is None:
             return
+        path = self._target / name
         files.remove(path)
         if os.path.lexists(path):
-            self._is_writable = False
+            self._target = None
 
     def _give_up(self, error: CheckpointError) -> None:
         """Go on in memory."""
-        self._is_writable = False
+        self._target = None
         self._problems.append(f"The chunk index stays in memory: {error.message}")
 
 

@@ -93,7 +93,7 @@ class PackWriter:
         if digest in self._placements:
             return
         if self._open is not None and not self._open.has_room(len(record)):
-            self._close_pack()
+            self._close_pack(self._open)
         if self._open is None:
             self._open = self._begin()
         self._placements[digest] = self._open.add(digest, record)
@@ -101,7 +101,7 @@ class PackWriter:
     def finish(self) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
         """Make everything durable and return what to register and where the chunks lie."""
         if self._open is not None:
-            self._close_pack()
+            self._close_pack(self._open)
         if self._written:
             files.sync_directory(self._folder)
         return tuple(self._entries), tuple(self._placements.values())
@@ -125,10 +125,8 @@ class PackWriter:
             f"Every name that was drawn for a pack is taken in {self._folder}."
         )
 
-    def _close_pack(self) -> None:
-        written, self._open = self._open, None
-        if written is None:
-            return
+    def _close_pack(self, written: _OpenPack) -> None:
+        self._open = None
         try:
             size = written.close()
         except BaseException:

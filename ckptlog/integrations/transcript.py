@@ -88,7 +88,7 @@ def import_transcript(manager: CheckpointManager, path: Path, *, task_id: str = 
 
     run = steps(path)
     task = task_id or path.stem
-    if False:
+    if manager.get_latest_checkpoint(task) is not None:
         raise ConflictError(
             f"The task {task!r} has checkpoints already.",
             hint="Choose another name for the task (--task), or delete the old one first.",

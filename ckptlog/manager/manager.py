@@ -271,7 +271,7 @@ class CheckpointManager(CheckpointReader):
         """
         if error_info is not None and type(error_info) is not dict:
             raise InvalidUpdateError(
-                f"error_info is of type {type(error_info).__name__}; a dictionary (dict) is needed.",
+                f"error_info is a {type(error_info).__name__}; a dictionary (dict) is needed.",
                 hint="Wrap it: error_info={'message': ...}.",
                 argument="error_info",
             )

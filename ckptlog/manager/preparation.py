@@ -29,7 +29,6 @@ from ckptlog.policy.command import Payloads, Witness
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.store import Store
 
-
 _NONE: frozenset[bytes] = frozenset()
 
 

@@ -7,6 +7,7 @@ Nothing here refers to a store: changing a field changes nothing stored. Times a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -126,6 +127,11 @@ class CheckpointData:
             ArgumentError: A field is missing, unknown, or cannot be read; the message names it.
             FormatError: A tag in data or metadata is malformed.
         """
+        if not isinstance(data, Mapping):
+            raise ArgumentError(
+                f"A checkpoint is made of a dict, not of type {type(data).__name__}.",
+                argument="data",
+            )
         if unknown := [name for name in data if name not in _READERS]:
             raise ArgumentError(
                 f"A checkpoint has no field {str(unknown[0])[:80]!r}.",
@@ -245,7 +251,7 @@ def _is_count(value: Any) -> bool:
 
 def _mapping(name: str, value: Any, *, is_plain: bool) -> dict[str, Any]:
     if is_plain and type(value) is dict:
-        return dict(value)
+        return copy.deepcopy(value)
     lifted = lift(value)
     if type(lifted) is not dict:
         raise ArgumentError(f"{name} is of type {type(lifted).__name__}, not dict.", argument=name)

@@ -131,6 +131,8 @@ class CheckpointConfiguration:
         Raises:
             SettingsError: A name is unknown or stands twice, or a value is out of range.
         """
+        if not isinstance(settings, Mapping):
+            raise SettingsError(f"Settings are a dict, not of type {type(settings).__name__}.")
         found: dict[str, Any] = {}
         for name, value in settings.items():
             field = _field_of(name)

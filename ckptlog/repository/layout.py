@@ -104,6 +104,7 @@ def create(root: Path, environment: Environment) -> StoreInfo:
     Durability: the empty store is on the medium when it returns.
     """
     _refuse_foreign(root)
+    _refuse_filled(root)
     with operating_system_door("Cannot make the store"):
         root.mkdir(parents=True, exist_ok=True)
     lock = WriterLock(root / "lock", environment)
@@ -119,8 +120,8 @@ def create(root: Path, environment: Environment) -> StoreInfo:
 
 def _fill(root: Path, environment: Environment) -> StoreInfo:
     store_id = environment.random_bytes(16)
+    _refuse_filled(root)
     with operating_system_door("Cannot make the store"):
-        _refuse_filled(root)
         for name in FOLDERS:
             (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
         _clear_unfinished(root / "log")
@@ -146,11 +147,19 @@ def _fill(root: Path, environment: Environment) -> StoreInfo:
 
 def _refuse_filled(root: Path) -> None:
     """Refuse folders of our names that hold more than a killed creation leaves."""
+    with operating_system_door("Cannot list"):
+        fault = _filled(root)
+        # Without the lock another process may have made the store while we looked.
+        if fault is not None and not (root / STORE_JSON).exists():
+            raise fault
+
+
+def _filled(root: Path) -> NotAStoreError | None:
     log = root / "log"
     left = list(log.iterdir()) if log.is_dir() else []
     segments = [path for path in left if segment.parse_name(path.name)]
     if any(path.stat().st_size > HEADER_FRAME_BYTES for path in segments):
-        raise NotAStoreError(
+        return NotAStoreError(
             f"{log} holds events, but {root / STORE_JSON} is missing.",
             hint="Restore that file from a backup; nothing was changed.",
             path=str(root),
@@ -160,8 +169,9 @@ def _refuse_filled(root: Path) -> None:
         folder = root / name
         foreign += folder.iterdir() if folder.is_dir() else []
     foreign += [root / name for name in FOLDERS if (root / name).is_file()]
-    if foreign:
-        raise _foreign(root, sorted(str(path.relative_to(root)) for path in foreign))
+    if not foreign:
+        return None
+    return _foreign(root, sorted(str(path.relative_to(root)) for path in foreign))
 
 
 def _is_unfinished(path: Path) -> bool:

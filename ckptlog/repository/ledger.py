@@ -120,7 +120,9 @@ class Ledger:
         if name is not None:
             found = self.peek(name)
         else:
-            found = self._from_view(self.view.latest_of_task(task))
+            row = self.view.latest_of_task(task)
+            # Memory may know a newer event of it than the view does.
+            found = None if row is None else self.known(row.id) or self._from_view(row)
         return None if found is None or found[1] else found[0]
 
     def _from_view(self, row: Row | None) -> Found | None:

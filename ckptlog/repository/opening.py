@@ -11,7 +11,6 @@ from ckptlog.repository import layout
 from ckptlog.repository.store import Durability, Store
 from ckptlog.storage.environment import Environment
 
-
 # Of seconds, the system refuses to wait for more than about 9 * 10**9.
 _SECONDS_MAX = 10**9
 

@@ -363,7 +363,10 @@ class Store:
             entry = self._latest(task)
             return None if entry is None else (entry, {})
         row = ledger.view.latest_of_task(task)
-        return None if row is None else ledger.read_row(row)
+        if row is None:
+            return None
+        known = ledger.known(row.id)
+        return ledger.read_row(row) if known is None else (known[0], {})
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of a task's newest living checkpoint."""

@@ -168,7 +168,7 @@ class CurrentView:
             ViewGapError: The commits begin beyond the mark.
             ViewDamagedError: The file was replaced, or is damaged.
         """
-        if not commits or commits[-1].position_next <= self._position_seen:
+        if not commits or self.at_least(commits[-1].position_next):
             return True
         with self._write_lock:
             try:
@@ -329,7 +329,7 @@ class CurrentView:
             self.abandon()
             return
         with self._write_lock, self._read_lock:
-            if self._has_written and self._database.kind == "file":
+            if self._has_written and not self._database.is_replaced:
                 with suppress(ViewError):
                     if self._standing().position >= SEAL_EVENTS_MIN:
                         self._database.seal()
@@ -346,6 +346,9 @@ class CurrentView:
         Raises:
             ViewUnwritableError: They cannot be deleted.
         """
+        if os.getpid() != self._pid:
+            self.abandon()
+            return
         with self._write_lock, self._read_lock:
             self._database.remove()
 

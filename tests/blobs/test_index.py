@@ -440,6 +440,59 @@ def test_what_comes_while_a_flush_writes_is_kept(folder, monkeypatch):
     assert answers(small(folder), expected) == expected
 
 
+def test_a_second_flush_returns_at_once(folder, monkeypatch):
+    index = small(folder)
+    fill(index, 20)
+    real, written = run_writer.write_run, []
+
+    def slow(*args):
+        index.flush(force=True)
+        written.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(run_writer, "write_run", slow)
+    index.flush()
+    assert len(written) == 1
+
+
+def test_damage_that_is_found_while_a_flush_writes_wins(folder, monkeypatch):
+    expected = three_runs(folder)
+    flip(run_files(folder)[1], 33)
+    index = small(folder)
+    expected |= fill(index, 9, start=52)
+    real = run_writer.write_run
+
+    def slow(*args):
+        answers(index, expected)  # meets the damage
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_writer, "write_run", slow)
+        index.flush()
+    assert index.position == 40
+    fill(index, 21, start=40)
+    index.flush()
+    assert answers(index, expected) == expected
+    assert answers(small(folder), expected) == expected
+    assert small(folder).position == 61
+
+
+def test_damage_in_what_another_process_wrote_is_removed(folder):
+    one, two = small(folder), small(folder)
+    fill(one, 20)
+    fill(two, 25)
+    one.flush()
+    flip(run_files(folder)[0], 33)
+    fill(two, 40, start=25)
+    two.flush()  # takes the other's run over, to merge it
+    assert "damaged" in two.problems[0]
+    assert small(folder).position == 0
+    two.flush()
+    again, expected = small(folder), fill(small(None), 65)
+    assert (again.position, again.problems) == (65, ())
+    assert answers(two, expected) == answers(again, expected) == expected
+
+
 def test_left_overs_are_swept(folder):
     three_runs(folder)
     (folder / "00000000000000000000-00000000000000000009.run.1-1.tmp").write_bytes(b"torn")

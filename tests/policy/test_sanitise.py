@@ -130,9 +130,9 @@ PARTS: dict[str, list[tuple[str, str]]] = {
     ],
 }
 
-SAMPLES = [
-    (rule, text, text) for rule, texts in WHOLE.items() for text in texts
-] + [(rule, text, secret) for rule, pairs in PARTS.items() for text, secret in pairs]
+SAMPLES = [(rule, text, text) for rule, texts in WHOLE.items() for text in texts] + [
+    (rule, text, secret) for rule, pairs in PARTS.items() for text, secret in pairs
+]
 
 HARMLESS_TEXTS = [
     "",
@@ -505,7 +505,10 @@ class TestSettings:
             ({"keep_keys": [1]}, "keep_keys has 1, which is no text with"),
             ({"replacement": None}, "replacement is no text"),
             ({"replacement": "\ud800"}, "replacement is no text"),
-            ({"replacement": "abc", "extra_patterns": "b"}, "extra_patterns is of type str; a list"),
+            (
+                {"replacement": "abc", "extra_patterns": "b"},
+                "extra_patterns is of type str; a list",
+            ),
             ({"replacement": "abc", "extra_patterns": ["b"]}, "would itself be taken for"),
         ],
     )

@@ -56,7 +56,7 @@ class TestCheckpointPerformance:
                 messages.append(f"message {step}: " + f"{step * 7919 % 10007} " * 40)
                 manager.create_checkpoint("t", "T", step, data={"messages": messages})
             stats = manager.store.stats()
-            assert stats["bytes"]["logical"] > 5 * stats["bytes"]["stored"]
+            assert stats["logical_bytes"] > 5 * stats["new_bytes"]
             assert manager.validate_checkpoint_integrity() == []
 
     def test_concurrent_operations(self, tmp_path: Path) -> None:

@@ -72,6 +72,35 @@ def test_meta_is_asked_for_only_where_its_root_is_new(view, author):
     assert_agrees(view, author)
 
 
+def test_a_checkpoint_may_change_hands(view, author):
+    name = author.create(worker="w1")
+    apply(view, author)
+    author.tick += 100  # in another hour
+    author.change(name, COMPLETED, worker="w2")
+    apply(view, author)
+    assert view.count(Filter(worker="w1")) == 0
+    assert view.select(Filter(worker="w2")) == [author.model[name]]
+    author.change(name, UPDATED, worker="")
+    apply(view, author)
+    assert view.select(Filter(worker="")) == [author.model[name]]
+    assert_agrees(view, author)
+
+
+def test_each_kind_of_update(view, author):
+    """The state changes, the hour, both, none: each is its own statement."""
+    names = [author.create() for _ in range(5)]
+    for name in names[:3]:
+        author.change(name)
+    apply(view, author)
+    author.change(names[0])
+    author.change(names[3], COMPLETED)
+    author.tick += 100
+    author.change(names[1])
+    author.change(names[4], COMPLETED)
+    apply(view, author)
+    assert_agrees(view, author)
+
+
 def test_meta_is_not_asked_for_what_is_deleted(view, author):
     author.delete(author.create())
     author.create("task")

@@ -203,6 +203,6 @@ TestViews.settings = settings(max_examples=20, stateful_step_count=30, deadline=
 TestSealedViews = SealedViews.TestCase
 TestSealedViews.settings = settings(TestViews.settings, max_examples=8)
 TestLongViews = pytest.mark.thorough(LongViews.TestCase)
-TestLongViews.settings = settings(max_examples=400, stateful_step_count=80, deadline=None)
+TestLongViews.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestLongSealedViews = pytest.mark.thorough(LongSealedViews.TestCase)
 TestLongSealedViews.settings = TestLongViews.settings

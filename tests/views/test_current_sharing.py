@@ -225,7 +225,7 @@ def test_a_killed_process_leaves_a_file_to_go_on_from(tmp_path, author, rounds):
 # --- fork ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["close", "abandon"])
+@pytest.mark.parametrize("way", ["close", "abandon", "remove"])
 def test_a_child_leaves_the_parents_view_alone(tmp_path, author, way):
     path = tmp_path / "current.sqlite"
     view = CurrentView.open(path, STORE, boot=BOOT)

@@ -257,13 +257,16 @@ def test_nothing_can_be_made_where_there_is_no_store(tmp_path):
 
 
 def test_a_file_system_without_a_log_sends_the_view_to_memory(tmp_path, monkeypatch):
-    def refuse(writer: sqlite3.Connection, store: bytes) -> None:
-        raise ViewUnwritableError("no write-ahead log here")
+    class Old(sqlite3.Connection):
+        def execute(self, sql, *arguments):
+            return super().execute(sql.replace("= WAL", "= DELETE"), *arguments)
 
-    monkeypatch.setattr(database, "_fill", refuse)
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: real(*a, factory=Old, **k))
     view = opened(tmp_path / "current.sqlite")
     assert view.kind == "memory"
-    assert "no write-ahead log here" in view.notes[0]
+    assert "write-ahead log" in view.notes[0]
+    is_usable(view)
 
 
 @settings(max_examples=40)
@@ -352,6 +355,37 @@ def test_what_is_newer_than_a_file_for_reading_only_goes_to_memory(path):
     assert_agrees(view, author)
     view.remove()
     assert path.read_bytes() == before
+
+
+def test_what_a_file_for_reading_only_has_is_not_copied(path):
+    view = opened(path, read_only=True)
+    assert view.apply(AUTHOR.commits, AUTHOR.meta_of)
+    assert view.kind == "read-only"
+    view.close()
+
+
+def test_a_file_that_cannot_be_removed(path, monkeypatch):
+    def refuse(where: Path) -> None:
+        raise PermissionError(13, "denied")
+
+    view = opened(path)
+    monkeypatch.setattr(database, "_unlink", refuse)
+    with pytest.raises(ViewUnwritableError, match="denied"):
+        view.remove()
+    with pytest.raises(ViewClosedError):
+        view.row("x")
+
+
+def test_a_damaged_file_cannot_be_copied_to_memory(path):
+    view = opened(path, read_only=True)
+    author = written()
+    author.create("later")
+    view._database.reader.execute("SELECT 1")
+    os.truncate(path, 8192)
+    with pytest.raises(ViewDamagedError):
+        view.apply(author.commits, author.meta_of)
+        view.select(Filter(), limit=10**6)
+    view.close()
 
 
 def test_a_view_for_reading_only_follows_the_one_that_writes(path):
