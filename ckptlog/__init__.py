@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from ckptlog.model.state import CheckpointState
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.repository.layout import LegacyLayoutWarning
-    from ckptlog.repository.opening import open_store as open  # noqa: A004
+    from ckptlog.repository.opening import open_store as open
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
 

@@ -225,8 +225,8 @@ class Log:
         except OutcomeUnknownError:
             raise
         except CheckpointStorageError as error:
-            self._undo_write(tail)
-            if isinstance(error, FullError):
+            is_undone = self._undo_write(tail)
+            if is_undone and isinstance(error, FullError):
                 raise
             raise OutcomeUnknownError(
                 f"Writing a commit at position {tail.position} failed: {error.message}",
@@ -238,13 +238,19 @@ class Log:
             self._drop_segment()
             raise
 
-    def _undo_write(self, tail: Tail) -> None:
-        """Take back a partial write; if even that fails, the next holder recovers."""
+    def _undo_write(self, tail: Tail) -> bool:
+        """Take back a partial write; if even that fails, the next holder recovers.
+
+        Synced, because the part may hold whole commits, and a power cut could bring them back.
+        """
         try:
             self._disk.truncate(self._fd, tail.offset)
-            self._allocated = tail.offset
+            self._disk.sync(self._fd)
         except CheckpointStorageError:
             self._drop_segment()
+            return False
+        self._allocated = tail.offset
+        return True
 
     def _preallocate(self, offset: int) -> None:
         step = min(PREALLOCATION_BYTES, max(0, self._segment_bytes - offset))
@@ -345,9 +351,7 @@ class Log:
         self._drop_segment()
         if end is None:
             return
-        durable = Tail(
-            end.position, end.first, end.generation, end.offset, end.offset, end.leaf
-        )
+        durable = Tail(end.position, end.first, end.generation, end.offset, end.offset, end.leaf)
         try:
             self._begin_segment(durable)
         except CheckpointStorageError as error:

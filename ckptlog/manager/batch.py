@@ -17,6 +17,7 @@ from ckptlog.manager.draft import (
     Current,
     Drafted,
     Drafter,
+    subject_content,
 )
 from ckptlog.manager.preparation import Content
 from ckptlog.model import value as values
@@ -33,6 +34,8 @@ from ckptlog.repository.intent import Intent, Step
 
 # Bounds the bytes that one commit holds in memory, and how long others wait for it.
 OPERATIONS_MAX = 10_000
+# Room for the number of the operation behind it.
+_COMMAND_CHARACTERS_MAX = 190
 
 
 class _Pending(msgspec.Struct):
@@ -49,10 +52,15 @@ class Batch:
     Threads: one.
     """
 
-    def __init__(self, drafter: Drafter, namespace: str, actor: str) -> None:
+    def __init__(
+        self, drafter: Drafter, namespace: str, actor: str, command: str | None = None
+    ) -> None:
         self._drafter = drafter
         self._namespace = namespace
         self._actor = actor
+        self._command = command
+        if command is not None:
+            check_id("command_id", command, _COMMAND_CHARACTERS_MAX)
         self._requests: list[CreateRequest | ChangeRequest | Delete] = []
         self._time_us = 0
         self._created: set[str] = set()
@@ -106,9 +114,10 @@ class Batch:
             activate: Let it be active at once.
         """
         check_id("task_id", task_id)
+        command = self._next_command()
         identifier = checkpoint_id
         if identifier is None:
-            identifier = self._new_id(task_id, step_number)
+            identifier = self._id_then(command) or self._new_id(task_id, step_number)
         self._add(
             CreateRequest(
                 task=task_id,
@@ -123,6 +132,7 @@ class Batch:
                 namespace=self._namespace if namespace is None else namespace,
                 checkpoint=identifier,
                 actor=self._actor,
+                command=command,
                 is_active=activate,
             )
         )
@@ -151,6 +161,7 @@ class Batch:
                 metadata=_copy("metadata", metadata),
                 replaces_data=replace_data,
                 actor=self._actor,
+                command=self._next_command(),
             )
         )
 
@@ -164,12 +175,11 @@ class Batch:
                 state=CheckpointState.COMPLETED,
                 data=_copy("final_data", final_data),
                 actor=self._actor,
+                command=self._next_command(),
             )
         )
 
-    def fail_checkpoint(
-        self, checkpoint_id: str, error_info: dict[str, Any] | None = None
-    ) -> None:
+    def fail_checkpoint(self, checkpoint_id: str, error_info: dict[str, Any] | None = None) -> None:
         """Add a failure."""
         info = _copy("error_info", error_info)
         self._add(
@@ -178,17 +188,38 @@ class Batch:
                 state=CheckpointState.FAILED,
                 metadata=None if info is None else {"error_info": info},
                 actor=self._actor,
+                command=self._next_command(),
             )
         )
 
     def delete_checkpoint(self, checkpoint_id: str) -> None:
         """Add a delete."""
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
-        self._add(Delete(actor=self._actor, command="", checkpoint=checkpoint_id))
+        identity = self._drafter.identity(
+            self._next_command(), subject_content, "delete", checkpoint_id
+        )
+        self._add(
+            Delete(
+                actor=self._actor,
+                checkpoint=checkpoint_id,
+                command=identity.command,
+                fingerprint=identity.fingerprint,
+            )
+        )
 
     def draft(self) -> Drafted:
         """Prepare everything collected, from what is true now."""
-        return _Drafting(self._drafter).run(self._requests)
+        size = len(self._requests) if self._command is not None else 0
+        return _Drafting(self._drafter, size).run(self._requests)
+
+    def _next_command(self) -> str | None:
+        """Return the id of the command to come, where the caller gave the batch one."""
+        return None if self._command is None else f"{self._command}/{len(self._requests)}"
+
+    def _id_then(self, command: str | None) -> str | None:
+        """Return the id that a create got when this batch was committed before."""
+        earlier = None if command is None else self._drafter.store.command(command)
+        return None if earlier is None else earlier.subject.checkpoint or None
 
     def _add(self, request: CreateRequest | ChangeRequest | Delete) -> None:
         self.check_open()
@@ -212,8 +243,9 @@ class Batch:
 class _Drafting:
     """One preparation of a batch: its own picture of what the batch does."""
 
-    def __init__(self, drafter: Drafter) -> None:
+    def __init__(self, drafter: Drafter, size: int) -> None:
         self._drafter = drafter
+        self._size = size
         self._pending: dict[str, _Pending | None] = {}
         self._newest: dict[str, str] = {}
         self._steps: list[Step] = []
@@ -222,12 +254,11 @@ class _Drafting:
     def run(self, requests: list[CreateRequest | ChangeRequest | Delete]) -> Drafted:
         for request in requests:
             if isinstance(request, CreateRequest):
-                self._create(request)
+                self._create(msgspec.structs.replace(request, batch=self._size))
             elif isinstance(request, ChangeRequest):
-                self._change(request)
+                self._change(msgspec.structs.replace(request, batch=self._size))
             else:
-                command = self._drafter.preparation.command_id()
-                self._steps.append(Step(msgspec.structs.replace(request, command=command)))
+                self._steps.append(Step(request))
                 self._pending[request.checkpoint] = None
         packs = tuple(pack for content in self._contents for pack in content.packs)
         placements = tuple(place for content in self._contents for place in content.placements)
@@ -260,7 +291,13 @@ class _Drafting:
         self._newest[request.task] = name
 
     def _change(self, request: ChangeRequest) -> None:
-        current = self._current(request)
+        try:
+            current = self._current(request)
+        except CheckpointNotFoundError:
+            if request.command is None:
+                raise
+            self._steps.append(Step(self._drafter.late(request)))
+            return
         step, content = self._drafter.change_step(request, current)
         # Also where this one keeps the payloads: a later one of the batch may merge into them.
         command = msgspec.structs.replace(step.command, based_on=current.based_on)
@@ -282,7 +319,10 @@ class _Drafting:
         if request.checkpoint not in self._pending:
             # Later changes in the batch may need what this one does not: read all of it.
             whole = msgspec.structs.replace(
-                request, data=request.data or {}, metadata=request.metadata or {}
+                request,
+                data=request.data or {},
+                metadata=request.metadata or {},
+                replaces_data=False,
             )
             return self._drafter.current(whole)
         pending = self._pending[request.checkpoint]
@@ -324,4 +364,3 @@ def _copy(name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _unplaced(event: Event) -> Entry:
     return Entry(event, -1, "", 0, 0, 0)
-

@@ -25,7 +25,10 @@ Drafted = tuple[Intent, tuple[Content, ...]]
 
 
 class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a caller says to create a checkpoint."""
+    """What a caller says to create a checkpoint.
+
+    batch: Operations of the batch that it is part of, where that has a command id; else 0.
+    """
 
     task: str
     title: str
@@ -41,10 +44,14 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     checkpoint: str | None = None
     command: str | None = None
     is_active: bool = False
+    batch: int = 0
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a caller says to change a checkpoint; None leaves a field as it is."""
+    """What a caller says to change a checkpoint; None leaves a field as it is.
+
+    batch: As in `CreateRequest`.
+    """
 
     checkpoint: str
     actor: str
@@ -57,6 +64,7 @@ class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     replaces_data: bool = False
     command: str | None = None
     expected: int | None = None
+    batch: int = 0
 
     @property
     def is_bare(self) -> bool:
@@ -106,11 +114,11 @@ class Drafter:
             if request.command is None:
                 raise
             # A retry: it may have been carried out before the checkpoint was deleted.
-            return Intent((Step(self._late(request)),)), ()
+            return Intent((Step(self.late(request)),)), ()
         step, content = self.change_step(request, current)
         return Intent((step,), content.packs, content.placements), (content,)
 
-    def _late(self, request: ChangeRequest) -> Change:
+    def late(self, request: ChangeRequest) -> Change:
         """Return the command of a change of what is gone: it can be answered, never carried out."""
         _check_change(request)
         identity = self.identity(request.command, self._change_content, request)
@@ -159,8 +167,10 @@ class Drafter:
             meta = preparation.meta(_merged_texts(request, texts_of(current.meta)))
         event = current.entry.event
         size = kept(event, data=data is not None, meta=meta is not None)
-        content = Content(Payloads()) if request.is_bare else preparation.content(
-            data, meta, current.entry, kept_bytes=size
+        content = (
+            Content(Payloads())
+            if request.is_bare
+            else preparation.content(data, meta, current.entry, kept_bytes=size)
         )
         identity = self.identity(request.command, self._change_content, request)
         command = Change(
@@ -184,7 +194,7 @@ class Drafter:
         """
         data, wire = request.data, self.preparation.wire
         return (
-            ("change", request.checkpoint, request.state and request.state.value),
+            ("change", request.checkpoint, request.state and request.state.value, request.batch),
             (request.step, request.total, request.replaces_data),
             None if data is None else wire(data, "data"),
             wire({"description": request.description, "metadata": request.metadata}, ""),
@@ -311,7 +321,7 @@ def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
 def _create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
     """Return what makes two creates the same command."""
     return (
-        ("create", request.task, request.step, request.total, request.checkpoint),
+        ("create", request.task, request.step, request.total, request.checkpoint, request.batch),
         (request.worker, request.parent, request.namespace, request.is_active),
         tuple(part.root for part in (payloads.data, payloads.meta) if part is not None),
     )

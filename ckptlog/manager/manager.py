@@ -162,8 +162,6 @@ class CheckpointManager(CheckpointReader):
             CheckpointStorageError: Nothing was created, or (commit.outcome_unknown) retry with
                 the same command id.
         """
-        if command_id is None or not self.store.has_command(command_id):
-            self._quota.check()
         request = CreateRequest(
             task=task_id,
             title=task_title,
@@ -180,6 +178,9 @@ class CheckpointManager(CheckpointReader):
             command=command_id,
         )
         try:
+            # A retry adds nothing, so a full store answers it.
+            if command_id is None or self._is_new(command_id):
+                self._quota.check()
             (result,) = self._commit(lambda: self._drafter.create(request))
         except ArgumentError as error:
             raise _renamed(error, InvalidCreationError) from error
@@ -371,7 +372,7 @@ class CheckpointManager(CheckpointReader):
     # --- many at once -------------------------------------------------------------------------
 
     @contextmanager
-    def batch(self, *, actor: str | None = None) -> Iterator[Batch]:
+    def batch(self, *, actor: str | None = None, command_id: str | None = None) -> Iterator[Batch]:
         """Collect operations and commit them as one, durably, when the block ends.
 
         All of them happen or none. Nothing is committed when the block raises.
@@ -379,8 +380,12 @@ class CheckpointManager(CheckpointReader):
             with manager.batch() as batch:
                 for item in items:
                     batch.create_checkpoint("task", "Title", 1, data=item)
+
+        Args:
+            command_id: Makes the commit idempotent: the same batch again, also in another
+                process, changes nothing, and its creates return the ids of the first time.
         """
-        batch = Batch(self._drafter, self.namespace, self._actor(actor))
+        batch = Batch(self._drafter, self.namespace, self._actor(actor), command_id)
         yield batch
         self.commit(batch)
 
@@ -411,7 +416,8 @@ class CheckpointManager(CheckpointReader):
         Active on entry, completed on a normal exit, failed with the exception's type and message
         on an exception, which goes on. Options are those of `create_checkpoint`.
         """
-        with self.batch(actor=options.pop("actor", None)) as batch:
+        own = {name: options.pop(name, None) for name in ("actor", "command_id")}
+        with self.batch(**own) as batch:
             identifier = batch.create_checkpoint(
                 task_id, task_title, step_number, step_description, activate=True, **options
             )
@@ -485,6 +491,9 @@ class CheckpointManager(CheckpointReader):
 
     def _actor(self, actor: str | None) -> str:
         return self.actor if actor is None else check_id("actor", actor)
+
+    def _is_new(self, command_id: str) -> bool:
+        return self.store.command(check_id("command_id", command_id)) is None
 
     def _change(self, request: ChangeRequest) -> bool:
         try:

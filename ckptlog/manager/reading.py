@@ -405,4 +405,3 @@ def _iso(name: str, moment: object) -> str | None:
         raise ArgumentError(
             f"{name} is {moment}, which UTC cannot express.", argument=name
         ) from None
-

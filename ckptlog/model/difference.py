@@ -38,7 +38,9 @@ def _compare(before: Any, after: Any, path: str) -> Iterator[Difference]:
         yield Difference(path, "changed", before, after)
 
 
-def _compare_dicts(before: dict[str, Any], after: dict[str, Any], path: str) -> Iterator[Difference]:
+def _compare_dicts(
+    before: dict[str, Any], after: dict[str, Any], path: str
+) -> Iterator[Difference]:
     for key, value in before.items():
         if key in after:
             yield from _compare(value, after[key], _at_key(path, key))

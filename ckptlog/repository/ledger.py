@@ -141,6 +141,8 @@ class Ledger:
         try:
             entry, records = self._read_entry(row.container, row.offset, row.length, row.span)
         except LogCorruptionError as error:
+            # Raises where the log itself is damaged: then the view is right, and all there is.
+            self.scan("", 0, row.position, row.position)
             raise ViewDamagedError(str(error)) from error
         if row.deleted and entry.event.type == kinds.TASK_DELETED:
             entry = _end_with_task(entry, _subject_of(row), row.origin, row.created, row.state)
@@ -241,9 +243,7 @@ class Ledger:
                 self._remembered.pop(name, None)
 
 
-def _end_with_task(
-    end: Entry, subject: Subject, origin: int, created: str, state: str
-) -> Entry:
+def _end_with_task(end: Entry, subject: Subject, origin: int, created: str, state: str) -> Entry:
     """Return the deletion of a task as one of its checkpoints meets it: as its last event.
 
     `previous` stays unknown: the view does not keep it.

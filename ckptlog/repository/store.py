@@ -36,7 +36,7 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.log import Log
 from ckptlog.model import value as values
 from ckptlog.model.entry import Entry, Placement
-from ckptlog.model.event import PackEntry, Reference
+from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
@@ -307,9 +307,7 @@ class Store:
         """Return a page of rows from the view, caught up."""
 
         def look_up() -> list[Row]:
-            rows = self.view().select(
-                wanted, after=after, limit=limit, newest_first=newest_first
-            )
+            rows = self.view().select(wanted, after=after, limit=limit, newest_first=newest_first)
             if not all(_fits(row, wanted) for row in rows):
                 raise ViewDamagedError("An index of the view leads to other checkpoints.")
             return rows
@@ -320,10 +318,10 @@ class Store:
         """Return how many living checkpoints match."""
         return self._guarded(lambda: self.view().count(wanted))
 
-    def has_command(self, command: str) -> bool:
-        """Say whether a command with this id was carried out."""
+    def command(self, command: str) -> Event | None:
+        """Return the event that carried a command id; None where there is none."""
         self.catch_up()
-        return self._guarded(lambda: self._keeper.ledger.command(command)) is not None
+        return self._guarded(lambda: self._keeper.ledger.command(command))
 
     def read_row(self, row: Row) -> tuple[Entry, dict[bytes, bytes]] | None:
         """Return the event behind a row; None where it was deleted since the row was read."""

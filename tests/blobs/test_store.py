@@ -18,6 +18,7 @@ from ckptlog.errors import (
 from ckptlog.formats import chunk, frame, pack, segment
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import Reference
+from ckptlog.storage import files
 from tests.blobs.sample import STORE_ID, House, commit, digest, noise, text
 
 
@@ -173,6 +174,23 @@ def test_a_chunk_frame_without_a_record_is_refused(house):
     (house.root / "packs" / name).write_bytes(framed)
     with pytest.raises(BlobCorruptionError, match="too short"):
         house.blobs.read_record(Placement(digest(1), f"packs/{name}", 0, len(framed)))
+
+
+def test_a_frame_of_another_kind_is_refused(house):
+    digest_, record = Codec().record(chunk.LEAF, b"looks like a chunk")
+    name = pack.pack_name(0, bytes(16))
+    framed = frame.encode(frame.container_seed(STORE_ID, name), 0, frame.EVENT, 0, record)
+    (house.root / "packs" / name).write_bytes(framed)
+    with pytest.raises(BlobCorruptionError, match="another frame"):
+        house.blobs.read_record(Placement(digest_, f"packs/{name}", 0, len(framed)))
+
+
+def test_no_place_makes_a_reader_allocate_more_than_a_record(house, monkeypatch):
+    (place,) = house.keep(house.blobs.split(b"small"))
+    monkeypatch.setattr(files, "read_at", lambda *_: pytest.fail("read"))
+    for length in (chunk.RAW_BYTES_MAX + 200, 1 << 40):
+        with pytest.raises(BlobCorruptionError, match="no chunk has"):
+            house.blobs.read_record(Placement(place.digest, place.container, place.offset, length))
 
 
 SEGMENT = segment.segment_name(0, 0)

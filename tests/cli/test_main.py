@@ -160,11 +160,17 @@ def many_events(path):
             batch.create_checkpoint("job", "A job", number + 1)
 
 
-def test_a_reader_that_goes_away(tmp_path):
+# Whether an error shows at the write or at the flush depends on the buffer.
+BUFFERS = pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+
+
+@BUFFERS
+def test_a_reader_that_goes_away(tmp_path, unbuffered):
     many_events(tmp_path / "store")
     process = subprocess.Popen(
         [sys.executable, "-m", "ckptlog", "--store", str(tmp_path / "store"), "log"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -177,10 +183,12 @@ def test_a_reader_that_goes_away(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_stdout_is_told(filled):
+@BUFFERS
+def test_a_full_disk_under_stdout_is_told(filled, unbuffered):
     with open("/dev/full", "w") as full:
         done = start(
             *("--store", filled.path, "list", "--json"),
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             capture_output=False,
             stdout=full,
             stderr=subprocess.PIPE,

@@ -40,6 +40,7 @@ def test_escaped_json_is_the_same_document(value):
         ("\x9b1m", "\\u009b1m"),
         ("a\u202eb", "a\\u202eb"),
         ("\ud800", "\\ud800"),
+        ("\u061c\u200e\u2029\u2069", "\\u061c\\u200e\\u2029\\u2069"),
         ("schön 日本", "schön 日本"),
     ],
 )

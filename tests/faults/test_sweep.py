@@ -14,7 +14,6 @@ import pytest
 
 from ckptlog.errors import (
     CheckpointStorageError,
-    FullError,
     LogCorruptionError,
     OutcomeUnknownError,
 )
@@ -50,12 +49,14 @@ class Story:
         shown: What a reader without the lock has seen at the last look.
     """
 
-    def __init__(self, root: Path, **options) -> None:
+    def __init__(self, root: Path, seeds: int = 0, **options) -> None:
         self.house = House(root, **options)
         self.acknowledged = list(self.house.acknowledged)
         self.doubtful: list[list[str]] = []
         self.shown: list[str] = []
         self.number = 0
+        self.seeds = seeds
+        self.has_failed = False
 
     def play(self, *, until_stop: bool) -> bool:
         """Run the acts and the close; say whether a stop ended them."""
@@ -78,12 +79,13 @@ class Story:
         groups = [group(*ids, record_bytes=size) for ids in names]
         try:
             append(log, *groups)
-        except OutcomeUnknownError:
-            self.doubtful += names
-        except FullError:
-            pass  # nothing was written
-        except CheckpointStorageError:
-            pass  # the call failed before it wrote
+        except CheckpointStorageError as error:
+            # Any other error says that nothing was written.
+            if isinstance(error, OutcomeUnknownError):
+                self.doubtful += names
+            if not self.has_failed:
+                self.has_failed = True
+                self.house.check_images(self.judge, self.seeds)
         except SimulatedStop:
             self.doubtful += names
             raise
@@ -112,11 +114,11 @@ class Story:
         certain = [name for name in seen if name not in doubtful]
         assert certain == self.acknowledged
 
-    def finish(self, seeds: int) -> None:
+    def finish(self) -> None:
         """After a stop or an error: power may go now; else everyone goes on."""
         house = self.house
         house.disk.heal()
-        house.check_images(self.judge, seeds)
+        house.check_images(self.judge, self.seeds)
         house.check_goes_on(house.neighbour, self.judge)
         house.close()
 
@@ -125,7 +127,7 @@ def operations(root: Path, **options) -> int:
     """Return how many operations the writer does when nothing goes wrong."""
     story = Story(root, **options)
     story.play(until_stop=False)
-    story.finish(0)
+    story.finish()
     return len(story.house.disk.trace)
 
 
@@ -140,19 +142,19 @@ def sweep(count: int, stride: int) -> range:
 def check_stops(ram: Path, act: str, stride: int, seeds: int, start: int = 0) -> None:
     count = operations(ram / "whole")
     for at in sweep(count, stride):
-        story = Story(ram / f"{act}-{at}")
+        story = Story(ram / f"{act}-{at}", seeds)
         story.house.disk.stop(act, "any", at=at + start, part=0.5)
         story.play(until_stop=True)
-        story.finish(seeds)
+        story.finish()
 
 
 def check_errors(ram: Path, code: int, stride: int, seeds: int, *, lasting: bool) -> None:
     count = operations(ram / "whole")
     for at in sweep(count, stride):
-        story = Story(ram / f"{code}-{at}")
+        story = Story(ram / f"{code}-{at}", seeds)
         story.house.disk.fail("any", code, at=at, part=0.6, lasting=lasting)
         story.play(until_stop=False)
-        story.finish(seeds)
+        story.finish()
 
 
 @pytest.mark.parametrize("act", ["before", "after", "torn"])

@@ -244,7 +244,7 @@ def test_the_largest_numbers_pass():
         {"facts": {"a": True}},
         {"facts": {"a": 1.0}},
         {"facts": {"a": None}},
-        {"actor": object()},
+        pytest.param({"actor": object()}, id="actor-object"),
     ],
     ids=str,
 )

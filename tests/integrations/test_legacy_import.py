@@ -122,6 +122,16 @@ def test_a_run_that_died_is_taken_up(manager, folder, monkeypatch):
     assert len(manager.get_task_checkpoints("job")) == 5
 
 
+def test_what_was_deleted_before_it_was_whole_stays_deleted(manager, folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(legacy, "_reach", lambda *_: None)
+        import_folder(manager, folder)
+    manager.delete_checkpoint(old(2)["checkpoint_id"])
+    report = import_folder(manager, folder)
+    assert (report.imported, report.unchanged, report.faults) == (3, 2, [])
+    assert manager.get_checkpoint(old(2)["checkpoint_id"]) is None
+
+
 def test_what_was_changed_since_stays_changed(manager, folder):
     import_folder(manager, folder)
     done, gone = old(2)["checkpoint_id"], old(3)["checkpoint_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -199,10 +200,8 @@ class TestDictionary:
         )
     )
     def test_any_facts_end_in_our_errors(self, facts):
-        try:
+        with contextlib.suppress(CheckpointError):
             CheckpointData.from_dict({**checkpoint().to_dict(), **facts}).validate()
-        except CheckpointError as error:
-            assert error.message
 
 
 class TestValidate:
@@ -230,7 +229,7 @@ class TestValidate:
             ({"updated_at": NOON - (LATER - NOON)}, "updated_at is before created_at."),
             ({"created_at": NOON.replace(tzinfo=None)}, "created_at has no time zone; UTC is"),
             ({"created_at": "noon"}, "created_at is of type str, not a datetime."),
-            ({"updated_at": datetime.datetime.max}, "updated_at has no time zone"),
+            ({"updated_at": NOON.replace(year=9999, tzinfo=None)}, "updated_at has no time zone"),
             ({"data": {"a": [object()]}}, "data.a[0] is of type object"),
             ({"metadata": {"a": {1: 2}}}, "metadata.a has a key of type int"),
             ({"data": None}, "data is of type NoneType, not dict."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -59,6 +60,8 @@ class Offset(datetime.tzinfo):
     def utcoffset(self, _time):
         return datetime.timedelta(hours=1)
 
+    dst = tzname = lambda self, _time: None
+
 
 def nested(depth: int, wrap=lambda inner: [inner]) -> Any:
     value: Any = 0
@@ -105,7 +108,7 @@ class TestRoundTrip:
 
     def test_values_that_python_calls_equal_differ(self):
         moment = datetime.datetime(2024, 5, 6, tzinfo=datetime.UTC)
-        alike = [
+        alike: list[Any] = [
             *(1, 1.0, True, complex(1), decimal.Decimal(1), decimal.Decimal("1.0")),
             *(0, 0.0, -0.0, False, "", b"", bytearray(), [], (), {}, set(), frozenset(), None),
             *(moment, moment.replace(tzinfo=None), moment.replace(tzinfo=ZoneInfo("UTC"))),
@@ -119,7 +122,8 @@ class TestRoundTrip:
 
     @given(st.lists(st.integers() | st.text(max_size=3) | st.binary(max_size=3), unique=True))
     def test_equal_sets_have_equal_wires(self, elements):
-        assert prepare(set(elements)).wire == prepare(set(reversed(elements))).wire
+        backwards = list(reversed(elements))
+        assert prepare(set(elements)).wire == prepare(set(backwards)).wire
 
     def test_two_nans_in_a_set_stay_two(self):
         assert len(decode(prepare({float("nan"), float("nan")}).wire)) == 2
@@ -256,7 +260,7 @@ class TestRefusals:
         assert caught.value.context["path"].startswith("data.tags{...}")
 
     def test_a_surrogate_inside_tags(self):
-        value = {"a": [({"$x": [1, "\udfff"]},)]}
+        value = {"b": [[1], {"c": ["d"]}, {}], "a": [({"$x": [1, "\udfff"]},)]}
         with pytest.raises(UnstorableError) as caught:
             lower(value)
         assert caught.value.context["path"] == 'data.a[0][0]["$x"][1]'
@@ -380,7 +384,7 @@ class TestDepth:
 
 
 def iter_frames():
-    frame = sys._getframe()
+    frame: types.FrameType | None = sys._getframe()
     while frame:
         yield frame
         frame = frame.f_back
@@ -464,10 +468,8 @@ class TestHostileWire:
         for _ in range(data.draw(st.integers(1, 3))):
             position = data.draw(st.integers(0, len(wire) - 1))
             wire[position] = data.draw(st.integers(0, 255))
-        try:
+        with contextlib.suppress(FormatError, UnsupportedError):
             decode(bytes(wire))
-        except (FormatError, UnsupportedError) as error:
-            assert str(error)
 
     @given(hostile_trees)
     @settings(max_examples=300)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 VECTORS = Path(__file__).resolve().parent.parent / "vectors" / "values"
 
 
-def fingerprint(value: Any) -> Any:
+def fingerprint(value: Any) -> Any:  # noqa: PLR0911 - one line for each type
     """Return something hashable that is equal for two values when they are exactly the same."""
     kind = type(value).__name__
     match value:
@@ -64,7 +64,7 @@ def vectors(name: str) -> dict[str, Any]:
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = datetime.timedelta(hours=1)
-AUTUMN = datetime.datetime(2024, 10, 27, 2, 30)  # stands twice on Berlin's clocks
+AUTUMN = datetime.datetime(2024, 10, 27, 2, 30)  # noqa: DTZ001 - twice on Berlin's clocks
 
 # The values of tests/vectors/values/good.json, by name.
 GOOD: dict[str, Any] = {
@@ -98,7 +98,7 @@ GOOD: dict[str, Any] = {
     "frozenset": frozenset({b"x"}),
     "complex": complex(-0.0, math.inf),
     "date": datetime.date(1, 1, 1),
-    "datetime_naive": datetime.datetime(2024, 5, 6, 7, 8, 9, 10),
+    "datetime_naive": datetime.datetime(2024, 5, 6, 7, 8, 9, 10),  # noqa: DTZ001
     "datetime_utc": datetime.datetime(2024, 5, 6, tzinfo=datetime.UTC),
     "datetime_offset": AUTUMN.replace(tzinfo=datetime.timezone(-HOUR / 3600)),
     "datetime_offset_name": AUTUMN.replace(tzinfo=datetime.timezone(HOUR, "CET")),

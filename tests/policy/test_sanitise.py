@@ -24,7 +24,12 @@ from tests.model.value_cases import fingerprint, values
 
 SANITISER = Sanitiser()
 
-SECRET_KEYS = """
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+SECRET_KEYS = words("""
 password Password PASSWORD passwd user_password passWord db_password password2 passphrase passcode
 password_hash secret secrets client_secret clientSecret CLIENT_SECRET client-secret secret_key
 secretKey AWSSecretAccessKey aws_secret_access_key secretAccessKey token auth_token authToken
@@ -35,9 +40,9 @@ authorization_code auth_header private_key privateKey ssh_private_key access_key
 encryption_key signing_key ssh_key account_key master_key credential credentials aws_credentials
 creds cookie cookies Cookie Set-Cookie session_cookie session_cookies cookie_header connect.sid
 PHPSESSID db_pass DB_PWD smtp_pass basic_auth access_tokens auth_tokens
-""".split()
+""")
 
-HARMLESS_KEYS = """
+HARMLESS_KEYS = words("""
 tokens token_count max_tokens total_tokens prompt_tokens completion_tokens usage_tokens tokenizer
 tokenize tokenized token_ids token_usage token_type eos_token bos_token pad_token next_page_token
 nextPageToken continuation_token resume_token max_token special_tokens secretary secretariat
@@ -48,23 +53,24 @@ secrets_manager api_key_env api_key_name apiKeyId access_key_id private_key_id p
 credentials_file credential_type authorization_url authorization_endpoint token_endpoint
 token_url cookie_count cookie_consent session session_id sessionId user username hash salt
 description title content role message messages step path url 1 $ _ 密码长度
-""".split()
+""")
 
 HEX = "0123456789abcdef"
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
+HEADERS = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00"
+KEY_KINDS = ["", "RSA ", "EC ", "OPENSSH "]
 MIXED = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY2zA4"  # 36 letters and digits
 
 # Rule -> texts that are secrets as a whole. Put together from parts, so that no scanner of
 # repositories takes them for real ones.
 WHOLE: dict[str, list[str]] = {
     "private key": [
-        f"-----BEGIN {kind}PRIVATE KEY{end}-----\n{BODY}\n{BODY}=\n-----END {kind}PRIVATE KEY{end}-----"
-        for kind, end in [("", ""), ("RSA ", ""), ("EC ", ""), ("OPENSSH ", ""), ("PGP ", " BLOCK")]
+        f"-----BEGIN {kind}-----\n{BODY}\n{BODY}=\n-----END {kind}-----"
+        for kind in [*(f"{name}PRIVATE KEY" for name in KEY_KINDS), "PGP PRIVATE KEY BLOCK"]
     ]
     + [
         f"-----BEGIN PRIVATE KEY-----\\n{BODY}\\n-----END PRIVATE KEY-----\\n"[:-2],
-        "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n"
-        f"{BODY}\n-----END RSA PRIVATE KEY-----",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{HEADERS}\n\n{BODY}\n-----END RSA PRIVATE KEY-----",
     ],
     "cut private key": [f"-----BEGIN PRIVATE KEY-----\n{BODY}\n{BODY[:30]}"],
     "AWS access key id": ["AK" + "IAIOSFODNN7EXAMPLE", "AS" + "IAIOSFODNN7EXAMPLE"],
