@@ -42,8 +42,8 @@ def build(tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> Bui
     for group in groups:
         entries: list[Entry] = []
         placements: list[Placement] = []
+        leaves: list[bytes] = []
         left = len(group)
-        entry = b""
         for item in group:
             left -= 1
             start = offset
@@ -60,7 +60,10 @@ def build(tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> Bui
             entries.append(Entry(item.event, position, container, offset, len(data), span))
             offset += len(data)
             position += 1
-        leaf = event.leaf_hash(entry)
-        commits.append(Commit(tuple(entries), tuple(placements), leaf, container, offset))
+            leaf = event.leaf_hash(entry)
+            leaves.append(leaf)
+        commits.append(
+            Commit(tuple(entries), tuple(placements), leaf, container, offset, tuple(leaves))
+        )
     after = Tail(position, tail.first, tail.generation, offset, tail.durable, leaf)
     return Built(b"".join(parts), tuple(commits), after)

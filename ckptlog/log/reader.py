@@ -132,36 +132,34 @@ class LogReader:
                 hint="Open the store for writing once; that rebuilds it.",
                 path=str(self._root),
             )
-        # The list may be older than the end: make sure that it has the segment which that names.
-        self._segments.live(stop.first, stop.generation)
-        header, offset = self._begin(container, offset, position)
+        self._segments.follow(stop.first, stop.generation)
+        header, offset = self._begin(container, offset, position, stop)
         at = header.first if offset == HEADER_FRAME_BYTES else position
         leaf = header.leaf
-        while True:
-            is_last = (header.first, header.generation) == (stop.first, stop.generation)
-            after = None if is_last else self._segments.successor(header)
-            if not is_last and after is None:
-                raise LogCorruptionError(
-                    f"The log ends in {container_of(header.first, header.generation)}, before "
-                    f"position {stop.position}, which was durable.",
-                    hint="A segment file is missing; restore it from a backup.",
-                    position=at,
-                )
-            limit = _limit_at(stop) if after is None else _limit_before(after)
-            yield from self._segment_commits(header, offset, at, leaf, limit)
+        while header.first < stop.first:
+            after = self._segments.successor(header)
             if after is None:
-                return
+                raise _missing(header, stop, at)
+            limit = _Limit(after.previous_length, after.first, after.leaf)
+            yield from self._segment_commits(header, offset, at, leaf, limit)
             header, offset, at, leaf = after, HEADER_FRAME_BYTES, after.first, after.leaf
+        if header.first == stop.first and header.generation == stop.generation:
+            limit = _Limit(stop.offset, stop.position, stop.leaf)
+            yield from self._segment_commits(header, offset, at, leaf, limit)
+        elif stop.position > stop.first:
+            raise _missing(header, stop, at)
+        # Else the end names a segment without events, and a writer has just replaced it.
 
-    def _begin(self, container: str, offset: int, position: int) -> tuple[SegmentHeader, int]:
+    def _begin(
+        self, container: str, offset: int, position: int, stop: End
+    ) -> tuple[SegmentHeader, int]:
         named = parse_container(container) if container else None
-        if named is None:
-            return self._segments.holding(position), HEADER_FRAME_BYTES
-        header = self._segments.header(*named)
-        if offset <= HEADER_FRAME_BYTES:
-            # A segment that a sync error ended before its first event has been replaced.
-            return self._segments.holding(header.first), HEADER_FRAME_BYTES
-        return header, offset
+        if named is not None and offset > HEADER_FRAME_BYTES:
+            return self._segments.header(*named), offset
+        # By position, for a segment that a sync error ended before its first event was replaced;
+        # and never beyond the end, where a writer may be at work.
+        first = named[0] if named else position
+        return self._segments.holding(min(first, stop.first)), HEADER_FRAME_BYTES
 
     def _segment_commits(
         self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
@@ -205,12 +203,13 @@ class _Limit(NamedTuple):
     leaf: bytes
 
 
-def _limit_at(end: End) -> _Limit:
-    return _Limit(end.offset, end.position, end.leaf)
-
-
-def _limit_before(after: SegmentHeader) -> _Limit:
-    return _Limit(after.previous_length, after.first, after.leaf)
+def _missing(header: SegmentHeader, stop: End, position: int) -> LogCorruptionError:
+    return LogCorruptionError(
+        f"The log ends in {container_of(header.first, header.generation)}, before position "
+        f"{stop.position}, which was durable.",
+        hint="A segment file is missing; restore it from a backup.",
+        position=position,
+    )
 
 
 def _records(data: bytes, span: int) -> dict[bytes, bytes]:

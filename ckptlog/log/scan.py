@@ -98,6 +98,7 @@ class Scan:
         offset = self.offset
         entries: list[Entry] = []
         placements: list[Placement] = []
+        leaves: list[bytes] = []
         span_start = offset
         while True:
             found = self._frame(offset)
@@ -111,6 +112,7 @@ class Scan:
                 placements.append(Placement(digest, self._container, offset, end - offset))
             elif found.kind == frame.EVENT:
                 entries.append(self._entry(found, len(entries), offset - span_start))
+                leaves.append(event.leaf_hash(found.body[event.PREFIX_BYTES :]))
                 span_start = end
             else:
                 raise FormatError(f"A frame of kind {found.kind} at {offset} belongs elsewhere.")
@@ -118,8 +120,14 @@ class Scan:
             if found.flags & frame.COMMIT:
                 if found.kind != frame.EVENT:
                     raise FormatError(f"The frame at {found.offset} cannot end a commit.")
-                leaf = event.leaf_hash(found.body[event.PREFIX_BYTES :])
-                return Commit(tuple(entries), tuple(placements), leaf, self._container, offset)
+                return Commit(
+                    tuple(entries),
+                    tuple(placements),
+                    leaves[-1],
+                    self._container,
+                    offset,
+                    tuple(leaves),
+                )
 
     def _frame(self, offset: int) -> frame.Frame | None:
         window = self._window

@@ -101,15 +101,11 @@ class Segments:
         """Say whether there is a file of this name, whatever is in it."""
         return os.path.exists(self._prefix + segment.segment_name(first, generation))
 
-    def live(self, first: int, generation: int) -> SegmentHeader | None:
-        """Return the header that counts for a first position, if it is of this generation."""
-        for attempt in range(2):
-            if attempt:
-                self.refresh()
-            header = self._by_first.get(first)
-            if header is not None and header.generation == generation:
-                return header
-        return None
+    def follow(self, first: int, generation: int) -> None:
+        """Make sure that the list is no older than this segment, which the published end names."""
+        header = self._by_first.get(first)
+        if header is None or header.generation < generation:
+            self.refresh()
 
     def holding(self, position: int) -> SegmentHeader:
         """Return the header of the live segment that holds a position, or would."""

@@ -13,7 +13,6 @@ environment to `from_env`.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -232,7 +231,7 @@ def _checked_number(name: str, value: Any, limit: Limit) -> float:
     wanted = f"{number} from {limit.least:,} to {limit.most:,} {limit.unit}"
     if type(value) is not int and (limit.whole or type(value) is not float):
         raise _wrong(name, value, wanted)
-    if not math.isfinite(value) or not limit.least <= value <= limit.most:
+    if not limit.least <= value <= limit.most:  # so is NaN, and infinity
         raise _wrong(name, value, wanted)
     checked: float = value
     return checked

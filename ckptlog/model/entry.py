@@ -52,6 +52,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
 
     leaf: RFC 6962 leaf hash of the last event, 32 bytes.
     offset_end: First byte after the commit in its container.
+    leaves: Leaf hashes of all its events; empty stands for the one leaf of a single event.
     """
 
     entries: tuple[Entry, ...]
@@ -59,6 +60,7 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     leaf: bytes
     container: str
     offset_end: int
+    leaves: tuple[bytes, ...] = ()
 
     @property
     def position_next(self) -> int:

@@ -88,13 +88,11 @@ def _is_opaque(tag: str, content: Any) -> bool:
 
 def _rewritten_set(old: list[Any], new: list[Any]) -> list[Any]:
     """Return the elements of a rewritten set in order; elements that became equal are one."""
+    # Elements that stay are kept as they are: two NaNs are two, though their wires are equal.
     kept = [after for before, after in zip(old, new, strict=True) if after == before]
     wires = {wire_of(item) for item in kept}
-    for before, after in zip(old, new, strict=True):
-        if after != before and (wire := wire_of(after)) not in wires:
-            wires.add(wire)
-            kept.append(after)
-    return in_order(kept)
+    changed = {wire: item for item in new if (wire := wire_of(item)) not in wires}
+    return in_order([*kept, *changed.values()])
 
 
 def clean(lowered: Any, clean_text: Callable[[str], tuple[str, int]]) -> tuple[Any, int]:

@@ -35,6 +35,7 @@ from ckptlog.views.errors import (
     ViewDamagedError,
     ViewError,
 )
+from ckptlog.views.leaf import LeafCache
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
@@ -73,6 +74,7 @@ class Keeper:
         self._epoch = log.epoch
         self._reindexed_at = -1
         self._wire: Callable[[Reference], bytes]
+        self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
         self.fold_lock = RLock()
         self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
         self.ledger: Ledger
@@ -118,6 +120,7 @@ class Keeper:
     def _open_ledger(self, view: CurrentView) -> Ledger:
         """Make a ledger on a view, after checking that the view belongs to this log's past."""
         if not self._is_past(view):
+            self.leaves.remove()
             view = self._renewed(view)
             if not self._is_past(view):  # its file could not be removed
                 view.close()
@@ -247,9 +250,20 @@ class Keeper:
             commits = [one for one in ledger.pending if one.position_next <= durable]
         if commits and ledger.view.apply(commits, self._meta_of):
             self.index.flush()
+            if not self.leaves.write(commits):
+                self._fill_leaves(commits[-1].position_next)
             with self.fold_lock:
                 ledger.release(min(ledger.view.mark.position, commits[-1].position_next))
         return not ledger.pending or self._log.is_lagging
+
+    def _fill_leaves(self, stop: int) -> None:
+        """Write the leaf hashes that are missing below a position; read them from the log."""
+        position = self.leaves.position
+        for commit in self._log.reader.commits(position=position):
+            if commit.position_next > stop:
+                return
+            if commit.position_next > position:
+                self.leaves.write((commit,))
 
     def _meta_of(self, entry: Entry) -> bytes | None:
         reference = entry.event.meta
@@ -291,6 +305,7 @@ class Keeper:
         """Throw view and index away and build them from the log; return the events read."""
         with self._drain_lock, self.fold_lock:
             self.index.clear()
+            self.leaves.remove()
             self._replace_view(self._renewed(self.ledger.view))
             self.drain()
             self.index.flush(force=True)

@@ -33,6 +33,7 @@ from ckptlog.repository.chain import CORRUPT, Chain
 from ckptlog.repository.comparison import DIFFERS, Comparison
 from ckptlog.repository.contents import Contents, left_overs, pack_of, read_pack
 from ckptlog.repository.history import History
+from ckptlog.repository.leaf_check import LeafCheck
 from ckptlog.repository.report import Book, Level, Problem, Progress, Report
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -141,6 +142,7 @@ class _Run:
             knows = (lambda digest: index.get(digest) is not None) if index else None
             self._contents = Contents(root, info, disk, self.book, knows)
         self._registered: set[str] = set()
+        self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:
         """Read everything and return what was found."""
@@ -160,6 +162,7 @@ class _Run:
         try:
             for commit, window in self._chain.commits(self._end):
                 self._history.add(commit)
+                self._leaves.add(commit)
                 packs = self._packs(commit)
                 if self._contents:
                     self._contents.add(commit, window, packs)
@@ -187,12 +190,19 @@ class _Run:
         return -1 if life is None or life.is_deleted else life.position
 
     def _compare(self, view: CurrentView, mark: Mark, leaf_at_mark: bytes | None) -> None:
+        wrong_at = self._leaves.close(self._chain.position)
         if self._chain.lost or self._end is None:
             self.book.notes.append("The view was not compared: a part of the log is lost.")
             return
         wire = self._contents.wire if self._contents else None
         comparison = Comparison(view, mark, self._history, self._chain.position)
         comparison.run(self.book, leaf_at_mark, wire)
+        if wrong_at is not None:
+            self.book.problem(
+                DIFFERS,
+                f"It is wrong from position {wrong_at} on. `ckptlog replay` writes it anew.",
+                "views/tree/leaves",
+            )
 
     def _check_info(self) -> None:
         try:

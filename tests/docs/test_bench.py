@@ -18,12 +18,13 @@ SCRIPTS = ("create", "read", "size", "startup", "requirements", "growth", "hot")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_say_how_they_are_started(name, monkeypatch, capsys):
     module = import_module(f"tools.bench.{name}")
-    assert f"tools/bench/run {name}" in module.__doc__
+    about = module.__doc__ or ""
+    assert f"tools/bench/run {name}" in about
     monkeypatch.setattr("sys.argv", [name, "--help"])
     with pytest.raises(SystemExit) as leaving:
         module.main()
     assert leaving.value.code == 0
-    told = set(re.findall(r"--[a-z]+", module.__doc__))
+    told = set(re.findall(r"--[a-z]+", about))
     assert told <= set(re.findall(r"--[a-z]+", capsys.readouterr().out))
 
 
@@ -50,17 +51,21 @@ def test_ratios_are_those_of_each_round():
 
 
 def test_every_contestant_begins_in_turn():
-    order = []
-    contestants = [
-        Contestant(name, lambda name=name: order.append(name) or Round(1, 1.0, 1.0, [1.0]))
-        for name in "abc"
-    ]
-    measure.alternate(contestants, 3)
+    order: list[str] = []
+
+    def contestant(name):
+        def run():
+            order.append(name)
+            return Round(1, 1.0, 1.0, [1.0])
+
+        return Contestant(name, run)
+
+    measure.alternate([contestant(name) for name in "abc"], 3)
     assert "".join(order) == "abcbcacab"
 
 
 def test_threads_share_the_work_and_tell_of_faults():
-    done = []
+    done: list[int] = []
     found = measure.timed_in_threads(done.append, list(range(50)), 4)
     assert sorted(done) == list(range(50))
     assert (found.operations, len(found.durations_s)) == (50, 50)

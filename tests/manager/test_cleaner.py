@@ -175,14 +175,15 @@ def test_a_closed_store_ends_it(manager, soon):
     assert not cleaner._thread.is_alive()
 
 
-def test_it_does_not_keep_its_manager_alive(tmp_path):
+def test_it_does_not_keep_its_manager_alive(tmp_path, soon):
     with ckptlog.open(tmp_path / "s", create=True) as store:
         manager = ckptlog.CheckpointManager(store=store)
         cleaner = Cleaner(manager, settings())
+        wait_for(lambda: cleaner._has_looked)
         gone = weakref.ref(manager)
         del manager
         gc.collect()
-        assert gone() is None
+        wait_for(lambda: gone() is None)
         cleaner._thread.join(WAIT_S)
         assert not cleaner._thread.is_alive()
 

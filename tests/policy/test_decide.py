@@ -128,7 +128,7 @@ def test_a_deleted_parent_is_refused_and_an_unknown_one_is_not(truth):
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), itertools.product(CheckpointState, CheckpointState), ids=str
+    ("before", "after"), [*itertools.product(CheckpointState, CheckpointState)], ids=str
 )
 def test_every_transition(truth, before, after):
     name = put_into(truth, before)
@@ -277,9 +277,7 @@ def test_a_witness_must_still_hold_what_is_relied_on(truth):
     assert truth.create(payloads=relying(old, "a"))
     assert truth.create(payloads=relying(old, "b"))  # the root of its meta
     truth.change(old, payloads=payloads("x", None))
-    answer = truth.do(
-        Create(actor="me", command="n", task="t", step=1, payloads=relying(old, "a"))
-    )
+    answer = truth.do(Create(actor="me", command="n", task="t", step=1, payloads=relying(old, "a")))
     assert isinstance(answer, Stale)
     assert old in answer.why
     assert truth.create(payloads=relying(old, "b"))

@@ -289,6 +289,11 @@ class TestKeys:
         expected = {REPLACEMENT, 3, (REPLACEMENT, 1), (REPLACEMENT, 2)}
         assert sanitised(value) == ({"secrets": expected}, 5)
 
+    def test_two_nans_in_a_set_of_secrets_stay_two(self):
+        nan, other = float("nan"), float("nan")
+        (found, _) = sanitised({"secrets": {nan, other, "a", "b"}})
+        assert len(found["secrets"]) == 3
+
     def test_the_callers_value_is_left_alone(self):
         inner = {"password": "x", "text": f"ghp_{MIXED}"}
         prepare([inner], sanitiser=SANITISER)
@@ -441,13 +446,13 @@ class TestCost:
 
     def test_a_long_wire_with_a_secret_is_cleaned_each_time(self):
         sanitiser = Sanitiser()
-        messages = [{"content": f"message {n} " * 20} for n in range(60)]
+        messages = [{"role": "user", "content": f"message {n} " * 20} for n in range(60)]
         messages[30]["content"] += f"ghp_{MIXED}"
         for _ in range(3):
             prepared = prepare({"messages": messages}, sanitiser=sanitiser)
             assert prepared.sanitised_count == 1
             assert MIXED.encode() not in prepared.wire
-            messages.append({"content": "more"})
+            messages.append({"role": "user", "content": "more"})
 
     @given(st.lists(st.sampled_from(SAMPLES), min_size=1, max_size=3), st.integers(0, 40))
     def test_long_and_short_wires_agree(self, samples, where):
@@ -497,6 +502,12 @@ class TestSettings:
             {"password": "", "t": ""},
             2,
         )
+
+    def test_a_replacement_that_looks_like_a_secret_is_counted_once(self):
+        options = {"replacement": "XXXXXXXXXXXXXXX0"}
+        once, count = sanitised([f"Bearer {MIXED}"], **options)
+        assert (once, count) == ([f"Bearer {options['replacement']}"], 1)
+        assert sanitised(once, **options) == (once, 0)
 
     @pytest.mark.parametrize(
         ("options", "message"),

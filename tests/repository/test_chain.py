@@ -133,6 +133,7 @@ def test_headers_that_do_not_fit(chained):
     assert report.events == 29
     report = rewritten(previous_length=header.previous_length - 1)
     assert report.problems[0].where.startswith(f"log/{paths[1].name}:")
+    assert report.events == 28
     report = rewritten(previous_length=header.previous_length + 1)
     assert report.problems[0].where.startswith(f"log/{paths[1].name}:")
     assert rewritten().ok

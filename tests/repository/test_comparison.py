@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import ckptlog
+from ckptlog.repository.comparison import Comparison
 from ckptlog.repository.verify import verify
 from ckptlog.views.row import decode_row, encode
 from ckptlog.views.schema import read_standing, write_standing
@@ -124,3 +125,20 @@ def test_a_view_at_another_history(store_path, monkeypatch):
         monkeypatch.setattr(store, "view", Elsewhere)
         (problem,) = verify(store).problems
     assert "of another history" in problem.message
+
+
+@pytest.mark.parametrize("level", ["full", "structure"])
+def test_what_came_after_the_reading_is_not_compared(store_path, level, monkeypatch):
+    with ckptlog.CheckpointManager(store_path) as manager:
+        living = [manager.create_checkpoint("t", "T", 1) for _ in range(3)]
+        compare = Comparison.run
+
+        def run(self, *arguments):
+            manager.update_checkpoint(living[0], data={"n": 1})
+            manager.delete_checkpoint(living[1])
+            manager.create_checkpoint("new", "New", 1)
+            manager.store.view()
+            compare(self, *arguments)
+
+        monkeypatch.setattr(Comparison, "run", run)
+        assert manager.store.verify(level).problems == ()

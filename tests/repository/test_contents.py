@@ -10,8 +10,8 @@ import pytest
 import ckptlog
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import UnsupportedError
-from ckptlog.formats import chunk
-from ckptlog.model.event import Reference
+from ckptlog.formats import chunk, frame, pack
+from ckptlog.model.event import PackEntry, Reference
 from ckptlog.repository.verify import verify_directory
 from tests.repository.damage import (
     append,
@@ -51,6 +51,22 @@ def test_a_pack_of_another_size_than_registered(tmp_path, small_packs):
         found = [(p.code, p.message) for p in store.verify("structure").problems]
     assert found[0][0] == "format.malformed"
     assert "were registered" in found[0][1]
+
+
+def test_bytes_between_the_chunks_of_a_pack(tmp_path):
+    digest, stored = Codec().record(chunk.LEAF, b"a chunk")
+    with ckptlog.open(tmp_path / "s", create=True) as store:
+        store_id, pack_id = store.info.id_bytes, bytes(16)
+        place = pack.seed(store_id, 0, pack_id)
+        head = pack.encode_header(pack.PackHeader(store_id, pack_id, 0)) + b"hidden"
+        framed = frame.encode(place, len(head), frame.CHUNK, 0, stored)
+        row = pack.PackedChunk(digest, len(head), len(framed))
+        whole = head + framed + pack.encode_index(place, len(head) + len(framed), [row])
+        (store.path / "packs" / pack.pack_name(0, pack_id)).write_bytes(whole)
+        append(store, record("a", packs=(PackEntry(0, len(whole), pack_id.hex()),)))
+        assert store.verify("structure").ok
+        (problem,) = store.verify().problems
+    assert f"{len(head) - 6} is where it should begin" in problem.message
 
 
 def payload(raw, domain=chunk.LEAF, kind="leaf"):

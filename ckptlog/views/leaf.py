@@ -1,0 +1,82 @@
+"""The leaf hashes of the log's RFC 6962 tree, one after the other: a cache (specs/tree.md).
+
+Leaf n is SHA-256 over 0x00 and event n's JSON; the file holds it at 32 * n, and nothing else. Any
+process may write: the same position always gets the same bytes. What is missing or wrong is
+computed again from the log; verification never believes this file, it compares.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from ckptlog.model.entry import Commit
+
+LEAF_BYTES: Final = 32
+
+
+class LeafCache:
+    """The file of leaf hashes; nothing is kept where it cannot be written.
+
+    Durability: none; it is disposable.        Threads: the owner serialises writes.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @property
+    def position(self) -> int:
+        """Position after the last whole leaf in the file."""
+        if self._path is None:
+            return 0
+        try:
+            return self._path.stat().st_size // LEAF_BYTES
+        except OSError:
+            return 0
+
+    def read(self, start: int, stop: int) -> list[bytes]:
+        """Return the leaves of positions start <= position < stop, as far as they are there."""
+        if self._path is None:
+            return []
+        try:
+            with self._path.open("rb") as file:
+                file.seek(start * LEAF_BYTES)
+                data = file.read(max(0, stop - start) * LEAF_BYTES)
+        except OSError:
+            return []
+        whole = len(data) // LEAF_BYTES
+        return [data[at * LEAF_BYTES : (at + 1) * LEAF_BYTES] for at in range(whole)]
+
+    def write(self, commits: Sequence[Commit]) -> bool:
+        """Add the leaves of commits; say whether nothing is missing before them."""
+        if self._path is None or not commits:
+            return True
+        first = commits[0].entries[0].position
+        if first > self.position:
+            return False
+        data = b"".join(leaf for commit in commits for leaf in leaves_of(commit))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                os.pwrite(fd, data, first * LEAF_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            # A cache that cannot be written is simply not there.
+            self._path = None
+        return True
+
+    def remove(self) -> None:
+        """Throw the file away, for a rebuild."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+
+def leaves_of(commit: Commit) -> tuple[bytes, ...]:
+    """Return the leaf hashes of a commit's events, in order."""
+    return commit.leaves or (commit.leaf,)

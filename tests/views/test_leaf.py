@@ -1,0 +1,67 @@
+"""The cache of leaf hashes: right, disposable, never believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ckptlog
+from ckptlog import CheckpointManager
+from ckptlog.formats import event
+from ckptlog.views.leaf import LEAF_BYTES, LeafCache
+
+
+def fill(path: Path) -> list[bytes]:
+    """Make a store with commits of one and of several events; return its leaves, computed here."""
+    with CheckpointManager(path) as manager:
+        name = manager.create_checkpoint("t", "T", 1, data={"a": 1})
+        with manager.batch() as batch:
+            for step in range(2, 6):
+                batch.create_checkpoint("t", "T", step)
+        manager.complete_checkpoint(name)
+        return [event.leaf_hash(event.encode(entry.event)) for entry in manager.store.events()]
+
+
+def test_every_leaf_is_there(tmp_path: Path) -> None:
+    leaves = fill(tmp_path / "s")
+    cache = LeafCache(tmp_path / "s/views/tree/leaves")
+    assert cache.position == len(leaves) == 6
+    assert cache.read(0, 100) == leaves
+    assert cache.read(2, 4) == leaves[2:4]
+
+
+@pytest.mark.parametrize("length", [0, 1, LEAF_BYTES, 3 * LEAF_BYTES + 5, None])
+def test_what_is_missing_is_filled_up(tmp_path: Path, length: int | None) -> None:
+    leaves = fill(tmp_path / "s")
+    path = tmp_path / "s/views/tree/leaves"
+    if length is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:length])
+    with CheckpointManager(tmp_path / "s") as manager:
+        manager.create_checkpoint("t", "T", 9)
+    assert LeafCache(path).read(0, 6) == leaves
+    assert LeafCache(path).position == 7
+
+
+def test_a_rebuild_writes_it_anew(tmp_path: Path) -> None:
+    leaves = fill(tmp_path / "s")
+    path = tmp_path / "s/views/tree/leaves"
+    path.write_bytes(bytes(1000))
+    with ckptlog.open(tmp_path / "s") as store:
+        assert any(problem.code == "view.differs" for problem in store.verify("structure").problems)
+        store.rebuild_views()
+        assert store.verify("structure").ok
+    assert LeafCache(path).read(0, 100) == leaves
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
+    fill(tmp_path / "s")
+    path = tmp_path / "s/views/tree"
+    (path / "leaves").unlink()
+    path.rmdir()
+    path.write_text("in the way")
+    with CheckpointManager(tmp_path / "s") as manager:
+        manager.create_checkpoint("t", "T", 9)
+        assert manager.get_latest_checkpoint("t") is not None
