@@ -39,7 +39,9 @@ def add_commands(commands: Commands) -> None:
         metavar="FILE",
         help="replay this run (SWE-agent .traj), not the shipped one",
     )
-    parser.add_argument("--dir", metavar="DIR", help="make the store in this new directory")
+    parser.add_argument(
+        "--dir", metavar="DIR", help="make the store in this new directory; like --store"
+    )
     parser.add_argument(
         "--kill-after", type=natural, metavar="K", help="kill after K acknowledged steps"
     )
@@ -89,10 +91,8 @@ def _kill_at(kill_after: int | None, number: int) -> int:
 
 
 def _make_store(context: Context) -> Path:
-    if context.arguments.dir:
-        path = Path(context.arguments.dir).absolute()
-    else:
-        path = Path(tempfile.mkdtemp(prefix="ckptlog-demo-"))
+    named = context.arguments.dir or context.arguments.store
+    path = Path(named or tempfile.mkdtemp(prefix="ckptlog-demo-")).absolute()
     store = open_store(path, context.output, is_created=True)
     try:
         _refuse_used(store.position, path)

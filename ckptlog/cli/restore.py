@@ -27,7 +27,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def run_restore(context: Context) -> int:
-    """Restore a checkpoint; its data goes to a file first, so that both happen or neither."""
+    """Restore a checkpoint; a file is written first, so that no state moves without its file."""
     arguments, output = context.arguments, context.output
     target = Path(arguments.out) if arguments.out else None
     if target is not None:

@@ -8,7 +8,8 @@ Files are only read, never changed or deleted. What is promised:
   the file's name stand in metadata["imported"], since the log's own times tell when it happened;
 * the order of creation is that of the files' `created_at`, so that "latest" stays the latest;
 * only legal transitions are appended, the shortest way to the file's state;
-* running it again changes nothing: command ids come from the content of the file;
+* running it again changes nothing: command ids come from the content of the file; a run that
+  brought something ends with one `import.finished` event;
 * a bad file is reported with its path and the reason, and the others are imported all the same.
 Page: specs/cli.md.
 """
@@ -31,6 +32,7 @@ from ckptlog.errors import (
     CheckpointStorageError,
     operating_system_door,
 )
+from ckptlog.model.event import IMPORTED
 from ckptlog.model.state import CheckpointState
 
 if TYPE_CHECKING:
@@ -158,7 +160,19 @@ def import_folder(
             report.faults.append(Fault(path, error.code, error.message))
         if progress is not None:
             progress(done, len(plan))
+    if report.imported:
+        _record(manager, report)
     return report
+
+
+def _record(manager: CheckpointManager, report: ImportReport) -> None:
+    """Append the fact of the import; a run that found nothing new appends nothing."""
+    facts: dict[str, int | str] = {
+        "failed": len(report.faults),
+        "imported": report.imported,
+        "unchanged": report.unchanged,
+    }
+    manager.record(IMPORTED, facts)
 
 
 def find_files(folder: Path) -> list[Path]:

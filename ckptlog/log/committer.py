@@ -5,12 +5,18 @@
 
 While a round syncs, others queue; the next round takes them all. The lead passes to the first
 that waits, so no thread serves the others for ever, and no thread of our own is needed.
+
+Invariants, under the mutex: while any job is queued there is a leader, and it is queued itself or
+runs a round; a job's gate opens when the job is settled or its thread becomes the leader. An
+interrupt can end any thread at any point: whoever leaves settles what it took and names the next
+leader (`_leave`), so that nobody waits for a thread that is gone.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Condition, Lock
 from typing import Generic, TypeVar
 
@@ -23,21 +29,25 @@ ROUND_JOBS_MAX = 256
 
 
 class Job(Generic[Work]):
-    """One thread's work and what became of it: a result or an error.
+    """One thread's work and what became of it: a result, never None, or an error.
 
     error holds what the thread that queued the job shall raise.
     """
 
-    __slots__ = ("error", "gate", "is_done", "result", "work")
+    __slots__ = ("error", "gate", "result", "work")
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.result: object = None
         self.error: BaseException | None = None
-        self.is_done = False
         # Held until the job is settled, or until its thread shall lead.
         self.gate = Lock()
         self.gate.acquire()
+
+    def wake(self) -> None:
+        """Open the gate; a second time does nothing."""
+        with suppress(RuntimeError):
+            self.gate.release()
 
 
 class Committer(Generic[Work]):
@@ -61,7 +71,9 @@ class Committer(Generic[Work]):
         self._queue_max = queue_max
         self._timeout_s = timeout_s
         self._queue: deque[Job[Work]] = deque()
-        self._is_led = False
+        self._leader: Job[Work] | None = None
+        # What the leader has taken from the queue and not settled yet.
+        self._round: list[Job[Work]] = []
         self._mutex = Lock()
         self._room = Condition(self._mutex)
         self._waiting = 0
@@ -74,37 +86,26 @@ class Committer(Generic[Work]):
             Exception: Whatever the round set as the job's error.
         """
         job = Job(work)
-        with self._mutex:
-            if len(self._queue) >= self._queue_max:
-                self._wait_for_room()
-            self._queue.append(job)
-            leads = not self._is_led
-            self._is_led = True
-        if not leads:
-            self._wait(job)
-        if not job.is_done:
-            self._lead(job)
+        try:
+            self._enter(job)
+            if self._leader is not job:
+                job.gate.acquire()
+            if self._leader is job:
+                self._lead(job)
+        except BaseException as error:
+            self._leave(job, error)
+            raise
         if job.error is not None:
             raise job.error
         return job.result
 
-    def _wait(self, job: Job[Work]) -> None:
-        try:
-            job.gate.acquire()
-        except BaseException:
-            # An interrupt in the main thread: a job that nobody took yet must not stay behind,
-            # or it could be chosen to lead with no thread to do so.
-            self._withdraw(job)
-            raise
-
-    def _withdraw(self, job: Job[Work]) -> None:
+    def _enter(self, job: Job[Work]) -> None:
         with self._mutex:
-            if job not in self._queue:
-                return
-            self._queue.remove(job)
-            was_chosen = not job.gate.locked()
-        if was_chosen:
-            self._hand_over()
+            if len(self._queue) >= self._queue_max:
+                self._wait_for_room()
+            self._queue.append(job)
+            if self._leader is None:
+                self._leader = job
 
     def _wait_for_room(self) -> None:
         self._waiting += 1
@@ -122,40 +123,53 @@ class Committer(Generic[Work]):
             )
 
     def _lead(self, own: Job[Work]) -> None:
-        jobs = self._take()
+        self._take()
         try:
-            self._run(jobs)
+            self._run(self._round)
         except BaseException as error:  # noqa: BLE001 - every waiting thread must hear of it
-            for job in jobs:
-                if job.result is None and job.error is None:
-                    job.error = error if job is own else _interrupted(error)
-        finally:
-            for job in jobs:
-                job.is_done = True
+            self._fail(own, error)
+        with self._mutex:
             self._hand_over()
-            for job in jobs:
-                if job is not own:
-                    job.gate.release()
 
-    def _take(self) -> list[Job[Work]]:
+    def _take(self) -> None:
         with self._mutex:
             queue = self._queue
             if len(queue) <= ROUND_JOBS_MAX:
-                jobs = list(queue)
+                self._round = list(queue)
                 queue.clear()
             else:
-                jobs = [queue.popleft() for _ in range(ROUND_JOBS_MAX)]
+                self._round = [queue.popleft() for _ in range(ROUND_JOBS_MAX)]
             if self._waiting:
                 self._room.notify_all()
-            return jobs
+
+    def _fail(self, own: Job[Work], error: BaseException) -> None:
+        for job in self._round:
+            if job.result is None and job.error is None:
+                job.error = error if job is own else _interrupted(error)
 
     def _hand_over(self) -> None:
+        """Wake all of the settled round, then name and wake the next leader. Under the mutex.
+
+        In an order in which it can be interrupted and begun again.
+        """
+        for job in self._round:
+            job.wake()
+        self._round = []
+        self._leader = self._queue[0] if self._queue else None
+        if self._leader is not None:
+            self._leader.wake()
+
+    def _leave(self, job: Job[Work], error: BaseException) -> None:
+        """Take a job out whose thread stops waiting or leading, wherever it stands."""
         with self._mutex:
-            if not self._queue:
-                self._is_led = False
-                return
-            heir = self._queue[0]
-        heir.gate.release()
+            taken = {job, *self._round}
+            self._queue = deque(one for one in self._queue if one not in taken)
+            self._room.notify_all()
+            if self._leader is job:
+                self._fail(job, error)
+                self._hand_over()
+            elif self._leader is not None:
+                self._leader.wake()  # named by us, perhaps, and not woken any more
 
 
 def _interrupted(cause: BaseException) -> CheckpointError:

@@ -9,7 +9,7 @@ Here are also the refusal of a value on its way in, and the path by which a mess
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -33,11 +33,15 @@ class Refusal(Exception):  # noqa: N818 - no error of the tree: it becomes one a
             one for each container that it leaves.
     """
 
-    def __init__(self, reason: str, hint: str = "") -> None:
+    def __init__(self, reason: str, hint: str = "", path: Sequence[str] = ()) -> None:
+        """Make a refusal; path: steps that are known already, from the outermost inwards."""
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
-        self.steps: list[tuple[int, str]] = []
+        # Numbers below zero are the identity of nothing.
+        self.steps: list[tuple[int, str]] = [
+            (-1 - number, step) for number, step in enumerate(reversed(path))
+        ]
 
     def path(self, root: str) -> str:
         """Return where the value stands: data.tools[3]["odd key"]."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import pathlib
+import os
 from collections.abc import Iterator
 from typing import Final
 
 _BY_BASE: Final = (
     (enum.Enum, "Store its .value."),
-    (pathlib.PurePath, "Store str(path)."),
+    (os.PathLike, "Store str(path)."),
     (dict, "Store dict(value)."),
     (list, "Store list(value)."),
     (tuple, "Store tuple(value), or value._asdict() of a named tuple."),

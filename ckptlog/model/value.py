@@ -36,7 +36,6 @@ from ckptlog.model.tag import (
     escaped,
     in_order,
     key_step,
-    path_of,
     surrogate_steps,
     tag_of,
 )
@@ -88,14 +87,10 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
 
     Threads: safe; other threads may go on changing the value.
     """
-    walk = _Lowering(sanitiser)
     try:
-        lowered = walk.lowered(value, 1)
-        wire = _encode(lowered)
+        return _prepared(value, sanitiser)
     except Refusal as refusal:
         raise _unstorable(refusal, path) from None
-    except UnicodeEncodeError:
-        raise _lone_surrogate(lowered, path) from None
     except RecursionError:
         raise UnstorableError(
             f"{path} is nested too deep for what is left of the call stack.",
@@ -105,13 +100,17 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
     except (RuntimeError, ValueError) as error:
         # RuntimeError: a container changed inside its own copy; only keys with Python code can.
         raise UnstorableError(f"{path} cannot be stored: {error}.", path=path) from error
-    if sanitiser is None:
-        return Prepared(lowered, wire)
-    return _sanitised(lowered, wire, walk.redacted, sanitiser)
 
 
-def _sanitised(lowered: Any, wire: bytes, count: int, sanitiser: Sanitiser) -> Prepared:
-    if sanitiser.may_hold_secret(wire):
+def _prepared(value: Any, sanitiser: Sanitiser | None) -> Prepared:
+    walk = _Lowering(sanitiser)
+    lowered = walk.lowered(value, 1)
+    try:
+        wire = _encode(lowered)
+    except UnicodeEncodeError:
+        raise _lone_surrogate(lowered) from None
+    count = walk.redacted
+    if sanitiser is not None and sanitiser.may_hold_secret(wire):
         lowered, found = clean(lowered, sanitiser.clean_text)
         if found:
             count += found
@@ -137,7 +136,7 @@ def encode(lowered: Any) -> bytes:
     try:
         return _encode(lowered)
     except UnicodeEncodeError:
-        raise _lone_surrogate(lowered, "value") from None
+        raise _unstorable(_lone_surrogate(lowered), "value") from None
 
 
 class _Lowering:
@@ -225,9 +224,7 @@ class _Lowering:
                 refusal.steps[-1] = (id(source), _ELEMENT)
             raise
         except UnicodeEncodeError:
-            fault = Refusal(_SURROGATE, _SURROGATE_HINT)
-            fault.steps.append((id(source), _ELEMENT))
-            raise fault from None
+            raise Refusal(_SURROGATE, _SURROGATE_HINT, [_ELEMENT]) from None
 
     def _redacted(self, item: Any, depth: int) -> Any:
         lowered, count = redact(self.lowered(item, depth), self._replacement)
@@ -274,9 +271,8 @@ def _unstorable(refusal: Refusal, root: str) -> UnstorableError:
     return UnstorableError(f"{path} {reason}.", hint=hint, path=path)
 
 
-def _lone_surrogate(lowered: Any, root: str) -> UnstorableError:
-    path = path_of(root, surrogate_steps(lowered) or [])
-    return UnstorableError(f"{path} {_SURROGATE}.", hint=_SURROGATE_HINT, path=path)
+def _lone_surrogate(lowered: Any) -> Refusal:
+    return Refusal(_SURROGATE, _SURROGATE_HINT, surrogate_steps(lowered) or ())
 
 
 def decode(wire: bytes) -> Any:

@@ -151,22 +151,31 @@ class Keeper:
             return False
         if position == end.position:
             return leaf == end.leaf
-        place = view.waypoint(position - 1) or ("", 0, position - 1)
-        try:
-            for commit in self._log.reader.commits(*place):
-                if commit.position_next >= position:
-                    return commit.position_next == position and commit.leaf == leaf
-        except CheckpointError:
-            return False
-        return False
+        for place in (view.waypoint(position - 1), ("", 0, position - 1)):
+            if place is None:
+                continue
+            with suppress(CheckpointError):  # a wrong waypoint, or a damaged log
+                return self._leaf_at(position, *place) == leaf
+        # It cannot be told. A damaged log cannot be folded anew, so what is left must stay; rows
+        # and chunks are checked against the log and their digests when they are read.
+        return True
+
+    def _leaf_at(self, position: int, container: str, offset: int, start: int) -> bytes | None:
+        """Return the leaf hash of the commit that ends at a position; None where none does."""
+        for commit in self._log.reader.commits(container, offset, start):
+            if commit.position_next >= position:
+                return commit.leaf if commit.position_next == position else None
+        return None
 
     def _index_up_to(self, ledger: Ledger) -> None:
         persisted = self.index.persisted
         place = (persisted[1], persisted[2], persisted[0]) if persisted else ("", 0, 0)
-        for commit in self._log.reader.commits(*place):
-            if commit.position_next > ledger.position:
-                return
-            self._index(commit)
+        # Damage on the way concerns who reads those chunks, and `verify`.
+        with suppress(CheckpointError):
+            for commit in self._log.reader.commits(*place):
+                if commit.position_next > ledger.position:
+                    return
+                self._index(commit)
 
     def follow(self) -> None:
         """Bring ledger and index up to the published end. Under the fold lock."""
@@ -302,7 +311,12 @@ class Keeper:
             self.ledger = ledger
 
     def rebuild(self) -> int:
-        """Throw view and index away and build them from the log; return the events read."""
+        """Throw view and index away and build them from the log; return the events read.
+
+        Raises:
+            LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
+        """
+        self._read_through()
         with self._drain_lock, self.fold_lock:
             self.index.clear()
             self.leaves.remove()
@@ -315,19 +329,26 @@ class Keeper:
         """Look for a chunk that the index does not have, or has at a wrong place.
 
         First the index reads on from where it stands; only then is it built anew, once for each
-        position: a chunk that is really gone must not cost a scan of everything each time.
+        position: a chunk that is really gone must not cost a scan of everything each time. Where
+        the log is damaged, it is left as it is: it knows what lies behind the damage.
         """
-        with self._reindex_lock:
+        with self._reindex_lock, suppress(CheckpointError):
             if self._index_forward():
                 found = self.index.get(digest)
                 if found is not None:
                     return found
-            position = self._log.published.read()
-            if position is not None and self._reindexed_at != position.position:
-                self._reindexed_at = position.position
+            end = self._log.published.read()
+            if end is not None and self._reindexed_at != end.position:
+                self._reindexed_at = end.position
+                self._read_through()
                 self.index.clear()
                 self._index_forward()
             return self.index.get(digest)
+        return None
+
+    def _read_through(self) -> None:
+        for _ in self._log.reader.commits():
+            pass
 
     def _index_forward(self) -> bool:
         """Index what the log has beyond the index; say whether there was anything."""

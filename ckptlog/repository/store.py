@@ -455,18 +455,21 @@ class Store:
         """Check everything that is stored (see `repository.verify`)."""
         from ckptlog.repository.verify import verify
 
+        self._check_open()
         return verify(self, level, progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""
         from ckptlog.repository.statistics import statistics
 
+        self._check_open()
         return statistics(self)
 
     def doctor(self) -> list[Finding]:
         """Return what is wrong and what to do (see `repository.doctor`)."""
         from ckptlog.repository.doctor import diagnose
 
+        self._check_open()
         return diagnose(self)
 
 

@@ -78,7 +78,7 @@ def select(
         arguments += [value for term in branch.terms for value in term.arguments]
         arguments += [*bound, limit]
     shape = tuple((branch.path, tuple(term.sql for term in branch.terms)) for branch in branches)
-    is_direct = len(shape) == 1 and shape[0][0] not in ("by_created", "by_hour")
+    is_direct = len(shape) == 1 and shape[0][0] != "by_created"  # one walk, in list order
     if not is_direct:
         arguments.append(limit)
     sql = _page(shape, is_bound=bool(bound), newest_first=newest_first, is_direct=is_direct)

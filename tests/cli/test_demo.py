@@ -17,6 +17,7 @@ import pytest
 import ckptlog
 from ckptlog.cli import demo_run
 from ckptlog.cli.demo import SHIPPED
+from ckptlog.cli.demo_picture import program
 from ckptlog.cli.demo_proof import prove
 from ckptlog.cli.demo_run import Job, Run, run_worker
 from ckptlog.errors import CheckpointCorruptionError
@@ -105,6 +106,7 @@ def test_kills_at_any_moment(run, tmp_path, number):
         (["--transcript", "none.traj"], "argument.invalid"),
         (["--transcript", "bad.traj"], "argument.invalid"),
         (["--dir", "used"], "argument.invalid"),
+        (["--store", "used"], "argument.invalid"),
         (["--dir", "full"], "store.not_a_store"),
     ],
 )
@@ -155,6 +157,20 @@ def test_a_worker_whose_demo_has_gone_ends(tmp_path):
     assert done.returncode == 1
     assert "The demo has gone." in done.stderr
     assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == ["started"]
+
+
+@pytest.mark.parametrize("place", ["path", "beside", "module"])
+def test_the_program_is_named_as_it_can_be_called(monkeypatch, tmp_path, place):
+    monkeypatch.setattr(shutil, "which", lambda _: "x" if place == "path" else None)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my python"))
+    if place == "beside":
+        (tmp_path / "ckptlog").touch()
+    called = {
+        "path": "ckptlog",
+        "beside": f"{tmp_path}/ckptlog",
+        "module": f"'{tmp_path}/my python' -m ckptlog",
+    }
+    assert program() == called[place]
 
 
 # --- the proof can fail -----------------------------------------------------------------------

@@ -81,6 +81,25 @@ def test_list_of_many_pages(run, tmp_path):
     assert [fields["step_number"] for fields in done.lines] == list(range(1200, 500, -1))
 
 
+def test_list_of_large_and_of_damaged_metadata(run, tmp_path):
+    import ckptlog
+
+    store = tmp_path / "s"
+    with ckptlog.CheckpointManager(store) as manager:
+        noise = "".join(map(str, range(50_000)))
+        manager.create_checkpoint("t", "Large", 1, "described", metadata={"noise": noise})
+    fields = run("--store", store, "list", "--json").document
+    assert (fields["task_title"], fields["metadata"]["noise"]) == ("Large", noise)
+    assert "described" in run("--store", store, "list").out
+    (segment,) = (store / "log").glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 3] ^= 1
+    segment.write_bytes(content)
+    done = run("--store", store, "list", "--json")
+    assert done.status == 0
+    assert done.document["task_title"].startswith("(")
+
+
 # --- show -------------------------------------------------------------------------------------
 
 
@@ -191,6 +210,19 @@ def test_log_in_json_is_the_event_as_stored(call, filled):
 def test_log_filters(call, words, count):
     assert len(call("log", *words, "--json").lines) == count
     assert len(call("log", *words).out.splitlines()) == count
+
+
+def test_log_tells_of_tasks_and_of_secrets(run, tmp_path):
+    import ckptlog
+
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        manager.create_checkpoint("t", "T", 1, data={"password": "hunter2", "token": "abc"})
+        manager.delete_task("t")
+    lines = run("--store", tmp_path / "s", "log").out.splitlines()
+    assert "2 secrets replaced" in lines[0]
+    assert "task.deleted" in lines[1]
+    assert "task t  checkpoints=1" in lines[1]
+    assert "hunter2" not in "".join(lines)
 
 
 def test_log_of_one_checkpoint_is_its_history(call, filled):

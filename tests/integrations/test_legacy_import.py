@@ -104,7 +104,7 @@ def test_a_second_run_changes_nothing(manager, folder):
     put(folder, old(6))
     report = import_folder(manager, folder)
     assert (report.imported, report.unchanged, report.faults) == (1, 5, [])
-    assert manager.store.position == position + 2
+    assert manager.store.position == position + 3
     assert import_folder(manager, folder).unchanged == 6
 
 
@@ -208,6 +208,13 @@ def test_the_folder_may_be_the_store_itself(tmp_path, folder):
     with manager:
         assert import_folder(manager, folder).imported == 5
         assert import_folder(manager, folder).unchanged == 5
+
+
+def test_the_import_is_an_event_of_its_own(manager, folder):
+    import_folder(manager, folder)
+    last = list(manager.store.events())[-1].event
+    assert last.type == "import.finished"
+    assert last.facts == {"failed": 0, "imported": 5, "unchanged": 0}
 
 
 def test_progress_is_told(manager, folder):

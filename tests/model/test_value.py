@@ -11,6 +11,7 @@ import decimal
 import enum
 import json
 import pathlib
+import re
 import sys
 import threading
 import types
@@ -24,7 +25,8 @@ from hypothesis import strategies as st
 
 from ckptlog.errors import CheckpointError, FormatError, UnstorableError, UnsupportedError
 from ckptlog.model.value import DEPTH_MAX, DIGITS_MAX, decode, encode, lift, lower, prepare
-from tests.model.value_cases import GOOD, fingerprint, values, vectors
+from ckptlog.policy.sanitise import Sanitiser
+from tests.model.value_cases import GOOD, VECTORS, fingerprint, values, vectors
 
 GOOD_WIRES = vectors("good.json")
 BAD_WIRES = vectors("bad.json")
@@ -63,8 +65,7 @@ class Offset(datetime.tzinfo):
     dst = tzname = lambda self, _time: None
 
 
-def nested(depth: int, wrap=lambda inner: [inner]) -> Any:
-    value: Any = 0
+def nested(depth: int, wrap=lambda inner: [inner], value: Any = 0) -> Any:
     for _ in range(depth):
         value = wrap(value)
     return value
@@ -333,6 +334,14 @@ class TestDepth:
         with pytest.raises(UnstorableError, match=f"nested deeper than {DEPTH_MAX}"):
             prepare(wrap(value))
 
+    @pytest.mark.parametrize("wrap", WRAPS)
+    def test_the_limit_is_reached_by_sanitising_too(self, wrap):
+        secret = "ghp_" + "a" * 36
+        value = nested(DEPTH_MAX - 1, wrap, (secret,))
+        prepared = prepare(value, sanitiser=Sanitiser())
+        assert prepared.sanitised_count == 1
+        assert b"[redacted]" in prepared.wire
+
     def test_hostile_depth(self):
         for wire in (b"[" * 100_000, b'{"a":' * 100_000, b'{"$tuple":[' * 100_000):
             with pytest.raises(FormatError):
@@ -379,6 +388,8 @@ class TestDepth:
         used = len(list(iter_frames()))
         with pytest.raises(UnstorableError, match="call stack"):
             dig(room - used, lambda: prepare(value))
+        with pytest.raises(UnstorableError, match="call stack"):
+            dig(room - used, lambda: prepare(value, sanitiser=Sanitiser()))
         with pytest.raises(FormatError, match="call stack"):
             dig(room - used, lambda: decode(wire))
 
@@ -492,6 +503,14 @@ class TestHostileWire:
         wire = encode({"$datetime": {"iso": "2024-05-06T07:08:09", "zone": zone}})
         with pytest.raises((FormatError, UnsupportedError)):
             decode(wire)
+
+    def test_the_specification_has_every_tag(self):
+        page = VECTORS.parents[2].joinpath("specs", "values.md").read_text(encoding="utf-8")
+        tags = {
+            tag for wire in GOOD_WIRES.values() for tag in re.findall(r"{\"(\$[a-z]{2,})\"", wire)
+        }
+        assert len(tags) > 15
+        assert [tag for tag in sorted(tags - {"$x"}) if f"`{tag}`" not in page] == []
 
     def test_messages_name_the_tag(self):
         with pytest.raises(FormatError, match=r"\$bytes: the base64 text is not canonical"):

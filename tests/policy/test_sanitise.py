@@ -7,6 +7,7 @@ import datetime
 import json
 import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ckptlog.policy.secret_key import words_of
 from ckptlog.policy.secret_text import RULES
 from tests.model.value_cases import fingerprint, values
 
+SPECS = Path(__file__).resolve().parent.parent.parent / "specs"
 SANITISER = Sanitiser()
 
 
@@ -304,6 +306,10 @@ class TestTexts:
     def test_every_rule_has_samples(self):
         assert {rule.name for rule in RULES} == {rule for rule, *_ in SAMPLES}
         assert all(rule.why.endswith(".") and "\n" not in rule.why for rule in RULES)
+
+    def test_the_specification_has_every_rule(self):
+        page = (SPECS / "sanitise.md").read_text(encoding="utf-8")
+        assert [rule for rule in RULES if f"| {rule.name} | {rule.why} |" not in page] == []
 
     @pytest.mark.parametrize(("rule", "text", "secret"), SAMPLES)
     def test_the_secret_part_is_replaced_everywhere(self, rule, text, secret):

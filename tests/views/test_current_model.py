@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,17 +26,21 @@ spaces = st.sampled_from(["", "n1"])
 titles = st.sampled_from([None, "", "one", "two"])
 picks = st.integers(0, 1000)
 times = st.integers(0, 120).map(instant)
-filters = st.builds(
-    Filter,
-    task=st.none() | tasks,
-    worker=st.none() | workers,
-    namespace=st.none() | spaces,
-    parent=st.none() | st.sampled_from(["", "explicit 0"]),
-    state=st.none() | st.sampled_from(["created", "active", "failed"]),
-    created_since=st.none() | times,
-    created_until=st.none() | times,
-    updated_before=st.none() | times,
-    states=st.lists(st.sampled_from(["created", "active", "completed", "restored"])).map(tuple),
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "task": tasks,
+    "worker": workers,
+    "namespace": spaces,
+    "parent": st.sampled_from(["", "explicit 0"]),
+    "state": st.sampled_from(["created", "active", "failed"]),
+    "created_since": times,
+    "created_until": times,
+    "updated_before": times,
+    "states": st.lists(st.sampled_from(["created", "active", "completed"])).map(tuple),
+}
+filters = (
+    st.lists(st.sampled_from(sorted(FIELDS)), max_size=3, unique=True)
+    .flatmap(lambda names: st.fixed_dictionaries({name: FIELDS[name] for name in names}))
+    .map(lambda fields: Filter(**fields))
 )
 
 

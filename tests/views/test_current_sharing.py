@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ckptlog.model.entry import Commit
+from ckptlog.views import current
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewClosedError
 from ckptlog.views.query import Filter
@@ -130,6 +131,29 @@ def test_threads_share_a_view(view, author):
         thread.join()
     assert crowd.failures == []
     assert_agrees(view, author)
+
+
+def test_a_reader_never_sees_half_a_transaction(view, author, monkeypatch):
+    monkeypatch.setattr(current, "_REBUILD_EVENTS", 1)
+    for _ in range(3):
+        author.create()
+    seen: list[int] = []
+    readers: list[threading.Thread] = []
+
+    def read() -> None:
+        seen.append(view.count(Filter()))
+
+    def meta_of(entry):
+        readers.append(threading.Thread(target=read))
+        readers[-1].start()
+        readers[-1].join(0.05)  # in memory it has to wait
+        return author.meta_of(entry)
+
+    assert view.rebuild(author.commits, meta_of)
+    for reader in readers:
+        reader.join()
+    assert set(seen) <= {0, 3}
+    assert len(seen) == 3
 
 
 FOLLOWER = """

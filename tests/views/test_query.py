@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import re
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ SINGLE = {
 
 
 @pytest.fixture(scope="module")
-def view():
+def author():
     author = Author()
     names = [
         author.create(f"t{n % 7}", worker=f"w{n % 3}", namespace=f"n{n % 2}", parent=f"p{n % 5}")
@@ -36,10 +38,45 @@ def view():
         author.change(name, UPDATED)
     for name in names[::6]:
         author.change(name, COMPLETED)
+    return author
+
+
+@pytest.fixture(scope="module")
+def view(author):
     view = CurrentView.open(None, STORE)
     assert view.rebuild(author.commits, author.meta_of)
     yield view
     view.close()
+
+
+# Ticks 320 to 359 are one hour: all of it, its edges, and a part of it.
+TIMES = [instant(tick) for tick in (0, 1, 320, 321, 340, 359, 360, 9999)]
+PARTS: list[dict[str, Any]] = [
+    *({"task": task} for task in ("t1", "none")),
+    *({"worker": worker} for worker in ("w2", "")),
+    {"parent": "p4"},
+    {"namespace": "n1"},
+    {"state": "completed"},
+    {"states": ("active", "created")},
+    {"state": "active", "states": ("active", "created")},
+    *({name: time} for name in ("created_since", "created_until") for time in TIMES),
+    *({"updated_before": time} for time in TIMES),
+    {"created_since": TIMES[2], "created_until": TIMES[4]},
+]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_any_two_filters_find_what_the_model_finds(view, author, newest_first):
+    for one, two in itertools.combinations_with_replacement(PARTS, 2):
+        wanted = Filter(**(one | two))
+        expected = author.living(wanted)[:: -1 if newest_first else 1]
+        assert view.count(wanted) == len(expected)
+        found, after = [], None
+        while page := view.select(wanted, after=after, limit=90, newest_first=newest_first):
+            found += page
+            after = page[-1].origin
+            assert len(found) <= len(expected)
+        assert found == expected, wanted
 
 
 def plan(view: CurrentView, statement: query.Statement | None) -> list[str]:

@@ -95,6 +95,30 @@ def test_a_sealed_file_is_whole_without_its_log(path, author, tmp_path):
     view.close()
 
 
+def test_sealing_syncs_in_order(path, author, monkeypatch):
+    view = write(path, author)
+    held = view._database
+    steps: list[str] = []
+    assert held.guard is not None
+    held.writer.set_trace_callback(steps.append)
+    monkeypatch.setattr(os, "fsync", lambda fd: steps.append(f"fsync {fd}"))
+    assert seal.seal(held.writer, held.home, fd=held.guard.fd)
+    held.writer.set_trace_callback(None)
+    assert [step for step in steps if not step.startswith(("SELECT", "REPLACE"))] == [
+        "PRAGMA synchronous",
+        "PRAGMA synchronous = FULL",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        f"fsync {held.guard.fd}",
+        "BEGIN IMMEDIATE",
+        "COMMIT",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA synchronous = 0",
+    ]
+    view.abandon()
+
+
 def test_a_small_view_is_not_sealed(path, author, monkeypatch):
     monkeypatch.setattr(current, "SEAL_EVENTS_MIN", author.position + 1)
     write(path, author).close()
@@ -111,8 +135,14 @@ def test_the_seal_is_left_before_anything_else_is_written(path, author, monkeypa
     author.create()
     view = opened(path, NEXT_BOOT)
     seen: list[bytes] = []
+
+    def look(fd: int) -> None:
+        # What SQLite has written so far, it has synced.
+        assert view._database.writer.execute("PRAGMA synchronous").fetchone() == (2,)
+        seen.append(path.read_bytes())
+
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: seen.append(path.read_bytes()))
+        patch.setattr(os, "fsync", look)
         assert view.apply(author.commits, author.meta_of)
     assert len(seen) == 1
     medium = path.with_name("medium")
