@@ -94,7 +94,7 @@ class CheckpointConfiguration:
     interval_s: float = 0.05
     sanitise: bool = True
     actor: str | None = None
-    compression_level: int = 3
+    compression_level: int = 1
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, _checked(name, value))

@@ -60,11 +60,14 @@ class Refusal(Exception):  # noqa: N818 - no error of the tree: it becomes one a
 
 
 def path_of(root: str, steps: list[str]) -> str:
-    """Return root and steps as one path; the middle of a long one is left out."""
+    """Return root and steps as one path; the middle of a long one is left out.
+
+    A root of "" is a dict that the caller made of arguments: its keys begin the paths.
+    """
     if len(steps) > _STEPS_SHOWN:
         half = _STEPS_SHOWN // 2
         steps = [*steps[:half], " ... ", *steps[-half:]]
-    return root + "".join(steps)
+    return root + "".join(steps) if root else "".join(steps).removeprefix(".")
 
 
 def key_step(key: str) -> str:

@@ -44,6 +44,10 @@ from ckptlog.model.unknown import advice, type_name
 DEPTH_MAX: Final = 200
 """Containers inside one another; keeps the walks and the decoder clear of Python's stack limit."""
 
+CONTAINERS_MAX: Final = 2_000_000
+"""Containers in one value; a value whose parts share others is copied for each place, and forty
+lists that hold their predecessor twice would otherwise be a million million."""
+
 DIGITS_MAX: Final = 4_299
 """Decimal digits of an int; the decoder reads 4,300 characters, and one may be the sign."""
 
@@ -79,7 +83,7 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
     """Lower and encode a value, with its secrets replaced: all that comes before storing it.
 
     Args:
-        path: What messages call the value.
+        path: What messages call the value; "" where the keys of a dict are names enough.
         sanitiser: Finds the secrets; None stores everything as it is.
 
     Raises:
@@ -142,11 +146,12 @@ def encode(lowered: Any) -> bytes:
 class _Lowering:
     """One walk over a value. redacted: Values replaced because of their keys."""
 
-    __slots__ = ("_is_secret", "_replacement", "redacted")
+    __slots__ = ("_is_secret", "_left", "_replacement", "redacted")
 
     def __init__(self, sanitiser: Sanitiser | None) -> None:
         self._is_secret = None if sanitiser is None else sanitiser.key_is_secret
         self._replacement = "" if sanitiser is None else sanitiser.replacement
+        self._left = CONTAINERS_MAX
         self.redacted = 0
 
     def lowered(self, value: Any, depth: int) -> Any:
@@ -160,9 +165,18 @@ class _Lowering:
             return self._sequence(value, value.copy(), depth)
         return self._other(value, kind, depth)
 
-    def _mapping(self, source: dict[Any, Any], depth: int) -> dict[str, Any]:
+    def _enter(self, depth: int) -> None:
+        self._left -= 1
         if depth > DEPTH_MAX:
             raise _too_deep()
+        if self._left < 0:
+            raise Refusal(
+                f"holds more than {CONTAINERS_MAX:,} containers, counted once for each place",
+                "Store less, or refer to shared parts by a key.",
+            )
+
+    def _mapping(self, source: dict[Any, Any], depth: int) -> dict[str, Any]:
+        self._enter(depth)
         copy = source.copy()
         is_secret = self._is_secret
         key = None
@@ -184,8 +198,7 @@ class _Lowering:
 
     def _sequence(self, source: Any, copy: list[Any], depth: int) -> list[Any]:
         """Return the lowered elements; copy is the caller's own and may be changed."""
-        if depth > DEPTH_MAX:
-            raise _too_deep()
+        self._enter(depth)
         if len(copy) > _BULK and _is_plain(copy):
             return copy
         index = 0

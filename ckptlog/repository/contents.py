@@ -99,20 +99,23 @@ class Contents:
                 if reference is not None:
                     self._payload(entry, role, reference)
 
-    def close(self, newest: Callable[[str], int]) -> None:
-        """Report damaged payloads.
+    def report(self, newest: Callable[[str], int]) -> None:
+        """Report damaged payloads, and what is worth a note.
 
         Args:
             newest: Returns the position of a checkpoint's last event; -1 where it is deleted.
         """
         for bad in self._bad.values():
-            self._report(bad, newest)
+            self._report_payload(bad, newest)
         if self._unknown:
             self._book.notes.append(
                 f"{self._unknown} chunks are not in the chunk index; `ckptlog replay` renews it."
             )
         for reason in sorted(self._unread):
             self._book.notes.append(f"Some values were not decoded: {reason}")
+
+    def close(self) -> None:
+        """Close the containers."""
         self._blobs.close()
 
     def wire(self, reference: Reference) -> bytes:
@@ -208,7 +211,7 @@ class Contents:
             self._raw.put((digest, domain), raw, len(raw))
         return raw
 
-    def _report(self, bad: _Bad, newest: Callable[[str], int]) -> None:
+    def _report_payload(self, bad: _Bad, newest: Callable[[str], int]) -> None:
         broken = [name for name, position in bad.last.items() if newest(name) == position]
         shown = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
         needed = f"Present state of: {shown}." if broken else "Only past states need it."

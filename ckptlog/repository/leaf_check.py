@@ -1,9 +1,14 @@
-"""The cache of leaf hashes beside the leaves that a verification computes from the log."""
+"""The cache of leaf hashes beside the leaves that a verification computes from the log.
+
+Others write to it meanwhile: each leaf is read where it must stand, and only what stands beyond
+the log's present end is too much.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from ckptlog.model.entry import Commit
 from ckptlog.views.leaf import LEAF_BYTES, leaves_of
@@ -13,30 +18,41 @@ class LeafCheck:
     """Reads the cache along with the log. A cache that is short, or not there, is no fault."""
 
     def __init__(self, path: Path) -> None:
-        self.wrong_at: int | None = None
-        self._file: BinaryIO | None
+        self._wrong_at: int | None = None
+        self._fd = -1
         try:
-            self._file = path.open("rb")
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            self._file = None
+            self._fd = -1
 
     def add(self, commit: Commit) -> None:
-        """Compare the leaves of the next commit; commits come from position 0 on, all of them."""
-        if self._file is None or self.wrong_at is not None:
+        """Compare the leaves of a commit."""
+        if self._fd < 0 or self._wrong_at is not None:
             return
+        position = commit.entries[0].position
         leaves = b"".join(leaves_of(commit))
-        cached = self._file.read(len(leaves))
+        try:
+            cached = os.pread(self._fd, len(leaves), position * LEAF_BYTES)
+        except OSError:
+            return  # a cache that cannot be read is as good as none
         whole = len(cached) - len(cached) % LEAF_BYTES
         if cached[:whole] != leaves[:whole]:
-            self.wrong_at = commit.entries[0].position
+            self._wrong_at = position
 
-    def close(self, position: int) -> int | None:
+    def wrong_at(self, present: Callable[[], int]) -> int | None:
         """Return the position from which the cache is wrong, None where it is right.
 
-        position: After the last event that was read.
+        Args:
+            present: Returns the position after the last durable event; asked after the cache.
         """
-        if self._file is not None:
-            if self.wrong_at is None and self._file.read(LEAF_BYTES):
-                self.wrong_at = position
-            self._file.close()
-        return self.wrong_at
+        if self._fd >= 0 and self._wrong_at is None:
+            size = os.fstat(self._fd).st_size
+            position = present()
+            return position if size // LEAF_BYTES > position else None
+        return self._wrong_at
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

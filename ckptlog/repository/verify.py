@@ -15,6 +15,7 @@ not by what they hold.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -64,7 +65,7 @@ def verify(store: Store, level: Level = "full", progress: Progress | None = None
     _check_level(level)
     view, mark, fault = _view_of(store)
     source = _Source(
-        store.path, store.info, store.environment, store.log.published.read(), store.index
+        store.path, store.info, store.environment, store.log.published.read, store.index
     )
     run = _Run(source, level, progress)
     if fault:
@@ -91,11 +92,12 @@ def verify_directory(
     environment = environment or Environment()
     info = layout.read_info(path)
     published = PublishedEnd(path / FOLDER / "end", info.id_bytes, environment.disk, read_only=True)
-    end = published.read()
-    published.close()
-    run = _Run(_Source(path, info, environment, end, None), level, progress)
+    run = _Run(_Source(path, info, environment, published.read, None), level, progress)
     run.book.notes.append("The view was not compared: the store was not opened.")
-    return run.report(None, None)
+    try:
+        return run.report(None, None)
+    finally:
+        published.close()
 
 
 def _check_level(level: str) -> None:
@@ -120,7 +122,7 @@ class _Source(msgspec.Struct, frozen=True):
     root: Path
     info: StoreInfo
     environment: Environment
-    end: End | None
+    published: Callable[[], End | None]
     index: ChunkIndex | None
 
 
@@ -130,7 +132,8 @@ class _Run:
     def __init__(self, source: _Source, level: Level, progress: Progress | None) -> None:
         self._root = root = source.root
         self._info = info = source.info
-        self._end = source.end
+        self._published = source.published
+        self._end = source.published()
         self.book = Book(level, _size(root), progress)
         disk = source.environment.disk
         segments = Segments(root / FOLDER, info.id_bytes, disk)
@@ -146,12 +149,17 @@ class _Run:
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:
         """Read everything and return what was found."""
-        leaf_at_mark = self._read(mark.position if mark else 0)
-        self._history.close()
-        if self._contents:
-            self._contents.close(self._newest)
-        if view is not None and mark is not None:
-            self._compare(view, mark, leaf_at_mark)
+        try:
+            leaf_at_mark = self._read(mark.position if mark else 0)
+            self._history.close()
+            if self._contents:
+                self._contents.report(self._newest)
+            if view is not None and mark is not None:
+                self._compare(view, mark, leaf_at_mark)
+        finally:
+            self._leaves.close()
+            if self._contents:
+                self._contents.close()
         self._check_info()
         self.book.notes += left_overs(self._root, self._registered)
         return self.book.close(checkpoints=self._history.living)
@@ -190,19 +198,23 @@ class _Run:
         return -1 if life is None or life.is_deleted else life.position
 
     def _compare(self, view: CurrentView, mark: Mark, leaf_at_mark: bytes | None) -> None:
-        wrong_at = self._leaves.close(self._chain.position)
         if self._chain.lost or self._end is None:
             self.book.notes.append("The view was not compared: a part of the log is lost.")
             return
         wire = self._contents.wire if self._contents else None
         comparison = Comparison(view, mark, self._history, self._chain.position)
         comparison.run(self.book, leaf_at_mark, wire)
+        wrong_at = self._leaves.wrong_at(self._present)
         if wrong_at is not None:
             self.book.problem(
                 DIFFERS,
                 f"It is wrong from position {wrong_at} on. `ckptlog replay` writes it anew.",
                 "views/tree/leaves",
             )
+
+    def _present(self) -> int:
+        end = self._published()
+        return end.position if end else 0
 
     def _check_info(self) -> None:
         try:

@@ -380,7 +380,7 @@ def test_many_deletes_and_records(manager, store):
     assert event.actor == "tester"
 
 
-# --- whose operation, in which namespace ------------------------------------------------------------
+# --- whose operation, in which namespace --------------------------------------------------------
 
 
 def test_defaults_of_actor_and_namespace(tmp_path):

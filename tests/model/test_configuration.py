@@ -37,7 +37,7 @@ def test_defaults():
         "interval_s": 0.05,
         "sanitise": True,
         "actor": None,
-        "compression_level": 3,
+        "compression_level": 1,
     }
     assert set(facts) == FIELDS
 

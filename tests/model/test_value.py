@@ -254,6 +254,10 @@ class TestRefusals:
         with pytest.raises(UnstorableError, match=r"^metadata\.a is of type object"):
             lower({"a": object()}, path="metadata")
 
+    def test_a_root_without_a_name(self):
+        with pytest.raises(UnstorableError, match=r"^metadata\.a\[0\] is of type object"):
+            prepare({"title": "", "metadata": {"a": [object()]}}, path="")
+
     @pytest.mark.parametrize("element", ["\ud800", (1, "\ud800"), Word("a"), Colour.RED])
     def test_an_element_of_a_set(self, element):
         with pytest.raises(UnstorableError) as caught:
@@ -517,3 +521,13 @@ class TestHostileWire:
             decode(b'{"a":[{"$bytes":"AP9="}]}')
         with pytest.raises(FormatError, match=r"the tag '\$new' is unknown; a newer ckptlog"):
             lift({"$new": 1})
+
+
+def test_shared_parts_do_not_explode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value of forty lists that spells out as a million million ends in a clear refusal."""
+    monkeypatch.setattr("ckptlog.model.value.CONTAINERS_MAX", 1000)
+    doubled: list[Any] = []
+    for _ in range(40):
+        doubled = [doubled, doubled]
+    with pytest.raises(UnstorableError, match="more than 1,000 containers"):
+        prepare({"x": doubled})

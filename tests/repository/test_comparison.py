@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 
@@ -15,6 +16,7 @@ from ckptlog.views.row import decode_row, encode
 from ckptlog.views.schema import read_standing, write_standing
 from tests.repository.damage import (
     fill,
+    flipped,
 )
 
 
@@ -142,3 +144,23 @@ def test_what_came_after_the_reading_is_not_compared(store_path, level, monkeypa
 
         monkeypatch.setattr(Comparison, "run", run)
         assert manager.store.verify(level).problems == ()
+
+
+def test_leaf_hashes_that_differ(store_path):
+    path = store_path / "views" / "tree" / "leaves"
+    with ckptlog.open(store_path) as store:
+        store.view()
+        with flipped(path, 2 * 32 + 5):
+            (problem,) = store.verify("structure").problems
+        assert (problem.code, problem.where) == ("view.differs", "views/tree/leaves")
+        assert "from position 2 on" in problem.message
+        with path.open("ab") as file:
+            file.write(bytes(32))
+        (problem,) = store.verify().problems
+        assert "from position 5 on" in problem.message
+        os.truncate(path, 3 * 32 + 7)
+        assert store.verify().ok
+        path.unlink()
+        assert store.verify().ok
+        path.mkdir()
+        assert store.verify().ok
