@@ -39,11 +39,11 @@ _COMMAND_CHARACTERS_MAX = 190
 
 
 class _Pending(msgspec.Struct):
-    """A checkpoint as the batch will leave it: its event to be, and its payloads' values."""
+    """A checkpoint as the batch will leave it: its event to be, and the wires of its payloads."""
 
     entry: Entry
-    data: dict[str, Any]
-    meta: dict[str, Any]
+    data: bytes
+    meta: bytes
 
 
 class Batch:
@@ -282,12 +282,8 @@ class _Drafting:
         )
         command = step.command
         name = command.checkpoint if isinstance(command, Create) else ""
-        meta = {
-            "title": request.title,
-            "description": request.description,
-            "metadata": request.metadata or {},
-        }
-        self._pending[name] = _Pending(_unplaced(event), request.data or {}, meta)
+        (data, _), (meta, _) = content.cacheable
+        self._pending[name] = _Pending(_unplaced(event), data, meta)
         self._newest[request.task] = name
 
     def _change(self, request: ChangeRequest) -> None:
@@ -306,13 +302,9 @@ class _Drafting:
         after = msgspec.structs.replace(
             event, data=payloads.data or event.data, meta=payloads.meta or event.meta
         )
-        data = {**current.data, **(request.data or {})}
-        if request.replaces_data and request.data is not None:
-            data = request.data
-        meta = dict(current.meta)
-        if request.description is not None:
-            meta["description"] = request.description
-        meta["metadata"] = {**meta.get("metadata", {}), **(request.metadata or {})}
+        fresh = iter([wire for wire, _ in content.cacheable])
+        data = next(fresh) if payloads.data else _wire(current.data)
+        meta = next(fresh) if payloads.meta else _wire(current.meta)
         self._pending[request.checkpoint] = _Pending(_unplaced(after), data, meta)
 
     def _current(self, request: ChangeRequest) -> Current:
@@ -331,7 +323,8 @@ class _Drafting:
                 f"The batch has deleted {request.checkpoint!r} before.",
                 checkpoint_id=request.checkpoint,
             )
-        return Current(pending.entry, None, pending.data, pending.meta)
+        data, meta = values.decode(pending.data), values.decode(pending.meta)
+        return Current(pending.entry, None, data, meta)
 
     def _witness(self, task: str) -> Entry | None:
         """Return the task's newest checkpoint as the batch leaves it; None where it deletes it."""
@@ -350,6 +343,10 @@ class _Drafting:
         # So that the batch's next payload can share chunks with this one. Names of chunks are
         # digests: should the commit fail, nobody can come to rely on what was not written.
         self._drafter.preparation.remember(content)
+
+
+def _wire(value: dict[str, Any]) -> bytes:
+    return values.encode(values.lower(value))
 
 
 def _copy(name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ckptlog.errors import ArgumentError, CheckpointNotFoundError, ConflictError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointCorruptionError,
+    CheckpointNotFoundError,
+    ConflictError,
+)
 from ckptlog.manager.quota import Quota
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.event import CLEANED
@@ -193,7 +198,7 @@ def summary(manager: CheckpointManager) -> dict[str, Any]:
     checkpoints and tasks that have any. by_state: Living checkpoints in each state.
     logical_bytes, stored_bytes, total_bytes, dedup_ratio: As `Store.stats`.
     limit_bytes, used_percent: The configured limit of the store, and how much of it is used.
-    last_event_at: UTC, ISO 8601; None in an empty store.
+    last_event_at: UTC, ISO 8601; None in an empty store, or where the log is damaged.
     """
     return _summary(manager, statistics(manager.store))
 
@@ -202,7 +207,6 @@ def _summary(manager: CheckpointManager, figures: dict[str, Any]) -> dict[str, A
     store = manager.store
     limit_bytes = manager.config.storage_size_bytes_max
     used_bytes = figures["total_bytes"] - figures["reserve_bytes"]
-    last = store.event_at(figures["events"] - 1) if figures["events"] else None
     return {
         "store": figures["path"],
         "store_id": figures["id"],
@@ -216,8 +220,16 @@ def _summary(manager: CheckpointManager, figures: dict[str, Any]) -> dict[str, A
         "dedup_ratio": figures["dedup_ratio"],
         "limit_bytes": limit_bytes,
         "used_percent": round(100 * used_bytes / limit_bytes, 3),
-        "last_event_at": last.event.time if last else None,
+        "last_event_at": _last_event_at(store, figures["events"]),
     }
+
+
+def _last_event_at(store: Store, events: int) -> str | None:
+    try:
+        last = store.event_at(events - 1) if events else None
+    except CheckpointCorruptionError:  # verify tells; the other figures are right
+        return None
+    return last.event.time if last else None
 
 
 def metrics(manager: CheckpointManager) -> dict[str, Any]:

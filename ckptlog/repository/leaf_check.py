@@ -33,8 +33,9 @@ class LeafCheck:
         leaves = b"".join(leaves_of(commit))
         try:
             cached = os.pread(self._fd, len(leaves), position * LEAF_BYTES)
-        except OSError:
-            return  # a cache that cannot be read is as good as none
+        except OSError:  # a cache that cannot be read is as good as none
+            self.close()
+            return
         whole = len(cached) - len(cached) % LEAF_BYTES
         if cached[:whole] != leaves[:whole]:
             self._wrong_at = position

@@ -50,7 +50,7 @@ class Writer:
         self._committer: Committer[Intent] = Committer(
             self._round, queue_max=queue_max, timeout_s=timeout_s
         )
-        self._second = -1
+        self._second: int | None = None
         self._second_text = ""
         # While set, a round holds the lock and has followed the log: readers need not.
         self.is_appending = False

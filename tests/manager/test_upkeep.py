@@ -283,6 +283,22 @@ def test_figures_of_an_empty_store(manager):
     assert figures["new_bytes_per_event"] is None
 
 
+def test_figures_of_a_damaged_log(tmp_path):
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        names = finished(manager, 2)
+        (entry,) = manager.store.events(2, 3)
+    (segment,) = (tmp_path / "s" / "log").glob("*.seg")
+    with segment.open("r+b") as file:
+        file.seek(entry.offset + 30)
+        file.write(b"\xff\xff")
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        figures = manager.get_checkpoint_metrics()
+        assert figures["total_checkpoints"] == len(names)
+        assert figures["last_event_at"] is None
+        assert manager.validate_checkpoint_integrity()
+        assert manager.cleanup_old_checkpoints(0) == 2
+
+
 # --- the limit --------------------------------------------------------------------------------
 
 

@@ -103,10 +103,11 @@ def test_beside_writers(tmp_path):
             step = 0
             while not stop.is_set():
                 step += 1
-                name = manager.create_checkpoint(f"t{step % 5}", "T", 1, data={"n": step})
+                task = f"{threading.get_ident()} {step % 5}"
+                name = manager.create_checkpoint(task, "T", 1, data={"n": step})
                 manager.complete_checkpoint(name)
                 if step % 7 == 0:
-                    manager.delete_task(f"t{step % 5}")
+                    manager.delete_task(task)
 
         threads = [threading.Thread(target=write) for _ in range(2)]
         for thread in threads:

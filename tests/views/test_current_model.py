@@ -170,6 +170,7 @@ class Views(RuleBasedStateMachine):
         while page := view.select(wanted, after=after, limit=limit, newest_first=newest):
             assert len(page) <= limit
             found += page
+            assert len(found) <= len(expected)
             after = page[-1].origin
         assert found == (expected[::-1] if newest else expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -276,6 +277,24 @@ def test_a_child_leaves_the_parents_view_alone(tmp_path, author, way):
     apply(view, author)
     assert_agrees(view, author)
     view.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_an_abandoned_connection_is_never_closed(tmp_path, author):
+    """Its close would undo what the parent is writing in the memory that they share."""
+    path = tmp_path / "current.sqlite"
+
+    def descriptors() -> int:
+        links = [os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        return links.count(str(path))
+
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    before = descriptors()
+    assert before == 3
+    view.abandon()
+    del view
+    gc.collect()
+    assert descriptors() == before
 
 
 def test_an_abandoned_view_can_be_opened_again(tmp_path, author):
