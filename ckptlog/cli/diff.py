@@ -40,7 +40,9 @@ def run_diff(context: Context) -> int:
     arguments = context.arguments
     with context.manager(is_reading=True) as manager:
         before, after = (_named(manager, name) for name in (arguments.before, arguments.after))
-    found = differences(_comparable(before), _comparable(after))
+    from ckptlog.manager.reading import comparable
+
+    found = differences(comparable(before), comparable(after))
     if context.output.is_json:
         for difference in found:
             context.output.item(_fields(difference))
@@ -59,18 +61,6 @@ def _named(manager: CheckpointManager, name: str) -> CheckpointData:
 
 def _is_id(manager: CheckpointManager, name: str) -> bool:
     return manager.store.newest_ever(name) is not None
-
-
-def _comparable(checkpoint: CheckpointData) -> dict[str, Any]:
-    return {
-        "state": checkpoint.state.value,
-        "step_number": checkpoint.step_number,
-        "total_steps": checkpoint.total_steps,
-        "task_title": checkpoint.task_title,
-        "step_description": checkpoint.step_description,
-        "data": checkpoint.data,
-        "metadata": checkpoint.metadata,
-    }
 
 
 def _fields(difference: Difference) -> dict[str, Any]:

@@ -330,7 +330,7 @@ class _Drafting:
         """Return the task's newest checkpoint as the batch leaves it; None where it deletes it."""
         name = self._newest.get(task, "")
         if self._pending.get(name) is None:
-            latest = self._drafter.store.latest(task)
+            latest = self._drafter.witness(task)
             if latest is None or latest.event.subject.checkpoint not in self._pending:
                 return latest
             name = latest.event.subject.checkpoint

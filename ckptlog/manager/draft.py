@@ -8,7 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 from blake3 import blake3
 
-from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointCorruptionError,
+    CheckpointNotFoundError,
+)
 from ckptlog.manager.preparation import Content, Preparation, Texts, kept, texts_of
 from ckptlog.model import value as values
 from ckptlog.model.entry import Entry
@@ -103,7 +107,7 @@ class Drafter:
 
     def create(self, request: CreateRequest) -> Drafted:
         """Return the intent of one create."""
-        step, content = self.create_step(request, self.store.latest(_task(request)))
+        step, content = self.create_step(request, self.witness(_task(request)))
         return Intent((step,), content.packs, content.placements), (content,)
 
     def change(self, request: ChangeRequest) -> Drafted:
@@ -128,6 +132,14 @@ class Drafter:
             command=identity.command,
             fingerprint=identity.fingerprint,
         )
+
+    def witness(self, task: str) -> Entry | None:
+        """Return the newest event of the task's newest checkpoint, whose chunks may be reused."""
+        try:
+            return self.store.latest(task)
+        except CheckpointCorruptionError:
+            # A damaged neighbour must not stop new work: everything is written fresh.
+            return None
 
     def create_step(self, request: CreateRequest, witness: Entry | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""

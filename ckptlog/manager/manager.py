@@ -102,10 +102,14 @@ class CheckpointManager(CheckpointReader):
             size_bytes_max=self.config.checkpoint_size_bytes_max,
         )
         self._drafter = Drafter(self.store, self._preparation)
-        self._quota = upkeep.Quota(self.store, self.config.max_storage_size_gb)
         self._cleaner: Cleaner | None = None
         if config is not None and config.cleanup_interval_hours > 0:
             self._cleaner = Cleaner(self, config)
+        self._quota = upkeep.Quota(
+            self.store,
+            self.config.max_storage_size_gb,
+            on_pressure=self._cleaner.wake if self._cleaner else None,
+        )
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -480,10 +484,6 @@ class CheckpointManager(CheckpointReader):
             actor=self.actor, command=self.new_command_id(), type=kind, facts=facts, task=task
         )
         self._commit(lambda: (Intent((Step(command),)), ()))
-
-    def delete_many(self, deletes: list[Delete]) -> None:
-        """Commit deletes as one. A conflict or an unknown id refuses all of them."""
-        self.store.submit_with_reserve(Intent(tuple(Step(delete) for delete in deletes)))
 
     def new_command_id(self) -> str:
         """Return an id for a command, as calls without command_id get one."""

@@ -147,7 +147,7 @@ class CheckpointReader:
             CheckpointNotFoundError: One of them is not there.
         """
         return differences(
-            _comparable(self._require(before_id)), _comparable(self._require(after_id))
+            comparable(self._require(before_id)), comparable(self._require(after_id))
         )
 
     def _require(self, checkpoint_id: str) -> CheckpointData:
@@ -307,12 +307,14 @@ class CheckpointReader:
     def _candidates(self, task_id: str) -> Iterator[Candidate]:
         check_id("task_id", task_id)
         for row in self._rows(Filter(task=task_id), None, None, newest_first=True):
-            found = self.store.read_row(row)
-            if found is None:
+            try:
+                found = self.store.read_row(row)
+            except CheckpointCorruptionError as error:
+                yield Candidate(row.id, row.state, row.step, error.message)
                 continue
-            event = found[0].event
-            name = event.subject.checkpoint
-            yield Candidate(name, event.state, event.step, self._fault(*found))
+            if found is not None:
+                event = found[0].event
+                yield Candidate(row.id, event.state, event.step, self._fault(*found))
 
     def _fault(self, entry: Entry, records: Records) -> str | None:
         try:
@@ -363,7 +365,8 @@ def not_found(checkpoint_id: str) -> CheckpointError:
     )
 
 
-def _comparable(checkpoint: CheckpointData) -> dict[str, Any]:
+def comparable(checkpoint: CheckpointData) -> dict[str, Any]:
+    """Return what a difference between two checkpoints looks at."""
     return {
         "state": checkpoint.state.value,
         "step_number": checkpoint.step_number,

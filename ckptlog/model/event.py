@@ -113,3 +113,14 @@ class Event(
     time: str
     total: int = 0
     type: str
+
+
+def saved_bytes(event: Event) -> int:
+    """Return the bytes that a whole copy of the state would take at an event that saved it.
+
+    A change of state alone saves nothing, so a checkpoint that is created, activated and
+    completed counts once.
+    """
+    if not event.new and event.type != CREATED:
+        return 0
+    return sum(part.size for part in (event.data, event.meta) if part is not None)

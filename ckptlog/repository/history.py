@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, Event
+from ckptlog.model.event import CHECKPOINT_TYPES, Event, saved_bytes
 from ckptlog.model.state import EVENT_OF_STATE, is_legal
 from ckptlog.repository.report import Book
 from ckptlog.views.row import encode, row_of
@@ -109,8 +109,7 @@ class History:
 
     def _count(self, event: Event) -> None:
         self.new += event.new
-        self.logical += event.data.size if event.data else 0
-        self.logical += event.meta.size if event.meta else 0
+        self.logical += saved_bytes(event)
 
     # --- one checkpoint ---------------------------------------------------------------------
 

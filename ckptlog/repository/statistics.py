@@ -133,8 +133,8 @@ def statistics(store: Store) -> dict[str, Any]:
     path, id, created, format: Of the store (created: UTC, ISO 8601).
     events, checkpoints, tasks: Numbers; checkpoints and tasks are the living ones.
     states: Number of living checkpoints in each state.
-    logical_bytes: Sum over all events of the payloads that they name: what a copy of the whole
-        state at each event would take.
+    logical_bytes: Sum over the events that saved payloads of their sizes: what a whole copy of the
+        state at each save would take.
     new_bytes: What the events added for payloads, as stored.
     sanitised: Secrets replaced.
     log_bytes, packs_bytes, views_bytes, reserve_bytes, other_bytes, total_bytes: On the disk.

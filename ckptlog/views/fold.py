@@ -11,7 +11,14 @@ from collections import defaultdict
 from typing import Final
 
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, CREATED, DELETED, TASK_DELETED, Event
+from ckptlog.model.event import (
+    CHECKPOINT_TYPES,
+    CREATED,
+    DELETED,
+    TASK_DELETED,
+    Event,
+    saved_bytes,
+)
 
 WAYPOINT_EVENTS: Final = 64
 _CHANGES: Final = CHECKPOINT_TYPES - {CREATED, DELETED}
@@ -71,10 +78,7 @@ class Fold:
             self._count(event)
 
     def _count(self, event: Event) -> None:
-        if event.data is not None:
-            self.logical += event.data.size
-        if event.meta is not None:
-            self.logical += event.meta.size
+        self.logical += saved_bytes(event)
         self.new += event.new
         self.sanitised += event.sanitised
 

@@ -108,8 +108,8 @@ class Totals(msgspec.Struct, frozen=True, gc=False):
     """Sums of a store.
 
     checkpoints: Living ones.
-    logical_bytes: Sizes of the payloads that each event names, summed over the events: what a
-        copy of the whole state at each event would take.
+    logical_bytes: Sizes of the payloads of each event that saved some (`model.event.saved_bytes`),
+        summed: what a whole copy of the state at each save would take.
     new_bytes: What the events added to the store for payloads, as stored.
     events: Number of events.
     sanitised: Secrets replaced.

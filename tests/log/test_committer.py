@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -254,14 +255,20 @@ def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(when):
 def test_an_interrupt_at_any_line_of_any_thread_leaves_nobody_behind():
     """A trace function plays the interrupt, at each line that a thread runs in the committer."""
     code = sys.modules[Committer.__module__].__file__
+    withs = [n for n, line in enumerate(Path(code).read_text().splitlines(), 1) if " with " in line]
 
     def interrupt_at(step):
         left = [step]
+        entered = set()
 
         def trace(frame, event, argument):
             if frame.f_code.co_filename != code or frame.f_code.co_name == "_leave":
                 return None
             if event == "line":
+                place = (frame, frame.f_lineno)
+                if frame.f_lineno in withs and place in entered:
+                    return trace  # leaving a block: no interrupt can come before its `__exit__`
+                entered.add(place)
                 left[0] -= 1
                 if left[0] == 0:
                     raise Stopped
@@ -351,42 +358,50 @@ def test_many_threads_never_lose_a_wake_up():
 
 
 def test_real_signals_into_the_main_thread():
-    """SIGALRM raises in the main thread again and again while others commit."""
+    """An interrupt ends the main thread's calls again and again while others commit."""
     chance = random.Random(7)
     committer = Committer(answer, queue_max=3, timeout_s=WAIT_S)
     is_over = threading.Event()
-    counts = [0, 0]
+    is_in_call = threading.Event()
 
     def others(index):
         while not is_over.is_set():
             committer.submit(index)
-            counts[index] += 1
+
+    def signals():
+        while not is_over.is_set():
+            if is_in_call.wait(0.01):
+                time.sleep(chance.uniform(0, 1e-3))
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+                is_in_call.clear()
 
     def interrupt(number, frame):
-        # A second signal inside `_leave` would break what the first one left to do.
-        name = frame.f_code.co_name if frame else ""
-        if name not in ("_leave", "_fail", "_hand_over", "wake"):
+        # Only inside a call, and not in `_leave`, which must finish what the interrupt left.
+        names = set()
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        if "submit" in names and "_leave" not in names:
             raise Stopped
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     threads = [threading.Thread(target=others, args=(n,), daemon=True) for n in range(2)]
+    threads.append(threading.Thread(target=signals, daemon=True))
     stops = 0
     try:
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + 0.5
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + WAIT_S
+        while stops < 30 and time.monotonic() < deadline:
+            is_in_call.set()
             try:
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1e-3))
-                while True:
-                    committer.submit("main")
+                committer.submit("main")
             except Stopped:
                 stops += 1
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         is_over.set()
-    join(threads)
-    assert stops > 0
+        join(threads)
+        signal.signal(signal.SIGUSR1, before)
+    assert stops >= 30
     assert committer.submit("later") == ("done", "later")
     assert is_idle(committer)

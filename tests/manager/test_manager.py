@@ -361,19 +361,7 @@ def test_late_writers_of_an_old_incarnation(manager, store):
     assert manager.get_checkpoint(old) is None
 
 
-def test_many_deletes_and_records(manager, store):
-    names = [manager.create_checkpoint("t", "T", 1) for _ in range(3)]
-    deletes = [
-        Delete(actor="me", command=manager.new_command_id(), checkpoint=name) for name in names
-    ]
-    manager.delete_many(deletes)
-    assert manager.get_task_checkpoints("t") == []
-    with pytest.raises(CheckpointNotFoundError):
-        manager.delete_many(
-            [
-                Delete(actor="me", command=manager.new_command_id(), checkpoint="x"),
-            ]
-        )
+def test_a_fact_about_no_checkpoint(manager, store):
     manager.record(IMPORTED, {"files": 3}, task="t")
     event = last_event(store)
     assert (event.type, event.facts, event.subject.task) == (IMPORTED, {"files": 3}, "t")

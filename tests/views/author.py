@@ -206,8 +206,9 @@ class Author:
     def _follow(self, entry: Entry, title: str | None) -> None:
         event = entry.event
         self.commands[event.id] = entry.position
-        for each in (event.data, event.meta):
-            self.logical += each.size if each else 0
+        if event.new or event.type == CREATED:  # a change of state alone saves nothing
+            for each in (event.data, event.meta):
+                self.logical += each.size if each else 0
         self.new += event.new
         if event.type == TASK_DELETED:
             self.task_ends[event.subject.task] = entry.position
