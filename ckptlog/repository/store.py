@@ -190,7 +190,7 @@ class Store:
     def _abandon(self) -> None:
         self.log.abandon()
         self._keeper.abandon()
-        self.blobs.close()
+        # Not closed: a parent's thread may have held its locks. Its files close when it goes.
 
     def _check_open(self) -> None:
         if self._is_closed:

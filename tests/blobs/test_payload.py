@@ -81,6 +81,7 @@ def test_a_long_value_is_a_tree_of_levels(shelf):
     assert domains == sorted(domains)  # leaves, then nodes
     assert len({name for name, _ in draft.fresh}) == len(draft.fresh) == len(draft.digests)
     assert draft.fresh[-1][0].hex() == draft.reference.root
+    assert digests_of(draft.reference, shelf.read) == draft.digests
 
 
 def test_what_is_known_is_neither_compressed_nor_emitted():

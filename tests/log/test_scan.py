@@ -22,7 +22,7 @@ def commits(tmp_path):
     """A closed log of four commits: 1, 2 with records, 1, and 3 events."""
     log = create_log(tmp_path / "store")
     made = append(log, group("a"), group("b", "c", record_bytes=3000), group("d"))
-    made += append(log, group("e", "f", "g", record_bytes=50))
+    made += append(log, group("e", "f", "g", record_bytes=60))
     log.close()
     return made
 

@@ -274,7 +274,7 @@ def test_two_processes_make_a_store_at_once(tmp_path):
         "sys.stdin.readline()\n"
         "with CheckpointManager(sys.argv[1]) as m: print(m.create_checkpoint('t', 'T', 1))\n"
     )
-    for turn in range(3):
+    for turn in range(2):
         path = tmp_path / str(turn)
         processes = [
             subprocess.Popen(
@@ -306,12 +306,14 @@ def test_the_state_machine_holds_for_every_pair_of_commands(manager):
         "delete": manager.delete_checkpoint,
     }
 
+    codes = set()
+
     def attempt(command, name, barrier):
         barrier.wait()
         try:
             command(name)
         except CheckpointError as error:
-            assert error.code in {"update.illegal_transition", "checkpoint.not_found"}
+            codes.add(error.code)
 
     with ThreadPoolExecutor(2) as pool:
         for first, second in itertools.combinations_with_replacement(commands.values(), 2):
@@ -323,4 +325,5 @@ def test_the_state_machine_holds_for_every_pair_of_commands(manager):
                 tasks = [pool.submit(attempt, one, name, barrier) for one in (first, second)]
                 for task in tasks:
                     task.result()
+    assert codes <= {"update.illegal_transition", "checkpoint.not_found"}
     check_histories(manager.store)

@@ -22,7 +22,6 @@ from ckptlog import (
 )
 from ckptlog.errors import BlobCorruptionError
 from ckptlog.model.event import IMPORTED
-from ckptlog.policy.command import Delete
 from tests.manager.interleave import before_commit, written
 
 ACTIVE, COMPLETED = CheckpointState.ACTIVE, CheckpointState.COMPLETED
