@@ -76,6 +76,7 @@ def split(
 
 
 def _single(wire: bytes, codec: Codec, known: Container[bytes]) -> Draft:
+    # The hottest line of a small write: most values are one chunk.
     digest = chunk.digest_of(chunk.LEAF, wire)
     fresh: tuple[tuple[bytes, bytes], ...] = ()
     if digest not in known:

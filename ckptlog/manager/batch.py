@@ -118,24 +118,25 @@ class Batch:
         identifier = checkpoint_id
         if identifier is None:
             identifier = self._id_then(command) or self._new_id(task_id, step_number)
-        self._add(
-            CreateRequest(
-                task=task_id,
-                title=task_title,
-                step=step_number,
-                description=step_description,
-                total=total_steps,
-                data=_copy("data", data),
-                metadata=_copy("metadata", metadata),
-                worker=worker_id,
-                parent=parent_checkpoint_id,
-                namespace=self._namespace if namespace is None else namespace,
-                checkpoint=identifier,
-                actor=self._actor,
-                command=command,
-                is_active=activate,
-            )
+        request = CreateRequest(
+            task=task_id,
+            title=task_title,
+            step=step_number,
+            description=step_description,
+            total=total_steps,
+            data=data,
+            metadata=metadata,
+            worker=worker_id,
+            parent=parent_checkpoint_id,
+            namespace=self._namespace if namespace is None else namespace,
+            checkpoint=identifier,
+            actor=self._actor,
+            command=command,
+            is_active=activate,
         )
+        # Now, because the caller may change the values before the commit, and once.
+        prepared = self._drafter.prepare(request)
+        self._add(msgspec.structs.replace(request, data=None, metadata=None, prepared=prepared))
         self._created.add(identifier)
         return identifier
 
@@ -234,7 +235,7 @@ class Batch:
         now_us = self._drafter.store.environment.now_us()
         self._time_us = max(now_us, self._time_us)
         identifier = checkpoint_id(task, step, self._time_us)
-        while identifier in self._created or self._drafter.store.newest_ever(identifier):
+        while identifier in self._created or self._drafter.store.is_taken(identifier):
             self._time_us += 1
             identifier = checkpoint_id(task, step, self._time_us)
         return identifier

@@ -18,6 +18,7 @@ from ckptlog.model import value as values
 from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
+from ckptlog.model.value import Prepared
 from ckptlog.policy.command import Change, Create, Payloads
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
@@ -48,6 +49,7 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     checkpoint: str | None = None
     command: str | None = None
     is_active: bool = False
+    prepared: tuple[Prepared, Prepared] | None = None
     batch: int = 0
 
 
@@ -141,14 +143,19 @@ class Drafter:
             # A damaged neighbour must not stop new work: everything is written fresh.
             return None
 
+    def prepare(self, request: CreateRequest) -> tuple[Prepared, Prepared]:
+        """Return the payloads of a create: checked, sanitised and serialised copies."""
+        metadata = {} if request.metadata is None else request.metadata
+        return (
+            self.preparation.data({} if request.data is None else request.data),
+            self.preparation.meta(Texts(request.title, request.description, metadata)),
+        )
+
     def create_step(self, request: CreateRequest, witness: Entry | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""
         _check_create(request)
-        preparation = self.preparation
-        data = preparation.data({} if request.data is None else request.data)
-        metadata = {} if request.metadata is None else request.metadata
-        meta = preparation.meta(Texts(request.title, request.description, metadata))
-        content = preparation.content(data, meta, witness)
+        data, meta = request.prepared or self.prepare(request)
+        content = self.preparation.content(data, meta, witness)
         payloads = content.payloads
         identity = self.identity(request.command, _create_content, request, payloads)
         command = Create(

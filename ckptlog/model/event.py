@@ -121,6 +121,10 @@ def saved_bytes(event: Event) -> int:
     A change of state alone saves nothing, so a checkpoint that is created, activated and
     completed counts once.
     """
-    if not event.new and event.type != CREATED:
-        return 0
-    return sum(part.size for part in (event.data, event.meta) if part is not None)
+    size = 0
+    if event.new or event.type == CREATED:
+        if event.data is not None:
+            size = event.data.size
+        if event.meta is not None:
+            size += event.meta.size
+    return size

@@ -81,6 +81,6 @@ def id_time(identifier: str) -> int:
     """
     if not identifier.startswith("cp_"):
         return 0
-    digits = identifier.rpartition("_")[2]
-    is_time = len(digits) <= 18 and digits.isascii() and digits.isdigit()
+    digits = identifier[identifier.rfind("_") + 1 :]
+    is_time = digits.isdigit() and len(digits) <= 18 and digits.isascii()
     return int(digits) if is_time else 0

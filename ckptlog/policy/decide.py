@@ -27,7 +27,7 @@ from ckptlog.errors import (
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import SCHEMA, Event, Reference, Subject
-from ckptlog.model.identifier import checkpoint_id
+from ckptlog.model.identifier import checkpoint_id, id_time
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, is_legal
 from ckptlog.policy.command import (
     AnyCommand,
@@ -117,7 +117,7 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
 
 
 def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
-    if command.checkpoint and state.is_taken(command.checkpoint):
+    if command.checkpoint and not _is_unused(state, command.checkpoint):
         raise DuplicateIdError(
             f"The checkpoint id {command.checkpoint!r} is already used.",
             hint="Ids are never used twice, not even after a delete; choose another.",
@@ -179,11 +179,15 @@ def _refuse_deleted_parent(state: State, command: Create) -> None:
 def _unused_id(state: State, command: Create, moment: Moment) -> str:
     time_us = moment.us
     identifier = checkpoint_id(command.task, command.step, time_us)
-    # Above every timestamp in the store no look-up is needed.
-    while time_us <= state.id_time_max and state.is_taken(identifier):
+    while not _is_unused(state, identifier):
         time_us += 1
         identifier = checkpoint_id(command.task, command.step, time_us)
     return identifier
+
+
+def _is_unused(state: State, identifier: str) -> bool:
+    # Above every timestamp in the store no look-up is needed.
+    return id_time(identifier) > state.id_time_max or not state.is_taken(identifier)
 
 
 def _stale_witness(state: State, payloads: Payloads) -> Stale | None:

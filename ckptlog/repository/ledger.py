@@ -176,6 +176,14 @@ class Ledger:
             self.container = commit.container
             self.offset = commit.offset_end
 
+    def pending_at(self, position: int) -> Entry | None:
+        """Return the event at a position, if it is one that the view has not applied yet."""
+        for commit in self.pending:
+            if commit.position_next > position:
+                index = position - commit.entries[0].position
+                return commit.entries[index] if index >= 0 else None
+        return None
+
     def release(self, position: int) -> None:
         """Forget commits that the view has applied, up to `position`. Under the fold lock."""
         kept = [commit for commit in self.pending if commit.position_next > position]

@@ -37,6 +37,7 @@ from ckptlog.log.log import Log
 from ckptlog.model import value as values
 from ckptlog.model.entry import Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.model.identifier import id_time
 from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
@@ -286,8 +287,10 @@ class Store:
                     yield entry
 
     def event_at(self, position: int) -> Entry | None:
-        """Return the event at a position, None beyond the end."""
-        return next(self.events(position, position + 1), None)
+        """Return the event at a position, None beyond the end; also one of ours not yet durable."""
+        self._check_open()
+        own = self._keeper.ledger.pending_at(position)
+        return next(self.events(position, position + 1), None) if own is None else own
 
     def newest(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a living checkpoint."""
@@ -300,6 +303,14 @@ class Store:
         self.catch_up()
         found = self._guarded(lambda: self._keeper.ledger.peek(checkpoint))
         return None if found is None else found[0]
+
+    def is_taken(self, checkpoint: str) -> bool:
+        """Say whether a checkpoint id was ever used."""
+        self.catch_up()
+        # Above every timestamp in the store no look-up is needed.
+        if id_time(checkpoint) > self._keeper.ledger.id_time_max:
+            return False
+        return self.newest_ever(checkpoint) is not None
 
     def select(
         self, wanted: Filter, *, after: int | None, limit: int, newest_first: bool = False
