@@ -51,7 +51,8 @@ class Environment:
     def mounts(self) -> str:
         """Return the kernel's table of mounts (mountinfo); empty where there is none."""
         try:
-            return MOUNTS.read_text()
+            # Names may be any bytes; `os.fsdecode` has paths in the same form.
+            return MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:
             return ""
 

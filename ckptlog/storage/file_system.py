@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ckptlog.storage.environment import Environment
+
+# The kernel writes a space, a tab, a line's end and a backslash in a name as \\ooo.
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def file_system_of(path: Path, environment: Environment) -> str:
@@ -29,6 +33,6 @@ def parse_mounts(table: str) -> list[tuple[str, str]]:
         left, separator, right = line.partition(" - ")
         fields = left.split()
         if separator and len(fields) >= 5 and right:
-            mount = fields[4].encode().decode("unicode_escape", errors="replace")
+            mount = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
             found.append((mount, right.split()[0]))
     return found

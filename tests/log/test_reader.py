@@ -160,8 +160,7 @@ def replace_empty_segment(root, *, publish):
 def test_a_reader_that_knew_the_empty_segment_finds_the_one_that_replaced_it(log, root):
     replace_empty_segment(root, publish="nothing")
     assert published_ids(log) == [*"abcdef"]
-    replace_empty_segment_again = segment.segment_name(6, 0)
-    boundary = (f"log/{replace_empty_segment_again}", HEADER_FRAME_BYTES, 6)
+    boundary = (f"log/{segment.segment_name(6, 0)}", HEADER_FRAME_BYTES, 6)
     assert ids(log.reader.commits(*boundary)) == []
     (root / "log" / "end").unlink()
     writer = open_log(root, segment_bytes=13_000)
@@ -281,7 +280,6 @@ def test_a_place_where_no_event_stands_is_corruption(log):
         {"span": entry.offset + 1},
         {"offset": HEADER_FRAME_BYTES, "length": entry.span, "span": 0},
         {"container": "log/00000000000000000099.0.seg"},
-        {"container": "log/00000000000000000002.0.seg"},
         {"container": "packs/x.pack"},
         {"container": "../lock"},
     ):

@@ -18,7 +18,6 @@ from ckptlog import (
     CommandReusedError,
 )
 from ckptlog.views.errors import ViewDamagedError
-from tests.manager.interleave import before_commit
 
 NEVER = CheckpointConfiguration(durability="interval", interval_s=60, cleanup_interval_hours=0)
 
@@ -196,13 +195,12 @@ def test_many_tasks_while_something_is_always_unsynced(path):
                 for number in range(start, start + 1000):
                     batch.create_checkpoint(f"t{number}", "T", 1)
         newest = {}
-        with before_commit(store):
-            for number in range(0, 6000, 500):
-                store.log.flush()
-                newest[number] = manager.create_checkpoint(f"t{number}", "T", 2)
-                store._keeper.drain()
-                for other, name in newest.items():
-                    assert manager.get_latest_checkpoint(f"t{other}").checkpoint_id == name
+        for number in range(0, 6000, 500):
+            store.log.flush()
+            newest[number] = manager.create_checkpoint(f"t{number}", "T", 2)
+            store._keeper.drain()
+            for other, name in newest.items():
+                assert manager.get_latest_checkpoint(f"t{other}").checkpoint_id == name
 
 
 @pytest.mark.parametrize("interval_s", [0, -1, float("nan"), "1", None, True])

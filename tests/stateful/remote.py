@@ -1,17 +1,20 @@
 """A second process with a manager of its own, driven over pipes: one JSON line a call.
 
 It stays for the whole test run; each call names the store, so that one process serves every
-example of a Hypothesis test.
+example of a Hypothesis test. `kill` ends it as a crash does: the process that serves is a fork of
+one that has loaded everything and opened nothing, so that another one is there at once.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from typing import Any
 
-from ckptlog import CheckpointError, CheckpointManager, CheckpointState
+from ckptlog import CheckpointData, CheckpointError, CheckpointManager, CheckpointState
 
 
 class RemoteManager:
@@ -24,58 +27,122 @@ class RemoteManager:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._pid = self._answer()
 
     def call(self, path: str, method: str, *args: Any, **options: Any) -> Any:
-        """Call a method there.
+        """Do there what `perform` does here."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([path, method, args, options]) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
 
-        Returns:
-            What it returned, through JSON; ["error", code] where it raised one of our errors.
-        """
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        stdin.write(json.dumps([path, method, args, options]) + "\n")
-        stdin.flush()
-        answer = stdout.readline()
+    def kill(self) -> None:
+        """End the process that serves, whatever it holds open, and wait for the next one."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._pid = self._answer()
+
+    def close(self) -> None:
+        """End all."""
+        self._process.communicate(timeout=30)
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
         assert answer, "the other process has died"
         return json.loads(answer)
 
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
-        self._process.stdout.close()
-
 
 def main() -> None:
-    """The far end."""
+    """The far end: serve in a fork, and in another one when that is killed."""
+    while (pid := os.fork()) != 0:
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            return
+    serve()
+
+
+def serve() -> None:
+    """Answer calls until there are no more."""
     managers: dict[str, CheckpointManager] = {}
+    print(os.getpid(), flush=True)
     for line in sys.stdin:
         path, method, args, options = json.loads(line)
         if method == "close":
-            managers.pop(path).close()
+            if path in managers:
+                managers.pop(path).close()
             answer = None
         else:
             if path not in managers:
                 managers[path] = CheckpointManager(path)
-            answer = answer_of(managers[path], method, args, options)
+            answer = perform(managers[path], method, args, options)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def answer_of(manager: CheckpointManager, method: str, args: list[Any], options: Any) -> Any:
-    """Call and put the result into JSON: a checkpoint becomes [state, data, metadata, step]."""
-    if "state" in options:
-        options["state"] = CheckpointState(options["state"])
+def perform(
+    manager: CheckpointManager, method: str, args: list[Any], options: dict[str, Any]
+) -> Any:
+    """Call a method and put the result into JSON.
+
+    Besides the manager's methods: run_batch(operations, command_id), ids(filters), lives(id).
+
+    Returns:
+        `facts` of a checkpoint; ["error", code] where one of our errors was raised.
+    """
     try:
-        result = getattr(manager, method)(*args, **options)
+        if method == "run_batch":
+            return run_batch(manager, *args)
+        if method == "ids":
+            return [one.checkpoint_id for one in manager.iterate(**options)]
+        if method == "lives":
+            return [
+                [one.position, one.type, one.state, one.checkpoint and facts(one.checkpoint)]
+                for one in manager.history(*args)
+            ]
+        result = getattr(manager, method)(*args, **stated(options))
     except CheckpointError as error:
         return ["error", error.code]
-    if method in {"get_checkpoint", "restore_checkpoint"} and result is not None:
-        return [result.state.value, result.data, result.metadata, result.step_number]
-    return result
+    return facts(result) if isinstance(result, CheckpointData) else result
+
+
+def run_batch(
+    manager: CheckpointManager,
+    operations: list[tuple[str, list[Any], dict[str, Any]]],
+    command: str | None,
+) -> list[str | None]:
+    """Run operations as one batch; "#n" stands for what operation n has created."""
+    made: list[str | None] = []
+    with manager.batch(command_id=command) as batch:
+        for method, args, options in operations:
+            named = [
+                made[int(arg[1:])] if isinstance(arg, str) and arg.startswith("#") else arg
+                for arg in args
+            ]
+            made.append(getattr(batch, method)(*named, **stated(options)))
+    return made
+
+
+def stated(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the state as what it is, not as text."""
+    state = options.get("state")
+    return options if state is None else {**options, "state": CheckpointState(state)}
+
+
+def facts(found: CheckpointData) -> list[Any]:
+    """Return everything of a checkpoint that the model knows."""
+    return [
+        found.task_id,
+        found.state.value,
+        found.step_number,
+        found.total_steps,
+        found.step_description,
+        list(found.data.items()),
+        list(found.metadata.items()),
+        found.worker_id,
+        found.parent_checkpoint_id,
+        found.namespace,
+        found.position,
+    ]
 
 
 if __name__ == "__main__":

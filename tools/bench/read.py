@@ -8,7 +8,7 @@ Usage: tools/bench/run read [--rounds N] [--reads N] [--large N] [--objects] [--
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ckptlog import CheckpointManager, CheckpointState
 from tools.bench import measure, peer
 from tools.bench.create import TITLE, create
 from tools.bench.measure import Contestant, Round
-from tools.bench.workload import TASKS, Small, SmallWorkload, seeded
+from tools.bench.workload import TASKS, WORKERS, Small, SmallWorkload, seeded
 
 SMALL = 1_000
 PAGE = 20
@@ -43,7 +43,7 @@ class Filled:
 
     def ours(self, read: Read, reads: int) -> Contestant:
         """Return ckptlog, reading `reads` different things in a newly opened store."""
-        turn = _turns(read.wanted(self), reads)
+        turn = _turns(read.wanted(self), round(reads * read.share))
 
         def run() -> Round:
             with CheckpointManager(self.store) as manager:
@@ -53,7 +53,7 @@ class Filled:
 
     def theirs(self, read: Read, reads: int) -> Contestant:
         """Return SqliteSaver, likewise."""
-        turn = _turns(read.wanted_there(self), reads)
+        turn = _turns(read.wanted_there(self), round(reads * read.share))
 
         def run() -> Round:
             saver = peer.SaverPeer(self.database)
@@ -70,6 +70,7 @@ class Read:
     """One kind of read: how each contestant does it, and what there is to read in a store.
 
     is_again: Whether the same was read just before, so that caches answer.
+    share: Of the reads of a round that are done; one page is many reads.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Read:
     theirs: Callable[[peer.SaverPeer], Reader]
     wanted_there: Callable[[Filled], Sequence[Any]]
     is_again: bool = False
+    share: float = 1
 
 
 def _read(reader: Reader, wanted: list[Any], *, is_again: bool) -> Round:
@@ -143,6 +145,10 @@ def _fill_saver(saver: peer.SaverPeer, items: list[Small], start: int) -> list[t
     return saved
 
 
+def _worker_of(number: int) -> str:
+    return f"worker-{number % WORKERS}"
+
+
 def _state_of(number: int) -> str:
     if number % 10 in _FAILED:
         return "failed"
@@ -178,16 +184,8 @@ def reads() -> list[Read]:
         replace(by_id, title="get by id, again", is_again=True),
         latest,
         replace(latest, title="latest of a task, again", is_again=True),
-        Read(
-            f"{PAGE} by state", _page_by_state, _after, _page_there({"state": "created"}), _before
-        ),
-        Read(
-            f"{PAGE} by worker",
-            _page_by_worker,
-            _after,
-            _page_there({"worker": "worker-7"}),
-            _before,
-        ),
+        _paging("state", _state_of, lambda state: {"state": CheckpointState(state)}),
+        _paging("worker", _worker_of, lambda worker: {"worker_id": worker}),
     ]
 
 
@@ -209,27 +207,41 @@ def _tasks(one: Filled) -> list[str]:
     return [f"task-{number}" for number in range(min(TASKS, one.count))]
 
 
-def _after(one: Filled) -> list[str]:
-    """Return where pages may begin, so that all of them are full."""
-    return one.names[: len(one.names) // 10]
+def _paging(word: str, group: Callable[[int], str], ours: Callable[[str], Any]) -> Read:
+    """Return how pages of one group are read: full ones, none of which overlap.
+
+    Both begin where the page before ended; ckptlog goes forwards, SqliteSaver backwards.
+    """
+
+    def make(manager: CheckpointManager) -> Reader:
+        return lambda page: list(manager.iterate(**ours(page[0]), after=page[1], limit=PAGE))
+
+    def make_there(saver: peer.SaverPeer) -> Reader:
+        return lambda page: saver.page({word: page[0]}, page[1], PAGE)
+
+    def wanted(one: Filled) -> list[Any]:
+        starts = _starts(range(one.count), group)
+        return [(key, None if last is None else one.names[last]) for key, last in starts]
+
+    def wanted_there(one: Filled) -> list[Any]:
+        starts = _starts(reversed(range(one.count)), group)
+        return [
+            (key, None if last is None else peer.thread(*one.saved[last])) for key, last in starts
+        ]
+
+    return Read(f"{PAGE} by {word}", make, wanted, make_there, wanted_there, share=0.2)
 
 
-def _before(one: Filled) -> list[tuple[str, str]]:
-    return one.saved[-len(one.saved) // 10 :]
-
-
-def _page_by_state(manager: CheckpointManager) -> Reader:
-    return lambda after: manager.get_checkpoints_by_state(
-        CheckpointState.CREATED, after=after, limit=PAGE
-    )
-
-
-def _page_by_worker(manager: CheckpointManager) -> Reader:
-    return lambda after: manager.get_checkpoints_by_worker("worker-7", after=after, limit=PAGE)
-
-
-def _page_there(wanted: dict[str, Any]) -> Callable[[peer.SaverPeer], Reader]:
-    return lambda saver: lambda key: saver.page(wanted, peer.thread(*key), PAGE)
+def _starts(numbers: Iterable[int], group: Callable[[int], str]) -> list[tuple[str, int | None]]:
+    """Return, for each full page, its group and the number of the last one before it."""
+    members: dict[str, list[int]] = {}
+    for number in numbers:
+        members.setdefault(group(number), []).append(number)
+    return [
+        (key, listed[start - 1] if start else None)
+        for key, listed in members.items()
+        for start in range(0, len(listed) - PAGE + 1, PAGE)
+    ]
 
 
 def opening(folder: Path, large: Path, rounds: int) -> None:

@@ -1,0 +1,169 @@
+"""A disk that is really full: a small tmpfs."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ckptlog
+from ckptlog import CheckpointManager, FullError
+from tests.faults.fault_disk import FaultDisk, SimulatedStop
+from tests.faults.medium import Medium
+from tests.log.sample import append, create_log, fill, group, open_log, published_ids
+
+pytestmark = pytest.mark.root
+
+DISK_BYTES = 6 * 1024 * 1024
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = f"size={DISK_BYTES}"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def take_space(folder: Path, leave_bytes: int) -> Path:
+    """Fill the disk with a file, but for so many bytes."""
+    path = folder / "ballast"
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    with path.open("wb") as file:
+        file.write(bytes(max(0, free - leave_bytes)))
+    return path
+
+
+def noise(seed: int, size: int) -> dict[str, str]:
+    return {"text": random.Random(seed).randbytes(size // 2).hex()}
+
+
+def create_until_full(manager: CheckpointManager, size: int) -> dict[str, int]:
+    made = {}
+    for number in range(1, 10_000):
+        try:
+            made[manager.create_checkpoint("task", "title", number, data=noise(number, size))] = (
+                number
+            )
+        except FullError as error:
+            assert error.hint
+            return made
+    raise AssertionError("never full")
+
+
+def check_all_there(manager: CheckpointManager, made: dict[str, int], size: int) -> None:
+    for name, number in made.items():
+        assert manager.get_checkpoint(name).data == noise(number, size)
+    assert manager.store.verify().ok
+
+
+@pytest.mark.parametrize("size", [500, 50_000])
+def test_a_full_disk_refuses_commits_keeps_reading_and_deleting_and_goes_on(disk, size):
+    with CheckpointManager(disk / "store") as manager:
+        ballast = take_space(disk, leave_bytes=600_000)
+        made = create_until_full(manager, size)
+        assert made
+        for _ in range(3):  # refused again and again, without harm
+            with pytest.raises(FullError):
+                manager.create_checkpoint("task", "title", 1, data=noise(-1, 2 * size + 5000))
+        check_all_there(manager, made, size)
+        victim = next(iter(made))
+        assert manager.delete_checkpoint(victim)
+        del made[victim]
+        assert manager.get_checkpoint(victim) is None
+        ballast.unlink()
+        name = manager.create_checkpoint("task", "title", 1, data=noise(5, size))
+        made[name] = 5
+        check_all_there(manager, made, size)
+    with CheckpointManager(disk / "store") as manager:
+        check_all_there(manager, made, size)
+        assert manager.get_checkpoint(victim) is None
+
+
+def test_a_store_on_a_full_disk_opens_for_reading_and_writing(disk):
+    with CheckpointManager(disk / "store") as manager:
+        name = manager.create_checkpoint("task", "title", 1, data=noise(1, 20_000))
+    take_space(disk, leave_bytes=0)
+    with ckptlog.open(disk / "store", read_only=True) as store:
+        reader = CheckpointManager(store=store)
+        assert reader.get_checkpoint(name).data == noise(1, 20_000)
+    with CheckpointManager(disk / "store") as manager:
+        assert manager.get_checkpoint(name).data == noise(1, 20_000)
+        with pytest.raises(FullError):
+            manager.create_checkpoint("task", "title", 2, data=noise(2, 500_000))
+        assert manager.delete_checkpoint(name)
+        assert manager.store.verify().ok
+
+
+def test_the_reserve_lets_many_deletes_through_and_is_made_again(disk):
+    root = disk / "store"
+    with CheckpointManager(root) as manager:
+        names = [
+            manager.create_checkpoint("task", "title", step, data=noise(step, 500))
+            for step in range(1, 61)
+        ]
+    ballast = take_space(disk, leave_bytes=0)
+    with CheckpointManager(root) as manager:
+        for name in names:
+            assert manager.delete_checkpoint(name)
+        assert not (root / "reserve").exists()
+        ballast.unlink()
+    assert (root / "reserve").stat().st_size > 0
+    with CheckpointManager(root) as manager:
+        assert [manager.get_checkpoint(name) for name in names] == [None] * len(names)
+
+
+def test_a_torn_commit_on_a_full_disk_does_not_keep_the_log_from_opening(disk):
+    """There is no room to keep the torn rest aside."""
+    root = disk / "store"
+    create_log(root, segment_bytes=200_000).close()
+    medium = FaultDisk(Medium(root))
+    victim = open_log(root, disk=medium, segment_bytes=200_000)
+    fill(victim, "ab", record_bytes=2000)
+    medium.stop("torn", "write segment", part=0.9)
+    with pytest.raises(SimulatedStop):
+        append(victim, group("c", record_bytes=100_000))
+    victim.abandon()
+    ballast = take_space(disk, leave_bytes=0)
+    log = open_log(root, segment_bytes=200_000)
+    with log.exclusive(1.0) as tail:
+        assert tail.position == 2
+    assert "no room" in log.notes[0]
+    assert published_ids(log) == [*"ab"]
+    # What was cut off has made room.
+    append(log, group("d", record_bytes=1000))
+    ballast.unlink()
+    append(log, group("e", record_bytes=100_000))
+    log.close()
+    reader = open_log(root, read_only=True)
+    assert published_ids(reader) == [*"abde"]
+    reader.close()
+
+
+def test_a_segment_that_does_not_fit_is_begun_later(disk):
+    root = disk / "store"
+    log = create_log(root, segment_bytes=20_000)
+    fill(log, "abc", record_bytes=6000)
+    ballast = take_space(disk, leave_bytes=0)
+    for _ in range(3):
+        with pytest.raises(FullError):
+            append(log, group("d", record_bytes=6000))
+    assert published_ids(log) == [*"abc"]
+    assert len(os.listdir(root / "log")) == 2, "nothing half-made is left"
+    ballast.unlink()
+    fill(log, "de", record_bytes=6000)
+    assert published_ids(log) == [*"abcde"]
+    log.close()

@@ -1,0 +1,531 @@
+"""One process's hold on a log. What crashes and failing disks leave is in tests/faults."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+from ckptlog.errors import (
+    FormatError,
+    InputOutputError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    ReadOnlyError,
+)
+from ckptlog.formats import event as event_format
+from ckptlog.formats import frame, segment
+from ckptlog.log.batch import Lost, Won
+from ckptlog.log.log import PREALLOCATION_BYTES
+from tests.faults.fault_disk import FaultDisk
+from tests.faults.medium import Medium
+from tests.log.sample import (
+    STORE_ID,
+    WAIT_S,
+    append,
+    create_log,
+    event,
+    fill,
+    group,
+    open_log,
+    published_ids,
+    segment_paths,
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def log(root):
+    log = create_log(root)
+    yield log
+    log.close()
+
+
+def tail_of(log):
+    with log.exclusive(WAIT_S) as tail:
+        return tail
+
+
+# --- appending -------------------------------------------------------------------------------
+
+
+def test_an_empty_log_begins_at_position_0(log):
+    assert tail_of(log).position == 0
+    assert published_ids(log) == []
+
+
+def test_positions_are_dense_over_commits_of_any_size(log):
+    append(log, group("a"), group("b", "c", "d"), group("e"))
+    append(log, group("f", "g"))
+    commits = list(log.reader.commits())
+    assert [len(commit.entries) for commit in commits] == [1, 3, 1, 2]
+    assert published_ids(log) == [*"abcdefg"]
+    assert tail_of(log).position == 7
+
+
+def test_what_append_returns_is_what_a_reader_finds(log):
+    made = append(log, group("a", record_bytes=500), group("b", "c", record_bytes=4000))
+    assert tuple(log.reader.commits()) == made
+
+
+def test_the_leaf_of_a_commit_is_the_hash_of_its_last_entry(log):
+    (commit,) = append(log, group("a", "b"))
+    entries = [event_format.encode(event(name)) for name in "ab"]
+    assert commit.leaf == event_format.leaf_hash(entries[1])
+    assert tail_of(log).leaf == commit.leaf
+
+
+def test_append_at_another_position_is_lost_and_writes_nothing(log, root):
+    append(log, group("a"))
+    before = segment_paths(root)[0].read_bytes()
+    for at in (0, 2, 99):
+        outcome = log.append([group("x")], at)
+        assert isinstance(outcome, Lost)
+        assert outcome.tail.position == 1
+    assert segment_paths(root)[0].read_bytes() == before
+    assert isinstance(log.append([group("b")], 1), Won)
+
+
+def test_two_logs_that_decide_for_the_same_position_one_wins(log, root):
+    other = open_log(root)
+    assert isinstance(log.append([group("a")], 0), Won)
+    assert isinstance(other.append([group("b")], 0), Lost)
+    assert isinstance(other.append([group("b")], 1), Won)
+    assert published_ids(log) == [*"ab"]
+    other.close()
+
+
+def test_holds_nest_and_the_inner_append_is_seen_by_the_outer(log):
+    with log.exclusive(WAIT_S) as tail:
+        assert isinstance(log.append([group("a")], tail.position), Won)
+        with log.exclusive(WAIT_S) as inner:
+            assert inner.position == 1
+            assert isinstance(log.append([group("b")], 1), Won)
+    assert published_ids(log) == [*"ab"]
+
+
+def test_an_event_that_cannot_be_written_leaves_no_trace(log, root):
+    append(log, group("a"))
+    before = segment_paths(root)[0].read_bytes()
+    with pytest.raises(FormatError):
+        log.append([group("b"), group("x" * 70_000)], 1)
+    assert segment_paths(root)[0].read_bytes() == before
+    append(log, group("c"))
+    assert published_ids(log) == [*"ac"]
+
+
+def test_threads_append_side_by_side(log):
+    def work(thread):
+        for number in range(20):
+            append(log, group(f"{thread}.{number}"))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = published_ids(log)
+    assert len(found) == len(set(found)) == 80
+    for thread in range(4):
+        mine = [name for name in found if name.startswith(f"{thread}.")]
+        assert mine == [f"{thread}.{number}" for number in range(20)]
+
+
+def durables(path, commits):
+    """Return what each event frame names as durable."""
+    seed = segment.seed(STORE_ID, *segment.parse_name(path.name))
+    data = path.read_bytes()
+    found = {}
+    for commit in commits:
+        for entry in commit.entries:
+            body = frame.decode(seed, entry.offset, data, entry.offset).body
+            found[entry.event.id] = event_format.decode_prefix(body)[1]
+    return found
+
+
+def test_every_event_names_where_its_append_began_as_durable(log, root):
+    first = tail_of(log).offset
+    commits = append(log, group("a"), group("b", "c"))
+    second = tail_of(log).offset
+    commits += append(log, group("d"))
+    (path,) = segment_paths(root)
+    assert durables(path, commits) == {"a": first, "b": first, "c": first, "d": second}
+
+
+def test_with_interval_events_name_the_last_sync_as_durable(root):
+    log = create_log(root, is_durable=False)
+    first = tail_of(log).offset
+    commits = append(log, group("a")) + append(log, group("b"))
+    log.flush()
+    second = tail_of(log).offset
+    commits += append(log, group("c")) + append(log, group("d"))
+    (path,) = segment_paths(root)
+    assert durables(path, commits) == {"a": first, "b": first, "c": second, "d": second}
+    log.close()
+
+
+# --- segments --------------------------------------------------------------------------------
+
+
+def test_rolls_when_the_next_append_would_pass_the_limit(root):
+    log = create_log(root, segment_bytes=10_000)
+    names = [f"n{number}" for number in range(25)]
+    fill(log, names, record_bytes=1500)
+    log.close()
+    paths = segment_paths(root)
+    assert len(paths) == 5
+    assert all(path.stat().st_size <= 10_000 for path in paths)
+    reader = open_log(root, read_only=True)
+    assert published_ids(reader) == names
+    headers = reader.segments.refresh()
+    assert [header.first for header in headers] == [0, 5, 10, 15, 20]
+    for before, after, path in zip(headers, headers[1:], paths, strict=False):
+        assert (after.previous_first, after.previous_generation) == (before.first, 0)
+        assert after.previous_length == path.stat().st_size
+    reader.close()
+
+
+def test_an_append_larger_than_a_segment_has_one_of_its_own(root):
+    log = create_log(root, segment_bytes=10_000)
+    append(log, group("small"))
+    append(log, group("large", record_bytes=50_000))
+    append(log, group("after"))
+    log.close()
+    assert [int(path.name[:20]) for path in segment_paths(root)] == [0, 1, 2]
+    reader = open_log(root, read_only=True)
+    assert published_ids(reader) == ["small", "large", "after"]
+    reader.close()
+
+
+def test_an_empty_segment_is_not_rolled(root):
+    log = create_log(root, segment_bytes=10_000)
+    append(log, group("large", record_bytes=50_000))
+    assert len(segment_paths(root)) == 1
+    log.close()
+
+
+def test_a_batch_is_never_split_over_segments(root):
+    log = create_log(root, segment_bytes=10_000)
+    fill(log, "ab", record_bytes=2000)
+    append(log, *(group(name, record_bytes=2000) for name in "cdef"))
+    assert [int(path.name[:20]) for path in segment_paths(root)] == [0, 2]
+    assert published_ids(log) == [*"abcdef"]
+    log.close()
+
+
+def test_room_is_made_ahead_and_used(root, log):
+    (path,) = segment_paths(root)
+    append(log, group("a"))
+    size = path.stat().st_size
+    assert size == tail_of(log).offset + PREALLOCATION_BYTES
+    append(log, group("b", record_bytes=1000))
+    assert path.stat().st_size == size
+    assert path.read_bytes()[tail_of(log).offset :].strip(b"\0") == b""
+    append(log, group("c", record_bytes=PREALLOCATION_BYTES))
+    assert path.stat().st_size == tail_of(log).offset + PREALLOCATION_BYTES
+
+
+def test_room_ends_with_the_segment(root):
+    log = create_log(root, segment_bytes=10_000)
+    append(log, group("a", record_bytes=3000))
+    (path,) = segment_paths(root)
+    assert path.stat().st_size == 10_000
+    append(log, group("b", record_bytes=3000))
+    assert path.stat().st_size == 10_000
+    log.close()
+
+
+def test_a_clean_close_leaves_no_zeros_and_the_next_opening_goes_on(root):
+    log = create_log(root)
+    append(log, group("a"))
+    log.close()
+    (path,) = segment_paths(root)
+    assert not path.read_bytes().endswith(bytes(16))
+    log = open_log(root)
+    append(log, group("b"))
+    assert published_ids(log) == [*"ab"]
+    log.close()
+    log.close()  # twice is fine
+
+
+def test_closing_does_not_cut_what_another_process_has_appended(root, log):
+    append(log, group("a"))
+    other = open_log(root)
+    append(other, group("b"))
+    log.close()
+    append(other, group("c"))
+    assert published_ids(other) == [*"abc"]
+    other.close()
+
+
+# --- interval durability ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def lazy(root):
+    log = create_log(root, is_durable=False)
+    yield log
+    log.close()
+
+
+def test_unsynced_commits_are_not_published_until_a_flush(lazy, root):
+    reader = open_log(root, read_only=True)
+    fill(lazy, "abc")
+    assert lazy.is_lagging
+    assert published_ids(reader) == []
+    assert tail_of(lazy).position == 3
+    lazy.flush()
+    assert not lazy.is_lagging
+    assert published_ids(reader) == [*"abc"]
+    reader.close()
+
+
+def test_a_flush_with_nothing_to_do_does_nothing(root):
+    create_log(root).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk, is_durable=False)
+    log.flush()
+    assert disk.trace == []
+    append(log, group("a"))
+    log.flush()
+    count = len(disk.trace)
+    log.flush()
+    assert len(disk.trace) == count
+    log.close()
+
+
+def test_another_process_finds_unsynced_commits_and_makes_them_durable(lazy, root):
+    fill(lazy, "ab")
+    other = open_log(root)
+    fill(other, "c")
+    assert published_ids(other) == [*"abc"]
+    fill(lazy, "d")
+    lazy.flush()
+    assert published_ids(other) == [*"abcd"]
+    assert lazy.epoch == 0
+    other.close()
+
+
+def test_a_kill_loses_no_unsynced_commit(lazy, root):
+    fill(lazy, "ab")
+    lazy.abandon()
+    other = open_log(root)
+    assert other.recover_if_free()
+    assert published_ids(other) == [*"ab"]
+    other.close()
+
+
+def test_a_close_makes_unsynced_commits_durable(root):
+    log = create_log(root, is_durable=False)
+    fill(log, "ab")
+    log.close()
+    reader = open_log(root, read_only=True)
+    assert published_ids(reader) == [*"ab"]
+    reader.close()
+
+
+@pytest.mark.parametrize("loses", [True, False])
+def test_after_a_sync_error_the_unsynced_are_gone_and_the_epoch_says_so(root, loses):
+    create_log(root, is_durable=False).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk, is_durable=False)
+    fill(log, "ab")
+    log.flush()
+    fill(log, "cd")
+    disk.fail("sync segment", loses=loses)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        log.flush()
+    assert caught.value.context["position"] == 2
+    assert log.epoch == 1
+    assert tail_of(log).position == 2
+    fill(log, "e")
+    log.flush()
+    assert published_ids(log) == [*"abe"]
+    assert log.epoch == 1
+    log.close()
+
+
+def test_unsynced_commits_that_come_back_are_not_reported_as_lost(root):
+    """Sync and the new segment fail; the next hold finds the commits in the cache, whole."""
+    create_log(root, is_durable=False).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk, is_durable=False)
+    fill(log, "ab")
+    disk.fail("sync segment")
+    disk.fail("create segment")
+    with pytest.raises(OutcomeUnknownError):
+        log.flush()
+    fill(log, "c")
+    log.flush()
+    assert published_ids(log) == [*"abc"]
+    assert log.epoch == 0
+    log.close()
+
+
+def test_the_timer_makes_durable_what_an_interrupt_left_unsynced(root):
+    create_log(root, is_durable=False).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk, is_durable=False)
+    fill(log, "ab")
+    disk.interrupt("after", "write segment")
+    with pytest.raises(BaseException, match="write segment"):
+        append(log, group("c"))
+    log.flush()
+    assert published_ids(log) == [*"abc"]
+    log.close()
+
+
+def test_a_durable_log_has_nothing_to_flush_and_no_epochs(root):
+    create_log(root).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk)
+    fill(log, "ab")
+    disk.fail("sync segment")
+    with pytest.raises(OutcomeUnknownError):
+        append(log, group("c"))
+    append(log, group("d"))
+    assert log.epoch == 0
+    assert published_ids(log) == [*"abd"]
+    log.close()
+
+
+# --- the lock --------------------------------------------------------------------------------
+
+
+def test_only_one_log_holds_the_lock(log, root):
+    other = open_log(root)
+    with log.exclusive(WAIT_S):
+        assert not other.recover_if_free()
+        with pytest.raises(LockTimeoutError), other.exclusive(0.02):
+            pass
+    assert other.recover_if_free()
+    other.close()
+
+
+def test_a_timeout_leaves_nothing_held(log, root):
+    other = open_log(root)
+    with log.exclusive(WAIT_S), pytest.raises(LockTimeoutError):
+        other.append([group("x")], 0, timeout_s=0.01)
+    append(other, group("a"))
+    append(log, group("b"))
+    assert published_ids(log) == [*"ab"]
+    other.close()
+
+
+def test_an_error_inside_a_hold_gives_the_lock_back(log, root):
+    with pytest.raises(ZeroDivisionError), log.exclusive(WAIT_S):
+        raise ZeroDivisionError
+    other = open_log(root)
+    append(other, group("a"))
+    other.close()
+
+
+def test_an_error_while_catching_up_gives_the_lock_back(root):
+    create_log(root).close()
+    disk = FaultDisk(Medium(root))
+    log, other = open_log(root, disk=disk), open_log(root)
+    disk.fail("read end", errno.EIO)
+    with pytest.raises(InputOutputError):
+        tail_of(log)
+    append(other, group("a"))
+    append(log, group("b"))
+    assert published_ids(other) == [*"ab"]
+    log.close()
+    other.close()
+
+
+def test_the_end_that_somebody_deleted_is_made_anew(log, root):
+    other = open_log(root)
+    append(log, group("a"))
+    append(other, group("b"))
+    os.unlink(root / "log" / "end")
+    append(log, group("c"))
+    append(other, group("d"))
+    reader = open_log(root, read_only=True)
+    assert published_ids(reader) == [*"abcd"]
+    reader.close()
+    other.close()
+
+
+def test_a_log_open_for_reading_refuses_to_write(root):
+    create_log(root).close()
+    log = open_log(root, read_only=True)
+    with pytest.raises(ReadOnlyError) as caught:
+        append(log, group("a"))
+    assert caught.value.hint
+    log.close()
+
+
+# --- forks -----------------------------------------------------------------------------------
+
+
+def in_child(work):
+    """Run work in a forked child; return what it returns."""
+    context = multiprocessing.get_context("fork")
+    answer, theirs = context.Pipe(duplex=False)
+
+    def child():
+        try:
+            theirs.send(work())
+        except BaseException as error:
+            theirs.send(repr(error))
+        finally:
+            theirs.close()
+            os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    theirs.close()
+    assert answer.poll(WAIT_S), "the child hangs"
+    result = answer.recv()
+    process.join(WAIT_S)
+    return result
+
+
+def test_a_forked_child_abandons_the_log_and_opens_its_own(log, root):
+    append(log, group("a"))
+
+    def child():
+        log.abandon()
+        mine = open_log(root)
+        append(mine, group("b"))
+        found = published_ids(mine)
+        mine.close()
+        return found
+
+    assert in_child(child) == [*"ab"]
+    append(log, group("c"))
+    assert published_ids(log) == [*"abc"]
+
+
+def test_a_child_that_abandons_does_not_give_the_parents_lock_back(log, root):
+    with log.exclusive(WAIT_S):
+
+        def child():
+            log.abandon()
+            mine = open_log(root)
+            return mine.recover_if_free()
+
+        assert in_child(child) is False
+        other = open_log(root)
+        assert not other.recover_if_free()
+        other.close()
+
+
+def test_a_child_can_abandon_while_a_thread_of_the_parent_was_reading(log, root):
+    """The reader's own lock may be held, for ever, by a thread that the child does not have."""
+    append(log, group("a"))
+    with log.reader._lock:
+
+        def child():
+            log.abandon()
+            return "abandoned"
+
+        assert in_child(child) == "abandoned"
