@@ -239,7 +239,7 @@ class Store:
     def view(self) -> CurrentView:
         """Return the view, caught up with everything that was acknowledged."""
         self._check_open()
-        return self._keeper.view()
+        return self._guarded(self._keeper.view)
 
     def rebuild_views(self) -> int:
         """Throw the views and the chunk index away and build them from the log.

@@ -44,7 +44,8 @@ class House:
         self.medium = Medium(self.root)
         self.disk = FaultDisk(self.medium)
         self.writer = self.open(self.disk)
-        self.neighbour = self.open(FaultDisk(self.medium))
+        self.neighbour_disk = FaultDisk(self.medium)
+        self.neighbour = self.open(self.neighbour_disk)
         self.acknowledged: list[str] = []
         self.attempted: list[list[str]] = []
         self._logs = [self.writer, self.neighbour]
@@ -62,6 +63,7 @@ class House:
             with log.exclusive(WAIT_S):
                 pass
         self.disk.trace.clear()
+        self.neighbour_disk.trace.clear()
 
     def fill_segment(self) -> None:
         """Append until the next commit has to begin a new segment."""
@@ -114,10 +116,12 @@ class House:
     def check_goes_on(self, log: Log, allowed: Allowed) -> list[str]:
         """A process that takes the lock sees one of these, and appending works; all is dense."""
         with log.exclusive(WAIT_S):
+            log.flush()
             seen = published_ids(log)
         check_allowed(seen, allowed)
         append(log, group(*LATER[:3], record_bytes=RECORD_BYTES))
         fill(log, LATER[3:])
+        log.flush()
         assert published_ids(log) == [*seen, *LATER]
         return seen
 
@@ -133,27 +137,21 @@ class House:
         self.neighbour.close()
         self.check_images([[*after, "last", "the end"]])
 
-    def check_images(self, allowed: Allowed, seeds: int = 8) -> None:
+    def check_images(self, allowed: Allowed, seeds: int = 5) -> None:
         """Whatever a power cut leaves now recovers to one of these, and goes on."""
-        count = 0
-        for count, (label, image) in enumerate(self.medium.images(seeds), 1):
+        for label, image in self.medium.images(seeds):
             root = self.root.parent / "image"
             try:
                 self._check_image(image, root, allowed)
             except Exception as error:
                 raise AssertionError(f"After a power cut that left {label}: {error!r}") from error
-        assert count > 0
 
     def _check_image(self, image: Image, root: Path, allowed: Allowed) -> None:
         lay_out({"lock": b"", **image}, root)
         reader = open_log(root, disk=QuietDisk(), read_only=True)
-        try:
-            shown = published_ids(reader)
-        except LogCorruptionError as error:
-            assert "published end" in error.message  # torn or lost: it is not known then
-            shown = []
+        shown = shown_ids(reader)
         reader.close()
-        log = open_log(root, disk=QuietDisk(), **self.options)
+        log = open_log(root, disk=QuietDisk(), segment_bytes=SEGMENT_BYTES)
         seen = self.check_goes_on(log, allowed)
         assert seen[: len(shown)] == shown
         log.close()
@@ -164,6 +162,16 @@ class House:
     def close(self) -> None:
         for log in self._logs:
             log.abandon()
+
+
+def shown_ids(reader: Log) -> list[str]:
+    """Return what a reader sees; nothing where the end is torn or lost, for it is unknown then."""
+    try:
+        return published_ids(reader)
+    except LogCorruptionError as error:
+        if "published end" not in error.message:
+            raise
+        return []
 
 
 def prefixes(acknowledged: list[str], commits: list[list[str]]) -> list[list[str]]:

@@ -141,7 +141,7 @@ class Medium:
 
     # --- what a power cut leaves -------------------------------------------------------------
 
-    def images(self, seeds: int = 8) -> Iterator[tuple[str, Image]]:
+    def images(self, seeds: int = 5) -> Iterator[tuple[str, Image]]:
         """Yield (label, files) for each thing that may be on the medium now, without repeats."""
         seen = set()
         for label, image in self._all_images(seeds):
@@ -197,7 +197,11 @@ class Medium:
         if node is None:
             return []
         versions = [node.durable, *(node.content(change.time) for change in node.pending)]
-        torn = [old[:cut] + new[cut:] for old, new in zip(versions, versions[1:]) for cut in (30,)]
+        torn = [
+            old[:cut] + new[cut:]
+            for old, new in zip(versions, versions[1:], strict=False)
+            for cut in (30,)
+        ]
         return [*versions, *torn]
 
 

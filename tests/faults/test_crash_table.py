@@ -155,7 +155,7 @@ def another_writer(ram, step: str, clauses: list[str]) -> None:
                 house.check_everyone_goes_on(outcomes(house, clauses))
             check_clauses(house, clauses, before)
             if "written again, synced" in clauses and who == "neighbour":
-                written = house.neighbour._disk.trace
+                written = house.neighbour_disk.trace
                 assert written[:3] == ["write segment", "sync segment", "write end"]
             house.close()
 
@@ -303,4 +303,55 @@ def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(ram):
     assert not house.disk.faults
     house.check_images([house.acknowledged])
     house.check_everyone_goes_on([house.acknowledged])
+    house.close()
+
+
+@pytest.mark.parametrize("who", ["writer", "neighbour", "newcomer"])
+def test_what_a_failed_sync_left_in_the_cache_is_not_believed(ram, who):
+    """The sync fails, and the new segment too; the next sync succeeds, for pages that are clean.
+
+    Whoever holds the lock next sees a whole commit in the page cache that is not on the medium.
+    """
+    house = House(ram)
+    house.disk.fail("sync segment", loses=True)
+    house.disk.fail("create segment")
+    assert is_unknown(house.append_and_fail())
+    assert not house.disk.faults
+    logs = {"writer": house.writer, "neighbour": house.neighbour}
+    log = logs.get(who) or house.open(FaultDisk(house.medium))
+    with log.exclusive(WAIT_S):
+        assert published_ids(log) == house.new
+    house.check_images([house.new])
+    house.check_goes_on(log, [house.new])
+    house.close()
+
+
+def test_a_round_of_several_commits_may_be_there_up_to_a_whole_commit(ram):
+    house = House(ram)
+    house.attempted = [["x"], ["y1", "y2"], ["z"]]
+    house.disk.stop("after", "write segment")
+    house.append_and_stop()
+    seen: set[int] = set()
+    house.check_images(
+        lambda ids: seen.add(prefixes(house.acknowledged, house.attempted).index(ids))
+    )
+    assert {0, 3} < seen
+    house.close()
+
+
+def test_torn_pages_never_make_a_commit_of_old_and_new_bytes(ram):
+    """Bytes of a commit that was cut lie on the medium where the next one is written."""
+    house = House(ram)
+    house.disk.stop("torn", "write segment", part=0.8)
+    house.append_and_stop()
+    house.die(house.writer)
+    with house.neighbour.exclusive(WAIT_S):
+        pass
+    second = house.open(disk := FaultDisk(house.medium))
+    house.attempted = [["new-1", "new-2", "new-3"]]
+    disk.stop("after", "write segment")
+    with pytest.raises(SimulatedStop):
+        append(second, *house.groups())
+    house.die(second)
+    house.check_images(prefixes(house.acknowledged, house.attempted), seeds=30)
     house.close()

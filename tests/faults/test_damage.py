@@ -201,7 +201,7 @@ def test_the_lock_holds_nothing_that_could_be_damaged(ram, closed):
 
 # --- the store -------------------------------------------------------------------------------
 
-LARGE = {"rows": [random.Random(n).randbytes(200).hex() for n in range(4000)]}
+LARGE = {"rows": [random.Random(n).randbytes(200).hex() for n in range(6500)]}
 DISPOSABLE = ("views/", "reserve", "lock", END)
 
 
@@ -219,9 +219,10 @@ def store(tmp_path_factory) -> tuple[Image, dict[str, object]]:
             if step == 6:
                 manager.delete_checkpoint(name)
         name = manager.create_checkpoint("large", "large", 1, data=LARGE)
-        manager.list_checkpoints()
+        list(manager.iterate())
     with CheckpointManager(root) as manager:
         facts = facts_of(manager)
+    assert not [answer for answer in facts.values() if isinstance(answer, CheckpointError)]
     image = image_of(root)
     for kind in ("store.json", "log/", "packs/", "views/current.sqlite", "views/chunks/"):
         assert [name for name in image if name.startswith(kind)], kind
@@ -239,7 +240,7 @@ def facts_of(manager: CheckpointManager) -> dict[str, object]:
             answers[question] = found = error
         return found
 
-    names = ask("list", lambda: [one.checkpoint_id for one in manager.list_checkpoints()])
+    names = ask("list", lambda: [one.checkpoint_id for one in manager.iterate()])
     ask("latest", lambda: repr(manager.get_latest_checkpoint("task")))
     ask("events", lambda: [entry.event.id for entry in manager.store.events()])
     for name in names if isinstance(names, list) else ():

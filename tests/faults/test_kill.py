@@ -17,6 +17,7 @@ import pytest
 
 import ckptlog
 from ckptlog import CheckpointManager, CheckpointState
+from ckptlog.repository.store import Durability
 
 WORKERS = 4
 ABSENT = "absent"
@@ -36,7 +37,7 @@ class Diary:
         os.write(self._fd, b"ack\n")
 
 
-def work(root: Path, worker: str, durability: str, fd: int) -> None:
+def work(root: Path, worker: str, durability: Durability, fd: int) -> None:
     """Write until killed: creations, changes, completions, deletions, batches."""
     chance = random.Random(worker)
     diary = Diary(fd)
@@ -83,7 +84,7 @@ class Worker:
     together: Sets of checkpoints that one unacknowledged commit would have changed at once.
     """
 
-    def __init__(self, root: Path, name: str, durability: str) -> None:
+    def __init__(self, root: Path, name: str, durability: Durability) -> None:
         self.root, self.name, self.durability = root, name, durability
         self.lives = 0
         self.acknowledged = 0
@@ -158,7 +159,7 @@ def check_store(root: Path, workers: list[Worker]) -> None:
         manager.create_checkpoint("after", "title", 1, data={"value": "x"})
 
 
-def run(root: Path, durability: str, *, deaths: int, life_max_s: float) -> None:
+def run(root: Path, durability: Durability, *, deaths: int, life_max_s: float) -> None:
     CheckpointManager(root).close()
     chance = random.Random(deaths)
     workers = [Worker(root, "abcd"[index], durability) for index in range(WORKERS)]

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from ckptlog.errors import BusyError, CheckpointStorageError, OutcomeUnknownErro
 from ckptlog.log.committer import ROUND_JOBS_MAX, Committer
 
 WAIT_S = 20.0
+Outcomes = dict[Any, Any]
 
 
 def answer(jobs):
@@ -88,7 +90,7 @@ def test_a_lone_job_is_settled_in_its_own_thread():
 
 
 def test_jobs_that_wait_share_the_next_round():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=10, timeout_s=WAIT_S)
     threads = queue_behind(committer, gate, outcomes, ["b", "c", "d"])
     gate.may_go.release(2)
@@ -99,7 +101,7 @@ def test_jobs_that_wait_share_the_next_round():
 
 
 def test_a_round_is_bounded_and_the_rest_follows_in_order():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=ROUND_JOBS_MAX + 10, timeout_s=WAIT_S)
     works = list(range(ROUND_JOBS_MAX + 3))
     threads = queue_behind(committer, gate, outcomes, works)
@@ -110,7 +112,7 @@ def test_a_round_is_bounded_and_the_rest_follows_in_order():
 
 
 def test_the_leader_returns_while_the_next_round_still_runs():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=10, timeout_s=WAIT_S)
     threads = queue_behind(committer, gate, outcomes, ["b"])
     gate.may_go.release()
@@ -129,7 +131,7 @@ def test_each_error_goes_to_its_own_thread():
                 job.result = job.work
 
     committer = Committer(run, queue_max=100, timeout_s=WAIT_S)
-    outcomes = {}
+    outcomes = Outcomes()
     join([start(committer, work, outcomes) for work in range(40)])
     for work, outcome in outcomes.items():
         assert (outcome.args == (work,)) if work % 2 else (outcome == work)
@@ -137,7 +139,7 @@ def test_each_error_goes_to_its_own_thread():
 
 def test_an_error_of_the_round_reaches_everyone_who_has_no_answer_yet():
     cause = CheckpointStorageError("the disk is gone")
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
 
     def run(jobs):
         gate.run(jobs)
@@ -157,7 +159,7 @@ def test_an_error_of_the_round_reaches_everyone_who_has_no_answer_yet():
 
 
 def test_others_hear_of_an_interrupt_of_the_leader_as_an_unknown_outcome():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
 
     def run(jobs):
         gate.run(jobs)
@@ -178,7 +180,7 @@ def test_others_hear_of_an_interrupt_of_the_leader_as_an_unknown_outcome():
 
 
 def test_a_full_queue_pushes_back_in_time():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=2, timeout_s=0.05)
     threads = queue_behind(committer, gate, outcomes, ["b", "c"])
     with pytest.raises(BusyError) as caught:
@@ -193,7 +195,7 @@ def test_a_full_queue_pushes_back_in_time():
 
 
 def test_who_waits_for_a_place_gets_the_next_one():
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=1, timeout_s=WAIT_S)
     threads = queue_behind(committer, gate, outcomes, ["b"])
     threads += [start(committer, work, outcomes) for work in ("c", "d")]
@@ -209,9 +211,9 @@ class Stopped(BaseException):
 
 
 @pytest.mark.parametrize("when", ["while it waits", "as it is chosen", "as it is settled"])
-def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(when):
+def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(monkeypatch, when):
     """The interrupt comes before, or in the moment in which the thread is woken."""
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=10, timeout_s=WAIT_S)
     threads = queue_behind(committer, gate, outcomes, [])
     stopped = threading.Event()
@@ -236,7 +238,7 @@ def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(when):
         if job.work == "victim":
             job.gate = Interrupted(job.gate)
 
-    committer._enter = enter
+    monkeypatch.setattr(committer, "_enter", enter)
     names = ["victim", "after"] if when != "as it is settled" else ["before", "victim", "after"]
     for count, name in enumerate(names, 1):
         threads.append(victim := start(committer, name, outcomes))
@@ -254,7 +256,7 @@ def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(when):
 
 def test_an_interrupt_at_any_line_of_any_thread_leaves_nobody_behind():
     """A trace function plays the interrupt, at each line that a thread runs in the committer."""
-    code = sys.modules[Committer.__module__].__file__
+    code = str(sys.modules[Committer.__module__].__file__)
     withs = [n for n, line in enumerate(Path(code).read_text().splitlines(), 1) if " with " in line]
 
     def interrupt_at(step):
@@ -290,7 +292,7 @@ def test_an_interrupt_at_any_line_of_any_thread_leaves_nobody_behind():
 
 def run_with_a_victim(role, trace):
     """The victim leads the first round, or waits in it; two more threads come after it."""
-    gate, outcomes = Gate(), {}
+    gate, outcomes = Gate(), Outcomes()
     committer = Committer(gate.run, queue_max=10, timeout_s=WAIT_S)
 
     def victim():
@@ -327,7 +329,7 @@ def test_many_threads_never_lose_a_wake_up():
     """Every job is run exactly once and returns its own result, whatever the interleaving."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
-    ran = []
+    ran: list[tuple[int, int]] = []
 
     def run(jobs):
         ran.extend(job.work for job in jobs)
@@ -339,9 +341,8 @@ def test_many_threads_never_lose_a_wake_up():
     wrong = []
 
     def work(thread):
-        for number in range(150):
-            if committer.submit((thread, number)) != ("done", (thread, number)):
-                wrong.append((thread, number))
+        jobs = [(thread, number) for number in range(150)]
+        wrong.extend(job for job in jobs if committer.submit(job) != ("done", job))
 
     threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(8)]
     try:
@@ -351,57 +352,67 @@ def test_many_threads_never_lose_a_wake_up():
     finally:
         sys.setswitchinterval(before)
     assert wrong == []
-    assert sorted(ran) == [(thread, number) for thread in range(8) for number in range(150)]
-    for thread in range(8):
-        assert [n for t, n in ran if t == thread] == list(range(150))
+    assert sorted(ran) == [(index, number) for index in range(8) for number in range(150)]
+    for index in range(8):
+        assert [number for thread, number in ran if thread == index] == list(range(150))
     assert is_idle(committer)
 
 
-def test_real_signals_into_the_main_thread():
-    """An interrupt ends the main thread's calls again and again while others commit."""
+def interrupt(number, frame):
+    """Raise inside a call, but not in `_leave`, which must finish what an interrupt left."""
+    names = set()
+    while frame is not None:
+        names.add(frame.f_code.co_name)
+        frame = frame.f_back
+    if "submit" in names and "_leave" not in names:
+        raise Stopped
+
+
+@pytest.fixture
+def signalled():
+    """An event: each time it is set, a signal reaches the main thread a moment later."""
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    main = threading.get_ident()
     chance = random.Random(7)
+    is_over, is_due = threading.Event(), threading.Event()
+
+    def send():
+        while not is_over.is_set():
+            if is_due.wait(0.01):
+                time.sleep(chance.uniform(0, 1e-3))
+                signal.pthread_kill(main, signal.SIGUSR1)
+                is_due.clear()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    yield is_due
+    is_over.set()
+    join([thread])
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_real_signals_into_the_main_thread(signalled):
+    """An interrupt ends the main thread's calls again and again while others commit."""
     committer = Committer(answer, queue_max=3, timeout_s=WAIT_S)
     is_over = threading.Event()
-    is_in_call = threading.Event()
 
     def others(index):
         while not is_over.is_set():
             committer.submit(index)
 
-    def signals():
-        while not is_over.is_set():
-            if is_in_call.wait(0.01):
-                time.sleep(chance.uniform(0, 1e-3))
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-                is_in_call.clear()
-
-    def interrupt(number, frame):
-        # Only inside a call, and not in `_leave`, which must finish what the interrupt left.
-        names = set()
-        while frame is not None:
-            names.add(frame.f_code.co_name)
-            frame = frame.f_back
-        if "submit" in names and "_leave" not in names:
-            raise Stopped
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
     threads = [threading.Thread(target=others, args=(n,), daemon=True) for n in range(2)]
-    threads.append(threading.Thread(target=signals, daemon=True))
+    for thread in threads:
+        thread.start()
     stops = 0
-    try:
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + WAIT_S
-        while stops < 30 and time.monotonic() < deadline:
-            is_in_call.set()
-            try:
-                committer.submit("main")
-            except Stopped:
-                stops += 1
-    finally:
-        is_over.set()
-        join(threads)
-        signal.signal(signal.SIGUSR1, before)
+    deadline = time.monotonic() + WAIT_S
+    while stops < 30 and time.monotonic() < deadline:
+        signalled.set()
+        try:
+            committer.submit("main")
+        except Stopped:
+            stops += 1
+    is_over.set()
+    join(threads)
     assert stops >= 30
     assert committer.submit("later") == ("done", "later")
     assert is_idle(committer)

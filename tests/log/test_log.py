@@ -133,14 +133,14 @@ def test_threads_append_side_by_side(log):
         thread.join()
     found = published_ids(log)
     assert len(found) == len(set(found)) == 80
-    for thread in range(4):
-        mine = [name for name in found if name.startswith(f"{thread}.")]
-        assert mine == [f"{thread}.{number}" for number in range(20)]
+    for index in range(4):
+        mine = [name for name in found if name.startswith(f"{index}.")]
+        assert mine == [f"{index}.{number}" for number in range(20)]
 
 
 def durables(path, commits):
     """Return what each event frame names as durable."""
-    seed = segment.seed(STORE_ID, *segment.parse_name(path.name))
+    seed = segment.seed(STORE_ID, 0, 0)
     data = path.read_bytes()
     found = {}
     for commit in commits:

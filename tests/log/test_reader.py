@@ -41,6 +41,12 @@ def log(root):
     log.close()
 
 
+def published(log):
+    end = log.published.read()
+    assert end is not None
+    return end
+
+
 def ids(commits):
     return [entry.event.id for commit in commits for entry in commit.entries]
 
@@ -131,7 +137,7 @@ def test_reading_alone_writes_nothing(root):
 def test_a_segment_that_a_writer_has_just_made_is_not_read_yet(log, root):
     """Its header is whole, the end does not name it: the roll may still fail."""
     assert published_ids(log) == [*"abcdef"]
-    end = log.published.read()
+    end = published(log)
     header = SegmentHeader(STORE_ID, 6, 0, end.first, 0, end.offset, end.leaf, 1)
     (root / "log" / segment.segment_name(6, 0)).write_bytes(segment.encode(header))
     assert published_ids(log) == [*"abcdef"]
@@ -146,7 +152,7 @@ def replace_empty_segment(root, *, publish):
     """A roll, then a sync error on the first commit in the new segment: a new generation."""
     folder = root / "log"
     log = open_log(root, read_only=True)
-    end = log.published.read()
+    end = published(log)
     log.close()
     for generation in (0, 1):
         if generation == 0 or publish != "nothing":
@@ -170,7 +176,7 @@ def test_a_reader_that_knew_the_empty_segment_finds_the_one_that_replaced_it(log
     writer = open_log(root, segment_bytes=13_000)
     fill(writer, "g")
     writer.close()
-    assert sorted(path.name for path in segment_paths(root))[-1] == segment.segment_name(6, 1)
+    assert max(path.name for path in segment_paths(root)) == segment.segment_name(6, 1)
     assert published_ids(log) == [*"abcdefg"]
     assert ids(log.reader.commits(*boundary)) == ["g"]
 
@@ -295,7 +301,7 @@ def test_keeps_few_files_open_and_reads_from_many_threads(tmp_path, monkeypatch)
     fill(writer, names, record_bytes=2000)
     entries = [entry for commit in writer.reader.commits() for entry in commit.entries]
     assert len(segment_paths(root)) == 12
-    failures = []
+    failures: list[object] = []
 
     def read(shift):
         for turn in range(100):

@@ -264,9 +264,7 @@ def end_of(root, path, position):
     recovered, _ = recover(root)
     assert recovered.tail.position == 7
     log = open_log(root, read_only=True)
-    end = end_format.End(
-        STORE_ID, 7, 3, 0, recovered.tail.offset, recovered.tail.leaf, bytes(16)
-    )
+    end = end_format.End(STORE_ID, 7, 3, 0, recovered.tail.offset, recovered.tail.leaf, bytes(16))
     commits = list(log.reader.commits(stop=end))
     log.close()
     return next(c.offset_end for c in commits if c.position_next == position)
@@ -440,9 +438,7 @@ def test_a_segment_of_a_newer_version_is_refused(root, newest):
     data = bytearray(newest.read_bytes()[:HEADER_FRAME_BYTES])
     body = bytearray(data[frame.HEADER_BYTES :])
     body[0] = 2
-    newest.write_bytes(
-        frame.encode(segment.seed(STORE_ID, 3, 0), 0, frame.SEGMENT, 0, bytes(body))
-    )
+    newest.write_bytes(frame.encode(segment.seed(STORE_ID, 3, 0), 0, frame.SEGMENT, 0, bytes(body)))
     before = tree(root)
     with pytest.raises(UnsupportedError):
         recover(root)

@@ -30,7 +30,8 @@ def folder(tmp_path):
 
 
 def write(folder, first, generation, previous, store_id=STORE_ID):
-    header = SegmentHeader(store_id, first, generation, *previous, LEAF, 1)
+    before, of_generation, length = previous
+    header = SegmentHeader(store_id, first, generation, before, of_generation, length, LEAF, 1)
     path = folder / segment.segment_name(first, generation)
     path.write_bytes(segment.encode(header))
     return path

@@ -492,7 +492,7 @@ class TestHostileWire:
         try:
             value = lift(tree)
         except CheckpointError as error:
-            assert isinstance(error, FormatError | UnsupportedError)  # noqa: PT017
+            assert isinstance(error, FormatError | UnsupportedError)
             return
         assert fingerprint(decode(prepare(value).wire)) == fingerprint(value)
 

@@ -19,6 +19,7 @@ def test_a_bare_change_keeps_everything():
 def test_commands_are_frozen_and_comparable():
     create = Create(actor="me", command="c", task="t", step=1, payloads=Payloads())
     assert create == Create(actor="me", command="c", task="t", step=1, payloads=Payloads())
-    assert create != Delete(actor="me", command="c", checkpoint="x")
+    delete = Delete(actor="me", command="c", checkpoint="x")
+    assert delete != Delete(actor="me", command="c", checkpoint="y")
     with pytest.raises(AttributeError):
         create.step = 2  # type: ignore[misc]

@@ -258,7 +258,7 @@ def test_a_task_is_deleted_and_begins_anew(truth):
 
 
 def test_a_record(truth):
-    facts = {"b": 1, "a": "x"}
+    facts: dict[str, int | str] = {"b": 1, "a": "x"}
     assert truth.do(Record(actor="me", command="r", type=IMPORTED, facts=facts, task="t")) is True
     event = truth.events[-1]
     assert (event.type, event.subject.task) == (IMPORTED, "t")

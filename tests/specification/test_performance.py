@@ -66,7 +66,10 @@ class TestCheckpointPerformance:
             with manager.batch() as batch:
                 names = [batch.create_checkpoint(f"t{n}", "T", 1) for n in range(count)]
             with ThreadPoolExecutor(16) as pool:
-                list(pool.map(lambda name: manager.update_checkpoint(name, data={"n": name}), names))
+                updates = pool.map(
+                    lambda name: manager.update_checkpoint(name, data={"n": name}), names
+                )
+                assert all(updates)
             active = manager.get_checkpoints_by_state(CheckpointState.ACTIVE)
             assert [one.checkpoint_id for one in active] == names
             assert all(one.data == {"n": one.checkpoint_id} for one in active)

@@ -82,13 +82,19 @@ def serve() -> None:
 def perform(
     manager: CheckpointManager, method: str, args: list[Any], options: dict[str, Any]
 ) -> Any:
-    """Call a method and put the result into JSON.
+    """Call a method; return what JSON makes of the answer.
 
     Besides the manager's methods: run_batch(operations, command_id), ids(filters), lives(id).
 
     Returns:
         `facts` of a checkpoint; ["error", code] where one of our errors was raised.
     """
+    return json.loads(json.dumps(_perform(manager, method, args, options)))
+
+
+def _perform(
+    manager: CheckpointManager, method: str, args: list[Any], options: dict[str, Any]
+) -> Any:
     try:
         if method == "run_batch":
             return run_batch(manager, *args)

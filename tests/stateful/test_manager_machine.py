@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,8 +347,11 @@ class ManagerMachine(RuleBasedStateMachine):
     def lose_views(self, what: str) -> None:
         """Throw away what is disposable."""
         self.close()
-        path = f"{self.path}/{what}"
-        shutil.rmtree(path) if what != "views/current.sqlite" else shutil.move(path, f"{path}.old")
+        path = Path(self.path, what)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         self.open()
 
     @rule()
@@ -425,13 +429,15 @@ class ManagerMachine(RuleBasedStateMachine):
             if name and event.type != "checkpoint.deleted":
                 assert is_legal(states.get(name), event.state), (name, entry)
                 states[name] = event.state
-        assert self.managers["own"].validate_checkpoint_integrity() == []
+        problems = self.managers["own"].validate_checkpoint_integrity()
+        assert problems == [], problems
         self.close()
         shutil.rmtree(self.path)
 
 
+_profile = settings()
 ManagerMachine.TestCase.settings = settings(
-    max_examples=settings.default.max_examples // 2, stateful_step_count=30, deadline=None
+    max_examples=_profile.max_examples // 2, stateful_step_count=30, deadline=None
 )
 TestManagerMachine = ManagerMachine.TestCase
 

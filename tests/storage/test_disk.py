@@ -6,7 +6,6 @@ import os
 import pytest
 
 from ckptlog.errors import CheckpointStorageError
-from ckptlog.storage import files
 from ckptlog.storage.disk import Disk
 from tests.faults.fault_disk import FaultDisk
 
@@ -110,8 +109,8 @@ def test_every_failure_is_an_error_of_ours(disk, tmp_path, act):
 
 def test_syncs_are_real(disk, path, monkeypatch):
     calls = []
-    monkeypatch.setattr(files.os, "fdatasync", lambda fd: calls.append(("file", fd)))
-    monkeypatch.setattr(files.os, "fsync", lambda fd: calls.append(("folder", os.fstat(fd).st_ino)))
+    monkeypatch.setattr(os, "fdatasync", lambda fd: calls.append(("file", fd)))
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(("folder", os.fstat(fd).st_ino)))
     fd = disk.create(path)
     disk.sync(fd)
     disk.sync_directory(path.parent)

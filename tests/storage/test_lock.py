@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,8 @@ def holder(path):
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -168,9 +172,9 @@ def test_a_deleted_file_does_not_make_two_locks(path):
 
 def test_a_file_that_is_replaced_again_and_again_is_followed(path, monkeypatch):
     lock = lock_on(path)
-    replaced = []
+    replaced: list[int] = []
 
-    original = lock_module.fcntl.flock
+    original = fcntl.flock
 
     def flock(fd, operation):
         if len(replaced) < 3:
@@ -179,7 +183,7 @@ def test_a_file_that_is_replaced_again_and_again_is_followed(path, monkeypatch):
             path.write_bytes(b"")
         return original(fd, operation)
 
-    monkeypatch.setattr(lock_module.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert lock.try_acquire()
     assert len(replaced) == 3
     assert os.fstat(lock._fd).st_ino == path.stat().st_ino
@@ -249,9 +253,9 @@ def test_nobody_is_named_where_nobody_is_known(path, monkeypatch):
     lock = lock_on(path)
     lock.acquire(1.0)
     assert f"process {os.getpid()}" in describe_holder(path)
-    real = lock_module.Path.read_text
+    real = Path.read_text
     monkeypatch.setattr(
-        lock_module.Path,
+        Path,
         "read_text",
         lambda self: "" if str(self) == "/proc/locks" else real(self),
     )
@@ -269,5 +273,5 @@ def test_lines_of_waiters_and_of_other_files_are_skipped(path, monkeypatch):
         f"3: FLOCK  ADVISORY  WRITE 13 08:01:{inode}1 0 EOF\n"
         "short line\n"
     )
-    monkeypatch.setattr(lock_module.Path, "read_text", lambda self: table)
+    monkeypatch.setattr(Path, "read_text", lambda self: table)
     assert describe_holder(path) == "process 999999991"
