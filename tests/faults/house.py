@@ -129,13 +129,13 @@ class House:
         """Both a new process and one that knew the log go on; then power may go, or all close."""
         seen = self.check_goes_on(self.neighbour, allowed)
         after = [*seen, *LATER]
-        self.check_images([after])
+        self.check_images([after], seeds=1)
         newcomer = self.open(FaultDisk(self.medium))
         append(newcomer, group("last", record_bytes=RECORD_BYTES))
         append(self.neighbour, group("the end"))
         newcomer.close()
         self.neighbour.close()
-        self.check_images([[*after, "last", "the end"]])
+        self.check_images([[*after, "last", "the end"]], seeds=0)
 
     def check_images(self, allowed: Allowed, seeds: int = 5) -> None:
         """Whatever a power cut leaves now recovers to one of these, and goes on."""

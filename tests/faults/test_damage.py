@@ -277,7 +277,9 @@ def test_every_flip_in_a_store_is_told_or_changes_nothing(ram, store, kind, is_t
     image, facts = store
     for name in [name for name in image if name.startswith(kind)]:
         must_be_right = name.startswith(DISPOSABLE)
-        most = 2000 if is_thorough else 25
+        most = 2000 if is_thorough else 12
+        # Nobody reads what is in these.
+        most = 2 if kind in ("lock", "reserve") else most
         for at, mask in flips(len(image[name]), is_thorough=False, most=most):
             damaged = {**image, name: flipped(image[name], at, mask)}
             try:

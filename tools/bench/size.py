@@ -126,10 +126,14 @@ def compare(name: str, states: list[State], least: float, above: Path) -> None:
         if who in _PROGRAMS and shutil.which(who) is None:
             print(f"  {who:<56}not installed")
             continue
-        with measure.scratch(str(above)) as folder:
-            begin = time.perf_counter()
-            stored = sizer(folder, states)
-            spent = time.perf_counter() - begin
+        begin = time.perf_counter()
+        try:
+            with measure.scratch(str(above)) as folder:
+                stored = sizer(folder, states)
+        except subprocess.CalledProcessError as error:
+            print(f"  {who:<56}does not run here (status {error.returncode})")
+            continue
+        spent = time.perf_counter() - begin
         note = f"{stored / 1e6:,.3f} MB in {spent:,.2f} s"
         measure.judge(
             f"{who}: logical over stored", logical / stored, note, least=least * (who == "ckptlog")
