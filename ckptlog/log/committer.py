@@ -24,8 +24,9 @@ from ckptlog.errors import BusyError, CheckpointError, OutcomeUnknownError
 
 Work = TypeVar("Work")
 
-# Bounds the bytes of one round, and with them the time for which others wait.
-ROUND_JOBS_MAX = 256
+# Each job brings at most about 1 MiB (more goes to packs first), so this bounds the bytes of one
+# round, and with them the time for which others wait.
+ROUND_JOBS_MAX = 64
 
 
 class Job(Generic[Work]):

@@ -83,6 +83,8 @@ class Log:
         self._allocated = 0
         # Position after the last event that our callers take for granted.
         self._acknowledged = 0
+        # The tail that was given up with acknowledged commits beyond what was durable.
+        self._left: Tail | None = None
         self.notes: list[str] = []
         # Counts the times that acknowledged but unsynced commits were lost ("interval" only).
         self.epoch = 0
@@ -416,8 +418,12 @@ class Log:
         self._adopt(tail, self._disk.size(self._fd))
 
     def _adopt(self, tail: Tail, allocated: int) -> None:
-        if tail.position < self._acknowledged:
+        # What was acknowledged but not durable may be gone, or may have been adopted by another
+        # process: our callers must look again, unless the tail is the very one we left.
+        left = self._left
+        if left is not None and (tail.position, tail.leaf) != (left.position, left.leaf):
             self.epoch += 1
+        self._left = None
         self._acknowledged = tail.position
         self._tail = tail
         self._seed = segment.seed(self._store_id, tail.first, tail.generation)
@@ -425,6 +431,9 @@ class Log:
         self._allocated = allocated
 
     def _drop_segment(self) -> None:
+        tail = self._tail
+        if tail is not None and tail.durable < tail.offset:
+            self._left = tail
         if self._fd >= 0:
             self._disk.close(self._fd)
         self._fd = -1

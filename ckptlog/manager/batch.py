@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.formats.chunk import DIGEST_BYTES
+from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.manager.draft import (
     ChangeRequest,
     CreateRequest,
@@ -149,7 +151,9 @@ class Batch:
         metadata: dict[str, Any] | None = None,
         state: CheckpointState | None = None,
         *,
+        total_steps: int | None = None,
         replace_data: bool = False,
+        expected: int | None = None,
     ) -> None:
         """Add an update, as `CheckpointManager.update_checkpoint`."""
         self._add(
@@ -157,10 +161,12 @@ class Batch:
                 checkpoint=checkpoint_id,
                 state=state,
                 step=step_number,
+                total=total_steps,
                 description=step_description,
                 data=_copy("data", data),
                 metadata=_copy("metadata", metadata),
                 replaces_data=replace_data,
+                expected=expected,
                 actor=self._actor,
                 command=self._next_command(),
             )
@@ -263,7 +269,14 @@ class _Drafting:
                 self._pending[request.checkpoint] = None
         packs = tuple(pack for content in self._contents for pack in content.packs)
         placements = tuple(place for content in self._contents for place in content.placements)
-        return Intent(tuple(self._steps), packs, placements), tuple(self._contents)
+        steps = tuple(self._steps)
+        # Each operation may be small, and all of them too much for the log.
+        fresh = [(record[:DIGEST_BYTES], record) for step in steps for record in step.records]
+        if sum(len(record) for _, record in fresh) > CHUNK_BYTES_IN_LOG_MAX:
+            more, places = self._drafter.store.write_packs(fresh)
+            steps = tuple(Step(step.command) for step in steps)
+            packs, placements = packs + more, placements + places
+        return Intent(steps, packs, placements), tuple(self._contents)
 
     def _create(self, request: CreateRequest) -> None:
         step, content = self._drafter.create_step(request, self._witness(request.task))

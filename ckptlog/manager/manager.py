@@ -22,6 +22,7 @@ from ckptlog.errors import (
     BusyError,
     CheckpointError,
     CheckpointNotFoundError,
+    ConflictError,
     InvalidCreationError,
     InvalidUpdateError,
     SettingsError,
@@ -307,22 +308,27 @@ class CheckpointManager(CheckpointReader):
         Raises:
             CheckpointCorruptionError: Its bytes are damaged; its state stays as it was.
         """
-        # Reading is the verification: every byte is hashed on the way.
-        before = self.get_checkpoint(checkpoint_id)
-        if before is None:
-            return None
-        request = ChangeRequest(
-            checkpoint=checkpoint_id,
-            state=CheckpointState.RESTORED,
-            actor=self.actor if actor is None else actor,
-            command=command_id,
-            expected=expected,
-        )
-        try:
-            self._change(request)
-        except CheckpointNotFoundError:  # deleted while it was read
-            return None
-        return self.get_checkpoint(checkpoint_id)
+        while True:
+            # Reading is the verification: every byte is hashed on the way.
+            before = self.get_checkpoint(checkpoint_id)
+            if before is None:
+                return None
+            request = ChangeRequest(
+                checkpoint=checkpoint_id,
+                state=CheckpointState.RESTORED,
+                actor=self.actor if actor is None else actor,
+                command=command_id,
+                expected=before.position if expected is None else expected,
+            )
+            try:
+                self._change(request)
+            except CheckpointNotFoundError:  # deleted while it was read
+                return None
+            except ConflictError:
+                if expected is not None:
+                    raise
+                continue  # changed while it was read: what is there now was not verified
+            return self.get_checkpoint(checkpoint_id)
 
     def delete_checkpoint(
         self,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from ckptlog.errors import (
     ArgumentError,
@@ -32,12 +31,12 @@ _ENDS = (DELETED, TASK_DELETED)
 Records = dict[bytes, bytes]
 
 
-class HistoryEntry(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class HistoryEntry:
     """One event of a checkpoint's life.
 
     position: In the log. time: UTC. data_bytes: Size of the data after it, before compression.
-    new_bytes: What it added to the store. checkpoint: The checkpoint as of then; None for its
-    deletion (`checkpoint.deleted`), and for that of its task (`task.deleted`).
+    new_bytes: What it added to the store.
     """
 
     position: int
@@ -48,7 +47,18 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     step_number: int
     data_bytes: int
     new_bytes: int
-    checkpoint: CheckpointData | None
+    load: Callable[[], CheckpointData | None] = field(repr=False, compare=False)
+
+    @property
+    def checkpoint(self) -> CheckpointData | None:
+        """The checkpoint as of then, read when it is asked for, a new object each time.
+
+        None for its deletion (`checkpoint.deleted`), and for that of its task (`task.deleted`).
+
+        Raises:
+            CheckpointCorruptionError: The bytes of that time are damaged.
+        """
+        return self.load()
 
 
 class CheckpointReader:
@@ -111,7 +121,7 @@ class CheckpointReader:
             step_number=event.step,
             data_bytes=event.data.size if event.data else 0,
             new_bytes=event.new,
-            checkpoint=None if event.type in _ENDS else self._load(entry, {}),
+            load=lambda: None if event.type in _ENDS else self._load(entry, {}),
         )
 
     def _events_of(self, checkpoint_id: str) -> Iterator[Entry]:

@@ -41,7 +41,8 @@ class TaskCheckpointWrapper:
     `recovered` holds it. Otherwise steps begin at 1, whatever the task has from earlier runs.
 
     Args:
-        recover: Restore the task's recovery point first, where there is one.
+        recover: Restore the task's recovery point first, where there is one. A task that is
+            complete stays so: `recovered` is its end, and get_progress()["is_complete"] says it.
 
     Threads: one thread for each wrapper.
     """
@@ -66,8 +67,8 @@ class TaskCheckpointWrapper:
         self._current: str | None = None
         self._is_complete = False
         self.recovered: CheckpointData | None = None
-        if recover and (point := checkpoint_manager.get_recovery_point(task_id)) is not None:
-            checkpoint_manager.restore_checkpoint(point.checkpoint_id)
+        if recover:
+            self._recover()
         self._resume()
 
     def set_total_steps(self, total_steps: int) -> None:
@@ -175,12 +176,25 @@ class TaskCheckpointWrapper:
             )
         return self._current
 
+    def _recover(self) -> None:
+        point = self._manager.get_recovery_point(self.task_id)
+        if point is None:
+            return
+        if self._manager.can_recover_task(self.task_id):
+            self._manager.restore_checkpoint(point.checkpoint_id)
+        else:
+            self._go_on_from(point)
+            self._is_complete = True
+
     def _resume(self) -> None:
         """Go on from the task's checkpoint that was restored last, if one is restored."""
         found = self._manager.iterate(task_id=self.task_id, state=CheckpointState.RESTORED)
         point = max(found, key=lambda one: one.position, default=None)
-        if point is None:
-            return
+        if point is not None:
+            self._go_on_from(point)
+            self._is_complete = False
+
+    def _go_on_from(self, point: CheckpointData) -> None:
         self.recovered = point
         self._step = point.step_number
         self._total = point.total_steps

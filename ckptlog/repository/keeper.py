@@ -117,9 +117,11 @@ class Keeper:
 
     # --- following the log --------------------------------------------------------------------
 
-    def _open_ledger(self, view: CurrentView) -> Ledger:
+    def _open_ledger(self, view: CurrentView, *, may_apply: bool = True) -> Ledger:
         """Make a ledger on a view, after checking that the view belongs to this log's past."""
         if not self._is_past(view):
+            # What is there is thrown away only once it is sure that the log can replace it.
+            self._read_through()
             self.leaves.remove()
             view = self._renewed(view)
             if not self._is_past(view):  # its file could not be removed
@@ -132,7 +134,7 @@ class Keeper:
             self.index.clear()
         if self.index.position < ledger.position:
             self._index_up_to(ledger)
-        self._follow_into(ledger)
+        self._follow_into(ledger, may_apply=may_apply)
         return ledger
 
     def _is_past(self, view: CurrentView) -> bool:
@@ -181,8 +183,7 @@ class Keeper:
         """Bring ledger and index up to the published end. Under the fold lock."""
         if self._epoch != self._log.epoch:
             # Commits that were acknowledged but not durable are gone ("interval").
-            self._epoch = self._log.epoch
-            self.ledger = self._open_ledger(self.ledger.view)
+            self._reopen_ledger(may_apply=False)
             return
         # The log has just read the end itself; under the lock it cannot have moved since.
         if self.ledger.position < self._log.durable_position:
@@ -215,11 +216,22 @@ class Keeper:
 
     def catch_up(self) -> None:
         """Take in what other processes have committed since the last call."""
+        if self._epoch != self._log.epoch:
+            with self._drain_lock, self.fold_lock:
+                self._reopen_ledger(may_apply=True)
+            return
         end = self._log.published.read()
         if end is not None and end.position > self.ledger.position:
             with self.fold_lock:
                 if self._epoch == self._log.epoch:
                     self._follow_into(self.ledger)
+
+    def _reopen_ledger(self, *, may_apply: bool) -> None:
+        """Forget what was acknowledged but lost ("interval"): begin again at the view's mark."""
+        epoch = self._log.epoch
+        if self._epoch != epoch:
+            self.ledger = self._open_ledger(self.ledger.view, may_apply=may_apply)
+            self._epoch = epoch
 
     # --- the view -----------------------------------------------------------------------------
 
@@ -229,8 +241,10 @@ class Keeper:
             # "interval": a question about everything waits for what is acknowledged.
             self._log.flush()
         self.catch_up()
+        # Others may go on writing meanwhile; what was there when we were asked is enough.
+        target = self.ledger.position
         for attempt in range(_VIEW_WAITS):
-            if not self.ledger.pending or self.drain():
+            if not self.ledger.pending or self.drain() or self.ledger.view.at_least(target):
                 return self.ledger.view
             self._environment.sleep(_VIEW_WAIT_S * min(1, attempt))
         # Somebody holds the database and does not let go: answer from one of our own.
@@ -256,6 +270,8 @@ class Keeper:
         end = self._log.published.read()
         durable = end.position if end else 0
         with self.fold_lock:
+            if self._epoch != self._log.epoch:
+                return False  # some of it may be lost; the next look begins anew
             commits = [one for one in ledger.pending if one.position_next <= durable]
         if commits and ledger.view.apply(commits, self._meta_of):
             self.index.flush()
@@ -290,7 +306,7 @@ class Keeper:
         One that is damaged is removed; one that is busy is others' too and stays, ours is in
         memory then. Does nothing where another thread was first, or the store was closed.
         """
-        with self._drain_lock, self.fold_lock:
+        with self._drain_lock:
             if view is not self.ledger.view or isinstance(error, ViewClosedError):
                 return
             if isinstance(error, ViewDamagedError):
@@ -300,11 +316,14 @@ class Keeper:
                 view.close()
 
     def _replace_view(self, view: CurrentView) -> None:
-        with self._drain_lock, self.fold_lock:
+        with self._drain_lock:
             ledger = Ledger(view, self._log.reader.entry)
             ledger.scan = self._event_from
-            own = self.ledger.pending
+            # Most of the way without the fold lock: writers go on beside a long rebuild.
             self._follow_into(ledger)
+        with self._drain_lock, self.fold_lock:
+            own = self.ledger.pending
+            self._follow_into(ledger, may_apply=False)
             for commit in own:  # acknowledged, but not durable yet: not to be had from the log
                 self._index(commit)
                 ledger.absorb((commit,))
@@ -317,7 +336,7 @@ class Keeper:
             LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
         """
         self._read_through()
-        with self._drain_lock, self.fold_lock:
+        with self._drain_lock:
             self.index.clear()
             self.leaves.remove()
             self._replace_view(self._renewed(self.ledger.view))

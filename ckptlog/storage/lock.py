@@ -3,8 +3,10 @@
 - The lock lives in the kernel and dies with its holder, so a killed process never blocks.
 - The file is never replaced; should someone delete it, two writers could each hold "the" lock.
   So the inode is checked after every acquisition, and the file opened anew if it changed.
-- flock belongs to the open file description, which a forked child shares. The parent therefore
-  always unlocks explicitly, and a child calls `abandon`, which closes without unlocking.
+- flock belongs to the open file description, which a forked child shares: should the parent be
+  killed while it holds the lock, a child that keeps the descriptor would keep the lock. So the
+  parent always unlocks explicitly, and every forked child closes its copies at once, whether it
+  uses the store or not.
 - Waiting polls: flock has no deadline, and a signal-based one is not ours to take in a library.
 """
 
@@ -12,11 +14,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import weakref
 from pathlib import Path
 
 from ckptlog.errors import LockTimeoutError, from_os_error
 from ckptlog.storage.environment import Environment
 
+# Every lock object of the process, for the children.
+_all_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _WAIT_FIRST_S = 0.00005
 _WAIT_MAX_S = 0.005
@@ -34,6 +39,7 @@ class WriterLock:
         self._environment = environment
         self._fd = -1
         self._inode = -1
+        _all_locks.add(self)
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock.
@@ -95,6 +101,14 @@ class WriterLock:
             return os.stat(self._name).st_ino == self._inode
         except FileNotFoundError:
             return False
+
+
+def _close_in_child() -> None:
+    for lock in list(_all_locks):
+        lock.abandon()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def describe_holder(path: Path) -> str:

@@ -284,9 +284,11 @@ def test_cell(ram, step, column):
 # --- beyond the table ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", [0.0, 0.5])
-def test_a_full_disk_refuses_the_commit_and_says_that_nothing_was_written(ram, part):
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.8])
+def test_a_full_disk_refuses_the_commits_and_says_that_nothing_was_written(ram, part):
+    """Not even the first of them, which was whole in the part that was written."""
     house = House(ram)
+    house.attempted = [["x"], ["y1", "y2"], ["z"]]
     house.disk.fail("write segment", errno.ENOSPC, part=part)
     assert isinstance(house.append_and_fail(), FullError)
     house.check_images([house.acknowledged])
