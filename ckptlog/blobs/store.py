@@ -42,7 +42,7 @@ _FRAME_BYTES_MAX: Final = (
 )
 _OFFSET_MAX: Final = (1 << 63) - 1
 # What an entry of the cache costs besides its bytes, and a digest in a set.
-_WRITTEN_BYTES: Final = 8 * 1024 * 1024
+_WRITTEN_BYTES: Final = 2 * 1024 * 1024
 _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import RLock
 
 from ckptlog.errors import (
+    CheckpointError,
     CheckpointStorageError,
     FullError,
     LockTimeoutError,
@@ -83,8 +84,8 @@ class Log:
         self._allocated = 0
         # Position after the last event that our callers take for granted.
         self._acknowledged = 0
-        # The tail that was given up with acknowledged commits beyond what was durable.
-        self._left: Tail | None = None
+        # A tail that was given up with acknowledged commits beyond what was durable, and that.
+        self._left: tuple[Tail, End | None] | None = None
         self.notes: list[str] = []
         # Counts the times that acknowledged but unsynced commits were lost ("interval" only).
         self.epoch = 0
@@ -169,6 +170,7 @@ class Log:
             self._end_seen = end
         else:
             self._publish(tail)
+        self._judge_left()
         return tail
 
     # --- appending --------------------------------------------------------------------------
@@ -401,6 +403,7 @@ class Log:
         )
         self._adopt(tail, len(data))
         self._publish(tail)
+        self._judge_left()
         return tail
 
     def _write_header(self, fd: int, path: Path, data: bytes) -> None:
@@ -418,22 +421,37 @@ class Log:
         self._adopt(tail, self._disk.size(self._fd))
 
     def _adopt(self, tail: Tail, allocated: int) -> None:
-        # What was acknowledged but not durable may be gone, or may have been adopted by another
-        # process: our callers must look again, unless the tail is the very one we left.
-        left = self._left
-        if left is not None and (tail.position, tail.leaf) != (left.position, left.leaf):
-            self.epoch += 1
-        self._left = None
         self._acknowledged = tail.position
         self._tail = tail
         self._seed = segment.seed(self._store_id, tail.first, tail.generation)
         self._container = container_of(tail.first, tail.generation)
         self._allocated = allocated
 
+    def _judge_left(self) -> None:
+        """Find out whether what was acknowledged but not durable is still there ("interval").
+
+        Another process may have adopted it, or it may be gone: then our callers must look again.
+        """
+        if self._left is not None:
+            tail, since = self._left
+            self._left = None
+            if not self._is_there(tail, since):
+                self.epoch += 1
+
+    def _is_there(self, tail: Tail, since: End | None) -> bool:
+        if since is None:
+            return False
+        container = container_of(since.first, since.generation)
+        with suppress(CheckpointError):
+            for commit in self.reader.commits(container, since.offset, since.position):
+                if commit.position_next >= tail.position:
+                    return (commit.position_next, commit.leaf) == (tail.position, tail.leaf)
+        return False
+
     def _drop_segment(self) -> None:
         tail = self._tail
         if tail is not None and tail.durable < tail.offset:
-            self._left = tail
+            self._left = (tail, self._end_seen)
         if self._fd >= 0:
             self._disk.close(self._fd)
         self._fd = -1

@@ -66,7 +66,8 @@ class Ledger:
         self._recent: dict[str, Found] = {}
         self._remembered: dict[str, Found] = {}
         self._commands: dict[str, Entry] = {}
-        self._deleted_tasks: dict[str, int] = {}
+        # Deletions of each task, oldest first.
+        self._task_ends: dict[str, list[Entry]] = {}
         # The newest living checkpoint of a task; "" where only the view can tell.
         self._latest: dict[str, str] = {}
 
@@ -86,7 +87,12 @@ class Ledger:
 
     def is_deleted(self, row: Row) -> bool:
         """Say whether a row's checkpoint was deleted, by itself or with its task."""
-        return row.deleted or self._deleted_tasks.get(row.task, -1) > row.origin
+        return row.deleted or self._end_of(row) is not None
+
+    def _end_of(self, row: Row) -> Entry | None:
+        """Return the deletion of a row's task that the view does not know yet."""
+        ends = self._task_ends.get(row.task, ())
+        return next((end for end in ends if end.position > row.origin), None)
 
     def find(self, checkpoint: str) -> Found | None:
         """Do as `peek`, and remember the answer. Under the fold lock."""
@@ -129,7 +135,10 @@ class Ledger:
         if row is None:
             return None
         entry, _ = self.read_row(row)
-        return entry, self.is_deleted(row)
+        end = None if row.deleted else self._end_of(row)
+        if end is not None:
+            entry = _end_with_task(end, _subject_of(row), row.origin, row.created, row.state)
+        return entry, row.deleted or end is not None
 
     def read_row(self, row: Row) -> tuple[Entry, dict[bytes, bytes]]:
         """Return the event that a row names, checked, and the chunk records beside it.
@@ -195,8 +204,8 @@ class Ledger:
                 self._release_entry(entry)
         # What is still pending only memory knows: that must stay.
         waiting = {entry.event.subject.task for commit in kept for entry in commit.entries}
-        ends = self._deleted_tasks
-        self._deleted_tasks = {task: end for task, end in ends.items() if task in waiting}
+        ends = self._task_ends
+        self._task_ends = {task: found for task, found in ends.items() if task in waiting}
         known = {task: name for task, name in self._latest.items() if name and task not in waiting}
         _shrink(known, _REMEMBERED_MAX)
         known.update((task, self._latest[task]) for task in waiting if task in self._latest)
@@ -241,7 +250,7 @@ class Ledger:
 
     def _fold_task_deleted(self, end: Entry) -> None:
         task = end.event.subject.task
-        self._deleted_tasks[task] = end.position
+        self._task_ends.setdefault(task, []).append(end)
         self._latest[task] = ""
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
             event = entry.event

@@ -103,10 +103,11 @@ class WrapperMachine(RuleBasedStateMachine):
         if reopens:
             self.manager.close()
             self.manager = CheckpointManager(self.path)
+        is_open = self.manager.can_recover_task("t")
         self.wrapper = TaskCheckpointWrapper(self.manager, "t", "The task", recover=recover)
         self.step, self.total, self.current, self.is_complete = 0, None, None, False
         point = self.recovery_point() if recover else None
-        if point is not None:
+        if point is not None and is_open:
             assert self.model.change(point, "restored") is True
         restored = [
             (one.position, name)
@@ -115,6 +116,9 @@ class WrapperMachine(RuleBasedStateMachine):
         ]
         if restored:
             _, self.current = max(restored)
+        elif point is not None:  # the task is complete, and stays so
+            self.current, self.is_complete = point, True
+        if self.current is not None:
             found = self.model.living[self.current]
             self.step, self.total = found.step, found.total
             assert self.wrapper.recovered is not None
