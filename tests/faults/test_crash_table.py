@@ -302,6 +302,8 @@ def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(ram):
     house.disk.fail("write segment", errno.ENOSPC, at=3, part=0.5)
     append(house.writer, *house.groups())
     house.acknowledged, house.attempted = house.new, []
+    with house.writer.exclusive(WAIT_S) as tail:
+        assert segment_paths(house.root)[-1].stat().st_size == tail.offset, "room is given back"
     assert not house.disk.faults
     house.check_images([house.acknowledged])
     house.check_everyone_goes_on([house.acknowledged])

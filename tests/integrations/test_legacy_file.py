@@ -45,7 +45,7 @@ def test_a_good_file(tmp_path):
     assert (old.identifier, old.state) == ("cp_a_1_1", CheckpointState.ACTIVE)
     assert old.order == (1704067200.0, 1, "cp_a_1_1")
     packed = tmp_path / "checkpoint_x.json.gz"
-    packed.write_bytes(gzip.compress(path.read_bytes()))
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     assert read_file(packed).digest == old.digest
 
 
@@ -87,7 +87,9 @@ def test_a_bad_file_is_refused_with_the_reason(tmp_path, content, reason):
     assert reason in caught.value.message
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x1f\x8b", b"no gzip", gzip.compress(b"{}")[:-9]])
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x1f\x8b", b"no gzip", gzip.compress(b"{}", mtime=0)[:-9]]
+)
 def test_a_bad_gzip_file(tmp_path, damage):
     path = tmp_path / "checkpoint_x.json.gz"
     path.write_bytes(damage)
@@ -98,7 +100,7 @@ def test_a_bad_gzip_file(tmp_path, damage):
 def test_a_packed_file_cannot_grow_without_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(legacy, "SIZE_BYTES_MAX", 1000)
     path = tmp_path / "checkpoint_x.json.gz"
-    path.write_bytes(gzip.compress(b" " * 100_000))
+    path.write_bytes(gzip.compress(b" " * 100_000, mtime=0))
     with pytest.raises(ArgumentError, match="more than 1000 bytes"):
         read_file(path)
 

@@ -228,21 +228,44 @@ def test_a_forked_child_lets_go_without_unlocking(path):
     lock.close()
 
 
-def test_a_parents_release_counts_although_a_child_still_has_the_descriptor(path):
-    """flock belongs to the description that both share: closing alone would not unlock."""
-    lock = lock_on(path)
-    lock.acquire(1.0)
-    context = multiprocessing.get_context("fork")
-    child = context.Process(target=signal.pause)
-    child.start()
+FORK = """
+import os, signal, sys
+from pathlib import Path
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.lock import WriterLock
+lock = WriterLock(Path(sys.argv[1]), Environment())
+lock.acquire(10.0)
+child = os.fork()
+if child == 0:
+    print(os.getpid(), flush=True)
+    signal.pause()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_parents_lock_does_not_live_on_in_a_child_that_never_used_it(path):
+    """flock belongs to the description that both share, until the child has closed it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
     try:
-        lock.release()
-        other = lock_on(path)
-        assert other.try_acquire()
-        other.close()
+        assert process.wait(WAIT_S) == -signal.SIGKILL
+        lock = lock_on(path)
+        assert lock.try_acquire()
+        lock.close()
     finally:
-        child.kill()
-        child.join()
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+
+
+def test_a_forked_child_closes_every_lock_at_once(path):
+    lock, idle = lock_on(path), lock_on(path.with_name("other"))
+    lock.acquire(1.0)
+    assert in_child(lambda: (lock._fd, idle._fd)) == (-1, -1)
+    assert lock._fd >= 0
+    assert not lock_on(path).try_acquire()
     lock.close()
 
 

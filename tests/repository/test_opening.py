@@ -1,0 +1,302 @@
+"""Opening: arguments, places that cannot be opened, and users that may not write."""
+
+# mypy: disable-error-code="union-attr"
+# What is read of None fails the test by itself.
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import traceback
+from pathlib import Path
+
+import pytest
+
+import ckptlog
+from ckptlog import ArgumentError, CheckpointError, CheckpointManager, ReadOnlyError, SettingsError
+from ckptlog.errors import DeniedError, InputOutputError, LockTimeoutError, LogCorruptionError
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "s"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["", "a\0b", 5, None, b"/tmp/x", ["x"], "\ud800", "~nobody-/x"])
+def test_what_is_no_path(wrong):
+    for create in (False, True):
+        with pytest.raises(ArgumentError, match="not a path") as caught:
+            ckptlog.open(wrong, create=create)
+        assert caught.value.hint == "Name a directory."
+    if wrong is not None:
+        with pytest.raises(ArgumentError, match="not a path"):
+            CheckpointManager(wrong)
+
+
+def test_paths_of_every_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for wanted, found in [
+        ("plain", "plain"),
+        (Path("object"), "object"),
+        ("~/tilde", "home/tilde"),
+        ("a b/ü/☃", "a b/ü/☃"),
+        ("./x/../dots", "dots"),
+    ]:
+        if ".." in str(wanted):
+            os.mkdir("x")
+        with ckptlog.open(wanted, create=True) as store:
+            assert store.position == 0
+        assert (tmp_path / found / "store.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [
+        ("interval_s", [0, -1, "1", None, float("nan"), float("inf"), True, 1e10]),
+        ("timeout_s", [-1, "1", None, float("nan"), float("inf"), True]),
+        ("queue_max", [0, -1, 1.5, "1", None, True]),
+        ("cache_bytes", [-1, 1.5, "1", None]),
+        ("compression_level", [0, 20, -1]),
+        ("durability", ["never", None, 1]),
+    ],
+)
+def test_wrong_options(path, option, wrong):
+    for value in wrong:
+        with pytest.raises(ArgumentError) as caught:
+            ckptlog.open(path, create=True, **{option: value})
+        assert option.split("_")[-1] in caught.value.message or isinstance(
+            caught.value, SettingsError
+        )
+
+
+def test_right_options(path):
+    with ckptlog.open(
+        path,
+        create=True,
+        durability="interval",
+        interval_s=0.5,
+        timeout_s=0,
+        queue_max=1,
+        cache_bytes=0,
+        compression_level=19,
+    ) as store:
+        manager = CheckpointManager(store=store)
+        assert manager.get_checkpoint(manager.create_checkpoint("t", "T", 1)) is not None
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+def test_names_that_the_system_refuses(tmp_path):
+    for create in (False, True):
+        with pytest.raises(InputOutputError, match="File name too long"):
+            ckptlog.open(tmp_path / ("x" * 300), create=create)
+    with pytest.raises(CheckpointError):
+        ckptlog.open("/proc/nothing/here", create=True)
+
+
+def test_a_link_to_a_store(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        name = manager.create_checkpoint("t", "T", 1)
+    os.symlink(tmp_path / "s", tmp_path / "link")
+    with CheckpointManager(tmp_path / "link") as manager:
+        assert manager.get_checkpoint(name) is not None
+        with CheckpointManager(tmp_path / "s") as other:
+            other.update_checkpoint(name, data={"a": 1})
+        assert manager.get_checkpoint(name).data == {"a": 1}
+    os.symlink(tmp_path / "nowhere", tmp_path / "dangling")
+    with pytest.raises(ckptlog.StoreMissingError):
+        ckptlog.open(tmp_path / "dangling")
+
+
+def test_a_loop_of_links(tmp_path):
+    os.symlink(tmp_path / "a", tmp_path / "b")
+    os.symlink(tmp_path / "b", tmp_path / "a")
+    with pytest.raises(CheckpointError):
+        ckptlog.open(tmp_path / "a", create=True)
+
+
+def test_a_lock_that_is_held(path):
+    ckptlog.open(path, create=True).close()
+    with (
+        ckptlog.open(path) as store,
+        store.log.exclusive(1.0),
+        ckptlog.open(path, timeout_s=0.05) as other,
+    ):
+        # Opening never waits for a writer; writing does.
+        assert other.position == 0
+        manager = CheckpointManager(store=other)
+        with pytest.raises(LockTimeoutError, match=f"was held by process {os.getpid()}") as caught:
+            manager.create_checkpoint("t", "T", 1)
+        assert caught.value.retryable
+        assert manager.get_task_checkpoints("t") == []
+
+
+def test_a_damaged_log_is_told_when_it_has_to_be_read(path):
+    with CheckpointManager(path) as manager:
+        for step in range(1, 4):
+            manager.create_checkpoint("t", "T", step)
+    (segment,) = (path / "log").glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[150] ^= 1
+    segment.write_bytes(content)
+    shutil.rmtree(path / "views")
+    with pytest.raises(LogCorruptionError, match="is damaged at offset") as caught:
+        CheckpointManager(path)
+    assert "ckptlog verify" in caught.value.hint
+    assert bytearray(segment.read_bytes()) == content
+
+
+# --- reading only ---------------------------------------------------------------------------------
+
+
+def test_read_only_writes_nothing_at_all(path):
+    with CheckpointManager(path) as manager:
+        name = manager.create_checkpoint("t", "T", 1, data={"a": 1})
+        manager.create_checkpoint("u", "U", 1, data={"text": os.urandom(800_000).hex()})
+    shutil.rmtree(path / "views")
+    before = {str(file): file.stat().st_mtime_ns for file in sorted(path.rglob("*"))}
+    with ckptlog.open(path, read_only=True) as store:
+        manager = CheckpointManager(store=store)
+        assert manager.get_checkpoint(name).data == {"a": 1}
+        assert len(list(manager.iterate())) == 2
+        assert manager.history(name)
+        assert manager.can_recover_task("t")
+        assert manager.get_recovery_point("t") is not None
+        assert manager.validate_checkpoint_integrity() == []
+        writes = [
+            lambda: manager.create_checkpoint("t", "T", 1),
+            lambda: manager.update_checkpoint(name, data={}),
+            lambda: manager.restore_checkpoint(name),
+            lambda: manager.delete_checkpoint(name),
+            lambda: manager.delete_task("t"),
+        ]
+        for write in writes:
+            with pytest.raises(ReadOnlyError, match="open for reading only") as caught:
+                write()
+            assert "without read_only=True" in caught.value.hint
+    after = {str(file): file.stat().st_mtime_ns for file in sorted(path.rglob("*"))}
+    assert after == before
+    with pytest.raises(ckptlog.StoreMissingError):
+        ckptlog.open(path.parent / "none", create=True, read_only=True)
+
+
+def test_read_only_follows_a_writer(path):
+    with CheckpointManager(path) as writer, ckptlog.open(path, read_only=True) as store:
+        reader = CheckpointManager(store=store)
+        name = writer.create_checkpoint("t", "T", 1)
+        assert reader.get_checkpoint(name) is not None
+        writer.complete_checkpoint(name)
+        assert [one.checkpoint_id for one in reader.get_task_checkpoints("t")] == [name]
+        writer.delete_checkpoint(name)
+        assert reader.get_latest_checkpoint("t") is None
+
+
+def as_nobody(work):
+    """Run work in a child that is no superuser any more; return what it returned."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            answer = json.dumps(work())
+        except BaseException:
+            answer = json.dumps(traceback.format_exc())
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        answer = json.loads(file.read())
+    os.waitpid(pid, 0)
+    return answer
+
+
+@pytest.fixture
+def public():
+    """A directory that everybody may enter, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="ckptlog-public-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def told(call):
+    """Return code, message and hint of the error that a call raises."""
+    try:
+        call()
+    except CheckpointError as error:
+        return [error.code, error.message, error.hint]
+    return ["nothing", "", ""]
+
+
+@pytest.mark.root
+def test_a_store_that_this_user_may_only_read(public):
+    with CheckpointManager(public / "s") as manager:
+        name = manager.create_checkpoint("t", "T", 1, data={"a": 1})
+        manager.get_task_checkpoints("t")
+
+        def work():
+            with ckptlog.open(public / "s", read_only=True) as store:
+                found = CheckpointManager(store=store).get_checkpoint(name)
+            return [told(lambda: ckptlog.open(public / "s")), found and found.data]
+
+        (code, message, hint), data = as_nobody(work)
+    assert (code, data) == ("store.read_only", {"a": 1})
+    assert message == f"The directory {public / 's'} cannot be written by this user."
+    assert "read_only=True" in hint
+
+
+@pytest.mark.root
+def test_places_that_this_user_may_not_enter(public):
+    (public / "closed").mkdir(mode=0o700)
+    ckptlog.open(public / "closed" / "s", create=True).close()
+
+    def work():
+        return [
+            told(lambda: ckptlog.open(public / "closed" / "s")),
+            told(lambda: ckptlog.open(public / "closed" / "s", create=True)),
+            told(lambda: ckptlog.open(public / "closed" / "s", read_only=True)),
+            told(lambda: ckptlog.open(public / "new", create=True)),
+        ]
+
+    answers = as_nobody(work)
+    assert {code for code, _, _ in answers} == {DeniedError.code}
+    assert all("[EACCES]" in message for _, message, _ in answers)
+    assert all("ckptlog doctor" in hint for _, _, hint in answers)
+    assert not (public / "new").exists()
+
+
+@pytest.mark.root
+def test_views_that_this_user_may_not_write(public):
+    """Everything but the folder of views is theirs: writing works, lists come from memory."""
+    with CheckpointManager(public / "s") as manager:
+        name = manager.create_checkpoint("t", "T", 1, data={"a": 1})
+        manager.get_task_checkpoints("t")
+    for file in [public / "s", *(public / "s").rglob("*")]:
+        if "views" not in file.parts:
+            os.chown(file, NOBODY, NOBODY)
+
+    def work():
+        with CheckpointManager(public / "s") as manager:
+            second = manager.create_checkpoint("t", "T", 2)
+            manager.update_checkpoint(name, data={"b": 2})
+            names = [one.checkpoint_id for one in manager.get_task_checkpoints("t")]
+            data = manager.get_checkpoint(name).data
+            return [names == [name, second], data, manager.validate_checkpoint_integrity()]
+
+    for turn in range(2):
+        same, data, problems = as_nobody(work)
+        assert (same is (turn == 0), data) == (True, {"a": 1, "b": 2})
+        assert problems == []
+    with CheckpointManager(public / "s") as manager:
+        assert len(manager.get_task_checkpoints("t")) == 3
+        assert manager.validate_checkpoint_integrity() == []
