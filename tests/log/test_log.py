@@ -369,6 +369,49 @@ def test_unsynced_commits_that_come_back_are_not_reported_as_lost(root):
     log.close()
 
 
+def give_up(log, disk):
+    """A sync fails, and the new segment too: the log gives its unsynced commits up."""
+    disk.fail("sync segment")
+    disk.fail("create segment")
+    with pytest.raises(OutcomeUnknownError):
+        log.flush()
+    assert not disk.faults
+
+
+def test_unsynced_commits_that_another_process_adopted_are_not_lost(root):
+    create_log(root, is_durable=False).close()
+    disk = FaultDisk(Medium(root))
+    log, other = open_log(root, disk=disk, is_durable=False), open_log(root)
+    fill(log, "ab")
+    give_up(log, disk)
+    fill(other, "c")
+    fill(log, "d")
+    log.flush()
+    assert published_ids(log) == [*"abcd"]
+    assert log.epoch == 0
+    log.close()
+    other.close()
+
+
+def test_unsynced_commits_that_others_replaced_are_lost_although_the_count_is_the_same(root):
+    """After the failed sync the cache forgets its pages; another process appends there."""
+    create_log(root, is_durable=False).close()
+    disk = FaultDisk(Medium(root))
+    log, other = open_log(root, disk=disk, is_durable=False), open_log(root)
+    fill(log, "ab")
+    log.flush()
+    durable = log._tail.offset
+    fill(log, "cd")
+    give_up(log, disk)
+    os.truncate(segment_paths(root)[0], durable)
+    fill(other, "xy")
+    assert tail_of(log).position == 4
+    assert log.epoch == 1
+    assert published_ids(log) == [*"abxy"]
+    log.close()
+    other.close()
+
+
 def test_the_timer_makes_durable_what_an_interrupt_left_unsynced(root):
     create_log(root, is_durable=False).close()
     disk = FaultDisk(Medium(root))
