@@ -140,33 +140,43 @@ class Keeper:
     def _is_past(self, view: CurrentView) -> bool:
         try:
             mark = view.mark
-            return self._is_our_past(mark.position, mark.leaf, view)
+            place = (mark.container, mark.offset)
+            return self._is_our_past(mark.position, mark.leaf, place, view)
         except ViewError:
             return False
 
-    def _is_our_past(self, position: int, leaf: bytes, view: CurrentView) -> bool:
-        """Say whether the log, at a position, has the leaf hash that a view remembers."""
+    def _is_our_past(
+        self, position: int, leaf: bytes, place: tuple[str, int], view: CurrentView
+    ) -> bool:
+        """Say whether a commit of the log ends at a position, with this leaf hash and place."""
         if position == 0:
             return True
         end = self._log.published.read()
         if end is None or position > end.position:
             return False
         if position == end.position:
-            return leaf == end.leaf
-        for place in (view.waypoint(position - 1), ("", 0, position - 1)):
-            if place is None:
+            if leaf != end.leaf:
+                return False
+            if place == (container_of(end.first, end.generation), end.offset):
+                return True
+        for start in (view.waypoint(position - 1), ("", 0, position - 1)):
+            if start is None:
                 continue
             with suppress(CheckpointError):  # a wrong waypoint, or a damaged log
-                return self._leaf_at(position, *place) == leaf
+                found = self._commit_before(position, *start)
+                own = found and (found.leaf, found.container, found.offset_end)
+                return own == (leaf, *place)
         # It cannot be told. A damaged log cannot be folded anew, so what is left must stay; rows
         # and chunks are checked against the log and their digests when they are read.
         return True
 
-    def _leaf_at(self, position: int, container: str, offset: int, start: int) -> bytes | None:
-        """Return the leaf hash of the commit that ends at a position; None where none does."""
+    def _commit_before(
+        self, position: int, container: str, offset: int, start: int
+    ) -> Commit | None:
+        """Return the commit that ends at a position, found from a place before it, or None."""
         for commit in self._log.reader.commits(container, offset, start):
             if commit.position_next >= position:
-                return commit.leaf if commit.position_next == position else None
+                return commit if commit.position_next == position else None
         return None
 
     def _index_up_to(self, ledger: Ledger) -> None:
@@ -274,6 +284,7 @@ class Keeper:
                 return False  # some of it may be lost; the next look begins anew
             commits = [one for one in ledger.pending if one.position_next <= durable]
         if commits and ledger.view.apply(commits, self._meta_of):
+            self._refuse_future(ledger.view)
             self.index.flush()
             if not self.leaves.write(commits):
                 self._fill_leaves(commits[-1].position_next)
@@ -289,6 +300,13 @@ class Keeper:
                 return
             if commit.position_next > position:
                 self.leaves.write((commit,))
+
+    def _refuse_future(self, view: CurrentView) -> None:
+        position = view.mark.position
+        # Others may have applied more than we knew of, never more than is published by now.
+        end = self._log.published.read()
+        if end is None or position > end.position:
+            raise ViewDamagedError(f"The view claims {position} events; the log has fewer.")
 
     def _meta_of(self, entry: Entry) -> bytes | None:
         reference = entry.event.meta

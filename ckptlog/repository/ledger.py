@@ -13,12 +13,13 @@ Threads: what changes memory (`absorb`, `release`, `find`) runs under the owner'
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
 import msgspec
 
-from ckptlog.errors import LogCorruptionError
+from ckptlog.errors import CheckpointError, LogCorruptionError
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
@@ -161,10 +162,10 @@ class Ledger:
 
     def _event_at(self, position: int) -> Event | None:
         place = self.view.waypoint(position)
-        try:
-            return None if place is None else self.scan(*place, position)
-        except LogCorruptionError as error:  # or the view's waypoint is wrong
-            raise ViewDamagedError(str(error)) from error
+        if place is not None:
+            with suppress(CheckpointError):  # the view's waypoint may be wrong
+                return self.scan(*place, position)
+        return self.scan("", 0, position, position)
 
     # The owner replaces it: reading on from a place takes the log.
     scan: Callable[[str, int, int, int], Event | None]

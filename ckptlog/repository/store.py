@@ -270,7 +270,7 @@ class Store:
                 for entry in self._events_from(place, start, end):
                     start = entry.position + 1
                     yield entry
-            except LogCorruptionError:  # or what the view says of places is wrong
+            except CheckpointError:  # or what the view says of places is wrong
                 pass
             else:
                 return

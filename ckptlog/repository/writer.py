@@ -20,7 +20,7 @@ from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
 from ckptlog.model.event import Event
 from ckptlog.policy.command import Moment
-from ckptlog.policy.decide import Stale, decide
+from ckptlog.policy.decide import Decision, Stale, decide
 from ckptlog.repository.intent import Intent, Outcome, Results
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.ledger import Ledger, Stage
@@ -165,6 +165,8 @@ def _decide_intent(
         if not is_last:
             stage.apply(decision.events)
         return _group(intent, [decision.events]), (decision.result,)
+    if (repeated := _repeated(stage, intent, moment)) is not None:
+        return (), repeated
     inner = Stage(stage)
     events, results = [], []
     for step in intent.steps:
@@ -177,6 +179,22 @@ def _decide_intent(
     if not is_last:
         stage.merge(inner)
     return _group(intent, events), tuple(results)
+
+
+def _repeated(stage: Stage, intent: Intent, moment: Moment) -> Results | None:
+    """Return the answers to a commit that was made before; None where it was not.
+
+    It was made whole: a command that left no event then (an end with nothing new) leaves none now.
+    """
+    commands = [step.command for step in intent.steps]
+    known = [bool(one.fingerprint) and stage.command(one.command) is not None for one in commands]
+    if not any(known):
+        return None
+    decisions = [
+        decide(stage, command, moment) if is_known else None
+        for command, is_known in zip(commands, known, strict=True)
+    ]
+    return tuple(one.result if isinstance(one, Decision) else True for one in decisions)
 
 
 def _group(intent: Intent, decided: list[tuple[Event, ...]]) -> Group:

@@ -173,7 +173,9 @@ class Medium:
             yield f"scattered {seed}", self._scattered(random.Random(seed))
 
     def _times(self) -> list[int]:
-        nodes = {*self.names.values(), *self.durable_names.values()}
+        # Files that were removed, too: the removal may not be on the medium.
+        removed = {link.node for link in self.links}
+        nodes = {*self.names.values(), *self.durable_names.values(), *removed}
         times = {change.time for node in nodes for change in node.pending}
         return sorted(times | {link.time for link in self.links})
 

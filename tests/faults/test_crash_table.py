@@ -16,7 +16,7 @@ from ckptlog.errors import CheckpointStorageError, FullError
 from tests.faults.crash_table import crash_table
 from tests.faults.fault_disk import FaultDisk, SimulatedStop
 from tests.faults.house import House, is_unknown, prefixes, torn_files
-from tests.log.sample import WAIT_S, append, published_ids, segment_paths
+from tests.log.sample import WAIT_S, append, group, published_ids, segment_paths
 
 TABLE = crash_table()
 COLUMNS = ("same process", "writer", "reader", "power", "EIO")
@@ -327,6 +327,28 @@ def test_what_a_failed_sync_left_in_the_cache_is_not_believed(ram, who):
         assert published_ids(log) == house.new
     house.check_images([house.new])
     house.check_goes_on(log, [house.new])
+    house.close()
+
+
+@pytest.mark.parametrize("step", [("sync segment", 2), ("sync folder", 1)])
+def test_a_roll_that_could_not_be_finished_never_makes_dead_what_comes_after(ram, step):
+    """Its header may be on the medium, whatever was tried to take it back; so it must be used."""
+    name, at = step
+    house = House(ram)
+    house.fill_segment()
+    house.disk.fail(name, at=at, loses=False)
+    house.disk.fail("sync folder")
+    house.append_and_fail()
+    for number in range(3):
+        try:
+            append(house.writer, group(f"after-{number}"))
+        except CheckpointStorageError:
+            continue
+        house.acknowledged.append(f"after-{number}")
+    assert house.acknowledged[-1] == "after-2"
+    house.attempted = []
+    house.check_images([house.acknowledged])
+    house.check_everyone_goes_on([house.acknowledged])
     house.close()
 
 

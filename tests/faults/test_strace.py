@@ -27,14 +27,19 @@ def writer(root: Path, name: str = "w", count: int = APPENDS) -> list[str]:
     return [sys.executable, script, str(root), name, str(count), *sizes]
 
 
+def plain() -> dict[str, str]:
+    """Return an environment in which the writer's system calls are all its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    return {**kept, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def run(command: list[str], *inject: str) -> str:
     """Run a command, under strace where faults are named; return what it said."""
     if inject:
         faults = [word for fault in inject for word in ("-e", f"inject={fault}")]
         command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={CHANGES}", *faults,
                    *command]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=plain(), timeout=120)
     assert "Traceback" not in done.stderr, done.stderr
     if "Operation not permitted" in done.stderr:
         pytest.skip("strace may not trace here")
@@ -143,7 +148,7 @@ def test_a_sync_error_beside_a_second_writer_that_waits(root):
         writer(root, "other", 25),
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env=plain(),
     )
     told = Told(run(writer(root, "mine", 8), "fdatasync:error=EIO:when=2+3"))
     text, _ = other.communicate(timeout=120)

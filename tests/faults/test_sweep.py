@@ -179,7 +179,7 @@ def test_a_stop_with_interval_durability(ram, act):
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("lasting", [False, True])
 def test_an_error_at_any_operation(ram, code, lasting):
-    check_errors(ram, code, stride=9, seeds=2, lasting=lasting)
+    check_errors(ram, code, stride=14 if lasting else 9, seeds=2, lasting=lasting)
 
 
 @pytest.mark.thorough

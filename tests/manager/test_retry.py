@@ -328,3 +328,23 @@ def test_a_context_takes_a_command_id(manager, store):
     assert seen[0] == seen[1]
     assert written(store) == ["created", "updated", "completed"]
     assert {entry.event.actor for entry in store.events(0, 2)} == {"me"}
+
+
+def test_a_batch_again_of_which_a_part_had_nothing_to_do(manager, store):
+    """What left no event the first time leaves none the second, whatever has changed since."""
+    name, gone = (manager.create_checkpoint("t", "T", 1) for _ in range(2))
+    manager.complete_checkpoint(name)
+    manager.delete_checkpoint(gone)
+
+    def commit():
+        with manager.batch(command_id="id") as batch:
+            batch.complete_checkpoint(name)
+            batch.delete_checkpoint(gone)
+            return batch.create_checkpoint("t", "T", 2)
+
+    made = commit()
+    manager.restore_checkpoint(name)
+    position = store.position
+    assert commit() == made
+    assert store.position == position
+    assert manager.get_checkpoint(name).state is CheckpointState.RESTORED

@@ -192,7 +192,7 @@ def rewrite(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda fields: fields.update(version=99), "99"),
+        (lambda fields: fields.update(format=99), "store format 99; this version"),
         (lambda fields: fields.update(features=[*fields["features"], "telepathy"]), "telepathy"),
     ],
 )
@@ -205,13 +205,22 @@ def test_a_newer_version_or_feature_is_refused_by_name(path, change, words):
         assert caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"version": "1"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"kind": "ckptlog"}'])
 def test_a_store_json_that_cannot_be_read(path, content):
     make(path)
     (path / "store.json").write_bytes(content)
     for options in ({}, {"read_only": True}, {"create": True}):
         with pytest.raises(FormatError, match=r"store\.json"):
             ckptlog.open(path, **options)
+
+
+def test_a_store_json_of_another_program(path):
+    make(path)
+    (path / "store.json").write_text('{"name": "a shop"}')
+    for options in ({}, {"read_only": True}, {"create": True}):
+        with pytest.raises(NotAStoreError, match="was not written by ckptlog"):
+            ckptlog.open(path, **options)
+    assert (path / "store.json").read_text() == '{"name": "a shop"}'
 
 
 # --- the old layout -------------------------------------------------------------------------------

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import tempfile
-import traceback
 from pathlib import Path
 
 import pytest
@@ -17,8 +14,7 @@ import pytest
 import ckptlog
 from ckptlog import ArgumentError, CheckpointError, CheckpointManager, ReadOnlyError, SettingsError
 from ckptlog.errors import DeniedError, InputOutputError, LockTimeoutError, LogCorruptionError
-
-NOBODY = 65534
+from tests.repository.nobody import as_nobody, give_away, public_directory
 
 
 @pytest.fixture
@@ -200,33 +196,10 @@ def test_read_only_follows_a_writer(path):
         assert reader.get_latest_checkpoint("t") is None
 
 
-def as_nobody(work):
-    """Run work in a child that is no superuser any more; return what it returned."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            answer = json.dumps(work())
-        except BaseException:
-            answer = json.dumps(traceback.format_exc())
-        os.write(writer, answer.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as file:
-        answer = json.loads(file.read())
-    os.waitpid(pid, 0)
-    return answer
-
-
 @pytest.fixture
 def public():
-    """A directory that everybody may enter, unlike pytest's own."""
-    path = Path(tempfile.mkdtemp(prefix="ckptlog-public-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with public_directory() as path:
+        yield path
 
 
 def told(call):
@@ -281,9 +254,7 @@ def test_views_that_this_user_may_not_write(public):
     with CheckpointManager(public / "s") as manager:
         name = manager.create_checkpoint("t", "T", 1, data={"a": 1})
         manager.get_task_checkpoints("t")
-    for file in [public / "s", *(public / "s").rglob("*")]:
-        if "views" not in file.parts:
-            os.chown(file, NOBODY, NOBODY)
+    give_away(public / "s", but="views")
 
     def work():
         with CheckpointManager(public / "s") as manager:

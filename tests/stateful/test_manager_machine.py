@@ -324,7 +324,12 @@ class ManagerMachine(RuleBasedStateMachine):
         if not self.commands:
             return
         method, args, options, _ = self.commands[which % len(self.commands)]
-        command = args[1] + "/0" if method == "run_batch" else options["command_id"]
+        if method == "run_batch":
+            # Of its operations, a create is one that has left an event.
+            kinds = [kind for kind, _, _ in args[0]]
+            command = f"{args[1]}/{kinds.index('create_checkpoint')}"
+        else:
+            command = options["command_id"]
         answer = self.call(
             who, "update_checkpoint", name, data={"never": "sent"}, command_id=command
         )
