@@ -24,6 +24,7 @@ from ckptlog.blobs.pack import read_index
 from ckptlog.errors import CheckpointError
 from ckptlog.formats.pack import pack_name
 from ckptlog.log.log import Log
+from ckptlog.log.segments import container_of
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.repository.ledger import Ledger
@@ -130,8 +131,10 @@ class Keeper:
         ledger = Ledger(view, self._log.reader.entry)
         ledger.scan = self._event_from
         persisted = self.index.persisted
-        if persisted is not None and not self._is_our_past(persisted[0], persisted[3], view):
-            self.index.clear()
+        if persisted is not None:
+            position, container, offset, leaf = persisted
+            if not self._is_our_past(position, leaf, (container, offset), view):
+                self.index.clear()
         if self.index.position < ledger.position:
             self._index_up_to(ledger)
         self._follow_into(ledger, may_apply=may_apply)

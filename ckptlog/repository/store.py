@@ -28,7 +28,6 @@ from ckptlog.errors import (
     ArgumentError,
     CheckpointError,
     CheckpointStorageError,
-    LogCorruptionError,
     ReadOnlyError,
     StoreClosedError,
 )

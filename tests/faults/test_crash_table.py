@@ -352,6 +352,27 @@ def test_a_roll_that_could_not_be_finished_never_makes_dead_what_comes_after(ram
     house.close()
 
 
+@pytest.mark.parametrize("who", ["writer", "neighbour"])
+def test_a_sync_error_on_the_first_commit_of_a_segment(ram, who):
+    """The new segment takes the same first position, and the next generation."""
+    house = House(ram)
+    house.fill_segment()
+    onlooker = house.open(FaultDisk(house.medium))
+    assert published_ids(onlooker) == house.acknowledged
+    house.disk.fail("sync segment", at=3)
+    assert is_unknown(house.append_and_fail())
+    names = [path.name for path in segment_paths(house.root)]
+    assert names[-2][:21] == names[-1][:21]
+    assert names[-1].endswith(".1.seg")
+    assert published_ids(onlooker) == house.acknowledged
+    house.check_images(prefixes(house.acknowledged, house.attempted))
+    house.check_goes_on(getattr(house, who), [house.acknowledged])
+    assert published_ids(onlooker)[: len(house.acknowledged)] == house.acknowledged
+    assert len(published_ids(onlooker)) > len(house.acknowledged)
+    house.check_images([published_ids(onlooker)], seeds=1)
+    house.close()
+
+
 def test_a_round_of_several_commits_may_be_there_up_to_a_whole_commit(ram):
     house = House(ram)
     house.attempted = [["x"], ["y1", "y2"], ["z"]]

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from ckptlog.log.batch import Group, Item, Won
+from ckptlog.formats import event as event_format
+from ckptlog.formats import frame, segment
+from ckptlog.log.batch import Group, Item, Tail, Won
 from ckptlog.log.log import Log
 from ckptlog.model.entry import Commit
 from ckptlog.model.event import Event, Subject
@@ -91,3 +93,20 @@ def published_ids(log: Log) -> list[str]:
 
 def segment_paths(root: Path) -> list[Path]:
     return sorted((root / "log").glob("[0-9]*.seg"))
+
+
+def tail_of(log: Log) -> Tail:
+    with log.exclusive(WAIT_S) as tail:
+        return tail
+
+
+def durables(path: Path, commits: Iterable[Commit]) -> dict[str, int]:
+    """Return what each event frame of the first segment names as durable."""
+    seed = segment.seed(STORE_ID, 0, 0)
+    data = path.read_bytes()
+    found = {}
+    for commit in commits:
+        for entry in commit.entries:
+            body = frame.decode(seed, entry.offset, data, entry.offset).body
+            found[entry.event.id] = event_format.decode_prefix(body)[1]
+    return found

@@ -17,22 +17,22 @@ from ckptlog.errors import (
     ReadOnlyError,
 )
 from ckptlog.formats import event as event_format
-from ckptlog.formats import frame, segment
 from ckptlog.log.batch import Lost, Won
 from ckptlog.log.log import PREALLOCATION_BYTES
 from tests.faults.fault_disk import FaultDisk
 from tests.faults.medium import Medium
 from tests.log.sample import (
-    STORE_ID,
     WAIT_S,
     append,
     create_log,
+    durables,
     event,
     fill,
     group,
     open_log,
     published_ids,
     segment_paths,
+    tail_of,
 )
 
 
@@ -46,11 +46,6 @@ def log(root):
     log = create_log(root)
     yield log
     log.close()
-
-
-def tail_of(log):
-    with log.exclusive(WAIT_S) as tail:
-        return tail
 
 
 # --- appending -------------------------------------------------------------------------------
@@ -138,18 +133,6 @@ def test_threads_append_side_by_side(log):
         assert mine == [f"{index}.{number}" for number in range(20)]
 
 
-def durables(path, commits):
-    """Return what each event frame names as durable."""
-    seed = segment.seed(STORE_ID, 0, 0)
-    data = path.read_bytes()
-    found = {}
-    for commit in commits:
-        for entry in commit.entries:
-            body = frame.decode(seed, entry.offset, data, entry.offset).body
-            found[entry.event.id] = event_format.decode_prefix(body)[1]
-    return found
-
-
 def test_every_event_names_where_its_append_began_as_durable(log, root):
     first = tail_of(log).offset
     commits = append(log, group("a"), group("b", "c"))
@@ -159,15 +142,17 @@ def test_every_event_names_where_its_append_began_as_durable(log, root):
     assert durables(path, commits) == {"a": first, "b": first, "c": first, "d": second}
 
 
-def test_with_interval_events_name_the_last_sync_as_durable(root):
-    log = create_log(root, is_durable=False)
-    first = tail_of(log).offset
-    commits = append(log, group("a")) + append(log, group("b"))
-    log.flush()
-    second = tail_of(log).offset
-    commits += append(log, group("c")) + append(log, group("d"))
-    (path,) = segment_paths(root)
-    assert durables(path, commits) == {"a": first, "b": first, "c": second, "d": second}
+def test_a_durable_log_has_nothing_to_flush_and_no_epochs(root):
+    create_log(root).close()
+    disk = FaultDisk(Medium(root))
+    log = open_log(root, disk=disk)
+    fill(log, "ab")
+    disk.fail("sync segment")
+    with pytest.raises(OutcomeUnknownError):
+        append(log, group("c"))
+    append(log, group("d"))
+    assert log.epoch == 0
+    assert published_ids(log) == [*"abd"]
     log.close()
 
 
@@ -255,6 +240,19 @@ def test_a_clean_close_leaves_no_zeros_and_the_next_opening_goes_on(root):
     log.close()  # twice is fine
 
 
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_after_a_clean_close_a_power_cut_changes_nothing(root, is_durable):
+    create_log(root).close()
+    medium = Medium(root)
+    disk = FaultDisk(medium)
+    log = open_log(root, disk=disk, is_durable=is_durable, segment_bytes=5_000)
+    fill(log, "abc", record_bytes=2_000)
+    assert len(list(medium.images())) > 1
+    log.close()
+    assert len(list(medium.images())) == 1
+    assert disk.trace[-3:] == ["truncate segment", "sync segment", "sync end"]
+
+
 def test_closing_does_not_cut_what_another_process_has_appended(root, log):
     append(log, group("a"))
     other = open_log(root)
@@ -263,180 +261,6 @@ def test_closing_does_not_cut_what_another_process_has_appended(root, log):
     append(other, group("c"))
     assert published_ids(other) == [*"abc"]
     other.close()
-
-
-# --- interval durability ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def lazy(root):
-    log = create_log(root, is_durable=False)
-    yield log
-    log.close()
-
-
-def test_unsynced_commits_are_not_published_until_a_flush(lazy, root):
-    reader = open_log(root, read_only=True)
-    fill(lazy, "abc")
-    assert lazy.is_lagging
-    assert published_ids(reader) == []
-    assert tail_of(lazy).position == 3
-    lazy.flush()
-    assert not lazy.is_lagging
-    assert published_ids(reader) == [*"abc"]
-    reader.close()
-
-
-def test_a_flush_with_nothing_to_do_does_nothing(root):
-    create_log(root).close()
-    disk = FaultDisk(Medium(root))
-    log = open_log(root, disk=disk, is_durable=False)
-    log.flush()
-    assert disk.trace == []
-    append(log, group("a"))
-    log.flush()
-    count = len(disk.trace)
-    log.flush()
-    assert len(disk.trace) == count
-    log.close()
-
-
-def test_another_process_finds_unsynced_commits_and_makes_them_durable(lazy, root):
-    fill(lazy, "ab")
-    other = open_log(root)
-    fill(other, "c")
-    assert published_ids(other) == [*"abc"]
-    fill(lazy, "d")
-    lazy.flush()
-    assert published_ids(other) == [*"abcd"]
-    assert lazy.epoch == 0
-    other.close()
-
-
-def test_a_kill_loses_no_unsynced_commit(lazy, root):
-    fill(lazy, "ab")
-    lazy.abandon()
-    other = open_log(root)
-    assert other.recover_if_free()
-    assert published_ids(other) == [*"ab"]
-    other.close()
-
-
-def test_a_close_makes_unsynced_commits_durable(root):
-    log = create_log(root, is_durable=False)
-    fill(log, "ab")
-    log.close()
-    reader = open_log(root, read_only=True)
-    assert published_ids(reader) == [*"ab"]
-    reader.close()
-
-
-@pytest.mark.parametrize("loses", [True, False])
-def test_after_a_sync_error_the_unsynced_are_gone_and_the_epoch_says_so(root, loses):
-    create_log(root, is_durable=False).close()
-    disk = FaultDisk(Medium(root))
-    log = open_log(root, disk=disk, is_durable=False)
-    fill(log, "ab")
-    log.flush()
-    fill(log, "cd")
-    disk.fail("sync segment", loses=loses)
-    with pytest.raises(OutcomeUnknownError) as caught:
-        log.flush()
-    assert caught.value.context["position"] == 2
-    assert log.epoch == 1
-    assert tail_of(log).position == 2
-    fill(log, "e")
-    log.flush()
-    assert published_ids(log) == [*"abe"]
-    assert log.epoch == 1
-    log.close()
-
-
-def test_unsynced_commits_that_come_back_are_not_reported_as_lost(root):
-    """Sync and the new segment fail; the next hold finds the commits in the cache, whole."""
-    create_log(root, is_durable=False).close()
-    disk = FaultDisk(Medium(root))
-    log = open_log(root, disk=disk, is_durable=False)
-    fill(log, "ab")
-    disk.fail("sync segment")
-    disk.fail("create segment")
-    with pytest.raises(OutcomeUnknownError):
-        log.flush()
-    fill(log, "c")
-    log.flush()
-    assert published_ids(log) == [*"abc"]
-    assert log.epoch == 0
-    log.close()
-
-
-def give_up(log, disk):
-    """A sync fails, and the new segment too: the log gives its unsynced commits up."""
-    disk.fail("sync segment")
-    disk.fail("create segment")
-    with pytest.raises(OutcomeUnknownError):
-        log.flush()
-    assert not disk.faults
-
-
-def test_unsynced_commits_that_another_process_adopted_are_not_lost(root):
-    create_log(root, is_durable=False).close()
-    disk = FaultDisk(Medium(root))
-    log, other = open_log(root, disk=disk, is_durable=False), open_log(root)
-    fill(log, "ab")
-    give_up(log, disk)
-    fill(other, "c")
-    fill(log, "d")
-    log.flush()
-    assert published_ids(log) == [*"abcd"]
-    assert log.epoch == 0
-    log.close()
-    other.close()
-
-
-def test_unsynced_commits_that_others_replaced_are_lost_although_the_count_is_the_same(root):
-    """After the failed sync the cache forgets its pages; another process appends there."""
-    create_log(root, is_durable=False).close()
-    disk = FaultDisk(Medium(root))
-    log, other = open_log(root, disk=disk, is_durable=False), open_log(root)
-    fill(log, "ab")
-    log.flush()
-    durable = log._tail.offset
-    fill(log, "cd")
-    give_up(log, disk)
-    os.truncate(segment_paths(root)[0], durable)
-    fill(other, "xy")
-    assert tail_of(log).position == 4
-    assert log.epoch == 1
-    assert published_ids(log) == [*"abxy"]
-    log.close()
-    other.close()
-
-
-def test_the_timer_makes_durable_what_an_interrupt_left_unsynced(root):
-    create_log(root, is_durable=False).close()
-    disk = FaultDisk(Medium(root))
-    log = open_log(root, disk=disk, is_durable=False)
-    fill(log, "ab")
-    disk.interrupt("after", "write segment")
-    with pytest.raises(BaseException, match="write segment"):
-        append(log, group("c"))
-    log.flush()
-    assert published_ids(log) == [*"abc"]
-    log.close()
-
-
-def test_a_durable_log_has_nothing_to_flush_and_no_epochs(root):
-    create_log(root).close()
-    disk = FaultDisk(Medium(root))
-    log = open_log(root, disk=disk)
-    fill(log, "ab")
-    disk.fail("sync segment")
-    with pytest.raises(OutcomeUnknownError):
-        append(log, group("c"))
-    append(log, group("d"))
-    assert log.epoch == 0
-    assert published_ids(log) == [*"abd"]
-    log.close()
 
 
 # --- the lock --------------------------------------------------------------------------------
