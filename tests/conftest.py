@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "quick",
+    derandomize=True,
     max_examples=50,
     deadline=None,  # timings never decide a test
     suppress_health_check=[HealthCheck.too_slow],

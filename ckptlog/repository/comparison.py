@@ -1,7 +1,8 @@
 """The view against the fold of the log: a view that tells something else is a problem.
 
 Other threads and processes go on while this runs, so only what both can know is compared: rows
-whose last event lies below the position up to which the log was folded.
+whose last event lies below the position up to which the log was folded, and lives whose last event
+lies below where the view stood when the comparison began.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Comparison:
         self._lives = history.lives
         self._history = history
         self._position = position
+        self._stands = 0
 
     def run(
         self, book: Book, leaf_at_mark: bytes | None, wire: Callable[[Reference], bytes] | None
@@ -54,6 +56,7 @@ class Comparison:
             wire: Reads a payload, to compare what the view has cached; None for a sample only.
         """
         try:
+            self._stands = self._view.mark.position
             faults = [*self._check_mark(leaf_at_mark), *self._check_sums()]
             rows = self._sample() if wire is None else self._all(wire)
             for fault in (*faults, *rows):
@@ -98,6 +101,8 @@ class Comparison:
                 yield from self._check_one(name, life)
 
     def _check_one(self, name: str, life: Life) -> Iterator[str]:
+        if life.position >= self._stands:
+            return  # the view was not there yet
         row = self._view.row(name)
         if row is None:
             yield f"The view does not have {name!r}."
@@ -111,6 +116,8 @@ class Comparison:
         if row.position >= self._position:
             return  # newer than what was folded
         life = self._lives.get(row.id)
+        if life is not None and life.position >= self._stands:
+            return  # the view was not there yet
         if life is None or life.is_deleted:
             yield f"The view has {row.id!r}; by the log there is no such checkpoint."
         elif encode(msgspec.structs.replace(row, meta=None))[:ROW_DIGEST_BYTES] != life.row:
