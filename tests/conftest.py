@@ -19,7 +19,9 @@ settings.register_profile(
     deadline=None,  # timings never decide a test
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=1000)
+settings.register_profile(
+    "thorough", parent=settings.get_profile("quick"), derandomize=False, max_examples=1000
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
