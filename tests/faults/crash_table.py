@@ -10,7 +10,8 @@ Cell = tuple[str, str]
 
 def crash_table(text: str | None = None) -> dict[Cell, list[str]]:
     """Return {(step, column): the cell's clauses}, in the page's order."""
-    lines = (text or SPEC.read_text(encoding="utf-8")).split("## Crash points")[1].splitlines()
+    page = text or SPEC.read_text(encoding="utf-8")
+    lines = page.split("## Crash points")[1].split("\n## ")[0].splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     columns = rows[0][1:]
     table: dict[Cell, list[str]] = {}

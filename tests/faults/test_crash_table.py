@@ -296,6 +296,18 @@ def test_a_full_disk_refuses_the_commits_and_says_that_nothing_was_written(ram, 
     house.close()
 
 
+@pytest.mark.parametrize("name", ["truncate segment", "sync segment"])
+def test_a_full_disk_that_cannot_take_a_part_back_says_that_the_outcome_is_unknown(ram, name):
+    house = House(ram)
+    house.attempted = [["x"], ["y1", "y2"], ["z"]]
+    house.disk.fail("write segment", errno.ENOSPC, part=0.8)
+    house.disk.fail(name)
+    assert is_unknown(house.append_and_fail())
+    house.check_images(prefixes(house.acknowledged, house.attempted))
+    house.check_goes_on(house.writer, prefixes(house.acknowledged, house.attempted))
+    house.close()
+
+
 def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(ram):
     house = House(ram)
     house.fill_segment()
@@ -304,6 +316,10 @@ def test_a_disk_too_full_for_the_zeros_still_takes_the_commit(ram):
     house.acknowledged, house.attempted = house.new, []
     with house.writer.exclusive(WAIT_S) as tail:
         assert segment_paths(house.root)[-1].stat().st_size == tail.offset, "room is given back"
+    house.disk.trace.clear()
+    append(house.writer, group("next"))
+    house.acknowledged.append("next")
+    assert house.disk.trace.count("write segment") == 2, "the zeros are tried again"
     assert not house.disk.faults
     house.check_images([house.acknowledged])
     house.check_everyone_goes_on([house.acknowledged])

@@ -185,6 +185,11 @@ def test_a_replacement_that_is_not_published_yet_does_no_harm(log, root):
     replace_empty_segment(root, publish="old")
     assert published_ids(log) == [*"abcdef"]
     assert ids(log.reader.commits(position=6)) == []
+    writer = open_log(root)
+    writer.recover_if_free()
+    assert published(log).generation == 1
+    assert published_ids(log) == [*"abcdef"]
+    writer.close()
 
 
 # --- damage ----------------------------------------------------------------------------------

@@ -102,6 +102,20 @@ def test_both_write_at_the_same_time(manager):
     assert manager.validate_checkpoint_integrity() == []
 
 
+def test_command_ids_of_one_microsecond_on_both_sides(tmp_path):
+    """The child's counter goes on where the parent's does, and the clock may be the same."""
+    environment = Environment()
+    with ckptlog.open(tmp_path / "s", create=True, environment=environment) as store:
+        manager = CheckpointManager(store=store)
+        manager.create_checkpoint("t", "T", 1)
+        environment.now_us = lambda: 1_700_000_000_000_000  # type: ignore[method-assign]
+        in_child(lambda: [manager.create_checkpoint("t", "T", 1) for _ in range(3)])
+        for _ in range(3):
+            manager.create_checkpoint("t", "T", 1)
+        ids = [entry.event.id for entry in store.events()]
+        assert len(set(ids)) == len(ids) == 7
+
+
 def test_a_child_that_only_leaves(manager):
     """Neither closing nor ending disturbs what the parent has open."""
     name = manager.create_checkpoint("t", "T", 1)

@@ -336,6 +336,27 @@ def test_an_older_log_under_a_newer_view(path, filled, tmp_path, grows):
         check_all(path, expected, names)
 
 
+def test_another_log_that_ends_at_the_same_place(path, filled, tmp_path):
+    """As long to the byte, and another story: only the leaf hash tells."""
+    names, _ = filled
+    shutil.copytree(path, tmp_path / "backup")
+    ends = []
+    for root, step in ((path, 4), (tmp_path / "backup", 5)):
+        with CheckpointManager(root, actor="tester") as manager:
+            store = manager.store
+            store.environment.now_us = lambda: 1_800_000_000_000_000
+            manager.update_checkpoint(names[-1], step_number=step, command_id="same")
+            manager.get_task_checkpoints("t3")
+            ends.append((store.position, store.log.published.read().offset))
+    assert ends[0] == ends[1]
+    with believed(path):
+        swap_log(path, tmp_path / "backup")
+        with CheckpointManager(path, actor="tester") as manager:
+            assert manager.store._keeper.ledger.view.notes != ()
+            assert manager.get_checkpoint(names[-1]).step_number == 5
+            assert manager.validate_checkpoint_integrity() == []
+
+
 def test_an_older_view_under_a_newer_log(path, filled, tmp_path):
     """Nothing is wrong with it: it only has to catch up."""
     names, _ = filled
