@@ -40,12 +40,18 @@ class Cache(Generic[Key, Value]):
         """Hold a value; one that alone costs more than the limit is not held."""
         dropped = []  # let go after the lock: a value's end may take time
         with self._lock:
-            dropped.append(self._pop(key))
+            held = self._held
+            old = held.pop(key, None)
+            total = self._cost if old is None else self._cost - old[1]
             if cost <= self._cost_max:
-                self._held[key] = (value, cost)
-                self._cost += cost
-            while self._cost > self._cost_max:
-                dropped.append(self._pop(next(iter(self._held))))
+                held[key] = (value, cost)
+                total += cost
+            while total > self._cost_max:
+                oldest = held.popitem(last=False)[1]
+                dropped.append(oldest)
+                total -= oldest[1]
+            self._cost = total
+        del old
         dropped.clear()
 
     def remove(self, key: Key) -> None:

@@ -36,7 +36,6 @@ _SAVED_BYTES_MIN: Final = 32
 _SAVED_SHIFT: Final = 4  # 1/16 of the raw bytes
 # The window is what the decoder may allocate besides the output.
 _WINDOW_BYTES_MAX: Final = chunk.RAW_BYTES_MAX
-_PLAIN: Final = 0
 
 
 class Codec:
@@ -65,8 +64,7 @@ class Codec:
             saved = size - len(packed)
             if saved >= _SAVED_BYTES_MIN and saved >= size >> _SAVED_SHIFT:
                 codec, stored = chunk.CODEC_ZSTD, packed
-        record = chunk.Record(digest, codec, 0, chunk.SCHEME_PLAIN, domain, _PLAIN, size, stored)
-        return chunk.encode(record)
+        return chunk.encode_plain(codec, domain, digest, size, stored)
 
     def raw(
         self, record_bytes: bytes | memoryview, expected_digest: bytes, *, domain: int | None = None

@@ -114,10 +114,14 @@ class BlobStore:
 
     def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
         """Keep what was just written, so that the next read or change finds it in memory."""
-        key = (reference.kind, reference.root)
-        self._written.put(key, wire, len(wire) + _ENTRY_COST)
+        self._written.put((reference.kind, reference.root), wire, len(wire) + _ENTRY_COST)
+        self.put_digests(reference, digests)
+
+    def put_digests(self, reference: Reference, digests: frozenset[bytes]) -> None:
+        """Keep the digests of a payload's chunks; those of a single chunk are its name."""
         if reference.kind != payload.LEAF_KIND:
-            self._digests.put(key, digests, len(digests) * _DIGEST_COST + _ENTRY_COST)
+            cost = len(digests) * _DIGEST_COST + _ENTRY_COST
+            self._digests.put((reference.kind, reference.root), digests, cost)
 
     def digests(self, reference: Reference) -> frozenset[bytes]:
         """Return the digests of every chunk of a payload, reading its nodes only.

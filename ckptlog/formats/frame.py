@@ -21,7 +21,7 @@ import struct
 from typing import Final
 
 import msgspec
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from ckptlog.errors import FormatError
 
@@ -85,8 +85,9 @@ def encode(seed: int, offset: int, kind: int, flags: int, body: bytes) -> bytes:
     size = len(body)
     if size > _BODY_BYTES_MAX.get(kind, -1) or flags & ~FLAGS_KNOWN:
         raise FormatError(f"No frame of kind {kind} has flags {flags:#x} and {size} bytes.")
-    check = xxh3_64_intdigest(_BOUND.pack(offset, MAGIC, kind, flags, size) + body, seed)
-    return _HEAD.pack(MAGIC, kind, flags, size) + _CHECKSUM.pack(check) + body
+    bound = _BOUND.pack(offset, MAGIC, kind, flags, size)
+    # The digest is in the byte order of a big number; the checksum is written as a little one.
+    return bound[8:] + xxh3_64_digest(bound + body, seed)[::-1] + body
 
 
 def body_length(header: bytes | memoryview) -> int | None:

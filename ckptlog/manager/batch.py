@@ -6,7 +6,7 @@ else before the commit. Preparing is repeated from the requests where another wr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,17 +21,15 @@ from ckptlog.manager.draft import (
     Drafter,
     subject_content,
 )
-from ckptlog.manager.preparation import Content
+from ckptlog.manager.preparation import Content, Holder
 from ckptlog.model import value as values
-from ckptlog.model.entry import Entry
-from ckptlog.model.event import SCHEMA, Event, Subject
 from ckptlog.model.identifier import (
     CHECKPOINT_ID_CHARACTERS_MAX,
     check_id,
     checkpoint_id,
 )
 from ckptlog.model.state import CheckpointState
-from ckptlog.policy.command import Create, Delete
+from ckptlog.policy.command import Delete
 from ckptlog.repository.intent import Intent, Step
 
 # Bounds the bytes that one commit holds in memory, and how long others wait for it.
@@ -40,10 +38,13 @@ OPERATIONS_MAX = 10_000
 _COMMAND_CHARACTERS_MAX = 190
 
 
-class _Pending(msgspec.Struct):
-    """A checkpoint as the batch will leave it: its event to be, and the wires of its payloads."""
+Request = TypeVar("Request", CreateRequest, ChangeRequest)
 
-    entry: Entry
+
+class _Pending(msgspec.Struct, frozen=True, gc=False):
+    """A checkpoint as the batch will leave it: its payloads' names, and their wires."""
+
+    holder: Holder
     data: bytes
     meta: bytes
 
@@ -126,8 +127,6 @@ class Batch:
             step=step_number,
             description=step_description,
             total=total_steps,
-            data=data,
-            metadata=metadata,
             worker=worker_id,
             parent=parent_checkpoint_id,
             namespace=self._namespace if namespace is None else namespace,
@@ -135,10 +134,10 @@ class Batch:
             actor=self._actor,
             command=command,
             is_active=activate,
+            # Now, because the caller may change the values before the commit, and once.
+            prepared=self._drafter.prepare(task_title, step_description, data, metadata),
         )
-        # Now, because the caller may change the values before the commit, and once.
-        prepared = self._drafter.prepare(request)
-        self._add(msgspec.structs.replace(request, data=None, metadata=None, prepared=prepared))
+        self._add(request)
         self._created.add(identifier)
         return identifier
 
@@ -238,6 +237,8 @@ class Batch:
         self._requests.append(request)
 
     def _new_id(self, task: str, step: int) -> str:
+        if self._time_us == 0:
+            self._drafter.store.catch_up()
         now_us = self._drafter.store.environment.now_us()
         self._time_us = max(now_us, self._time_us)
         identifier = checkpoint_id(task, step, self._time_us)
@@ -261,9 +262,9 @@ class _Drafting:
     def run(self, requests: list[CreateRequest | ChangeRequest | Delete]) -> Drafted:
         for request in requests:
             if isinstance(request, CreateRequest):
-                self._create(msgspec.structs.replace(request, batch=self._size))
+                self._create(self._sized(request))
             elif isinstance(request, ChangeRequest):
-                self._change(msgspec.structs.replace(request, batch=self._size))
+                self._change(self._sized(request))
             else:
                 self._steps.append(Step(request))
                 self._pending[request.checkpoint] = None
@@ -278,26 +279,19 @@ class _Drafting:
             packs, placements = packs + more, placements + places
         return Intent(steps, packs, placements), tuple(self._contents)
 
+    def _sized(self, request: Request) -> Request:
+        """Return a request that knows the size of its batch, where that is part of its identity."""
+        if self._size == 0:
+            return request
+        return msgspec.structs.replace(request, batch=self._size)
+
     def _create(self, request: CreateRequest) -> None:
         step, content = self._drafter.create_step(request, self._witness(request.task))
         self._keep(step, content)
-        payloads = content.payloads
-        state = "active" if request.is_active else "created"
-        event = Event(
-            actor=request.actor,
-            data=payloads.data,
-            id="",
-            meta=payloads.meta,
-            schema=SCHEMA,
-            state=state,
-            subject=Subject(checkpoint=request.checkpoint or "", task=request.task),
-            time="",
-            type="",
-        )
-        command = step.command
-        name = command.checkpoint if isinstance(command, Create) else ""
-        (data, _), (meta, _) = content.cacheable
-        self._pending[name] = _Pending(_unplaced(event), data, meta)
+        name = request.checkpoint or ""
+        (data, data_draft), (meta, meta_draft) = content.cacheable
+        holder = Holder(name, data_draft.reference, meta_draft.reference)
+        self._pending[name] = _Pending(holder, data, meta)
         self._newest[request.task] = name
 
     def _change(self, request: ChangeRequest) -> None:
@@ -312,14 +306,14 @@ class _Drafting:
         # Also where this one keeps the payloads: a later one of the batch may merge into them.
         command = msgspec.structs.replace(step.command, based_on=current.based_on)
         self._keep(Step(command, step.records), content)
-        event, payloads = current.entry.event, content.payloads
-        after = msgspec.structs.replace(
-            event, data=payloads.data or event.data, meta=payloads.meta or event.meta
+        before, payloads = current.holder, content.payloads
+        after = Holder(
+            before.checkpoint, payloads.data or before.data, payloads.meta or before.meta
         )
         fresh = iter([wire for wire, _ in content.cacheable])
         data = next(fresh) if payloads.data else _wire(current.data)
         meta = next(fresh) if payloads.meta else _wire(current.meta)
-        self._pending[request.checkpoint] = _Pending(_unplaced(after), data, meta)
+        self._pending[request.checkpoint] = _Pending(after, data, meta)
 
     def _current(self, request: ChangeRequest) -> Current:
         if request.checkpoint not in self._pending:
@@ -338,25 +332,23 @@ class _Drafting:
                 checkpoint_id=request.checkpoint,
             )
         data, meta = values.decode(pending.data), values.decode(pending.meta)
-        return Current(pending.entry, None, data, meta)
+        return Current(pending.holder, None, data, meta)
 
-    def _witness(self, task: str) -> Entry | None:
+    def _witness(self, task: str) -> Holder | None:
         """Return the task's newest checkpoint as the batch leaves it; None where it deletes it."""
         name = self._newest.get(task, "")
         if self._pending.get(name) is None:
             latest = self._drafter.witness(task)
-            if latest is None or latest.event.subject.checkpoint not in self._pending:
+            if latest is None or latest.checkpoint not in self._pending:
                 return latest
-            name = latest.event.subject.checkpoint
+            name = latest.checkpoint
         pending = self._pending[name]
-        return None if pending is None else pending.entry
+        return None if pending is None else pending.holder
 
     def _keep(self, step: Step, content: Content) -> None:
         self._steps.append(step)
         self._contents.append(content)
-        # So that the batch's next payload can share chunks with this one. Names of chunks are
-        # digests: should the commit fail, nobody can come to rely on what was not written.
-        self._drafter.preparation.remember(content)
+        self._drafter.preparation.learn(content)
 
 
 def _wire(value: dict[str, Any]) -> bytes:
@@ -371,7 +363,3 @@ def _copy(name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:
     """
     copied: dict[str, Any] | None = values.lift(values.lower(value, path=name))
     return copied
-
-
-def _unplaced(event: Event) -> Entry:
-    return Entry(event, -1, "", 0, 0, 0)

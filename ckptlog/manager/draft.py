@@ -13,9 +13,16 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointNotFoundError,
 )
-from ckptlog.manager.preparation import Content, Preparation, Texts, kept, texts_of
+from ckptlog.manager.preparation import (
+    Content,
+    Holder,
+    Preparation,
+    Texts,
+    holder_of,
+    kept,
+    texts_of,
+)
 from ckptlog.model import value as values
-from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.model.value import Prepared
@@ -79,12 +86,12 @@ class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Current(msgspec.Struct, frozen=True):
-    """What a change starts from: the newest event and, where needed, decoded payloads.
+    """What a change starts from: the payloads that are there and, where needed, their values.
 
-    based_on is None where the event itself is not committed yet (inside a batch).
+    based_on: Position of the newest event; None where it is not committed yet (inside a batch).
     """
 
-    entry: Entry
+    holder: Holder
     based_on: int | None
     data: dict[str, Any]
     meta: dict[str, Any]
@@ -135,27 +142,38 @@ class Drafter:
             fingerprint=identity.fingerprint,
         )
 
-    def witness(self, task: str) -> Entry | None:
-        """Return the newest event of the task's newest checkpoint, whose chunks may be reused."""
+    def witness(self, task: str) -> Holder | None:
+        """Return the task's newest checkpoint, whose chunks may be reused.
+
+        As this process last saw it: whether it still holds is checked under the lock.
+        """
         try:
-            return self.store.latest(task)
+            return holder_of(self.store.latest_known(task))
         except CheckpointCorruptionError:
             # A damaged neighbour must not stop new work: everything is written fresh.
             return None
 
-    def prepare(self, request: CreateRequest) -> tuple[Prepared, Prepared]:
+    def prepare(
+        self,
+        title: str,
+        description: str,
+        data: dict[str, Any] | None,
+        metadata: dict[str, Any] | None,
+    ) -> tuple[Prepared, Prepared]:
         """Return the payloads of a create: checked, sanitised and serialised copies."""
-        metadata = {} if request.metadata is None else request.metadata
+        metadata = {} if metadata is None else metadata
         return (
-            self.preparation.data({} if request.data is None else request.data),
-            self.preparation.meta(Texts(request.title, request.description, metadata)),
+            self.preparation.data({} if data is None else data),
+            self.preparation.meta(Texts(title, description, metadata)),
         )
 
-    def create_step(self, request: CreateRequest, witness: Entry | None) -> tuple[Step, Content]:
+    def create_step(self, request: CreateRequest, holder: Holder | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""
         _check_create(request)
-        data, meta = request.prepared or self.prepare(request)
-        content = self.preparation.content(data, meta, witness)
+        data, meta = request.prepared or self.prepare(
+            request.title, request.description, request.data, request.metadata
+        )
+        content = self.preparation.content(data, meta, holder)
         payloads = content.payloads
         identity = self.identity(request.command, _create_content, request, payloads)
         command = Create(
@@ -184,12 +202,11 @@ class Drafter:
             data = preparation.data(merged)
         if request.metadata is not None or request.description is not None:
             meta = preparation.meta(_merged_texts(request, texts_of(current.meta)))
-        event = current.entry.event
-        size = kept(event, data=data is not None, meta=meta is not None)
+        size = kept(current.holder, data=data is not None, meta=meta is not None)
         content = (
             Content(Payloads())
             if request.is_bare
-            else preparation.content(data, meta, current.entry, kept_bytes=size)
+            else preparation.content(data, meta, current.holder, kept_bytes=size)
         )
         identity = self.identity(request.command, self._change_content, request)
         command = Change(
@@ -241,7 +258,8 @@ class Drafter:
             data = values.decode(wire(event.data, records))
         if (request.metadata is not None or request.description is not None) and event.meta:
             meta = values.decode(wire(event.meta, records))
-        return Current(entry, entry.position, data, meta)
+        holder = Holder(request.checkpoint, event.data, event.meta)
+        return Current(holder, entry.position, data, meta)
 
     def identity(
         self, command: str | None, content: Callable[..., tuple[Any, ...]], *parts: Any

@@ -24,7 +24,7 @@ from ckptlog.formats.frame import HEADER_BYTES
 from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.model import value as values
 from ckptlog.model.entry import Entry, Placement
-from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.model.event import PackEntry, Reference
 from ckptlog.policy.command import Payloads, Witness
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.store import Store
@@ -38,6 +38,14 @@ class Texts(msgspec.Struct, frozen=True, gc=False):
     title: str
     description: str
     metadata: dict[str, Any]
+
+
+class Holder(msgspec.Struct, frozen=True, gc=False):
+    """A checkpoint whose payloads hold chunks that a new payload may share: the witness to be."""
+
+    checkpoint: str
+    data: Reference | None
+    meta: Reference | None
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -107,42 +115,58 @@ class Preparation:
         self,
         data: values.Prepared | None,
         meta: values.Prepared | None,
-        witness: Entry | None,
+        holder: Holder | None,
         *,
         kept_bytes: int = 0,
     ) -> Content:
-        """Cut payloads into chunks and take those as stored that the witness holds.
+        """Cut payloads into chunks and take those as stored that the holder has.
 
         Args:
             data, meta: None keeps what the checkpoint has.
-            witness: The newest event of the checkpoint whose payloads may hold chunks already.
+            holder: The checkpoint whose payloads may hold chunks already.
             kept_bytes: Size of the payload that is kept, for the limit on the whole.
         """
         self._check_size(data, meta, kept_bytes)
-        old_data, old_meta = _old_roots(witness)
-        data_draft = None if data is None else self._split(data.wire, old_data)
-        meta_draft = None if meta is None else self._split(meta.wire, old_meta)
-        drafts = [draft for draft in (data_draft, meta_draft) if draft is not None]
-        fresh = [chunk for draft in drafts for chunk in draft.fresh]
+        fresh: list[tuple[bytes, bytes]] = []
+        cacheable: list[tuple[bytes, Draft]] = []
+        witnesses: list[Witness] = []
+        split, known = self._store.blobs.split, _NONE
+        for prepared, old in (
+            (data, holder.data if holder else None),
+            (meta, holder.meta if holder else None),
+        ):
+            if prepared is None:
+                continue
+            known = _NONE if old is None else self._known(old)
+            draft = split(prepared.wire, known)
+            cacheable.append((prepared.wire, draft))
+            fresh += draft.fresh
+            if holder is not None and old is not None and len(draft.fresh) < len(draft.digests):
+                witnesses.append(Witness(holder.checkpoint, old.root))
         records = [record for _, record in fresh]
         new = sum(map(len, records)) + HEADER_BYTES * len(records)
         payloads = Payloads(
-            data_draft.reference if data_draft else None,
-            meta_draft.reference if meta_draft else None,
+            cacheable[0][1].reference if data is not None else None,
+            cacheable[-1][1].reference if meta is not None else None,
             new,
-            (data.sanitised_count if data else 0) + (meta.sanitised_count if meta else 0),
-            _witnesses(witness, (data_draft, old_data), (meta_draft, old_meta)),
+            (data.sanitised_count if data is not None else 0)
+            + (meta.sanitised_count if meta is not None else 0),
+            tuple(witnesses),
         )
-        wires = [prepared.wire for prepared in (data, meta) if prepared is not None]
-        cacheable = tuple(zip(wires, drafts, strict=True))
         if new <= CHUNK_BYTES_IN_LOG_MAX:
-            return Content(payloads, records, cacheable=cacheable)
+            return Content(payloads, records, cacheable=tuple(cacheable))
         # A large commit puts its chunks into packs, durably, before an event names them.
         packs, placements = self._store.write_packs(fresh)
-        return Content(payloads, [], packs, placements, cacheable)
+        return Content(payloads, [], packs, placements, tuple(cacheable))
 
-    def _split(self, wire: bytes, old: Reference | None) -> Draft:
-        return self._store.blobs.split(wire, known=_NONE if old is None else self._known(old))
+    def learn(self, content: Content) -> None:
+        """Remember the chunks of what will be committed, so that the next payload can share them.
+
+        Names of chunks are digests: should the commit fail, nobody can come to rely on what was
+        not written.
+        """
+        for _, draft in content.cacheable:
+            self._store.blobs.put_digests(draft.reference, draft.digests)
 
     def remember(self, content: Content) -> None:
         """Put what was committed into the cache, so that the next change need not read it."""
@@ -170,23 +194,12 @@ class Preparation:
             )
 
 
-def _witnesses(
-    witness: Entry | None, *pairs: tuple[Draft | None, Reference | None]
-) -> tuple[Witness, ...]:
-    """Return what a commit relies on: the old roots that hold chunks of the new ones."""
-    if witness is None:
-        return ()
-    return tuple(
-        Witness(witness.event.subject.checkpoint, old.root)
-        for draft, old in pairs
-        if draft is not None and old is not None and len(draft.fresh) < len(draft.digests)
-    )
-
-
-def _old_roots(witness: Entry | None) -> tuple[Reference | None, Reference | None]:
-    if witness is None:
-        return None, None
-    return witness.event.data, witness.event.meta
+def holder_of(entry: Entry | None) -> Holder | None:
+    """Return an event's checkpoint as a holder of chunks."""
+    if entry is None:
+        return None
+    event = entry.event
+    return Holder(event.subject.checkpoint, event.data, event.meta)
 
 
 def _not_a_dictionary(name: str, value: object) -> ArgumentError:
@@ -203,11 +216,11 @@ def texts_of(meta: Mapping[str, Any] | None) -> Texts:
     return Texts(meta.get("title", ""), meta.get("description", ""), meta.get("metadata", {}))
 
 
-def kept(event: Event, *, data: bool, meta: bool) -> int:
+def kept(holder: Holder, *, data: bool, meta: bool) -> int:
     """Return the bytes of the payloads that a change does not replace."""
     size = 0
-    if not data and event.data is not None:
-        size += event.data.size
-    if not meta and event.meta is not None:
-        size += event.meta.size
+    if not data and holder.data is not None:
+        size += holder.data.size
+    if not meta and holder.meta is not None:
+        size += holder.meta.size
     return size

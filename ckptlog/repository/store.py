@@ -304,8 +304,7 @@ class Store:
         return None if found is None else found[0]
 
     def is_taken(self, checkpoint: str) -> bool:
-        """Say whether a checkpoint id was ever used."""
-        self.catch_up()
+        """Say whether a checkpoint id was ever used, as far as this process knows by now."""
         # Above every timestamp in the store no look-up is needed.
         if id_time(checkpoint) > self._keeper.ledger.id_time_max:
             return False
@@ -379,6 +378,11 @@ class Store:
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of a task's newest living checkpoint."""
         self.catch_up()
+        return self._guarded(lambda: self._latest(task))
+
+    def latest_known(self, task: str) -> Entry | None:
+        """Do as `latest`, as of this process's last look at the log: for what is checked later."""
+        self._check_open()
         return self._guarded(lambda: self._latest(task))
 
     def _latest(self, task: str) -> Entry | None:
