@@ -7,7 +7,8 @@ While a round syncs, others queue; the next round takes them all. The lead passe
 that waits, so no thread serves the others for ever, and no thread of our own is needed.
 
 Invariants, under the mutex: while any job is queued there is a leader, and it is queued itself or
-runs a round; a job's gate opens when the job is settled or its thread becomes the leader. An
+runs a round; a queued job's gate opens when the job is settled or its thread becomes the leader.
+A thread that finds nobody at work leads at once, without queue or gate. An
 interrupt can end any thread at any point: whoever leaves settles what it took and names the next
 leader (`_leave`), so that nobody waits for a thread that is gone.
 """
@@ -41,14 +42,19 @@ class Job(Generic[Work]):
         self.work = work
         self.result: object = None
         self.error: BaseException | None = None
-        # Held until the job is settled, or until its thread shall lead.
+        # Held until the job is settled, or until its thread shall lead; None while nobody waits.
+        self.gate: Lock | None = None
+
+    def wait(self) -> None:
+        """Make a gate and close it: from now on somebody has to `wake`."""
         self.gate = Lock()
         self.gate.acquire()
 
     def wake(self) -> None:
         """Open the gate; a second time does nothing."""
-        with suppress(RuntimeError):
-            self.gate.release()
+        if self.gate is not None:
+            with suppress(RuntimeError):
+                self.gate.release()
 
 
 class Committer(Generic[Work]):
@@ -89,7 +95,7 @@ class Committer(Generic[Work]):
         job = Job(work)
         try:
             self._enter(job)
-            if self._leader is not job:
+            if job.gate is not None:
                 job.gate.acquire()
             if self._leader is job:
                 self._lead(job)
@@ -102,11 +108,19 @@ class Committer(Generic[Work]):
 
     def _enter(self, job: Job[Work]) -> None:
         with self._mutex:
+            if self._leader is None:
+                # Nobody is at work, so nobody is queued: this thread leads a round of its own.
+                self._leader = job
+                self._round = [job]
+                return
             if len(self._queue) >= self._queue_max:
                 self._wait_for_room()
+            job.wait()
             self._queue.append(job)
+            # Somebody may have stopped leading while this thread waited for room.
             if self._leader is None:
-                self._leader = job
+                self._leader = job  # type: ignore[unreachable]
+                job.wake()
 
     def _wait_for_room(self) -> None:
         self._waiting += 1
@@ -124,7 +138,8 @@ class Committer(Generic[Work]):
             )
 
     def _lead(self, own: Job[Work]) -> None:
-        self._take()
+        if not self._round:
+            self._take()
         try:
             self._run(self._round)
         except BaseException as error:  # noqa: BLE001 - every waiting thread must hear of it

@@ -194,16 +194,20 @@ class Log:
         """
         tail = self.hold(timeout_s)
         try:
-            if tail.position != at:
-                return Lost(tail)
-            built = build(tail, self._seed, self._container, groups)
-            if built.tail.offset > self._segment_bytes and tail.position > tail.first:
-                tail = self._roll(tail)
-                built = build(tail, self._seed, self._container, groups)
-            self._write(tail, built)
-            return Won(built.commits)
+            return self.append_held(groups, at, tail)
         finally:
             self.release()
+
+    def append_held(self, groups: Sequence[Group], at: int, tail: Tail) -> Won | Lost:
+        """Do as `append`, for a caller that holds the lock since `hold` returned this tail."""
+        if tail.position != at:
+            return Lost(tail)
+        built = build(tail, self._seed, self._container, groups)
+        if built.tail.offset > self._segment_bytes and tail.position > tail.first:
+            tail = self._roll(tail)
+            built = build(tail, self._seed, self._container, groups)
+        self._write(tail, built)
+        return Won(built.commits)
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Sync and publish what "interval" has left unsynced. Does nothing where all is durable."""

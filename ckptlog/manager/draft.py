@@ -243,7 +243,7 @@ class Drafter:
             CheckpointNotFoundError: There is no such checkpoint.
         """
         check_id("checkpoint_id", request.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
-        found = self.store.read(request.checkpoint)
+        found = self.store.read_known(request.checkpoint)
         if found is None:
             raise CheckpointNotFoundError(
                 f"There is no checkpoint {request.checkpoint!r}.",

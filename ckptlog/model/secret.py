@@ -25,6 +25,10 @@ class Sanitiser(Protocol):
     def replacement(self) -> str:
         """Text that takes a secret's place."""
 
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        """What `key_is_secret` has answered, as far as it is remembered."""
+
     def key_is_secret(self, key: str) -> bool:
         """Say whether values under this key are secrets; asked once for every key: cheap."""
 

@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from ckptlog.errors import FormatError, UnstorableError
+from ckptlog.kernel import native
 from ckptlog.model.array import lift_array, lift_scalar, lower_numpy
 from ckptlog.model.scalar import LIFTED, LOWERED, exactly, lower_number
 from ckptlog.model.secret import Sanitiser, clean, redact
@@ -69,12 +70,10 @@ _decode = msgspec.json.Decoder().decode
 class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A value that is ready to be stored.
 
-    lowered: JSON-able copy, secrets replaced.
-    wire: Its bytes.
+    wire: Its bytes, secrets replaced.
     sanitised_count: Secrets replaced.
     """
 
-    lowered: Any
     wire: bytes
     sanitised_count: int = 0
 
@@ -91,8 +90,23 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
 
     Threads: safe; other threads may go on changing the value.
     """
+    if native is not None:
+        verdicts = None if sanitiser is None else sanitiser.verdicts
+        wire = native.plain_wire(value, verdicts, _encode, DEPTH_MAX, CONTAINERS_MAX)
+        if wire is not None and (sanitiser is None or not sanitiser.may_hold_secret(wire)):
+            return Prepared(wire)
+    _, wire, count = _walked(value, path, sanitiser)
+    return Prepared(wire, count)
+
+
+def _walked(value: Any, path: str, sanitiser: Sanitiser | None) -> tuple[Any, bytes, int]:
+    """Return (lowered copy, wire, secrets replaced) of any value.
+
+    Raises:
+        UnstorableError: As `prepare`.
+    """
     try:
-        return _prepared(value, sanitiser)
+        return _sanitised(value, sanitiser)
     except Refusal as refusal:
         raise _unstorable(refusal, path) from None
     except RecursionError:
@@ -106,7 +120,7 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
         raise UnstorableError(f"{path} cannot be stored: {error}.", path=path) from error
 
 
-def _prepared(value: Any, sanitiser: Sanitiser | None) -> Prepared:
+def _sanitised(value: Any, sanitiser: Sanitiser | None) -> tuple[Any, bytes, int]:
     walk = _Lowering(sanitiser)
     lowered = walk.lowered(value, 1)
     try:
@@ -119,7 +133,7 @@ def _prepared(value: Any, sanitiser: Sanitiser | None) -> Prepared:
         if found:
             count += found
             wire = _encode(lowered)
-    return Prepared(lowered, wire, count)
+    return lowered, wire, count
 
 
 def lower(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None) -> Any:
@@ -128,7 +142,7 @@ def lower(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None)
     Raises:
         UnstorableError: Something in it cannot be stored exactly; the message has the path.
     """
-    return prepare(value, path=path, sanitiser=sanitiser).lowered
+    return _walked(value, path, sanitiser)[0]
 
 
 def encode(lowered: Any) -> bytes:

@@ -179,14 +179,14 @@ def _refuse_deleted_parent(state: State, command: Create) -> None:
 def _unused_id(state: State, command: Create, moment: Moment) -> str:
     time_us = moment.us
     identifier = checkpoint_id(command.task, command.step, time_us)
-    while not _is_unused(state, identifier):
+    # Above every timestamp in the store no look-up is needed.
+    while time_us <= state.id_time_max and state.is_taken(identifier):
         time_us += 1
         identifier = checkpoint_id(command.task, command.step, time_us)
     return identifier
 
 
 def _is_unused(state: State, identifier: str) -> bool:
-    # Above every timestamp in the store no look-up is needed.
     return id_time(identifier) > state.id_time_max or not state.is_taken(identifier)
 
 

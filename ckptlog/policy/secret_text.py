@@ -27,11 +27,13 @@ class Hint(NamedTuple):
     """An expression around one rare letter, for which the wire is searched first.
 
     before, after: What stands on each side; before has a fixed width.
+    then: The byte that after begins with, or the set of those that it can.
     needs: Another letter without which the search can be spared.
     """
 
     before: str
     letter: str
+    then: str
     after: str
     needs: str = ""
 
@@ -55,31 +57,31 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "private key",
         "A PEM block between BEGIN and END ... PRIVATE KEY with key material between them.",
-        (Hint("PRI", "V", r"ATE KEY(?: BLOCK)?-----"),),
+        (Hint("PRI", "V", "A", r"ATE KEY(?: BLOCK)?-----"),),
         rf"-----BEGIN {_KEY_BLOCK}(?=[\s\S]{{0,200}}?[A-Za-z0-9+/]{{32}})"
         rf"(?:[^-]++|-(?!----))*+-----END {_KEY_BLOCK}",
     ),
     Rule(
         "cut private key",
         "BEGIN ... PRIVATE KEY and lines of base64 after it; the end of the text was cut off.",
-        (Hint("PRI", "V", r"ATE KEY(?: BLOCK)?-----"),),
+        (Hint("PRI", "V", "A", r"ATE KEY(?: BLOCK)?-----"),),
         rf"-----BEGIN {_KEY_BLOCK}(?:(?:\s|\\[nr])+[A-Za-z0-9+/=]{{16,}})+",
     ),
     Rule(
         "AWS access key id",
         "AKIA (lasting) or ASIA (temporary) and 16 capitals or digits.",
-        (Hint("A[KS]", "I", r"A[A-Z0-9]{16}"),),
+        (Hint("A[KS]", "I", "A", r"A[A-Z0-9]{16}"),),
         r"(?:(?<![A-Za-z0-9+/])|(?<=\\[nrt]))A[KS]IA[A-Z0-9]{16}(?![A-Za-z0-9+/=])",
     ),
     Rule(
         "AWS secret access key",
         "40 characters of base64 after secret_access_key or secret_key and a colon or equals sign.",
         (
-            Hint("secret", "_", rf"(?:access_)?key{_QUOTES_IN_WIRE}[:=]"),
-            Hint("SECRET", "_", rf"(?:ACCESS_)?KEY{_QUOTES_IN_WIRE}[:=]"),
-            Hint("secret", "-", rf"(?:access-)?key{_QUOTES_IN_WIRE}[:=]"),
-            Hint("ecret", "K", rf"ey{_QUOTES_IN_WIRE}[:=]"),
-            Hint("ecretAccess", "K", rf"ey{_QUOTES_IN_WIRE}[:=]"),
+            Hint("secret", "_", "[ak]", rf"(?:access_)?key{_QUOTES_IN_WIRE}[:=]"),
+            Hint("SECRET", "_", "[AK]", rf"(?:ACCESS_)?KEY{_QUOTES_IN_WIRE}[:=]"),
+            Hint("secret", "-", "[ak]", rf"(?:access-)?key{_QUOTES_IN_WIRE}[:=]"),
+            Hint("ecret", "K", "e", rf"ey{_QUOTES_IN_WIRE}[:=]"),
+            Hint("ecretAccess", "K", "e", rf"ey{_QUOTES_IN_WIRE}[:=]"),
         ),
         r"(?:secret_(?:access_)?key|SECRET_(?:ACCESS_)?KEY|secret-(?:access-)?key"
         rf"|[sS]ecret(?:Access)?Key){_QUOTES}[:=]>?{_QUOTES}"
@@ -89,8 +91,8 @@ RULES: Final[tuple[Rule, ...]] = (
         "GitHub token",
         "ghp_, gho_, ghu_, ghs_, ghr_ or github_pat_ and at least 22 letters and digits.",
         (
-            Hint("gh[pousr]", "_", r"[A-Za-z0-9]{30}"),
-            Hint("github_pat", "_", r"[A-Za-z0-9_]{22}"),
+            Hint("gh[pousr]", "_", "[A-Za-z0-9]", r"[A-Za-z0-9]{30}"),
+            Hint("github_pat", "_", "[A-Za-z0-9_]", r"[A-Za-z0-9_]{22}"),
         ),
         _BORDER + r"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{22,})",
     ),
@@ -98,8 +100,8 @@ RULES: Final[tuple[Rule, ...]] = (
         "GitLab token",
         "glpat- and its sisters for deploy, runner, trigger and job, and at least 20 characters.",
         (
-            Hint("gl[dr]t", "-", r"[A-Za-z0-9_-]{20}"),
-            Hint("gl[cp][abt]t", "-", r"[A-Za-z0-9_-]{20}"),
+            Hint("gl[dr]t", "-", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{20}"),
+            Hint("gl[cp][abt]t", "-", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{20}"),
         ),
         _BORDER + r"gl(?:[dr]t|pat|ptt|cbt)-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+)*",
     ),
@@ -107,29 +109,29 @@ RULES: Final[tuple[Rule, ...]] = (
         "Slack token",
         "xox and a letter for its kind (b, p, a, ...), or xapp, and letters with a digit.",
         (
-            Hint("xo", "x", r"[abeoprs]-[A-Za-z0-9-]{10}"),
-            Hint("", "x", r"app-[0-9]-[A-Za-z0-9-]{10}"),
+            Hint("xo", "x", "[abeoprs]", r"[abeoprs]-[A-Za-z0-9-]{10}"),
+            Hint("xapp", "-", "[0-9]", r"[0-9]-[A-Za-z0-9-]{10}"),
         ),
         _BORDER + r"(?:xox[abeoprs]-(?=[A-Za-z-]{0,40}[0-9])|xapp-[0-9]-)[A-Za-z0-9-]{10,}",
     ),
     Rule(
         "OpenAI or Anthropic key",
         "sk- (also sk-proj-, sk-ant-) and at least 20 characters with a capital, digit or _.",
-        (Hint("sk", "-", r"[A-Za-z0-9_-]{20}"),),
+        (Hint("sk", "-", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{20}"),),
         r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))sk-(?=[a-z-]*+[A-Z0-9_])[A-Za-z0-9_-]{20,}",
     ),
     Rule(
         "Google API key",
         "AIza and exactly 35 more characters.",
-        (Hint("AI", "z", r"a[A-Za-z0-9_-]{35}"),),
+        (Hint("AI", "z", "a", r"a[A-Za-z0-9_-]{35}"),),
         _BORDER + r"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",
     ),
     Rule(
         "Google OAuth secret",
         "ya29. (access token) or GOCSPX- (client secret) and at least 20 characters.",
         (
-            Hint("ya2", "9", r"\.[A-Za-z0-9_-]{20}"),
-            Hint("GOCSPX", "-", r"[A-Za-z0-9_-]{20}"),
+            Hint("ya2", "9", r"\.", r"\.[A-Za-z0-9_-]{20}"),
+            Hint("GOCSPX", "-", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{20}"),
         ),
         _BORDER + r"(?:ya29\.|GOCSPX-)[A-Za-z0-9_-]{20,}",
     ),
@@ -137,8 +139,8 @@ RULES: Final[tuple[Rule, ...]] = (
         "Stripe key",
         "sk or rk, _live_ or _test_, or whsec_ (webhooks), and at least 16 letters and digits.",
         (
-            Hint("[rs]k", "_", r"(?:live|test)_[A-Za-z0-9]{16}"),
-            Hint("whsec", "_", r"[A-Za-z0-9+/]{24}"),
+            Hint("[rs]k", "_", "[lt]", r"(?:live|test)_[A-Za-z0-9]{16}"),
+            Hint("whsec", "_", "[A-Za-z0-9+/]", r"[A-Za-z0-9+/]{24}"),
         ),
         _BORDER + r"(?:[rs]k_(?:live|test)_[A-Za-z0-9]{16,}|whsec_[A-Za-z0-9+/]{24,}=*)",
     ),
@@ -146,36 +148,36 @@ RULES: Final[tuple[Rule, ...]] = (
         "package or model hub token",
         "npm_, hf_ or pypi- and at least 30 letters and digits.",
         (
-            Hint("npm", "_", r"[A-Za-z0-9]{30}"),
-            Hint("hf", "_", r"[A-Za-z0-9]{30}"),
-            Hint("pypi", "-", r"[A-Za-z0-9_-]{40}"),
+            Hint("npm", "_", "[A-Za-z0-9]", r"[A-Za-z0-9]{30}"),
+            Hint("hf", "_", "[A-Za-z0-9]", r"[A-Za-z0-9]{30}"),
+            Hint("pypi", "-", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{40}"),
         ),
         _BORDER + r"(?:(?:npm|hf)_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{40,})",
     ),
     Rule(
         "Azure storage key",
         "AccountKey= in a connection string and at least 40 characters of base64.",
-        (Hint("Account", "K", r"ey=[A-Za-z0-9+/]{40}"),),
+        (Hint("Account", "K", "e", r"ey=[A-Za-z0-9+/]{40}"),),
         r"AccountKey=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})",
     ),
     Rule(
         "JSON web token",
         'Three base64url parts parted by dots, the first one beginning with eyJ, which is {".',
-        (Hint("ey", "J", r"[A-Za-z0-9_-]{10}"),),
+        (Hint("ey", "J", "[A-Za-z0-9_-]", r"[A-Za-z0-9_-]{10}"),),
         r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+"
         r"\.[A-Za-z0-9_-]{10,}",
     ),
     Rule(
         "authorization header",
         "What follows Authorization: and a scheme (Bearer, Basic, Token, Digest).",
-        (Hint("[Aa]uthori", "z", rf"ation{_QUOTES_IN_WIRE}[:=]{_QUOTES_IN_WIRE}{_SCHEME}"),),
+        (Hint("[Aa]uthori", "z", "a", rf"ation{_QUOTES_IN_WIRE}[:=]{_QUOTES_IN_WIRE}{_SCHEME}"),),
         rf"[Aa]uthorization{_QUOTES}[:=]{_QUOTES}{_SCHEME}"
         r"(?P<secret>[A-Za-z0-9._~+/=-]{8,})",
     ),
     Rule(
         "bearer token",
         "At least 16 characters, one of them a digit, after Bearer.",
-        (Hint("", "B", r"(?:earer|EARER) {1,8}[A-Za-z0-9._~+/=-]{16}"),),
+        (Hint("", "B", "[eE]", r"(?:earer|EARER) {1,8}[A-Za-z0-9._~+/=-]{16}"),),
         _BORDER + r"(?:Bearer|BEARER) {1,8}(?=[A-Za-z._~+/=-]{0,80}[0-9])"
         r"(?P<secret>[A-Za-z0-9._~+/=-]{16,})",
     ),
@@ -186,6 +188,7 @@ RULES: Final[tuple[Rule, ...]] = (
             Hint(
                 "",
                 ":",
+                "/",
                 r"//[^\s/:@\"'<>]{0,1024}:[^\s/:@\"'<>][^\s/@\"'<>]{0,1024}@",
                 needs="@",
             ),

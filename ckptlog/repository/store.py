@@ -349,6 +349,14 @@ class Store:
         self.catch_up()
         return self._guarded(lambda: self._read(checkpoint))
 
+    def read_known(self, checkpoint: str) -> tuple[Entry, dict[bytes, bytes]] | None:
+        """Do as `read`, from memory where it has the checkpoint: for what is checked later."""
+        self._check_open()
+        found = self._keeper.ledger.known(checkpoint)
+        if found is None or found[1]:
+            return self.read(checkpoint)
+        return found[0], {}
+
     def _read(self, checkpoint: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         ledger = self._keeper.ledger
         found = ledger.known(checkpoint)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from ckptlog.errors import CheckpointError, StoreClosedError
-from ckptlog.log.batch import Group, Item, Won
+from ckptlog.log.batch import Group, Item, Tail, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
 from ckptlog.model.event import Event
@@ -86,7 +86,7 @@ class Writer:
     def _attempt(self, jobs: list[Job[Intent]]) -> None:
         log, keeper = self._log, self._keeper
         self._refuse_closed()
-        log.hold(self._timeout_s)
+        tail = log.hold(self._timeout_s)
         try:
             self._refuse_closed()
             with keeper.fold_lock:
@@ -96,7 +96,7 @@ class Writer:
                 self.is_appending = True
             try:
                 if decided:
-                    self._append(decided, position)
+                    self._append(decided, position, tail)
             finally:
                 self.is_appending = False
         finally:
@@ -122,11 +122,11 @@ class Writer:
                 decided.append(_Decided(job, *outcome))
         return decided
 
-    def _append(self, decided: list[_Decided], position: int) -> None:
+    def _append(self, decided: list[_Decided], position: int, tail: Tail) -> None:
         writing = [one for one in decided if one.group]
         if not writing:
             return
-        outcome = self._log.append([one.group for one in writing], position)
+        outcome = self._log.append_held([one.group for one in writing], position, tail)
         if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
             raise CheckpointError("The log moved under the writer's lock; this is a bug.")
         with self._keeper.fold_lock:

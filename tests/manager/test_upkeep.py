@@ -180,7 +180,7 @@ def test_two_at_once_delete_each_only_once(manager, clock):
 def test_a_full_disk_uses_the_reserve(manager, clock):
     finished(manager, 3)
     clock.advance(days=1)
-    append = manager.store.log.append
+    append = manager.store.log.append_held
     reserve = manager.store.path / "reserve"
 
     def full(*arguments, **options):
@@ -188,7 +188,7 @@ def test_a_full_disk_uses_the_reserve(manager, clock):
             raise FullError("No space.")
         return append(*arguments, **options)
 
-    manager.store.log.append = full
+    manager.store.log.append_held = full
     assert manager.cleanup_old_checkpoints(0) == 3
     assert not reserve.exists()
 

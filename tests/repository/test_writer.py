@@ -324,11 +324,11 @@ def test_what_the_medium_reports_is_told_to_all_of_the_round(manager, store, dis
     armed = threading.Event()
     real = store._writer._append
 
-    def append(decided, position):
+    def append(decided, position, tail):
         if len(decided) == 3 and not armed.is_set():
             armed.set()
             getattr(disk, kind).append(error)
-        real(decided, position)
+        real(decided, position, tail)
 
     store._writer._append = append
     results = together(store, *calls)

@@ -1,0 +1,57 @@
+"""The kernel: the hottest pure functions, in C where they could be compiled.
+
+`native` is the compiled module, or None: no compiler at the installation, another interpreter, or
+`CKPTLOG_PURE=1` in the environment. Each function is a short way through one in Python, which is
+its meaning; the tests hold the two together to the byte:
+
+    native.plain_wire    through model/value.py's `prepare`
+    native.suspicious    through policy/sanitise.py's `may_hold_secret`
+
+Nothing here knows a room above; what a function needs is handed to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+__all__ = ["Kernel", "native"]
+
+
+class Kernel(Protocol):
+    """What the compiled module offers.
+
+    Threads: safe; nothing is kept between calls.
+    """
+
+    def plain_wire(
+        self,
+        value: Any,
+        verdicts: dict[str, bool] | None,
+        encode: Callable[[Any], bytes],
+        depth_max: int,
+        containers_max: int,
+        /,
+    ) -> bytes | None:
+        """Return encode(value) if that is the value's wire; None where it must be lowered first.
+
+        Args:
+            verdicts: Which keys name a secret; one that is not in it is taken for one that may.
+        """
+
+    def suspicious(self, wire: bytes, table: bytes, /) -> bool:
+        """Say whether some place in the wire may be a hint of the table (policy/hint_table.py)."""
+
+
+def _compiled() -> Kernel | None:
+    if os.environ.get("CKPTLOG_PURE", "") not in {"", "0"}:
+        return None
+    try:
+        return cast("Kernel", import_module("ckptlog.kernel._kernel"))
+    except ImportError:
+        return None
+
+
+native = _compiled()
