@@ -49,7 +49,6 @@ from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.store import Durability, Store
-from ckptlog.views.query import Filter
 
 # Preparations of one change that others overtook; each time another one got through.
 _ATTEMPTS_MAX = 1000
@@ -366,18 +365,27 @@ class CheckpointManager(CheckpointReader):
         The task's id may be used again: a new incarnation. Writers of the old one are refused.
         """
         check_id("task_id", task_id)
-        count = self.store.count(Filter(task=task_id))
-        if count == 0 and command_id is None:
-            return 0
         identity = self._drafter.identity(command_id, subject_content, "delete_task", task_id)
-        command = DeleteTask(
-            actor=self._actor(actor),
-            task=task_id,
-            count=count,
-            command=identity.command,
-            fingerprint=identity.fingerprint,
-        )
-        return int(self._submit_freeing(command))
+        actor = self._actor(actor)
+        last = Stale("")
+        for _ in range(_ATTEMPTS_MAX):
+            count, position = self.store.count_task(task_id)
+            if count == 0 and command_id is None:
+                return 0
+            outcome = self._submit_freeing(
+                DeleteTask(
+                    actor=actor,
+                    task=task_id,
+                    based_on=position,
+                    count=count,
+                    command=identity.command,
+                    fingerprint=identity.fingerprint,
+                )
+            )
+            if not isinstance(outcome, Stale):
+                return int(outcome)
+            last = outcome
+        raise _overtaken("delete a task", last)
 
     # --- many at once -------------------------------------------------------------------------
 
@@ -508,13 +516,13 @@ class CheckpointManager(CheckpointReader):
             raise _renamed(error, InvalidUpdateError) from error
         return bool(result)
 
-    def _submit_freeing(self, command: AnyCommand) -> str | bool | int:
+    def _submit_freeing(self, command: AnyCommand) -> str | bool | int | Stale:
         outcome = self.store.submit_with_reserve(Intent((Step(command),)))
-        return outcome[0] if isinstance(outcome, tuple) else False
+        return outcome if isinstance(outcome, Stale) else outcome[0]
 
     def _commit(self, prepare: Callable[[], tuple[Intent, Any]]) -> Results:
         """Prepare and submit, again where others came first; then fill the cache."""
-        outcome: Results | Stale = Stale("")
+        last = Stale("")
         for _ in range(_ATTEMPTS_MAX):
             intent, contents = prepare()
             outcome = self.store.submit(intent)
@@ -522,10 +530,15 @@ class CheckpointManager(CheckpointReader):
                 for content in contents:
                     self._preparation.remember(content)
                 return outcome
-        raise BusyError(
-            f"{_ATTEMPTS_MAX} attempts to change a checkpoint were overtaken; last: {outcome.why}.",  # type: ignore[union-attr]
-            hint="Let fewer writers change one checkpoint at once.",
-        )
+            last = outcome
+        raise _overtaken("change a checkpoint", last)
+
+
+def _overtaken(what: str, last: Stale) -> BusyError:
+    return BusyError(
+        f"{_ATTEMPTS_MAX} attempts to {what} were overtaken; last: {last.why}.",
+        hint="Let fewer writers change one checkpoint at once.",
+    )
 
 
 def _renamed(error: ArgumentError, kind: type[CheckpointError]) -> CheckpointError:

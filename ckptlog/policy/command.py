@@ -99,9 +99,13 @@ class Delete(Command, frozen=True, gc=False, kw_only=True):
 
 
 class DeleteTask(Command, frozen=True, gc=False, kw_only=True):
-    """End every living checkpoint of a task; its id may be used again."""
+    """End every living checkpoint of a task; its id may be used again.
+
+    count: The living checkpoints, as counted at position based_on.
+    """
 
     task: str
+    based_on: int
     count: int = 0
 
 

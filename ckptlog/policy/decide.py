@@ -57,6 +57,9 @@ class State(Protocol):
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""
 
+    def may_have_changed(self, task: str, since: int) -> bool:
+        """Say whether an event about a task may stand at position `since` or after it."""
+
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Events to append in one commit, in order, and what the caller is told."""
@@ -86,7 +89,7 @@ def decide(state: State, command: AnyCommand, moment: Moment) -> Decision | Stal
     if isinstance(command, Delete):
         return _delete(state, command, moment)
     if isinstance(command, DeleteTask):
-        return _delete_task(command, moment)
+        return _delete_task(state, command, moment)
     return _record(command, moment)
 
 
@@ -296,7 +299,9 @@ def _delete(state: State, command: Delete, moment: Moment) -> Decision:
     return Decision((event,), True)
 
 
-def _delete_task(command: DeleteTask, moment: Moment) -> Decision:
+def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision | Stale:
+    if state.may_have_changed(command.task, command.based_on):
+        return Stale(f"the checkpoints of {command.task} were counted too early")
     facts: dict[str, int | str] = {"checkpoints": command.count}
     event = _plain(command, moment, kinds.TASK_DELETED, facts, command.task)
     return Decision((event,), command.count)

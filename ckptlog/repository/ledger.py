@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Protocol
 
 import msgspec
@@ -48,6 +48,9 @@ class Facts(Protocol):
 
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""
+
+    def may_have_changed(self, task: str, since: int) -> bool:
+        """Say whether an event about a task may stand at position `since` or after it."""
 
 
 class Ledger:
@@ -102,6 +105,12 @@ class Ledger:
             self._remember(checkpoint, found)
         return found
 
+    def remember_read(self, entry: Entry, position: int) -> None:
+        """Keep what was read of a checkpoint, unless events came since `position`. Fold lock."""
+        name = entry.event.subject.checkpoint
+        if position == self.position and name not in self._recent:
+            self._remember(name, (entry, False))
+
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""
         entry = self._commands.get(command)
@@ -114,6 +123,19 @@ class Ledger:
         if event is None or event.id != command:
             raise ViewDamagedError(f"Event {position} does not carry the command {command!r}.")
         return event
+
+    def may_have_changed(self, task: str, since: int) -> bool:
+        """Say whether an event about a task may stand at position `since` or after it.
+
+        True also where memory does not reach back so far.
+        """
+        if since >= self.position:
+            return False
+        if not self.pending or self.pending[0].entries[0].position > since:
+            return True
+        recent = (entry for commit in reversed(self.pending) for entry in reversed(commit.entries))
+        newer = takewhile(lambda entry: entry.position >= since, recent)
+        return any(entry.event.subject.task == task for entry in newer)
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of the task's newest living checkpoint.
@@ -331,6 +353,11 @@ class Stage:
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""
         return self._commands.get(command) or self._facts.command(command)
+
+    def may_have_changed(self, task: str, since: int) -> bool:
+        """Say whether an event about a task may stand at position `since` or after it."""
+        is_ours = any(event.subject.task == task for event in self.events)
+        return is_ours or self._facts.may_have_changed(task, since)
 
     def apply(self, events: tuple[Event, ...]) -> None:
         """Let the events be true for what is decided next."""

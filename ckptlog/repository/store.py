@@ -327,6 +327,15 @@ class Store:
         """Return how many living checkpoints match."""
         return self._guarded(lambda: self.view().count(wanted))
 
+    def count_task(self, task: str) -> tuple[int, int]:
+        """Return how many living checkpoints a task has, and the position they were counted at.
+
+        The count may hold later events too; `policy.decide` asks whether there were any.
+        """
+        self.catch_up()
+        position = self._keeper.ledger.position
+        return self.count(Filter(task=task)), position
+
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id; None where there is none."""
         self.catch_up()
@@ -362,10 +371,14 @@ class Store:
         found = ledger.known(checkpoint)
         if found is not None:
             return None if found[1] else (found[0], {})
+        position = ledger.position
         row = ledger.view.row(checkpoint)
         if row is None or ledger.is_deleted(row):
             return None
-        return ledger.read_row(row)
+        entry, records = ledger.read_row(row)
+        with self._keeper.fold_lock:
+            ledger.remember_read(entry, position)
+        return entry, records
 
     def read_latest(self, task: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         """Do as `read` for a task's newest living checkpoint."""

@@ -216,12 +216,14 @@ class CurrentView:
 
     def row(self, identifier: str) -> Row | None:
         """Return the checkpoint with this id, also a deleted one."""
-        key = (id_key(identifier),)
-        found = self._read(_ROW, key) or self._read(_TOMBSTONE, key)
+        key = id_key(identifier)
+        found = self._read(_ROW, (key,)) or self._read(_TOMBSTONE, (key,))
         while found:
             row = decode_row(found.pop()[0])
             if row.id == identifier:
                 return row
+            if id_key(row.id) != key:  # two ids may share a key, but each has its own
+                raise ViewDamagedError("A row of the view stands under another id's key.")
         return None
 
     def latest_of_task(self, task: str) -> Row | None:

@@ -46,6 +46,9 @@ class Truth:
     def command(self, command: str) -> Event | None:
         return next((event for event in self.events if event.id == command), None)
 
+    def may_have_changed(self, task: str, since: int) -> bool:
+        return any(event.subject.task == task for event in self.events[since:])
+
     def do(self, command, moment: Moment = NOW) -> str | bool | int | Stale:
         decision = decide(self, command, moment)
         if isinstance(decision, Stale):

@@ -247,7 +247,10 @@ def test_delete_is_legal_from_every_state(truth, state):
 def test_a_task_is_deleted_and_begins_anew(truth):
     old = truth.create()
     other = truth.create("other")
-    assert truth.do(DeleteTask(actor="me", command="d", task="t", count=1)) == 1
+    assert (
+        truth.do(DeleteTask(actor="me", command="d", task="t", based_on=truth.position, count=1))
+        == 1
+    )
     assert truth.events[-1].facts == {"checkpoints": 1}
     with pytest.raises(CheckpointNotFoundError):
         truth.change(old)
@@ -288,9 +291,18 @@ def test_a_deleted_or_unknown_witness(truth):
     truth.do(Delete(actor="me", command="d", checkpoint=old))
     for name in (old, "never"):
         assert isinstance(truth.change(own, payloads=relying(name, "a")), Stale)
-    truth.do(DeleteTask(actor="me", command="e", task="t"))
+    truth.do(DeleteTask(actor="me", command="e", task="t", based_on=truth.position))
     new = Create(actor="me", command="n", task="t", step=1, payloads=relying(own, "a"))
     assert isinstance(truth.do(new), Stale)
+
+
+def test_a_task_deletion_that_counted_too_early_is_stale(truth):
+    truth.create()
+    early = DeleteTask(actor="me", command="d", task="t", based_on=truth.position, count=1)
+    truth.create()
+    assert isinstance(truth.do(early), Stale)
+    other = DeleteTask(actor="me", command="e", task="another", based_on=0)
+    assert truth.do(other) == 0
 
 
 # --- command ids ----------------------------------------------------------------------------------
@@ -325,9 +337,9 @@ def test_a_retry_comes_before_every_other_check(truth, kind):
 
 def test_a_retried_task_deletion_tells_the_first_count(truth):
     truth.create()
-    command = given_id(DeleteTask, task="t", count=1)
+    command = given_id(DeleteTask, based_on=1, task="t", count=1)
     assert truth.do(command) == 1
-    again = given_id(DeleteTask, task="t", count=0)
+    again = given_id(DeleteTask, based_on=0, task="t", count=0)
     assert truth.do(again) == 1
     assert truth.position == 2
 
@@ -340,7 +352,7 @@ def test_the_same_id_for_something_else(truth):
         given_id(Change, checkpoint=other),
         given_id(Delete, checkpoint=other),
         given_id(Create, task="t", step=1, payloads=payloads()),
-        given_id(DeleteTask, task="t2"),
+        given_id(DeleteTask, based_on=0, task="t2"),
     ]
     for command in wrong:
         with pytest.raises(CommandReusedError, match="'id' was already used") as caught:
@@ -378,7 +390,11 @@ def test_no_sequence_of_commands_writes_an_illegal_history(steps):
             elif kind == "delete":
                 truth.do(Delete(actor="me", command=truth.new_id(), checkpoint=name))
             else:
-                truth.do(DeleteTask(actor="me", command=truth.new_id(), task="t"))
+                truth.do(
+                    DeleteTask(
+                        actor="me", command=truth.new_id(), task="t", based_on=truth.position
+                    )
+                )
         except CheckpointError:
             continue
     check_histories(truth)

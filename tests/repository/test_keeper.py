@@ -585,10 +585,6 @@ def test_rows_changed_by_hand(path, filled, act, is_open):
             check_all(path, expected, names, manager=manager)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="CurrentView.row passes over a row under a key that is not its id's (views/current.py)",
-)
 def test_a_row_under_a_wrong_key(path, filled):
     names, expected = filled
     with believed(path) as connection:
