@@ -105,11 +105,19 @@ class Ledger:
             self._remember(checkpoint, found)
         return found
 
-    def remember_read(self, entry: Entry, position: int) -> None:
-        """Keep what was read of a checkpoint, unless events came since `position`. Fold lock."""
-        name = entry.event.subject.checkpoint
-        if position == self.position and name not in self._recent:
-            self._remember(name, (entry, False))
+    def remember_read(self, entry: Entry, position: int, *, is_latest: bool = False) -> None:
+        """Keep what was read of a checkpoint, unless events came since `position`. Fold lock.
+
+        is_latest: It is its task's newest one.
+        """
+        if position != self.position:
+            return
+        subject = entry.event.subject
+        if subject.checkpoint not in self._recent:
+            self._remember(subject.checkpoint, (entry, False))
+        if is_latest:
+            _shrink(self._latest, _REMEMBERED_MAX)
+            self._latest.setdefault(subject.task, subject.checkpoint)
 
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""

@@ -390,11 +390,15 @@ class Store:
         if ledger.is_recent(task):
             entry = self._latest(task)
             return None if entry is None else (entry, {})
+        position = ledger.position
         row = ledger.view.latest_of_task(task)
         if row is None:
             return None
         known = ledger.known(row.id)
-        return ledger.read_row(row) if known is None else (known[0], {})
+        entry, records = ledger.read_row(row) if known is None else (known[0], {})
+        with self._keeper.fold_lock:
+            ledger.remember_read(entry, position, is_latest=True)
+        return entry, records
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of a task's newest living checkpoint."""
