@@ -41,17 +41,25 @@ def compile_kernel() -> str:
     """Compile in place; return what went wrong, "" where nothing did."""
     output = target()
     temporary = output.with_suffix(".tmp")
-    try:
-        done = subprocess.run(command(temporary), capture_output=True, text=True, check=False)
-    except OSError as error:
-        return f"no C compiler: {error}"
-    if done.returncode != 0:
+    fault = _run(command(temporary))
+    if fault:
         temporary.unlink(missing_ok=True)
         output.unlink(missing_ok=True)  # one of an older source must not stay
-        return (done.stderr or done.stdout).strip().splitlines()[-1]
-    # Never written over: another process may have it loaded.
-    temporary.replace(output)
-    return ""
+    else:
+        # Never written over: another process may have it loaded.
+        temporary.replace(output)
+    return fault
+
+
+def _run(words: list[str]) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return f"no C compiler: {error}"
+    if done.returncode == 0:
+        return ""
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return f"{words[0]} ended with {done.returncode}: {lines[-1] if lines else 'nothing said'}"
 
 
 try:

@@ -23,6 +23,7 @@ from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.recent import Recent
 from ckptlog.errors import (
     BlobCorruptionError,
     FormatError,
@@ -41,7 +42,7 @@ _FRAME_BYTES_MAX: Final = (
     frame.HEADER_BYTES + chunk.HEADER_BYTES + chunk.DIGEST_BYTES + chunk.RAW_BYTES_MAX
 )
 _OFFSET_MAX: Final = (1 << 63) - 1
-# What an entry of the cache costs besides its bytes, and a digest in a set.
+# What was written and not read again; then what an entry costs besides its bytes, and a digest.
 _WRITTEN_BYTES: Final = 2 * 1024 * 1024
 _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
@@ -79,7 +80,9 @@ class BlobStore:
         self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 5)
         self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 5)
         # What was just written is read again soon or never: it must not fill the whole cache.
-        self._written: Cache[tuple[str, str], bytes] = Cache(min(_WRITTEN_BYTES, cache_bytes // 5))
+        self._written: Recent[tuple[str, str], bytes] = Recent(
+            min(_WRITTEN_BYTES, cache_bytes // 5)
+        )
         self._containers = _Containers(root, store_id)
 
     @property

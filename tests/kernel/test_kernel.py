@@ -45,7 +45,10 @@ def test_a_machine_with_a_compiler_has_a_kernel():
     """Everything works without it, but a build that fails must not pass unnoticed."""
     if os.environ.get("CKPTLOG_PURE", "0") != "0":
         pytest.skip("switched off by CKPTLOG_PURE")
-    if shutil.which("cc") is None or not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+    if (
+        shutil.which("cc") is None
+        or not (Path(sysconfig.get_path("include")) / "Python.h").exists()
+    ):
         pytest.skip("no C compiler, or no headers of Python")
     assert native is not None
 
