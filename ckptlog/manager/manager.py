@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from ckptlog.errors import (
     ArgumentError,
@@ -25,7 +25,6 @@ from ckptlog.errors import (
     ConflictError,
     InvalidCreationError,
     InvalidUpdateError,
-    SettingsError,
 )
 from ckptlog.manager import upkeep
 from ckptlog.manager.batch import Batch
@@ -37,6 +36,7 @@ from ckptlog.manager.draft import (
     check_expected,
     subject_content,
 )
+from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model.checkpoint import CheckpointData
@@ -47,8 +47,7 @@ from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.intent import Intent, Results, Step
-from ckptlog.repository.opening import open_store
-from ckptlog.repository.store import Durability, Store
+from ckptlog.repository.store import Store
 
 # Preparations of one change that others overtook; each time another one got through.
 _ATTEMPTS_MAX = 1000
@@ -85,16 +84,16 @@ class CheckpointManager(CheckpointReader):
         namespace: str = "",
         actor: str | None = None,
     ) -> None:
-        _refuse_wrong_type("config", config, CheckpointConfiguration)
-        _refuse_wrong_type("store", store, Store)
+        refuse_wrong_type("config", config, CheckpointConfiguration)
+        refuse_wrong_type("store", store, Store)
         self.config = config or CheckpointConfiguration()
         self._owns_store = store is None
         # Arguments first: a refusal must not leave a store open.
         self.namespace = check_id("namespace", namespace) if namespace != "" else ""
         given = self.config.actor if actor is None else check_id("actor", actor)
         if store is not None:
-            _refuse_other(storage_dir, config, store)
-        super().__init__(store or _open(storage_dir, config, self.config))
+            refuse_other(storage_dir, config, store)
+        super().__init__(store or open_for(storage_dir, config, self.config))
         self.actor = self.store.environment.actor() if given is None else given
         self._preparation = Preparation(
             self.store,
@@ -544,53 +543,6 @@ def _overtaken(what: str, last: Stale) -> BusyError:
 def _renamed(error: ArgumentError, kind: type[CheckpointError]) -> CheckpointError:
     """Return a wrong argument as the class that the specification names for the call."""
     return kind(error.message, hint=error.hint, **error.context)
-
-
-def _open(
-    storage_dir: str | Path | None,
-    given: CheckpointConfiguration | None,
-    config: CheckpointConfiguration,
-) -> Store:
-    named_twice = storage_dir is not None and given is not None and not _is_default(given)
-    if named_twice and Path(str(storage_dir)).resolve() != Path(config.storage_dir).resolve():
-        raise SettingsError(
-            f"storage_dir is {str(storage_dir)!r}, but config says {config.storage_dir!r}.",
-            hint="Name the directory in one of the two places.",
-        )
-    return open_store(
-        config.storage_dir if storage_dir is None else storage_dir,
-        create=True,
-        durability=cast("Durability", config.durability),
-        interval_s=config.interval_s,
-        timeout_s=config.operation_timeout_seconds,
-        queue_max=config.max_concurrent_operations,
-        cache_bytes=config.cache_size_bytes,
-        compression_level=config.zstd_level,
-    )
-
-
-def _is_default(config: CheckpointConfiguration) -> bool:
-    return config.storage_dir == CheckpointConfiguration().storage_dir
-
-
-def _refuse_other(
-    storage_dir: str | Path | None, config: CheckpointConfiguration | None, store: Store
-) -> None:
-    named = storage_dir
-    if named is None and config is not None and not _is_default(config):
-        named = config.storage_dir
-    if named is not None and Path(named).resolve() != store.path.resolve():
-        raise SettingsError(
-            f"The store given lies at {store.path}, but {str(named)!r} is named too.",
-            hint="Give the store alone.",
-        )
-
-
-def _refuse_wrong_type(name: str, value: object, kind: type) -> None:
-    if value is not None and not isinstance(value, kind):
-        raise SettingsError(
-            f"{name} is of type {type(value).__name__}; {kind.__name__} is needed.", argument=name
-        )
 
 
 def _told(error: BaseException) -> dict[str, str]:

@@ -1,0 +1,69 @@
+"""Which store a manager works on: its directory, its configuration, or an open store, never two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from ckptlog.errors import SettingsError
+from ckptlog.model.configuration import CheckpointConfiguration
+from ckptlog.repository.opening import open_store
+from ckptlog.repository.store import Durability, Store
+
+
+def open_for(
+    storage_dir: str | Path | None,
+    given: CheckpointConfiguration | None,
+    config: CheckpointConfiguration,
+) -> Store:
+    """Open the store that a manager's arguments name, made where it is missing.
+
+    Args:
+        given: The configuration as the caller gave it; None where there was none.
+        config: The same, or the default one.
+
+    Raises:
+        SettingsError: storage_dir and given name different directories.
+    """
+    named_twice = storage_dir is not None and given is not None and not _is_default(given)
+    if named_twice and Path(str(storage_dir)).resolve() != Path(config.storage_dir).resolve():
+        raise SettingsError(
+            f"storage_dir is {str(storage_dir)!r}, but config says {config.storage_dir!r}.",
+            hint="Name the directory in one of the two places.",
+        )
+    return open_store(
+        config.storage_dir if storage_dir is None else storage_dir,
+        create=True,
+        durability=cast("Durability", config.durability),
+        interval_s=config.interval_s,
+        timeout_s=config.operation_timeout_seconds,
+        queue_max=config.max_concurrent_operations,
+        cache_bytes=config.cache_size_bytes,
+        compression_level=config.zstd_level,
+    )
+
+
+def _is_default(config: CheckpointConfiguration) -> bool:
+    return config.storage_dir == CheckpointConfiguration().storage_dir
+
+
+def refuse_other(
+    storage_dir: str | Path | None, config: CheckpointConfiguration | None, store: Store
+) -> None:
+    """Refuse a directory beside an open store that lies elsewhere."""
+    named = storage_dir
+    if named is None and config is not None and not _is_default(config):
+        named = config.storage_dir
+    if named is not None and Path(named).resolve() != store.path.resolve():
+        raise SettingsError(
+            f"The store given lies at {store.path}, but {str(named)!r} is named too.",
+            hint="Give the store alone.",
+        )
+
+
+def refuse_wrong_type(name: str, value: object, kind: type) -> None:
+    """Refuse an argument of another class; None is none."""
+    if value is not None and not isinstance(value, kind):
+        raise SettingsError(
+            f"{name} is of type {type(value).__name__}; {kind.__name__} is needed.", argument=name
+        )
