@@ -29,9 +29,10 @@ from ckptlog.formats import chunk
 LEVEL_DEFAULT: Final = 3
 LEVELS: Final = range(1, 20)
 
-# A zstd frame costs some 10 bytes and 2 us to read back: below this, or without this saving, the
-# raw bytes are the better record.
-TRIAL_BYTES_MIN: Final = 64
+# A zstd frame costs some 10 bytes and 2 us to read back: without this saving the raw bytes are the
+# better record. Shorter texts than this hardly ever save so much, and the trial takes 4 us (the
+# meta payload of most checkpoints is one).
+TRIAL_BYTES_MIN: Final = 160
 _SAVED_BYTES_MIN: Final = 32
 _SAVED_SHIFT: Final = 4  # 1/16 of the raw bytes
 # The window is what the decoder may allocate besides the output.

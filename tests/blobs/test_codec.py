@@ -69,10 +69,10 @@ def test_unknown_levels_are_refused(level):
     ("raw", "codec"),
     [
         (b"", chunk.CODEC_RAW),
-        (b"a" * 63, chunk.CODEC_RAW),  # below the trial
-        (b"a" * 64, chunk.CODEC_ZSTD),
+        (b"a" * 159, chunk.CODEC_RAW),  # below the trial
+        (b"a" * 160, chunk.CODEC_ZSTD),
         (noise(4000), chunk.CODEC_RAW),
-        (noise(40) + b"a" * 30, chunk.CODEC_RAW),  # saves less than 32 bytes
+        (noise(140) + b"a" * 30, chunk.CODEC_RAW),  # saves less than 32 bytes
         (noise(2000) + b"a" * 100, chunk.CODEC_RAW),  # saves less than 1/16
         (noise(2000) + b"a" * 200, chunk.CODEC_ZSTD),
         (TEXT, chunk.CODEC_ZSTD),
