@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
 
 from ckptlog.errors import (
     CheckpointError,
     CheckpointStorageError,
     FullError,
     LockTimeoutError,
+    LogCorruptionError,
     OutcomeUnknownError,
     ReadOnlyError,
 )
@@ -30,6 +30,7 @@ from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.log.batch import Group, Lost, Tail, Won
 from ckptlog.log.build import Built, build
+from ckptlog.log.hold import Hold
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
 from ckptlog.log.recovery import Recovery
@@ -73,9 +74,8 @@ class Log:
         )
         self.reader = LogReader(root, store_id, self.segments, self.published, self._disk)
         self._lock = WriterLock(root / "lock", environment)
+        self._hold = Hold(self._lock, environment)
         self._boot = environment.boot()
-        self._mutex = RLock()
-        self._depth = 0
         self._tail: Tail | None = None
         self._end_seen: End | None = None
         self._fd = -1
@@ -100,52 +100,66 @@ class Log:
             LockTimeoutError: Another process held it for too long.
             LogCorruptionError: The log is damaged where it was durable.
         """
-        tail = self.hold(timeout_s)
+        depth = self._hold.depth
         try:
-            yield tail
+            yield self.hold(timeout_s)
         finally:
-            self.release()
+            try:
+                self.release(depth)
+            except BaseException:
+                self.release(depth)
+                raise
 
     def hold(self, timeout_s: float) -> Tail:
-        """Take the lock as `exclusive` does; `release` gives it back. Holds nest in one thread."""
+        """Take the lock as `exclusive` does; `release` gives it back. Holds nest in one thread.
+
+        The call stands inside the `try` whose end calls `release`: see `log.hold`.
+        """
         if self._read_only:
             raise ReadOnlyError(
                 f"The store {self._root} is open for reading only.",
                 hint="Open it without read_only=True to write.",
                 path=str(self._root),
             )
-        self._mutex.acquire()
+        depth = self._hold.depth
         try:
-            if self._depth == 0:
-                self._lock.acquire(timeout_s)
-        except BaseException:
-            self._mutex.release()
-            raise
-        self._depth += 1
-        try:
+            self._hold.take(timeout_s)
             # Inside another hold of ours nobody else can have written.
-            return self._tail if self._depth > 1 and self._tail is not None else self._catch_up()
+            return self._tail if depth and self._tail is not None else self._catch_up()
         except BaseException:
-            self.release()
+            self.release(depth)
             raise
 
-    def release(self) -> None:
-        """Give the lock back after `hold`."""
-        self._depth -= 1
-        try:
-            if self._depth == 0:
-                self._lock.release()
-        finally:
-            self._mutex.release()
+    def release(self, depth: int = 0) -> None:
+        """Give the lock back after `hold`; depth: that of the caller before it. Twice is fine."""
+        self._hold.give_back(depth)
 
     def recover_if_free(self) -> bool:
         """Recover what stands beyond the published end, if no writer is at work; say whether."""
         try:
-            self.hold(0.0)
+            with self.exclusive(0.0):
+                return True
         except LockTimeoutError:
             return False
-        self.release()
-        return True
+
+    def end(self) -> End:
+        """Return the published end; one that is missing or damaged is found again first.
+
+        Raises:
+            LogCorruptionError: It cannot be found: we may not write, or somebody else is writing.
+        """
+        end = self.published.read()
+        if end is None and not self._read_only and self.recover_if_free():
+            end = self.published.read()
+        if end is None:
+            path = self._root / FOLDER / "end"
+            raise LogCorruptionError(
+                f"The published end of the log, {path}, is missing or damaged.",
+                hint="Nothing is lost: opening the store for writing finds it again, and ckptlog "
+                "verify reads everything without it.",
+                path=str(path),
+            )
+        return end
 
     def _catch_up(self) -> Tail:
         end = self.published.read()
@@ -192,11 +206,8 @@ class Log:
         Durability: with "commit", all is on the medium when it returns; with "interval", after
             the next `flush`.
         """
-        tail = self.hold(timeout_s)
-        try:
+        with self.exclusive(timeout_s) as tail:
             return self.append_held(groups, at, tail)
-        finally:
-            self.release()
 
     def append_held(self, groups: Sequence[Group], at: int, tail: Tail) -> Won | Lost:
         """Do as `append`, for a caller that holds the lock since `hold` returned this tail."""
@@ -467,11 +478,11 @@ class Log:
 
         A store that another process writes to, or that cannot be written, is left as it is.
         """
-        with self._mutex:
-            try:
-                if self._tail is not None and not self._read_only:
-                    self._close_tail()
-            finally:
+        try:
+            if self._tail is not None and not self._read_only:
+                self._close_tail()
+        finally:
+            with self._hold.mutex:
                 self._acknowledged = 0
                 self._drop_segment()
                 self.reader.close()

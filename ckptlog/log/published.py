@@ -30,23 +30,24 @@ class PublishedEnd:
         self._disk = disk
         self._read_only = read_only
         self._fd = -1
-        self._raw = b""
-        self._end: End | None = None
+        # Bytes and what they say, replaced as one: other threads read meanwhile.
+        self._seen: tuple[bytes, End | None] = (b"", None)
 
     def read(self) -> End | None:
         """Return the published end, or None when it is missing or damaged."""
         raw = b""
         for _ in range(_READ_ATTEMPTS):
             raw = self._read_raw()
-            if raw == self._raw:
-                return self._end
+            seen_raw, seen = self._seen
+            if raw == seen_raw:
+                return seen
             try:
-                self._end = end_format.decode(raw, self._store_id)
+                end = end_format.decode(raw, self._store_id)
             except FormatError:
                 continue
-            self._raw = raw
-            return self._end
-        self._raw, self._end = raw, None
+            self._seen = (raw, end)
+            return end
+        self._seen = (raw, None)
         return None
 
     def publish(self, end: End) -> None:
@@ -56,7 +57,7 @@ class PublishedEnd:
             return
         raw = end_format.encode(end)
         self._disk.write(self._fd, raw, 0)
-        self._raw, self._end = raw, end
+        self._seen = (raw, end)
 
     def sync(self) -> None:
         """Put the end on the medium, as a clean close does."""

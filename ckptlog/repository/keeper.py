@@ -92,7 +92,7 @@ class Keeper:
             self.index.flush(force=True)
         except ViewDamagedError:
             self._renewed(self.ledger.view).close()
-        except ViewError:  # the next opening takes in the rest
+        except (ViewError, CheckpointError):  # the next opening takes in the rest
             pass
         finally:
             self.ledger.view.close()
@@ -137,7 +137,10 @@ class Keeper:
                 self.index.clear()
         if self.index.position < ledger.position:
             self._index_up_to(ledger)
-        self._follow_into(ledger, may_apply=may_apply)
+        # Without a published end, which a medium that cannot be written may have, a store can
+        # still be opened, to be verified; whoever reads from it is told.
+        if self._log.published.read() is not None:
+            self._follow_into(ledger, may_apply=may_apply)
         return ledger
 
     def _is_past(self, view: CurrentView) -> bool:
@@ -155,7 +158,9 @@ class Keeper:
         if position == 0:
             return True
         end = self._log.published.read()
-        if end is None or position > end.position:
+        if end is None:
+            return True  # it cannot be told; whoever reads the log hears of it
+        if position > end.position:
             return False
         if position == end.position:
             if leaf != end.leaf:
@@ -204,8 +209,8 @@ class Keeper:
 
     def _follow_into(self, ledger: Ledger, *, may_apply: bool = True) -> None:
         """Absorb what is published; apply it to the view on the way, unless the log is locked."""
-        end = self._log.published.read()
-        if end is None or end.position <= ledger.position:
+        end = self._log.end()
+        if end.position <= ledger.position:
             return
         place = (ledger.container, ledger.offset, ledger.position)
         for commit in self._log.reader.commits(*place, stop=end):
@@ -233,8 +238,8 @@ class Keeper:
             with self._drain_lock, self.fold_lock:
                 self._reopen_ledger(may_apply=True)
             return
-        end = self._log.published.read()
-        if end is not None and end.position > self.ledger.position:
+        end = self._log.end()
+        if end.position > self.ledger.position:
             with self.fold_lock:
                 if self._epoch == self._log.epoch:
                     self._follow_into(self.ledger)
@@ -280,8 +285,7 @@ class Keeper:
             return self._apply_pending(self.ledger)
 
     def _apply_pending(self, ledger: Ledger) -> bool:
-        end = self._log.published.read()
-        durable = end.position if end else 0
+        durable = self._log.end().position
         with self.fold_lock:
             if self._epoch != self._log.epoch:
                 return False  # some of it may be lost; the next look begins anew

@@ -72,8 +72,14 @@ class Ledger:
         self._commands: dict[str, Entry] = {}
         # Deletions of each task, oldest first.
         self._task_ends: dict[str, list[Entry]] = {}
-        # The newest living checkpoint of a task; "" where only the view can tell.
+        # The newest living checkpoint of a task by events that the view does not know yet; ""
+        # where only the view can tell, once it knows them.
         self._latest: dict[str, str] = {}
+        # The same of tasks without such events; any of these may be forgotten.
+        self._latest_seen: dict[str, str] = {}
+        # Rises with every change of what memory knows: what was looked up outside of the fold
+        # lock is remembered only if it is still the same.
+        self.generation = 0
 
     # --- look-ups ---------------------------------------------------------------------------
 
@@ -87,7 +93,7 @@ class Ledger:
 
     def is_recent(self, task: str) -> bool:
         """Say whether memory, and not the view, knows a task's newest checkpoint."""
-        return task in self._latest
+        return task in self._latest or task in self._latest_seen
 
     def is_deleted(self, row: Row) -> bool:
         """Say whether a row's checkpoint was deleted, by itself or with its task."""
@@ -105,19 +111,22 @@ class Ledger:
             self._remember(checkpoint, found)
         return found
 
-    def remember_read(self, entry: Entry, position: int, *, is_latest: bool = False) -> None:
-        """Keep what was read of a checkpoint, unless events came since `position`. Fold lock.
+    def remember_read(self, entry: Entry, generation: int, *, is_latest: bool = False) -> None:
+        """Keep what was read of a living checkpoint. Under the fold lock.
 
-        is_latest: It is its task's newest one.
+        Args:
+            generation: As it was before the first look: where it has changed, what was read may
+                be overtaken, and nothing is kept.
+            is_latest: The checkpoint is its task's newest one.
         """
-        if position != self.position:
+        if generation != self.generation:
             return
         subject = entry.event.subject
         if subject.checkpoint not in self._recent:
             self._remember(subject.checkpoint, (entry, False))
-        if is_latest:
-            _shrink(self._latest, _REMEMBERED_MAX)
-            self._latest.setdefault(subject.task, subject.checkpoint)
+        if is_latest and subject.task not in self._latest:
+            self._latest_seen[subject.task] = subject.checkpoint
+            _shrink(self._latest_seen, _REMEMBERED_MAX)
 
     def command(self, command: str) -> Event | None:
         """Return the event that carried a command id."""
@@ -154,6 +163,7 @@ class Ledger:
         name = self._latest.get(task)
         if name == "":
             raise ViewBehindError
+        name = name or self._latest_seen.get(task)
         if name is not None:
             found = self.peek(name)
         else:
@@ -209,12 +219,15 @@ class Ledger:
                 continue
             for entry in commit.entries:
                 self._fold(entry)
-            self.pending.append(commit)
-            self.pending_events += len(commit.entries)
+            # An interrupt may have cut off this very step: then the commit is there already.
+            if not self.pending or self.pending[-1].position_next < commit.position_next:
+                self.pending.append(commit)
+                self.pending_events += len(commit.entries)
             self.position = commit.position_next
             self.leaf = commit.leaf
             self.container = commit.container
             self.offset = commit.offset_end
+        self.generation += 1
 
     def pending_at(self, position: int) -> Entry | None:
         """Return the event at a position, if it is one that the view has not applied yet."""
@@ -237,10 +250,12 @@ class Ledger:
         waiting = {entry.event.subject.task for commit in kept for entry in commit.entries}
         ends = self._task_ends
         self._task_ends = {task: found for task, found in ends.items() if task in waiting}
-        known = {task: name for task, name in self._latest.items() if name and task not in waiting}
-        _shrink(known, _REMEMBERED_MAX)
-        known.update((task, self._latest[task]) for task in waiting if task in self._latest)
-        self._latest = known
+        latest = self._latest
+        self._latest = {task: name for task, name in latest.items() if task in waiting}
+        settled = {task: name for task, name in latest.items() if name and task not in waiting}
+        self._latest_seen.update(settled)
+        _shrink(self._latest_seen, _REMEMBERED_MAX)
+        self.generation += 1
 
     def _release_entry(self, entry: Entry) -> None:
         self._commands.pop(entry.event.id, None)
@@ -255,6 +270,9 @@ class Ledger:
                 del self._recent[name]
 
     def _remember(self, checkpoint: str, found: Found) -> None:
+        known = self._remembered.get(checkpoint)
+        if known is not None and known[0].position > found[0].position:
+            return
         self._remembered[checkpoint] = found
         _shrink(self._remembered, _REMEMBERED_MAX)
 
@@ -273,16 +291,21 @@ class Ledger:
         is_deleted = event.type == kinds.DELETED
         self._recent[name] = (entry, is_deleted)
         self._remembered.pop(name, None)
+        task = subject.task
         if event.type == kinds.CREATED:
-            self._latest[subject.task] = name
+            self._name_latest(task, name)
             self.id_time_max = max(self.id_time_max, id_time(name))
-        elif is_deleted and self._latest.get(subject.task, name) == name:
-            self._latest[subject.task] = ""
+        elif is_deleted and self._latest.get(task, self._latest_seen.get(task, name)) == name:
+            self._name_latest(task, "")
+
+    def _name_latest(self, task: str, name: str) -> None:
+        self._latest[task] = name
+        self._latest_seen.pop(task, None)
 
     def _fold_task_deleted(self, end: Entry) -> None:
         task = end.event.subject.task
         self._task_ends.setdefault(task, []).append(end)
-        self._latest[task] = ""
+        self._name_latest(task, "")
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
             event = entry.event
             if event.subject.task == task and not is_deleted:

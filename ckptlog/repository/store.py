@@ -225,8 +225,7 @@ class Store:
     def position(self) -> int:
         """Position after the last durable event."""
         self._check_open()
-        end = self.log.published.read()
-        return end.position if end else 0
+        return self.log.end().position
 
     def catch_up(self) -> None:
         """Take in what other processes have committed since the last call."""
@@ -368,16 +367,16 @@ class Store:
 
     def _read(self, checkpoint: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         ledger = self._keeper.ledger
+        generation = ledger.generation
         found = ledger.known(checkpoint)
         if found is not None:
             return None if found[1] else (found[0], {})
-        position = ledger.position
         row = ledger.view.row(checkpoint)
         if row is None or ledger.is_deleted(row):
             return None
         entry, records = ledger.read_row(row)
         with self._keeper.fold_lock:
-            ledger.remember_read(entry, position)
+            ledger.remember_read(entry, generation)
         return entry, records
 
     def read_latest(self, task: str) -> tuple[Entry, dict[bytes, bytes]] | None:
@@ -387,17 +386,21 @@ class Store:
 
     def _read_latest(self, task: str) -> tuple[Entry, dict[bytes, bytes]] | None:
         ledger = self._keeper.ledger
+        generation = ledger.generation
         if ledger.is_recent(task):
             entry = self._latest(task)
             return None if entry is None else (entry, {})
-        position = ledger.position
         row = ledger.view.latest_of_task(task)
         if row is None:
             return None
         known = ledger.known(row.id)
-        entry, records = ledger.read_row(row) if known is None else (known[0], {})
+        if known is not None or ledger.is_deleted(row):
+            # Memory has become newer than the row meanwhile: it knows.
+            entry = self._latest(task)
+            return None if entry is None else (entry, {})
+        entry, records = ledger.read_row(row)
         with self._keeper.fold_lock:
-            ledger.remember_read(entry, position, is_latest=True)
+            ledger.remember_read(entry, generation, is_latest=True)
         return entry, records
 
     def latest(self, task: str) -> Entry | None:

@@ -86,21 +86,25 @@ class Writer:
     def _attempt(self, jobs: list[Job[Intent]]) -> None:
         log, keeper = self._log, self._keeper
         self._refuse_closed()
-        tail = log.hold(self._timeout_s)
         try:
+            tail = log.hold(self._timeout_s)
             self._refuse_closed()
             with keeper.fold_lock:
                 keeper.follow()
                 decided = self._decide_all(jobs, keeper.ledger)
                 position = keeper.ledger.position
-                self.is_appending = True
             try:
+                self.is_appending = True
                 if decided:
                     self._append(decided, position, tail)
             finally:
                 self.is_appending = False
         finally:
-            log.release()
+            try:
+                log.release()
+            except BaseException:  # an interrupt: nobody else could write any more
+                log.release()
+                raise
         for one in decided:
             one.job.result = one.results
 

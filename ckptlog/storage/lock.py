@@ -79,8 +79,9 @@ class WriterLock:
             raise from_os_error(error, "Cannot lock the store") from error
 
     def release(self) -> None:
-        """Give the lock back."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        """Give the lock back, if it is held."""
+        if self._fd >= 0:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file; a lock that is held is released."""

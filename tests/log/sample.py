@@ -58,7 +58,7 @@ def group(*names: str, record_bytes: int = 0) -> Group:
 def create_log(root: Path, *, disk: Disk | None = None, **options) -> Log:
     (root / "log").mkdir(parents=True)
     log = open_log(root, disk=disk, **options)
-    with log._mutex:
+    with log._hold.mutex:
         log._lock.acquire(WAIT_S)
         log.create_first()
         log.published.sync()
