@@ -15,9 +15,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
-__all__ = ["Kernel", "native"]
+__all__ = ["REVISION", "Kernel", "native"]
+
+REVISION: Final = 1
 
 
 class Kernel(Protocol):
@@ -49,9 +51,11 @@ def _compiled() -> Kernel | None:
     if os.environ.get("CKPTLOG_PURE", "") not in {"", "0"}:
         return None
     try:
-        return cast("Kernel", import_module("ckptlog.kernel._kernel"))
+        module = import_module("ckptlog.kernel._kernel")
     except ImportError:
         return None
+    # One that was compiled from another version of the source could miss what this one looks for.
+    return cast("Kernel", module) if getattr(module, "REVISION", 0) == REVISION else None
 
 
 native = _compiled()

@@ -121,8 +121,9 @@ plain_wire(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t c
         Py_RETURN_NONE;
     }
     PyObject *wire = PyObject_CallOneArg(arguments[2], arguments[0]);
-    if (wire == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-        PyErr_Clear();  /* a lone surrogate: the long way says where */
+    if (wire == NULL && (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)
+                         || PyErr_ExceptionMatches(PyExc_RecursionError))) {
+        PyErr_Clear();  /* a lone surrogate, or no stack left: the long way says where */
         Py_RETURN_NONE;
     }
     return wire;
@@ -227,7 +228,18 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+/* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
+ * same number and does without a kernel that has another. */
+#define REVISION 1
+
+static int
+fill(PyObject *module)
+{
+    return PyModule_AddIntConstant(module, "REVISION", REVISION);
+}
+
 static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, fill},
     {0, NULL},
 };
 

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Condition, Lock
+from time import monotonic
 from typing import Generic, TypeVar
 
 from ckptlog.errors import BusyError, CheckpointError, OutcomeUnknownError
@@ -36,7 +37,7 @@ class Job(Generic[Work]):
     error holds what the thread that queued the job shall raise.
     """
 
-    __slots__ = ("error", "gate", "result", "work")
+    __slots__ = ("deadline_s", "error", "gate", "result", "work")
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -44,11 +45,16 @@ class Job(Generic[Work]):
         self.error: BaseException | None = None
         # Held until the job is settled, or until its thread shall lead; None while nobody waits.
         self.gate: Lock | None = None
+        self.deadline_s = 0.0
 
     def wait(self) -> None:
         """Make a gate and close it: from now on somebody has to `wake`."""
         self.gate = Lock()
         self.gate.acquire()
+
+    def left_s(self) -> float:
+        """Return how long it may still wait for its turn, seconds."""
+        return max(0.0, self.deadline_s - monotonic())
 
     def wake(self) -> None:
         """Open the gate; a second time does nothing."""
@@ -95,8 +101,8 @@ class Committer(Generic[Work]):
         job = Job(work)
         try:
             self._enter(job)
-            if job.gate is not None:
-                job.gate.acquire()
+            if job.gate is not None and not job.gate.acquire(timeout=job.left_s()):
+                self._give_up(job)
             if self._leader is job:
                 self._lead(job)
         except BaseException as error:
@@ -113,8 +119,9 @@ class Committer(Generic[Work]):
                 self._leader = job
                 self._round = [job]
                 return
+            job.deadline_s = monotonic() + self._timeout_s
             if len(self._queue) >= self._queue_max:
-                self._wait_for_room()
+                self._wait_for_room(job)
             job.wait()
             self._queue.append(job)
             # Somebody may have stopped leading while this thread waited for room.
@@ -122,20 +129,33 @@ class Committer(Generic[Work]):
                 self._leader = job  # type: ignore[unreachable]
                 job.wake()
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, job: Job[Work]) -> None:
         self._waiting += 1
         try:
-            has_room = self._room.wait_for(
-                lambda: len(self._queue) < self._queue_max, self._timeout_s
-            )
+            has_room = self._room.wait_for(lambda: len(self._queue) < self._queue_max, job.left_s())
         finally:
             self._waiting -= 1
         if not has_room:
-            raise BusyError(
-                f"{self._queue_max} operations waited for a commit for {self._timeout_s:g} s.",
-                hint="Call again later, or raise max_concurrent_operations.",
-                waiting=self._queue_max,
-            )
+            raise self._busy()
+
+    def _give_up(self, job: Job[Work]) -> None:
+        """Take a job out of the queue whose time is over; one that was taken is waited for."""
+        with self._mutex:
+            if job in self._queue and self._leader is not job:
+                error = self._busy()
+                self._queue.remove(job)
+                self._room.notify_all()
+                raise error
+        if job.gate is not None:
+            job.gate.acquire()
+
+    def _busy(self) -> BusyError:
+        return BusyError(
+            f"{self._queue_max} operations at most wait for a commit; the turn of this one did not "
+            f"come for {self._timeout_s:g} s.",
+            hint="Call again later, or raise max_concurrent_operations.",
+            waiting=len(self._queue),
+        )
 
     def _lead(self, own: Job[Work]) -> None:
         if not self._round:

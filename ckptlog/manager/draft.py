@@ -13,6 +13,7 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointNotFoundError,
 )
+from ckptlog.formats.event import INTEGER_MAX
 from ckptlog.manager.preparation import (
     Content,
     Holder,
@@ -23,6 +24,7 @@ from ckptlog.manager.preparation import (
     texts_of,
 )
 from ckptlog.model import value as values
+from ckptlog.model.event import RECORDED_TYPES
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.model.value import Prepared
@@ -322,6 +324,30 @@ def check_step(name: str, number: object) -> None:
     if type(number) is not int or not 1 <= number <= STEPS_MAX:
         raise ArgumentError(
             f"{name} is {number!r}; a whole number from 1 on is needed.", argument=name
+        )
+
+
+def check_record(kind: object, facts: object) -> None:
+    """Refuse what must not be recorded by itself, or could not be read again.
+
+    Raises:
+        ArgumentError: kind is none of RECORDED_TYPES, or facts are no numbers and texts by name.
+    """
+    if not isinstance(kind, str) or kind not in RECORDED_TYPES:
+        raise ArgumentError(
+            f"An event of type {ascii(kind)[:80]} cannot be recorded by itself.",
+            hint=f"Types are: {', '.join(sorted(RECORDED_TYPES))}.",
+            argument="kind",
+        )
+    is_sound = type(facts) is dict and all(
+        type(name) is str
+        and name.isascii()
+        and (type(value) is str or (type(value) is int and abs(value) <= INTEGER_MAX))
+        for name, value in facts.items()
+    )
+    if not is_sound:
+        raise ArgumentError(
+            "facts must be whole numbers below 2**53 and texts, by ASCII names.", argument="facts"
         )
 
 

@@ -25,6 +25,7 @@ from ckptlog.errors import (
     ConflictError,
     InvalidCreationError,
     InvalidUpdateError,
+    OutcomeUnknownError,
 )
 from ckptlog.manager import upkeep
 from ckptlog.manager.batch import Batch
@@ -34,6 +35,7 @@ from ckptlog.manager.draft import (
     CreateRequest,
     Drafter,
     check_expected,
+    check_record,
     subject_content,
 )
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
@@ -492,7 +494,18 @@ class CheckpointManager(CheckpointReader):
     # --- the write path -----------------------------------------------------------------------
 
     def record(self, kind: str, facts: dict[str, int | str], *, task: str = "") -> None:
-        """Append a fact that is about no single checkpoint (an import, a clean-up)."""
+        """Append a fact that is about no single checkpoint (an import, a clean-up).
+
+        Args:
+            kind: One of `model.event.RECORDED_TYPES`.
+            facts: Whole numbers and short texts, by ASCII names.
+
+        Raises:
+            ArgumentError: It is another kind, or the facts are something else.
+        """
+        check_record(kind, facts)
+        if task != "":
+            check_id("task", task)
         command = Record(
             actor=self.actor, command=self.new_command_id(), type=kind, facts=facts, task=task
         )
@@ -524,13 +537,28 @@ class CheckpointManager(CheckpointReader):
         last = Stale("")
         for _ in range(_ATTEMPTS_MAX):
             intent, contents = prepare()
-            outcome = self.store.submit(intent)
+            try:
+                outcome = self.store.submit(intent)
+            except OutcomeUnknownError as error:
+                raise _unknown(error, intent) from error
             if not isinstance(outcome, Stale):
                 for content in contents:
                     self._preparation.remember(content)
                 return outcome
             last = outcome
         raise _overtaken("change a checkpoint", last)
+
+
+def _unknown(error: OutcomeUnknownError, intent: Intent) -> OutcomeUnknownError:
+    """Return the error with the id by which this caller can retry; others have the same error."""
+    if len(intent.steps) > 1:
+        return OutcomeUnknownError(error.message, hint=error.hint, **error.context)
+    command = intent.steps[0].command.command
+    return OutcomeUnknownError(
+        error.message,
+        hint=f"Retry with command_id={command!r}; it is never applied twice.",
+        **{**error.context, "command_id": command},
+    )
 
 
 def _overtaken(what: str, last: Stale) -> BusyError:

@@ -59,6 +59,21 @@ def refuse_other(
             f"The store given lies at {store.path}, but {str(named)!r} is named too.",
             hint="Give the store alone.",
         )
+    if config is not None:
+        _refuse_other_settings(config, store)
+
+
+def _refuse_other_settings(config: CheckpointConfiguration, store: Store) -> None:
+    """Refuse what would have to be ignored: an open store has its settings."""
+    default = CheckpointConfiguration()
+    for name, own in store.settings.items():
+        wanted = getattr(config, name)
+        if wanted not in (own, getattr(default, name)):
+            raise SettingsError(
+                f"config says {name} = {wanted!r}, but the store given was opened with {own!r}.",
+                hint="Open the store with that setting, or leave it out of config.",
+                argument=name,
+            )
 
 
 def refuse_wrong_type(name: str, value: object, kind: type) -> None:

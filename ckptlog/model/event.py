@@ -26,6 +26,8 @@ CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
 
+# What is recorded about no single checkpoint, by itself.
+RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, STORAGE_PRESSURE})
 CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
 
 

@@ -159,7 +159,8 @@ def _activation(created: Event, position: int) -> Event:
         created,
         created=created.time,
         fingerprint="",
-        id=f"{created.id}.1",
+        # No caller can give an id that ends in a blank, so nobody's command is taken for this.
+        id=f"{created.id} ",
         new=0,
         origin=position,
         previous=position,

@@ -155,11 +155,9 @@ class Keeper:
         self, position: int, leaf: bytes, place: tuple[str, int], view: CurrentView
     ) -> bool:
         """Say whether a commit of the log ends at a position, with this leaf hash and place."""
-        if position == 0:
-            return True
         end = self._log.published.read()
-        if end is None:
-            return True  # it cannot be told; whoever reads the log hears of it
+        if position == 0 or end is None:  # None: it cannot be told, and who reads the log hears it
+            return True
         if position > end.position:
             return False
         if position == end.position:

@@ -217,6 +217,18 @@ class Store:
     # --- standing -----------------------------------------------------------------------------
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """How the store was opened, by the names that CheckpointConfiguration has for it."""
+        return {
+            "durability": self.durability,
+            "interval_s": self._interval_s,
+            "operation_timeout_seconds": self.timeout_s,
+            "max_concurrent_operations": self._queue_max,
+            "cache_size_bytes": self._cache_bytes,
+            "zstd_level": self._compression_level,
+        }
+
+    @property
     def id(self) -> str:
         """The store's id, 32 hexadecimal digits."""
         return self.info.id

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog import kernel
+from ckptlog.errors import UnstorableError
 from ckptlog.kernel import native
 from ckptlog.model import value as values
 from ckptlog.policy import sanitise
@@ -229,6 +230,34 @@ def test_pure_python_says_the_same():
         said[pure] = done.stdout.splitlines()
     assert said["1"][0] == "False"
     assert said["0"][1:] == said["1"][1:]
+
+
+def test_a_value_that_the_stack_is_too_short_for():
+    value: list = []
+    for _ in range(150):
+        value = [value]
+
+    def deep(left):
+        return values.prepare(value) if left == 0 else deep(left - 1)
+
+    limit = sys.getrecursionlimit()
+    outcomes = set()
+    for depth in range(limit - 400, limit):
+        try:
+            outcomes.add(type(deep(depth)).__name__)
+        except UnstorableError:
+            outcomes.add("UnstorableError")
+        except RecursionError as error:
+            # Of the calls in front of it, not of the value.
+            assert "prepare" not in str(error.__traceback__)
+            break
+    assert outcomes >= {"Prepared", "UnstorableError"}
+
+
+def test_a_kernel_of_another_revision_is_none(monkeypatch):
+    monkeypatch.setenv("CKPTLOG_PURE", "0")
+    monkeypatch.setattr(kernel, "REVISION", -1)
+    assert kernel._compiled() is None
 
 
 def test_a_missing_kernel_is_none(monkeypatch):

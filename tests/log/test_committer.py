@@ -183,8 +183,9 @@ def test_others_hear_of_an_interrupt_of_the_leader_as_an_unknown_outcome():
 
 def test_a_full_queue_pushes_back_in_time():
     gate, outcomes = Gate(), Outcomes()
-    committer = Committer(gate.run, queue_max=2, timeout_s=0.05)
+    committer = Committer(gate.run, queue_max=2, timeout_s=WAIT_S)
     threads = queue_behind(committer, gate, outcomes, ["b", "c"])
+    committer._timeout_s = 0.05
     with pytest.raises(BusyError) as caught:
         committer.submit("d")
     assert caught.value.context["waiting"] == 2
@@ -192,8 +193,48 @@ def test_a_full_queue_pushes_back_in_time():
     gate.may_go.release(2)
     join(threads)
     assert "d" not in [work for works in gate.rounds for work in works]
+    assert outcomes == {name: ("done", name) for name in ("first", "b", "c")}
+    assert is_idle(committer)
+
+
+def test_who_waits_for_too_long_leaves_the_queue():
+    """Nothing was done for it; who was taken into a round by then is waited for."""
+    gate, outcomes = Gate(), Outcomes()
+    committer = Committer(gate.run, queue_max=10, timeout_s=0.05)
+    threads = queue_behind(committer, gate, outcomes, ["b", "c"])
+    wait_until(lambda: len(outcomes) == 2)
+    assert {type(outcomes[name]) for name in "bc"} == {BusyError}
     gate.may_go.release()
-    assert committer.submit("e") == ("done", "e")
+    join(threads)
+    assert gate.rounds == [["first"]]
+    assert is_idle(committer)
+
+
+def test_a_job_in_a_round_is_waited_for():
+    gate, outcomes = Gate(), Outcomes()
+    committer = Committer(gate.run, queue_max=10, timeout_s=WAIT_S)
+    committer_enter = committer._enter
+
+    def enter(job):
+        committer_enter(job)
+        job.deadline_s = 0.0 if job.work == "c" else job.deadline_s
+
+    threads = queue_behind(committer, gate, outcomes, ["b"])
+    committer._enter = enter
+    give_up, gave_up = committer._give_up, threading.Event()
+
+    def late(job):
+        gate.may_go.release()  # "first" is done; "b" leads, and takes "c" along
+        wait_until(lambda: len(gate.rounds) == 2)
+        gave_up.set()
+        give_up(job)
+
+    committer._give_up = late
+    threads.append(start(committer, "c", outcomes))
+    assert gave_up.wait(WAIT_S)
+    gate.may_go.release()
+    join(threads)
+    assert outcomes == {name: ("done", name) for name in ("first", "b", "c")}
 
 
 def test_who_waits_for_a_place_gets_the_next_one():
@@ -226,7 +267,7 @@ def test_an_interrupt_of_a_waiting_thread_leaves_nobody_behind(monkeypatch, when
         def __init__(self, real):
             self.real, self.release = real, real.release
 
-        def acquire(self):
+        def acquire(self, timeout):
             if when != "while it waits":
                 self.real.acquire()
             stopped.set()

@@ -73,7 +73,7 @@ def test_a_create_that_is_active_at_once(truth):
     created, updated = truth.events[-2:]
     assert (created.state, updated.state) == ("created", "active")
     assert (updated.origin, updated.previous, updated.created) == (1, 1, created.time)
-    assert (updated.id, updated.new, updated.sanitised) == (f"{created.id}.1", 0, 0)
+    assert (updated.id, updated.new, updated.sanitised) == (f"{created.id} ", 0, 0)
     assert truth.living(name).event == updated
 
 
