@@ -33,6 +33,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- InputOutputError                    storage.io
         |-- LockTimeoutError                    lock.timeout
         |-- BusyError                           commit.busy
+        |-- OtherTimelineError                  log.other_timeline
         |-- OutcomeUnknownError                 commit.outcome_unknown
         `-- MissingBlobError (LookupError)      blob.missing
 
@@ -266,6 +267,12 @@ class BusyError(CheckpointStorageError):
 
     code = "commit.busy"
     retryable = True
+
+
+class OtherTimelineError(CheckpointStorageError):
+    """A consumer's cursor is not of this log's past: the store is another, or was set back."""
+
+    code = "log.other_timeline"
 
 
 class OutcomeUnknownError(CheckpointStorageError):

@@ -49,6 +49,7 @@ BY_CODE: Final[dict[str, int]] = {
     "storage.io": STORAGE,
     "lock.timeout": STORAGE,
     "commit.busy": STORAGE,
+    "log.other_timeline": CONFLICT,
     "commit.outcome_unknown": STORAGE,
     "blob.missing": CORRUPTION,
 }

@@ -17,8 +17,9 @@ from ckptlog.formats import chunk, event, frame, segment
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.published import PublishedEnd
-from ckptlog.log.scan import Scan, Window
+from ckptlog.log.scan import Scan, Window, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
+from ckptlog.model.cursor import BEGINNING, Cursor, after_entry, leaves_of
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.storage.disk import Disk
 
@@ -125,13 +126,7 @@ class LogReader:
         Raises:
             LogCorruptionError: A durable commit is damaged or missing.
         """
-        stop = stop or self._published.read()
-        if stop is None:
-            raise LogCorruptionError(
-                f"The published end of {self._root} is missing or damaged.",
-                hint="Open the store for writing once; that rebuilds it.",
-                path=str(self._root),
-            )
+        stop = self._end(stop)
         self._segments.follow(stop.first, stop.generation)
         header, offset = self._begin(container, offset, position, stop)
         at = header.first if offset == HEADER_FRAME_BYTES else position
@@ -149,6 +144,80 @@ class LogReader:
         elif stop.position > stop.first:
             raise _missing(header, stop, at)
         # Else the end names a segment without events, and a writer has just replaced it.
+
+    def _end(self, stop: End | None) -> End:
+        stop = stop or self._published.read()
+        if stop is None:
+            raise LogCorruptionError(
+                f"The published end of {self._root} is missing or damaged.",
+                hint="Open the store for writing once; that rebuilds it.",
+                path=str(self._root),
+            )
+        return stop
+
+    def locate(
+        self, position: int, near: Cursor | None = None, *, stop: End | None = None
+    ) -> Cursor:
+        """Return the cursor at a position of this log: its leaf hash and place, as they are.
+
+        Args:
+            position: At most the position of `stop`.
+            near: A cursor whose place may be right; where it is not, the segment is read from
+                its beginning.
+            stop: The log is looked at up to there; to the published end by default.
+
+        Raises:
+            LogCorruptionError: The segment is damaged before that position.
+
+        Cost: one or two reads where `near` is right or the position is the end.
+        """
+        stop = self._end(stop)
+        if position == 0:
+            return BEGINNING
+        if position == stop.position:
+            return Cursor(
+                position, stop.leaf, container_of(stop.first, stop.generation), stop.offset
+            )
+        self._segments.follow(stop.first, stop.generation)
+        header = self._segments.holding(min(position, stop.first))
+        if header.first == position:
+            container = container_of(header.first, header.generation)
+            return Cursor(position, header.leaf, container, HEADER_FRAME_BYTES)
+        if near is not None:
+            leaf = self._leaf_at(header, near.offset, position, stop)
+            if leaf is not None and near.container == container_of(header.first, header.generation):
+                return Cursor(position, leaf, near.container, near.offset)
+        return self._search(position, stop)
+
+    def _leaf_at(
+        self, header: SegmentHeader, offset: int, position: int, stop: End
+    ) -> bytes | None:
+        """Return the leaf hash of event position - 1 if its frame ends at an offset."""
+        if header.first == stop.first:
+            limit = stop.offset
+        else:
+            after = self._segments.successor(header)
+            limit = after.previous_length if after else 0
+        if not HEADER_FRAME_BYTES < offset <= limit:
+            return None
+        fd = self._disk.open_read(self._segments.path(header.first, header.generation))
+        try:
+            seed = segment.seed(self._store_id, header.first, header.generation)
+            found = event_before(self._disk, fd, seed, offset)
+        finally:
+            self._disk.close(fd)
+        return found[1] if found is not None and found[0] == position - 1 else None
+
+    def _search(self, position: int, stop: End) -> Cursor:
+        for commit in self.commits(position=position, stop=stop):
+            if commit.position_next >= position:
+                index = position - 1 - commit.entries[0].position
+                return after_entry(commit.entries[index], leaves_of(commit)[index])
+        raise LogCorruptionError(
+            f"No event stands at position {position - 1}, which was durable.",
+            hint="Run ckptlog verify.",
+            position=position - 1,
+        )
 
     def _begin(
         self, container: str, offset: int, position: int, stop: End

@@ -17,6 +17,9 @@ from ckptlog.storage.disk import Disk
 
 _WINDOW_BYTES = 1024 * 1024
 _NOTHING = bytes(4)
+# Most event frames are below the first; none is above the second.
+_EVENT_START = frame.MAGIC + bytes([frame.EVENT])
+_LOOKS_BACK_BYTES = (4096, frame.HEADER_BYTES + event.PREFIX_BYTES + event.ENTRY_BYTES_MAX)
 
 
 class Window:
@@ -176,3 +179,29 @@ def durable_after(data: bytes, seed: int, base: int) -> int:
                 pass
         at = data.find(frame.MAGIC, at + step)
     return highest
+
+
+def event_before(disk: Disk, fd: int, seed: int, offset: int) -> tuple[int, bytes] | None:
+    """Return position and leaf hash of the event whose frame ends at an offset, None for no such.
+
+    Frames name their length in front, so their magic is searched from the back. The checksum
+    binds a frame to its place; who relies on the answer compares the leaf hash.
+    """
+    for length in _LOOKS_BACK_BYTES:
+        base = max(0, offset - length)
+        data = disk.read(fd, offset - base, base)
+        at = data.rfind(_EVENT_START)
+        while at >= 0:
+            size = frame.body_length(data[at : at + frame.HEADER_BYTES])
+            if size is not None and base + at + frame.HEADER_BYTES + size == offset:
+                try:
+                    body = frame.decode(seed, base + at, data, at).body
+                    position, _ = event.decode_prefix(body)
+                except FormatError:
+                    pass
+                else:
+                    return position, event.leaf_hash(body[event.PREFIX_BYTES :])
+            at = data.rfind(_EVENT_START, 0, at + len(_EVENT_START) - 1)
+        if base == 0:
+            break
+    return None
