@@ -19,7 +19,7 @@ from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.scan import Scan, Window, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
-from ckptlog.model.cursor import BEGINNING, Cursor, after_entry, leaves_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.storage.disk import Disk
 
@@ -212,7 +212,7 @@ class LogReader:
         for commit in self.commits(position=position, stop=stop):
             if commit.position_next >= position:
                 index = position - 1 - commit.entries[0].position
-                return after_entry(commit.entries[index], leaves_of(commit)[index])
+                return after_entry(commit.entries[index], commit.leaves[index])
         raise LogCorruptionError(
             f"No event stands at position {position - 1}, which was durable.",
             hint="Run ckptlog verify.",

@@ -8,7 +8,7 @@ import pytest
 from ckptlog.errors import LogCorruptionError, OtherTimelineError
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log.follower import Follower
-from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry, leaves_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry
 from tests.log.sample import (
     StillEnvironment,
     append,
@@ -51,7 +51,7 @@ def cursors(log):
     """Return the cursor at every position, inside of commits too."""
     found = [BEGINNING]
     for commit in log.reader.commits():
-        pairs = zip(commit.entries, leaves_of(commit), strict=True)
+        pairs = zip(commit.entries, commit.leaves, strict=True)
         found.extend(after_entry(entry, leaf) for entry, leaf in pairs)
     return found
 
