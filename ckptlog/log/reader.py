@@ -189,6 +189,16 @@ class LogReader:
                 return Cursor(position, leaf, near.container, near.offset)
         return self._search(position, stop)
 
+    def holds(self, cursor: Cursor) -> bool:
+        """Say whether the event before a cursor stands at the cursor's place.
+
+        Also beyond the published end: nothing is shown that is not durable, it is only compared.
+        """
+        named = parse_container(cursor.container)
+        if named is None or not self._segments.exists(*named):
+            return False
+        return self._before(*named, cursor.offset) == (cursor.position - 1, cursor.leaf)
+
     def _leaf_at(
         self, header: SegmentHeader, offset: int, position: int, stop: End
     ) -> bytes | None:
@@ -200,13 +210,19 @@ class LogReader:
             limit = after.previous_length if after else 0
         if not HEADER_FRAME_BYTES < offset <= limit:
             return None
-        fd = self._disk.open_read(self._segments.path(header.first, header.generation))
+        found = self._before(header.first, header.generation, offset)
+        return found[1] if found is not None and found[0] == position - 1 else None
+
+    def _before(self, first: int, generation: int, offset: int) -> tuple[int, bytes] | None:
+        """Return position and leaf hash of the event whose frame ends at an offset."""
+        if offset <= HEADER_FRAME_BYTES:
+            return None
+        fd = self._disk.open_read(self._segments.path(first, generation))
         try:
-            seed = segment.seed(self._store_id, header.first, header.generation)
-            found = event_before(self._disk, fd, seed, offset)
+            seed = segment.seed(self._store_id, first, generation)
+            return event_before(self._disk, fd, seed, offset)
         finally:
             self._disk.close(fd)
-        return found[1] if found is not None and found[0] == position - 1 else None
 
     def _search(self, position: int, stop: End) -> Cursor:
         for commit in self.commits(position=position, stop=stop):
