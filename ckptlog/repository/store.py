@@ -159,8 +159,8 @@ class Store:
         self._pid = os.getpid()
 
     @property
-    def _watcher(self) -> Watcher:
-        """Made by the first who asks: most stores are never watched."""
+    def watcher(self) -> Watcher:
+        """What opens subscriptions; made by the first who asks, for most stores are not watched."""
         self._check_open()
         with _after_fork.lock:
             if self._watching is None:
@@ -469,9 +469,12 @@ class Store:
                 path=str(self.path),
             )
         self._check_open()
+        watching = self._watching
+        if watching is not None:
+            watching.expect(step.command.command for step in intent.steps)
         outcome = self._writer.submit(intent)
-        if self._watching is not None:
-            self._watching.notify()
+        if watching is not None:
+            watching.notify()
         self._keeper.relieve()
         return outcome
 
@@ -502,19 +505,19 @@ class Store:
 
         Threads: safe. Page: specs/consumers.md.
         """
-        return self._watcher.open(consumer, dict(options))
+        return self.watcher.open(consumer, dict(options))
 
     def consumers(self) -> list[ConsumerStatus]:
         """Return every named consumer: its position, its lag, who reads as it."""
-        return self._watcher.consumers()
+        return self.watcher.consumers()
 
     def reset_consumer(self, name: str, start: Start = "beginning") -> int:
         """Move a consumer that is not at work; return the position that it begins at."""
-        return self._watcher.reset(name, start)
+        return self.watcher.reset(name, start)
 
     def remove_consumer(self, name: str) -> bool:
         """Forget a consumer that is not at work; say whether there was one."""
-        return self._watcher.remove(name)
+        return self.watcher.remove(name)
 
     # --- upkeep -------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class Subscription:
         self._acknowledged: WatchEvent | Cursor = cursor
         self._is_ack_unsaved = False
         self._saved_at_s = self._asked_at_s = self._clock()
+        self._is_finishing = False
         self._is_closed = False
         self._pid = os.getpid()
 
@@ -164,14 +165,15 @@ class Subscription:
             self._reading = self._follower.commits()
         try:
             commit = next(self._reading, None)
-        except CheckpointError as error:
+            if commit is not None:
+                self._take_in(commit)
+                return True
+        except BaseException as error:
+            # Whatever it was (the filter is the user's): the same commit comes again.
             self._reading = None
             if isinstance(error, LogCorruptionError):
                 self._refuse_replaced()
             raise
-        if commit is not None:
-            self._take_in(commit)
-            return True
         self._reading = None
         return self._wait()
 
@@ -195,6 +197,9 @@ class Subscription:
         options = self._options
         if not options.follow:
             return False
+        if self._is_finishing:
+            # What was committed before it was told so counts, though we have not looked since.
+            return None if self._follower.is_behind() else False
         wait_s, left_s = options.poll_s, math.inf
         if options.timeout_s is not None:
             left_s = self._asked_at_s + options.timeout_s - self._clock()
@@ -323,6 +328,11 @@ class Subscription:
         return self._consumer.name if self._consumer else ""
 
     # --- the end ------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Let whoever iterates have what is durable by now, and then come to an end."""
+        self._is_finishing = True
+        self._ear.hear()
 
     def close(self) -> None:
         """Make acknowledgements durable, let go of the name, end whoever iterates.

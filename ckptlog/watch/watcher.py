@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +22,9 @@ from ckptlog.watch.source import Source
 from ckptlog.watch.start import Start, check_start, resolve
 from ckptlog.watch.subscription import Subscription
 
+# Commands of ours that may not have come by yet; far more than can be under way.
+_OWN_MAX = 65_536
+
 
 class Watcher:
     """What a store knows of its consumers.
@@ -35,6 +41,8 @@ class Watcher:
         self._source = Source(root, store_id, environment, self._hint)
         self._lock = Lock()
         self._subscriptions: WeakSet[Subscription] = WeakSet()
+        self._endings: list[Callable[[], None]] = []
+        self._own: OrderedDict[str, None] | None = None
 
     def open(self, name: str | None, given: dict[str, Any]) -> Subscription:
         """Return a subscription (see `Store.watch`)."""
@@ -64,6 +72,36 @@ class Watcher:
     def notify(self) -> None:
         """Tell the subscriptions of this process that something was committed."""
         self._hint.notify()
+
+    def remember_own(self) -> None:
+        """From now on, know which events this process commits."""
+        with self._lock:
+            self._own = OrderedDict() if self._own is None else self._own
+
+    def expect(self, commands: Iterable[str]) -> None:
+        """Take note of commands that this process is about to commit."""
+        if self._own is not None:
+            with self._lock:
+                self._own.update(dict.fromkeys(commands))
+                while len(self._own) > _OWN_MAX:
+                    self._own.popitem(last=False)
+
+    def is_own(self, event_id: str) -> bool:
+        """Say whether this process committed an event, by the id of its command."""
+        own = self._own
+        # A creation that is active at once makes a second event, of the same command.
+        return own is not None and (event_id in own or event_id.removesuffix(".1") in own)
+
+    def at_close(self, ending: Callable[[], None]) -> Callable[[], None]:
+        """Call something before the subscriptions end; return what takes that back."""
+        with self._lock:
+            self._endings.append(ending)
+
+        def forget() -> None:
+            with self._lock, suppress(ValueError):
+                self._endings.remove(ending)
+
+        return forget
 
     def consumers(self, folder: Path | None = None) -> list[ConsumerStatus]:
         """Return what is known of every consumer, by name."""
@@ -102,6 +140,10 @@ class Watcher:
 
     def close(self) -> None:
         """End every subscription, with its acknowledgements durable."""
+        with self._lock:
+            endings = list(self._endings)
+        for ending in endings:
+            ending()
         with self._lock:
             subscriptions = list(self._subscriptions)
         for subscription in subscriptions:
