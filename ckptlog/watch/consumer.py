@@ -6,6 +6,7 @@ acknowledge: the other slot, fdatasync. A file that cannot be believed is never 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -69,11 +70,14 @@ class Consumer:
         self._serial = 0
         _make_folder(folder)
         self._lock = WriterLock(folder / f"{file_name(name)}{LOCK_SUFFIX}", environment)
+        self._is_held = False
+        self._pid = os.getpid()
         try:
             self._lock.acquire(busy_timeout_s)
         except LockTimeoutError as error:
             self._lock.close()
             self._refuse_busy(error)
+        self._is_held = True
 
     def _refuse_busy(self, error: LockTimeoutError) -> NoReturn:
         holder = error.context.get("holder", "")
@@ -135,11 +139,20 @@ class Consumer:
         files.sync_directory(self.path.parent)
         # While it is held, so that nobody takes a lock on a file without a name.
         files.remove(self._lock.path)
-        self._lock.close()
+        self._let_go()
 
     def close(self) -> None:
         """Let go of the name."""
         self._close_file()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # Unlocked first: a child that was forked this moment still has a copy of the descriptor.
+        # In the child itself it is closed already, and unlocking would take the parent's.
+        if self._is_held:
+            self._is_held = False
+            if os.getpid() == self._pid:
+                self._lock.release()
         self._lock.close()
 
     def _open(self) -> bool:

@@ -184,6 +184,8 @@ class Subscription:
             for index, entry in enumerate(commit.entries)
             if accepts is None or accepts(entry)
         ]
+        if self._is_closed:  # by what the filter called
+            return
         with self._lock:
             self._in_flight.extend(events)
             self._read = after_commit(commit)
@@ -302,10 +304,19 @@ class Subscription:
                 interval_s = max(interval_s, _PASSED_SAVE_S)
             if not is_forced and self._clock() - self._saved_at_s < interval_s:
                 return
-            self._is_ack_unsaved = False
             cursor = acknowledged if isinstance(acknowledged, Cursor) else acknowledged.cursor
-            self._consumer.save(cursor)
+            self._is_ack_unsaved = False
+            try:
+                self._consumer.save(cursor)
+            except BaseException:
+                self._is_ack_unsaved = True
+                raise
             self._saved, self._saved_at_s = cursor, self._clock()
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether the next event is at hand, without reading on."""
+        return bool(self._buffer)
 
     @property
     def position(self) -> int:
