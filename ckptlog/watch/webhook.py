@@ -66,7 +66,7 @@ class Webhook:
         try:
             try:
                 answer = self._post(body, headers)
-            except (ConnectionResetError, BrokenPipeError, HTTPException):
+            except (ConnectionResetError, BrokenPipeError):
                 if not is_kept:
                     raise
                 # The receiver has closed the kept connection meanwhile; that is no failure yet.
@@ -137,6 +137,9 @@ class Webhook:
             raise
         finally:
             watchdog.cancel()
+        if late:  # what looks like an answer was cut off by us
+            self.close()
+            raise TimeoutError
         return answer
 
 
