@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "CKPTLOG_WEBHOOK_SECRET"  # noqa: S105 - where the secret is looked for
 # Printed events are acknowledged durably at most this often: a crash prints some again.
 _ACK_INTERVAL_S = 0.2
+_STDERR = 2
 _FILTERS = ("type", "task", "checkpoint", "worker", "namespace", "actor", "state")
 
 
@@ -101,10 +101,14 @@ def run(context: Context) -> int:
     arguments = context.arguments
     with _terminated(), context.store(is_reading=True) as store:
         delivery = _delivery(context, store)
-        with store.watch(arguments.consumer, **_options(arguments)) as events:
-            if delivery is None:
-                return _print(context, events)
-            return _deliver(context, events, delivery)
+        try:
+            with store.watch(arguments.consumer, **_options(arguments)) as events:
+                if delivery is None:
+                    return _print(context, events)
+                return _deliver(context, events, delivery)
+        finally:
+            if delivery is not None:
+                delivery.close()
 
 
 def _options(arguments: argparse.Namespace) -> Any:
@@ -196,8 +200,8 @@ def _delivery(context: Context, store: Store) -> Delivery | None:
 
         if arguments.secret_file is not None:
             raise ArgumentError("--secret-file needs --webhook.", argument="--secret-file")
-        # With --json, stdout has the outcomes.
-        stdout = sys.stderr.fileno() if context.output.is_json else None
+        # With --json, our stdout has the outcomes and the command's goes to stderr.
+        stdout = _STDERR if context.output.is_json else None
         target = Command(arguments.exec, timeout_s=arguments.timeout, stdout=stdout)
     else:
         from ckptlog.watch.webhook import TIMEOUT_S, Webhook

@@ -61,6 +61,9 @@ class Command:
             return Failure(f"the command was ended by signal {-status}")
         return Failure(f"the command ended with status {status}") if status else None
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
 
 def variables(event: WatchEvent) -> dict[bytes, bytes]:
     """Return the environment variables that tell a command of an event."""

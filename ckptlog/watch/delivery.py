@@ -39,6 +39,9 @@ class Target(Protocol):
     def deliver(self, event: WatchEvent) -> Failure | None:
         """Try once; None when the event was taken."""
 
+    def close(self) -> None:
+        """Let go of what is kept between two events."""
+
 
 class Delivery:
     """Brings events to a target, with repetitions.
@@ -95,6 +98,10 @@ class Delivery:
             )
         self._dead_letters.add(event, failure.reason, self.attempts)
         return "dead"
+
+    def close(self) -> None:
+        """Close the target."""
+        self._target.close()
 
     def _chance(self) -> float:
         return int.from_bytes(self._environment.random_bytes(4)) / 2**32
