@@ -51,6 +51,10 @@ class Ear:
         self._alert_until_s = self._environment.monotonic_s() + _ALERT_S
         return True
 
+    def calm(self) -> None:
+        """The hint was right: nothing more is expected of it."""
+        self._alert_until_s = 0.0
+
 
 class LogHint:
     """The hints of one store in one process; one watching thread for all who listen.

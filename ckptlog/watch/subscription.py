@@ -206,6 +206,7 @@ class Subscription:
         if options.timeout_s is not None:
             left_s = self._asked_at_s + options.timeout_s - self._clock()
         if self._follower.wait(min(wait_s, max(0.0, left_s))):
+            self._ear.calm()
             return None
         # The file may have been replaced; and what a network file system has cached of it goes.
         self._opened.published.close()
