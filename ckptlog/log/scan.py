@@ -18,6 +18,8 @@ from ckptlog.storage.disk import Disk
 
 _WINDOW_BYTES = 1024 * 1024
 _NOTHING = bytes(4)
+_RECORD_MIN = frame.HEADER_BYTES + chunk.HEADER_BYTES
+_DIGEST_END = frame.HEADER_BYTES + chunk.DIGEST_BYTES
 _ENTRY_AT = frame.HEADER_BYTES + event.PREFIX_BYTES
 # Most event frames are below the first; none is above the second.
 _EVENT_START = frame.MAGIC + bytes([frame.EVENT])
@@ -109,7 +111,7 @@ class Scan:
 
     def _commits(self) -> Iterator[Commit]:
         """Read commits; every event that is ever read passes here, so little is called."""
-        container = self._container
+        container, next_ = self._container, self.position
         offset = span_start = self.offset
         entries: list[Entry] = []
         placements: list[Placement] = []
@@ -118,14 +120,14 @@ class Scan:
             base, data = self._window.start, self._window.data
             for kind, flags, begin, end in frame.walk(self._seed, base, data):
                 offset, length = base + begin, end - begin
-                if kind == frame.EVENT:
-                    if length < _ENTRY_AT:
-                        raise FormatError(f"The event frame at offset {offset} is too short.")
+                if kind == frame.EVENT and length >= _ENTRY_AT:
                     entry = data[begin + _ENTRY_AT : end]
                     position, durable = event.prefix_at(data, begin + frame.HEADER_BYTES)
-                    if position != self.position + len(raw):
-                        raise _other_position(offset, position, self.position + len(raw))
-                    self.durable = max(self.durable, durable)
+                    if position != next_:
+                        raise _other_position(offset, position, next_)
+                    next_ += 1
+                    if durable > self.durable:  # noqa: PLR1730 - no call for each event
+                        self.durable = durable
                     span, span_start = offset - span_start, offset + length
                     fact = event.decode(entry)
                     entries.append(Entry(fact, position, container, offset, length, span))
@@ -136,11 +138,13 @@ class Scan:
                             return
                         yield commit
                         entries, placements, raw = [], [], []
-                elif kind == frame.CHUNK and not flags & frame.COMMIT:
-                    digest = chunk.digest_in(data[begin + frame.HEADER_BYTES : end])
+                elif kind == frame.CHUNK and length >= _RECORD_MIN and not flags & frame.COMMIT:
+                    digest = data[begin + frame.HEADER_BYTES : begin + _DIGEST_END]
                     placements.append(Placement(digest, container, offset, length))
                 else:
-                    raise FormatError(f"A frame of kind {kind}, {flags} at {offset} is misplaced.")
+                    raise FormatError(
+                        f"A frame of kind {kind}, {length} bytes, at {offset} is misplaced."
+                    )
                 offset += length
 
     def _whole(

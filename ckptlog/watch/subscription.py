@@ -4,8 +4,9 @@
 
 Three places in the log, in this order: *acknowledged* (what a restart goes on behind), *given*
 (handed to the consumer), *read* (taken in by the follower). Only events between the first and the
-third are in memory. Events that the filter leaves out are acknowledged with the event before them,
-and by themselves where nothing waits for an acknowledgement.
+third are in memory; with `auto_ack` one event at most is given and not acknowledged. Events that
+the filter leaves out are acknowledged with the event before them, and by themselves where nothing
+waits for an acknowledgement.
 
 Locks: `_turn` is held while somebody takes the next event; `_lock` guards what is in flight and is
 held for moments; `_saving` while the cursor is written. They are taken in this order.
@@ -41,6 +42,19 @@ from ckptlog.watch.hint import Ear
 from ckptlog.watch.option import Options
 from ckptlog.watch.source import Source
 
+
+class _Generation:
+    """Counts the forks that led to this process; cheaper to look at than its id."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        os.register_at_fork(after_in_child=self._next)
+
+    def _next(self) -> None:
+        self.number += 1
+
+
+_generation = _Generation()
 # Cursors that moved only over events that were left out are written at most this often.
 _PASSED_SAVE_S = 1.0
 
@@ -84,10 +98,10 @@ class Subscription:
         self._read = self._saved = cursor
         self._acknowledged: WatchEvent | Cursor = cursor
         self._is_ack_unsaved = False
-        self._saved_at_s = self._asked_at_s = self._clock()
+        self._saved_at_s = self._due_s = self._asked_at_s = self._clock()
         self._is_finishing = False
         self._is_closed = False
-        self._pid = os.getpid()
+        self._generation = _generation.number
 
     # --- taking -------------------------------------------------------------------------------
 
@@ -97,11 +111,13 @@ class Subscription:
     def __next__(self) -> WatchEvent:
         self._begin()
         with self._turn:
-            self._acknowledge_given()
+            if self._is_automatic:
+                self._acknowledge_given()
             while not self._buffer:
                 if self._advance() is False:
                     raise StopIteration
-            return self._give()
+            event = self._given = self._buffer.popleft()
+            return event
 
     def __aiter__(self) -> Self:
         return self
@@ -113,9 +129,11 @@ class Subscription:
         while True:
             if self._turn.acquire(blocking=False):
                 try:
-                    self._acknowledge_given()
+                    if self._is_automatic:
+                        self._acknowledge_given()
                     if self._buffer:
-                        return self._give()
+                        event = self._given = self._buffer.popleft()
+                        return event
                 finally:
                     self._turn.release()
             # In a thread and in short steps: who is cancelled leaves nothing behind but a buffer.
@@ -128,7 +146,7 @@ class Subscription:
             return bool(self._buffer) or self._advance() is not False
 
     def _begin(self) -> None:
-        if os.getpid() != self._pid:
+        if _generation.number != self._generation:
             raise StoreClosedError(
                 "This subscription belongs to the process that made it.",
                 hint="Open the store and watch it in the child.",
@@ -137,15 +155,14 @@ class Subscription:
             self._asked_at_s = self._clock()
 
     def _acknowledge_given(self) -> None:
+        """Acknowledge the event that was taken last; there is no other in flight."""
         given = self._given
-        if self._is_automatic and given is not None:
+        if given is not None:
             self._given = None
-            self._acknowledge(given.position)
-            self._save_when_due()
-
-    def _give(self) -> WatchEvent:
-        event = self._given = self._buffer.popleft()
-        return event
+            self._acknowledged = given if self._buffer else self._read
+            self._is_ack_unsaved = True
+            if self._consumer is not None and self._clock() >= self._due_s:
+                self._save_when_due()
 
     def _advance(self) -> bool | None:
         """Read the next commit, or wait for one poll.
@@ -187,9 +204,10 @@ class Subscription:
         if self._is_closed:  # by what the filter called
             return
         with self._lock:
-            self._in_flight.extend(events)
+            if not self._is_automatic:
+                self._in_flight.extend(events)
             self._read = after_commit(commit)
-            if not self._in_flight:
+            if not events and not self._in_flight:
                 self._acknowledged = self._read
         self._buffer.extend(events)
 
@@ -197,10 +215,8 @@ class Subscription:
         """Wait for one poll; False when the iteration shall end."""
         self._save_when_due()
         options = self._options
-        if not options.follow:
-            return False
-        if self._is_finishing:
-            # What was committed before it was told so counts, though we have not looked since.
+        if self._is_finishing or not options.follow:
+            # What was committed since we began to read counts too.
             return None if self._follower.is_behind() else False
         wait_s, left_s = options.poll_s, math.inf
         if options.timeout_s is not None:
@@ -284,6 +300,12 @@ class Subscription:
         return self._read.position - 1
 
     def _acknowledge(self, position: int) -> None:
+        given = self._given
+        if self._is_automatic:
+            if given is not None and position >= given.position:
+                self._acknowledged = given if self._buffer else self._read
+                self._is_ack_unsaved = True
+            return
         with self._free:
             last = None
             while self._in_flight and self._in_flight[0].position <= position:
@@ -313,6 +335,7 @@ class Subscription:
                 self._is_ack_unsaved = True
                 raise
             self._saved, self._saved_at_s = cursor, self._clock()
+            self._due_s = self._saved_at_s + self._options.save_interval_s
 
     @property
     def has_ready(self) -> bool:
@@ -352,7 +375,7 @@ class Subscription:
         Raises:
             CheckpointStorageError: The cursor could not be written; everything is closed anyway.
         """
-        is_ours = os.getpid() == self._pid
+        is_ours = _generation.number == self._generation
         with self._free if is_ours else nullcontext():
             if self._is_closed:
                 return

@@ -156,9 +156,9 @@ def body(position, name="x", durable=HEADER_FRAME_BYTES):
         ([(frame.EVENT, 0, body(0))], "not whole"),
         ([(frame.EVENT, 1, body(1))], "position 1"),
         ([(frame.EVENT, 0, body(0)), (frame.EVENT, 1, body(0))], "position 0"),
-        ([(frame.EVENT, 1, b"short")], "too short"),
+        ([(frame.EVENT, 1, b"short")], "is misplaced"),
         ([(frame.EVENT, 1, body(0)[:-3])], "no event"),
-        ([(frame.CHUNK, 0, b"no digest"), (frame.EVENT, 1, body(0))], ""),
+        ([(frame.CHUNK, 0, b"no digest"), (frame.EVENT, 1, body(0))], "is misplaced"),
     ],
 )
 def test_whole_frames_in_a_wrong_order_are_a_flaw(path, frames, words):

@@ -34,9 +34,11 @@ class ConsumerMachine(RuleBasedStateMachine):
     """One writer, one consumer; either may die at any moment."""
 
     @initialize(
-        wanted=st.sampled_from(["all", "even", "rare"]), interval=st.sampled_from([0.0, 10**6])
+        wanted=st.sampled_from(["all", "even", "rare"]),
+        interval=st.sampled_from([0.0, 10**6]),
+        is_automatic=st.booleans(),
     )
-    def begin(self, wanted, interval):
+    def begin(self, wanted, interval, is_automatic):
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.root = self.folder / "store"
         create_log(self.root, **OPTIONS).close()
@@ -47,7 +49,7 @@ class ConsumerMachine(RuleBasedStateMachine):
             "rare": lambda position: position % 7 == 5,
         }[wanted]
         self.is_filtered = wanted != "all"
-        self.interval = interval
+        self.interval, self.is_automatic = interval, is_automatic
         self.written = self.durable = 0
         self.delivered: set[int] = set()
         self.events = None
@@ -102,6 +104,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     def start(self):
         self.watcher = Watcher(self.root, STORE_ID, Environment(), read_only=False)
         options = {"follow": False, "watcher": False, "ack_interval_s": self.interval}
+        options["auto_ack"] = self.is_automatic
         if self.is_filtered:
             options["where"] = lambda entry: self.accepts(entry.position)
         self.events = self.watcher.open("one", options)
@@ -116,7 +119,12 @@ class ConsumerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.events is not None)
     @rule(count=st.integers(1, 12))
     def take(self, count):
-        for event in self.events:
+        while True:
+            if self.is_automatic and self.taken:
+                self.note_ack(self.taken[-1])
+            event = next(self.events, None)
+            if event is None:
+                break
             wanted = next(filter(self.accepts, range(self.next, event.position + 1)))
             assert event.position == wanted, "in order, none skipped"
             assert event.position < self.durable
@@ -129,11 +137,14 @@ class ConsumerMachine(RuleBasedStateMachine):
         rest = filter(self.accepts, range(self.next, self.durable))
         assert next(rest, None) is None, "it ended too early"
 
-    @precondition(lambda self: self.events is not None and self.taken)
+    @precondition(lambda self: self.events is not None and self.taken and not self.is_automatic)
     @rule(share=st.floats(0, 1))
     def acknowledge(self, share):
         position = self.taken[int(share * (len(self.taken) - 1))]
         self.events.ack(position)
+        self.note_ack(position)
+
+    def note_ack(self, position):
         self.acked_now = max(self.acked_now, position + 1)
         self.acked = max(self.acked, self.acked_now)
         if self.interval == 0:

@@ -145,7 +145,7 @@ def _counted(parts: Iterator[int]) -> Round:
 
 def _consume(root: Path, name: str, ready: Any) -> None:
     with ckptlog.open(root, read_only=True) as store:
-        options = {"start": "end", "auto_ack": True, "poll_s": POLL_S}
+        options: Any = {"start": "end", "auto_ack": True, "poll_s": POLL_S}
         with store.watch(name, cursors=root / "consumers", **options) as events:
             ready.release()
             for _ in events:
