@@ -27,7 +27,11 @@ if TYPE_CHECKING:
         CheckpointUpdateError,
         CommandReusedError,
         ConflictError,
+        ConsumerBusyError,
+        ConsumerDamagedError,
+        ConsumerForeignError,
         CreationRefusedError,
+        DeliveryError,
         DeniedError,
         DuplicateIdError,
         FormatError,
@@ -40,16 +44,19 @@ if TYPE_CHECKING:
         LogCorruptionError,
         MissingBlobError,
         NotAStoreError,
+        OtherTimelineError,
         OutcomeUnknownError,
         QuotaError,
         ReadOnlyError,
         SettingsError,
         StoreClosedError,
         StoreMissingError,
+        UnacknowledgedError,
         UnstorableError,
         UnsupportedError,
     )
     from ckptlog.manager.batch import Batch
+    from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
@@ -63,6 +70,9 @@ if TYPE_CHECKING:
     from ckptlog.repository.opening import open_store as open
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
+    from ckptlog.watch.bus import EventBus, InProcessEventBus
+    from ckptlog.watch.event import WatchEvent
+    from ckptlog.watch.subscription import Subscription
 
 __version__ = "0.1.0"
 
@@ -78,7 +88,11 @@ _ERRORS = (
     "CheckpointUpdateError",
     "CommandReusedError",
     "ConflictError",
+    "ConsumerBusyError",
+    "ConsumerDamagedError",
+    "ConsumerForeignError",
     "CreationRefusedError",
+    "DeliveryError",
     "DeniedError",
     "DuplicateIdError",
     "FormatError",
@@ -91,12 +105,14 @@ _ERRORS = (
     "LogCorruptionError",
     "MissingBlobError",
     "NotAStoreError",
+    "OtherTimelineError",
     "OutcomeUnknownError",
     "QuotaError",
     "ReadOnlyError",
     "SettingsError",
     "StoreClosedError",
     "StoreMissingError",
+    "UnacknowledgedError",
     "UnstorableError",
     "UnsupportedError",
 )
@@ -105,16 +121,22 @@ _HOMES = {
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
+    "CheckpointEvent": "manager.events",
+    "CheckpointEvents": "manager.events",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
     "Difference": "model.difference",
+    "EventBus": "watch.bus",
     "HistoryEntry": "manager.reading",
+    "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
     "Report": "repository.verify",
     "Sanitiser": "policy.sanitise",
     "Store": "repository.store",
+    "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "WatchEvent": "watch.event",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
@@ -128,6 +150,8 @@ __all__ = [
     "CheckpointCreationError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointEvent",
+    "CheckpointEvents",
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointPerformanceRequirements",
@@ -136,14 +160,20 @@ __all__ = [
     "CheckpointUpdateError",
     "CommandReusedError",
     "ConflictError",
+    "ConsumerBusyError",
+    "ConsumerDamagedError",
+    "ConsumerForeignError",
     "CreationRefusedError",
+    "DeliveryError",
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EventBus",
     "FormatError",
     "FullError",
     "HistoryEntry",
     "IllegalTransitionError",
+    "InProcessEventBus",
     "InputOutputError",
     "InvalidCreationError",
     "InvalidUpdateError",
@@ -152,6 +182,7 @@ __all__ = [
     "LogCorruptionError",
     "MissingBlobError",
     "NotAStoreError",
+    "OtherTimelineError",
     "OutcomeUnknownError",
     "QuotaError",
     "ReadOnlyError",
@@ -161,9 +192,12 @@ __all__ = [
     "Store",
     "StoreClosedError",
     "StoreMissingError",
+    "Subscription",
     "TaskCheckpointWrapper",
+    "UnacknowledgedError",
     "UnstorableError",
     "UnsupportedError",
+    "WatchEvent",
     "__version__",
     "open",
 ]

@@ -16,6 +16,7 @@ CONFLICT: Final = 4  # the present state does not allow it
 CORRUPTION: Final = 5  # stored bytes are not what was written
 STORAGE: Final = 6  # the medium or the store refused
 INTERRUPTED: Final = 130  # 128 + SIGINT
+TERMINATED: Final = 143  # 128 + SIGTERM
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
 
 BY_CODE: Final[dict[str, int]] = {
@@ -49,6 +50,12 @@ BY_CODE: Final[dict[str, int]] = {
     "storage.io": STORAGE,
     "lock.timeout": STORAGE,
     "commit.busy": STORAGE,
+    "consumer.busy": STORAGE,
+    "consumer.damaged": CORRUPTION,
+    "consumer.foreign": CONFLICT,
+    "consumer.unacknowledged": STORAGE,
+    "delivery.failed": STORAGE,
+    "log.other_timeline": CONFLICT,
     "commit.outcome_unknown": STORAGE,
     "blob.missing": CORRUPTION,
 }

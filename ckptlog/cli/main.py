@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ckptlog import __version__
 from ckptlog.cli import (
     completion,
+    consumers,
     demo,
     diff,
     doctor,
@@ -31,6 +32,7 @@ from ckptlog.cli import (
     show,
     stats,
     verify,
+    watch,
 )
 from ckptlog.cli.command import Context, add_global_options
 from ckptlog.cli.output import Output, open_output
@@ -65,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, removal, completion):
+    for module in (watch, consumers, verify, stats, doctor, importing, removal, completion):
         module.add_commands(commands)
     return parser
 

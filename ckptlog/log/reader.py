@@ -17,8 +17,9 @@ from ckptlog.formats import chunk, event, frame, segment
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.published import PublishedEnd
-from ckptlog.log.scan import Scan, Window
+from ckptlog.log.scan import Scan, Window, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
+from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.storage.disk import Disk
 
@@ -46,6 +47,7 @@ class LogReader:
         self._disk = disk
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lock = Lock()
+        self._near = ("", root)
 
     def entry(
         self, container: str, offset: int, length: int, span: int
@@ -125,13 +127,7 @@ class LogReader:
         Raises:
             LogCorruptionError: A durable commit is damaged or missing.
         """
-        stop = stop or self._published.read()
-        if stop is None:
-            raise LogCorruptionError(
-                f"The published end of {self._root} is missing or damaged.",
-                hint="Open the store for writing once; that rebuilds it.",
-                path=str(self._root),
-            )
+        stop = self._end(stop)
         self._segments.follow(stop.first, stop.generation)
         header, offset = self._begin(container, offset, position, stop)
         at = header.first if offset == HEADER_FRAME_BYTES else position
@@ -150,6 +146,96 @@ class LogReader:
             raise _missing(header, stop, at)
         # Else the end names a segment without events, and a writer has just replaced it.
 
+    def _end(self, stop: End | None) -> End:
+        stop = stop or self._published.read()
+        if stop is None:
+            raise LogCorruptionError(
+                f"The published end of {self._root} is missing or damaged.",
+                hint="Open the store for writing once; that rebuilds it.",
+                path=str(self._root),
+            )
+        return stop
+
+    def locate(
+        self, position: int, near: Cursor | None = None, *, stop: End | None = None
+    ) -> Cursor:
+        """Return the cursor at a position of this log: its leaf hash and place, as they are.
+
+        Args:
+            position: At most the position of `stop`.
+            near: A cursor whose place may be right; where it is not, the segment is read from
+                its beginning.
+            stop: The log is looked at up to there; to the published end by default.
+
+        Raises:
+            LogCorruptionError: The segment is damaged before that position.
+
+        Cost: one or two reads where `near` is right or the position is the end.
+        """
+        stop = self._end(stop)
+        if position == 0:
+            return BEGINNING
+        if position == stop.position:
+            return Cursor(
+                position, stop.leaf, container_of(stop.first, stop.generation), stop.offset
+            )
+        self._segments.follow(stop.first, stop.generation)
+        header = self._segments.holding(min(position, stop.first))
+        if header.first == position:
+            container = container_of(header.first, header.generation)
+            return Cursor(position, header.leaf, container, HEADER_FRAME_BYTES)
+        if near is not None:
+            leaf = self._leaf_at(header, near.offset, position, stop)
+            if leaf is not None and near.container == container_of(header.first, header.generation):
+                return Cursor(position, leaf, near.container, near.offset)
+        return self._search(position, stop)
+
+    def holds(self, cursor: Cursor) -> bool:
+        """Say whether the event before a cursor stands at the cursor's place.
+
+        Also beyond the published end: nothing is shown that is not durable, it is only compared.
+        """
+        named = parse_container(cursor.container)
+        if named is None or not self._segments.exists(*named):
+            return False
+        return self._before(*named, cursor.offset) == (cursor.position - 1, cursor.leaf)
+
+    def _leaf_at(
+        self, header: SegmentHeader, offset: int, position: int, stop: End
+    ) -> bytes | None:
+        """Return the leaf hash of event position - 1 if its frame ends at an offset."""
+        if header.first == stop.first:
+            limit = stop.offset
+        else:
+            after = self._segments.successor(header)
+            limit = after.previous_length if after else 0
+        if not HEADER_FRAME_BYTES < offset <= limit:
+            return None
+        found = self._before(header.first, header.generation, offset)
+        return found[1] if found is not None and found[0] == position - 1 else None
+
+    def _before(self, first: int, generation: int, offset: int) -> tuple[int, bytes] | None:
+        """Return position and leaf hash of the event whose frame ends at an offset."""
+        if offset <= HEADER_FRAME_BYTES:
+            return None
+        fd = self._disk.open_read(self._segments.path(first, generation))
+        try:
+            seed = segment.seed(self._store_id, first, generation)
+            return event_before(self._disk, fd, seed, offset)
+        finally:
+            self._disk.close(fd)
+
+    def _search(self, position: int, stop: End) -> Cursor:
+        for commit in self.commits(position=position, stop=stop):
+            if commit.position_next >= position:
+                index = position - 1 - commit.entries[0].position
+                return after_entry(commit.entries[index], commit.leaves[index])
+        raise LogCorruptionError(
+            f"No event stands at position {position - 1}, which was durable.",
+            hint="Run ckptlog verify.",
+            position=position - 1,
+        )
+
     def _begin(
         self, container: str, offset: int, position: int, stop: End
     ) -> tuple[SegmentHeader, int]:
@@ -161,21 +247,68 @@ class LogReader:
         first = named[0] if named else position
         return self._segments.holding(min(first, stop.first)), HEADER_FRAME_BYTES
 
+    def resume(self, cursor: Cursor, stop: End) -> Iterator[Commit] | None:
+        """Yield every durable commit from a cursor on, where that takes one opened file.
+
+        Returns:
+            None where the cursor lies in an earlier segment, or does not belong to its place:
+            `locate` finds out more.
+
+        Cost: what follows a log that grows; for each new commit one open and two reads.
+        """
+        first, generation = stop.first, stop.generation
+        container = container_of(first, generation)
+        if cursor.container != container or not HEADER_FRAME_BYTES < cursor.offset < stop.offset:
+            return None
+        path = self._path(container, first, generation)
+        fd = self._disk.open_read(path)
+        seed = segment.seed(self._store_id, first, generation)
+        try:
+            found = event_before(self._disk, fd, seed, cursor.offset)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        if found != (cursor.position - 1, cursor.leaf):
+            self._disk.close(fd)
+            return None
+        scan = Scan(
+            Window(self._disk, fd),
+            seed,
+            container,
+            offset=cursor.offset,
+            position=cursor.position,
+            leaf=cursor.leaf,
+            stop=stop.offset,
+        )
+        return self._scanned(fd, path, scan, _Limit(stop.offset, stop.position, stop.leaf))
+
+    def _path(self, container: str, first: int, generation: int) -> Path:
+        """Return a segment's path; a follower asks for the same one again and again."""
+        near = self._near
+        if near[0] != container:
+            near = self._near = (container, self._segments.path(first, generation))
+        return near[1]
+
     def _segment_commits(
         self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
     ) -> Iterator[Commit]:
         path = self._segments.path(header.first, header.generation)
         fd = self._disk.open_read(path)
+        scan = Scan(
+            Window(self._disk, fd),
+            segment.seed(self._store_id, header.first, header.generation),
+            container_of(header.first, header.generation),
+            offset=offset,
+            position=position,
+            leaf=leaf,
+            stop=limit.offset,
+        )
+        yield from self._scanned(fd, path, scan, limit)
+
+    def _scanned(self, fd: int, path: Path, scan: Scan, limit: _Limit) -> Iterator[Commit]:
+        """Yield what a scan finds, close the file, and check that it ends where it must."""
+        offset = scan.offset
         try:
-            scan = Scan(
-                Window(self._disk, fd),
-                segment.seed(self._store_id, header.first, header.generation),
-                container_of(header.first, header.generation),
-                offset=offset,
-                position=position,
-                leaf=leaf,
-                stop=limit.offset,
-            )
             yield from scan
         finally:
             self._disk.close(fd)

@@ -149,16 +149,16 @@ def body(position, name="x", durable=HEADER_FRAME_BYTES):
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([(frame.SEGMENT, 0, b"s"), (frame.EVENT, 1, body(0))], "belongs elsewhere"),
-        ([(frame.PACK_INDEX, 0, b"s"), (frame.EVENT, 1, body(0))], "belongs elsewhere"),
-        ([(frame.CHUNK, 1, record("c", 100))], "cannot end a commit"),
+        ([(frame.SEGMENT, 0, b"s"), (frame.EVENT, 1, body(0))], "is misplaced"),
+        ([(frame.PACK_INDEX, 0, b"s"), (frame.EVENT, 1, body(0))], "is misplaced"),
+        ([(frame.CHUNK, 1, record("c", 100))], "is misplaced"),
         ([(frame.CHUNK, 0, record("c", 100))], "not whole"),
         ([(frame.EVENT, 0, body(0))], "not whole"),
         ([(frame.EVENT, 1, body(1))], "position 1"),
         ([(frame.EVENT, 0, body(0)), (frame.EVENT, 1, body(0))], "position 0"),
-        ([(frame.EVENT, 1, b"short")], "too short"),
+        ([(frame.EVENT, 1, b"short")], "is misplaced"),
         ([(frame.EVENT, 1, body(0)[:-3])], "no event"),
-        ([(frame.CHUNK, 0, b"no digest"), (frame.EVENT, 1, body(0))], ""),
+        ([(frame.CHUNK, 0, b"no digest"), (frame.EVENT, 1, body(0))], "is misplaced"),
     ],
 )
 def test_whole_frames_in_a_wrong_order_are_a_flaw(path, frames, words):
