@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.cli.discovery import find_store
+from ckptlog.repository.discovery import find_store
 from ckptlog.cli.output import Output
 
 if TYPE_CHECKING:

@@ -193,6 +193,11 @@ class Store:
         state = "closed" if self._is_closed else f"position {self._keeper.ledger.position}"
         return f"<Store {self.path} {state}>"
 
+    def _repr_html_(self) -> str:
+        from ckptlog.repository.portrait import portrait
+
+        return portrait(self, is_closed=self._is_closed)
+
     def _abandon(self) -> None:
         self.log.abandon()
         self._keeper.abandon()

@@ -94,7 +94,7 @@ class RawSizes:
         if window is None:
             return None
         at = window.locate(place.offset, place.length) + _RAW_LENGTH_AT
-        return int(_LENGTH.unpack_from(window.view, at)[0])
+        return int(_LENGTH.unpack_from(window.data, at)[0])
 
     def _open(self, container: str) -> Window | None:
         if container != self._container:

@@ -22,7 +22,7 @@ import msgspec
 
 from ckptlog.errors import LogCorruptionError, OtherTimelineError
 from ckptlog.formats.end import End
-from ckptlog.log.follower import Follower, confirm, refuse_other
+from ckptlog.log.follower import Follower
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
 from ckptlog.model.cursor import Cursor, after_commit
@@ -158,8 +158,9 @@ class HistoryView:
         """Return the history that is there; an empty one where it is not of this log's past."""
         try:
             found = self._shelf.load()
-            refuse_other(found.cursor, end)
-            confirm(self._source.reader, found.cursor, end)
+            follower = Follower(self._source.reader, self._source.published, found.cursor)
+            with closing(follower.commits(end)) as commits:
+                next(commits, None)
         except (ViewDamagedError, OtherTimelineError) as error:
             return self._start_anew(error)
         return found

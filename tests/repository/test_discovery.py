@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ckptlog.cli.discovery import find_store
+from ckptlog.repository.discovery import find_store
 from ckptlog.errors import StoreMissingError
 
 
