@@ -22,6 +22,7 @@ from ckptlog.cli import (
     doctor,
     event_log,
     exit_status,
+    exporting,
     importing,
     init,
     listing,
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, removal, completion):
+    for module in (verify, stats, doctor, importing, exporting, removal, completion):
         module.add_commands(commands)
     return parser
 

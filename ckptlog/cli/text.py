@@ -11,8 +11,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from ckptlog.model.visible import escape, escape_json
+from ckptlog.model import visible
 
+escape, escape_json = visible.escape, visible.escape_json
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 

@@ -136,7 +136,7 @@ class CheckpointManager(CheckpointReader):
         return f"<CheckpointManager {self.store.path}>"
 
     def _repr_html_(self) -> str:
-        return self.store._repr_html_()  # noqa: SLF001 - the notebook's protocol
+        return self.store._repr_html_()
 
     # --- the specification's operations -------------------------------------------------------
 

@@ -7,12 +7,12 @@ a value is ever executed: containers show their size, unknown objects the name o
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from ckptlog.model.visible import escape
@@ -42,7 +42,7 @@ def outline(value: object) -> str:
     if kind in _SHOWN or isinstance(value, PurePath):
         return text(value)
     if kind in {dict, list, tuple, set, frozenset, bytes, bytearray}:
-        size = len(value)  # type: ignore[arg-type] - each of them has a length
+        size = len(cast("Sized", value))
         noun = "byte" if kind in {bytes, bytearray} else "item"
         return f"<i>{kind.__name__}, {size:,} {noun}{'' if size == 1 else 's'}</i>"
     return f"<i>{text(kind.__name__)}</i>"

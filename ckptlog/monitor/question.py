@@ -51,7 +51,11 @@ def throughput(
     for name, kind in (("created", CREATED), ("completed", COMPLETED), ("failed", FAILED)):
         table = table.append_column(name, pc.equal(table["type"], kind).cast(pa.int64()))
     sums = ("created", "completed", "failed", "logical_bytes", "stored_bytes")
-    aggregates = [("type", "count"), ("commit", "count_distinct"), *((name, "sum") for name in sums)]
+    aggregates = [
+        ("type", "count"),
+        ("commit", "count_distinct"),
+        *((name, "sum") for name in sums),
+    ]
     found = sample.bucketed(table, bucket_s, aggregates)
     numbers = {name: sample.count(found[f"{name}_sum"]) for name in sums}
     events = sample.count(found["type_count"])
@@ -166,16 +170,19 @@ def time_in_state(
 
     Returns:
         state, times: Number of times that a checkpoint left it. total_s, mean_s, p50_s, p95_s,
-        p99_s, max_s. now: Living checkpoints that are in it after the last row.
+        p99_s, max_s. now: Living checkpoints that are in it after the last row before `until`.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = ["position", "type", "task", "origin", "state_before", "state_after", "state_us"]
+    columns = ["state_before", "state_us"]
     table = sample.rows(history, columns, since=since, until=until)
     ended = sample.durations(table, "state_before", "state_us", "times")
     ended = ended.rename_columns({"state_before": "state"})
-    now = _living(table).group_by("state_after").aggregate([([], "count_all")])
+    # What is there now may have come there at any time.
+    columns = ["position", "type", "task", "origin", "state_after"]
+    living = _living(sample.rows(history, columns, until=until))
+    now = living.group_by("state_after").aggregate([([], "count_all")])
     now = now.rename_columns({"state_after": "state", "count_all": "now"})
     joined = ended.join(now, "state", join_type="full outer").sort_by("state")
     for name in ("times", "now"):
@@ -194,7 +201,7 @@ def _living(table: pa.Table) -> pa.Table:
     last = of_checkpoints.group_by("origin").aggregate([("position", "max")])["position_max"]
     rows = table.filter(pc.is_in(table["position"], last.combine_chunks()))
     rows = rows.filter(pc.is_valid(rows["state_after"])).join(ends, "task")
-    is_living = pc.fill_null(pc.greater(rows["origin"], rows["ended"]), True)  # noqa: FBT003
+    is_living = pc.fill_null(pc.greater(rows["origin"], rows["ended"]), True)
     return rows.filter(is_living)
 
 
@@ -208,20 +215,22 @@ def savings(
     """How much smaller is what is stored than what was saved, over time?
 
     Returns:
-        start: Of the bucket. logical_bytes: What whole copies would take. stored_bytes: What was
-        added to the store. ratio: The first to the second. dedup_ratio, compression_ratio: The
-        two parts of it, over the events whose raw sizes are known. ratio_so_far: From the first
-        bucket on.
+        start: Of the bucket. saves: Events that saved something. logical_bytes: What whole copies
+        would take. stored_bytes: What was added to the store. ratio: The first to the second.
+        dedup_ratio, compression_ratio: The two parts of it, over the events whose raw sizes are
+        known. ratio_so_far: From the first bucket on.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     columns = ["time", "logical_bytes", "raw_bytes", "stored_bytes"]
     table = sample.rows(history, columns, since=since, until=until)
+    table = table.append_column("saves", pc.greater(table["logical_bytes"], 0).cast(pa.int64()))
     for name in ("logical", "stored"):
         known = pc.if_else(pc.is_valid(table["raw_bytes"]), table[f"{name}_bytes"], None)
         table = table.append_column(f"known_{name}", known)
-    names = ("logical_bytes", "stored_bytes", "raw_bytes", "known_logical", "known_stored")
+    parts = ("raw_bytes", "known_logical", "known_stored")
+    names = ("logical_bytes", "stored_bytes", *parts, "saves")
     found = sample.bucketed(table, bucket_s, [(name, "sum") for name in names])
     sums = {name: sample.count(found[f"{name}_sum"]) for name in names}
     logical, stored, raw = (sums[name] for name in names[:3])
@@ -229,6 +238,7 @@ def savings(
     return pa.table(
         {
             "start": found["start"],
+            "saves": sums["saves"],
             "logical_bytes": logical,
             "stored_bytes": stored,
             "ratio": sample.ratio(logical, stored),

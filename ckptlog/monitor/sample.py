@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.checkpoint import as_utc
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
-    History = ds.Dataset | pa.Table
+    History: TypeAlias = ds.Dataset | pa.Table
 
 SECOND_US: Final = 1_000_000
+# A hundred years.
+_BUCKET_S_MAX: Final = 100 * 366 * 86_400.0
 BUCKETS_MAX: Final = 1_000_000
 _SHARES: Final = {"p50_s": 0.5, "p95_s": 0.95, "p99_s": 0.99, "max_s": 1.0}
 
@@ -98,18 +100,29 @@ def bucketed(table: pa.Table, bucket_s: float, aggregates: Sequence[tuple[str, s
     Returns:
         `start`, then the aggregates in their order. A bucket without rows has null in them.
     """
+    numbered = in_buckets(table, bucket_s)
+    return filled(numbered.group_by("bucket").aggregate(list(aggregates)), bucket_s)
+
+
+def in_buckets(table: pa.Table, bucket_s: float) -> pa.Table:
+    """Return the rows that have a time, with the number of the bucket of each in `bucket`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     width = _width_us(bucket_s)
     table = table.filter(pc.is_valid(table["time"]))
-    numbers = floor_divide(table["time"].cast(pa.int64()), width)
-    grouped = table.append_column("bucket", numbers).group_by("bucket").aggregate(list(aggregates))
-    names = [f"{column}_{function}" for column, function in aggregates]
-    every = _every(grouped["bucket"])
-    joined = pa.table({"bucket": every}).join(grouped, "bucket").sort_by("bucket")
-    starts = pc.multiply(joined["bucket"], width).cast(pa.timestamp("us", "UTC"))
-    return pa.table({"start": starts, **{name: joined[name] for name in names}})
+    return table.append_column("bucket", floor_divide(table["time"].cast(pa.int64()), width))
+
+
+def filled(table: pa.Table, bucket_s: float) -> pa.Table:
+    """Return `start` in the place of `bucket`, in order, with a row for each empty bucket too."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    every = pa.table({"bucket": _every(table["bucket"])})
+    joined = every.join(table, "bucket").sort_by("bucket")
+    start = pc.multiply(joined["bucket"], _width_us(bucket_s)).cast(pa.timestamp("us", "UTC"))
+    return joined.drop_columns("bucket").add_column(0, "start", start)
 
 
 def floor_divide(numbers: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
@@ -123,12 +136,20 @@ def floor_divide(numbers: pa.ChunkedArray, by: int) -> pa.ChunkedArray:
 
 
 def _width_us(bucket_s: float) -> int:
-    if not isinstance(bucket_s, int | float) or not 0 < bucket_s < math.inf:
-        raise ArgumentError(
-            f"bucket_s is {bucket_s!r}; it must be a number of seconds above 0.",
-            argument="bucket_s",
-        )
+    check_number("bucket_s", bucket_s, most=_BUCKET_S_MAX)
     return max(1, round(bucket_s * SECOND_US))
+
+
+def check_number(name: str, value: object, *, most: float) -> None:
+    """Refuse what is not a number above 0.
+
+    Raises:
+        ArgumentError: By name.
+    """
+    if type(value) not in {int, float} or not 0 < cast("float", value) <= most:
+        raise ArgumentError(
+            f"{name} is {value!r}; it must be a number above 0, at most {most:g}.", argument=name
+        )
 
 
 def _every(buckets: pa.ChunkedArray) -> pa.Array:
@@ -222,4 +243,3 @@ def count(values: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     return pc.fill_null(values, 0).cast(pa.int64())
-

@@ -33,7 +33,9 @@ def portrait(store: Store, *, is_closed: bool) -> str:
 
 def _sums(view: CurrentView) -> dict[str, Any]:
     totals, states = view.totals(), view.counts_by_state()
-    counts = [f"{states[one.value]:,} {one.value}" for one in CheckpointState if one.value in states]
+    counts = [
+        f"{states[one.value]:,} {one.value}" for one in CheckpointState if one.value in states
+    ]
     return {
         "events": f"{totals.events:,}",
         "checkpoints": f"{totals.checkpoints:,} ({', '.join(counts) or 'none'})",

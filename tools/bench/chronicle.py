@@ -34,7 +34,7 @@ _GROUP_EVENTS = 1
 _APPEND_GROUPS = 2000
 _ERRORS = ("TimeoutError", "ValueError", "RateLimitError")
 # Of a thousand changes of an open checkpoint, by what they become.
-_TURNS = ((kinds.UPDATED, 500), (kinds.COMPLETED, 440), (kinds.FAILED, 40), (kinds.DELETED, 20))
+_TURNS = {kinds.UPDATED: 500, kinds.COMPLETED: 440, kinds.FAILED: 40, kinds.DELETED: 20}
 
 
 class _Open(NamedTuple):
@@ -59,12 +59,12 @@ class Chronicler:
     def items(self, events: int) -> Iterator[Item]:
         """Yield the next events with the chunk records that came with them."""
         while self._position < events:
-            if self._failed and self._random.random() < 0.02:  # noqa: PLR2004
+            if self._failed and self._random.random() < 0.02:
                 yield self._change(self._take(self._failed), kinds.RESTORED)
-            elif len(self._open) < 10 or self._random.random() < 0.3:  # noqa: PLR2004
+            elif len(self._open) < 10 or self._random.random() < 0.3:
                 yield self._create()
             else:
-                (kind,) = self._random.choices(*zip(*_TURNS, strict=True))
+                (kind,) = self._random.choices([*_TURNS], [*_TURNS.values()])
                 yield self._change(self._take(self._open), kind)
 
     def _take(self, checkpoints: list[_Open]) -> _Open:

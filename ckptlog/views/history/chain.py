@@ -74,7 +74,9 @@ class _Before:
         named = pc.take(previous, rows).to_pylist()
         found = past.far(named)
         self._far = [found.get(one, _NOTHING) for one in named]
-        self._far_since_us = dict(zip(rows.to_pylist(), [f.since_us for f in self._far], strict=True))
+        self._far_since_us = dict(
+            zip(rows.to_pylist(), [f.since_us for f in self._far], strict=True)
+        )
         self.codes = self._gather(
             past.states, pa.uint16(), [past.code(fact.state) for fact in self._far]
         )
@@ -83,7 +85,7 @@ class _Before:
     def since_us(self, row: int) -> int:
         """Return since when the state before a row held."""
         index = self._index[row]
-        return self._far_since_us[row] if index is None else self._past.since_us[index]
+        return self._far_since_us[row] if index is None else int(self._past.since_us[index])
 
     def since(self) -> pa.Array:
         """Return the same of all rows, once those of the window are known."""

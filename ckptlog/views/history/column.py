@@ -44,41 +44,59 @@ class Column(NamedTuple):
         return {TEXT: "DELTA_BYTE_ARRAY", REAL: "PLAIN"}.get(self.kind, "DELTA_BINARY_PACKED")
 
 
+def _word(name: str, meaning: str, *, is_always: bool = False, unit: str = "") -> Column:
+    return Column(name, TEXT, unit, meaning, is_always)
+
+
+def _time(name: str, meaning: str) -> Column:
+    return Column(name, TIME, "UTC", meaning, is_repetitive=False)
+
+
+def _number(name: str, unit: str, meaning: str, *, is_always: bool = False) -> Column:
+    return Column(name, INTEGER, unit, meaning, is_always, is_repetitive=False)
+
+
+def _ratio(name: str, meaning: str) -> Column:
+    return Column(name, REAL, "ratio", meaning, is_repetitive=False)
+
+
 COLUMNS: Final = (
-    Column("position", INTEGER, "", "place of the event in the log, from 0", True, False),
-    Column("commit", INTEGER, "", "position of the first event of its commit", True, False),
-    Column("time", TIME, "UTC", "when it was committed, by the writer's clock", False, False),
-    Column("type", TEXT, "", "what happened: `checkpoint.created`, `task.deleted`, ...", True),
-    Column("namespace", TEXT, "", "of the checkpoint"),
-    Column("task", TEXT, "", "that the event is about"),
-    Column("checkpoint", TEXT, "", "that the event is about"),
-    Column("parent", TEXT, "", "parent checkpoint"),
-    Column("worker", TEXT, "", "that the checkpoint is assigned to"),
-    Column("actor", TEXT, "", "who did it", True),
-    Column("event_id", TEXT, "", "id of the command; unique", True, False),
-    Column("cause", TEXT, "", "event_id of what made this happen (a clean-up)"),
-    Column("facts", TEXT, "JSON", "numbers of an event that is not about one checkpoint"),
-    Column("origin", INTEGER, "", "position of the checkpoint's creation", False, False),
-    Column("previous", INTEGER, "", "position of the checkpoint's event before", False, False),
-    Column("created", TIME, "UTC", "time of the checkpoint's creation", False, False),
-    Column("state_before", TEXT, "", "state before the event; null for a creation"),
-    Column("state_after", TEXT, "", "state after the event; null after a deletion"),
-    Column("state_since", TIME, "UTC", "since when it is in `state_after`", False, False),
-    Column("state_us", INTEGER, "us", "time in `state_before`, where this event ended it", False, False),
-    Column("lag_us", INTEGER, "us", "time since the checkpoint's event before", False, False),
-    Column("age_us", INTEGER, "us", "time since the checkpoint's creation", False, False),
+    _number("position", "", "place of the event in the log, from 0", is_always=True),
+    _number("commit", "", "position of the first event of its commit", is_always=True),
+    _time("time", "when it was committed, by the writer's clock"),
+    _word("type", "what happened: `checkpoint.created`, `task.deleted`, ...", is_always=True),
+    _word("namespace", "of the checkpoint"),
+    _word("task", "that the event is about"),
+    _word("checkpoint", "that the event is about"),
+    _word("parent", "parent of the checkpoint"),
+    _word("worker", "that the checkpoint is assigned to"),
+    _word("actor", "who did it", is_always=True),
+    Column("event_id", TEXT, "", "id of the command; unique", is_always=True, is_repetitive=False),
+    _word("cause", "`event_id` of what made this happen (a clean-up)"),
+    _word("facts", "numbers of an event that is not about one checkpoint", unit="JSON"),
+    _number("origin", "", "position of the checkpoint's creation"),
+    _number("previous", "", "position of the checkpoint's event before"),
+    _time("created", "time of the checkpoint's creation"),
+    _word("state_before", "state before the event; null for a creation"),
+    _word("state_after", "state after the event; null after a deletion"),
+    _time("state_since", "since when the checkpoint is in `state_after`"),
+    _number("state_us", "us", "time that it was in `state_before`, where this event ended it"),
+    _number("lag_us", "us", "time since the checkpoint's event before"),
+    _number("age_us", "us", "time since the checkpoint's creation"),
     Column("step", INTEGER, "steps", "step number, from 1"),
-    Column("total_steps", INTEGER, "steps", "total, where it is known"),
-    Column("data_bytes", INTEGER, "bytes", "size of the whole `data` after the event", False, False),
-    Column("meta_bytes", INTEGER, "bytes", "size of title, description and metadata", False, False),
-    Column("logical_bytes", INTEGER, "bytes", "what a whole copy would take, where one was saved", True, False),
-    Column("raw_bytes", INTEGER, "bytes", "of it new in the store, before compression", False, False),
-    Column("stored_bytes", INTEGER, "bytes", "what the event added to the store", True, False),
-    Column("dedup_ratio", REAL, "ratio", "`logical_bytes` to `raw_bytes`", False, False),
-    Column("compression_ratio", REAL, "ratio", "`raw_bytes` to `stored_bytes`", False, False),
-    Column("sanitised", INTEGER, "secrets", "replaced in its payloads", True),
-    Column("error_class", TEXT, "", "class of the error that a checkpoint failed with"),
-)  # fmt: skip
+    Column("total_steps", INTEGER, "steps", "their number, where it is known"),
+    _number("data_bytes", "bytes", "size of the whole `data` after the event"),
+    _number("meta_bytes", "bytes", "size of title, description and metadata after the event"),
+    _number(
+        "logical_bytes", "bytes", "what a whole copy would take; 0: none saved", is_always=True
+    ),
+    _number("raw_bytes", "bytes", "what of it was new to the store, before compression"),
+    _number("stored_bytes", "bytes", "what the event added to the store for it", is_always=True),
+    _ratio("dedup_ratio", "`logical_bytes` to `raw_bytes`"),
+    _ratio("compression_ratio", "`raw_bytes` to `stored_bytes`"),
+    Column("sanitised", INTEGER, "secrets", "replaced in its payloads", is_always=True),
+    _word("error_class", "class of the error that a checkpoint failed with"),
+)
 
 
 @cache

@@ -7,7 +7,7 @@ as none, and then the history is made anew.
 
 from __future__ import annotations
 
-from datetime import date as Date
+import datetime
 from typing import Annotated, Final
 
 import msgspec
@@ -142,6 +142,6 @@ def _is_whole(manifest: Manifest) -> bool:
 
 def _is_date(text: str) -> bool:
     try:
-        return text == UNDATED or Date.fromisoformat(text).isoformat() == text
+        return text == UNDATED or datetime.date.fromisoformat(text).isoformat() == text
     except ValueError:
         return False

@@ -19,13 +19,14 @@ from ckptlog.formats import frame
 from ckptlog.log.scan import Window
 from ckptlog.log.segments import parse_container
 from ckptlog.model.entry import Commit, Placement
-from ckptlog.model.event import Event
+from ckptlog.model.event import Event, Reference
 from ckptlog.storage.disk import Disk
 
 # Offset of the raw length in a chunk's record (formats.chunk).
 _RAW_LENGTH_AT: Final = frame.HEADER_BYTES + 44
 _LENGTH: Final = struct.Struct("<I")
 _LEAF: Final = "leaf"
+_NONE: Final = Reference("", "", 0)
 
 
 class RawSizes:
@@ -72,9 +73,9 @@ class RawSizes:
         return sizes
 
     def _sum(self, event: Event, places: Sequence[Placement]) -> int | None:
-        data, meta = event.data, event.meta
-        data_root = data.root if data is not None and data.kind == _LEAF else ""
-        meta_root = meta.root if meta is not None and meta.kind == _LEAF else ""
+        data, meta = event.data or _NONE, event.meta or _NONE
+        data_root = data.root if data.kind == _LEAF else ""
+        meta_root = meta.root if meta.kind == _LEAF else ""
         total = 0
         for place in places:
             digest = place.digest.hex()

@@ -38,7 +38,7 @@ from ckptlog.storage.files import (
 )
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.history import manifest as manifests
-from ckptlog.views.history.column import COLUMNS, schema
+from ckptlog.views.history.column import COLUMNS, SCHEMA, schema
 from ckptlog.views.history.manifest import UNDATED, File, Manifest
 from ckptlog.views.history.past import UNKNOWN_US, Fact
 from ckptlog.views.history.span import Span
@@ -314,7 +314,7 @@ def _parquet(rows: pa.Table, store: str) -> pa.Buffer:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    about = {"ckptlog.store": store, "ckptlog.schema": str(manifests.SCHEMA)}
+    about = {"ckptlog.store": store, "ckptlog.schema": str(SCHEMA)}
     # One chunk for each column: where pages end must not depend on how the rows came together.
     rows = rows.combine_chunks().replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
@@ -353,5 +353,4 @@ def _sweep_day(day: os.DirEntry[str], named: set[str]) -> None:
             remove(Path(entry.path))
     if not left:
         with suppress(OSError):
-            os.rmdir(day.path)
-
+            Path(day.path).rmdir()

@@ -159,8 +159,7 @@ class HistoryView:
         try:
             found = self._shelf.load()
             follower = Follower(self._source.reader, self._source.published, found.cursor)
-            with closing(follower.commits(end)) as commits:
-                next(commits, None)
+            next(follower.commits(end), None)
         except (ViewDamagedError, OtherTimelineError) as error:
             return self._start_anew(error)
         return found
