@@ -164,7 +164,7 @@ class HistoryView:
             return self._start_anew(error)
         return found
 
-    def _start_anew(self, reason: Exception) -> Manifest:
+    def _start_anew(self, reason: object) -> Manifest:
         self.notes.append(f"Started anew: {reason}")
         nothing = manifests.empty(self._source.store)
         self._shelf.save(nothing)
@@ -206,7 +206,10 @@ class HistoryView:
 
     def _mend(self, manifest: Manifest, broken: Sequence[File]) -> Manifest:
         """Make the spans of broken files again, the earliest first: later rows rest on it."""
-        for span in sorted({file.span for file in broken}):
+        spans = sorted({file.span for file in broken})
+        if 2 * len(spans) > len({file.span for file in manifest.files}):
+            return self._start_anew("most of its files are missing or damaged.")
+        for span in spans:
             others = [file for file in manifest.files if file.span != span]
             earlier = [file for file in others if file.stop <= span.start]
             made = self._shelf.write(span, self._rows(span, earlier))
