@@ -128,7 +128,7 @@ def _path(folder: object) -> Path:
     text = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(f"{folder!r} is not a path.", argument="folder")
-    return Path(text).expanduser().absolute()
+    return Path(text).expanduser().resolve()
 
 
 def _remove(folder: str, pid: int) -> None:

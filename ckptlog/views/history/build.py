@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from ckptlog.views.history.manifest import File, Manifest
 from ckptlog.views.history.past import Fact
 from ckptlog.views.history.shelf import Shelf
-from ckptlog.views.history.span import LARGE, Span, spans
+from ckptlog.views.history.span import Span, large, spans
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,8 +66,8 @@ class Build:
         """Take in the next rows."""
         self._batches.append(rows)
         self.position += rows.num_rows
-        while self.position - self._start >= LARGE:
-            self._cut(Span(self._start, self._start + LARGE))
+        while self.position - self._start >= large():
+            self._cut(Span(self._start, self._start + large()))
 
     def finish(self) -> tuple[File, ...]:
         """Write what is left; return the files of the whole history."""

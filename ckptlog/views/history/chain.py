@@ -78,7 +78,7 @@ class _Before:
             zip(rows.to_pylist(), [f.since_us for f in self._far], strict=True)
         )
         self.codes = self._gather(
-            past.states, pa.uint16(), [past.code(fact.state) for fact in self._far]
+            past.states, pa.uint32(), [past.code(fact.state) for fact in self._far]
         )
         self.times = self._gather(past.times_us, pa.int64(), [fact.time_us for fact in self._far])
 
@@ -110,7 +110,7 @@ def _codes(past: Past, states: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     encoded = states.dictionary_encode()
-    codes = pa.array([past.code(state) for state in encoded.dictionary.to_pylist()], pa.uint16())
+    codes = pa.array([past.code(state) for state in encoded.dictionary.to_pylist()], pa.uint32())
     return pc.fill_null(pc.take(codes, encoded.indices), NO_STATE)
 
 
@@ -118,7 +118,7 @@ def _add(past: Past, codes: pa.Array, times: pa.Array) -> int:
     import pyarrow.compute as pc
 
     numbers = pc.fill_null(times, UNKNOWN_US)
-    return past.add(_bytes(codes, 2), _bytes(numbers, 8))
+    return past.add(_bytes(codes, 4), _bytes(numbers, 8))
 
 
 def _bytes(values: pa.Array, width: int) -> pa.Buffer:

@@ -122,12 +122,12 @@ def decode(data: bytes, store: str) -> Manifest:
         raise ViewDamagedError("The history was made by another version.")
     if found.store != store:
         raise ViewDamagedError("The history belongs to another store.")
-    if not _is_whole(found):
+    if not is_whole(found):
         raise ViewDamagedError("The history's manifest does not name every row once.")
     return found
 
 
-def _is_whole(manifest: Manifest) -> bool:
+def is_whole(manifest: Manifest) -> bool:
     """Say whether the files are those of a history of this length."""
     rows: dict[Span, int] = {}
     for file in manifest.files:

@@ -2,7 +2,7 @@
 
 An event names the one before it by position, and the history has one row for each position. So
 no map of living checkpoints is needed: the last two million rows are kept as plain columns in
-memory (17 bytes each), and what lies further back is read from the files, where it stands anyway.
+memory (20 bytes each), and what lies further back is read from the files, where it stands anyway.
 Memory does not grow with the number of checkpoints, however many of them stay open.
 """
 
@@ -55,7 +55,7 @@ class Past:
 
     def __init__(self, base: int, read: ReadFacts, *, recent_max: int = RECENT_MAX) -> None:
         self.base = base
-        self.states = array("H")
+        self.states = array("I")
         self.since_us = array("q")
         self.times_us = array("q")
         self.names: list[str | None] = [None]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,7 +39,7 @@ from ckptlog.storage.files import (
 )
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.history import manifest as manifests
-from ckptlog.views.history.column import COLUMNS, SCHEMA, schema
+from ckptlog.views.history.column import COLUMNS, PARTITION, SCHEMA, schema
 from ckptlog.views.history.manifest import UNDATED, File, Manifest
 from ckptlog.views.history.past import UNKNOWN_US, Fact
 from ckptlog.views.history.span import Span
@@ -50,6 +51,9 @@ _ROW_GROUP_ROWS: Final = 65_536
 _COMPRESSION_LEVEL: Final = 1
 _BLOCK_BYTES: Final = 1024 * 1024
 _LOCK_STEP_S: Final = 0.01
+_DAY: Final = f"{PARTITION}="
+_OWN: Final = re.compile(r"\d{20}-\d{20}\.parquet")
+_PARQUET: Final = re.compile(r".*\.parquet", re.DOTALL)
 
 
 class Shelf:
@@ -75,6 +79,8 @@ class Shelf:
             CheckpointStorageError: It cannot be made.
         """
         with operating_system_door("Cannot open the history"):
+            if self.folder.is_symlink() or self.folder.is_file():
+                self.folder.unlink()  # never followed: what lies behind it is not ours to change
             self.folder.mkdir(parents=True, exist_ok=True)
             fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -143,15 +149,22 @@ class Shelf:
         """Let a manifest count from now on."""
         write_atomically(self._manifest, manifests.encode(manifest), durable=False)
 
-    def sweep(self, manifest: Manifest) -> None:
-        """Remove what the manifest does not name: replaced files, what a killed process left."""
+    def sweep(self, manifest: Manifest, *, is_ours: bool) -> None:
+        """Remove what the manifest does not name: replaced files, what a killed process left.
+
+        Args:
+            is_ours: Whether there was a manifest before: then every Parquet file in the folder
+                that is not named is removed, for others would take it for rows. Else only those
+                with names of ours: who knows whose folder it was.
+        """
         named = {file.name for file in manifest.files}
         with suppress(OSError):
             for day in list(os.scandir(self.folder)):
-                _sweep_day(day, named)
+                _sweep_day(day, named, _PARQUET if is_ours else _OWN)
         with suppress(OSError):
             for entry in list(os.scandir(self._scratch)):
-                remove(Path(entry.path))
+                if entry.name.endswith(TEMPORARY_SUFFIX):
+                    remove(Path(entry.path))
             self._scratch.rmdir()
         self._seen = {file: seen for file, seen in self._seen.items() if file.name in named}
 
@@ -341,16 +354,16 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def _sweep_day(day: os.DirEntry[str], named: set[str]) -> None:
+def _sweep_day(day: os.DirEntry[str], named: set[str], names: re.Pattern[str]) -> None:
     if not day.is_dir(follow_symlinks=False):
-        remove(Path(day.path))
+        if names.fullmatch(day.name):
+            remove(Path(day.path))
         return
-    left = 0
-    for entry in list(os.scandir(day.path)):
-        if f"{day.name}/{entry.name}" in named:
-            left += 1
-        else:
+    if not day.name.startswith(_DAY):
+        return
+    entries = list(os.scandir(day.path))
+    for entry in entries:
+        if f"{day.name}/{entry.name}" not in named and names.fullmatch(entry.name):
             remove(Path(entry.path))
-    if not left:
-        with suppress(OSError):
-            Path(day.path).rmdir()
+    with suppress(OSError):  # something is left in it
+        Path(day.path).rmdir()

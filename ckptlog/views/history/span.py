@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 SIZES: Final = (131_072, 16_384, 2_048)
-LARGE: Final = SIZES[0]
 
 
 class Span(NamedTuple):
@@ -26,7 +25,12 @@ class Span(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Whether it stays as it is, however long the log becomes."""
-        return self.stop - self.start == LARGE
+        return self.stop - self.start == large()
+
+
+def large() -> int:
+    """Return the number of rows of a final span."""
+    return SIZES[0]
 
 
 def spans(position: int) -> list[Span]:

@@ -37,14 +37,14 @@ from ckptlog.views.history.past import Past
 from ckptlog.views.history.raw_size import RawSizes
 from ckptlog.views.history.sheet import MetaOf, Sheet
 from ckptlog.views.history.shelf import Shelf
-from ckptlog.views.history.span import LARGE, Span, common
+from ckptlog.views.history.span import Span, common, large
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.dataset as ds
 
 # A long way is gone in steps, and each is kept: a process that is killed loses one at most.
-STEP_EVENTS: Final = 8 * LARGE
+STEP_EVENTS: Final = 1_048_576
 WINDOW_EVENTS: Final = 4096
 
 
@@ -147,11 +147,12 @@ class HistoryView:
                 path=str(self._source.root),
             )
         manifest = self._believed(end)
+        is_ours = manifest.position > 0
         broken = self._shelf.broken(manifest.files, is_thorough=is_thorough)
         manifest = self._mend(manifest, broken)
         while manifest.position < end.position:
             manifest = self._extend(manifest, end)
-        self._shelf.sweep(manifest)
+        self._shelf.sweep(manifest, is_ours=is_ours)
         return manifest
 
     def _believed(self, end: End) -> Manifest:
@@ -169,14 +170,16 @@ class HistoryView:
         nothing = manifests.empty(self._source.store)
         self._shelf.save(nothing)
         # What others list must not show old rows beside new ones.
-        self._shelf.sweep(nothing)
+        self._shelf.sweep(nothing, is_ours=False)
         return nothing
 
     # --- new rows ---------------------------------------------------------------------------
 
     def _extend(self, before: Manifest, end: End) -> Manifest:
         """Add rows up to an end, or as many as one step has."""
-        stop = before.position + self._step_events
+        # Whole commits are taken, so a step may end further on; by then a large span is full, and
+        # where it begins does not depend on where the step ends.
+        stop = before.position + max(self._step_events, large())
         is_last = end.position <= stop
         start = common(before.position, end.position if is_last else stop)
         follower = Follower(self._source.reader, self._source.published, before.cursor)
@@ -199,6 +202,7 @@ class HistoryView:
         manifest = manifests.make(
             self._source.store, cursor, tuple(files), f"pyarrow {pa.__version__}"
         )
+        assert manifests.is_whole(manifest), "spans and files do not fit"  # noqa: S101
         self._shelf.save(manifest)
         return manifest
 
