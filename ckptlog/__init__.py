@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
+    from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.repository.layout import LegacyLayoutWarning
     from ckptlog.repository.opening import open_store as open
@@ -123,6 +124,8 @@ _HOMES = {
     "Difference": "model.difference",
     "HistoryEntry": "manager.reading",
     "LegacyLayoutWarning": "repository.layout",
+    "MetricsCollector": "monitor.collector",
+    "PerformanceTrends": "monitor.collector",
     "Report": "repository.verify",
     "Sanitiser": "policy.sanitise",
     "Store": "repository.store",
@@ -166,10 +169,12 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "MetricsCollector",
     "MissingBlobError",
     "NotAStoreError",
     "OtherTimelineError",
     "OutcomeUnknownError",
+    "PerformanceTrends",
     "QuotaError",
     "ReadOnlyError",
     "Report",

@@ -81,9 +81,10 @@ def _moment(time: datetime) -> Any:
 
 def one_of(name: str, *values: str) -> ds.Expression:
     """Return the condition that a column holds one of some values."""
+    import pyarrow as pa
     import pyarrow.dataset as ds
 
-    return ds.field(name).isin(list(values))
+    return ds.field(name).isin(pa.array(values, pa.string()))
 
 
 # --- buckets --------------------------------------------------------------------------------

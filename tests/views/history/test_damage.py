@@ -15,7 +15,7 @@ from ckptlog.views.history import column
 from tests.views.history.scribe import Scribe, contents
 
 EVENTS = 150
-COLUMN = column.schema().get_field_index("checkpoint")
+COLUMN = column.schema().get_field_index("event_id")
 
 
 @pytest.fixture
@@ -126,9 +126,9 @@ def test_damage_after_the_first_look_is_noticed_by_its_time_and_size(scribe, fol
 
 def test_without_verifying_a_flipped_page_is_refused_when_it_is_read(scribe, folder):
     path = min(folder.rglob("*.parquet"))
-    column = pq.read_metadata(path).row_group(0).column(COLUMN)
+    chunk = pq.read_metadata(path).row_group(0).column(COLUMN)
     data = bytearray(path.read_bytes())
-    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
+    data[chunk.data_page_offset + chunk.total_compressed_size - 2] ^= 1
     path.write_bytes(data)
     found = scribe.view(folder).update(is_thorough=False)
     with pytest.raises(OSError, match=r"(?i)(crc|checksum|corrupt)"):
