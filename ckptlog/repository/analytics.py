@@ -26,7 +26,8 @@ from ckptlog.errors import (
     ReadOnlyError,
     operating_system_door,
 )
-from ckptlog.model.entry import Entry
+from ckptlog.log.bulk import BulkReader
+from ckptlog.model.event import Reference
 from ckptlog.repository.layout import VIEWS
 from ckptlog.views.history.view import HistoryView, Source
 
@@ -84,14 +85,8 @@ class Analytics:
         if view is None:
             store = self._store
             log = store.log
-            source = Source(
-                store.path,
-                store.id,
-                log.reader,
-                log.published,
-                store.environment.disk,
-                self._meta_of,
-            )
+            bulk = BulkReader(log.segments, store.info.id_bytes, store.environment.disk)
+            source = Source(store.path, store.id, log.reader, bulk, log.published, self._wire_of)
             view = self._views[folder] = HistoryView(folder, source)
         return view
 
@@ -103,9 +98,8 @@ class Analytics:
             self._temporary = Path(made) / HISTORY
         return self._temporary
 
-    def _meta_of(self, entry: Entry) -> bytes | None:
-        reference = entry.event.meta
-        if reference is None or reference.size > _META_BYTES_MAX:
+    def _wire_of(self, reference: Reference) -> bytes | None:
+        if reference.size > _META_BYTES_MAX:
             return None
         try:
             # Past the cache: what is read once must not push out what is read again and again.

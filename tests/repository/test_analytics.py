@@ -222,10 +222,10 @@ def test_a_closed_store_says_so(path):
 def test_a_damaged_meta_payload_only_hides_the_class(path):
     with ckptlog.open(path) as store:
         keeper = analytics.Analytics(store)
-        entry = list(store.events())[-1]
-        assert b"KeyError" in keeper._meta_of(entry)
+        reference = list(store.events())[-1].event.meta
+        assert b"KeyError" in keeper._wire_of(reference)
         store.blobs.raw = lambda *_: (_ for _ in ()).throw(ckptlog.BlobCorruptionError("gone"))
-        assert keeper._meta_of(entry) is None
+        assert keeper._wire_of(reference) is None
 
 
 def test_pyarrow_is_loaded_by_the_first_question_only():

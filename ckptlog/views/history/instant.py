@@ -7,7 +7,6 @@ one, and what is no time of the years 1 to 9999 becomes null.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -20,19 +19,19 @@ _YEAR_1_US: Final = -62_135_596_800_000_000
 _LENGTH: Final = len("2026-01-31T12:00:00.000000Z")
 
 
-def read_times(texts: Sequence[str | None]) -> pa.Array:
-    """Return times as timestamp[us, UTC]; null for what is no time."""
+def read_times(texts: pa.Array) -> pa.Array:
+    """Return texts as timestamp[us, UTC]; null for what is no time."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = pa.timestamp("us", "UTC")
     try:
-        times = pa.array(texts, pa.string()).cast(kind)
-    except (pa.ArrowInvalid, UnicodeEncodeError):
-        return pa.array([_time(text) for text in texts], kind)
+        times = texts.cast(kind)
+    except pa.ArrowInvalid:
+        return pa.array([_time(text) for text in texts.to_pylist()], kind)
     earliest = pc.min(times.cast(pa.int64())).as_py()
     if earliest is not None and earliest < _YEAR_1_US:
-        return pa.array([_time(text) for text in texts], kind)
+        return pa.array([_time(text) for text in texts.to_pylist()], kind)
     return times
 
 

@@ -13,29 +13,31 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ckptlog.errors import LogCorruptionError, OtherTimelineError
+from ckptlog.errors import FormatError, LogCorruptionError, OtherTimelineError
 from ckptlog.formats.end import End
+from ckptlog.log.bulk import BulkReader, Stretch
 from ckptlog.log.follower import Follower
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
-from ckptlog.model.cursor import Cursor, after_commit
-from ckptlog.model.entry import Commit
-from ckptlog.storage.disk import Disk
+from ckptlog.model.cursor import Cursor
 from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.history import entry_table
 from ckptlog.views.history import manifest as manifests
 from ckptlog.views.history.build import Build
 from ckptlog.views.history.dataset import open_dataset
+from ckptlog.views.history.entry_table import Columns
 from ckptlog.views.history.manifest import File, Manifest
 from ckptlog.views.history.past import Past
-from ckptlog.views.history.raw_size import RawSizes
-from ckptlog.views.history.sheet import MetaOf, Sheet
+from ckptlog.views.history.sheet import Sheet, WireOf
 from ckptlog.views.history.shelf import Shelf
 from ckptlog.views.history.span import Span, common, large
 
@@ -46,21 +48,23 @@ if TYPE_CHECKING:
 # A long way is gone in steps, and each is kept: a process that is killed loses one at most.
 STEP_EVENTS: Final = 1_048_576
 WINDOW_EVENTS: Final = 4096
+_READ_AHEAD: Final = 3
+_ATTEMPTS: Final = 3
 
 
 class Source(msgspec.Struct, frozen=True):
     """The log that a history is made of.
 
-    root: The store's directory.
-    meta_of: Returns the wire of an event's `meta` payload; None where it cannot be had.
+    root: The store's directory. store: Its id.
+    wire_of: Returns a payload's bytes; None where they cannot be had.
     """
 
     root: Path
     store: str
     reader: LogReader
+    bulk: BulkReader
     published: PublishedEnd
-    disk: Disk
-    meta_of: MetaOf
+    wire_of: WireOf
 
 
 class HistoryView:
@@ -149,7 +153,7 @@ class HistoryView:
         manifest = self._believed(end)
         is_ours = manifest.position > 0
         broken = self._shelf.broken(manifest.files, is_thorough=is_thorough)
-        manifest = self._mend(manifest, broken)
+        manifest = self._mend(manifest, broken, end)
         while manifest.position < end.position:
             manifest = self._extend(manifest, end)
         self._shelf.sweep(manifest, is_ours=is_ours)
@@ -159,11 +163,20 @@ class HistoryView:
         """Return the history that is there; an empty one where it is not of this log's past."""
         try:
             found = self._shelf.load()
-            follower = Follower(self._source.reader, self._source.published, found.cursor)
-            next(follower.commits(end), None)
+            cursor = self._confirmed(found.cursor, end)
         except (ViewDamagedError, OtherTimelineError) as error:
             return self._start_anew(error)
-        return found
+        return manifests.make(found.store, cursor, found.files, found.written_by)
+
+    def _confirmed(self, cursor: Cursor, end: End) -> Cursor:
+        """Return a cursor with its true place, compared with the log.
+
+        Raises:
+            OtherTimelineError: It is of another log, or of a later state of it.
+        """
+        follower = Follower(self._source.reader, self._source.published, cursor)
+        next(follower.commits(end), None)
+        return follower.cursor
 
     def _start_anew(self, reason: object) -> Manifest:
         self.notes.append(f"Started anew: {reason}")
@@ -182,19 +195,50 @@ class HistoryView:
         stop = before.position + max(self._step_events, large())
         is_last = end.position <= stop
         start = common(before.position, end.position if is_last else stop)
-        follower = Follower(self._source.reader, self._source.published, before.cursor)
-        with (
-            Build(self._shelf, before, start) as build,
-            closing(RawSizes(self._source.root, self._source.disk)) as raw_sizes,
-        ):
-            sheet = Sheet(Past(before.position, build.facts), raw_sizes, self._source.meta_of)
-            cursor = before.cursor
-            for window in _windows(follower.commits(end), self._window_events):
-                build.add(sheet.rows(window))
-                cursor = after_commit(window[-1])
-                if not is_last and build.position >= stop:
-                    break
+        cursor = before.cursor
+        with Build(self._shelf, before, start) as build:
+            sheet = Sheet(Past(before.position, build.facts), self._source.wire_of)
+            with closing(self._read(cursor, end)) as reading:
+                for stretch, fields in reading:
+                    build.add(sheet.rows(stretch, fields))
+                    cursor = stretch.cursor
+                    if not is_last and build.position >= stop:
+                        break
             return self._save(cursor, build.finish())
+
+    def _read(self, cursor: Cursor, end: End) -> Generator[tuple[Stretch, Columns], None, None]:
+        """Yield the log from a cursor on, in stretches, and the fields of their events.
+
+        Raises:
+            LogCorruptionError: A durable event is damaged.
+        """
+        stretches = self._stretches(cursor, end)
+        with ThreadPoolExecutor(1, "ckptlog-history") as reader:
+            reading: deque[tuple[Stretch, Future[Columns]]] = deque()
+            for stretch in stretches:
+                reading.append((stretch, reader.submit(entry_table.read, stretch.entries)))
+                if len(reading) > _READ_AHEAD:
+                    yield _fields(*reading.popleft())
+            while reading:
+                yield _fields(*reading.popleft())
+
+    def _stretches(self, cursor: Cursor, end: End) -> Iterator[Stretch]:
+        reader, window = self._source.reader, self._window_events
+        for _ in range(_ATTEMPTS):
+            for stretch in self._source.bulk.stretches(cursor, end, events=window):
+                yield stretch
+                cursor = stretch.cursor
+            if cursor.position >= end.position:
+                return
+            # Something is odd; the log's own reader says what. Should it find nothing, a segment
+            # was replaced under our hands, and another look will do.
+            for _ in reader.commits(cursor.container, cursor.offset, cursor.position, stop=end):
+                pass
+        raise LogCorruptionError(
+            f"The log cannot be read in bulk at position {cursor.position}.",
+            hint="Run ckptlog verify.",
+            position=cursor.position,
+        )
 
     def _save(self, cursor: Cursor, files: Iterable[File]) -> Manifest:
         import pyarrow as pa
@@ -208,7 +252,7 @@ class HistoryView:
 
     # --- broken files -----------------------------------------------------------------------
 
-    def _mend(self, manifest: Manifest, broken: Sequence[File]) -> Manifest:
+    def _mend(self, manifest: Manifest, broken: Sequence[File], end: End) -> Manifest:
         """Make the spans of broken files again, the earliest first: later rows rest on it."""
         spans = sorted({file.span for file in broken})
         if 2 * len(spans) > len({file.span for file in manifest.files}):
@@ -216,43 +260,40 @@ class HistoryView:
         for span in spans:
             others = [file for file in manifest.files if file.span != span]
             earlier = [file for file in others if file.stop <= span.start]
-            made = self._shelf.write(span, self._rows(span, earlier))
+            made = self._shelf.write(span, self._rows(span, earlier, end))
             self.notes.append(f"Made again: positions {span.start} to {span.stop - 1}.")
             manifest = self._save(manifest.cursor, (*others, *made))
         return manifest
 
-    def _rows(self, span: Span, earlier: Sequence[File]) -> pa.Table:
+    def _rows(self, span: Span, earlier: Sequence[File], end: End) -> pa.Table:
         """Return the rows of a span, made from the log."""
         import pyarrow as pa
 
-        commits = (
-            commit
-            for commit in self._source.reader.commits(position=span.start)
-            if commit.position_next > span.start
-        )
         batches: list[pa.RecordBatch] = []
-        with closing(RawSizes(self._source.root, self._source.disk)) as raw_sizes:
-            sheet: Sheet | None = None
-            for window in _windows(commits, self._window_events):
-                first = window[0].entries[0].position
+        sheet: Sheet | None = None
+        start = span.start
+        with closing(self._read(Cursor(span.start), end)) as reading:
+            for stretch, fields in reading:
+                if stretch.position_next <= span.start:
+                    continue
                 if sheet is None:
-                    past = Past(first, lambda wanted: self._shelf.facts(earlier, wanted))
-                    sheet, start = Sheet(past, raw_sizes, self._source.meta_of), first
-                batches.append(sheet.rows(window))
-                if window[-1].position_next >= span.stop:
+                    start = stretch.first
+                    past = Past(start, lambda wanted: self._shelf.facts(earlier, wanted))
+                    sheet = Sheet(past, self._source.wire_of)
+                batches.append(sheet.rows(stretch, fields))
+                if stretch.position_next >= span.stop:
                     break
         return pa.Table.from_batches(batches).slice(span.start - start, span.stop - span.start)
 
 
-def _windows(commits: Iterable[Commit], events: int) -> Iterator[list[Commit]]:
-    """Cut commits into runs of at least so many events, the last excepted."""
-    window: list[Commit] = []
-    count = 0
-    for commit in commits:
-        window.append(commit)
-        count += len(commit.entries)
-        if count >= events:
-            yield window
-            window, count = [], 0
-    if window:
-        yield window
+def _fields(stretch: Stretch, reading: Future[Columns]) -> tuple[Stretch, Columns]:
+    try:
+        return stretch, reading.result()
+    except FormatError as error:
+        raise LogCorruptionError(
+            f"An event in {stretch.container} between positions {stretch.first} and "
+            f"{stretch.position_next - 1} is damaged: {error.message}",
+            hint="Run ckptlog verify.",
+            path=stretch.container,
+            position=stretch.first,
+        ) from error

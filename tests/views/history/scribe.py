@@ -17,9 +17,9 @@ from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.payload import split
 from ckptlog.formats import chunk
 from ckptlog.log.batch import Item
+from ckptlog.log.bulk import BulkReader
 from ckptlog.log.log import Log
 from ckptlog.model import value as values
-from ckptlog.model.entry import Entry
 from ckptlog.model.event import (
     CLEANED,
     COMPLETED,
@@ -72,17 +72,16 @@ class Scribe:
         return len(self.rows)
 
     def source(self) -> Source:
-        log = self.log
-        return Source(
-            self.root, self.info.id, log.reader, log.published, Environment().disk, self.meta_of
-        )
+        log, info = self.log, self.info
+        bulk = BulkReader(log.segments, info.id_bytes, Environment().disk)
+        return Source(self.root, info.id, log.reader, bulk, log.published, self.wire_of)
 
     def view(self, folder: Path | None = None, **options: Any) -> HistoryView:
         return HistoryView(folder or self.root / "views" / "history", self.source(), **options)
 
-    def meta_of(self, entry: Entry) -> bytes | None:
-        assert entry.event.type == FAILED  # nobody else is asked for
-        return self.metas.get(entry.event.meta.root) if entry.event.meta else None
+    def wire_of(self, reference: Reference) -> bytes | None:
+        assert b"error_info" in self.metas[reference.root]  # nobody else is asked for
+        return self.metas[reference.root]
 
     # --- writing ----------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ def put(folder, files):
 CHILD = """
 import sys
 from pathlib import Path
+from ckptlog.log.bulk import BulkReader
 from ckptlog.log.log import Log
 from ckptlog.repository import layout
 from ckptlog.storage.environment import Environment
@@ -128,7 +129,8 @@ span.SIZES = (64, 16, 4)
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
 info, environment = layout.read_info(root), Environment()
 log = Log(root, info.id_bytes, environment, read_only=True)
-source = Source(root, info.id, log.reader, log.published, environment.disk, lambda _: None)
+bulk = BulkReader(log.segments, info.id_bytes, environment.disk)
+source = Source(root, info.id, log.reader, bulk, log.published, lambda _: None)
 print("begin", flush=True)
 while True:
     HistoryView(folder, source, step_events=64, window_events=8).update()

@@ -8,11 +8,18 @@ import pytest
 from ckptlog.views.history.instant import known, read_times, to_times
 from ckptlog.views.history.past import UNKNOWN_US
 
+
+def texts(values):
+    return pa.array(values, pa.string())
+
+
 GOOD = "2026-01-31T12:00:00.000001Z"
 
 
 def test_good_times_are_read_whole():
-    found = read_times([GOOD, None, "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00.000000Z"])
+    found = read_times(
+        texts([GOOD, None, "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00.000000Z"])
+    )
     assert found.to_pylist() == [
         datetime(2026, 1, 31, 12, 0, 0, 1, UTC),
         None,
@@ -23,17 +30,19 @@ def test_good_times_are_read_whole():
 
 @pytest.mark.parametrize(
     "bad",
-    ["", "yesterday", "2026-13-01T00:00:00Z", "0000-01-01T00:00:00.000000Z", "../../x", "\ud800"],
+    ["", "yesterday", "2026-13-01T00:00:00Z", "0000-01-01T00:00:00.000000Z", "../../x"],
 )
 def test_what_is_no_time_is_null_and_spoils_no_other(bad):
-    found = read_times([GOOD, bad, GOOD])
+    found = read_times(texts([GOOD, bad, GOOD]))
     assert [one is None for one in found.to_pylist()] == [False, True, False]
     assert found.type == pa.timestamp("us", "UTC")
 
 
 def test_other_spellings_of_a_time_mean_the_same():
     for text in ("2026-01-31T13:00:00.000001+01:00", "2026-01-31 12:00:00.000001"):
-        assert read_times([text, "no"]).to_pylist()[0] == datetime(2026, 1, 31, 12, 0, 0, 1, UTC)
+        assert read_times(texts([text, "no"])).to_pylist()[0] == datetime(
+            2026, 1, 31, 12, 0, 0, 1, UTC
+        )
 
 
 def test_unknown_numbers_are_null():

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from contextlib import closing
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptlog.model.entry import Commit, Entry
+from ckptlog.formats import event as event_format
+from ckptlog.log.bulk import Stretch
+from ckptlog.model.cursor import Cursor
 from ckptlog.model.event import CREATED, Event, Subject
+from ckptlog.views.history import entry_table
 from ckptlog.views.history.past import UNKNOWN_US, Fact, Past
-from ckptlog.views.history.raw_size import RawSizes
 from ckptlog.views.history.sheet import Sheet
 from tests.views.history.scribe import ACTS, play
 
@@ -43,16 +43,25 @@ class Files:
         }
 
 
-def make_rows(scribe, commits, *, windows, recent_max):
+def stretches(scribe, windows):
+    """Cut the log into runs of so many commits."""
+    end = scribe.log.published.read()
+    runs = list(scribe.source().bulk.stretches(Cursor(), end, events=10**6))
+    whole = [[one for run in runs for one in run[field]] for field in range(1, 5)]
+    edges = [*sorted(set(whole[1])), len(whole[0])]
+    for size in windows:
+        taken, edges = edges[: size + 1], edges[size:]
+        if len(taken) > 1:
+            parts = (column[taken[0] : taken[-1]] for column in whole)
+            yield Stretch(taken[0], *parts, "log/x", 0)
+
+
+def make_rows(scribe, *, windows, recent_max):
     files = Files()
-    with closing(RawSizes(scribe.root, scribe.source().disk)) as raw_sizes:
-        sheet = Sheet(Past(0, files.read, recent_max=recent_max), raw_sizes, scribe.meta_of)
-        index = 0
-        for size in windows:
-            window = commits[index : index + size]
-            index += size
-            if window:
-                files.rows += sheet.rows(window).to_pylist()
+    sheet = Sheet(Past(0, files.read, recent_max=recent_max), scribe.wire_of)
+    for stretch in stretches(scribe, windows):
+        fields = entry_table.read(stretch.entries)
+        files.rows += sheet.rows(stretch, fields).to_pylist()
     return files
 
 
@@ -65,8 +74,7 @@ def make_rows(scribe, commits, *, windows, recent_max):
 def test_windows_and_memory_change_nothing(make_scribe, acts, sizes, recent_max):
     scribe = make_scribe()
     play(scribe, acts)
-    commits = list(scribe.log.reader.commits())
-    files = make_rows(scribe, commits, windows=sizes, recent_max=recent_max)
+    files = make_rows(scribe, windows=sizes, recent_max=recent_max)
     for row in scribe.rows:
         del row["date"]
     assert files.rows == scribe.rows
@@ -81,22 +89,22 @@ def test_what_is_forgotten_is_read_from_files(make_scribe):
     for name in chance.sample(list(scribe.facts), 30):
         scribe.change(name)
         scribe.commit()
-    commits = list(scribe.log.reader.commits())
-    assert make_rows(scribe, commits, windows=[5] * 12, recent_max=8).asked > 20
-    assert make_rows(scribe, commits, windows=[5] * 12, recent_max=1000).asked == 0
+    assert make_rows(scribe, windows=[5] * 12, recent_max=8).asked > 20
+    assert make_rows(scribe, windows=[5] * 12, recent_max=1000).asked == 0
 
 
 def entry(position, **fields):
     facts = {"actor": "a", "id": f"i{position}", "schema": 1, "subject": Subject("c", task="t")}
-    times = {"time": f"2026-01-01T00:00:{position:02d}.000000Z"}
-    event = Event(**{**facts, **times, "type": "checkpoint.updated", **fields})
-    return Entry(event, position, "log/x", 0, 10, 0)
+    times = {"time": f"2026-01-01T00:00:{position % 60:02d}.000000Z"}
+    return Event(**{**facts, **times, "type": "checkpoint.updated", **fields})
 
 
-def rows_of(*entries):
-    commits = [Commit((one,), (), bytes(32), "log/x", 1) for one in entries]
-    sheet = Sheet(Past(0, lambda _: {}), RawSizes(None, None), lambda _: None)
-    return sheet.rows(commits).to_pylist()
+def rows_of(*events):
+    entries = [event_format.encode(event) for event in events]
+    count = len(entries)
+    stretch = Stretch(0, entries, list(range(count)), [0] * count, [0] * count, "log/x", 1)
+    sheet = Sheet(Past(0, lambda _: {}), lambda _: None)
+    return sheet.rows(stretch, entry_table.read(entries)).to_pylist()
 
 
 @pytest.mark.parametrize("previous", [-1, 1, 5, 2**52])
@@ -143,6 +151,5 @@ def test_names_of_any_script_come_through():
 
 
 def test_very_many_states_are_told_apart():
-    entries = [entry(n % 60, state=f"s{n}", previous=n - 1, origin=0) for n in range(66_000)]
-    entries = [msgspec.structs.replace(one, position=n) for n, one in enumerate(entries)]
+    entries = [entry(n, state=f"s{n}", previous=n - 1, origin=0) for n in range(66_000)]
     assert [row["state_before"] for row in rows_of(*entries)][-2:] == ["s65997", "s65998"]
