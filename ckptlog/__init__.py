@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
+    from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.repository.layout import LegacyLayoutWarning
     from ckptlog.repository.opening import open_store as open
@@ -131,6 +132,8 @@ _HOMES = {
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
+    "MetricsCollector": "monitor.collector",
+    "PerformanceTrends": "monitor.collector",
     "Report": "repository.verify",
     "Sanitiser": "policy.sanitise",
     "Store": "repository.store",
@@ -180,10 +183,12 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "MetricsCollector",
     "MissingBlobError",
     "NotAStoreError",
     "OtherTimelineError",
     "OutcomeUnknownError",
+    "PerformanceTrends",
     "QuotaError",
     "ReadOnlyError",
     "Report",

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.cli.discovery import find_store
 from ckptlog.cli.output import Output
+from ckptlog.repository.discovery import find_store
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ckptlog.cli.command import Commands, Context, add_command, open_store
-from ckptlog.cli.discovery import MARK, PLACES
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.text import escape
+from ckptlog.repository.discovery import MARK, PLACES
 
 
 def add_commands(commands: Commands) -> None:

@@ -23,6 +23,7 @@ from ckptlog.cli import (
     doctor,
     event_log,
     exit_status,
+    exporting,
     importing,
     init,
     listing,
@@ -67,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (watch, consumers, verify, stats, doctor, importing, removal, completion):
+    for module in (watch, consumers, verify, stats, doctor):
+        module.add_commands(commands)
+    for module in (importing, exporting, removal, completion):
         module.add_commands(commands)
     return parser
 

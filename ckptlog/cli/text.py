@@ -8,31 +8,13 @@ stays the same document after `escape_json`. Page: specs/cli.md.
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Any
 
-# C0, DEL, C1; marks and overrides of writing direction; line separators; surrogates.
-_HARMFUL = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
-_UNSAFE = re.compile(f"[\x00-\x1f{_HARMFUL}]")
-_UNSAFE_IN_JSON = re.compile(f"[{_HARMFUL}]")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+from ckptlog.model import visible
+
+escape, escape_json = visible.escape, visible.escape_json
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
-
-
-def escape(text: object) -> str:
-    """Return text on one line that a terminal only prints."""
-    return _UNSAFE.sub(_escaped, str(text))
-
-
-def escape_json(document: str) -> str:
-    """Return a JSON document of the same meaning that a terminal only prints."""
-    return _UNSAFE_IN_JSON.sub(_escaped, document)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    character = match.group()
-    return _SHORT.get(character) or f"\\u{ord(character):04x}"
 
 
 def shorten(text: object, width: int) -> str:

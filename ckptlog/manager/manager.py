@@ -135,6 +135,9 @@ class CheckpointManager(CheckpointReader):
     def __repr__(self) -> str:
         return f"<CheckpointManager {self.store.path}>"
 
+    def _repr_html_(self) -> str:
+        return self.store._repr_html_()
+
     # --- the specification's operations -------------------------------------------------------
 
     def create_checkpoint(  # noqa: PLR0917 - the specification's signature

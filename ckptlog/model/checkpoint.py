@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ckptlog.errors import ArgumentError, UnstorableError
+from ckptlog.model import html
 from ckptlog.model.identifier import (
     CHECKPOINT_ID_CHARACTERS_MAX,
     ID_CHARACTERS_MAX,
@@ -80,6 +81,28 @@ class CheckpointData:
     parent_checkpoint_id: str | None = None
     position: int = -1
     namespace: str = ""
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: its fields, and an outline of data and metadata."""
+        facts = {
+            "state": self.state,
+            "task": self.task_id,
+            "title": self.task_title,
+            "step": f"{self.step_number}/{self.total_steps or '?'}",
+            "description": self.step_description,
+            "worker": self.worker_id,
+            "parent": self.parent_checkpoint_id,
+            "created": self.created_at,
+            "updated": self.updated_at,
+        }
+        values = [
+            (f"{name}.{key}", value)
+            for name, held in (("data", self.data), ("metadata", self.metadata))
+            if type(held) is dict
+            for key, value in held.items()
+        ]
+        values_shown = html.table(("name", "value"), values, total=len(values))
+        return html.card(f"Checkpoint {self.checkpoint_id}", facts, values_shown)
 
     @property
     def error_info(self) -> dict[str, Any] | None:

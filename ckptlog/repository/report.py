@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from ckptlog.model import html
+
 Level = Literal["full", "structure"]
 Progress = Callable[[int, int], None]
 
@@ -59,6 +61,27 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        facts = {
+            "level": self.level,
+            "events": self.events,
+            "commits": self.commits,
+            "checkpoints": self.checkpoints,
+            "chunks": self.chunks,
+            "payloads": self.payloads,
+            "bytes read": self.bytes_read,
+        }
+        title = "Verified: sound" if self.ok else f"Verified: {len(self.problems):,} problems"
+        parts = []
+        if self.problems:
+            rows = ((one.code, one.where, one.message) for one in self.problems)
+            parts.append(html.table(("code", "where", "problem"), rows, total=len(self.problems)))
+        if self.notes:
+            notes = ((note,) for note in self.notes)
+            parts.append(html.table(("note",), notes, total=len(self.notes)))
+        return html.card(title, facts, *parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON; `bytes` is what was read."""

@@ -50,6 +50,9 @@ from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
 if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+    from ckptlog.repository.analytics import Analytics
     from ckptlog.watch.consumer import ConsumerStatus
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -155,6 +158,7 @@ class Store:
         self._stop = Signal()
         if self.durability == "interval" and not self.read_only:
             Thread(target=self._flush_forever, name="ckptlog-flush", daemon=True).start()
+        self._analytics: Analytics | None = None
         # Last: the other threads of a forked child go by it.
         self._pid = os.getpid()
 
@@ -209,6 +213,11 @@ class Store:
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"position {self._keeper.ledger.position}"
         return f"<Store {self.path} {state}>"
+
+    def _repr_html_(self) -> str:
+        from ckptlog.repository.portrait import portrait
+
+        return portrait(self, is_closed=self._is_closed)
 
     def _abandon(self) -> None:
         self.log.abandon()
@@ -281,7 +290,38 @@ class Store:
             Events that were read.
         """
         self._check_open()
-        return self._keeper.rebuild()
+        from ckptlog.repository.analytics import discard
+
+        events = self._keeper.rebuild()
+        discard(self)
+        return events
+
+    def history(
+        self, folder: str | os.PathLike[str] | None = None, *, verify: bool = True
+    ) -> ds.Dataset:
+        """Return the log as rows, one for each durable event (specs/history.md); Parquet below.
+
+        What is new since the last call is added first; what is damaged is made again.
+
+        Args:
+            folder: Where to keep the files; STORE/views/history by default. A store that is open
+                for reading only and has no current history there gets one that lives as long as
+                this process.
+            verify: Hash each file once in a process; otherwise sizes must do.
+
+        Raises:
+            ArgumentError: The folder holds something else.
+            LogCorruptionError: The log is damaged where it was to be read.
+            CheckpointStorageError: The files cannot be written, by kind.
+        """
+        from ckptlog.repository.analytics import Analytics
+
+        self._check_open()
+        if self.log.is_lagging:
+            self.log.flush(self.timeout_s)
+        if self._analytics is None:
+            self._analytics = Analytics(self)
+        return self._analytics.dataset(folder, verify=verify)
 
     # --- reading ------------------------------------------------------------------------------
 

@@ -53,6 +53,8 @@ def imports_when_loaded(tree: ast.Module) -> set[str]:
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 continue
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                continue  # never loaded
             case ast.Import(names=names):
                 found |= {alias.name.split(".")[0] for alias in names}
             case ast.ImportFrom(module=str(module), level=0):

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ckptlog.cli.discovery import find_store
 from ckptlog.errors import StoreMissingError
+from ckptlog.repository.discovery import find_store
 
 
 def put_store(folder):

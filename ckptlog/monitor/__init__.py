@@ -1,0 +1,1 @@
+"""Answers about how a store is doing, made from its history."""

@@ -1,0 +1,180 @@
+"""MetricsCollector: how a store's saves, failures and sizes have gone, as the specification asks.
+
+It reads the history that notebooks read (`Store.history`), so what it says of the past is the
+same whenever and wherever it is asked, and needs nobody to have collected anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ckptlog.errors import ArgumentError, DeniedError, ReadOnlyError, UnsupportedError
+from ckptlog.model import html
+from ckptlog.model.checkpoint import as_utc, time_text, utc_now
+from ckptlog.model.event import COMPLETED
+from ckptlog.monitor import question, sample
+from ckptlog.repository.discovery import find_store
+from ckptlog.repository.opening import open_store
+from ckptlog.repository.store import Store
+
+if TYPE_CHECKING:
+    from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.monitor.sample import History
+
+_POINTS: Final = 24
+_HOURS_MAX: Final = 24 * 366 * 100
+
+
+class TrendPoint(msgspec.Struct, frozen=True):
+    """One stretch of time.
+
+    start: UTC. value: None where nothing happened that could be measured. count: What it is
+    made of: completions, ends, saves.
+    """
+
+    start: datetime
+    value: float | None
+    count: int
+
+
+class PerformanceTrends(msgspec.Struct, frozen=True):
+    """How things went over the last hours; points from the first event to the last.
+
+    hours: That were asked for. bucket_s: Seconds of each point.
+    save_time_trend: Median seconds from a checkpoint's creation to its completion.
+    success_rate_over_time: Completed to completed and failed, 0 to 1.
+    compression_ratio_trend: What whole copies would take to what was stored for it.
+    """
+
+    hours: float
+    bucket_s: float
+    save_time_trend: list[TrendPoint]
+    success_rate_over_time: list[TrendPoint]
+    compression_ratio_trend: list[TrendPoint]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, safe for JSON."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        names = ("save_time_trend", "success_rate_over_time", "compression_ratio_trend")
+        parts = []
+        for name in names:
+            points: list[TrendPoint] = getattr(self, name)
+            rows = (
+                (time_text(point.start)[:19], _rounded(point.value), point.count)
+                for point in points
+            )
+            parts.append(html.table(("start", name, "count"), rows, total=len(points)))
+        return html.card("Performance trends", {"hours": self.hours}, *parts)
+
+
+class MetricsCollector:
+    """Answers questions about one store's past.
+
+    Args:
+        store: A store, a manager, or the path of a store. By default the one that the command
+            line would take: $CKPTLOG_STORE, or the nearest from the working directory upwards.
+
+    Threads: safe.
+    """
+
+    def __init__(
+        self, store: Store | CheckpointManager | str | os.PathLike[str] | None = None
+    ) -> None:
+        inner = getattr(store, "store", store)
+        if not isinstance(inner, Store | str | os.PathLike | None):
+            raise ArgumentError(
+                f"store is of type {type(store).__name__}.",
+                hint="Give a store, a manager, or the path of a store.",
+                argument="store",
+            )
+        self._store = inner
+
+    def get_performance_trends(
+        self, hours: float = 24, *, bucket_s: float | None = None, now: datetime | None = None
+    ) -> PerformanceTrends:
+        """Return the trends of the last hours.
+
+        Args:
+            hours: Above 0.
+            bucket_s: Seconds of a point; by default a 24th of the whole.
+            now: The end of the range; by default the present.
+
+        Raises:
+            ArgumentError: hours or bucket_s is out of range.
+            StoreMissingError: No store was given, and none was found.
+        """
+        sample.check_number("hours", hours, most=_HOURS_MAX)
+        width_s = hours * 3600 / _POINTS if bucket_s is None else bucket_s
+        until = utc_now() if now is None else as_utc(now)
+        since = until - timedelta(hours=hours)
+        with self._opened() as store:
+            history = store.history()
+            return PerformanceTrends(
+                hours=hours,
+                bucket_s=width_s,
+                save_time_trend=_save_times(history, width_s, since, until),
+                success_rate_over_time=_success_rates(history, width_s, since, until),
+                compression_ratio_trend=_ratios(history, width_s, since, until),
+            )
+
+    @contextmanager
+    def _opened(self) -> Iterator[Store]:
+        if isinstance(self._store, Store):
+            yield self._store
+            return
+        path = self._store
+        if path is None:
+            path = find_store(None, os.environ, Path.cwd()).path
+        try:
+            store = open_store(path)
+        except (ReadOnlyError, DeniedError, UnsupportedError):
+            store = open_store(path, read_only=True)
+        with store:
+            yield store
+
+
+def _save_times(
+    history: History, bucket_s: float, since: datetime, until: datetime
+) -> list[TrendPoint]:
+    completed = sample.one_of("type", COMPLETED)
+    rows = sample.rows(history, ["time", "age_us"], where=completed, since=since, until=until)
+    numbered = sample.in_buckets(rows, bucket_s)
+    found = sample.filled(sample.durations(numbered, "bucket", "age_us", "saves"), bucket_s)
+    return _points(found["start"], found["p50_s"], sample.count(found["saves"]))
+
+
+def _success_rates(
+    history: History, bucket_s: float, since: datetime, until: datetime
+) -> list[TrendPoint]:
+    found = question.failure_rate(history, bucket_s=bucket_s, since=since, until=until)
+    points = zip(*(found[name].to_pylist() for name in found.column_names), strict=True)
+    return [
+        TrendPoint(start, None if rate is None else 1 - rate, completed + failed)
+        for start, completed, failed, rate in points
+    ]
+
+
+def _ratios(
+    history: History, bucket_s: float, since: datetime, until: datetime
+) -> list[TrendPoint]:
+    found = question.savings(history, bucket_s=bucket_s, since=since, until=until)
+    return _points(found["start"], found["ratio"], found["saves"])
+
+
+def _points(*columns: Any) -> list[TrendPoint]:
+    return [TrendPoint(*row) for row in zip(*(one.to_pylist() for one in columns), strict=True)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
