@@ -27,6 +27,7 @@ from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
 from ckptlog.policy import anomaly
 from ckptlog.policy.anomaly import Anomaly, Occasion, Thresholds, occasion_of
 
+_OUTCOMES: Final = frozenset({kinds.COMPLETED, kinds.FAILED, kinds.RESTORED})
 _STUCK: Final = {"active": anomaly.STUCK_ACTIVE, "restored": anomaly.STUCK_RESTORED}
 
 # 1 MiB: after a million names were let go, one new name in 37 is taken for one of them.
@@ -271,8 +272,9 @@ class Detector:
                 f"{event.sanitised} secrets were replaced before they were stored.",
                 {"sanitised": event.sanitised},
             )
-        self._count_outcome(entry, event, task)
-        if event.data is not None:
+        if event.type in _OUTCOMES:
+            self._count_outcome(entry, event, task)
+        if event.data is not None and event.data.size != task.size:
             self._compare_size(entry, task.size, event.data.size)
             task.size = event.data.size
 
@@ -305,7 +307,7 @@ class Detector:
         limits = self._thresholds
         if large - small < limits.size_min_bytes or large < small * limits.size_ratio:
             return
-        if not before or small == large:  # the first event of a task has nothing to compare with
+        if not before:  # the first event of a task has nothing to compare with
             return
         name = anomaly.SIZE_JUMP if after > before else anomaly.SIZE_DROP
         message = f"The data went from {before:,} to {after:,} bytes."

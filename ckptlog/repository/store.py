@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -41,6 +41,7 @@ from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.ledger import ViewBehindError
+from ckptlog.repository.locator import Locator
 from ckptlog.repository.report import Finding, Level, Progress, Report
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
@@ -48,6 +49,9 @@ from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError, ViewError
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
+
+if TYPE_CHECKING:
+    from ckptlog.repository.audit import Audit, AuditOptions
 
 Durability = Literal["commit", "interval"]
 Answer = TypeVar("Answer")
@@ -144,6 +148,7 @@ class Store:
             timeout_s=self.timeout_s,
             queue_max=self._queue_max,
         )
+        self._locator = Locator(self.log, self.environment.disk, self._waypoint)
         self._stop = Signal()
         if self.durability == "interval" and not self.read_only:
             Thread(target=self._flush_forever, name="ckptlog-flush", daemon=True).start()
@@ -262,8 +267,11 @@ class Store:
             raise ArgumentError(f"Positions {start} to {end} are no range.")
         return self._events(start, end)
 
+    def _waypoint(self, position: int) -> tuple[str, int, int] | None:
+        return self._guarded(lambda: self._keeper.ledger.view.waypoint(position))
+
     def _events(self, start: int, end: int | None) -> Iterator[Entry]:
-        place = self._guarded(lambda: self._keeper.ledger.view.waypoint(start))
+        place = self._waypoint(start)
         if place is not None:
             try:
                 for entry in self._events_from(place, start, end):
@@ -289,7 +297,8 @@ class Store:
         """Return the event at a position, None beyond the end; also one of ours not yet durable."""
         self._check_open()
         own = self._keeper.ledger.pending_at(position)
-        return next(self.events(position, position + 1), None) if own is None else own
+        found = self._locator.entry(position) if own is None else own
+        return next(self.events(position, position + 1), None) if found is None else found
 
     def newest(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a living checkpoint."""
@@ -458,6 +467,19 @@ class Store:
             if error.code != "storage.full" or not layout.release_reserve(self.path):
                 raise
             return self.submit(intent)
+
+    # --- looking back -------------------------------------------------------------------------
+
+    def audit(self, **options: Unpack[AuditOptions]) -> Audit:
+        """Return a pass over the log: who did what, when, to which task, and what looks odd.
+
+        Options (see `repository.audit.AuditOptions`): actor, task, checkpoint, worker, namespace,
+        type, since, until, start, end, anomalies, thresholds, now.
+        """
+        from ckptlog.repository.audit import audit
+
+        self._check_open()
+        return audit(self, options)
 
     # --- upkeep -------------------------------------------------------------------------------
 
