@@ -176,16 +176,24 @@ def audit(store: Store, options: AuditOptions) -> Audit:
             argument=unknown[0],
         )
     selection = _selection(options)
-    detector = None
-    if options.get("anomalies", True):
-        now = options.get("now") or datetime.fromtimestamp(
-            store.environment.now_us() / _MILLION, UTC
-        )
-        _time("now", now)
-        detector = Detector(now, options.get("thresholds"))
+    detector = _detector(store, options) if options.get("anomalies", True) else None
     first = 0 if detector else selection.start
     is_beyond = first >= store.position
     return Audit(() if is_beyond else store.log.reader.commits(position=first), selection, detector)
+
+
+def _detector(store: Store, options: AuditOptions) -> Detector:
+    now = options.get("now")
+    if now is None:
+        now = datetime.fromtimestamp(store.environment.now_us() / _MILLION, UTC)
+    _time("now", now)
+    thresholds: object = options.get("thresholds")
+    if thresholds is not None and not isinstance(thresholds, Thresholds):
+        raise ArgumentError(
+            f"thresholds is {thresholds!r}; ckptlog.policy.anomaly.Thresholds is needed.",
+            argument="thresholds",
+        )
+    return Detector(now, thresholds)
 
 
 def _selection(options: AuditOptions) -> Selection:
