@@ -19,6 +19,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- ConflictError                       update.conflict
     |   `-- CommandReusedError                  command.id_reused
     |-- CheckpointCorruptionError
+    |   |-- ConsumerDamagedError                consumer.damaged
     |   |-- FormatError                         format.malformed
     |   |-- LogCorruptionError                  log.corrupt
     |   `-- BlobCorruptionError                 blob.corrupt
@@ -33,7 +34,11 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- InputOutputError                    storage.io
         |-- LockTimeoutError                    lock.timeout
         |-- BusyError                           commit.busy
+        |-- ConsumerBusyError                   consumer.busy
+        |-- ConsumerForeignError                consumer.foreign
+        |-- DeliveryError                       delivery.failed
         |-- OtherTimelineError                  log.other_timeline
+        |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
         `-- MissingBlobError (LookupError)      blob.missing
 
@@ -182,6 +187,12 @@ class CheckpointCorruptionError(CheckpointError):
     code = "corruption.detected"
 
 
+class ConsumerDamagedError(CheckpointCorruptionError):
+    """The file that says how far a consumer has come cannot be read."""
+
+    code = "consumer.damaged"
+
+
 class FormatError(CheckpointCorruptionError):
     """Bytes do not follow their format."""
 
@@ -266,6 +277,33 @@ class BusyError(CheckpointStorageError):
     """Too many operations wait for a commit."""
 
     code = "commit.busy"
+    retryable = True
+
+
+class ConsumerBusyError(CheckpointStorageError):
+    """Another process, or another subscription of this one, reads as this consumer."""
+
+    code = "consumer.busy"
+    retryable = True
+
+
+class ConsumerForeignError(CheckpointStorageError):
+    """A consumer's file is of another store, or of another consumer."""
+
+    code = "consumer.foreign"
+
+
+class DeliveryError(CheckpointStorageError):
+    """An event could not be delivered to a command or a webhook, in spite of repetitions."""
+
+    code = "delivery.failed"
+    retryable = True
+
+
+class UnacknowledgedError(CheckpointStorageError):
+    """A consumer has taken as many events as it may without acknowledging any."""
+
+    code = "consumer.unacknowledged"
     retryable = True
 
 

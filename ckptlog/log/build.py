@@ -42,7 +42,7 @@ def build(tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> Bui
     for group in groups:
         entries: list[Entry] = []
         placements: list[Placement] = []
-        leaves: list[bytes] = []
+        raw: list[bytes] = []
         left = len(group)
         for item in group:
             left -= 1
@@ -60,10 +60,9 @@ def build(tail: Tail, seed: int, container: str, groups: Sequence[Group]) -> Bui
             entries.append(Entry(item.event, position, container, offset, len(data), span))
             offset += len(data)
             position += 1
-            leaf = event.leaf_hash(entry)
-            leaves.append(leaf)
-        commits.append(
-            Commit(tuple(entries), tuple(placements), leaf, container, offset, tuple(leaves))
-        )
+            raw.append(entry)
+        leaf = event.leaf_hash(raw[-1])
+        kept = tuple(raw) if len(raw) > 1 else ()
+        commits.append(Commit(tuple(entries), tuple(placements), leaf, container, offset, kept))
     after = Tail(position, tail.first, tail.generation, offset, tail.durable, leaf)
     return Built(b"".join(parts), tuple(commits), after)

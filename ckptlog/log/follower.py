@@ -85,12 +85,11 @@ class Follower:
                 "The published end of the log is missing or damaged.",
                 hint="Open the store for writing once; that rebuilds it.",
             )
-        refuse_other(self.cursor, end)
         start = self.cursor
         if start.position < end.position or not start.container:
             # A cursor without a place learns it, so that it is found quickly later.
             self.cursor = start = confirm(self._reader, start, end)
-        if start.position == end.position:
+        if not self._is_before(end):
             return
         for whole in self._reader.commits(start.container, start.offset, start.position, stop=end):
             if whole.position_next <= self.cursor.position:
@@ -123,10 +122,20 @@ class Follower:
         An end that cannot be read says nothing: whoever writes next makes it anew.
         """
         end = self._published.read()
-        if end is None:
-            return False
-        refuse_other(self.cursor, end)
-        return end.position > self.cursor.position
+        return end is not None and self._is_before(end)
+
+    def _is_before(self, end: End) -> bool:
+        """Say whether the cursor lies before an end, having refused one of another history."""
+        cursor = self.cursor
+        if cursor.position < end.position:
+            return True
+        if cursor.position > end.position and not self._reader.holds(cursor):
+            raise _other(cursor, f"the log has {end.position} events")
+        # Else a power cut has left an old end, which is never synced: the next writer finds the
+        # events behind it, and until then there is nothing to deliver.
+        if cursor.position == end.position and cursor.leaf != end.leaf:
+            raise _other(cursor, "another event stands before it")
+        return False
 
     @property
     def lag(self) -> int:
@@ -135,28 +144,18 @@ class Follower:
         return 0 if end is None else max(0, end.position - self.cursor.position)
 
 
-def refuse_other(cursor: Cursor, end: End) -> None:
-    """Refuse a cursor that the published end alone shows to be of another history.
-
-    Raises:
-        OtherTimelineError: It lies beyond the end, or another event stands before it there.
-    """
-    if cursor.position > end.position:
-        raise _other(cursor, f"the log has {end.position} events")
-    if cursor.position == end.position and cursor.leaf != end.leaf:
-        raise _other(cursor, "another event stands before it")
-
-
 def confirm(reader: LogReader, cursor: Cursor, end: End) -> Cursor:
     """Return a cursor with its true place, having compared its leaf hash with the log's.
 
-    Where the log before the cursor is damaged it cannot be compared; then it is taken as it is:
-    damage stops nobody who has passed it.
+    One beyond the end is returned as it is. So is one before which the log is damaged: it cannot
+    be compared, and damage stops nobody who has passed it.
 
     Raises:
         OtherTimelineError: Another event stands before it.
         LogCorruptionError: The log is damaged, and only reading it would tell the place.
     """
+    if cursor.position > end.position:
+        return cursor
     try:
         own = reader.locate(cursor.position, cursor, stop=end)
     except LogCorruptionError:

@@ -19,7 +19,7 @@ from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.scan import Scan, Window, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
-from ckptlog.model.cursor import BEGINNING, Cursor, after_entry, leaves_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.storage.disk import Disk
 
@@ -189,6 +189,16 @@ class LogReader:
                 return Cursor(position, leaf, near.container, near.offset)
         return self._search(position, stop)
 
+    def holds(self, cursor: Cursor) -> bool:
+        """Say whether the event before a cursor stands at the cursor's place.
+
+        Also beyond the published end: nothing is shown that is not durable, it is only compared.
+        """
+        named = parse_container(cursor.container)
+        if named is None or not self._segments.exists(*named):
+            return False
+        return self._before(*named, cursor.offset) == (cursor.position - 1, cursor.leaf)
+
     def _leaf_at(
         self, header: SegmentHeader, offset: int, position: int, stop: End
     ) -> bytes | None:
@@ -200,19 +210,25 @@ class LogReader:
             limit = after.previous_length if after else 0
         if not HEADER_FRAME_BYTES < offset <= limit:
             return None
-        fd = self._disk.open_read(self._segments.path(header.first, header.generation))
+        found = self._before(header.first, header.generation, offset)
+        return found[1] if found is not None and found[0] == position - 1 else None
+
+    def _before(self, first: int, generation: int, offset: int) -> tuple[int, bytes] | None:
+        """Return position and leaf hash of the event whose frame ends at an offset."""
+        if offset <= HEADER_FRAME_BYTES:
+            return None
+        fd = self._disk.open_read(self._segments.path(first, generation))
         try:
-            seed = segment.seed(self._store_id, header.first, header.generation)
-            found = event_before(self._disk, fd, seed, offset)
+            seed = segment.seed(self._store_id, first, generation)
+            return event_before(self._disk, fd, seed, offset)
         finally:
             self._disk.close(fd)
-        return found[1] if found is not None and found[0] == position - 1 else None
 
     def _search(self, position: int, stop: End) -> Cursor:
         for commit in self.commits(position=position, stop=stop):
             if commit.position_next >= position:
                 index = position - 1 - commit.entries[0].position
-                return after_entry(commit.entries[index], leaves_of(commit)[index])
+                return after_entry(commit.entries[index], commit.leaves[index])
         raise LogCorruptionError(
             f"No event stands at position {position - 1}, which was durable.",
             hint="Run ckptlog verify.",

@@ -13,37 +13,59 @@ from collections.abc import Iterator
 from ckptlog.errors import FormatError
 from ckptlog.formats import chunk, event, frame
 from ckptlog.model.entry import Commit, Entry, Placement
+from ckptlog.model.leaf import leaf_hash
 from ckptlog.storage.disk import Disk
 
 _WINDOW_BYTES = 1024 * 1024
 _NOTHING = bytes(4)
+_ENTRY_AT = frame.HEADER_BYTES + event.PREFIX_BYTES
 # Most event frames are below the first; none is above the second.
 _EVENT_START = frame.MAGIC + bytes([frame.EVENT])
 _LOOKS_BACK_BYTES = (4096, frame.HEADER_BYTES + event.PREFIX_BYTES + event.ENTRY_BYTES_MAX)
 
 
 class Window:
-    """A sliding buffer over a file, so that a scan makes few reads."""
+    """A sliding buffer over a file, so that a scan makes few reads.
+
+    Attributes:
+        start: Offset of the buffer in the file.
+        data: The buffer.
+    """
 
     def __init__(self, disk: Disk, fd: int, window_bytes: int = _WINDOW_BYTES) -> None:
         self._disk = disk
         self._fd = fd
         self._window_bytes = window_bytes
-        self._start = 0
-        self._data = b""
-        self.view = memoryview(b"")
+        self.start = 0
+        self.data = b""
+
+    @property
+    def view(self) -> memoryview:
+        """The buffer without a copy."""
+        return memoryview(self.data)
 
     def locate(self, offset: int, length: int) -> int:
-        """Bring length bytes at offset into `view`; return where in it they begin.
+        """Bring length bytes at offset into `data`; return where in it they begin.
 
         Fewer are there when the file ends before.
         """
-        begin = offset - self._start
-        if begin < 0 or begin + length > len(self._data):
-            self._data = self._disk.read(self._fd, max(length, self._window_bytes), offset)
-            self._start, begin = offset, 0
-            self.view = memoryview(self._data)
+        begin = offset - self.start
+        if begin < 0 or begin + length > len(self.data):
+            self.move(offset, length)
+            return 0
         return begin
+
+    def move(self, offset: int, length: int, stop: int | None = None) -> None:
+        """Begin the window at offset, with at least length bytes where the file has them.
+
+        Args:
+            stop: More than up to there is not wanted.
+        """
+        wanted = self._window_bytes
+        if stop is not None:
+            wanted = min(wanted, stop - offset)
+        self.data = self._disk.read(self._fd, max(length, wanted), offset)
+        self.start = offset
 
 
 class Scan:
@@ -80,81 +102,88 @@ class Scan:
 
     def __iter__(self) -> Iterator[Commit]:
         """Yield each whole commit and step over it."""
-        while self._stop is None or self.offset < self._stop:
-            try:
-                commit = self._commit()
-            except FormatError as error:
-                self.flaw = error.message
-                return
-            if commit is None:
-                return
-            if self._stop is not None and commit.offset_end > self._stop:
-                self.flaw = f"The commit at offset {self.offset} goes on beyond {self._stop}."
-                return
-            self.offset = commit.offset_end
-            self.position = commit.position_next
-            self.leaf = commit.leaf
-            yield commit
+        try:
+            yield from self._commits()
+        except FormatError as error:
+            self.flaw = error.message
 
-    def _commit(self) -> Commit | None:
-        """Read one commit; None when nothing begins at the present offset."""
-        offset = self.offset
+    def _commits(self) -> Iterator[Commit]:
+        """Read commits; every event that is ever read passes here, so little is called."""
+        container = self._container
+        offset = span_start = self.offset
         entries: list[Entry] = []
         placements: list[Placement] = []
-        leaves: list[bytes] = []
-        span_start = offset
-        while True:
-            found = self._frame(offset)
-            if found is None:
-                if offset == self.offset:
-                    return None
-                raise FormatError(f"The commit at offset {self.offset} is not whole.")
-            end = found.offset_end
-            if found.kind == frame.CHUNK:
-                digest = chunk.digest_in(found.body)
-                placements.append(Placement(digest, self._container, offset, end - offset))
-            elif found.kind == frame.EVENT:
-                entries.append(self._entry(found, len(entries), offset - span_start))
-                leaves.append(event.leaf_hash(found.body[event.PREFIX_BYTES :]))
-                span_start = end
-            else:
-                raise FormatError(f"A frame of kind {found.kind} at {offset} belongs elsewhere.")
-            offset = end
-            if found.flags & frame.COMMIT:
-                if found.kind != frame.EVENT:
-                    raise FormatError(f"The frame at {found.offset} cannot end a commit.")
-                return Commit(
-                    tuple(entries),
-                    tuple(placements),
-                    leaves[-1],
-                    self._container,
-                    offset,
-                    tuple(leaves),
-                )
+        raw: list[bytes] = []
+        while self._is_more(offset):
+            base, data = self._window.start, self._window.data
+            for kind, flags, begin, end in frame.walk(self._seed, base, data):
+                offset, length = base + begin, end - begin
+                if kind == frame.EVENT:
+                    if length < _ENTRY_AT:
+                        raise FormatError(f"The event frame at offset {offset} is too short.")
+                    entry = data[begin + _ENTRY_AT : end]
+                    position, durable = event.prefix_at(data, begin + frame.HEADER_BYTES)
+                    if position != self.position + len(raw):
+                        raise _other_position(offset, position, self.position + len(raw))
+                    self.durable = max(self.durable, durable)
+                    span, span_start = offset - span_start, offset + length
+                    fact = event.decode(entry)
+                    entries.append(Entry(fact, position, container, offset, length, span))
+                    raw.append(entry)
+                    if flags & frame.COMMIT:
+                        commit = self._whole(entries, placements, raw, offset + length)
+                        if commit is None:
+                            return
+                        yield commit
+                        entries, placements, raw = [], [], []
+                elif kind == frame.CHUNK and not flags & frame.COMMIT:
+                    digest = chunk.digest_in(data[begin + frame.HEADER_BYTES : end])
+                    placements.append(Placement(digest, container, offset, length))
+                else:
+                    raise FormatError(f"A frame of kind {kind}, {flags} at {offset} is misplaced.")
+                offset += length
 
-    def _frame(self, offset: int) -> frame.Frame | None:
-        window = self._window
-        begin = window.locate(offset, frame.HEADER_BYTES)
-        head = window.view[begin : begin + frame.HEADER_BYTES]
-        if len(head) == 0 or (len(head) >= 4 and head[:4] == _NOTHING):
+    def _whole(
+        self, entries: list[Entry], placements: list[Placement], raw: list[bytes], end: int
+    ) -> Commit | None:
+        """Step over a commit and return it; None where it lies beyond the stop."""
+        if self._stop is not None and end > self._stop:
+            self.flaw = f"The commit at offset {self.offset} goes on beyond {self._stop}."
             return None
+        self.leaf = leaf = leaf_hash(raw[-1])
+        self.position += len(raw)
+        self.offset = end
+        kept = tuple(raw) if len(raw) > 1 else ()
+        return Commit(tuple(entries), tuple(placements), leaf, self._container, end, kept)
+
+    def _is_more(self, offset: int) -> bool:
+        """Bring a whole checked frame to the front of the window; say whether there is one.
+
+        Raises:
+            FormatError: Something else stands there, or nothing in the middle of a commit.
+        """
+        if self._stop is not None and offset >= self._stop and offset == self.offset:
+            return False
+        window = self._window
+        window.move(offset, frame.HEADER_BYTES, self._stop)
+        head = window.data[: frame.HEADER_BYTES]
+        if not head or head[:4] == _NOTHING:
+            if offset == self.offset:
+                return False
+            raise FormatError(f"The commit at offset {self.offset} is not whole.")
         size = frame.body_length(head)
         if size is None:
             raise FormatError(f"No frame begins at offset {offset}.")
-        begin = window.locate(offset, frame.HEADER_BYTES + size)
-        return frame.decode(self._seed, offset, window.view, begin)
+        if len(window.data) < frame.HEADER_BYTES + size:
+            window.move(offset, frame.HEADER_BYTES + size, self._stop)
+        frame.measure(self._seed, offset, window.data)
+        return True
 
-    def _entry(self, found: frame.Frame, index: int, span: int) -> Entry:
-        position, durable = event.decode_prefix(found.body)
-        if position != self.position + index:
-            raise FormatError(
-                f"The event at offset {found.offset} has position {position}; "
-                f"{self.position + index} is expected."
-            )
-        self.durable = max(self.durable, durable)
-        fact = event.decode(found.body[event.PREFIX_BYTES :])
-        length = found.offset_end - found.offset
-        return Entry(fact, position, self._container, found.offset, length, span)
+
+def _other_position(offset: int, position: int, expected: int) -> FormatError:
+    return FormatError(
+        f"The event at offset {offset} has position {position}; {expected} is expected."
+    )
 
 
 def durable_after(data: bytes, seed: int, base: int) -> int:

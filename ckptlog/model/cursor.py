@@ -7,8 +7,7 @@ from typing import Final
 import msgspec
 
 from ckptlog.model.entry import Commit, Entry
-
-LEAF_NONE: Final = bytes(32)
+from ckptlog.model.leaf import LEAF_EMPTY
 
 
 class Cursor(msgspec.Struct, frozen=True, gc=False):
@@ -24,7 +23,7 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
     """
 
     position: int = 0
-    leaf: bytes = LEAF_NONE
+    leaf: bytes = LEAF_EMPTY
     container: str = ""
     offset: int = 0
 
@@ -50,6 +49,7 @@ def rest_of(commit: Commit, position: int) -> Commit:
     skipped = position - commit.entries[0].position
     if skipped <= 0:
         return commit
+    left = len(commit.entries) - skipped
     before = commit.entries[skipped - 1]
     begin = before.offset + before.length
     return Commit(
@@ -58,10 +58,5 @@ def rest_of(commit: Commit, position: int) -> Commit:
         commit.leaf,
         commit.container,
         commit.offset_end,
-        commit.leaves[skipped:],
+        commit.raw[skipped:] if left > 1 else (),
     )
-
-
-def leaves_of(commit: Commit) -> tuple[bytes, ...]:
-    """Return the leaf hashes of a commit's events, in order."""
-    return commit.leaves or (commit.leaf,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from ckptlog.model.event import Event
+from ckptlog.model.leaf import leaf_hash
 
 
 class Placement(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +53,8 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
 
     leaf: RFC 6962 leaf hash of the last event, 32 bytes.
     offset_end: First byte after the commit in its container.
-    leaves: Leaf hashes of all its events; empty stands for the one leaf of a single event.
+    raw: The stored bytes of its events, as they are hashed; empty where there is one event only,
+        whose hash is `leaf`.
     """
 
     entries: tuple[Entry, ...]
@@ -60,9 +62,14 @@ class Commit(msgspec.Struct, frozen=True, gc=False):
     leaf: bytes
     container: str
     offset_end: int
-    leaves: tuple[bytes, ...] = ()
+    raw: tuple[bytes, ...] = ()
 
     @property
     def position_next(self) -> int:
         """Position after the last event."""
         return self.entries[-1].position + 1
+
+    @property
+    def leaves(self) -> tuple[bytes, ...]:
+        """Leaf hashes of all its events, in order; hashed when they are asked for."""
+        return (*map(leaf_hash, self.raw[:-1]), self.leaf)

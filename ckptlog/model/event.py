@@ -9,11 +9,19 @@ Fields stand in alphabetical order: that makes the encoder's output canonical (s
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 SCHEMA: Final = 1
+# Beyond it a reader that holds numbers as IEEE doubles, as RFC 8785 does, sees another number.
+INTEGER_MAX: Final = 2**53 - 1
+
+Natural = Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)]
+"""A number of an event; the range is checked where events are read (and, by hand, written)."""
+
+Link = Annotated[int, msgspec.Meta(ge=-1, le=INTEGER_MAX)]
+"""A position, or -1 for none."""
 
 CREATED: Final = "checkpoint.created"
 UPDATED: Final = "checkpoint.updated"
@@ -39,7 +47,7 @@ class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tru
 
     kind: str
     root: str
-    size: int
+    size: Natural
 
 
 class Subject(
@@ -101,17 +109,17 @@ class Event(
     fingerprint: str = ""
     id: str
     meta: Reference | None = None
-    new: int = 0
-    origin: int = -1
+    new: Natural = 0
+    origin: Link = -1
     packs: tuple[PackEntry, ...] = ()
-    previous: int = -1
-    sanitised: int = 0
+    previous: Link = -1
+    sanitised: Natural = 0
     schema: int
     state: str = ""
-    step: int = 0
+    step: Natural = 0
     subject: Subject
     time: str
-    total: int = 0
+    total: Natural = 0
     type: str
 
 

@@ -79,4 +79,4 @@ class LeafCache:
 
 def leaves_of(commit: Commit) -> tuple[bytes, ...]:
     """Return the leaf hashes of a commit's events, in order."""
-    return commit.leaves or (commit.leaf,)
+    return commit.leaves

@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from ckptlog.formats import chunk, end, node, pack, segment
+from ckptlog.formats.cursor import CursorRecord
 from ckptlog.formats.event import INTEGER_MAX
+from ckptlog.model.cursor import Cursor
 from ckptlog.model.event import Event, PackEntry, Reference, Subject
 
 u32 = st.integers(0, 2**32 - 1)
@@ -64,6 +66,21 @@ ends = st.builds(
     offset=u64,
     leaf=digests,
     boot=store_ids,
+)
+
+cursor_records = st.builds(
+    CursorRecord,
+    store_id=store_ids,
+    name=texts.filter(lambda name: 0 < len(name.encode()) <= 800),
+    serial=st.integers(1, 2**64 - 1),
+    cursor=st.builds(
+        Cursor,
+        position=u64,
+        leaf=digests,
+        container=st.sampled_from(["", "log/00000000000000000042.1.seg"]),
+        offset=u64,
+    ),
+    time_us=u64,
 )
 
 segment_headers = st.builds(

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ckptlog.errors import FormatError, NotAStoreError, UnsupportedError
-from ckptlog.formats import chunk, end, event, frame, node, pack, segment, store
+from ckptlog.formats import chunk, cursor, end, event, frame, node, pack, segment, store
 from ckptlog.model.event import Event, PackEntry, Reference, Subject
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, mermaid
 
 SPECS = Path(__file__).parents[2] / "specs"
-FORMAT_PAGES = ["chunk", "end", "event", "frame", "node", "pack", "segment", "store"]
+FORMAT_PAGES = ["chunk", "cursor", "end", "event", "frame", "node", "pack", "segment", "store"]
 Table = list[list[str]]
 
 
@@ -65,6 +65,7 @@ def fixed_size(rows: Table) -> int:
         ("pack", 1, 44),
         ("pack", 2, pack.TRAILER_FRAME_BYTES - frame.HEADER_BYTES),
         ("end", 0, end.BYTES),
+        ("cursor", 0, cursor.BYTES),
     ],
 )
 def test_byte_tables_are_without_gaps_and_as_long_as_in_the_code(name, index, size):

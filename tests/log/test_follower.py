@@ -8,7 +8,7 @@ import pytest
 from ckptlog.errors import LogCorruptionError, OtherTimelineError
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log.follower import Follower
-from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry, leaves_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry
 from tests.log.sample import (
     StillEnvironment,
     append,
@@ -51,7 +51,7 @@ def cursors(log):
     """Return the cursor at every position, inside of commits too."""
     found = [BEGINNING]
     for commit in log.reader.commits():
-        pairs = zip(commit.entries, leaves_of(commit), strict=True)
+        pairs = zip(commit.entries, commit.leaves, strict=True)
         found.extend(after_entry(entry, leaf) for entry, leaf in pairs)
     return found
 
@@ -195,6 +195,38 @@ def test_a_store_set_back_and_written_on_is_noticed_by_who_lives_through_it(root
         other.close()
         reading.close()
         fresh.close()
+
+
+def test_an_end_left_old_by_a_power_cut_is_no_other_timeline(root):
+    """The end is not synced: after a power cut an older one can be there, until somebody writes."""
+    path = root / "log" / "end"
+    old = path.read_bytes()
+    writer = open_log(root)
+    fill(writer, "xy")
+    writer.abandon()
+    reading = open_log(root, read_only=True)
+    one = follower(reading)
+    assert ids(one.commits()) == [*"abcdefgxy"]
+    path.write_bytes(old)
+    back = follower(reading, one.cursor)
+    for each in (one, back):
+        assert ids(each.commits()) == []
+        assert not each.wait(0)
+        assert each.lag == 0
+    for wrong in (
+        without_place(one.cursor),
+        Cursor(9, bytes(32), one.cursor.container, one.cursor.offset),
+        Cursor(10, one.cursor.leaf, one.cursor.container, one.cursor.offset),
+        Cursor(9, one.cursor.leaf, one.cursor.container, 10**9),
+        Cursor(9, one.cursor.leaf, "log/00000000000000000099.0.seg", one.cursor.offset),
+    ):
+        with pytest.raises(OtherTimelineError):
+            list(follower(reading, wrong).commits())
+    writer = open_log(root)
+    fill(writer, "z")
+    assert ids(back.commits()) == ["z"]
+    writer.close()
+    reading.close()
 
 
 # --- damage ----------------------------------------------------------------------------------

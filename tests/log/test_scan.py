@@ -149,9 +149,9 @@ def body(position, name="x", durable=HEADER_FRAME_BYTES):
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([(frame.SEGMENT, 0, b"s"), (frame.EVENT, 1, body(0))], "belongs elsewhere"),
-        ([(frame.PACK_INDEX, 0, b"s"), (frame.EVENT, 1, body(0))], "belongs elsewhere"),
-        ([(frame.CHUNK, 1, record("c", 100))], "cannot end a commit"),
+        ([(frame.SEGMENT, 0, b"s"), (frame.EVENT, 1, body(0))], "is misplaced"),
+        ([(frame.PACK_INDEX, 0, b"s"), (frame.EVENT, 1, body(0))], "is misplaced"),
+        ([(frame.CHUNK, 1, record("c", 100))], "is misplaced"),
         ([(frame.CHUNK, 0, record("c", 100))], "not whole"),
         ([(frame.EVENT, 0, body(0))], "not whole"),
         ([(frame.EVENT, 1, body(1))], "position 1"),

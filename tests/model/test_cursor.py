@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry, leaves_of, rest_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry, rest_of
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, Subject
+from ckptlog.model.leaf import leaf_hash
 
 
 def entry(position, offset):
@@ -18,8 +19,9 @@ def commit(count, first=7):
     """Events of 50 bytes, each behind a chunk of 10."""
     entries = tuple(entry(first + n, 100 + 60 * n + 10) for n in range(count))
     chunks = tuple(Placement(bytes([n]) * 32, "log/s", 100 + 60 * n, 10) for n in range(count))
-    leaves = tuple(bytes([n]) * 32 for n in range(count))
-    return Commit(entries, chunks, leaves[-1], "log/s", 100 + 60 * count, leaves)
+    raw = tuple(b"event %d" % n for n in range(count))
+    kept = raw if count > 1 else ()
+    return Commit(entries, chunks, leaf_hash(raw[-1]), "log/s", 100 + 60 * count, kept)
 
 
 def test_the_beginning():
@@ -28,9 +30,11 @@ def test_the_beginning():
 
 def test_behind_a_commit_is_behind_its_last_event():
     whole = commit(3)
-    assert after_commit(whole) == Cursor(10, bytes([2]) * 32, "log/s", 280)
+    assert after_commit(whole) == Cursor(10, leaf_hash(b"event 2"), "log/s", 280)
     assert after_entry(whole.entries[-1], whole.leaf) == after_commit(whole)
-    assert after_entry(whole.entries[0], whole.leaves[0]) == Cursor(8, bytes(32), "log/s", 160)
+    assert after_entry(whole.entries[0], whole.leaves[0]) == Cursor(
+        8, leaf_hash(b"event 0"), "log/s", 160
+    )
 
 
 @pytest.mark.parametrize("skipped", [0, 1, 2])
@@ -50,5 +54,5 @@ def test_a_position_before_the_commit_leaves_it_whole():
 
 def test_the_leaf_of_a_single_event_may_stand_alone():
     one = commit(1)
-    bare = Commit(one.entries, (), one.leaf, one.container, one.offset_end)
-    assert leaves_of(bare) == leaves_of(one) == (one.leaf,)
+    assert one.raw == ()
+    assert one.leaves == (one.leaf,) == (leaf_hash(b"event 0"),)

@@ -21,11 +21,12 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.vectors import content_vectors, envelope_vectors  # noqa: E402
+from tools.vectors import content_vectors, cursor_vectors, envelope_vectors  # noqa: E402
 from tools.vectors.vector import Document  # noqa: E402
 
 MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
     "chunk": content_vectors.chunks,
+    "cursor": cursor_vectors.cursors,
     "end": envelope_vectors.ends,
     "event": content_vectors.events,
     "frame": envelope_vectors.frames,
