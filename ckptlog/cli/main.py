@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from ckptlog import __version__
 from ckptlog.cli import (
+    audit,
     completion,
     demo,
     diff,
@@ -65,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, removal, completion):
+    for module in (audit, verify, stats, doctor, importing, removal, completion):
         module.add_commands(commands)
     return parser
 

@@ -269,7 +269,7 @@ class Detector:
             self._tell(
                 anomaly.SECRETS_REPLACED,
                 entry,
-                f"{event.sanitised} secrets were replaced before they were stored.",
+                f"{event.sanitised} secret(s) replaced before they were stored.",
                 {"sanitised": event.sanitised},
             )
         if event.type in _OUTCOMES:

@@ -16,9 +16,8 @@ import msgspec
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.checkpoint import time_text
-from ckptlog.model.cursor import leaves_of
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.policy.anomaly import Anomaly, Thresholds
+from ckptlog.policy.anomaly import LEVELS, Anomaly, Thresholds
 from ckptlog.policy.detect import Detector
 from ckptlog.policy.selection import Selection, names
 
@@ -36,6 +35,7 @@ class AuditOptions(TypedDict, total=False):
     since, until: Only events of this time: since <= time < until; aware datetimes.
     start, end: Only these positions: start <= position < end.
     anomalies: Whether to look for them (default: True). Without, reading begins at `start`.
+    anomaly: Only anomalies of one of these names.
     thresholds: From where on something is one (`ckptlog.policy.anomaly.Thresholds`).
     now: The present, for what is stuck or ahead; aware. The clock's by default.
     """
@@ -51,6 +51,7 @@ class AuditOptions(TypedDict, total=False):
     start: int
     end: int | None
     anomalies: bool
+    anomaly: str | Iterable[str] | None
     thresholds: Thresholds | None
     now: datetime | None
 
@@ -111,12 +112,17 @@ class Audit:
     """
 
     def __init__(
-        self, commits: Iterable[Commit], selection: Selection, detector: Detector | None
+        self,
+        commits: Iterable[Commit],
+        selection: Selection,
+        detector: Detector | None,
+        names: frozenset[str] = frozenset(LEVELS),
     ) -> None:
         self._commits = commits
         self._end = selection.end
         self._matches = selection.matcher()
         self._detector = detector
+        self._names = names
         self.events = 0
         self.read = 0
         self.anomalies: Counter[str] = Counter()
@@ -127,16 +133,26 @@ class Audit:
         return self._detector.forgotten if self._detector else {}
 
     def __iter__(self) -> Iterator[AuditEvent | Anomaly]:
-        matches, detector = self._matches, self._detector
-        for entry, leaf in self._entries():
+        for commit in self._commits:
+            yield from self._commit(commit)
+            if self._end is not None and commit.position_next >= self._end:
+                break
+        if self._detector is not None:
+            yield from self._told(self._detector.finish())
+
+    def _commit(self, commit: Commit) -> Iterator[AuditEvent | Anomaly]:
+        matches, detector, end = self._matches, self._detector, self._end
+        leaves: tuple[bytes, ...] = ()
+        for index, entry in enumerate(commit.entries):
+            if end is not None and entry.position >= end:
+                return
             self.read += 1
             if matches(entry.position, entry.event):
                 self.events += 1
-                yield AuditEvent(entry, leaf)
+                leaves = leaves or commit.leaves
+                yield AuditEvent(entry, leaves[index])
             if detector is not None and (found := detector.apply(entry)):
                 yield from self._told(found)
-        if detector is not None:
-            yield from self._told(detector.finish())
 
     def summary(self) -> dict[str, Any]:
         """Return the sums, safe for JSON."""
@@ -148,17 +164,9 @@ class Audit:
             "forgotten": self.forgotten,
         }
 
-    def _entries(self) -> Iterator[tuple[Entry, bytes]]:
-        end = self._end
-        for commit in self._commits:
-            for entry, leaf in zip(commit.entries, leaves_of(commit), strict=True):
-                if end is not None and entry.position >= end:
-                    return
-                yield entry, leaf
-
     def _told(self, found: Iterable[Anomaly]) -> Iterator[Anomaly]:
         for one in found:
-            if self._matches(one.at.position, one.at):
+            if one.name in self._names and self._matches(one.at.position, one.at):
                 self.anomalies[one.name] += 1
                 yield one
 
@@ -178,8 +186,19 @@ def audit(store: Store, options: AuditOptions) -> Audit:
     selection = _selection(options)
     detector = _detector(store, options) if options.get("anomalies", True) else None
     first = 0 if detector else selection.start
-    is_beyond = first >= store.position
-    return Audit(() if is_beyond else store.log.reader.commits(position=first), selection, detector)
+    commits = () if first >= store.position else store.log.reader.commits(position=first)
+    return Audit(commits, selection, detector, _anomaly_names(options.get("anomaly")))
+
+
+def _anomaly_names(given: object) -> frozenset[str]:
+    asked = names("anomaly", given)
+    if unknown := sorted(asked - set(LEVELS)):
+        raise ArgumentError(
+            f"There is no anomaly {unknown[0]!r}.",
+            hint=f"There are: {', '.join(LEVELS)}.",
+            argument="anomaly",
+        )
+    return asked or frozenset(LEVELS)
 
 
 def _detector(store: Store, options: AuditOptions) -> Detector:

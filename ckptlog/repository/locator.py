@@ -112,7 +112,7 @@ class Locator:
             needed = frame.HEADER_BYTES + event.PREFIX_BYTES
             while offset + needed <= limit:
                 begin = window.locate(offset, needed)
-                head = window.view[begin : begin + needed]
+                head = window.data[begin : begin + needed]
                 size = frame.body_length(head)
                 if size is None or len(head) < needed:
                     return
