@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ckptlog import __version__
 from ckptlog.cli import (
     audit,
+    bisect,
     completion,
     demo,
     diff,
@@ -66,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (audit, verify, stats, doctor, importing, removal, completion):
+    for module in (audit, bisect, verify, stats, doctor, importing, removal, completion):
         module.add_commands(commands)
     return parser
 
@@ -74,7 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    output = open_output(os.environ, is_json="--json" in words)
+    own = words[: words.index("--")] if "--" in words else words  # the rest is another command's
+    output = open_output(os.environ, is_json="--json" in own)
     try:
         status = _run(words, output)
         output.flush()

@@ -52,6 +52,7 @@ from ckptlog.views.row import Row
 
 if TYPE_CHECKING:
     from ckptlog.repository.audit import Audit, AuditOptions
+    from ckptlog.repository.bisection import Bisection, BisectOptions, Predicate
 
 Durability = Literal["commit", "interval"]
 Answer = TypeVar("Answer")
@@ -480,6 +481,20 @@ class Store:
 
         self._check_open()
         return audit(self, options)
+
+    def bisect(self, predicate: str | Predicate, **options: Unpack[BisectOptions]) -> Bisection:
+        """Return the first event of a checkpoint, or of a task, after which something is true.
+
+        Args:
+            predicate: An expression (specs/bisect.md), `data.loss > 10` for example; or a function
+                of a CheckpointData that returns True, False, or None where it cannot tell.
+
+        Options (see `repository.bisection.BisectOptions`): checkpoint, task, start, end, linear.
+        """
+        from ckptlog.repository.bisection import bisect
+
+        self._check_open()
+        return bisect(self, predicate, options)
 
     # --- upkeep -------------------------------------------------------------------------------
 
