@@ -56,8 +56,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from ckptlog.manager.batch import Batch
+    from ckptlog.manager.index import CheckpointIndex
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
+    from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
     from ckptlog.model.checkpoint import CheckpointData
     from ckptlog.model.configuration import CheckpointConfiguration
@@ -117,10 +119,12 @@ _HOMES = {
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
+    "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
     "Difference": "model.difference",
+    "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "LegacyLayoutWarning": "repository.layout",
     "Report": "repository.verify",
@@ -140,6 +144,7 @@ __all__ = [
     "CheckpointCreationError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointIndex",
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointPerformanceRequirements",
@@ -156,6 +161,7 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "FileSystemCheckpointStorage",
     "FormatError",
     "FullError",
     "HistoryEntry",

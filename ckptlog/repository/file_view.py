@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event as Signal
 from threading import RLock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -25,15 +25,17 @@ from ckptlog.errors import (
     LogCorruptionError,
     OtherTimelineError,
     ReadOnlyError,
+    StoreClosedError,
     operating_system_door,
 )
 from ckptlog.log.follower import Follower, confirm
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Entry
 from ckptlog.storage.lock import WriterLock
-from ckptlog.views.document import document
+from ckptlog.views.document import FOLDERS, document
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.files import LOCK, REGISTER, Change, FilesView
+from ckptlog.views.register import index_of
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
@@ -80,13 +82,17 @@ class FileView:
         self._flock = WriterLock(self.folder / LOCK, store.environment)
         self._view = FilesView(self.folder, store.info.id_bytes, store.environment.boot())
         self._seen: tuple[int, int, int] | None = None
+        self._position = -1
 
     # --- what is asked for --------------------------------------------------------------------
 
     @property
     def position(self) -> int:
-        """Position after the last event that the files show, as far as this object knows."""
-        return self._view.register.cursor.position
+        """Position after the last event that the files show, as far as this object knows.
+
+        -1 before the first refresh.
+        """
+        return self._position
 
     def is_behind(self) -> bool:
         """Say whether there are durable events that the files do not show."""
@@ -122,25 +128,39 @@ class FileView:
             return self._follow(is_new=True, repaired=0)
 
     def run(self, stop: Signal, *, tell: Teller | None = None) -> None:
-        """Keep the files current until `stop` is set.
+        """Keep the files current until `stop` is set, or the store is closed.
 
-        What goes wrong is logged with its code, and tried again.
+        What goes wrong is logged with its code, and tried again where that can help.
         """
         clock = self._store.environment.monotonic_s
         pause_s = 0.0
         while not stop.wait(pause_s):
             begin_s, pause_s = clock(), _POLL_S
             try:
-                if self._view.register.is_whole and self._seen and not self.is_behind():
+                if not self.is_behind():
                     continue
                 done = self.refresh()
                 if tell is not None:
                     tell(done)
+            except StoreClosedError:
+                return
             except CheckpointError as error:
                 _logger.warning("The file view was not refreshed: %s (%s)", error, error.code)
+                if isinstance(error, ReadOnlyError):
+                    return
                 pause_s = _PAUSE_MAX_S
             rest_s = _REST_FACTOR * (clock() - begin_s)
             pause_s = max(pause_s, min(rest_s, _PAUSE_MAX_S))
+
+    def index(self) -> dict[str, Any]:
+        """Return the content of index.json as of the last refresh."""
+        with self._lock:
+            register = self._view.register
+            return index_of(register.in_order(), register.last_updated, register.cursor.position)
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the files and the index together."""
+        return self._view.tree.size_bytes((*FOLDERS, ""))
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -148,6 +168,7 @@ class FileView:
     def _held(self) -> Iterator[None]:
         """Hold both locks; what goes wrong inside makes the next one read the register again."""
         store = self._store
+        self.is_behind()  # refuses a store that was closed
         if store.read_only:
             raise ReadOnlyError(
                 f"The store {store.path} is open for reading only; its file view stays as it is.",
@@ -161,6 +182,7 @@ class FileView:
             try:
                 yield
                 self._seen = self._view.tree.stamp(REGISTER)
+                self._position = self._view.register.cursor.position
             except BaseException:
                 self._seen = None
                 raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -85,6 +86,17 @@ class Tree:
             return []
         except OSError as error:
             raise from_os_error(error, "Cannot list a folder") from error
+
+    def size_bytes(self, folders: Iterable[str]) -> int:
+        """Return the bytes of the files in these folders, without those that begin with a dot."""
+        total = 0
+        for folder in folders:
+            for name in self.names(folder):
+                with suppress(OSError):  # removed meanwhile
+                    found = os.lstat(self._prefix + os.path.join(folder, name))
+                    is_counted = stat.S_ISREG(found.st_mode) and not name.startswith(".")
+                    total += found.st_size if is_counted else 0
+        return total
 
     def stamp(self, path: str) -> tuple[int, int, int] | None:
         """Return what changes when a file is replaced: inode, time, size; None for no file."""
