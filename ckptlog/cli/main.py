@@ -24,6 +24,7 @@ from ckptlog.cli import (
     doctor,
     event_log,
     exit_status,
+    files,
     importing,
     init,
     listing,
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (audit, bisect, verify, stats, doctor, importing, removal, completion):
+    for module in (audit, bisect, files, verify, stats, doctor, importing, removal, completion):
         module.add_commands(commands)
     return parser
 

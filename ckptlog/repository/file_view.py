@@ -134,7 +134,7 @@ class FileView:
         """
         clock = self._store.environment.monotonic_s
         pause_s = 0.0
-        while not stop.wait(pause_s):
+        while stop.wait(pause_s):
             begin_s, pause_s = clock(), _POLL_S
             try:
                 if not self.is_behind():
@@ -157,6 +157,11 @@ class FileView:
         with self._lock:
             register = self._view.register
             return index_of(register.in_order(), register.last_updated, register.cursor.position)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody has made the view before."""
+        return (self.folder / REGISTER).exists()
 
     def size_bytes(self) -> int:
         """Return the bytes of the files and the index together."""
@@ -279,9 +284,18 @@ class FileView:
             yield change, cursor
 
     def _document(self, entry: Entry) -> bytes:
-        event, wire = entry.event, self._store.wire
-        return document(
-            entry,
-            None if event.data is None else wire(event.data),
-            None if event.meta is None else wire(event.meta),
-        )
+        return document_of(self._store, entry)
+
+
+def document_of(store: Store, entry: Entry) -> bytes:
+    """Return the file of a checkpoint after an event.
+
+    Raises:
+        CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
+    """
+    event = entry.event
+    return document(
+        entry,
+        None if event.data is None else store.wire(event.data),
+        None if event.meta is None else store.wire(event.meta),
+    )

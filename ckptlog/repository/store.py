@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
@@ -53,6 +54,7 @@ from ckptlog.views.row import Row
 if TYPE_CHECKING:
     from ckptlog.repository.audit import Audit, AuditOptions
     from ckptlog.repository.bisection import Bisection, BisectOptions, Predicate
+    from ckptlog.repository.replay import Replay
 
 Durability = Literal["commit", "interval"]
 Answer = TypeVar("Answer")
@@ -470,6 +472,19 @@ class Store:
             return self.submit(intent)
 
     # --- looking back -------------------------------------------------------------------------
+
+    def replay(
+        self, until: int | datetime | None = None, *, into: str | os.PathLike[str] | None = None
+    ) -> Replay:
+        """Return the state after the event at a position, or at a time; None means now.
+
+        Args:
+            into: A new folder for the views as of then (see `repository.replay`).
+        """
+        from ckptlog.repository.replay import replay
+
+        self._check_open()
+        return replay(self, until, into)
 
     def audit(self, **options: Unpack[AuditOptions]) -> Audit:
         """Return a pass over the log: who did what, when, to which task, and what looks odd.

@@ -70,6 +70,13 @@ class Tree:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise from_os_error(error, "Cannot remove a file") from error
 
+    def drop(self, folder: str) -> None:
+        """Remove a folder of ours with the files in it, if it is there."""
+        for name in self.names(folder):
+            self.remove(f"{folder}/{name}")
+        with operating_system_door("Cannot remove a folder"), suppress(FileNotFoundError):
+            os.rmdir(self._prefix + folder)
+
     def read(self, path: str) -> bytes | None:
         """Return a file's content; None where there is no file that can be read."""
         try:

@@ -176,6 +176,11 @@ class FilesView:
         self._write_index()
         self._save()
 
+    def strip(self) -> None:
+        """Leave only what readers look at: for files that nobody will keep current."""
+        self.tree.remove(REGISTER)
+        self.tree.drop(NEW)
+
     def _place(self, entry: Entry, document: Document) -> FileRow:
         """Write a checkpoint's file to its folder and take it from the others; return its row."""
         event, subject = entry.event, entry.event.subject

@@ -173,6 +173,16 @@ def test_what_was_loaded_is_saved_against_its_position(storage):
     assert storage.load_checkpoint("cp").data == {"n": 5}
 
 
+def test_position_0_is_a_position(storage):
+    storage.save_checkpoint(checkpoint())
+    mine = storage.load_checkpoint("cp")
+    assert mine.position == 0
+    storage.manager.complete_checkpoint("cp")
+    mine.state = FAILED
+    with pytest.raises(ConflictError):
+        storage.save_checkpoint(mine)
+
+
 def test_one_that_was_never_loaded_is_tried_again_when_others_come_first(storage, monkeypatch):
     storage.save_checkpoint(checkpoint(state=ACTIVE))
     get, overtaken = storage.manager.get_checkpoint, []
@@ -301,6 +311,21 @@ def test_changes_of_others_are_followed(tmp_path):
         other.complete_checkpoint(name)
         wait_for((storage.folder / "completed" / name_of(name)).exists)
     assert not any(thread.name == "ckptlog-files" for thread in threading.enumerate())
+
+
+def test_nobody_follows_where_that_is_not_wanted(storage):
+    storage.save_checkpoint(checkpoint())
+    storage.list_checkpoints()
+    assert not any(thread.name == "ckptlog-files" for thread in threading.enumerate())
+    storage.manager.complete_checkpoint("cp")
+    assert (storage.folder / "active" / "checkpoint_cp.json").exists()
+    assert storage.refresh().written == 1
+    assert (storage.folder / "completed" / "checkpoint_cp.json").exists()
+
+
+def test_a_thread_ends_with_its_process(tmp_path):
+    with FileSystemCheckpointStorage(tmp_path / "s") as storage:
+        assert storage._thread.daemon
 
 
 def test_closing_leaves_the_files_current(tmp_path):
