@@ -148,12 +148,13 @@ class FileSystemCheckpointStorage:
                 self._thread.start()
 
     def refresh(self) -> Refreshed:
-        """Let the files show everything that is durable now.
+        """Let the files show everything that was acknowledged.
 
         Raises:
             CheckpointStorageError: The system refused, or the store is open for reading only.
         """
         self._ensure_following()
+        self.manager.store.opened()
         return self.view.refresh()
 
     # --- the specification's operations -------------------------------------------------------

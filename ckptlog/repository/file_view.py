@@ -134,7 +134,7 @@ class FileView:
         """
         clock = self._store.environment.monotonic_s
         pause_s = 0.0
-        while stop.wait(pause_s):
+        while not stop.wait(pause_s):
             begin_s, pause_s = clock(), _POLL_S
             try:
                 if not self.is_behind():
@@ -145,7 +145,7 @@ class FileView:
             except StoreClosedError:
                 return
             except CheckpointError as error:
-                _logger.warning("The file view was not refreshed: %s (%s)", error, error.code)
+                _logger.warning("The file view was refreshed: %s (%s)", error, error.code)
                 if isinstance(error, ReadOnlyError):
                     return
                 pause_s = _PAUSE_MAX_S

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -44,17 +43,13 @@ from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.ledger import ViewBehindError
 from ckptlog.repository.locator import Locator
 from ckptlog.repository.report import Finding, Level, Progress, Report
+from ckptlog.repository.retrospect import Retrospect
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError, ViewError
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
-
-if TYPE_CHECKING:
-    from ckptlog.repository.audit import Audit, AuditOptions
-    from ckptlog.repository.bisection import Bisection, BisectOptions, Predicate
-    from ckptlog.repository.replay import Replay
 
 Durability = Literal["commit", "interval"]
 Answer = TypeVar("Answer")
@@ -78,7 +73,7 @@ class _AfterFork:
 _after_fork = _AfterFork()
 
 
-class Store:
+class Store(Retrospect):
     """An open store. Make one with `ckptlog.open`.
 
     Threads: safe. A forked child that uses it opens it anew by itself.
@@ -207,6 +202,13 @@ class Store:
             )
         if os.getpid() != self._pid:
             self._reopen_after_fork()
+
+    def opened(self) -> Self:
+        """Return this store with all that it acknowledged durable, refusing one that was closed."""
+        self._check_open()
+        if self.log.is_lagging:
+            self.log.flush(self.timeout_s)
+        return self
 
     def _reopen_after_fork(self) -> None:
         """Open anew: a child shares descriptors and locks with its parent and must not use them."""
@@ -470,46 +472,6 @@ class Store:
             if error.code != "storage.full" or not layout.release_reserve(self.path):
                 raise
             return self.submit(intent)
-
-    # --- looking back -------------------------------------------------------------------------
-
-    def replay(
-        self, until: int | datetime | None = None, *, into: str | os.PathLike[str] | None = None
-    ) -> Replay:
-        """Return the state after the event at a position, or at a time; None means now.
-
-        Args:
-            into: A new folder for the views as of then (see `repository.replay`).
-        """
-        from ckptlog.repository.replay import replay
-
-        self._check_open()
-        return replay(self, until, into)
-
-    def audit(self, **options: Unpack[AuditOptions]) -> Audit:
-        """Return a pass over the log: who did what, when, to which task, and what looks odd.
-
-        Options (see `repository.audit.AuditOptions`): actor, task, checkpoint, worker, namespace,
-        type, since, until, start, end, anomalies, thresholds, now.
-        """
-        from ckptlog.repository.audit import audit
-
-        self._check_open()
-        return audit(self, options)
-
-    def bisect(self, predicate: str | Predicate, **options: Unpack[BisectOptions]) -> Bisection:
-        """Return the first event of a checkpoint, or of a task, after which something is true.
-
-        Args:
-            predicate: An expression (specs/bisect.md), `data.loss > 10` for example; or a function
-                of a CheckpointData that returns True, False, or None where it cannot tell.
-
-        Options (see `repository.bisection.BisectOptions`): checkpoint, task, start, end, linear.
-        """
-        from ckptlog.repository.bisection import bisect
-
-        self._check_open()
-        return bisect(self, predicate, options)
 
     # --- upkeep -------------------------------------------------------------------------------
 

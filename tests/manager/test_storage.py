@@ -323,6 +323,21 @@ def test_nobody_follows_where_that_is_not_wanted(storage):
     assert (storage.folder / "completed" / "checkpoint_cp.json").exists()
 
 
+def test_what_is_acknowledged_is_shown_also_before_the_interval_ends(tmp_path):
+    with (
+        ckptlog.open(tmp_path / "s", create=True, durability="interval", interval_s=60) as store,
+        FileSystemCheckpointStorage(
+            manager=CheckpointManager(store=store), follow=False
+        ) as storage,
+    ):
+        storage.save_checkpoint(checkpoint())
+        assert (storage.folder / "active" / "checkpoint_cp.json").exists()
+        storage.manager.complete_checkpoint("cp")
+        assert [one.position for one in store.audit(anomalies=False)] == [0, 1]
+        storage.manager.delete_checkpoint("cp")
+        assert store.replay().entries == ()
+
+
 def test_a_thread_ends_with_its_process(tmp_path):
     with FileSystemCheckpointStorage(tmp_path / "s") as storage:
         assert storage._thread.daemon
