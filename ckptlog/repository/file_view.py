@@ -145,7 +145,7 @@ class FileView:
             except StoreClosedError:
                 return
             except CheckpointError as error:
-                _logger.warning("The file view was refreshed: %s (%s)", error, error.code)
+                _logger.warning("The file view was not refreshed: %s (%s)", error, error.code)
                 if isinstance(error, ReadOnlyError):
                     return
                 pause_s = _PAUSE_MAX_S
@@ -181,7 +181,7 @@ class FileView:
                 path=str(store.path),
             )
         with self._lock:
-            with operating_system_door("Cannot make the folder of the file view"):
+            with operating_system_door("Canmake the folder of the file view"):
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._flock.acquire(store.timeout_s)
             try:

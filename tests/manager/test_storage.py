@@ -294,7 +294,7 @@ def test_lists_are_in_the_order_of_creation_and_whole(storage, monkeypatch):
 # --- following ------------------------------------------------------------------------------------
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -374,7 +374,7 @@ def test_a_store_for_reading_only_is_never_followed(tmp_path, caplog):
         pass
     with ckptlog.open(tmp_path / "s", read_only=True) as store:
         storage = FileSystemCheckpointStorage(manager=CheckpointManager(store=store))
-        storage._thread.join(30)
+        storage._thread.join(120)
         assert not storage._thread.is_alive()
         assert storage.list_checkpoints() == []
         storage.close()

@@ -386,7 +386,7 @@ sys.stdin.read()
 # --- following ------------------------------------------------------------------------------------
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
