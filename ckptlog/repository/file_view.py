@@ -181,7 +181,7 @@ class FileView:
                 path=str(store.path),
             )
         with self._lock:
-            with operating_system_door("Canmake the folder of the file view"):
+            with operating_system_door("Cannot make the folder of the file view"):
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._flock.acquire(store.timeout_s)
             try:
@@ -220,7 +220,7 @@ class FileView:
                 hint="Open the store for writing once; that rebuilds it.",
             )
         if cursor.position > end.position:
-            raise ViewDamagedError("The file view shows events that the log does not have.")
+            raise ViewDamagedError("The file view shows events that the log does have.")
         confirm(self._store.log.reader, cursor, end)
 
     def _heal(self, *, is_thorough: bool) -> int:
