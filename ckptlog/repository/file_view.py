@@ -220,7 +220,7 @@ class FileView:
                 hint="Open the store for writing once; that rebuilds it.",
             )
         if cursor.position > end.position:
-            raise ViewDamagedError("The file view shows events that the log does have.")
+            raise ViewDamagedError("The file view shows events that the log does not have.")
         confirm(self._store.log.reader, cursor, end)
 
     def _heal(self, *, is_thorough: bool) -> int:
