@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from ckptlog.manager.batch import Batch
+    from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.index import CheckpointIndex
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
@@ -71,6 +72,9 @@ if TYPE_CHECKING:
     from ckptlog.repository.opening import open_store as open
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
+    from ckptlog.watch.bus import EventBus, InProcessEventBus
+    from ckptlog.watch.event import WatchEvent
+    from ckptlog.watch.subscription import Subscription
 
 __version__ = "0.1.0"
 
@@ -119,18 +123,24 @@ _HOMES = {
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
+    "CheckpointEvent": "manager.events",
+    "CheckpointEvents": "manager.events",
     "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
     "Difference": "model.difference",
+    "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
+    "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
     "Report": "repository.verify",
     "Sanitiser": "policy.sanitise",
     "Store": "repository.store",
+    "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "WatchEvent": "watch.event",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
@@ -144,6 +154,8 @@ __all__ = [
     "CheckpointCreationError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointEvent",
+    "CheckpointEvents",
     "CheckpointIndex",
     "CheckpointManager",
     "CheckpointNotFoundError",
@@ -161,11 +173,13 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EventBus",
     "FileSystemCheckpointStorage",
     "FormatError",
     "FullError",
     "HistoryEntry",
     "IllegalTransitionError",
+    "InProcessEventBus",
     "InputOutputError",
     "InvalidCreationError",
     "InvalidUpdateError",
@@ -184,10 +198,12 @@ __all__ = [
     "Store",
     "StoreClosedError",
     "StoreMissingError",
+    "Subscription",
     "TaskCheckpointWrapper",
     "UnacknowledgedError",
     "UnstorableError",
     "UnsupportedError",
+    "WatchEvent",
     "__version__",
     "open",
 ]

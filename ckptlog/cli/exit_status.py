@@ -16,6 +16,7 @@ CONFLICT: Final = 4  # the present state does not allow it
 CORRUPTION: Final = 5  # stored bytes are not what was written
 STORAGE: Final = 6  # the medium or the store refused
 INTERRUPTED: Final = 130  # 128 + SIGINT
+TERMINATED: Final = 143  # 128 + SIGTERM
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
 
 BY_CODE: Final[dict[str, int]] = {

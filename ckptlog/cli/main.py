@@ -19,6 +19,7 @@ from ckptlog.cli import (
     audit,
     bisect,
     completion,
+    consumers,
     demo,
     diff,
     doctor,
@@ -34,6 +35,7 @@ from ckptlog.cli import (
     show,
     stats,
     verify,
+    watch,
 )
 from ckptlog.cli.command import Context, add_global_options
 from ckptlog.cli.output import Output, open_output
@@ -68,7 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (audit, bisect, files, verify, stats, doctor, importing, removal, completion):
+    for module in (audit, bisect, files, watch, consumers):
+        module.add_commands(commands)
+    for module in (verify, stats, doctor, importing, removal, completion):
         module.add_commands(commands)
     return parser
 

@@ -56,3 +56,25 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds, 0 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def place(text: str) -> str | int | datetime:
+    """Return where to begin in a log: `beginning`, `end`, a position, or a time.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none of them.
+    """
+    if text in {"beginning", "end"}:
+        return text
+    return natural(text) if text.isdigit() else moment(text)

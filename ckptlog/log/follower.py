@@ -85,18 +85,25 @@ class Follower:
                 "The published end of the log is missing or damaged.",
                 hint="Open the store for writing once; that rebuilds it.",
             )
-        start = self.cursor
-        if start.position < end.position or not start.container:
-            # A cursor without a place learns it, so that it is found quickly later.
-            self.cursor = start = confirm(self._reader, start, end)
-        if not self._is_before(end):
-            return
-        for whole in self._reader.commits(start.container, start.offset, start.position, stop=end):
+        for whole in self._from_cursor(end):
             if whole.position_next <= self.cursor.position:
                 continue
             commit = rest_of(whole, self.cursor.position)
             yield commit
             self.cursor = after_commit(commit)
+
+    def _from_cursor(self, end: End) -> Iterator[Commit]:
+        """Return the commits up to an end, perhaps from some before the cursor on."""
+        start = self.cursor
+        near = self._reader.resume(start, end)
+        if near is not None:
+            return near
+        if start.position < end.position or not start.container:
+            # A cursor without a place learns it, so that it is found quickly later.
+            self.cursor = start = confirm(self._reader, start, end)
+        if not self._is_before(end):
+            return iter(())
+        return self._reader.commits(start.container, start.offset, start.position, stop=end)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for durable events from the cursor on; say whether there are any.

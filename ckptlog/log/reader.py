@@ -47,6 +47,7 @@ class LogReader:
         self._disk = disk
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lock = Lock()
+        self._near = ("", root)
 
     def entry(
         self, container: str, offset: int, length: int, span: int
@@ -246,21 +247,68 @@ class LogReader:
         first = named[0] if named else position
         return self._segments.holding(min(first, stop.first)), HEADER_FRAME_BYTES
 
+    def resume(self, cursor: Cursor, stop: End) -> Iterator[Commit] | None:
+        """Yield every durable commit from a cursor on, where that takes one opened file.
+
+        Returns:
+            None where the cursor lies in an earlier segment, or does not belong to its place:
+            `locate` finds out more.
+
+        Cost: what follows a log that grows; for each new commit one open and two reads.
+        """
+        first, generation = stop.first, stop.generation
+        container = container_of(first, generation)
+        if cursor.container != container or not HEADER_FRAME_BYTES < cursor.offset < stop.offset:
+            return None
+        path = self._path(container, first, generation)
+        fd = self._disk.open_read(path)
+        seed = segment.seed(self._store_id, first, generation)
+        try:
+            found = event_before(self._disk, fd, seed, cursor.offset)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        if found != (cursor.position - 1, cursor.leaf):
+            self._disk.close(fd)
+            return None
+        scan = Scan(
+            Window(self._disk, fd),
+            seed,
+            container,
+            offset=cursor.offset,
+            position=cursor.position,
+            leaf=cursor.leaf,
+            stop=stop.offset,
+        )
+        return self._scanned(fd, path, scan, _Limit(stop.offset, stop.position, stop.leaf))
+
+    def _path(self, container: str, first: int, generation: int) -> Path:
+        """Return a segment's path; a follower asks for the same one again and again."""
+        near = self._near
+        if near[0] != container:
+            near = self._near = (container, self._segments.path(first, generation))
+        return near[1]
+
     def _segment_commits(
         self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
     ) -> Iterator[Commit]:
         path = self._segments.path(header.first, header.generation)
         fd = self._disk.open_read(path)
+        scan = Scan(
+            Window(self._disk, fd),
+            segment.seed(self._store_id, header.first, header.generation),
+            container_of(header.first, header.generation),
+            offset=offset,
+            position=position,
+            leaf=leaf,
+            stop=limit.offset,
+        )
+        yield from self._scanned(fd, path, scan, limit)
+
+    def _scanned(self, fd: int, path: Path, scan: Scan, limit: _Limit) -> Iterator[Commit]:
+        """Yield what a scan finds, close the file, and check that it ends where it must."""
+        offset = scan.offset
         try:
-            scan = Scan(
-                Window(self._disk, fd),
-                segment.seed(self._store_id, header.first, header.generation),
-                container_of(header.first, header.generation),
-                offset=offset,
-                position=position,
-                leaf=leaf,
-                stop=limit.offset,
-            )
             yield from scan
         finally:
             self._disk.close(fd)

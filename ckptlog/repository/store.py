@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -50,6 +50,13 @@ from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError, ViewError
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
+
+if TYPE_CHECKING:
+    from ckptlog.watch.consumer import ConsumerStatus
+    from ckptlog.watch.option import WatchOptions
+    from ckptlog.watch.start import Start
+    from ckptlog.watch.subscription import Subscription
+    from ckptlog.watch.watcher import Watcher
 
 Durability = Literal["commit", "interval"]
 Answer = TypeVar("Answer")
@@ -147,11 +154,25 @@ class Store(Retrospect):
             queue_max=self._queue_max,
         )
         self._locator = Locator(self.log, self.environment.disk, self._waypoint)
+        self._watching: Watcher | None = None
         self._stop = Signal()
         if self.durability == "interval" and not self.read_only:
             Thread(target=self._flush_forever, name="ckptlog-flush", daemon=True).start()
         # Last: the other threads of a forked child go by it.
         self._pid = os.getpid()
+
+    @property
+    def watcher(self) -> Watcher:
+        """What opens subscriptions; made by the first who asks, for most stores are not watched."""
+        self._check_open()
+        with _after_fork.lock:
+            if self._watching is None:
+                from ckptlog.watch.watcher import Watcher
+
+                self._watching = Watcher(
+                    self.path, self.info.id_bytes, self.environment, read_only=self.read_only
+                )
+            return self._watching
 
     def close(self) -> None:
         """Finish cleanly: everything durable, views up to date, files closed. Twice is fine.
@@ -170,6 +191,8 @@ class Store(Retrospect):
             if not self.read_only:
                 self.log.flush(self.timeout_s)
                 layout.restore_reserve(self.path)
+            if self._watching is not None:
+                self._watching.close()
         finally:
             self._keeper.close()
             self.log.close()
@@ -460,7 +483,12 @@ class Store(Retrospect):
                 path=str(self.path),
             )
         self._check_open()
+        watching = self._watching
+        if watching is not None:
+            watching.expect(step.command.command for step in intent.steps)
         outcome = self._writer.submit(intent)
+        if watching is not None:
+            watching.notify()
         self._keeper.relieve()
         return outcome
 
@@ -472,6 +500,38 @@ class Store(Retrospect):
             if error.code != "storage.full" or not layout.release_reserve(self.path):
                 raise
             return self.submit(intent)
+
+    # --- watching -----------------------------------------------------------------------------
+
+    def watch(self, consumer: str | None = None, **options: Unpack[WatchOptions]) -> Subscription:
+        """Return a subscription to events: durable ones, in order, each at least once.
+
+        Args:
+            consumer: A name; what it acknowledges survives, and one process reads as it at a
+                time. None keeps the cursor in memory.
+            options: Filters (`watch.filter.EventFilter`) and `watch.option.Options`.
+
+        Raises:
+            ConsumerBusyError: Somebody else reads as this consumer.
+            ConsumerDamagedError, ConsumerForeignError: Its cursor cannot be believed.
+            ReadOnlyError: A name, and no place for its cursor.
+            ArgumentError: An option is wrong.
+
+        Threads: safe. Page: specs/consumers.md.
+        """
+        return self.watcher.open(consumer, dict(options))
+
+    def consumers(self) -> list[ConsumerStatus]:
+        """Return every named consumer: its position, its lag, who reads as it."""
+        return self.watcher.consumers()
+
+    def reset_consumer(self, name: str, start: Start = "beginning") -> int:
+        """Move a consumer that is not at work; return the position that it begins at."""
+        return self.watcher.reset(name, start)
+
+    def remove_consumer(self, name: str) -> bool:
+        """Forget a consumer that is not at work; say whether there was one."""
+        return self.watcher.remove(name)
 
     # --- upkeep -------------------------------------------------------------------------------
 

@@ -71,7 +71,9 @@ def test_it_is_one_line_of_json_with_the_whole_event(event, leaf):
     data = cloud_event.encode(entry(event), leaf, STORE)
     assert b"\n" not in data
     found = json.loads(data)
-    assert found == cloud_event.cloud_event(entry(event), leaf, STORE)
+    made = cloud_event.cloud_event(entry(event), leaf, STORE)
+    assert list(found) == list(made)
+    assert all(found[name] == made[name] for name in made if name != "data")
     inner = {
         name: found["data"][name] for name in found["data"] if name not in ("position", "leaf")
     }

@@ -1,0 +1,415 @@
+"""A subscription: a store's events in order, at least once, with a cursor that survives.
+
+    log -> follower -> filter -> buffer (one commit) -> consumer -> ack -> cursor file
+
+Three places in the log, in this order: *acknowledged* (what a restart goes on behind), *given*
+(handed to the consumer), *read* (taken in by the follower). Only events between the first and the
+third are in memory. Events that the filter leaves out are acknowledged with the event before them,
+and by themselves where nothing waits for an acknowledgement.
+
+Locks: `_turn` is held while somebody takes the next event; `_lock` guards what is in flight and is
+held for moments; `_saving` while the cursor is written. They are taken in this order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from threading import Condition, Lock, RLock
+from types import TracebackType
+from typing import Self
+
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointError,
+    CheckpointStorageError,
+    LogCorruptionError,
+    OtherTimelineError,
+    StoreClosedError,
+    UnacknowledgedError,
+)
+from ckptlog.log.follower import confirm
+from ckptlog.model.cursor import Cursor, after_commit
+from ckptlog.model.entry import Commit, Entry
+from ckptlog.watch.consumer import Consumer
+from ckptlog.watch.event import WatchEvent
+from ckptlog.watch.filter import Accepts
+from ckptlog.watch.hint import Ear
+from ckptlog.watch.option import Options
+from ckptlog.watch.source import Source
+
+# Cursors that moved only over events that were left out are written at most this often.
+_PASSED_SAVE_S = 1.0
+
+
+class Subscription:
+    """Delivers events; made by `store.watch`. A context manager, an iterator, an async iterator.
+
+    Threads: safe. Several threads may take events; each event goes to one of them.
+    A forked child cannot use its parent's.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: Options,
+        *,
+        consumer: Consumer | None,
+        cursor: Cursor,
+        accepts: Accepts | None,
+        ear: Ear,
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._consumer = consumer
+        # Without a name nothing survives, so there is nothing to acknowledge by hand.
+        self._is_automatic = options.auto_ack or consumer is None
+        self._accepts = accepts
+        self._ear = ear
+        self._clock = source.environment.monotonic_s
+        self._opened = source.open_log()
+        self._follower = self._opened.follower(cursor, ear.wait, options.poll_s)
+        self._reading: Iterator[Commit] | None = None
+        self._buffer: deque[WatchEvent] = deque()
+        self._in_flight: deque[WatchEvent] = deque()
+        # Reentrant: what the filter calls may close us.
+        self._turn = RLock()
+        self._lock = Lock()
+        self._free = Condition(self._lock)
+        self._saving = Lock()
+        self._given: WatchEvent | None = None
+        self._read = self._saved = cursor
+        self._acknowledged: WatchEvent | Cursor = cursor
+        self._is_ack_unsaved = False
+        self._saved_at_s = self._asked_at_s = self._clock()
+        self._is_finishing = False
+        self._is_closed = False
+        self._pid = os.getpid()
+
+    # --- taking -------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> WatchEvent:
+        self._begin()
+        with self._turn:
+            self._acknowledge_given()
+            while not self._buffer:
+                if self._advance() is False:
+                    raise StopIteration
+            return self._give()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        import asyncio
+
+        self._begin()
+        while True:
+            if self._turn.acquire(blocking=False):
+                try:
+                    self._acknowledge_given()
+                    if self._buffer:
+                        return self._give()
+                finally:
+                    self._turn.release()
+            # In a thread and in short steps: who is cancelled leaves nothing behind but a buffer.
+            if not await asyncio.to_thread(self._step):
+                raise StopAsyncIteration
+
+    def _step(self) -> bool:
+        """Read on, or wait for one poll; say whether there may be more."""
+        with self._turn:
+            return bool(self._buffer) or self._advance() is not False
+
+    def _begin(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreClosedError(
+                "This subscription belongs to the process that made it.",
+                hint="Open the store and watch it in the child.",
+            )
+        if self._options.timeout_s is not None:
+            self._asked_at_s = self._clock()
+
+    def _acknowledge_given(self) -> None:
+        given = self._given
+        if self._is_automatic and given is not None:
+            self._given = None
+            self._acknowledge(given.position)
+            self._save_when_due()
+
+    def _give(self) -> WatchEvent:
+        event = self._given = self._buffer.popleft()
+        return event
+
+    def _advance(self) -> bool | None:
+        """Read the next commit, or wait for one poll.
+
+        Returns:
+            True when there may be something in the buffer, None after a wait, False at the end
+            of the iteration.
+
+        Raises:
+            OtherTimelineError, LogCorruptionError: The log is another, or damaged.
+            UnacknowledgedError: Too much was taken and not acknowledged.
+        """
+        self._wait_for_room()
+        if self._is_closed:
+            return False
+        if self._reading is None:
+            self._reading = self._follower.commits()
+        try:
+            commit = next(self._reading, None)
+            if commit is not None:
+                self._take_in(commit)
+                return True
+        except BaseException as error:
+            # Whatever it was (the filter is the user's): the same commit comes again.
+            self._reading = None
+            if isinstance(error, LogCorruptionError):
+                self._refuse_replaced()
+            raise
+        self._reading = None
+        return self._wait()
+
+    def _take_in(self, commit: Commit) -> None:
+        accepts, store_id = self._accepts, self._source.store_id.hex()
+        events = [
+            WatchEvent(entry, commit, index, store_id)
+            for index, entry in enumerate(commit.entries)
+            if accepts is None or accepts(entry)
+        ]
+        if self._is_closed:  # by what the filter called
+            return
+        with self._lock:
+            self._in_flight.extend(events)
+            self._read = after_commit(commit)
+            if not self._in_flight:
+                self._acknowledged = self._read
+        self._buffer.extend(events)
+
+    def _wait(self) -> bool | None:
+        """Wait for one poll; False when the iteration shall end."""
+        self._save_when_due()
+        options = self._options
+        if not options.follow:
+            return False
+        if self._is_finishing:
+            # What was committed before it was told so counts, though we have not looked since.
+            return None if self._follower.is_behind() else False
+        wait_s, left_s = options.poll_s, math.inf
+        if options.timeout_s is not None:
+            left_s = self._asked_at_s + options.timeout_s - self._clock()
+        if self._follower.wait(min(wait_s, max(0.0, left_s))):
+            self._ear.calm()
+            return None
+        # The file may have been replaced; and what a network file system has cached of it goes.
+        self._opened.published.close()
+        return False if self._is_closed or left_s <= wait_s else None
+
+    def _wait_for_room(self) -> None:
+        """Let nobody take more than may be in flight."""
+        limit = self._options.in_flight_max
+        if len(self._in_flight) < limit:
+            return
+        with self._free:
+            is_free = self._free.wait_for(
+                lambda: len(self._in_flight) < limit or self._is_closed,
+                self._options.ack_patience_s,
+            )
+            if is_free:
+                return
+            first = self._in_flight[0].position
+        raise UnacknowledgedError(
+            f"{limit} events from position {first} on were taken and not acknowledged.",
+            hint="Call ack(event), take them with auto_ack=True, or raise in_flight_max.",
+            position=first,
+        )
+
+    def _refuse_replaced(self) -> None:
+        """Tell a store that was replaced under us from one that is damaged.
+
+        Raises:
+            OtherTimelineError: It was replaced.
+        """
+        fresh = self._source.open_log()
+        try:
+            end = fresh.published.read()
+            if end is not None:
+                confirm(fresh.reader, self._read, end)
+        except OtherTimelineError:
+            raise
+        except CheckpointError:  # damaged, then; the caller tells how
+            pass
+        finally:
+            fresh.close()
+
+    # --- acknowledging ------------------------------------------------------------------------
+
+    def ack(self, event: WatchEvent | Entry | int | None = None) -> None:
+        """Acknowledge an event and everything before it; without one, everything given so far.
+
+        Args:
+            event: What was given, or its position.
+
+        Raises:
+            ArgumentError: It was not delivered yet.
+            CheckpointStorageError: The cursor could not be written; ack again.
+
+        Durability: on the medium when it returns, unless `ack_interval_s` is above 0.
+        """
+        position = _position_of(event)
+        with self._lock:
+            last = self._last_given()
+        if position is None:
+            position = last
+        elif position > last:
+            raise ArgumentError(
+                f"The event at position {position} was not delivered yet.",
+                hint="Acknowledge events that were taken.",
+                argument="event",
+            )
+        self._acknowledge(position)
+        self._save_when_due()
+
+    def _last_given(self) -> int:
+        """Return the position of the last event that was handed out, or passed over before it."""
+        if self._buffer:
+            return self._buffer[0].position - 1
+        return self._read.position - 1
+
+    def _acknowledge(self, position: int) -> None:
+        with self._free:
+            last = None
+            while self._in_flight and self._in_flight[0].position <= position:
+                last = self._in_flight.popleft()
+            if last is not None:
+                self._acknowledged = last if self._in_flight else self._read
+                self._is_ack_unsaved = True
+                self._free.notify_all()
+
+    def _save_when_due(self, *, is_forced: bool = False) -> None:
+        if self._consumer is None:
+            return
+        with self._saving:
+            acknowledged = self._acknowledged
+            if _next_of(acknowledged) == self._saved.position:
+                return
+            interval_s = self._options.save_interval_s
+            if not self._is_ack_unsaved:
+                interval_s = max(interval_s, _PASSED_SAVE_S)
+            if not is_forced and self._clock() - self._saved_at_s < interval_s:
+                return
+            cursor = acknowledged if isinstance(acknowledged, Cursor) else acknowledged.cursor
+            self._is_ack_unsaved = False
+            try:
+                self._consumer.save(cursor)
+            except BaseException:
+                self._is_ack_unsaved = True
+                raise
+            self._saved, self._saved_at_s = cursor, self._clock()
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether the next event is at hand, without reading on."""
+        return bool(self._buffer)
+
+    @property
+    def position(self) -> int:
+        """Of the first event that is not acknowledged, or would be next."""
+        return _next_of(self._acknowledged)
+
+    @property
+    def lag(self) -> int:
+        """Durable events that are not acknowledged; events that the filter leaves out count."""
+        fresh = self._source.open_log()
+        try:
+            end = fresh.published.read()
+        finally:
+            fresh.close()
+        return 0 if end is None else max(0, end.position - self.position)
+
+    @property
+    def consumer(self) -> str:
+        """The consumer's name; empty where the cursor is kept in memory only."""
+        return self._consumer.name if self._consumer else ""
+
+    # --- the end ------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Let whoever iterates have what is durable by now, and then come to an end."""
+        self._is_finishing = True
+        self._ear.hear()
+
+    def close(self) -> None:
+        """Make acknowledgements durable, let go of the name, end whoever iterates.
+
+        Raises:
+            CheckpointStorageError: The cursor could not be written; everything is closed anyway.
+        """
+        is_ours = os.getpid() == self._pid
+        with self._free if is_ours else nullcontext():
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if is_ours:
+                self._free.notify_all()
+        if is_ours:
+            self._source.hint.forget(self._ear)
+            self._ear.hear()
+        # Whoever waits for an event sees it within a poll. (A parent's thread never would.)
+        with self._turn if is_ours else nullcontext():
+            self._reading = None
+            self._buffer.clear()
+            self._end(is_ours=is_ours)
+
+    def _end(self, *, is_ours: bool) -> None:
+        try:
+            if is_ours:
+                self._save_when_due(is_forced=True)
+        finally:
+            if self._consumer is not None:
+                self._consumer.close()
+            self._opened.close()
+
+    def __del__(self) -> None:
+        # Dropped without close: the name must not stay taken as long as the process lives.
+        with suppress(Exception):
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except CheckpointStorageError:
+            if error is None:
+                raise
+
+    def __repr__(self) -> str:
+        name = f" {self.consumer!r}" if self.consumer else ""
+        state = "closed" if self._is_closed else f"position {self.position}"
+        return f"<Subscription{name} {state}>"
+
+
+def _next_of(place: WatchEvent | Cursor) -> int:
+    return place.position if isinstance(place, Cursor) else place.position + 1
+
+
+def _position_of(event: WatchEvent | Entry | int | None) -> int | None:
+    if event is None or type(event) is int:
+        return event
+    if isinstance(event, WatchEvent | Entry):
+        return event.position
+    raise ArgumentError(f"{event!r} is no event and no position.", argument="event")
