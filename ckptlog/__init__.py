@@ -67,7 +67,9 @@ if TYPE_CHECKING:
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
+    from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.layout import LegacyLayoutWarning
     from ckptlog.repository.opening import open_store as open
     from ckptlog.repository.store import Store
@@ -120,6 +122,8 @@ _ERRORS = (
 )
 
 _HOMES = {
+    "Anomaly": "policy.anomaly",
+    "AuditEvent": "repository.audit",
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
@@ -145,7 +149,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Anomaly",
     "ArgumentError",
+    "AuditEvent",
     "Batch",
     "BlobCorruptionError",
     "BusyError",

@@ -8,7 +8,7 @@ Page: specs/audit.md. Nothing is changed, and memory does not grow with the log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
@@ -36,7 +36,8 @@ class AuditOptions(TypedDict, total=False):
     start, end: Only these positions: start <= position < end.
     anomalies: Whether to look for them (default: True). Without, reading begins at `start`.
     anomaly: Only anomalies of one of these names.
-    thresholds: From where on something is one (`ckptlog.policy.anomaly.Thresholds`).
+    thresholds: From where on something is one: `{"stuck_after_s": 3600}`, for example; names and
+        defaults are those of `ckptlog.policy.anomaly.Thresholds`.
     now: The present, for what is stuck or ahead; aware. The clock's by default.
     """
 
@@ -52,7 +53,7 @@ class AuditOptions(TypedDict, total=False):
     end: int | None
     anomalies: bool
     anomaly: str | Iterable[str] | None
-    thresholds: Thresholds | None
+    thresholds: Thresholds | Mapping[str, float] | None
     now: datetime | None
 
 
@@ -206,13 +207,26 @@ def _detector(store: Store, options: AuditOptions) -> Detector:
     if now is None:
         now = datetime.fromtimestamp(store.environment.now_us() / _MILLION, UTC)
     _time("now", now)
-    thresholds: object = options.get("thresholds")
-    if thresholds is not None and not isinstance(thresholds, Thresholds):
+    return Detector(now, _thresholds(options.get("thresholds")))
+
+
+def _thresholds(given: object) -> Thresholds:
+    if given is None or isinstance(given, Thresholds):
+        return given or Thresholds()
+    if not isinstance(given, Mapping):
         raise ArgumentError(
-            f"thresholds is {thresholds!r}; ckptlog.policy.anomaly.Thresholds is needed.",
+            f"thresholds is {given!r}; a dictionary is needed.",
+            hint='{"stuck_after_s": 3600}, for example.',
             argument="thresholds",
         )
-    return Detector(now, thresholds)
+    names_known = Thresholds.__struct_fields__
+    if unknown := [name for name in given if name not in names_known]:
+        raise ArgumentError(
+            f"There is no threshold {unknown[0]!r}.",
+            hint=f"There are: {', '.join(names_known)}.",
+            argument="thresholds",
+        )
+    return Thresholds(**given)
 
 
 def _selection(options: AuditOptions) -> Selection:

@@ -180,6 +180,10 @@ def test_what_is_stuck_depends_on_now_and_the_threshold(store):
         now=now + timedelta(hours=1), thresholds=Thresholds(stuck_after_s=60), type="restored"
     )
     assert told(soon)[-1:] == stuck
+    soon = store.audit(
+        now=now + timedelta(hours=1), thresholds={"stuck_after_s": 60}, type="restored"
+    )
+    assert told(soon)[-1:] == stuck
     assert ("stuck-restored", 8) not in told(store.audit(type="restored"))
 
 
@@ -241,6 +245,8 @@ def test_damage_is_told_after_what_is_whole(store):
         ({"end": True}, "end"),
         ({"thresholds": Thresholds(failures_min=0)}, "failures_min"),
         ({"thresholds": 3}, "thresholds"),
+        ({"thresholds": {"patience": 3}}, "patience"),
+        ({"thresholds": {"failures_min": 0.5}}, "failures_min"),
         ({"actors": "ada"}, "actors"),
     ],
     ids=str,
