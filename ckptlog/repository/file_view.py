@@ -122,8 +122,15 @@ class FileView:
                 return self._follow(is_new=True, repaired=0)
 
     def rebuild(self) -> Refreshed:
-        """Write every file anew from the log, whatever is there."""
+        """Write every file anew from the log, whatever is there.
+
+        Raises:
+            LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
+            CheckpointStorageError: As `refresh`.
+        """
         with self._held():
+            for _ in self._store.log.reader.commits():
+                pass
             self._view.clear()
             return self._follow(is_new=True, repaired=0)
 

@@ -21,8 +21,9 @@ import msgspec
 
 from ckptlog.errors import (
     ArgumentError,
-    CheckpointError,
+    CheckpointCorruptionError,
     CheckpointStorageError,
+    MissingBlobError,
     operating_system_door,
 )
 from ckptlog.model.checkpoint import time_text
@@ -198,7 +199,7 @@ class _Past:
     def _meta_of(self, entry: Entry) -> bytes | None:
         if entry.event.meta is None:
             return None
-        with suppress(CheckpointError):
+        with suppress(CheckpointCorruptionError, MissingBlobError):
             return self._store.wire(entry.event.meta)
         return None  # a damaged title must not hide the rest
 

@@ -30,7 +30,7 @@ from typing import Final
 import msgspec
 from xxhash import xxh3_64_digest
 
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointCorruptionError, MissingBlobError
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import CHECKPOINT_TYPES, CREATED, DELETED, TASK_DELETED
@@ -45,7 +45,11 @@ REGISTER: Final = ".register"
 LOCK: Final = ".lock"
 
 Document = Callable[[Entry], bytes]
-"""Returns the bytes of a checkpoint's file after an event; raises where they cannot be read."""
+"""Returns the bytes of a checkpoint's file after an event.
+
+Raises CheckpointCorruptionError or MissingBlobError where its payloads are damaged or gone; any
+other error is not about them, and ends the step.
+"""
 
 
 class Change:
@@ -187,7 +191,7 @@ class FilesView:
         folder, name = folder_of(event.state), name_of(subject.checkpoint)
         try:
             content = document(entry)
-        except CheckpointError:
+        except (CheckpointCorruptionError, MissingBlobError):
             # One that is damaged must not hide the others; index.json names it.
             digest = UNREADABLE
             self._take_from(name, FOLDERS)

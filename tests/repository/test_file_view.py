@@ -327,6 +327,41 @@ def test_a_damaged_payload_hides_its_own_checkpoint_only(manager, view, small_pa
     assert shown(view) == expected(manager)
 
 
+def test_trouble_that_is_not_about_a_payload_hides_nothing(manager, view, monkeypatch):
+    from ckptlog.errors import InputOutputError, StoreClosedError
+
+    name = manager.create_checkpoint("t", "T", 1)
+    view.refresh()
+    wanted = on_disk(view.folder)
+    manager.complete_checkpoint(name)
+    for error in (InputOutputError("too many open files"), StoreClosedError("closed")):
+
+        def failing(reference, error=error):
+            raise error
+
+        monkeypatch.setattr(manager.store, "wire", failing)
+        with pytest.raises(type(error)):
+            view.refresh()
+        assert on_disk(view.folder) == wanted
+    monkeypatch.undo()
+    view.refresh()
+    assert shown(view) == expected(manager)
+
+
+def test_a_rebuild_from_a_damaged_log_leaves_what_is_there(manager, view):
+    work(manager)
+    view.refresh()
+    wanted = on_disk(view.folder)
+    entry = manager.store.event_at(3)
+    with (
+        flipped(manager.store.path / entry.container, entry.offset + 40),
+        pytest.raises(LogCorruptionError),
+    ):
+        view.rebuild()
+    assert on_disk(view.folder) == wanted
+    assert FileView(manager.store).refresh().is_rebuilt is False
+
+
 def test_a_damaged_log_is_shown_up_to_the_damage(manager, view):
     names = [manager.create_checkpoint("t", "T", step) for step in range(1, 6)]
     entry = manager.store.event_at(3)
