@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     )
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
+    from ckptlog.manager.index import CheckpointIndex
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
+    from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
     from ckptlog.model.checkpoint import CheckpointData
     from ckptlog.model.configuration import CheckpointConfiguration
@@ -66,7 +68,9 @@ if TYPE_CHECKING:
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
+    from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.layout import LegacyLayoutWarning
     from ckptlog.repository.opening import open_store as open
     from ckptlog.repository.store import Store
@@ -119,16 +123,20 @@ _ERRORS = (
 )
 
 _HOMES = {
+    "Anomaly": "policy.anomaly",
+    "AuditEvent": "repository.audit",
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
     "CheckpointEvent": "manager.events",
     "CheckpointEvents": "manager.events",
+    "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
     "Difference": "model.difference",
     "EventBus": "watch.bus",
+    "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
@@ -144,7 +152,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "Anomaly",
     "ArgumentError",
+    "AuditEvent",
     "Batch",
     "BlobCorruptionError",
     "BusyError",
@@ -155,6 +165,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointEvent",
     "CheckpointEvents",
+    "CheckpointIndex",
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointPerformanceRequirements",
@@ -172,6 +183,7 @@ __all__ = [
     "Difference",
     "DuplicateIdError",
     "EventBus",
+    "FileSystemCheckpointStorage",
     "FormatError",
     "FullError",
     "HistoryEntry",

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from ckptlog import __version__
 from ckptlog.cli import (
+    audit,
+    bisect,
     completion,
     consumers,
     demo,
@@ -24,6 +26,7 @@ from ckptlog.cli import (
     event_log,
     exit_status,
     exporting,
+    files,
     importing,
     init,
     listing,
@@ -68,9 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for module in (init, demo, listing, show, event_log, diff, restore, replay):
         module.add_commands(commands)
-    for module in (watch, consumers, verify, stats, doctor):
+    for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (importing, exporting, removal, completion):
+    for module in (verify, stats, doctor, importing, exporting, removal, completion):
         module.add_commands(commands)
     return parser
 
@@ -78,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    output = open_output(os.environ, is_json="--json" in words)
+    own = words[: words.index("--")] if "--" in words else words  # the rest is another command's
+    output = open_output(os.environ, is_json="--json" in own)
     try:
         status = _run(words, output)
         output.flush()

@@ -38,6 +38,15 @@ def natural(text: str) -> int:
     return int(text)
 
 
+def point(text: str) -> int | datetime:
+    """Return a position where text is digits alone, else the instant that it names.
+
+    Raises:
+        argparse.ArgumentTypeError: It is neither.
+    """
+    return natural(text) if text.isascii() and text.isdigit() else moment(text)
+
+
 def positive(text: str) -> int:
     """Return a whole number of 1 or more.
 

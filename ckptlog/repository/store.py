@@ -41,7 +41,9 @@ from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.ledger import ViewBehindError
+from ckptlog.repository.locator import Locator
 from ckptlog.repository.report import Finding, Level, Progress, Report
+from ckptlog.repository.retrospect import Retrospect
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -81,7 +83,7 @@ class _AfterFork:
 _after_fork = _AfterFork()
 
 
-class Store:
+class Store(Retrospect):
     """An open store. Make one with `ckptlog.open`.
 
     Threads: safe. A forked child that uses it opens it anew by itself.
@@ -154,6 +156,7 @@ class Store:
             timeout_s=self.timeout_s,
             queue_max=self._queue_max,
         )
+        self._locator = Locator(self.log, self.environment.disk, self._waypoint)
         self._watching: Watcher | None = None
         self._stop = Signal()
         if self.durability == "interval" and not self.read_only:
@@ -231,6 +234,13 @@ class Store:
             )
         if os.getpid() != self._pid:
             self._reopen_after_fork()
+
+    def opened(self) -> Self:
+        """Return this store with all that it acknowledged durable, refusing one that was closed."""
+        self._check_open()
+        if self.log.is_lagging:
+            self.log.flush(self.timeout_s)
+        return self
 
     def _reopen_after_fork(self) -> None:
         """Open anew: a child shares descriptors and locks with its parent and must not use them."""
@@ -336,8 +346,11 @@ class Store:
             raise ArgumentError(f"Positions {start} to {end} are no range.")
         return self._events(start, end)
 
+    def _waypoint(self, position: int) -> tuple[str, int, int] | None:
+        return self._guarded(lambda: self._keeper.ledger.view.waypoint(position))
+
     def _events(self, start: int, end: int | None) -> Iterator[Entry]:
-        place = self._guarded(lambda: self._keeper.ledger.view.waypoint(start))
+        place = self._waypoint(start)
         if place is not None:
             try:
                 for entry in self._events_from(place, start, end):
@@ -363,7 +376,8 @@ class Store:
         """Return the event at a position, None beyond the end; also one of ours not yet durable."""
         self._check_open()
         own = self._keeper.ledger.pending_at(position)
-        return next(self.events(position, position + 1), None) if own is None else own
+        found = self._locator.entry(position) if own is None else own
+        return next(self.events(position, position + 1), None) if found is None else found
 
     def newest(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a living checkpoint."""

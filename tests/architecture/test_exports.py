@@ -50,9 +50,11 @@ def test_the_names_of_the_specification_are_public():
     wanted = {
         "CheckpointConfiguration",
         "CheckpointData",
+        "CheckpointIndex",
         "CheckpointManager",
         "CheckpointPerformanceRequirements",
         "CheckpointState",
+        "FileSystemCheckpointStorage",
         "TaskCheckpointWrapper",
         "open",
     }

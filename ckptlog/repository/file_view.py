@@ -1,0 +1,308 @@
+"""Keeps a store's file view current: a consumer of the log's follower (specs/view-files.md).
+
+    follower -> commits -> Change (what became of each checkpoint) -> FilesView (files)
+
+The view is opened with suspicion: a register that is torn, of another store, or of another history
+is thrown away with all it says, and the files are built anew from the log; files that are missing,
+foreign, or (after another boot, or on request) not what was written, are written again.
+
+One process at a time works on the files (`.lock`); whoever comes second finds them current.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event as Signal
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ckptlog.errors import (
+    CheckpointError,
+    LogCorruptionError,
+    OtherTimelineError,
+    ReadOnlyError,
+    StoreClosedError,
+    operating_system_door,
+)
+from ckptlog.log.follower import Follower, confirm
+from ckptlog.model.cursor import Cursor, after_commit
+from ckptlog.model.entry import Entry
+from ckptlog.storage.lock import WriterLock
+from ckptlog.views.document import FOLDERS, document
+from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.files import LOCK, REGISTER, Change, FilesView
+from ckptlog.views.register import index_of
+
+if TYPE_CHECKING:
+    from ckptlog.repository.store import Store
+
+FOLDER: Final = "files"
+# Bounds memory while much is caught up with: an entry takes about 1.5 KB.
+CHANGES_MAX: Final = 20_000
+_POLL_S: Final = 0.05
+_PAUSE_MAX_S: Final = 5.0
+# The index is written whole each time: then at most a tenth of the time goes there.
+_REST_FACTOR: Final = 10
+_logger = logging.getLogger("ckptlog")
+
+
+class Refreshed(msgspec.Struct, frozen=True):
+    """What a refresh did.
+
+    position: After the last event that the files show. events: Taken in now.
+    written, removed: Checkpoints whose files were. is_rebuilt: Whether all was built anew.
+    repaired: Checkpoints whose files were missing or not what had been written.
+    """
+
+    position: int
+    events: int = 0
+    written: int = 0
+    removed: int = 0
+    repaired: int = 0
+    is_rebuilt: bool = False
+
+
+Teller = Callable[[Refreshed], None]
+
+
+class FileView:
+    """The file view of one open store.
+
+    Threads: safe.        Processes: any may refresh; one waits for the other.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.folder = store.path / "views" / FOLDER
+        self._lock = RLock()
+        self._flock = WriterLock(self.folder / LOCK, store.environment)
+        self._view = FilesView(self.folder, store.info.id_bytes, store.environment.boot())
+        self._seen: tuple[int, int, int] | None = None
+        self._position = -1
+
+    # --- what is asked for --------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Position after the last event that the files show, as far as this object knows.
+
+        -1 before the first refresh.
+        """
+        return self._position
+
+    def is_behind(self) -> bool:
+        """Say whether there are durable events that the files do not show."""
+        return self._store.position > self.position
+
+    def refresh(self, *, is_thorough: bool = False) -> Refreshed:
+        """Let the files show everything that is durable now.
+
+        Args:
+            is_thorough: Also read every file and compare it with what was written.
+
+        Raises:
+            ReadOnlyError: The store is open for reading only.
+            LogCorruptionError: The log is damaged; the files show what stands before the damage.
+            LockTimeoutError: Another process was at the files for too long.
+            CheckpointStorageError: The system refused; the next refresh does it again.
+
+        Cost: a file for each checkpoint that changed, and index.json, which names every one.
+        """
+        with self._held():
+            try:
+                is_new = self._open()
+                repaired = 0 if is_new else self._heal(is_thorough=is_thorough)
+                return self._follow(is_new=is_new, repaired=repaired)
+            except (ViewDamagedError, OtherTimelineError):
+                self._view.clear()
+                return self._follow(is_new=True, repaired=0)
+
+    def rebuild(self) -> Refreshed:
+        """Write every file anew from the log, whatever is there.
+
+        Raises:
+            LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
+            CheckpointStorageError: As `refresh`.
+        """
+        with self._held():
+            for _ in self._store.log.reader.commits():
+                pass
+            self._view.clear()
+            return self._follow(is_new=True, repaired=0)
+
+    def run(self, stop: Signal, *, tell: Teller | None = None) -> None:
+        """Keep the files current until `stop` is set, or the store is closed.
+
+        What goes wrong is logged with its code, and tried again where that can help.
+        """
+        clock = self._store.environment.monotonic_s
+        pause_s = 0.0
+        while not stop.wait(pause_s):
+            begin_s, pause_s = clock(), _POLL_S
+            try:
+                if not self.is_behind():
+                    continue
+                done = self.refresh()
+                if tell is not None:
+                    tell(done)
+            except StoreClosedError:
+                return
+            except CheckpointError as error:
+                _logger.warning("The file view was not refreshed: %s (%s)", error, error.code)
+                if isinstance(error, ReadOnlyError):
+                    return
+                pause_s = _PAUSE_MAX_S
+            rest_s = _REST_FACTOR * (clock() - begin_s)
+            pause_s = max(pause_s, min(rest_s, _PAUSE_MAX_S))
+
+    def index(self) -> dict[str, Any]:
+        """Return the content of index.json as of the last refresh."""
+        with self._lock:
+            register = self._view.register
+            return index_of(register.in_order(), register.last_updated, register.cursor.position)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody has made the view before."""
+        return (self.folder / REGISTER).exists()
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the files and the index together."""
+        return self._view.tree.size_bytes((*FOLDERS, ""))
+
+    # --- opening ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold both locks; what goes wrong inside makes the next one read the register again."""
+        store = self._store
+        self.is_behind()  # refuses a store that was closed
+        if store.read_only:
+            raise ReadOnlyError(
+                f"The store {store.path} is open for reading only; its file view stays as it is.",
+                hint="Open it without read_only=True.",
+                path=str(store.path),
+            )
+        with self._lock:
+            with operating_system_door("Cannot make the folder of the file view"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._flock.acquire(store.timeout_s)
+            try:
+                yield
+                self._seen = self._view.tree.stamp(REGISTER)
+                self._position = self._view.register.cursor.position
+            except BaseException:
+                self._seen = None
+                raise
+            finally:
+                self._flock.release()
+
+    def _open(self) -> bool:
+        """Take up the register as it is now; say whether everything has to be built anew."""
+        if self._seen is not None and self._view.tree.stamp(REGISTER) == self._seen:
+            return False
+        self._seen = None
+        if not (self.folder / REGISTER).exists():
+            self._view.clear()
+            return True
+        self._view.load()
+        self._check_timeline()
+        return False
+
+    def _check_timeline(self) -> None:
+        """Refuse a register that is not of this log's past.
+
+        Raises:
+            OtherTimelineError, ViewDamagedError: It is not.
+        """
+        end = self._store.log.published.read()
+        cursor = self._view.register.cursor
+        if end is None:
+            raise LogCorruptionError(
+                f"The published end of {self._store.path} is missing or damaged.",
+                hint="Open the store for writing once; that rebuilds it.",
+            )
+        if cursor.position > end.position:
+            raise ViewDamagedError("The file view shows events that the log does not have.")
+        confirm(self._store.log.reader, cursor, end)
+
+    def _heal(self, *, is_thorough: bool) -> int:
+        """Write again what is not as it was written; return how much that was.
+
+        Names are looked at when the register was read; contents on request, and after a reboot.
+
+        Raises:
+            ViewDamagedError: Everything has to be built anew.
+        """
+        view, is_fresh = self._view, self._seen is None
+        is_other_boot = is_fresh and not view.is_of_this_boot
+        if not (is_thorough or is_fresh):
+            return 0
+        if is_other_boot and not view.register.is_whole:
+            raise ViewDamagedError("A view that was never whole cannot be compared.")
+        faults = view.faults(is_thorough=is_thorough or is_other_boot)
+        if faults or is_other_boot or view.has_strangers():
+            view.repair([self._shown_by(name) for name in faults if name], self._document)
+        return len(faults)
+
+    def _shown_by(self, name: str) -> Entry:
+        """Return the event that a checkpoint's file shows."""
+        row = self._view.register.get(name)
+        entry = None if row is None else self._store.event_at(row.position)
+        if entry is None or entry.event.subject.checkpoint != name:
+            raise ViewDamagedError(f"The register of the file view is wrong about {name!r}.")
+        return entry
+
+    # --- following ----------------------------------------------------------------------------
+
+    def _follow(self, *, is_new: bool, repaired: int) -> Refreshed:
+        view = self._view
+        start, written, removed = view.register.cursor.position, 0, 0
+        for change, cursor in self._changes():
+            view.apply(change, cursor, self._document)
+            written += len(change.last)
+            removed += len(change.gone)
+        if not view.register.is_whole:
+            view.finish()
+        position = view.register.cursor.position
+        return Refreshed(position, position - start, written, removed, repaired, is_new)
+
+    def _changes(self) -> Iterator[tuple[Change, Cursor]]:
+        """Yield what the events that are not shown yet come to, in portions."""
+        log, register = self._store.log, self._view.register
+        change, cursor = Change(register), register.cursor
+        try:
+            for commit in Follower(log.reader, log.published, cursor).commits():
+                for entry in commit.entries:
+                    change.add(entry)
+                cursor = after_commit(commit)
+                if len(change) >= CHANGES_MAX:
+                    yield change, cursor
+                    change = Change(register)
+        except LogCorruptionError:
+            if cursor != register.cursor:  # what stands before the damage is shown all the same
+                yield change, cursor
+            raise
+        if cursor != register.cursor:
+            yield change, cursor
+
+    def _document(self, entry: Entry) -> bytes:
+        return document_of(self._store, entry)
+
+
+def document_of(store: Store, entry: Entry) -> bytes:
+    """Return the file of a checkpoint after an event.
+
+    Raises:
+        CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
+    """
+    event = entry.event
+    return document(
+        entry,
+        None if event.data is None else store.wire(event.data),
+        None if event.meta is None else store.wire(event.meta),
+    )

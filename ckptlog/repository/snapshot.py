@@ -1,0 +1,50 @@
+"""A checkpoint as one event left it: public facts of the event, and its payloads, verified."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.entry import Entry
+from ckptlog.model.state import CheckpointState
+
+if TYPE_CHECKING:
+    from ckptlog.repository.store import Store
+
+
+def snapshot(store: Store, entry: Entry) -> CheckpointData:
+    """Return the checkpoint that an event describes, a new object each time.
+
+    Raises:
+        CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
+    """
+    event, subject = entry.event, entry.event.subject
+    data, meta = store.value(event.data) or {}, store.value(event.meta) or {}
+    return CheckpointData(
+        checkpoint_id=subject.checkpoint,
+        task_id=subject.task,
+        task_title=meta.get("title", ""),
+        state=CheckpointState(event.state),
+        step_number=event.step,
+        total_steps=event.total or None,
+        step_description=meta.get("description", ""),
+        data=data,
+        metadata=meta.get("metadata", {}),
+        created_at=datetime.fromisoformat(entry.created),
+        updated_at=datetime.fromisoformat(event.time),
+        worker_id=subject.worker or None,
+        parent_checkpoint_id=subject.parent or None,
+        position=entry.position,
+        namespace=subject.namespace,
+    )
+
+
+def fields_of(checkpoint: CheckpointData) -> dict[str, object]:
+    """Return a checkpoint's fields with values as users have them; the state as text."""
+    fields: dict[str, object] = {name: getattr(checkpoint, name) for name in _NAMES}
+    fields["state"] = checkpoint.state.value
+    return fields
+
+
+_NAMES = tuple(CheckpointData.__dataclass_fields__)
