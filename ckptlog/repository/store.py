@@ -37,6 +37,8 @@ from ckptlog.model import value as values
 from ckptlog.model.entry import Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.model.identifier import id_time
+from ckptlog.model.position import check_position
+from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
@@ -90,10 +92,6 @@ class Store:
         compression_level: int = 1,
         environment: Environment | None = None,
     ) -> None:
-        if durability not in ("commit", "interval"):
-            raise ArgumentError(
-                f"durability is {durability!r}.", hint='Use "commit" or "interval".'
-            )
         self.path = root
         self.read_only = read_only
         self.durability = durability
@@ -257,8 +255,10 @@ class Store:
             LogCorruptionError: A durable event is damaged.
         """
         self._check_open()
+        start = check_position("start", start)
+        end = None if end is None else check_position("end", end)
         if start < 0 or (end is not None and end < start):
-            raise ArgumentError(f"Positions {start} to {end} are no range.")
+            raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
         return self._events(start, end)
 
     def _events(self, start: int, end: int | None) -> Iterator[Entry]:
@@ -287,7 +287,7 @@ class Store:
     def event_at(self, position: int) -> Entry | None:
         """Return the event at a position, None beyond the end; also one of ours not yet durable."""
         self._check_open()
-        own = self._keeper.ledger.pending_at(position)
+        own = self._keeper.ledger.pending_at(check_position("position", position))
         return next(self.events(position, position + 1), None) if own is None else own
 
     def newest(self, checkpoint: str) -> Entry | None:
