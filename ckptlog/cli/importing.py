@@ -28,7 +28,11 @@ def add_commands(commands: Commands) -> None:
     legacy.add_argument("folder", metavar="DIR")
     legacy.add_argument("--namespace", default="", metavar="NAME", help="store them under NAME")
     transcript = add_command(
-        sources, "transcript", run_transcript, about="import an agent's transcript (.traj)"
+        sources,
+        "transcript",
+        run_transcript,
+        about="import an agent's transcript (.traj)",
+        epilog="Running it again goes on where it was stopped.",
     )
     transcript.add_argument("file", metavar="FILE")
     transcript.add_argument("--task", default="", metavar="ID", help="(default: the file's name)")

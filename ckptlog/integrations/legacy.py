@@ -32,6 +32,7 @@ from ckptlog.errors import (
     CheckpointStorageError,
     operating_system_door,
 )
+from ckptlog.integrations.source import open_regular
 from ckptlog.model.event import IMPORTED
 from ckptlog.model.state import CheckpointState
 
@@ -318,7 +319,7 @@ def _origin(old: OldCheckpoint) -> dict[str, Any]:
 
 
 def _read(path: Path) -> bytes:
-    with operating_system_door("Reading a checkpoint file failed"), path.open("rb") as file:
+    with operating_system_door("Reading a checkpoint file failed"), open_regular(path) as file:
         if path.suffix != ".gz":
             raw = file.read(SIZE_BYTES_MAX + 1)
         else:

@@ -15,13 +15,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptlog.errors import ArgumentError, ConflictError, operating_system_door
+from ckptlog.integrations.source import open_regular
+from ckptlog.model.identifier import check_id
+from ckptlog.model.quotation import quoted
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.model.event import Event
 
 # Real runs have some hundred kilobytes; the bound keeps a wrong file from filling the memory.
 SIZE_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -50,7 +56,11 @@ def steps(path: Path) -> list[Step]:
         ArgumentError: The file is missing, too large, or not a transcript; the message says where.
         CheckpointStorageError: It cannot be read.
     """
-    document = _parse(_read(path), path)
+    return _steps(_read(path), path)
+
+
+def _steps(raw: bytes, path: Path) -> list[Step]:
+    document = _parse(raw, path)
     history = _objects(document, "history", path)
     trajectory = _objects(document, "trajectory", path)
     answers = _answers(history, path)
@@ -74,6 +84,9 @@ def steps(path: Path) -> list[Step]:
 def import_transcript(manager: CheckpointManager, path: Path, *, task_id: str = "") -> list[str]:
     """Store a transcript as a finished task: one completed checkpoint a step.
 
+    Called again with the same file and task it goes on where it was stopped; where it had come
+    to its end, nothing changes. After the task was deleted it is imported anew.
+
     Args:
         task_id: What to call the task; empty: the file's name without its ending.
 
@@ -82,23 +95,71 @@ def import_transcript(manager: CheckpointManager, path: Path, *, task_id: str = 
 
     Raises:
         ArgumentError: The file is not a transcript.
-        ConflictError: The task has checkpoints already; nothing was written.
-    """
-    from ckptlog.manager.wrapper import TaskCheckpointWrapper
+        ConflictError: The task has checkpoints of another origin; nothing was written.
+        CheckpointStorageError: The store refused; what was imported so far is there.
 
-    run = steps(path)
-    task = task_id or path.stem
-    if manager.get_latest_checkpoint(task) is not None:
+    Durability: each step is one commit.
+    """
+    raw = _read(path)
+    run = _steps(raw, path)
+    task = check_id("task_id", task_id or path.stem)
+    job = _begin(manager, task, sha256(f"{task}\n".encode() + raw).hexdigest()[:40])
+    identifiers: list[str] = []
+    for step in run:
+        identifiers.append(job.store(step, len(run), identifiers[-1:]))
+    manager.complete_checkpoint(identifiers[-1], command_id=f"{job.name}-end")
+    return identifiers
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An import of a file as a task; name is what its command ids begin with."""
+
+    manager: CheckpointManager
+    task: str
+    name: str
+
+    def store(self, step: Step, total: int, before: list[str]) -> str:
+        """Complete the step before, if there is one, and create this one; return its id."""
+        if (done := self.event(step.number, len(before))) is not None:
+            return done.subject.checkpoint
+        with self.manager.batch(command_id=f"{self.name}-{step.number}") as batch:
+            for identifier in before:
+                batch.complete_checkpoint(identifier)
+            return batch.create_checkpoint(
+                self.task,
+                self.task,
+                step.number,
+                step.description,
+                total,
+                step.state,
+                activate=True,
+            )
+
+    def event(self, number: int, operation: int) -> Event | None:
+        """Return the event of an operation of a step's batch; None where it was not committed."""
+        return self.manager.store.command(f"{self.name}-{number}/{operation}")
+
+
+def _begin(manager: CheckpointManager, task: str, digest: str) -> _Job:
+    """Return the import that goes on, or a new one.
+
+    One whose first checkpoint was deleted is over: the next one has another number.
+    """
+    for number in count(1):
+        job = _Job(manager, task, f"import-{digest}-{number}")
+        first = job.event(1, 0)
+        if first is None:
+            break
+        if manager.store.newest(first.subject.checkpoint) is not None:
+            return job
+    if manager.get_latest_entry(task) is not None:
         raise ConflictError(
-            f"The task {task!r} has checkpoints already.",
+            f"The task {quoted(task)} has checkpoints already.",
             hint="Choose another name for the task (--task), or delete the old one first.",
             task_id=task,
         )
-    wrapper = TaskCheckpointWrapper(manager, task, task)
-    wrapper.set_total_steps(len(run))
-    identifiers = [wrapper.checkpoint(step.description, step.state) for step in run]
-    wrapper.complete_task()
-    return identifiers
+    return job
 
 
 def _read(path: Path) -> bytes:
@@ -108,7 +169,7 @@ def _read(path: Path) -> bytes:
         raise ArgumentError(
             f"{path} is a directory.", hint="Name one transcript (.traj).", path=str(path)
         )
-    with operating_system_door("Reading a transcript failed"), path.open("rb") as file:
+    with operating_system_door("Reading a transcript failed"), open_regular(path) as file:
         data = file.read(SIZE_BYTES_MAX + 1)
     if len(data) > SIZE_BYTES_MAX:
         raise _fault(path, f"it has more than {SIZE_BYTES_MAX} bytes")

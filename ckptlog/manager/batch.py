@@ -19,6 +19,7 @@ from ckptlog.manager.draft import (
     Current,
     Drafted,
     Drafter,
+    check_step,
     subject_content,
 )
 from ckptlog.manager.preparation import Content, Holder
@@ -117,6 +118,9 @@ class Batch:
             activate: Let it be active at once.
         """
         check_id("task_id", task_id)
+        check_step("step_number", step_number)
+        if checkpoint_id is not None:
+            check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         command = self._next_command()
         identifier = checkpoint_id
         if identifier is None:
@@ -229,6 +233,8 @@ class Batch:
 
     def _add(self, request: CreateRequest | ChangeRequest | Delete) -> None:
         self.check_open()
+        # Now: at the commit it would be too late to tell which call was wrong.
+        check_id("checkpoint_id", request.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
         if len(self._requests) >= OPERATIONS_MAX:
             raise ArgumentError(
                 f"A batch holds at most {OPERATIONS_MAX} operations.",

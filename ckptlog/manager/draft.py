@@ -26,6 +26,8 @@ from ckptlog.manager.preparation import (
 from ckptlog.model import value as values
 from ckptlog.model.event import RECORDED_TYPES
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.position import POSITION_MAX
+from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.model.value import Prepared
 from ckptlog.policy.command import Change, Create, Payloads
@@ -308,7 +310,7 @@ def _check_change(request: ChangeRequest) -> None:
         check_step("total_steps", request.total)
     if request.state is not None and not isinstance(request.state, CheckpointState):
         raise ArgumentError(
-            f"state is {request.state!r}, which is no CheckpointState.",
+            f"state is {quoted(request.state)}, which is no CheckpointState.",
             hint="Use CheckpointState.ACTIVE, for example.",
             argument="state",
         )
@@ -323,7 +325,7 @@ def check_step(name: str, number: object) -> None:
     """
     if type(number) is not int or not 1 <= number <= STEPS_MAX:
         raise ArgumentError(
-            f"{name} is {number!r}; a whole number from 1 on is needed.", argument=name
+            f"{name} is {quoted(number)}; a whole number from 1 on is needed.", argument=name
         )
 
 
@@ -355,13 +357,27 @@ def check_expected(expected: object) -> None:
     """Refuse what cannot be a position that the caller has seen.
 
     Raises:
-        ArgumentError: It is neither None nor an integer.
+        ArgumentError: It is neither None nor an integer that a position can be.
     """
-    if expected is not None and type(expected) is not int:
+    if expected is None:
+        return
+    if type(expected) is not int or not -POSITION_MAX <= expected <= POSITION_MAX:
         raise ArgumentError(
-            f"expected is {expected!r}; a position (int) is needed.",
+            f"expected is {quoted(expected)}; a position (int) is needed.",
             hint="Use CheckpointData.position.",
             argument="expected",
+        )
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Refuse an argument of another class.
+
+    Raises:
+        ArgumentError: It is of another class.
+    """
+    if not isinstance(value, kind):
+        raise ArgumentError(
+            f"{name} is of type {type(value).__name__}; {kind.__name__} is needed.", argument=name
         )
 
 

@@ -36,6 +36,7 @@ from ckptlog.manager.draft import (
     Drafter,
     check_expected,
     check_record,
+    check_type,
     subject_content,
 )
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
@@ -44,6 +45,7 @@ from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
@@ -454,14 +456,19 @@ class CheckpointManager(CheckpointReader):
     def fail_after(self, checkpoint_id: str, error: BaseException) -> None:
         """Mark a checkpoint as failed because of an exception, unless it has ended or is gone.
 
-        Never raises one of our errors, as the exception is about to go on: what goes wrong is
-        added to it as a note.
+        What goes wrong is added to the exception as a note, as it is about to go on.
+
+        Raises:
+            ArgumentError: error is no exception.
         """
+        check_type("error", error, BaseException)
         try:
+            check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
             if self._is_open(checkpoint_id):
                 self.fail_checkpoint(checkpoint_id, _told(error))
         except CheckpointError as trouble:
-            error.add_note(f"Checkpoint {checkpoint_id!r} was not marked as failed: {trouble}")
+            name = quoted(checkpoint_id)
+            error.add_note(f"Checkpoint {name} was not marked as failed: {trouble}")
 
     def _is_open(self, identifier: str) -> bool:
         entry = self.store.newest(identifier)

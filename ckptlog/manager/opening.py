@@ -7,6 +7,7 @@ from typing import cast
 
 from ckptlog.errors import SettingsError
 from ckptlog.model.configuration import CheckpointConfiguration
+from ckptlog.model.quotation import quoted
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.store import Durability, Store
 
@@ -25,6 +26,7 @@ def open_for(
     Raises:
         SettingsError: storage_dir and given name different directories.
     """
+    _refuse_no_path(storage_dir)
     named_twice = storage_dir is not None and given is not None and not _is_default(given)
     if named_twice and Path(str(storage_dir)).resolve() != Path(config.storage_dir).resolve():
         raise SettingsError(
@@ -51,6 +53,7 @@ def refuse_other(
     storage_dir: str | Path | None, config: CheckpointConfiguration | None, store: Store
 ) -> None:
     """Refuse a directory beside an open store that lies elsewhere."""
+    _refuse_no_path(storage_dir)
     named = storage_dir
     if named is None and config is not None and not _is_default(config):
         named = config.storage_dir
@@ -74,6 +77,15 @@ def _refuse_other_settings(config: CheckpointConfiguration, store: Store) -> Non
                 hint="Open the store with that setting, or leave it out of config.",
                 argument=name,
             )
+
+
+def _refuse_no_path(storage_dir: object) -> None:
+    if storage_dir is not None and not isinstance(storage_dir, str | Path):
+        raise SettingsError(
+            f"storage_dir is {quoted(storage_dir)}, which is not a path.",
+            hint="Name a directory.",
+            argument="storage_dir",
+        )
 
 
 def refuse_wrong_type(name: str, value: object, kind: type) -> None:

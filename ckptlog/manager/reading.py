@@ -19,7 +19,9 @@ from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import DELETED, TASK_DELETED
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
-from ckptlog.model.state import CheckpointState
+from ckptlog.model.position import check_position
+from ckptlog.model.quotation import quoted
+from ckptlog.model.state import CheckpointState, state_of
 from ckptlog.policy.recovery_point import Candidate, choose
 from ckptlog.repository.store import Store
 from ckptlog.views.query import Filter
@@ -96,10 +98,7 @@ class CheckpointReader:
 
         Deleted checkpoints have a past too, as long as their bytes are kept.
         """
-        if type(position) is not int:
-            raise ArgumentError(
-                f"position is {position!r}; a whole number is needed.", argument="position"
-            )
+        check_position("position", position)
         for entry in self._events_of(checkpoint_id):
             if entry.position <= position:
                 return None if entry.event.type in _ENDS else self._load(entry, {})
@@ -181,7 +180,7 @@ class CheckpointReader:
             after: Id of the last checkpoint of the page before; None for the first page.
             limit: Most checkpoints to return; None for all.
         """
-        return list(self.iterate(state=_state_name(state), after=after, limit=limit))
+        return list(self.iterate(state=state_of(state).value, after=after, limit=limit))
 
     def get_checkpoints_by_worker(
         self, worker_id: str, *, after: str | None = None, limit: int | None = None
@@ -224,7 +223,7 @@ class CheckpointReader:
         """
         wanted = Filter(
             task=None if task_id is None else check_id("task_id", task_id),
-            state=None if state is None else _state_name(state),
+            state=None if state is None else state_of(state).value,
             worker=_checked("worker_id", worker_id),
             namespace=_checked("namespace", namespace),
             parent=_checked("parent_checkpoint_id", parent_checkpoint_id),
@@ -233,7 +232,12 @@ class CheckpointReader:
         )
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ArgumentError(
-                f"limit is {limit!r}; a whole number from 0 on is needed.", argument="limit"
+                f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
+            )
+        if type(newest_first) is not bool:
+            raise ArgumentError(
+                f"newest_first is {quoted(newest_first)}; True or False is needed.",
+                argument="newest_first",
             )
         start = None if after is None else self._origin_of(after)
         return self._found(wanted, start, limit, newest_first=newest_first)
@@ -394,22 +398,12 @@ def _checked(name: str, identifier: str | None) -> str | None:
     return check_id(name, identifier, CHECKPOINT_ID_CHARACTERS_MAX)
 
 
-def _state_name(state: CheckpointState | str) -> str:
-    try:
-        return CheckpointState(state).value
-    except ValueError:
-        names = ", ".join(one.value for one in CheckpointState)
-        raise ArgumentError(
-            f"There is no state {state!r}.", hint=f"The states are: {names}.", argument="state"
-        ) from None
-
-
 def _iso(name: str, moment: object) -> str | None:
     if moment is None:
         return None
     hint = "Use an aware datetime, UTC for example."
     if not isinstance(moment, datetime):
-        raise ArgumentError(f"{name} is {moment!r}, no datetime.", hint=hint, argument=name)
+        raise ArgumentError(f"{name} is {quoted(moment)}, no datetime.", hint=hint, argument=name)
     if moment.tzinfo is None:
         raise ArgumentError(f"{name} has no time zone.", hint=hint, argument=name)
     try:

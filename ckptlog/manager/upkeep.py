@@ -6,7 +6,6 @@ packs, where its history can be read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from ckptlog.errors import (
 from ckptlog.manager.quota import Quota
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.event import CLEANED
+from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete, Record
 from ckptlog.policy.decide import Stale
@@ -98,10 +98,11 @@ def clean_up(
 
 
 def _limit(store: Store, max_age_days: float) -> str:
-    is_number = type(max_age_days) in (int, float) and math.isfinite(max_age_days)
-    if not is_number or not 0 <= max_age_days <= _AGE_DAYS_MAX:
+    is_number = type(max_age_days) in (int, float)
+    if not is_number or not 0 <= max_age_days <= _AGE_DAYS_MAX:  # NaN is in no range
         raise ArgumentError(
-            f"max_age_days is {max_age_days!r}; a number from 0 to {_AGE_DAYS_MAX} is needed.",
+            f"max_age_days is {quoted(max_age_days)}; "
+            f"a number from 0 to {_AGE_DAYS_MAX} is needed.",
             argument="max_age_days",
         )
     now = datetime.fromtimestamp(store.environment.now_us() / 1e6, UTC)

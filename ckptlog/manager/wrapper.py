@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ckptlog.errors import InvalidUpdateError
-from ckptlog.manager.draft import check_step
+from ckptlog.manager.draft import check_step, check_type
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.identifier import check_id
@@ -57,6 +57,7 @@ class TaskCheckpointWrapper:
         recover: bool = False,
         namespace: str | None = None,
     ) -> None:
+        check_type("checkpoint_manager", checkpoint_manager, CheckpointManager)
         self._manager = checkpoint_manager
         self.task_id = check_id("task_id", task_id)
         self.task_title = task_title

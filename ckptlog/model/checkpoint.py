@@ -20,9 +20,10 @@ from ckptlog.model.identifier import (
     ID_CHARACTERS_MAX,
     id_fault,
 )
+from ckptlog.model.quotation import quoted
 from ckptlog.model.requirement import CheckpointPerformanceRequirements
 from ckptlog.model.state import CheckpointState
-from ckptlog.model.value import lift, lower, prepare
+from ckptlog.model.value import DEPTH_MAX, lift, lower, prepare
 
 _MEBIBYTE: Final = 1024 * 1024
 _STATES: Final = {state.value: state for state in CheckpointState}
@@ -157,9 +158,9 @@ class CheckpointData:
             )
         if unknown := [name for name in data if name not in _READERS]:
             raise ArgumentError(
-                f"A checkpoint has no field {str(unknown[0])[:80]!r}.",
+                f"A checkpoint has no field {quoted(unknown[0])}.",
                 hint=f"Its fields are: {', '.join(_READERS)}.",
-                argument=str(unknown[0])[:80],
+                argument=quoted(unknown[0]).strip("'"),
             )
         if missing := [name for name in _REQUIRED if data.get(name) is None]:
             raise ArgumentError(
@@ -175,12 +176,8 @@ class CheckpointData:
 
     def is_stale(self, max_age_hours: float = 24, *, now: datetime | None = None) -> bool:
         """Say whether the last update is more than max_age_hours ago."""
-        if not max_age_hours >= 0:
-            raise ArgumentError(
-                f"max_age_hours is {max_age_hours}; it must be 0 or more.",
-                argument="max_age_hours",
-            )
-        return _since(self.updated_at, now or utc_now()).total_seconds() > max_age_hours * 3600
+        seconds = _hours("max_age_hours", max_age_hours) * 3600
+        return _since(self.updated_at, _moment("now", now)).total_seconds() > seconds
 
     def validate(
         self,
@@ -197,7 +194,7 @@ class CheckpointData:
         return [
             *self._id_problems(),
             *self._step_problems(),
-            *self._time_problems(now or utc_now()),
+            *self._time_problems(_moment("now", now)),
             *self._payload_problems(size_mb_max),
         ]
 
@@ -219,11 +216,11 @@ class CheckpointData:
         problems: list[str] = []
         state, step, total = self.state, self.step_number, self.total_steps
         if type(state) is not CheckpointState:
-            problems.append(f"state is {ascii(state)[:80]}, which is no CheckpointState.")
+            problems.append(f"state is {quoted(state)}, which is no CheckpointState.")
         if not _is_count(step):
-            problems.append(f"step_number is {ascii(step)[:80]}; it must be an int from 1.")
+            problems.append(f"step_number is {quoted(step)}; it must be an int from 1.")
         if total is not None and not _is_count(total):
-            problems.append(f"total_steps is {ascii(total)[:80]}; it must be an int from 1.")
+            problems.append(f"total_steps is {quoted(total)}; it must be an int from 1.")
         elif total is not None and _is_count(step) and step > total:
             problems.append(f"step_number {step} is greater than total_steps {total}.")
         return problems
@@ -272,13 +269,45 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value >= 1
 
 
+def _hours(name: str, value: Any) -> float:
+    if isinstance(value, int | float) and value >= 0:
+        return value
+    raise ArgumentError(
+        f"{name} is {quoted(value)}; it must be a number, 0 or more.", argument=name
+    )
+
+
+def _moment(name: str, value: Any) -> datetime:
+    """Return a caller's time, or the present where none is given."""
+    if value is None:
+        return utc_now()
+    if isinstance(value, datetime):
+        return value
+    raise ArgumentError(f"{name} is {quoted(value)}, no datetime.", argument=name)
+
+
 def _mapping(name: str, value: Any, *, is_plain: bool) -> dict[str, Any]:
+    _refuse_other_keys(name, value, DEPTH_MAX)
     if is_plain and type(value) is dict:
         return copy.deepcopy(value)
     lifted = lift(value)
     if type(lifted) is not dict:
         raise ArgumentError(f"{name} is of type {type(lifted).__name__}, not dict.", argument=name)
     return lifted
+
+
+def _refuse_other_keys(name: str, value: Any, depth: int) -> None:
+    """Refuse a key that is no text, as JSON has none; what is deeper is refused when lifted."""
+    if depth < 0 or type(value) not in {dict, list}:
+        return
+    if type(value) is dict:
+        for key in value:
+            if type(key) is not str:
+                raise ArgumentError(
+                    f"{name} has the key {quoted(key)}; keys must be of type str.", argument=name
+                )
+    for item in value.values() if type(value) is dict else value:
+        _refuse_other_keys(name, item, depth - 1)
 
 
 def _text(name: str, value: Any) -> str:
@@ -299,7 +328,7 @@ def _state(name: str, value: Any) -> CheckpointState:
     if type(value) is str and value in _STATES:
         return _STATES[value]
     raise ArgumentError(
-        f"{name} is {ascii(value)[:80]}; it must be one of {', '.join(_STATES)}.", argument=name
+        f"{name} is {quoted(value)}; it must be one of {', '.join(_STATES)}.", argument=name
     )
 
 
@@ -308,7 +337,7 @@ def _time(name: str, value: Any) -> datetime:
         return as_utc(value if isinstance(value, datetime) else datetime.fromisoformat(value))
     except (TypeError, ValueError, OverflowError) as error:
         raise ArgumentError(
-            f"{name} is {ascii(value)[:80]}, which is no ISO 8601 time.", argument=name
+            f"{name} is {quoted(value)}, which is no ISO 8601 time.", argument=name
         ) from error
 
 

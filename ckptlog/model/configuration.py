@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from ckptlog.errors import SettingsError
 from ckptlog.model.identifier import id_fault
+from ckptlog.model.quotation import quoted
 
 MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
@@ -175,7 +176,7 @@ FIELDS: Final = frozenset(field.name for field in dataclasses.fields(CheckpointC
 
 
 def _field_of(name: object) -> str:
-    text = str(name)
+    text = name if isinstance(name, str) else quoted(name)
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
     if snake in FIELDS:
         return snake
@@ -189,7 +190,7 @@ def _unknown(name: str, snake: str) -> SettingsError:
         hint = f"Did you mean {nearest}?"
     else:
         hint = f"Settings are: {', '.join(sorted(FIELDS))}."
-    return SettingsError(f"There is no setting {name[:80]!r}.", hint=hint, argument=name[:80])
+    return SettingsError(f"There is no setting {quoted(name)}.", hint=hint, argument=name[:80])
 
 
 def _nearest(name: str, *, likeness: float) -> str | None:
@@ -268,7 +269,7 @@ def _checked_durability(name: str, value: Any) -> str:
 
 
 def _wrong(name: str, value: Any, wanted: str) -> SettingsError:
-    return SettingsError(f"{name} is {ascii(value)[:80]}; it must be {wanted}.", argument=name)
+    return SettingsError(f"{name} is {quoted(value)}; it must be {wanted}.", argument=name)
 
 
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {

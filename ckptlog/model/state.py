@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from enum import Enum
 
+from ckptlog.errors import ArgumentError
+from ckptlog.model.quotation import quoted
+
 
 class CheckpointState(Enum):
     """What a checkpoint is at present."""
@@ -19,9 +22,13 @@ class CheckpointState(Enum):
     RESTORED = "restored"
 
     @classmethod
-    def valid_transitions(cls, from_state: CheckpointState) -> list[CheckpointState]:
-        """Return the states that may follow from_state, in the order of the table."""
-        return list(TRANSITIONS[from_state])
+    def valid_transitions(cls, from_state: CheckpointState | str) -> list[CheckpointState]:
+        """Return the states that may follow from_state, in the order of the table.
+
+        Raises:
+            ArgumentError: from_state is no state, nor the text of one.
+        """
+        return list(TRANSITIONS[state_of(from_state)])
 
 
 _CREATED, _ACTIVE, _COMPLETED, _FAILED, _RESTORED = CheckpointState
@@ -42,6 +49,23 @@ EVENT_OF_STATE: dict[CheckpointState, str] = {
     _FAILED: "checkpoint.failed",
     _RESTORED: "checkpoint.restored",
 }
+
+
+def state_of(state: object) -> CheckpointState:
+    """Return a state, or the one that a text names.
+
+    Raises:
+        ArgumentError: There is no such state.
+    """
+    try:
+        return CheckpointState(state)
+    except ValueError:
+        names = ", ".join(one.value for one in CheckpointState)
+        raise ArgumentError(
+            f"There is no state {quoted(state)}.",
+            hint=f"The states are: {names}.",
+            argument="state",
+        ) from None
 
 
 def is_legal(before: str | None, after: str) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ckptlog.errors import SettingsError
 from ckptlog.kernel import native
+from ckptlog.model.quotation import quoted
 from ckptlog.policy.hint_table import ATOM, hint_table
 from ckptlog.policy.secret_key import is_secret_key, words_of
 from ckptlog.policy.secret_text import RULES, Hint
@@ -211,7 +212,7 @@ def _keys(name: str, keys: Iterable[str]) -> frozenset[tuple[str, ...]]:
         words = words_of(key) if isinstance(key, str) else ()
         if not words:
             raise SettingsError(
-                f"{name} has {ascii(key)[:80]}, which is no text with letters.", argument=name
+                f"{name} has {quoted(key)}, which is no text with letters.", argument=name
             )
         found.add(words)
     return frozenset(found)
@@ -222,12 +223,12 @@ def _compiled(pattern: Any) -> re.Pattern[str]:
         compiled: re.Pattern[Any] = re.compile(pattern)
     except (re.error, TypeError) as error:
         raise SettingsError(
-            f"extra_patterns has {ascii(pattern)[:80]}, which is no regular expression: {error}.",
+            f"extra_patterns has {quoted(pattern)}, which is no regular expression: {error}.",
             argument="extra_patterns",
         ) from error
     if not isinstance(compiled.pattern, str):
         raise SettingsError(
-            f"extra_patterns has {ascii(pattern)[:80]}, which is over bytes, not text.",
+            f"extra_patterns has {quoted(pattern)}, which is over bytes, not text.",
             argument="extra_patterns",
         )
     return compiled
@@ -241,5 +242,6 @@ def _check_replacement(sanitiser: Sanitiser) -> None:
         )
     if sanitiser.is_enabled and sanitiser.clean_text(text)[1]:
         raise SettingsError(
-            f"The replacement {text!r} would itself be taken for a secret.", argument="replacement"
+            f"The replacement {quoted(text)} would itself be taken for a secret.",
+            argument="replacement",
         )

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+from ckptlog.blobs.codec import LEVELS
 from ckptlog.errors import ArgumentError, operating_system_door
+from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.store import Durability, Store
 from ckptlog.storage.environment import Environment
@@ -54,6 +58,8 @@ def open_store(
     _check_number("timeout_s", timeout_s, float)
     _check_number("queue_max", queue_max, int, above=0)
     _check_number("cache_bytes", cache_bytes, int)
+    _check_choice("durability", durability, get_args(Durability))
+    _check_choice("compression_level", compression_level, LEVELS)
     environment = environment or Environment()
     if create and not read_only and not _exists(root / layout.STORE_JSON):
         layout.refuse_unsafe_file_system(root, environment)
@@ -74,14 +80,25 @@ def open_store(
 def _path(path: object) -> Path:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
-        raise ArgumentError(f"{path!r} is not a path.", hint="Name a directory.", argument="path")
+        raise ArgumentError(
+            f"{quoted(path)} is not a path.", hint="Name a directory.", argument="path"
+        )
     try:
         os.fsencode(text)
         return Path(text).expanduser()
     except (UnicodeEncodeError, RuntimeError) as error:  # a surrogate; a home that is not known
         raise ArgumentError(
-            f"{text!r} is not a path: {error}", hint="Name a directory.", argument="path"
+            f"{quoted(text)} is not a path: {error}", hint="Name a directory.", argument="path"
         ) from error
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if type(value) not in {str, int} or value not in choices:
+        words = [str(choice) for choice in choices]
+        raise ArgumentError(
+            f"{name} is {quoted(value)}; {', '.join(words[:-1])} or {words[-1]} is needed.",
+            argument=name,
+        )
 
 
 def _exists(path: Path) -> bool:
@@ -98,4 +115,4 @@ def _check_number(name: str, value: object, kind: type, *, above: float | None =
         return
     noun = "a whole number" if kind is int else "a number"
     bound = f"above {above:g}" if above is not None else "from 0 on"
-    raise ArgumentError(f"{name} is {value!r}; {noun} {bound} is needed.", argument=name)
+    raise ArgumentError(f"{name} is {quoted(value)}; {noun} {bound} is needed.", argument=name)

@@ -37,6 +37,8 @@ from ckptlog.model import value as values
 from ckptlog.model.entry import Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.model.identifier import id_time
+from ckptlog.model.position import check_position
+from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
@@ -102,10 +104,6 @@ class Store(Retrospect):
         compression_level: int = 1,
         environment: Environment | None = None,
     ) -> None:
-        if durability not in ("commit", "interval"):
-            raise ArgumentError(
-                f"durability is {durability!r}.", hint='Use "commit" or "interval".'
-            )
         self.path = root
         self.read_only = read_only
         self.durability = durability
@@ -342,8 +340,10 @@ class Store(Retrospect):
             LogCorruptionError: A durable event is damaged.
         """
         self._check_open()
+        start = check_position("start", start)
+        end = None if end is None else check_position("end", end)
         if start < 0 or (end is not None and end < start):
-            raise ArgumentError(f"Positions {start} to {end} are no range.")
+            raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
         return self._events(start, end)
 
     def _waypoint(self, position: int) -> tuple[str, int, int] | None:
@@ -375,7 +375,7 @@ class Store(Retrospect):
     def event_at(self, position: int) -> Entry | None:
         """Return the event at a position, None beyond the end; also one of ours not yet durable."""
         self._check_open()
-        own = self._keeper.ledger.pending_at(position)
+        own = self._keeper.ledger.pending_at(check_position("position", position))
         found = self._locator.entry(position) if own is None else own
         return next(self.events(position, position + 1), None) if found is None else found
 

@@ -29,6 +29,7 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER, Segments
 from ckptlog.model.entry import Commit, Placement
+from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.chain import CORRUPT, Chain
 from ckptlog.repository.comparison import DIFFERS, Comparison
@@ -103,7 +104,9 @@ def verify_directory(
 def _check_level(level: str) -> None:
     if level not in get_args(Level):
         raise ArgumentError(
-            f"There is no level {level!r}.", hint='Use "full" or "structure".', argument="level"
+            f"There is no level {quoted(level)}.",
+            hint='Use "full" or "structure".',
+            argument="level",
         )
 
 

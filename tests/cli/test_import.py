@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,22 @@ def test_import_transcript(run):
     assert done.out.startswith("Imported 12 steps as task demo_transcript")
     done = run("import", "transcript", SHIPPED, "--task", "two", "--json")
     assert (done.document["task_id"], len(done.document["checkpoints"])) == ("two", 12)
-    done = run("import", "transcript", SHIPPED, "--task", "two", "--json")
+    again = run("import", "transcript", SHIPPED, "--task", "two", "--json")
+    assert (again.status, again.document) == (0, done.document)
+    Path("other.traj").write_bytes(SHIPPED.read_bytes() + b" ")
+    done = run("import", "transcript", "other.traj", "--task", "two", "--json")
     assert (done.status, done.error["code"]) == (4, "update.conflict")
+
+
+@pytest.mark.timeout(30)
+def test_a_fifo_does_not_stop_an_import(run, old):
+    os.mkfifo(old / "active" / "checkpoint_y.json")
+    done = run("import", "legacy", old)
+    assert done.status == 1
+    assert done.out.startswith("Imported 1 checkpoint")
+    assert "is a FIFO, not a regular file" in done.err
+    done = run("import", "transcript", old / "active" / "checkpoint_y.json", "--json")
+    assert (done.status, done.error["code"]) == (2, "argument.invalid")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]"])

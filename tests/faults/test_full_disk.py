@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 import ckptlog
 from ckptlog import CheckpointManager, FullError
+from ckptlog.integrations.transcript import import_transcript
 from tests.faults.fault_disk import FaultDisk, SimulatedStop
 from tests.faults.medium import Medium
 from tests.log.sample import append, create_log, fill, group, open_log, published_ids
@@ -172,3 +174,31 @@ def test_a_segment_that_does_not_fit_is_begun_later(disk):
     fill(log, "de", record_bytes=6000)
     assert published_ids(log) == [*"abcde"]
     log.close()
+
+
+def test_an_import_of_a_transcript_goes_on_after_a_full_disk(disk):
+    """It once ended with "call again", and then refused to be called again."""
+    run = disk / "run.traj"
+    history, trajectory = [], []
+    for number in range(40):
+        history += [
+            {"role": "user", "content": noise(number, 60_000)["text"]},
+            {"role": "assistant", "content": f"answer {number}"},
+        ]
+        trajectory.append({"action": f"step {number}"})
+    run.write_text(json.dumps({"history": history, "trajectory": trajectory}))
+    with CheckpointManager(disk / "store") as manager:
+        ballast = take_space(disk, leave_bytes=1_000_000)
+        with pytest.raises(FullError):
+            import_transcript(manager, run)
+        assert 1 < manager.store.position < 119
+        with pytest.raises(FullError):
+            import_transcript(manager, run)
+        ballast.unlink()
+        identifiers = import_transcript(manager, run)
+        found = manager.get_task_checkpoints("run")
+        assert [checkpoint.checkpoint_id for checkpoint in found] == identifiers
+        assert len(set(identifiers)) == 40
+        assert manager.store.position == 120
+        assert found[-1].data == {"history": history, "step": trajectory[-1]}
+        assert manager.store.verify().ok

@@ -176,7 +176,7 @@ class TestDictionary:
             ("data", {"$tuple": []}, "data is of type tuple, not dict"),
             ("metadata", "x", "metadata is of type str, not dict"),
             ("taskid", "t", "A checkpoint has no field 'taskid'"),
-            (1, "t", "A checkpoint has no field '1'"),
+            (1, "t", "A checkpoint has no field 1"),
         ],
     )
     def test_what_cannot_be_read(self, name, value, message):
