@@ -13,7 +13,6 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointNotFoundError,
 )
-from ckptlog.formats.event import INTEGER_MAX
 from ckptlog.manager.preparation import (
     Content,
     Holder,
@@ -24,7 +23,7 @@ from ckptlog.manager.preparation import (
     texts_of,
 )
 from ckptlog.model import value as values
-from ckptlog.model.event import RECORDED_TYPES
+from ckptlog.model.event import INTEGER_MAX, RECORDED_TYPES
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.position import POSITION_MAX
 from ckptlog.model.quotation import quoted
