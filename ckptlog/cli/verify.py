@@ -14,6 +14,14 @@ from ckptlog.cli.progress import Progress
 if TYPE_CHECKING:
     from ckptlog.repository.report import Report
 
+_HINT_OPEN = (
+    "Keep a copy of the directory before anything else, and leave this one where it is, with its "
+    "`views`: while they are there, `ckptlog list` and `ckptlog show` still read what is whole."
+)
+_HINT_SHUT = (
+    "Keep a copy of the directory before anything else. The store cannot be opened until the "
+    "damaged files are restored from a backup."
+)
 _COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
 
@@ -33,7 +41,7 @@ def run_verify(context: Context) -> int:
     output, path = context.output, context.store_path()
     progress = Progress(output, "verify", is_bytes=True)
     try:
-        report = _verify(context, path, progress)
+        report, is_open = _verify(context, path, progress)
     finally:
         progress.close()
     if output.is_json:
@@ -42,12 +50,17 @@ def run_verify(context: Context) -> int:
         _print(output, report)
     if report.ok:
         return OK
-    _tell_failure(output, path, len(report.problems))
+    hint = _HINT_OPEN if is_open else _HINT_SHUT
+    _tell_failure(output, path, len(report.problems), hint)
     return CORRUPTION
 
 
-def _verify(context: Context, path: Path, progress: Progress) -> Report:
-    """Verify the opened store; one that is too damaged to be opened, without opening it."""
+def _verify(context: Context, path: Path, progress: Progress) -> tuple[Report, bool]:
+    """Verify the opened store; one that is too damaged to be opened, without opening it.
+
+    Returns:
+        The report, and whether the store could be opened.
+    """
     from ckptlog.errors import CheckpointCorruptionError
 
     level = context.arguments.level
@@ -56,9 +69,9 @@ def _verify(context: Context, path: Path, progress: Progress) -> Report:
     except CheckpointCorruptionError:
         from ckptlog.repository.verify import verify_directory
 
-        return verify_directory(path, level, progress)
+        return verify_directory(path, level, progress), False
     with store:
-        return store.verify(level, progress)
+        return store.verify(level, progress), True
 
 
 def _print(output: Output, report: Report) -> None:
@@ -78,13 +91,12 @@ def _print(output: Output, report: Report) -> None:
         output.line(f"note: {text.escape(note)}")
 
 
-def _tell_failure(output: Output, path: Path, number: int) -> None:
+def _tell_failure(output: Output, path: Path, number: int, hint: str) -> None:
     output.fault(
         {
             "code": "corruption.detected",
             "message": f"The store {path} has {text.count(number, 'problem')}.",
-            "hint": "Keep a copy of the directory before anything else; `ckptlog list` and "
-            "`ckptlog show` still read what is whole.",
+            "hint": hint,
             "context": {"problems": number},
         }
     )

@@ -49,7 +49,7 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
-from ckptlog.policy.sanitise import Sanitiser
+from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.store import Store
 
@@ -97,11 +97,12 @@ class CheckpointManager(CheckpointReader):
         given = self.config.actor if actor is None else check_id("actor", actor)
         if store is not None:
             refuse_other(storage_dir, config, store)
+        sanitiser = sanitiser_of(self.config)
         super().__init__(store or open_for(storage_dir, config, self.config))
         self.actor = self.store.environment.actor() if given is None else given
         self._preparation = Preparation(
             self.store,
-            Sanitiser(enabled=self.config.sanitise),
+            sanitiser,
             size_bytes_max=self.config.checkpoint_size_bytes_max,
         )
         self._drafter = Drafter(self.store, self._preparation)

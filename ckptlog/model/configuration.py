@@ -13,6 +13,7 @@ environment to `from_env`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -55,6 +56,9 @@ _LIMITS: Final[dict[str, Limit]] = {
     "compression_level": Limit(1, len(_ZSTD_LEVELS), "(level)", whole=True),
 }
 _SWITCHES: Final = frozenset({"encryption_enabled", "access_control_enabled", "sanitise"})
+_PATTERNS: Final = "sanitise_extra_patterns"
+_LISTS: Final = ("sanitise_extra_keys", "sanitise_keep_keys", _PATTERNS)
+_LETTER: Final = re.compile(r"[^\W\d_]")
 
 # Settings of the automatic service of the specification, which comes later.
 _LATER: Final = frozenset({"interval_seconds", "max_checkpoints", "storage", "performance"})
@@ -76,6 +80,10 @@ class CheckpointConfiguration:
     durability: `commit` (a call returns when its event is durable) or `interval`.
     interval_s: With durability `interval`: the longest time that an event is not yet durable.
     sanitise: Whether secrets are replaced before anything is stored.
+    sanitise_extra_keys: More keys whose values are secrets; case and punctuation do not matter.
+    sanitise_keep_keys: Keys that are no secrets whatever the tables say; before extra keys.
+    sanitise_extra_patterns: More regular expressions over texts (as text); the group `secret`, or
+        the whole match, is replaced. With one of them every text is read at every write.
     actor: Who acts, in events; None means user@host.
     compression_level: 1 (fast) to 9 (small).
     """
@@ -94,6 +102,9 @@ class CheckpointConfiguration:
     durability: str = "commit"
     interval_s: float = 0.05
     sanitise: bool = True
+    sanitise_extra_keys: tuple[str, ...] = ()
+    sanitise_keep_keys: tuple[str, ...] = ()
+    sanitise_extra_patterns: tuple[str, ...] = ()
     actor: str | None = None
     compression_level: int = 1
 
@@ -122,7 +133,8 @@ class CheckpointConfiguration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting, safe for JSON and reversible through from_dict."""
-        return dataclasses.asdict(self)
+        settings = dataclasses.asdict(self)
+        return settings | {name: list(settings[name]) for name in _LISTS}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> CheckpointConfiguration:
@@ -147,6 +159,7 @@ class CheckpointConfiguration:
     ) -> CheckpointConfiguration:
         """Return the configuration of variables such as CKPTLOG_CACHE_SIZE_MB.
 
+        Lists of keys are parted by commas; patterns, which hold commas, are a list in JSON.
         Variables of the prefix that name no setting are left to others, unless they look like a
         setting spelled wrong.
 
@@ -154,7 +167,8 @@ class CheckpointConfiguration:
             environment: os.environ, or what stands for it.
 
         Raises:
-            SettingsError: A value is no number or switch, or a name is nearly one of a setting.
+            SettingsError: A value is no number, switch or list, or a name is nearly one of a
+                setting.
         """
         found = {}
         for variable, text in environment.items():
@@ -211,7 +225,21 @@ def _parsed(name: str, text: str, variable: str) -> Any:
             return int(text) if limit.whole or text.strip().isdecimal() else float(text)
         except ValueError:
             raise _wrong(variable, text, "a whole number" if limit.whole else "a number") from None
+    if name == _PATTERNS:
+        return _parsed_patterns(text, variable)
+    if name in _LISTS:
+        return tuple(key.strip() for key in text.split(",") if key.strip())
     return text
+
+
+def _parsed_patterns(text: str, variable: str) -> Any:
+    try:
+        patterns = json.loads(text) if text.strip() else []
+    except (ValueError, RecursionError):
+        patterns = None
+    if not isinstance(patterns, list):
+        raise _wrong(variable, text, "a list of regular expressions in JSON")
+    return patterns
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -268,6 +296,37 @@ def _checked_durability(name: str, value: Any) -> str:
     return str(value)
 
 
+def _listed(name: str, value: Any) -> tuple[str, ...]:
+    wanted = "a list of texts (str)"
+    if not isinstance(value, list | tuple):
+        raise _wrong(name, value, wanted)
+    for one in value:
+        if type(one) is not str:
+            raise _wrong(name, value, f"{wanted}; {quoted(one)} is none")
+    return tuple(value)
+
+
+def _checked_keys(name: str, value: Any) -> tuple[str, ...]:
+    keys = _listed(name, value)
+    for key in keys:
+        if not _LETTER.search(key):
+            raise SettingsError(f"{name} has {quoted(key)}, which has no letter.", argument=name)
+    return keys
+
+
+def _checked_patterns(name: str, value: Any) -> tuple[str, ...]:
+    patterns = _listed(name, value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise SettingsError(
+                f"{name} has {quoted(pattern)}, which is no regular expression: {error}.",
+                argument=name,
+            ) from error
+    return patterns
+
+
 def _wrong(name: str, value: Any, wanted: str) -> SettingsError:
     return SettingsError(f"{name} is {quoted(value)}; it must be {wanted}.", argument=name)
 
@@ -277,4 +336,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "encryption_key": _checked_absence,
     "durability": _checked_durability,
     "actor": _checked_actor,
+    "sanitise_extra_keys": _checked_keys,
+    "sanitise_keep_keys": _checked_keys,
+    _PATTERNS: _checked_patterns,
 }

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from ckptlog.errors import SettingsError
 from ckptlog.kernel import native
+from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
 from ckptlog.policy.hint_table import ATOM, hint_table
 from ckptlog.policy.secret_key import is_secret_key, words_of
@@ -150,7 +151,7 @@ class Sanitiser:
     def may_hold_secret(self, wire: bytes) -> bool:
         """Say whether a text in this wire may hold a secret.
 
-        Cost: 3 to 5 ns a byte; 1 ns for what was in an earlier wire and had no secret.
+        Cost: 4 to 7 ns a byte; 1 ns for what was in an earlier wire and had no secret.
         """
         if not self.is_enabled:
             return False
@@ -198,6 +199,20 @@ class Sanitiser:
         return ("".join([*parts, text[end:]]), len(parts) // 2) if parts else (text, 0)
 
 
+def sanitiser_of(config: CheckpointConfiguration) -> Sanitiser:
+    """Return the sanitiser that a configuration asks for.
+
+    Raises:
+        SettingsError: One of its patterns would find the replacement.
+    """
+    return Sanitiser(
+        enabled=config.sanitise,
+        extra_keys=config.sanitise_extra_keys,
+        extra_patterns=config.sanitise_extra_patterns,
+        keep_keys=config.sanitise_keep_keys,
+    )
+
+
 def _listed(name: str, values: Iterable[Any]) -> list[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise SettingsError(
@@ -243,5 +258,6 @@ def _check_replacement(sanitiser: Sanitiser) -> None:
     if sanitiser.is_enabled and sanitiser.clean_text(text)[1]:
         raise SettingsError(
             f"The replacement {quoted(text)} would itself be taken for a secret.",
+            hint="Narrow the extra patterns, or take another replacement.",
             argument="replacement",
         )

@@ -1,7 +1,8 @@
 """Which keys name a secret: decided by whole words, so that `max_tokens` and `secretary` do not.
 
 A key is cut into words where its case or its punctuation changes: `apiKey`, `API_KEY`, `x-api-key`
-and `api key 2` all hold the words api, key. Every table below is of such words.
+and `api key 2` all hold the words api, key. Every table below is of such words. Words that were
+written as one count where no other word ends so (`PGPASSWORD`), or by their owner (`dbpass`).
 """
 
 from __future__ import annotations
@@ -34,12 +35,38 @@ _LOGIN_OWNERS: Final = _words("""
     admin auth database db ftp ldap login mail mongo mysql pg postgres proxy redis root smtp ssh
     user
 """)
+# Whoever has nothing else of this name to give out. `firebase key` and `sentry key` are no secrets.
+_VENDORS: Final = _words("""
+    anthropic aws azure cloudflare cohere datadog deepgram deepseek digitalocean elevenlabs gemini
+    github gitlab google groq heroku huggingface jina langchain langsmith llm mailgun mistral
+    newrelic openai openrouter perplexity pinecone sendgrid serpapi serper slack stripe tavily
+    telegram twilio wandb xai
+""")
+_SECRET_OWNERS: Final = _words("app consumer jwt oauth session shared webhook")
 _PAIRS: Final = frozenset(
-    {(owner, word) for owner in _KEY_OWNERS for word in ("key", "keys")}
+    {(owner, word) for owner in _KEY_OWNERS | _VENDORS for word in ("key", "keys")}
     | {(owner, word) for owner in _COOKIE_OWNERS for word in ("cookie", "cookies")}
     | {(owner, word) for owner in _LOGIN_OWNERS for word in ("pass", "pwd")}
     | {("pass", "word"), ("pass", "phrase"), ("auth", "header"), ("basic", "auth")}
     | {("http", "auth"), ("cookie", "header")}
+)
+
+# Secret words written as one with what stands before them; endings of nothing else.
+_ENDINGS: Final = tuple(
+    _words("""
+        accesskey accesstoken apikey apikeys apitoken authtoken clientsecret passphrase passwd
+        password passwords privatekey secretkey
+    """)
+)
+# ... but for these, which tell what is done with a password, or that there is none.
+_NO_ENDINGS: Final = _words("""
+    changepassword checkpassword forgotpassword haspassword ispassword nopassword resetpassword
+    showpassword
+""")
+_COMPOUNDS: Final = frozenset(
+    {owner + word for owner in _LOGIN_OWNERS for word in ("pass", "pwd")}
+    | {vendor + "key" for vendor in _VENDORS}
+    | {owner + "secret" for owner in _SECRET_OWNERS}
 )
 
 # A last word that makes the key tell about a secret rather than hold it.
@@ -78,10 +105,15 @@ def is_secret_key(key: str) -> bool:
         return False
     return (
         not _WORDS.isdisjoint(words)
+        or any(map(_is_compound, words))
         or not _PAIRS.isdisjoint(zip(words, words[1:], strict=False))
         or _is_token(words)
-        or words in {("cookie",), ("cookies",), ("connect", "sid")}
+        or words in {("cookie",), ("cookies",), ("connect", "sid"), ("pass",)}
     )
+
+
+def _is_compound(word: str) -> bool:
+    return word in _COMPOUNDS or (word.endswith(_ENDINGS) and word not in _NO_ENDINGS)
 
 
 def _is_token(words: tuple[str, ...]) -> bool:

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 _BORDER: Final = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt]))"
 _QUOTES: Final = r"[\"'\\ ]{0,6}"
 _QUOTES_IN_WIRE: Final = r"[\"'\\ ]{0,12}"
+_ASSIGNED: Final = r"=[\"'\\]{0,6}[A-Za-z0-9_+/=-]{20}"
 _SCHEME: Final = r"(?:[Bb]earer|BEARER|[Bb]asic|BASIC|[Tt]oken|[Dd]igest) {1,8}"
 _KEY_BLOCK: Final = r"(?:[A-Z0-9]{1,16} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 
@@ -155,6 +156,57 @@ RULES: Final[tuple[Rule, ...]] = (
         _BORDER + r"(?:(?:npm|hf)_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{40,})",
     ),
     Rule(
+        "Groq or xAI key",
+        "gsk_ or xai- and at least 40 letters and digits.",
+        (
+            Hint("gsk", "_", "[A-Za-z0-9]", r"[A-Za-z0-9]{40}"),
+            Hint("xai", "-", "[A-Za-z0-9]", r"[A-Za-z0-9]{40}"),
+        ),
+        _BORDER + r"(?:gsk_|xai-)[A-Za-z0-9]{40,}",
+    ),
+    Rule(
+        "SendGrid key",
+        "SG., exactly 22 characters, a dot, and exactly 43 more.",
+        (Hint("S", "G", r"\.", r"\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),),
+        _BORDER + r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])",
+    ),
+    Rule(
+        "Vault token",
+        "hvs. (service), hvb. (batch) or hvr. (recovery) and at least 24 characters with a digit.",
+        (Hint("h", "v", "[sbr]", r"[sbr]\.[A-Za-z0-9_-]{24}"),),
+        _BORDER + r"hv[sbr]\.(?=[A-Za-z_-]{0,60}[0-9])[A-Za-z0-9_-]{24,}",
+    ),
+    Rule(
+        "Shopify token",
+        "shpat_, shpca_, shppa_ or shpss_ and exactly 32 hexadecimal digits.",
+        (Hint("shp[acps][ats]", "_", "[a-fA-F0-9]", r"[a-fA-F0-9]{32}"),),
+        _BORDER + r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}(?![A-Za-z0-9])",
+    ),
+    Rule(
+        "DigitalOcean token",
+        "dop_v1_, doo_v1_ or dor_v1_ and exactly 64 hexadecimal digits.",
+        (Hint("do[por]_v1", "_", "[a-f0-9]", r"[a-f0-9]{64}"),),
+        _BORDER + r"do[por]_v1_[a-f0-9]{64}(?![A-Za-z0-9])",
+    ),
+    Rule(
+        "Telegram bot token",
+        "8 to 10 digits, a colon, AA and exactly 33 more characters; also after bot, as in URLs.",
+        (Hint("[0-9]:", "A", "A", r"A[A-Za-z0-9_-]{33}"),),
+        r"(?:(?<![A-Za-z0-9])|(?<=\\[nrt])|(?<=/bot))[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"
+        r"(?![A-Za-z0-9_-])",
+    ),
+    Rule(
+        "Slack webhook",
+        "What follows hooks.slack.com/services/ (workflows, triggers): two ids and a key.",
+        (
+            Hint("com/services/", "T", "[A-Z0-9]", r"[A-Z0-9]{5,19}/"),
+            Hint("com/workflows/", "T", "[A-Z0-9]", r"[A-Z0-9]{5,19}/"),
+            Hint("com/triggers/", "T", "[A-Z0-9]", r"[A-Z0-9]{5,19}/"),
+        ),
+        r"hooks\.slack\.com/(?:services|workflows|triggers)/"
+        r"(?P<secret>T[A-Z0-9]{5,19}/[A-Z0-9]{6,20}/[A-Za-z0-9]{16,}(?:/[A-Za-z0-9]{16,})?)",
+    ),
+    Rule(
         "Azure storage key",
         "AccountKey= in a connection string and at least 40 characters of base64.",
         (Hint("Account", "K", "e", r"ey=[A-Za-z0-9+/]{40}"),),
@@ -195,5 +247,19 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
         r"(?<=[A-Za-z0-9])://[^\s/:@\"'<>\\]{0,200}:(?![{$<*\[]|%[s(])"
         r"(?P<secret>[^\s/@\"'<>\\]{1,200})@(?=[\w\[])",
+    ),
+    Rule(
+        "key in an environment",
+        "20 or more letters and digits, both, right after API_KEY=, AUTH_TOKEN= and the like.",
+        (
+            Hint("API_", "K", "E", rf"EY{_ASSIGNED}"),
+            Hint("RET_", "K", "E", rf"EY{_ASSIGNED}"),
+            Hint("ESS_", "K", "E", rf"EY{_ASSIGNED}"),
+            Hint("[SHITUBF]_TO", "K", "E", rf"EN{_ASSIGNED}"),
+        ),
+        r"(?<![A-Za-z0-9])(?:(?:API|SECRET|ACCESS)_KEY"
+        r"|(?:ACCESS|AUTH|API|BOT|GITHUB|GITLAB|HF)_TOKEN)=[\"'\\]{0,3}"
+        r"(?=[A-Za-z_+/=-]{0,100}[0-9])(?=[0-9_+/=-]{0,100}[A-Za-z])"
+        r"(?P<secret>[A-Za-z0-9_+/=-]{20,}+)(?![.:(\[{<$])",
     ),
 )

@@ -14,6 +14,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -115,7 +116,8 @@ def own_folder(store: Store) -> Path:
 
 def discard(store: Store) -> None:
     """Throw a store's own history away; the next question makes it anew."""
-    own_folder(store).with_name(f"{HISTORY}.json").unlink(missing_ok=True)
+    with suppress(OSError):  # what cannot be removed is not believed either: it proves itself
+        own_folder(store).with_name(f"{HISTORY}.json").unlink(missing_ok=True)
 
 
 def _path(folder: object) -> Path:

@@ -330,6 +330,22 @@ def test_verify_of_a_damaged_store(call, filled):
     assert "problem" in done.err
 
 
+def test_the_hint_about_a_damaged_store_is_true(call, filled):
+    """It once promised that list and show work, whether there were views or not."""
+    whole = call("list").out
+    damage(filled.path, near=filled.active.encode())
+    done = call("verify", "--json")
+    assert "with its `views`: while they are there, `ckptlog list`" in done.error["hint"]
+    assert (call("list").status, call("list").out) == (0, whole)
+    assert call("show", filled.completed).status == 0
+    shutil.rmtree(filled.path / "views")
+    assert call("list").status == call("show", filled.completed).status == 5
+    done = call("verify", "--json")
+    assert done.status == 5
+    assert "cannot be opened until" in done.error["hint"]
+    assert "list" not in done.error["hint"]
+
+
 def test_replay_rebuilds_the_views(call, filled):
     before = call("list", "--json").lines
     shutil.rmtree(filled.path / "views")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -265,3 +266,46 @@ def test_wrong_defaults_open_nothing(tmp_path, wrong):
     with pytest.raises(ckptlog.ArgumentError, match=next(iter(wrong))):
         CheckpointManager(tmp_path / "s", **wrong)
     assert not (tmp_path / "s").exists()
+
+
+class TestSanitising:
+    DATA: ClassVar = {
+        "pin": "1234",
+        "token": "the",
+        "text": "EMP-123456 said",
+        "password": "hunter2",
+    }
+
+    def test_keys_and_patterns_of_the_configuration(self, tmp_path):
+        config = CheckpointConfiguration(
+            sanitise_extra_keys=("PIN",),
+            sanitise_keep_keys=("token",),
+            sanitise_extra_patterns=(r"\bEMP-\d{6}\b",),
+        )
+        with CheckpointManager(tmp_path, config=config) as manager:
+            name = manager.create_checkpoint("t", "of EMP-654321", 1, data=self.DATA)
+            found = manager.get_checkpoint(name)
+        assert found.task_title == "of [redacted]"
+        assert found.data == {
+            "pin": "[redacted]",
+            "token": "the",
+            "text": "[redacted] said",
+            "password": "[redacted]",
+        }
+        assert b"1234" not in b"".join(
+            path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+        )
+
+    def test_switched_off_it_finds_nothing(self, tmp_path):
+        config = CheckpointConfiguration(
+            sanitise=False, sanitise_extra_keys=("pin",), sanitise_extra_patterns=(".",)
+        )
+        with CheckpointManager(tmp_path, config=config) as manager:
+            name = manager.create_checkpoint("t", "T", 1, data=self.DATA)
+            assert manager.get_checkpoint(name).data == self.DATA
+
+    def test_a_pattern_that_finds_the_replacement_opens_nothing(self, tmp_path):
+        config = CheckpointConfiguration(sanitise_extra_patterns=("red",))
+        with pytest.raises(SettingsError, match=r"'\[redacted\]' would itself be taken"):
+            CheckpointManager(tmp_path / "s", config=config)
+        assert not (tmp_path / "s").exists()

@@ -36,6 +36,9 @@ def test_defaults():
         "durability": "commit",
         "interval_s": 0.05,
         "sanitise": True,
+        "sanitise_extra_keys": [],
+        "sanitise_keep_keys": [],
+        "sanitise_extra_patterns": [],
         "actor": None,
         "compression_level": 1,
     }
@@ -96,6 +99,16 @@ BAD = [
     ("durability", None, "it must be commit or interval"),
     ("sanitise", 1, "it must be True or False"),
     ("encryption_enabled", "yes", "it must be True or False"),
+    ("sanitise_extra_keys", "pin", "it must be a list of texts (str)"),
+    ("sanitise_extra_keys", None, "it must be a list of texts (str)"),
+    ("sanitise_extra_keys", ["pin", 1], "a list of texts (str); 1 is none"),
+    ("sanitise_extra_keys", ["12"], "has '12', which has no letter"),
+    ("sanitise_keep_keys", {"pin"}, "it must be a list of texts (str)"),
+    ("sanitise_keep_keys", ["--"], "has '--', which has no letter"),
+    ("sanitise_extra_patterns", "x", "it must be a list of texts (str)"),
+    ("sanitise_extra_patterns", [b"x"], "a list of texts (str); b'x' is none"),
+    ("sanitise_extra_patterns", ["("], "has '(', which is no regular expression: missing )"),
+    ("sanitise_extra_patterns", ["a{99999999999999999999}"], "which is no regular expression"),
     ("storage_dir", "", "a path, not empty"),
     ("storage_dir", None, "a path, not empty"),
     ("storage_dir", b"x", "a path, not empty"),
@@ -195,6 +208,17 @@ class TestFromDict:
         assert before.storage_dir == "a/b"
         assert CheckpointConfiguration.from_dict(json.loads(json.dumps(before.to_dict()))) == before
 
+    def test_lists_come_back_through_json(self):
+        before = CheckpointConfiguration(
+            sanitise_extra_keys=("pin", "Session ID"),
+            sanitise_keep_keys=["token"],  # type: ignore[arg-type]
+            sanitise_extra_patterns=(r"\bEMP-\d{6}\b", "(?P<secret>x)y"),
+        )
+        assert before.sanitise_keep_keys == ("token",)
+        facts = before.to_dict()
+        assert json.loads(json.dumps(facts)) == facts
+        assert CheckpointConfiguration.from_dict(facts) == before
+
     def test_the_callers_dict_is_not_kept(self):
         facts = CheckpointConfiguration().to_dict()
         facts["actor"] = "x"
@@ -227,6 +251,25 @@ class TestFromEnvironment:
             actor="me",
         )
         assert type(configuration.cache_size_mb) is int
+
+    def test_lists(self):
+        configuration = CheckpointConfiguration.from_env(
+            {
+                "CKPTLOG_SANITISE_EXTRA_KEYS": " pin, Session ID ,,",
+                "CKPTLOG_SANITISE_KEEP_KEYS": "",
+                "CKPTLOG_SANITISE_EXTRA_PATTERNS": r'["[0-9]{3,4}", "\\bx\\b"]',
+            }
+        )
+        assert configuration.sanitise_extra_keys == ("pin", "Session ID")
+        assert configuration.sanitise_keep_keys == ()
+        assert configuration.sanitise_extra_patterns == ("[0-9]{3,4}", r"\bx\b")
+        empty = CheckpointConfiguration.from_env({"CKPTLOG_SANITISE_EXTRA_PATTERNS": " "})
+        assert empty == CheckpointConfiguration()
+
+    @pytest.mark.parametrize("text", ["x", '{"a": 1}', "[1", "[" * 100_000, '"x"', "[0-9]+"])
+    def test_patterns_that_are_no_list(self, text):
+        with pytest.raises(SettingsError, match=r"CKPTLOG_SANITISE_EXTRA_PATTERNS is .* in JSON"):
+            CheckpointConfiguration.from_env({"CKPTLOG_SANITISE_EXTRA_PATTERNS": text})
 
     def test_another_prefix(self):
         found = CheckpointConfiguration.from_env({"X_ACTOR": "me"}, prefix="X_")

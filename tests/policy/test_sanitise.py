@@ -41,14 +41,20 @@ X-Api-Key x.api.key OPENAI_API_KEY openai_api_keys authorization Authorization P
 authorization_code auth_header private_key privateKey ssh_private_key access_key access_keys
 encryption_key signing_key ssh_key account_key master_key credential credentials aws_credentials
 creds cookie cookies Cookie Set-Cookie session_cookie session_cookies cookie_header connect.sid
-PHPSESSID db_pass DB_PWD smtp_pass basic_auth access_tokens auth_tokens
+PHPSESSID db_pass DB_PWD smtp_pass basic_auth access_tokens auth_tokens pass PASS Pass
+PGPASSWORD dbpassword userPasswd rootpassword keystorepassword dbpass SMTPPASS mysqlpwd
+openai_key OPENAI_KEY openaiKey openaikey anthropic_key stripe_key aws_key azure-key openai_keys
+openaiapikey myapikey appsecret jwtsecret webhooksecret myaccesstoken
 """)
 
 HARMLESS_KEYS = words("""
 tokens token_count max_tokens total_tokens prompt_tokens completion_tokens usage_tokens tokenizer
 tokenize tokenized token_ids token_usage token_type eos_token bos_token pad_token next_page_token
 nextPageToken continuation_token resume_token max_token special_tokens secretary secretariat
-passport passenger pass passed compass bypass pwd key keys primary_key public_key cache_key
+passport passenger passed passes passing pass_count first_pass pass_rate passFail test_pass
+compass bypass overpass trespass surpass impasse mypass pwd cpwd key openai_key_name openai
+firebase_key sentry_key redis_key google_keyboard openai_model keypass changepassword no_pass
+forgotPasswordUrl resetpassword nopassword topsecretary monkey_key s3_key license_key keys primary_key public_key cache_key
 sort_key foreign_key keyboard monkey turkey api apis author authors authored authority auth
 password_length password_policy passwordField password_file secret_name secret_arn secretId
 secrets_manager api_key_env api_key_name apiKeyId access_key_id private_key_id private_key_path
@@ -101,6 +107,13 @@ WHOLE: dict[str, list[str]] = {
     ],
     "package or model hub token": [f"npm_{MIXED}", f"hf_{MIXED[:34]}", f"pypi-{MIXED}{MIXED}"],
     "JSON web token": [f"eyJ{MIXED}.eyJ{MIXED}.{MIXED}-_"],
+    "Groq or xAI key": [f"gsk_{MIXED}{MIXED[:16]}", f"xai-{MIXED}{MIXED}abcdefgh"],
+    "SendGrid key": [f"SG.{MIXED[:22]}.{MIXED}abc-_12", f"SG.{MIXED[:20]}-_.{MIXED}1234567"],
+    "Vault token": [f"hvs.CAESI{MIXED}{MIXED}-_x", f"hvb.{MIXED}", f"hvr.{MIXED[:24]}"],
+    "Shopify token": [f"shp{kind}_{HEX * 2}" for kind in ("at", "ca", "pa", "ss")]
+    + [f"shpat_{HEX.upper() * 2}"],
+    "DigitalOcean token": [f"do{kind}_v1_{HEX * 4}" for kind in "por"],
+    "Telegram bot token": [f"{digits}:AA{MIXED[:31]}-_" for digits in (12345678, 1234567890)],
 }
 
 # Rule -> (text, its secret part).
@@ -127,6 +140,28 @@ PARTS: dict[str, list[tuple[str, str]]] = {
         (f"curl -H 'Authorization: token {MIXED}' x", MIXED),
         (f'"Authorization": "Bearer {MIXED}"', MIXED),
         (f'{{\\"Authorization\\": \\"Bearer {MIXED}\\"}}', MIXED),
+    ],
+    "Telegram bot token": [
+        (f"https://api.telegram.org/bot123456789:AA{MIXED[:33]}/getMe", f"123456789:AA{MIXED[:33]}")
+    ],
+    "Slack webhook": [
+        (f"https://hooks.slack.com/{kind}/{secret}", secret)
+        for kind in ("services", "workflows", "triggers")
+        for secret in (f"T0123ABCD/B0123ABCD/{MIXED[:24]}",)
+    ]
+    + [
+        (f"curl -X POST hooks.slack.com/workflows/{secret} -d", secret)
+        for secret in (f"T0123ABCD/A0123ABCD/123456789012345678/{MIXED[:24]}",)
+    ],
+    "key in an environment": [
+        (f"export {name}={quote}{secret}{quote} && run", secret)
+        for secret in (MIXED[:20], f"{HEX}{HEX}", f"{MIXED}-_/+==")
+        for quote in ("", "'", '"')
+        for name in words(
+            "OPENAI_API_KEY API_KEY MY_SECRET_KEY ACCESS_KEY X_ACCESS_TOKEN AUTH_TOKEN API_TOKEN "
+            "SLACK_BOT_TOKEN GITHUB_TOKEN GITLAB_TOKEN HF_TOKEN"
+        )
+        if "SECRET_KEY" not in name or len(secret) != 40
     ],
     "bearer token": [(f"Bearer {MIXED}", MIXED), (f"-H BEARER  {MIXED}==", f"{MIXED}==")],
     "password in a URL": [
@@ -175,6 +210,21 @@ HARMLESS_TEXTS = [
     "secret_key: short, aws_secret_access_key = os.environ['X']",
     f"secret_key={HEX * 4}",  # 64 characters: a digest, not a key of AWS
     "AccountKey=...;",
+    f"gsk_short, xai-short, xai-grok-code-fast-and-more-words-than-that-in-a-row, xgsk_{MIXED}{MIXED}",
+    f"SG.{MIXED[:21]}.{MIXED}abc-_12, SG.{MIXED[:22]}.{MIXED}, SG.{MIXED[:22]}.{MIXED}abc-_123",
+    "hvs.some_function_of_a_module_with_a_long_name(), hvs.x1, chvs.a1" + MIXED,
+    f"shpat_{HEX}, shpzz_{HEX * 2}, shpat_{HEX * 3}, ashpat_{HEX * 2}",
+    f"dop_v1_{HEX * 3}, dop_v2_{HEX * 4}, dop_v1_{HEX * 5}",
+    f"12:AA{MIXED[:33]}, 123456789:AB{MIXED[:33]}, 123456789:AA{MIXED}, 123456789:A",
+    f"a{'1' * 9}:AA{MIXED[:33]}, {'1' * 12}:AA{MIXED[:33]}, 10:AAPL, ratio 12345678:AAAA",
+    "https://hooks.slack.com/services/ and https://hooks.slack.com/services/T000/B000/XXXX",
+    "https://hooks.slack.com/services/$TEAM/$BOT/$KEY, hooks.slack.com/services/{team}/{bot}/{key}",
+    'OPENAI_API_KEY=os.environ["OPENAI_API_KEY"], API_KEY=settings_of_2_projects.KEY_OF_THE_FIRST',
+    "API_KEY=${OPENAI_API_KEY_2_FROM_VAULT}, API_KEY=$OPENAI_API_KEY_2_FROM_VAULT, API_KEY=",
+    "API_KEY=get_the_key_number_2_from_vault(), API_KEY=keys_by_number_2_and_name[0]",
+    "API_KEY=your-api-key-goes-here-please, API_KEY=12345678901234567890123, API_KEY=abc123",
+    f"NEXT_TOKEN={MIXED}, EOS_TOKEN={MIXED}, PAGE_TOKEN={MIXED}, MAX_TOKENS={MIXED}",
+    f"CACHE_KEY={MIXED}, PRIMARY_KEY={MIXED}, RAPI_KEY={MIXED}, api_key_env={MIXED}",
     "s3://bucket/key?x=npm_config_registry_and_some_more_words_here",
 ]
 
@@ -418,6 +468,23 @@ HOSTILE = [
     "npm_",
     "whsec_/",
     "sk_live_",
+    "gsk_",
+    "gsk_a",
+    "xai-a",
+    "SG.",
+    f"SG.{MIXED[:22]}.",
+    "hvs.",
+    "hvs.a",
+    "shpat_a",
+    "dop_v1_a",
+    "1:AA",
+    "123456789:AA",
+    "hooks.slack.com/services/",
+    "hooks.slack.com/services/A",
+    "API_KEY=",
+    "API_KEY=a",
+    "API_KEY=-",
+    "A_TOKEN=1",
 ]
 
 

@@ -333,7 +333,8 @@ def test_what_the_medium_reports_is_told_to_all_of_the_round(manager, store, dis
     store._writer._append = append
     results = together(store, *calls)
     assert {type(result) for result in results} == {OutcomeUnknownError}
-    assert all("same command id" in result.hint for result in results)
+    assert sorted(result.context["command_id"] for result in results) == ["id0", "id1", "id2"]
+    assert all(repr(result.context["command_id"]) in result.hint for result in results)
     names = [call() for call in calls]
     assert len(set(names)) == 3
     assert types(store).count("created") == 4
