@@ -54,10 +54,12 @@ def encode(event: Event) -> bytes:
         FormatError: The event is larger than an entry may be, or has no canonical form.
     """
     try:
-        fault = _fault(event)
         entry = _encoder.encode(event)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FormatError(f"An event cannot be written: {error}") from error
+        # What is in the log must be readable for ever, so it is read before it is written.
+        _decode(entry)
+        fault = _fault_rare(event) if event.facts or event.packs else None
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        raise FormatError(f"An event cannot be written: {_reason(error)}") from error
     if fault or _has_control(entry):
         raise FormatError(f"An event cannot be written: {fault or 'it has a control character'}.")
     if len(entry) > ENTRY_BYTES_MAX:
@@ -81,10 +83,7 @@ def decode(entry: bytes | memoryview) -> Event:
         event = _decode(entry)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _refuse_newer(entry)
-        reason = str(error)
-        if "`int` >=" in reason or "`int` <=" in reason:
-            reason = f"a number is negative or above {INTEGER_MAX} ({reason})"
-        raise FormatError(f"These bytes are no event: {reason}") from error
+        raise FormatError(f"These bytes are no event: {_reason(error)}") from error
     if event.schema != SCHEMA:
         _refuse_newer(entry)
         raise FormatError(f"Event schema {event.schema} does not exist.")
@@ -94,19 +93,10 @@ def decode(entry: bytes | memoryview) -> Event:
     return event
 
 
-def _fault(event: Event) -> str | None:
-    """Say which number or key has no canonical form; None where all have."""
-    data, meta = event.data, event.meta
-    if type(event.step) is not int or type(event.total) is not int:
-        return "step or total is not a whole number"
-    # One comparison for all: whatever is negative or too large shows in the union of the bits.
-    # This runs for every event written; an encoder checks no range.
-    bits = event.step | event.total | event.new | event.sanitised
-    bits |= (event.origin + 1) | (event.previous + 1)
-    bits |= (data.size if data else 0) | (meta.size if meta else 0)
-    if not 0 <= bits <= INTEGER_MAX:
-        return f"a number is negative or above {INTEGER_MAX}"
-    return _fault_rare(event) if event.facts or event.packs else None
+def _reason(error: Exception) -> str:
+    reason = str(error)
+    is_range = "`int` >=" in reason or "`int` <=" in reason
+    return f"a number is negative or above {INTEGER_MAX} ({reason})" if is_range else reason
 
 
 def _fault_rare(event: Event) -> str | None:
