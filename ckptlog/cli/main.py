@@ -73,7 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    output = open_output(os.environ, is_json="--json" in words)
+    options = words[: words.index("--")] if "--" in words else words
+    output = open_output(os.environ, is_json="--json" in options)
     try:
         status = _run(words, output)
         output.flush()

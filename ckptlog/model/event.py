@@ -27,6 +27,7 @@ IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
 
 CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
+TYPES: Final = CHECKPOINT_TYPES | {TASK_DELETED, CLEANED, IMPORTED, STORAGE_PRESSURE}
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
