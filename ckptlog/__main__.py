@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ckptlog.cli.main import main
+from ckptlog.cli.entry import run
 
-raise SystemExit(main())
+raise SystemExit(run())

@@ -17,6 +17,7 @@ from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import OK, PARTIAL
 from ckptlog.cli.moment import natural
+from ckptlog.repository.discovery import one_path
 
 if TYPE_CHECKING:
     from ckptlog.cli.demo_proof import Proof
@@ -91,8 +92,8 @@ def _kill_at(kill_after: int | None, number: int) -> int:
 
 
 def _make_store(context: Context) -> Path:
-    named = context.arguments.dir or context.arguments.store
-    path = Path(named or tempfile.mkdtemp(prefix="ckptlog-demo-")).absolute()
+    named = one_path(context.arguments.dir, "--dir", context.arguments.store)
+    path = (named or Path(tempfile.mkdtemp(prefix="ckptlog-demo-"))).absolute()
     store = open_store(path, context.output, is_created=True)
     try:
         _refuse_used(store.position, path)

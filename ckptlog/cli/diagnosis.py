@@ -32,6 +32,7 @@ _VOLATILE = ("tmpfs", "ramfs")
 def surroundings(path: Path, environment: Environment) -> Iterator[Finding]:
     """Yield the findings about everything around the store at path."""
     yield from versions()
+    yield kernel()
     if not path.is_dir():
         return
     yield from permissions(path)
@@ -80,9 +81,35 @@ def chunker_speed() -> Finding:
     )
 
 
+def kernel() -> Finding:
+    """Say whether the hottest functions run compiled."""
+    from ckptlog.kernel import native
+
+    if native is not None:
+        return Finding(OK, "doctor.kernel", "The kernel (ckptlog.kernel) is compiled.")
+    why = "CKPTLOG_PURE is set" if os.environ.get("CKPTLOG_PURE") else "it could not be compiled"
+    return Finding(
+        WARNING,
+        "doctor.kernel",
+        f"The kernel runs in pure Python, slower and with the same results: {why}.",
+        "Unset CKPTLOG_PURE, or install ckptlog again where there is a C compiler.",
+    )
+
+
 def permissions(path: Path) -> Iterator[Finding]:
-    """Yield what this user may not do in the store, and whether others may do too much."""
+    """Yield what this user may not do in the store, and whether others may do too much.
+
+    Of a medium that nobody can write to nothing else is said: no right would change it.
+    """
     folders = [path, *(path / name for name in ("log", "packs") if (path / name).is_dir())]
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        yield Finding(
+            ERROR,
+            "store.read_only",
+            f"{path} lies on a file system that is mounted read-only.",
+            "Mount it for writing; commands that only read work as it is.",
+        )
+        return
     closed = [str(f) for f in folders if not os.access(f, os.R_OK | os.W_OK | os.X_OK)]
     locked = [str(f) for f in _files(folders) if not os.access(f, os.R_OK)]
     if closed or locked:

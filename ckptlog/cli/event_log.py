@@ -57,12 +57,30 @@ def run_log(context: Context) -> int:
         matching: Iterable[Entry] = (e for e in store.events(start, end) if accepts(e))
         if arguments.last:
             matching = deque(matching, maxlen=arguments.last)
+        is_empty = True
         for entry in matching:
+            is_empty = False
             if output.is_json:
                 output.item(describe(entry))
             else:
                 output.line(event_line(output, entry))
+    if is_empty and arguments.type is not None:
+        _refuse_unknown(arguments.type)
     return OK
+
+
+def _refuse_unknown(kind: str) -> None:
+    """Refuse a type that no event has and that this version does not know: a slip of the pen."""
+    from ckptlog.errors import ArgumentError
+    from ckptlog.model.event import TYPES
+
+    if TYPES.isdisjoint({kind, f"checkpoint.{kind}"}):
+        names = ", ".join(sorted(name.removeprefix("checkpoint.") for name in TYPES))
+        raise ArgumentError(
+            f"There is no event of the type {kind!r}.",
+            hint=f"The types are: {names}.",
+            argument="type",
+        )
 
 
 def run_history(context: Context) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.text import escape
-from ckptlog.repository.discovery import MARK, PLACES
+from ckptlog.repository.discovery import MARK, PLACES, one_path
 
 
 def add_commands(commands: Commands) -> None:
@@ -36,5 +36,5 @@ def run_init(context: Context) -> int:
 
 
 def _target(context: Context) -> Path:
-    named = context.arguments.path or context.arguments.store
-    return Path(named) if named else context.directory / PLACES[0]
+    named = one_path(context.arguments.path, "PATH", context.arguments.store)
+    return context.directory / PLACES[0] if named is None else named

@@ -115,9 +115,9 @@ class Output:
             self._tell(text.escape(message))
 
     def fault(self, error: Mapping[str, Any]) -> None:
-        """Report an error: `code`, `message`, `hint`, `context`."""
+        """Report an error: `code`, `message`, `hint`, `retryable`, `context`."""
         if self.is_json:
-            self._tell(self._json(error, ascii_only=True))
+            self._tell(self._json({"retryable": False, **error}, ascii_only=True))
             return
         self._tell(text.escape(f"ckptlog: {error['message']} [{error['code']}]"))
         if error.get("hint"):

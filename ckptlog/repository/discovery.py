@@ -42,9 +42,10 @@ def find_store(option: str | None, environ: Mapping[str, str], directory: Path) 
 
     Raises:
         StoreMissingError: Nothing names a store and none was found.
+        ArgumentError: option is empty.
     """
-    if option is not None:
-        return Found(Path(option), "option")
+    if (named_path := one_path(None, "", option)) is not None:
+        return Found(named_path, "option")
     if named := environ.get(VARIABLE):
         return Found(Path(named), "environment")
     for parent in (directory, *directory.parents):
@@ -52,6 +53,33 @@ def find_store(option: str | None, environ: Mapping[str, str], directory: Path) 
             if (parent / place / MARK).is_file():
                 return Found(parent / place, "directory")
     raise _missing(directory)
+
+
+def one_path(given: str | None, name: str, store: str | None) -> Path | None:
+    """Return the path that an argument or `--store` names, or None where neither does.
+
+    Args:
+        given: The argument's value; name is what the user calls it.
+
+    Raises:
+        ArgumentError: They name different places, or one is empty.
+    """
+    if "" in {given, store}:
+        from ckptlog.errors import ArgumentError
+
+        raise ArgumentError(
+            f"{name if given == '' else '--store'} is empty.", hint="Name a directory."
+        )
+    if given is None or store is None:
+        named = store if given is None else given
+        return None if named is None else Path(named)
+    if Path(given).absolute() != Path(store).absolute():
+        from ckptlog.errors import ArgumentError
+
+        raise ArgumentError(
+            f"{name} is {given!r}, and --store is {store!r}.", hint="Name one of the two."
+        )
+    return Path(given)
 
 
 def _missing(directory: Path) -> LookupError:

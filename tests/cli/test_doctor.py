@@ -149,3 +149,39 @@ def test_the_doctor_needs_no_terminal():
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_kernel(monkeypatch):
+    from ckptlog import kernel
+
+    monkeypatch.setattr(kernel, "native", object())
+    assert diagnosis.kernel().level == "ok"
+    monkeypatch.setattr(kernel, "native", None)
+    monkeypatch.setenv("CKPTLOG_PURE", "1")
+    finding = diagnosis.kernel()
+    assert (finding.level, finding.code) == ("warning", "doctor.kernel")
+    assert "CKPTLOG_PURE is set" in finding.message
+    monkeypatch.delenv("CKPTLOG_PURE")
+    assert "could not be compiled" in diagnosis.kernel().message
+    around = diagnosis.surroundings(Path("none"), Environment())
+    assert "doctor.kernel" in {finding.code for finding in around}
+
+
+@pytest.mark.root
+def test_a_read_only_mount_is_not_a_matter_of_rights(run, filled):
+    """It once said "this user" and "chown", and ended with 1."""
+    place = str(filled.path)
+    mounted = subprocess.run(["mount", "--bind", place, place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        done = run("--store", place, "doctor")
+        found = run("--store", place, "doctor", "--json")
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+    assert done.status == found.status == 6
+    assert "mounted read-only" in done.out
+    assert "chown" not in done.out
+    codes = [f["code"] for f in found.document["findings"] if f["level"] == "error"]
+    assert codes == ["store.read_only"]

@@ -232,3 +232,45 @@ def test_every_command_takes_json():
     for name in commands.choices:
         parsed = parser.parse_args([name, *words.get(name, []), "--json", "--store", "s"])
         assert (parsed.json, parsed.store) == (True, "s"), name
+
+
+def test_an_error_says_whether_a_retry_can_help(run):
+    done = run("--json", "lst")
+    assert list(done.error) == ["retryable", "code", "message", "hint", "context"]
+    assert done.error["retryable"] is False
+    assert run("--json", "--store", "none", "list").error["retryable"] is False
+
+
+def test_what_follows_two_dashes_is_no_option(run):
+    done = run("show", "--", "--json")
+    assert done.status == 3
+    assert done.err.startswith("ckptlog: ")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_an_interrupt_during_the_imports(words):
+    script = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "ckptlog.cli.diff":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from ckptlog.cli.entry import run
+raise SystemExit(run())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    if words:
+        assert json.loads(done.stderr)["code"] == "cli.interrupted"
+    else:
+        assert done.stderr == "ckptlog: Interrupted. [cli.interrupted]\n"
+
+
+def test_the_way_in_loads_next_to_nothing():
+    loaded = modules_after("import ckptlog.cli.entry")
+    own = {name for name in loaded if name.startswith("ckptlog")}
+    assert own == {"ckptlog", "ckptlog.cli", "ckptlog.cli.entry"}
+    assert "argparse" not in loaded

@@ -125,7 +125,7 @@ def test_a_fault_in_json_is_one_object():
     output = make(is_json=True)
     output.note("not this")
     output.fault(FAULT)
-    assert json.loads(said(output)[1]) == FAULT
+    assert json.loads(said(output)[1]) == {**FAULT, "retryable": False}
     assert said(output)[0] == ""
 
 

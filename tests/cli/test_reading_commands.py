@@ -281,6 +281,15 @@ def test_diff_of_an_id_that_holds_an_at_sign(run, tmp_path):
     assert [d["path"] for d in found] == ["step_number"]
 
 
+def test_log_of_a_type_that_there_is_not(call):
+    done = call("log", "--type", "nope", "--json")
+    assert (done.status, done.out) == (2, "")
+    assert "completed" in done.error["hint"]
+    assert "cleanup.finished" in done.error["hint"]
+    for known in ("cleanup.finished", "checkpoint.completed", "task.deleted"):
+        assert call("log", "--type", known, "--last", 1).status == 0
+
+
 # --- stats, verify, replay --------------------------------------------------------------------
 
 

@@ -195,3 +195,31 @@ def test_cleanup(run, aged):
 @pytest.mark.parametrize("days", ["-1", "x", "1.5"])
 def test_cleanup_of_no_age(run, filled, days):
     assert run("--store", filled.path, "cleanup", "--max-age-days", days).status == 2
+
+
+# --- paths that are empty, or two -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["init", ""], "PATH is empty"),
+        (["init", "--store", ""], "--store is empty"),
+        (["list", "--store", ""], "--store is empty"),
+        (["demo", "--dir", ""], "--dir is empty"),
+        (["demo", "--store", ""], "--store is empty"),
+        (["init", "a", "--store", "b"], "PATH is 'a', and --store is 'b'"),
+        (["demo", "--dir", "a", "--store", "b"], "--dir is 'a', and --store is 'b'"),
+        (["--store", "b", "demo", "--dir", "a"], "--dir is 'a', and --store is 'b'"),
+    ],
+)
+def test_a_path_is_never_guessed(run, words, message):
+    done = run(*words, "--json")
+    assert (done.status, done.error["code"]) == (2, "argument.invalid")
+    assert done.error["message"].startswith(message)
+    assert list(Path().iterdir()) == []
+
+
+def test_the_same_path_twice_is_one(run):
+    assert run("init", "a", "--store", "./a").status == 0
+    assert Path("a/store.json").is_file()
