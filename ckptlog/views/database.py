@@ -38,6 +38,9 @@ WAIT_READ_S: Final = 2.0
 _CACHE_WRITER_KIB: Final = 8192
 _CACHE_READER_KIB: Final = 4096
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
+# The log is copied into the database when it has so many pages: pages that change with every
+# batch, as those of indexes do, are then copied once for many batches.
+_WAL_PAGES: Final = 4000
 _FROZEN: Final = "ro&immutable=1"  # reads the database alone, and makes nothing beside it
 _SUFFIXES: Final = ("", "-wal", "-shm")
 _FILE_MODE: Final = 0o666
@@ -360,6 +363,7 @@ def _open_connection(path: Path, cache_kib: int, mode: str, boot: bytes) -> sqli
         # Where the machine does not tell its boots apart, SQLite must keep its own promises.
         connection.execute(f"PRAGMA synchronous = {'OFF' if any(boot) else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         if cache_kib == _CACHE_WRITER_KIB:
             connection.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
     except BaseException:

@@ -53,8 +53,8 @@ class Fold:
         # Made when the first task ends: most runs have none.
         self._by_task: dict[str, list[int]] | None = None
 
-    def add(self, commit: Commit) -> None:
-        """Take in the next commit."""
+    def add(self, commit: Commit) -> None:  # noqa: C901 - the one loop over all events
+        """Take in the next commit. Every event passes here: little is called."""
         entries = commit.entries
         first = entries[0]
         if -first.position % WAYPOINT_EVENTS < len(entries):
@@ -75,12 +75,11 @@ class Fold:
                     self.ended[event.origin] = entry
             elif kind == TASK_DELETED:
                 self._end_task(entry, event.subject.task)
-            self._count(event)
-
-    def _count(self, event: Event) -> None:
-        self.logical += saved_bytes(event)
-        self.new += event.new
-        self.sanitised += event.sanitised
+            if event.new or kind == CREATED:  # others have saved nothing
+                self.logical += saved_bytes(event)
+                self.new += event.new
+            if event.sanitised:
+                self.sanitised += event.sanitised
 
     def _keep(self, origin: int, entry: Entry) -> None:
         if self._by_task is not None and origin not in self.last:
@@ -100,5 +99,7 @@ class Fold:
     def _is_over(self, event: Event) -> bool:
         if event.origin in self.ended:
             return True
+        if not self.tasks:
+            return False
         end = self.tasks.get(event.subject.task)
         return end is not None and event.origin < end.position

@@ -31,12 +31,16 @@ def id_key(identifier: str) -> int:
 
     Negative numbers are plain hashes, of ids that no clock made.
     """
-    raw = _raw(identifier)
+    raw = identifier.encode("utf-8", "surrogatepass")
     digest = xxh3_64_intdigest(raw)
-    time = _time(raw)
-    if time is None or time >= _TIME_END:
-        return -1 - (digest >> 1)
-    return time << _HASH_BITS | digest & _HASH_MASK
+    # As `_time` below, without the calls: this runs for every checkpoint that is written.
+    if raw[:3] == _GENERATED_PREFIX:
+        digits = raw[raw.rfind(b"_") + 1 :]
+        if digits.isdigit() and len(digits) <= TIME_DIGITS_MAX:
+            time = int(digits)
+            if time < _TIME_END:
+                return time << _HASH_BITS | digest & _HASH_MASK
+    return -1 - (digest >> 1)
 
 
 def time_of(identifier: str, key: int) -> int:

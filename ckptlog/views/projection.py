@@ -16,17 +16,18 @@ from ckptlog.model.entry import Entry
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.fold import Fold
 from ckptlog.views.key import id_key, time_of
+from ckptlog.views.many import insert
 from ckptlog.views.row import Row, decode_row, encode, row_of, tombstone_of
 from ckptlog.views.schema import HOUR_CHARACTERS, create_task_index
 
 _INSERT: Final = (
     "INSERT INTO checkpoint (origin, key, task, namespace, worker, parent, state, created, "
-    "updated, hour, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "updated, hour, body)"
 )
-_BURY: Final = "INSERT INTO tombstone (origin, key, body) VALUES (?, ?, ?)"
+_BURY: Final = "INSERT INTO tombstone (origin, key, body)"
 _DELETE: Final = "DELETE FROM checkpoint WHERE origin = ?"
-_COMMAND: Final = "INSERT OR IGNORE INTO command (id, position) VALUES (?, ?)"
-_WAYPOINT: Final = 'INSERT INTO waypoint (position, container, "offset") VALUES (?, ?, ?)'
+_COMMAND: Final = "INSERT OR IGNORE INTO command (id, position)"
+_WAYPOINT: Final = 'INSERT INTO waypoint (position, container, "offset")'
 _TASK_END: Final = "REPLACE INTO task_end (task, position) VALUES (?, ?)"
 _OF_TASK: Final = "SELECT body FROM checkpoint WHERE task = ?"
 
@@ -202,19 +203,22 @@ class Projection:
         self.id_time_max = max(self.id_time_max, time)
         return key
 
-    def write(self) -> None:
-        """Write what was gathered."""
+    def write(self, *, has_indexes: bool = True) -> None:
+        """Write what was gathered.
+
+        Args:
+            has_indexes: Whether the table of checkpoints has its indexes at present.
+        """
         many = self._connection.executemany
         fold = self._fold
         if self._deletes:
             many(_DELETE, self._deletes)
-        if self._tombstones:
-            many(_BURY, self._tombstones)
+        insert(self._connection, _BURY, self._tombstones)
         for statement, values in self._updates.items():
             values.sort(key=_origin)  # pages in their order on the medium
             many(statement, values)
-        if self._inserts:
-            many(_INSERT, self._inserts)
-        many(_COMMAND, fold.commands)
-        many(_WAYPOINT, fold.waypoints)
+        # A row of many columns is dear by itself, and gains from company only without indexes.
+        insert(self._connection, _INSERT, self._inserts, is_single=has_indexes)
+        insert(self._connection, _COMMAND, fold.commands)
+        insert(self._connection, _WAYPOINT, fold.waypoints)
         many(_TASK_END, list(fold.task_ends.items()))

@@ -48,7 +48,7 @@ def apply(
         if is_bulk:
             schema.drop_indexes(writer)
         for commits in windows:
-            standing = _apply_window(writer, standing, commits, meta_of)
+            standing = _apply_window(writer, standing, commits, meta_of, is_bulk=is_bulk)
         if standing is not before:
             if is_bulk:
                 schema.create_indexes(writer)
@@ -83,7 +83,12 @@ def _begin_writing(writer: sqlite3.Connection) -> Standing:
 
 
 def _apply_window(
-    writer: sqlite3.Connection, standing: Standing, commits: Sequence[Commit], meta_of: MetaOf
+    writer: sqlite3.Connection,
+    standing: Standing,
+    commits: Sequence[Commit],
+    meta_of: MetaOf,
+    *,
+    is_bulk: bool,
 ) -> Standing:
     fresh = _fresh(standing.position, commits)
     if not fresh:
@@ -93,7 +98,7 @@ def _apply_window(
         fold.add(commit)
     projection = Projection(writer, fold)
     projection.gather(meta_of)
-    projection.write()
+    projection.write(has_indexes=not is_bulk)
     last = fresh[-1]
     return msgspec.structs.replace(
         standing,
