@@ -22,7 +22,7 @@ from ckptlog.errors import LogCorruptionError, OtherTimelineError
 from ckptlog.formats.end import End
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
-from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, rest_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_commit
 from ckptlog.model.entry import Commit
 from ckptlog.storage.environment import Environment
 
@@ -85,15 +85,12 @@ class Follower:
                 "The published end of the log is missing or damaged.",
                 hint="Open the store for writing once; that rebuilds it.",
             )
-        for whole in self._from_cursor(end):
-            if whole.position_next <= self.cursor.position:
-                continue
-            commit = rest_of(whole, self.cursor.position)
+        for commit in self._from_cursor(end):
             yield commit
             self.cursor = after_commit(commit)
 
     def _from_cursor(self, end: End) -> Iterator[Commit]:
-        """Return the commits up to an end, perhaps from some before the cursor on."""
+        """Return the commits from the cursor's place up to an end; the first may be a rest."""
         start = self.cursor
         near = self._reader.resume(start, end)
         if near is not None:

@@ -181,14 +181,29 @@ class LogReader:
             )
         self._segments.follow(stop.first, stop.generation)
         header = self._segments.holding(min(position, stop.first))
+        container = container_of(header.first, header.generation)
         if header.first == position:
-            container = container_of(header.first, header.generation)
-            return Cursor(position, header.leaf, container, HEADER_FRAME_BYTES)
-        if near is not None:
+            return Cursor(position, self._leaf_before(header), container, HEADER_FRAME_BYTES)
+        if near is not None and near.container == container:
             leaf = self._leaf_at(header, near.offset, position, stop)
-            if leaf is not None and near.container == container_of(header.first, header.generation):
-                return Cursor(position, leaf, near.container, near.offset)
+            if leaf is not None:
+                return Cursor(position, leaf, container, near.offset)
         return self._search(position, stop)
+
+    def _leaf_before(self, header: SegmentHeader) -> bytes:
+        """Return the leaf hash that stands in a segment's header, read anew.
+
+        What was read of it before may be of a store that was set back since.
+        """
+        try:
+            return self._segments.header(header.first, header.generation).leaf
+        except FormatError as error:
+            path = self._segments.path(header.first, header.generation)
+            raise LogCorruptionError(
+                f"The header of {path} is damaged: {error.message}",
+                hint="Run ckptlog verify.",
+                path=str(path),
+            ) from error
 
     def holds(self, cursor: Cursor) -> bool:
         """Say whether the event before a cursor stands at the cursor's place.

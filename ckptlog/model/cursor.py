@@ -39,24 +39,3 @@ def after_commit(commit: Commit) -> Cursor:
 def after_entry(entry: Entry, leaf: bytes) -> Cursor:
     """Return the cursor of a consumer that has taken one event, whose leaf hash this is."""
     return Cursor(entry.position + 1, leaf, entry.container, entry.offset + entry.length)
-
-
-def rest_of(commit: Commit, position: int) -> Commit:
-    """Return what a commit has from a position on; the position lies in it.
-
-    The chunks of a left out event are left out too.
-    """
-    skipped = position - commit.entries[0].position
-    if skipped <= 0:
-        return commit
-    left = len(commit.entries) - skipped
-    before = commit.entries[skipped - 1]
-    begin = before.offset + before.length
-    return Commit(
-        commit.entries[skipped:],
-        tuple(one for one in commit.placements if one.offset >= begin),
-        commit.leaf,
-        commit.container,
-        commit.offset_end,
-        commit.raw[skipped:] if left > 1 else (),
-    )

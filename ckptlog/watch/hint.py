@@ -7,7 +7,6 @@ writes through mmap, no inotify watches left); waiting never lasts longer than t
 
 from __future__ import annotations
 
-import atexit
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -116,11 +115,7 @@ def _start_watcher(folder: Path, notify: Callable[[], None]) -> Signal:
                 type(error).__name__,
                 error,
             )
-        finally:
-            atexit.unregister(stop.set)
 
-    # A thread that is inside of the watcher when the interpreter ends would never come back.
-    atexit.register(stop.set)
     Thread(target=run, name="ckptlog-watch", daemon=True).start()
     return stop
 

@@ -165,3 +165,55 @@ def test_the_error_says_where():
         frame.decode(SEED, 4242, bytes(64))
     assert "4242" in str(caught.value)
     assert caught.value.context["offset"] == 4242
+
+
+def sealed(offset: int, kind: int, flags: int, body: bytes, size: int | None = None) -> bytes:
+    """Return a frame with a true checksum, whatever is in its header."""
+    head = struct.pack("<2sBBI", b"CK", kind, flags, len(body) if size is None else size)
+    check = xxh3_64_intdigest(struct.pack("<Q", offset) + head + body, SEED)
+    return head + struct.pack("<Q", check) + body
+
+
+def measured(data: bytes, base: int) -> list[tuple[int, int, int, int]]:
+    """Return what `walk` shall yield, frame by frame."""
+    found, at = [], 0
+    while True:
+        try:
+            kind, flags, end = frame.measure(SEED, base + at, data, at)
+        except FormatError:
+            return found
+        found.append((kind, flags, at, end))
+        at = end
+
+
+frames = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2, 2, 2, 3, 3, 6, 7, 0]),
+        st.sampled_from([0, 0, 1, 2]),
+        st.binary(max_size=40),
+    ),
+    max_size=5,
+)
+
+
+@given(
+    parts=frames, base=st.integers(0, 2**40), rest=st.binary(max_size=40), cut=st.integers(0, 60)
+)
+def test_a_walk_goes_as_far_as_frames_check(parts, base, rest, cut):
+    data = b""
+    for kind, flags, body in parts:
+        data += sealed(base + len(data), kind, flags, body)
+    for whole in (data + rest, data[: max(0, len(data) - cut)], flipped_in_the_middle(data)):
+        assert list(frame.walk(SEED, base, whole)) == measured(whole, base)
+
+
+def flipped_in_the_middle(data: bytes) -> bytes:
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :] if data else data
+
+
+@pytest.mark.parametrize("size", [128 * 1024, 128 * 1024 + 1])
+def test_a_walk_knows_the_limit_of_each_kind(size):
+    data = sealed(0, frame.EVENT, 1, bytes(size))
+    assert len(list(frame.walk(SEED, 0, data))) == (size == 128 * 1024)
+    assert is_refused(lambda whole: frame.decode(SEED, 0, whole), data) == (size != 128 * 1024)

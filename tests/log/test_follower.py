@@ -229,6 +229,43 @@ def test_an_end_left_old_by_a_power_cut_is_no_other_timeline(root):
     reading.close()
 
 
+def test_what_a_failed_sync_left_behind_a_segments_end_is_no_past(tmp_path):
+    """The bytes are whole events of this store, at this position; but they are dead."""
+    root = tmp_path / "store"
+    log = create_log(root, is_durable=False)
+    fill(log, "ab")
+    log.flush()
+    (dead,) = append(log, group("x"))
+    log._abandon_segment()  # as a sync error does
+    fill(log, "yz")
+    log.flush()
+    with pytest.raises(OtherTimelineError):
+        list(follower(log, after_commit(dead)).commits())
+    assert ids(follower(log, cursors(log)[3]).commits()) == ["z"]
+    log.close()
+
+
+def test_a_store_set_back_to_the_beginning_of_the_living_ones_segment(tmp_path):
+    """Its header has the same name and another leaf hash; what was read of it is not believed."""
+    root, twin = tmp_path / "store", tmp_path / "twin"
+    for folder, names in ((root, ("a", "b", "c")), (twin, ("a", "B", "c"))):
+        log = create_log(folder, segment_bytes=13_000)
+        fill(log, names, record_bytes=6000)
+        log.close()
+    reading = open_log(root, read_only=True)
+    alive = follower(reading)
+    for commit in alive.commits():
+        if ids([commit]) == ["c"]:
+            break
+    assert alive.cursor.position == 2
+    for path in segment_paths(twin):
+        shutil.copyfile(path, root / "log" / path.name)
+    shutil.copyfile(twin / "log" / "end", root / "log" / "end")
+    with pytest.raises(OtherTimelineError):
+        list(alive.commits())
+    reading.close()
+
+
 # --- damage ----------------------------------------------------------------------------------
 
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 
 from ckptlog.errors import UnsupportedError
 from ckptlog.formats import event as event_format
 from ckptlog.formats import frame, segment
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
-from ckptlog.log.scan import Scan, Window, durable_after
+from ckptlog.log.scan import Scan, Window, durable_after, event_before
 from ckptlog.storage.disk import Disk
 from tests.log.sample import STORE_ID, append, create_log, event, group, record, segment_paths
 
@@ -194,6 +195,23 @@ def test_finds_events_after_damage(path, commits):
     assert durable_after(data[last.offset_end :], SEED, last.offset_end) == 0
     assert durable_after(b"CK" * 500 + b"CK\x02", SEED, 0) == 0
     assert durable_after(b"", SEED, 0) == 0
+
+
+@pytest.mark.parametrize("size", [10, 3_000, 5_000, 60_000])
+def test_finds_the_event_before_a_place(path, size):
+    """However long it is, and whatever looks like a frame inside of it."""
+    facts = {"text": ("CK\x02" * size)[:size].replace("\x02", "+")}
+    fact = msgspec.structs.replace(event("x"), facts=facts)
+    body_ = event_format.encode_body(7, 108, event_format.encode(fact))
+    written(path, (frame.CHUNK, 0, record("c", 100)), (frame.EVENT, 1, body_))
+    end = path.stat().st_size
+    fd = os.open(path, os.O_RDONLY)
+    leaf = event_format.leaf_hash(event_format.encode(fact))
+    assert event_before(Disk(), fd, SEED, end) == (7, leaf)
+    for wrong in (end - 1, end + 1, HEADER_FRAME_BYTES + 116, HEADER_FRAME_BYTES, 0):
+        assert event_before(Disk(), fd, SEED, wrong) is None
+    assert event_before(Disk(), fd, SEED + 1, end) is None
+    os.close(fd)
 
 
 def test_an_event_inside_a_chunk_is_no_witness_of_its_own(tmp_path):

@@ -143,7 +143,7 @@ def test_closing_publishes_what_was_committed_before(manager, events):
     relay = events.follow(manager)
     for step in range(1, 21):
         manager.create_checkpoint("t", "Title", step)
-    relay.close()
+    relay.close(timeout_s=10_000)  # it comes to an end by itself
     assert len(heard.got) == 20
     manager.create_checkpoint("t", "Title", 21)
     relay.close()

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry, rest_of
+from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, Subject
 from ckptlog.model.leaf import leaf_hash
@@ -35,21 +33,6 @@ def test_behind_a_commit_is_behind_its_last_event():
     assert after_entry(whole.entries[0], whole.leaves[0]) == Cursor(
         8, leaf_hash(b"event 0"), "log/s", 160
     )
-
-
-@pytest.mark.parametrize("skipped", [0, 1, 2])
-def test_the_rest_of_a_commit(skipped):
-    whole = commit(3)
-    rest = rest_of(whole, 7 + skipped)
-    assert rest.entries == whole.entries[skipped:]
-    assert rest.placements == whole.placements[skipped:]
-    assert rest.leaves == whole.leaves[skipped:]
-    assert after_commit(rest) == after_commit(whole)
-
-
-def test_a_position_before_the_commit_leaves_it_whole():
-    whole = commit(2)
-    assert rest_of(whole, 3) is whole
 
 
 def test_the_leaf_of_a_single_event_may_stand_alone():

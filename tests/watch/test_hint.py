@@ -138,6 +138,18 @@ def test_a_commit_of_another_process_wakes_by_the_watcher_alone(room):
         assert got[0].position == 0
 
 
+def test_the_watchers_own_patience_is_overridden(tmp_path, monkeypatch):
+    """It would wait for 1.6 s whether more comes, and look each 50 ms."""
+    import watchfiles
+
+    asked = {}
+    monkeypatch.setattr(watchfiles, "watch", lambda *_, **options: asked.update(options) or ())
+    hints._watch(tmp_path, lambda: None, threading.Event())
+    assert asked["debounce"] <= 10
+    assert asked["step"] <= 10
+    assert asked["recursive"] is False
+
+
 def test_nothing_is_logged_for_each_change(room, caplog):
     with caplog.at_level(logging.INFO), room.watch(watcher=True, poll_s=0.01) as events:
         for number in range(5):

@@ -21,15 +21,25 @@ def acked(lines):
     return [int(line.split()[1]) for line in lines if line.startswith("acked")]
 
 
-def check_life(lines, before):
-    """One life of a consumer: in order, none skipped; return what is surely acknowledged."""
-    positions = taken(lines)
-    assert positions == list(range(positions[0], positions[0] + len(positions))) if positions else 1
-    if positions:
-        # It begins behind what was acknowledged; the ack that was under way may count or not.
-        assert before <= positions[0] <= before + 1
-    last = acked(lines)
-    return max(before, last[-1] + 1) if last else before
+class Known:
+    """What is known of a consumer: surely acknowledged, and taken, up to these positions."""
+
+    def __init__(self):
+        self.safe = self.taken = 0
+        self.seen = set()
+
+    def learn(self, lines):
+        """Check one life: in order, none skipped, begun between the two."""
+        positions = taken(lines)
+        if positions:
+            first = positions[0]
+            assert positions == list(range(first, first + len(positions)))
+            # Acks that were under way when it was killed may count or not.
+            assert self.safe <= first <= self.taken
+            self.taken = max(self.taken, positions[-1] + 1)
+        for position in acked(lines):
+            self.safe = max(self.safe, position + 1)
+        self.seen |= {tuple(line.split()[1:]) for line in lines if line.startswith("took")}
 
 
 def drain(root, consumer):
@@ -53,8 +63,7 @@ def run(root, *, watcher, deaths):
     chance = random.Random(deaths)
     options = {"watcher": watcher, "poll_s": 0.02}
     names = ["one", "two"]
-    safe = dict.fromkeys(names, 0)
-    seen = {name: set() for name in names}
+    known = {name: Known() for name in names}
     written = []
     consumers = {name: Process(consume, root, name, options) for name in names}
     writers = {name: Process(write, root, f"{name}0", 10**6) for name in "ab"}
@@ -66,25 +75,20 @@ def run(root, *, watcher, deaths):
             writers[name] = Process(write, root, f"{name}{death}", 10**6)
         else:
             name = chance.choice(names)
-            lines = consumers[name].kill()
-            safe[name] = check_life(lines, safe[name])
-            seen[name] |= {tuple(line.split()[1:]) for line in lines if line.startswith("took")}
+            known[name].learn(consumers[name].kill())
             consumers[name] = Process(consume, root, name, options)
     for writer in writers.values():
         written += writer.kill()
     time.sleep(0.2)
     for name in names:
-        lines = consumers[name].kill()
-        safe[name] = check_life(lines, safe[name])
-        seen[name] |= {tuple(line.split()[1:]) for line in lines if line.startswith("took")}
+        known[name].learn(consumers[name].kill())
     with ckptlog.open(root) as store:
         log = {(str(entry.position), entry.event.subject.checkpoint) for entry in store.events()}
     assert {line.split()[1] for line in written} <= {name for _, name in log}
     assert len(written) > deaths
     for name in names:
         rest = {(str(position), checkpoint) for position, checkpoint in drain(root, name)}
-        assert seen[name] | rest == log
-        assert max(int(position) for position, _ in seen[name]) > 0
+        assert known[name].seen | rest == log
 
 
 def test_many_consumers_of_one_store_each_get_everything(tmp_path):

@@ -18,7 +18,7 @@ from ckptlog.errors import (
     UnacknowledgedError,
 )
 from ckptlog.formats import cursor as cursor_format
-from ckptlog.model.cursor import BEGINNING
+from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.storage.environment import Environment
 from tests.log.sample import STORE_ID, open_log, segment_paths
 from tests.watch.conftest import Room, ids
@@ -421,6 +421,39 @@ def test_a_store_that_was_set_back_is_noticed_by_the_living_and_by_those_who_ret
         room.watcher.reset("one", "beginning")
         assert room.take("one") == ["a", *names]
     room.log = open_log(room.root)
+
+
+def test_a_store_whose_folder_was_replaced_is_read_where_it_is_now(room, tmp_path):
+    """Whoever keeps the old file open would look at it for ever."""
+    room.add("a")
+    with room.watch("one") as events:
+        events.ack(next(events))
+        room.log.close()
+        shutil.copytree(room.root, tmp_path / "copy")
+        shutil.move(room.root, tmp_path / "aside")
+        shutil.move(tmp_path / "copy", room.root)
+        assert next(room.watch(timeout_s=0.05, start="end"), None) is None
+        room.log = open_log(room.root)
+        timer = threading.Timer(0.05, room.add, "b")
+        timer.start()
+        assert next(events).event.id == "b"
+        timer.join()
+
+
+def test_damage_where_the_store_was_replaced_is_told_as_that(room, monkeypatch):
+    room.add("a")
+    with room.watch("one") as events:
+        next(events)
+        other = Cursor(1, bytes(32), "log/00000000000000000000.0.seg", 500)
+        monkeypatch.setattr(events, "_read", other)
+
+        def damaged():
+            raise LogCorruptionError("other events stood there")
+            yield
+
+        monkeypatch.setattr(events._follower, "commits", damaged)
+        with pytest.raises(OtherTimelineError):
+            next(events)
 
 
 def test_damage_is_told_and_what_was_before_it_delivered(room):
