@@ -133,7 +133,7 @@ class Follower:
         cursor = self.cursor
         if cursor.position < end.position:
             return True
-        if cursor.position > end.position and not self._reader.holds(cursor):
+        if cursor.position > end.position and not self._reader.places.holds(cursor):
             raise _other(cursor, f"the log has {end.position} events")
         # Else a power cut has left an old end, which is never synced: the next writer finds the
         # events behind it, and until then there is nothing to deliver.

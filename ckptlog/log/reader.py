@@ -16,10 +16,11 @@ from ckptlog.errors import FormatError, LogCorruptionError
 from ckptlog.formats import chunk, event, frame, segment
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.log.place import Places, is_behind
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.scan import Scan, Window, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
-from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
+from ckptlog.model.cursor import Cursor
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.storage.disk import Disk
 
@@ -48,6 +49,7 @@ class LogReader:
         self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lock = Lock()
         self._near = ("", root)
+        self.places = Places(store_id, segments, disk, self.commits)
 
     def entry(
         self, container: str, offset: int, length: int, span: int
@@ -159,97 +161,8 @@ class LogReader:
     def locate(
         self, position: int, near: Cursor | None = None, *, stop: End | None = None
     ) -> Cursor:
-        """Return the cursor at a position of this log: its leaf hash and place, as they are.
-
-        Args:
-            position: At most the position of `stop`.
-            near: A cursor whose place may be right; where it is not, the segment is read from
-                its beginning.
-            stop: The log is looked at up to there; to the published end by default.
-
-        Raises:
-            LogCorruptionError: The segment is damaged before that position.
-
-        Cost: one or two reads where `near` is right or the position is the end.
-        """
-        stop = self._end(stop)
-        if position == 0:
-            return BEGINNING
-        if position == stop.position:
-            return Cursor(
-                position, stop.leaf, container_of(stop.first, stop.generation), stop.offset
-            )
-        self._segments.follow(stop.first, stop.generation)
-        header = self._segments.holding(min(position, stop.first))
-        container = container_of(header.first, header.generation)
-        if header.first == position:
-            return Cursor(position, self._leaf_before(header), container, HEADER_FRAME_BYTES)
-        if near is not None and near.container == container:
-            leaf = self._leaf_at(header, near.offset, position, stop)
-            if leaf is not None:
-                return Cursor(position, leaf, container, near.offset)
-        return self._search(position, stop)
-
-    def _leaf_before(self, header: SegmentHeader) -> bytes:
-        """Return the leaf hash that stands in a segment's header, read anew.
-
-        What was read of it before may be of a store that was set back since.
-        """
-        try:
-            return self._segments.header(header.first, header.generation).leaf
-        except FormatError as error:
-            path = self._segments.path(header.first, header.generation)
-            raise LogCorruptionError(
-                f"The header of {path} is damaged: {error.message}",
-                hint="Run ckptlog verify.",
-                path=str(path),
-            ) from error
-
-    def holds(self, cursor: Cursor) -> bool:
-        """Say whether the event before a cursor stands at the cursor's place.
-
-        Also beyond the published end: nothing is shown that is not durable, it is only compared.
-        """
-        named = parse_container(cursor.container)
-        if named is None or not self._segments.exists(*named):
-            return False
-        return self._before(*named, cursor.offset) == (cursor.position - 1, cursor.leaf)
-
-    def _leaf_at(
-        self, header: SegmentHeader, offset: int, position: int, stop: End
-    ) -> bytes | None:
-        """Return the leaf hash of event position - 1 if its frame ends at an offset."""
-        if header.first == stop.first:
-            limit = stop.offset
-        else:
-            after = self._segments.successor(header)
-            limit = after.previous_length if after else 0
-        if not HEADER_FRAME_BYTES < offset <= limit:
-            return None
-        found = self._before(header.first, header.generation, offset)
-        return found[1] if found is not None and found[0] == position - 1 else None
-
-    def _before(self, first: int, generation: int, offset: int) -> tuple[int, bytes] | None:
-        """Return position and leaf hash of the event whose frame ends at an offset."""
-        if offset <= HEADER_FRAME_BYTES:
-            return None
-        fd = self._disk.open_read(self._segments.path(first, generation))
-        try:
-            seed = segment.seed(self._store_id, first, generation)
-            return event_before(self._disk, fd, seed, offset)
-        finally:
-            self._disk.close(fd)
-
-    def _search(self, position: int, stop: End) -> Cursor:
-        for commit in self.commits(position=position, stop=stop):
-            if commit.position_next >= position:
-                index = position - 1 - commit.entries[0].position
-                return after_entry(commit.entries[index], commit.leaves[index])
-        raise LogCorruptionError(
-            f"No event stands at position {position - 1}, which was durable.",
-            hint="Run ckptlog verify.",
-            position=position - 1,
-        )
+        """Return the cursor at a position of this log (see `Places.locate`)."""
+        return self.places.locate(position, near, self._end(stop))
 
     def _begin(
         self, container: str, offset: int, position: int, stop: End
@@ -267,7 +180,7 @@ class LogReader:
 
         Returns:
             None where the cursor lies in an earlier segment, or does not belong to its place:
-            `locate` finds out more.
+            `places` finds out more.
 
         Cost: what follows a log that grows; for each new commit one open and two reads.
         """
@@ -283,7 +196,7 @@ class LogReader:
         except BaseException:
             self._disk.close(fd)
             raise
-        if found != (cursor.position - 1, cursor.leaf):
+        if not is_behind(found, cursor):
             self._disk.close(fd)
             return None
         scan = Scan(

@@ -9,6 +9,7 @@ What a flaw *means* (a torn tail or corruption) is not decided here: see log.rec
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ckptlog.errors import FormatError
 from ckptlog.formats import chunk, event, frame
@@ -214,8 +215,19 @@ def durable_after(data: bytes, seed: int, base: int) -> int:
     return highest
 
 
-def event_before(disk: Disk, fd: int, seed: int, offset: int) -> tuple[int, bytes] | None:
-    """Return position and leaf hash of the event whose frame ends at an offset, None for no such.
+class Before(NamedTuple):
+    """The event whose frame ends at a place.
+
+    position: Of the event. leaf: Its leaf hash. ends_commit: Whether it is the last of its commit.
+    """
+
+    position: int
+    leaf: bytes
+    ends_commit: bool
+
+
+def event_before(disk: Disk, fd: int, seed: int, offset: int) -> Before | None:
+    """Return the event whose frame ends at an offset, None for no such.
 
     Frames name their length in front, so their magic is searched from the back. The checksum
     binds a frame to its place; who relies on the answer compares the leaf hash.
@@ -227,14 +239,20 @@ def event_before(disk: Disk, fd: int, seed: int, offset: int) -> tuple[int, byte
         while at >= 0:
             size = frame.body_length(data[at : at + frame.HEADER_BYTES])
             if size is not None and base + at + frame.HEADER_BYTES + size == offset:
-                try:
-                    body = frame.decode(seed, base + at, data, at).body
-                    position, _ = event.decode_prefix(body)
-                except FormatError:
-                    pass
-                else:
-                    return position, event.leaf_hash(body[event.PREFIX_BYTES :])
+                found = _event_at(data, at, seed, base)
+                if found is not None:
+                    return found
             at = data.rfind(_EVENT_START, 0, at + len(_EVENT_START) - 1)
         if base == 0:
             break
     return None
+
+
+def _event_at(data: bytes, at: int, seed: int, base: int) -> Before | None:
+    try:
+        _, flags, end = frame.measure(seed, base + at, data, at)
+        body = data[at + frame.HEADER_BYTES : end]
+        position, _ = event.decode_prefix(body)
+    except FormatError:
+        return None
+    return Before(position, leaf_hash(body[event.PREFIX_BYTES :]), bool(flags & frame.COMMIT))

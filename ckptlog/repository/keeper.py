@@ -23,8 +23,9 @@ from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.pack import read_index
 from ckptlog.errors import CheckpointError
 from ckptlog.formats.pack import pack_name
+from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
-from ckptlog.log.segments import container_of
+from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
 from ckptlog.repository.ledger import Ledger
@@ -133,7 +134,7 @@ class Keeper:
         persisted = self.index.persisted
         if persisted is not None:
             position, container, offset, leaf = persisted
-            if not self._is_our_past(position, leaf, (container, offset), view):
+            if not self._is_our_past(position, leaf, (container, offset)):
                 self.index.clear()
         if self.index.position < ledger.position:
             self._index_up_to(ledger)
@@ -147,43 +148,19 @@ class Keeper:
         try:
             mark = view.mark
             place = (mark.container, mark.offset)
-            return self._is_our_past(mark.position, mark.leaf, place, view)
+            return self._is_our_past(mark.position, mark.leaf, place)
         except ViewError:
             return False
 
-    def _is_our_past(
-        self, position: int, leaf: bytes, place: tuple[str, int], view: CurrentView
-    ) -> bool:
+    def _is_our_past(self, position: int, leaf: bytes, place: tuple[str, int]) -> bool:
         """Say whether a commit of the log ends at a position, with this leaf hash and place."""
         end = self._log.published.read()
         if position == 0 or end is None:  # None: it cannot be told, and who reads the log hears it
             return True
-        if position > end.position:
-            return False
-        if position == end.position:
-            if leaf != end.leaf:
-                return False
-            if place == (container_of(end.first, end.generation), end.offset):
-                return True
-        for start in (view.waypoint(position - 1), ("", 0, position - 1)):
-            if start is None:
-                continue
-            with suppress(CheckpointError):  # a wrong waypoint, or a damaged log
-                found = self._commit_before(position, *start)
-                own = found and (found.leaf, found.container, found.offset_end)
-                return own == (leaf, *place)
-        # It cannot be told. A damaged log cannot be folded anew, so what is left must stay; rows
-        # and chunks are checked against the log and their digests when they are read.
-        return True
-
-    def _commit_before(
-        self, position: int, container: str, offset: int, start: int
-    ) -> Commit | None:
-        """Return the commit that ends at a position, found from a place before it, or None."""
-        for commit in self._log.reader.commits(container, offset, start):
-            if commit.position_next >= position:
-                return commit if commit.position_next == position else None
-        return None
+        found = self._log.reader.places.ends_commit(Cursor(position, leaf, *place), end)
+        # None: it cannot be told. A damaged log cannot be folded anew, so what is left must stay;
+        # rows and chunks are checked against the log and their digests when they are read.
+        return found is not False
 
     def _index_up_to(self, ledger: Ledger) -> None:
         persisted = self.index.persisted
@@ -210,8 +187,10 @@ class Keeper:
         end = self._log.end()
         if end.position <= ledger.position:
             return
-        place = (ledger.container, ledger.offset, ledger.position)
-        for commit in self._log.reader.commits(*place, stop=end):
+        cursor = Cursor(ledger.position, ledger.leaf, ledger.container, ledger.offset)
+        log, start = self._log, cursor if cursor.position else BEGINNING
+        follower = Follower(log.reader, log.published, start, environment=self._environment)
+        for commit in follower.commits(end):
             self._index(commit)
             ledger.absorb((commit,))
             if may_apply and ledger.pending_events >= _CATCHING_UP_EVENTS_MAX:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import threading
 
+import msgspec
 import pytest
 
 from ckptlog.errors import LogCorruptionError, ReadOnlyError
 from ckptlog.formats import end as end_format
 from ckptlog.formats import segment
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.model.cursor import BEGINNING, after_commit, after_entry
 from tests.log.sample import (
     STORE_ID,
     append,
@@ -251,6 +253,56 @@ def test_an_end_of_another_history_is_not_believed(root, tmp_path):
         with pytest.raises(LogCorruptionError):
             published_ids(log)
         log.close()
+
+
+# --- places ----------------------------------------------------------------------------------
+
+
+def test_knows_where_commits_end(log):
+    end = published(log)
+    assert log.reader.places.ends_commit(BEGINNING, end) is True
+    for commit in log.reader.commits():
+        right = after_commit(commit)
+        assert log.reader.places.ends_commit(right, end) is True
+        for change in (
+            {"leaf": bytes(32)},
+            {"offset": right.offset + 1},
+            {"offset": HEADER_FRAME_BYTES},
+            {"offset": 0},
+            {"offset": 10**9},
+            {"position": right.position + 1},
+            {"container": "log/00000000000000000099.0.seg"},
+            {"container": "packs/x.pack"},
+        ):
+            wrong = msgspec.structs.replace(right, **change)
+            assert log.reader.places.ends_commit(wrong, end) is False, change
+
+
+def test_the_middle_of_a_commit_is_no_end_of_one(log):
+    end = published(log)
+    last = list(log.reader.commits())[-1]
+    middle = after_entry(last.entries[0], last.leaves[0])
+    assert log.reader.locate(middle.position) == middle
+    assert log.reader.places.ends_commit(middle, end) is False
+
+
+def test_where_the_log_is_damaged_it_cannot_be_told(root, log):
+    commits = list(log.reader.commits())
+    end = published(log)
+    path = segment_paths(root)[1]
+    data = bytearray(path.read_bytes())
+    data[commits[2].offset_end - 10] ^= 1
+    path.write_bytes(data)
+    assert log.reader.places.ends_commit(after_commit(commits[2]), end) is None
+    assert log.reader.places.ends_commit(after_commit(commits[3]), end) is True
+    wrong = msgspec.structs.replace(after_commit(commits[3]), leaf=bytes(32))
+    assert log.reader.places.ends_commit(wrong, end) is None
+    assert log.reader.places.ends_commit(after_commit(commits[1]), end) is True
+
+
+def test_a_place_beyond_the_end_is_none(log):
+    beyond = msgspec.structs.replace(after_commit(list(log.reader.commits())[-1]), position=7)
+    assert log.reader.places.ends_commit(beyond, published(log)) is False
 
 
 # --- single events ---------------------------------------------------------------------------

@@ -207,7 +207,7 @@ def test_finds_the_event_before_a_place(path, size):
     end = path.stat().st_size
     fd = os.open(path, os.O_RDONLY)
     leaf = event_format.leaf_hash(event_format.encode(fact))
-    assert event_before(Disk(), fd, SEED, end) == (7, leaf)
+    assert event_before(Disk(), fd, SEED, end) == (7, leaf, True)
     for wrong in (end - 1, end + 1, HEADER_FRAME_BYTES + 116, HEADER_FRAME_BYTES, 0):
         assert event_before(Disk(), fd, SEED, wrong) is None
     assert event_before(Disk(), fd, SEED + 1, end) is None
