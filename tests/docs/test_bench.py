@@ -12,7 +12,7 @@ from tests.architecture.tree import ROOT
 from tools.bench import measure, workload
 from tools.bench.measure import Contestant, Round
 
-SCRIPTS = ("create", "read", "size", "startup", "requirements", "growth", "hot")
+SCRIPTS = ("create", "read", "size", "startup", "requirements", "growth", "hot", "history")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
