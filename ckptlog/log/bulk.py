@@ -27,31 +27,40 @@ from ckptlog.model.cursor import Cursor
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.storage.disk import Disk
 
-_ENTRY_AT = frame.HEADER_BYTES + event.PREFIX_BYTES
+EVENT_FRAME_BYTES = frame.HEADER_BYTES + event.PREFIX_BYTES
+"""What an event's frame has in front of its stored bytes."""
 # Offset of the raw length in a chunk's frame (formats.chunk).
 _RAW_LENGTH_AT = frame.HEADER_BYTES + 44
 _RECORD_BYTES_MIN = frame.HEADER_BYTES + 52
 _LENGTH = struct.Struct("<I")
+_DIGEST_BYTES = 32
+# Bounds what a run holds, however large its events and chunks are.
+_STRETCH_BYTES = 8 * 1024 * 1024
 
 
 class Stretch(NamedTuple):
     """A run of whole commits of one segment.
 
-    first: Position of the first event.
+    first: Position of the first event. start: Offset at which the first commit begins.
     entries: Stored bytes of the events (formats.event decodes them), in order.
     commits: For each, the position of the first event of its commit.
-    chunks: For each, the number of chunks that came with it in the log, and
+    ends: For each, the offset after its frame; chunks that came with it lie before the frame.
+    chunks: For each, the number of those chunks, and
     raw_bytes: the sum of their sizes before compression.
     container, offset_end: Where the run ends.
+    records: The chunks' records by digest, not yet verified, where they were asked for.
     """
 
     first: int
+    start: int
     entries: list[bytes]
     commits: list[int]
+    ends: list[int]
     chunks: list[int]
     raw_bytes: list[int]
     container: str
     offset_end: int
+    records: dict[bytes, bytes]
 
     @property
     def position_next(self) -> int:
@@ -76,19 +85,22 @@ class BulkReader:
         self._store_id = store_id
         self._disk = disk
 
-    def stretches(self, place: Cursor, stop: End, *, events: int) -> Iterator[Stretch]:
-        """Yield runs of at least so many events, the last of each segment excepted.
+    def stretches(
+        self, place: Cursor, stop: End, *, events: int, with_records: bool = False
+    ) -> Iterator[Stretch]:
+        """Yield runs of at least so many events, or of 8 MiB, the last of each segment excepted.
 
         Args:
             place: A commit boundary, as it is in this log; without a container: the beginning of
                 the segment that holds its position.
             stop: The published end to read up to.
+            with_records: Keep the records of the chunks.
 
         Cost: 3 to 4 us for an event and its chunks.
         """
         try:
             for run in self._runs(place, stop):
-                yield from run.stretches(events)
+                yield from run.stretches(events, with_records=with_records)
                 if not run.is_complete:
                     return
         except CheckpointCorruptionError:  # a segment is missing, or its header damaged
@@ -152,7 +164,7 @@ class _Run:
         self._ends = ends
         self.is_complete = False
 
-    def stretches(self, events: int) -> Iterator[Stretch]:
+    def stretches(self, events: int, *, with_records: bool) -> Iterator[Stretch]:
         """Yield the whole commits of the segment, in runs of at least so many events."""
         stop, position, leaf = self._ends
         if self._offset >= stop:
@@ -161,21 +173,20 @@ class _Run:
         fd = self._disk.open_read(self._path)
         try:
             last: Stretch | None = None
-            for last in self._collect(Window(self._disk, fd), events):
+            for last in self._collect(Window(self._disk, fd), events, with_records=with_records):
                 yield last
         finally:
             self._disk.close(fd)
         if last is not None and (last.offset_end, last.position_next) == (stop, position):
             self.is_complete = leaf_hash(last.entries[-1]) == leaf
 
-    def _collect(self, window: Window, events: int) -> Iterator[Stretch]:
+    def _collect(self, window: Window, events: int, *, with_records: bool) -> Iterator[Stretch]:
         """The one loop over frames: plain locals, nothing called that need not be."""
-        first = commit = position = self._position
-        entries: list[bytes] = []
-        commits: list[int] = []
-        chunks: list[int] = []
-        sizes: list[int] = []
-        count = size = 0
+        commit = position = self._position
+        run = self._new(position, self._offset)
+        entries, commits, ends, chunks, sizes = run[2:7]
+        records = run.records
+        count = size = room = 0
         offset, stop = self._offset, self._ends[0]
         while offset < stop and self._bring(window, offset, stop):
             base, data = window.start, window.data
@@ -183,27 +194,36 @@ class _Run:
                 offset = base + end
                 if offset > stop:
                     return
-                if kind == frame.EVENT and end - begin > _ENTRY_AT:
+                if kind == frame.EVENT and end - begin > EVENT_FRAME_BYTES:
                     if event.prefix_at(data, begin + frame.HEADER_BYTES)[0] != position:
                         return
                     position += 1
-                    entries.append(data[begin + _ENTRY_AT : end])
+                    entries.append(data[begin + EVENT_FRAME_BYTES : end])
                     commits.append(commit)
+                    ends.append(offset)
                     chunks.append(count)
                     sizes.append(size)
                     count = size = 0
+                    room += end - begin
                     if flags & frame.COMMIT:
                         commit = position
-                        if len(entries) >= events or offset == stop:
-                            yield Stretch(
-                                first, entries, commits, chunks, sizes, self._container, offset
-                            )
-                            first, entries, commits, chunks, sizes = position, [], [], [], []
+                        if len(entries) >= events or offset == stop or room >= _STRETCH_BYTES:
+                            yield run._replace(offset_end=offset)
+                            run = self._new(position, offset)
+                            entries, commits, ends, chunks, sizes = run[2:7]
+                            records, room = run.records, 0
                 elif kind == frame.CHUNK and flags == 0 and end - begin >= _RECORD_BYTES_MIN:
                     count += 1
                     size += _LENGTH.unpack_from(data, begin + _RAW_LENGTH_AT)[0]
+                    if with_records:
+                        record = data[begin + frame.HEADER_BYTES : end]
+                        records[record[:_DIGEST_BYTES]] = record
+                        room += end - begin
                 else:
                     return
+
+    def _new(self, first: int, start: int) -> Stretch:
+        return Stretch(first, start, [], [], [], [], [], self._container, start, {})
 
     def _bring(self, window: Window, offset: int, stop: int) -> bool:
         """Bring at least the whole frame at offset into the window; say whether there is one."""

@@ -186,9 +186,15 @@ class CurrentView:
         Like `apply` otherwise. False also when the file could not be written: the view has gone
         to memory, and the call may be repeated.
         """
+        return self.rebuild_windows(transaction.windows_of(commits, _REBUILD_EVENTS), meta_of)
+
+    def rebuild_windows(self, windows: Iterable[Sequence[Commit]], meta_of: MetaOf) -> bool:
+        """Do as `rebuild`, with commits that come in windows; each is folded as a whole.
+
+        `meta_of` is asked for events of the window that was taken last.
+        """
         with self._write_lock:
             try:
-                windows = transaction.windows_of(commits, _REBUILD_EVENTS)
                 return self._write(windows, meta_of, bulk=True)
             except ViewUnwritableError as error:
                 self._go_to_memory(f"The file cannot be written any more: {error}")

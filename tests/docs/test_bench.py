@@ -12,7 +12,10 @@ from tests.architecture.tree import ROOT
 from tools.bench import measure, workload
 from tools.bench.measure import Contestant, Round
 
-SCRIPTS = ("create", "read", "size", "startup", "requirements", "growth", "hot", "follow", "past")
+SCRIPTS = (
+    *("create", "read", "size", "startup", "requirements", "growth", "hot"),
+    *("follow", "past", "history"),
+)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -13,7 +13,7 @@ from ckptlog.errors import LogCorruptionError
 from ckptlog.formats import chunk
 from ckptlog.formats import event as event_format
 from ckptlog.log import scan
-from ckptlog.log.bulk import BulkReader
+from ckptlog.log.bulk import EVENT_FRAME_BYTES, BulkReader
 from ckptlog.log.log import Log
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.storage.environment import Environment
@@ -158,7 +158,7 @@ def test_an_end_with_another_leaf_hash_is_not_reached(log):
     end = log.published.read()
     other = msgspec.structs.replace(end, leaf=bytes(32))
     run = list(bulk_of(log)._runs(Cursor(), other))[-1]
-    assert list(run.stretches(5))
+    assert list(run.stretches(5, with_records=False))
     assert not run.is_complete
 
 
@@ -166,3 +166,37 @@ def test_an_empty_log_has_nothing(tmp_path):
     log = create_log(tmp_path / "store")
     assert read(log) == []
     log.close()
+
+
+def test_each_event_lies_where_it_is_said_to(log):
+    places = {e.position: e for commit in log.reader.commits() for e in commit.entries}
+    for run in read(log):
+        before = run.start
+        for position, (raw, end) in enumerate(zip(run.entries, run.ends, strict=True), run.first):
+            entry = places[position]
+            assert end == entry.offset + entry.length
+            assert end - len(raw) - EVENT_FRAME_BYTES == entry.offset
+            assert entry.offset - before == entry.span
+            before = end
+        assert before == run.offset_end
+
+
+def test_records_are_kept_where_they_are_asked_for(tmp_path):
+    with CheckpointManager(tmp_path / "store") as manager:
+        manager.create_checkpoint("t", "T", 1, data={"list": list(range(5000))})
+        store = manager.store
+        bulk = BulkReader(store.log.segments, store.info.id_bytes, Environment().disk)
+        end = store.log.published.read()
+        (run,) = bulk.stretches(Cursor(), end, events=1, with_records=True)
+        (commit,) = store.log.reader.commits()
+        wanted = {place.digest: store.blobs.read_record(place) for place in commit.placements}
+        assert run.records == wanted
+        assert next(bulk.stretches(Cursor(), end, events=1)).records == {}
+
+
+def test_a_run_is_bounded_by_its_bytes_too(log, monkeypatch):
+    monkeypatch.setattr("ckptlog.log.bulk._STRETCH_BYTES", 1000)
+    runs = read(log, events=10**6)
+    assert entries_of(runs) == expected(log)
+    assert all(sum(map(len, run.entries)) < 1000 + 5 * 300 for run in runs)
+    assert len(runs) > 20

@@ -47,13 +47,14 @@ def stretches(scribe, windows):
     """Cut the log into runs of so many commits."""
     end = scribe.log.published.read()
     runs = list(scribe.source().bulk.stretches(Cursor(), end, events=10**6))
-    whole = [[one for run in runs for one in run[field]] for field in range(1, 5)]
-    edges = [*sorted(set(whole[1])), len(whole[0])]
+    names = ("entries", "commits", "ends", "chunks", "raw_bytes")
+    whole = {name: [one for run in runs for one in getattr(run, name)] for name in names}
+    edges = [*sorted(set(whole["commits"])), len(whole["entries"])]
     for size in windows:
         taken, edges = edges[: size + 1], edges[size:]
         if len(taken) > 1:
-            parts = (column[taken[0] : taken[-1]] for column in whole)
-            yield Stretch(taken[0], *parts, "log/x", 0)
+            parts = {name: column[taken[0] : taken[-1]] for name, column in whole.items()}
+            yield Stretch(taken[0], 0, **parts, container="log/x", offset_end=0, records={})
 
 
 def make_rows(scribe, *, windows, recent_max):
@@ -102,7 +103,8 @@ def entry(position, **fields):
 def rows_of(*events):
     entries = [event_format.encode(event) for event in events]
     count = len(entries)
-    stretch = Stretch(0, entries, list(range(count)), [0] * count, [0] * count, "log/x", 1)
+    nothing = [0] * count
+    stretch = Stretch(0, 0, entries, list(range(count)), nothing, nothing, nothing, "log/x", 1, {})
     sheet = Sheet(Past(0, lambda _: {}), lambda _: None)
     return sheet.rows(stretch, entry_table.read(entries)).to_pylist()
 
