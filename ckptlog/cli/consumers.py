@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,13 @@ _COLUMNS = (
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `consumers list`, `reset` and `remove`."""
-    parser = commands.add_parser("consumers", help="list, move or forget consumers of events")
-    acts = parser.add_subparsers(title="acts", metavar="ACT", dest="act", required=True)
-    listing = add_command(acts, "list", run_list, about="list the named consumers")
+    """Add `consumers`, which lists them, with `reset` and `remove`."""
+    parser = add_command(
+        commands, "consumers", run_list, about="list, move or forget consumers of events"
+    )
+    _add_cursors(parser)
+    acts = parser.add_subparsers(title="acts", metavar="ACT", dest="act")
+    listing = add_command(acts, "list", run_list, about="list the named consumers (the default)")
     reset = add_command(acts, "reset", run_reset, about="move a consumer that is not at work")
     reset.add_argument("consumer", metavar="NAME")
     reset.add_argument(
@@ -41,11 +45,18 @@ def add_commands(commands: Commands) -> None:
     remove = add_command(acts, "remove", run_remove, about="forget a consumer")
     remove.add_argument("consumer", metavar="NAME")
     for each in (listing, reset, remove):
-        each.add_argument("--cursors", metavar="DIR", help="where the cursors lie")
+        _add_cursors(each)
+
+
+def _add_cursors(parser: argparse.ArgumentParser) -> None:
+    # Suppressed: a default of an act would overwrite what stood before it.
+    parser.add_argument(
+        "--cursors", metavar="DIR", default=argparse.SUPPRESS, help="where the cursors lie"
+    )
 
 
 def _folder(context: Context) -> Path | None:
-    cursors = context.arguments.cursors
+    cursors = getattr(context.arguments, "cursors", None)
     return Path(cursors) if cursors else None
 
 

@@ -141,6 +141,8 @@ def test_a_reader_of_a_read_only_store(run, filled, tmp_path, monkeypatch):
     assert run("--store", filled.path, "watch", *words).out == ""
     listed = run("--store", filled.path, "consumers", "list", "--cursors", tmp_path / "mine")
     assert "me" in listed.out
+    before = run("--store", filled.path, "consumers", "--cursors", tmp_path / "mine", "list")
+    assert before.out == listed.out
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -280,14 +282,16 @@ def test_a_second_one_of_a_name_is_refused_with_the_process(filled, call):
 
 
 def test_consumers(call, filled):
-    done = call("consumers", "list")
-    assert (done.status, done.out, done.err) == (0, "", "no named consumer\n")
+    for words in (["consumers"], ["consumers", "list"]):
+        done = call(*words)
+        assert (done.status, done.out, done.err) == (0, "", "no named consumer\n")
     count = len(events_of(filled))
     call("watch", "--consumer", "me", "--limit", 2)
     (line,) = call("consumers", "list", "--json").lines
     assert (line["name"], line["position"], line["lag"]) == ("me", 2, count - 2)
     assert (line["holder"], line["fault"]) == ("", "")
-    table = call("consumers", "list").out.splitlines()
+    assert call("consumers", "--json").lines == [line]
+    table = call("consumers").out.splitlines()
     assert table[0].split()[:3] == ["CONSUMER", "POSITION", "LAG"]
     assert table[1].split()[:3] == ["me", "2", str(count - 2)]
     assert call("consumers", "reset", "me").out == "me begins at position 0.\n"
