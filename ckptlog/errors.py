@@ -267,7 +267,7 @@ class InputOutputError(CheckpointStorageError):
 
 
 class LockTimeoutError(CheckpointStorageError):
-    """Another process held a lock (the writer's, a history's) for too long; the message says whose."""
+    """Another process held a lock (the writer's, a history's) for too long."""
 
     code = "lock.timeout"
     retryable = True
