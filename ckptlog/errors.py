@@ -267,7 +267,7 @@ class InputOutputError(CheckpointStorageError):
 
 
 class LockTimeoutError(CheckpointStorageError):
-    """Another process held the writer's lock for too long; the message says who."""
+    """Another process held a lock (the writer's, a history's) for too long."""
 
     code = "lock.timeout"
     retryable = True

@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ckptlog.errors import FormatError, LogCorruptionError, OtherTimelineError
+from ckptlog.errors import (
+    FormatError,
+    InputOutputError,
+    LogCorruptionError,
+    OtherTimelineError,
+)
 from ckptlog.formats.end import End
 from ckptlog.log.bulk import BulkReader, Stretch
 from ckptlog.log.follower import Follower
@@ -134,8 +139,18 @@ class HistoryView:
             try:
                 return self._show(self._update(is_thorough=True))
             except ViewDamagedError as error:
-                self._start_anew(error)
-                return self._show(self._update(is_thorough=True))
+                return self._last_attempt(error)
+
+    def _last_attempt(self, reason: ViewDamagedError) -> ds.Dataset:
+        self._start_anew(reason)
+        try:
+            return self._show(self._update(is_thorough=True))
+        except ViewDamagedError as error:
+            raise InputOutputError(
+                f"What was just written to {self._shelf.folder} cannot be read: {error}",
+                hint="Check the medium, or name another folder.",
+                path=str(self._shelf.folder),
+            ) from error
 
     def _show(self, manifest: Manifest) -> ds.Dataset:
         if self._shown is None or self._shown[0] != manifest:
@@ -153,9 +168,13 @@ class HistoryView:
         manifest = self._believed(end)
         is_ours = manifest.position > 0
         broken = self._shelf.broken(manifest.files, is_thorough=is_thorough)
-        manifest = self._mend(manifest, broken, end)
+        if broken and manifest.position > end.position:
+            manifest = self._start_anew("it is damaged where the log shows nothing at present.")
+        else:
+            manifest = self._mend(manifest, broken, end)
         while manifest.position < end.position:
             manifest = self._extend(manifest, end)
+            self._shelf.sweep(manifest, is_ours=is_ours)
         self._shelf.sweep(manifest, is_ours=is_ours)
         return manifest
 

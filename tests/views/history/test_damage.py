@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ckptlog.errors import LogCorruptionError
+from ckptlog.errors import InputOutputError, LogCorruptionError
 from ckptlog.formats import end as end_format
-from ckptlog.views.history import column
+from ckptlog.log.log import Log
+from ckptlog.storage.environment import Environment
+from ckptlog.views.history import column, shelf
 from tests.views.history.scribe import Scribe, contents
 
 EVENTS = 150
@@ -207,9 +209,6 @@ def copied(scribe, target):
     shutil.copytree(scribe.root, target)
     copy = object.__new__(Scribe)
     copy.__dict__ |= {**scribe.__dict__, "root": target, "rows": [], "facts": {}, "_group": []}
-    from ckptlog.log.log import Log
-    from ckptlog.storage.environment import Environment
-
     copy.log = Log(target, scribe.info.id_bytes, Environment())
     return copy
 
@@ -283,3 +282,36 @@ def test_damage_of_a_file_that_is_kept_open_cannot_reach_what_was_shown(scribe, 
     scribe.view(folder).update()
     assert shown.to_table().sort_by("position").equals(rows)
     assert isinstance(rows, pa.Table)
+
+
+def test_an_old_end_is_waited_for_and_not_taken_for_another_log(scribe, folder):
+    """After a power cut an old end may be there; the events behind it are there all the same."""
+    before = contents(folder)
+    old = (scribe.root / "log" / "end").read_bytes()
+    write(scribe, EVENTS + 40)
+    scribe.view(folder).update()
+    after = contents(folder)
+    assert after != before
+    scribe.log.close()
+    (scribe.root / "log" / "end").write_bytes(old)
+    stale = Scribe.__new__(Scribe)
+    stale.__dict__ |= scribe.__dict__
+    stale.log = Log(scribe.root, scribe.info.id_bytes, Environment(), read_only=True)
+    assert stale.view(folder).update().count_rows() == EVENTS + 40
+    assert contents(folder) == after
+    removed(max(folder.rglob("*.parquet"), key=lambda path: path.name))
+    assert stale.view(folder).update().count_rows() == EVENTS
+    assert contents(folder) == before
+
+
+def test_a_medium_that_gives_back_something_else_is_told(scribe, monkeypatch):
+    write(scribe)
+    real = shelf.publish
+
+    def publish(temporary, target, **options):
+        real(temporary, target, **options)
+        target.write_bytes(b"something else")
+
+    monkeypatch.setattr(shelf, "publish", publish)
+    with pytest.raises(InputOutputError, match="cannot be read"):
+        scribe.view().update()
