@@ -17,12 +17,12 @@ from threading import Thread, current_thread
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.errors import ArgumentError
 from ckptlog.manager.reading import CheckpointReader, build
 from ckptlog.model import event as kinds
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.repository.store import Store
-from ckptlog.watch.bus import Callback, EventBus, InProcessEventBus, call
+from ckptlog.watch.bus import CALLBACK_FAILED, Callback, EventBus, InProcessEventBus, call
 from ckptlog.watch.event import WatchEvent
 from ckptlog.watch.start import Start
 from ckptlog.watch.subscription import Subscription
@@ -138,7 +138,8 @@ class CheckpointEvents:
 
         Args:
             source: A store, or a manager of one.
-            other_processes: Whether to publish what other processes commit too.
+            other_processes: Whether to publish what other processes commit too. With a consumer
+                they always are: after a restart nobody can tell which events were this process's.
             start: Where to begin; see `Store.watch`.
             consumer: A name, for a relay that goes on after a restart where it ended.
 
@@ -146,7 +147,8 @@ class CheckpointEvents:
             CheckpointError: See `Store.watch`.
         """
         store = source if isinstance(source, Store) else source.store
-        return Relay(self.event_bus, store, other_processes, start, consumer)
+        takes_all = other_processes or consumer is not None
+        return Relay(self.event_bus, store, takes_all, start, consumer)
 
     def _emit(
         self, kind: str, checkpoint: CheckpointData, error_info: dict[str, Any] | None = None
@@ -181,13 +183,18 @@ class Relay:
         self._bus = bus
         self._store = store
         self._watcher = store.watcher
-        if not other_processes:
+        self._asks_own = not other_processes
+        if self._asks_own:
             self._watcher.remember_own()
-        where = None if other_processes else self._is_own
-        self._subscription: Subscription = store.watch(
-            consumer, start=start, where=where, auto_ack=True
-        )
-        self.error: CheckpointError | None = None
+        where = self._is_own if self._asks_own else None
+        try:
+            self._subscription: Subscription = store.watch(
+                consumer, start=start, where=where, auto_ack=True
+            )
+        except BaseException:
+            self._let_go_of_own()
+            raise
+        self.error: BaseException | None = None
         self._forget = self._watcher.at_close(self.close)
         self._thread = Thread(target=self._run, name="ckptlog-events", daemon=True)
         self._thread.start()
@@ -199,9 +206,18 @@ class Relay:
         try:
             for event in self._subscription:
                 call(partial(self._bus.publish, event.type), event.type, self._told(event))
-        except CheckpointError as error:
+                if self._asks_own:
+                    self._watcher.told(event.event.id)
+        except BaseException as error:
+            # Whatever it was: nobody must believe that events are still published.
             self.error = error
-            _logger.exception("Events are no longer published [%s]", error.code)
+            code = getattr(error, "code", CALLBACK_FAILED)
+            _logger.exception("Events are no longer published [%s]", code)
+
+    def _let_go_of_own(self) -> None:
+        if self._asks_own:
+            self._asks_own = False
+            self._watcher.forget_own()
 
     def _told(self, event: WatchEvent) -> CheckpointEvent:
         return CheckpointEvent(
@@ -231,6 +247,7 @@ class Relay:
         if current_thread() is not self._thread:
             self._thread.join(timeout_s)
         self._subscription.close()
+        self._let_go_of_own()
 
     def __enter__(self) -> Self:
         return self

@@ -68,7 +68,7 @@ def call(callback: Callback, event_type: str, event: Any) -> None:
     """Call a callback; log what it raises, with its code."""
     try:
         callback(event)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         code = getattr(error, "code", CALLBACK_FAILED)
         _logger.exception(
             "A callback for %s failed [%s]",

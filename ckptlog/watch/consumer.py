@@ -19,6 +19,7 @@ from ckptlog.errors import (
     ConsumerDamagedError,
     ConsumerForeignError,
     LockTimeoutError,
+    StoreClosedError,
     operating_system_door,
 )
 from ckptlog.formats import cursor as cursor_format
@@ -106,10 +107,16 @@ class Consumer:
         """Make a cursor durable.
 
         Raises:
+            StoreClosedError: The name was let go of; it may be somebody else's by now.
             CheckpointStorageError: The medium refused; the cursor before is still there.
 
         Durability: on the medium when it returns.
         """
+        if not self._is_held:
+            raise StoreClosedError(
+                f"The consumer {self.name!r} was closed; its cursor is not ours to move.",
+                hint="Open it again.",
+            )
         serial = self._serial + 1
         now_us = max(0, self._environment.now_us())
         record = CursorRecord(self._store_id, self.name, serial, cursor, now_us)
@@ -229,7 +236,8 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     lag: Durable events that it has not acknowledged.
     updated_us: Unix time of its last acknowledgement, microseconds.
     holder: The process that reads as it; "" for none.
-    fault: Code of the error that opening it would meet; "" for none.
+    fault: Code of the error that its file meets; "" for none. Of another history only a longer
+        one is told; the leaf hash is compared when it is opened.
     """
 
     name: str

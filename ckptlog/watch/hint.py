@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event as Signal
-from threading import Lock, Thread
+from threading import RLock, Thread
 from typing import Final
 
 from ckptlog.storage.environment import Environment
@@ -64,7 +64,8 @@ class LogHint:
     def __init__(self, folder: Path, environment: Environment) -> None:
         self._folder = folder
         self._environment = environment
-        self._lock = Lock()
+        # Reentrant: the collector may end a forgotten subscription while this lock is held.
+        self._lock = RLock()
         self._ears: tuple[Ear, ...] = ()
         self._stop: Signal | None = None
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from threading import Condition, Lock, RLock
+from threading import Condition, Lock, RLock, get_ident
 from types import TracebackType
 from typing import Self
 
@@ -62,7 +63,8 @@ _PASSED_SAVE_S = 1.0
 class Subscription:
     """Delivers events; made by `store.watch`. A context manager, an iterator, an async iterator.
 
-    Threads: safe. Several threads may take events; each event goes to one of them.
+    Threads: safe. Several threads or tasks may take events; each event goes to one of them. With
+        a name and `auto_ack` only one may: asking for the next event acknowledges the one before.
     A forked child cannot use its parent's.
     """
 
@@ -95,6 +97,7 @@ class Subscription:
         self._free = Condition(self._lock)
         self._saving = Lock()
         self._given: WatchEvent | None = None
+        self._taker: object = None
         self._read = self._saved = cursor
         self._acknowledged: WatchEvent | Cursor = cursor
         self._is_ack_unsaved = False
@@ -116,8 +119,7 @@ class Subscription:
             while not self._buffer:
                 if self._advance() is False:
                     raise StopIteration
-            event = self._given = self._buffer.popleft()
-            return event
+            return self._give()
 
     def __aiter__(self) -> Self:
         return self
@@ -132,8 +134,7 @@ class Subscription:
                     if self._is_automatic:
                         self._acknowledge_given()
                     if self._buffer:
-                        event = self._given = self._buffer.popleft()
-                        return event
+                        return self._give()
                 finally:
                     self._turn.release()
             # In a thread and in short steps: who is cancelled leaves nothing behind but a buffer.
@@ -154,15 +155,32 @@ class Subscription:
         if self._options.timeout_s is not None:
             self._asked_at_s = self._clock()
 
+    def _give(self) -> WatchEvent:
+        with self._lock:
+            event = self._given = self._buffer.popleft()
+        self._taker = _taker()
+        return event
+
     def _acknowledge_given(self) -> None:
         """Acknowledge the event that was taken last; there is no other in flight."""
         given = self._given
         if given is not None:
+            self._refuse_other_taker(given)
             self._given = None
             self._acknowledged = given if self._buffer else self._read
             self._is_ack_unsaved = True
             if self._consumer is not None and self._clock() >= self._due_s:
                 self._save_when_due()
+
+    def _refuse_other_taker(self, given: WatchEvent) -> None:
+        """Refuse to take an event as done because somebody else asks for the next one."""
+        if self._consumer is not None and self._taker != _taker():
+            raise UnacknowledgedError(
+                f"The event at position {given.position} may still be at work: another thread or "
+                "task took it, and with auto_ack asking for the next one acknowledges it.",
+                hint="Take events in one thread or task, or without auto_ack and with ack(event).",
+                position=given.position,
+            )
 
     def _advance(self) -> bool | None:
         """Read the next commit, or wait for one poll.
@@ -209,7 +227,8 @@ class Subscription:
             self._read = after_commit(commit)
             if not events and not self._in_flight:
                 self._acknowledged = self._read
-        self._buffer.extend(events)
+            # Under the lock too: what is read and not in the buffer counts as given.
+            self._buffer.extend(events)
 
     def _wait(self) -> bool | None:
         """Wait for one poll; False when the iteration shall end."""
@@ -275,11 +294,17 @@ class Subscription:
 
         Raises:
             ArgumentError: It was not delivered yet.
+            StoreClosedError: The subscription was closed; what it had not acknowledged comes again.
             CheckpointStorageError: The cursor could not be written; ack again.
 
         Durability: on the medium when it returns, unless `ack_interval_s` is above 0.
         """
         position = _position_of(event)
+        if self._is_closed:
+            raise StoreClosedError(
+                "This subscription was closed; it acknowledges nothing any more.",
+                hint="Events that were not acknowledged are delivered to its consumer again.",
+            )
         with self._lock:
             last = self._last_given()
         if position is None:
@@ -428,6 +453,19 @@ class Subscription:
 
 def _next_of(place: WatchEvent | Cursor) -> int:
     return place.position if isinstance(place, Cursor) else place.position + 1
+
+
+def _taker() -> object:
+    """Return who asks for an event: the running task, or else the thread."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs in this thread
+            task = None
+        if task is not None:
+            return task
+    return get_ident()
 
 
 def _position_of(event: WatchEvent | Entry | int | None) -> int | None:

@@ -22,8 +22,9 @@ from ckptlog.watch.source import Source
 from ckptlog.watch.start import Start, check_start, resolve
 from ckptlog.watch.subscription import Subscription
 
-# Commands of ours that may not have come by yet; far more than can be under way.
-_OWN_MAX = 65_536
+# Commands of ours that have not come by yet. They go when every relay has told them; refused ones
+# never come by, so there is an end to how many are kept (some 100 MB).
+_OWN_MAX = 1_000_000
 
 
 class Watcher:
@@ -42,7 +43,9 @@ class Watcher:
         self._lock = Lock()
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._endings: list[Callable[[], None]] = []
-        self._own: OrderedDict[str, None] | None = None
+        # Command -> relays that have not told its event yet.
+        self._own: OrderedDict[str, int] | None = None
+        self._relays = 0
 
     def open(self, name: str | None, given: dict[str, Any]) -> Subscription:
         """Return a subscription (see `Store.watch`)."""
@@ -74,23 +77,41 @@ class Watcher:
         self._hint.notify()
 
     def remember_own(self) -> None:
-        """From now on, know which events this process commits."""
+        """From now on, know which events this process commits: a relay asks (`is_own`)."""
         with self._lock:
             self._own = OrderedDict() if self._own is None else self._own
+            self._relays += 1
+
+    def forget_own(self) -> None:
+        """A relay that asked is gone."""
+        with self._lock:
+            self._relays -= 1
+            if self._relays == 0:
+                self._own = None
+
+    def told(self, event_id: str) -> None:
+        """A relay is done with an event of ours."""
+        with self._lock:
+            if self._own is None or event_id not in self._own:
+                return
+            self._own[event_id] -= 1
+            if self._own[event_id] <= 0:
+                del self._own[event_id]
 
     def expect(self, commands: Iterable[str]) -> None:
         """Take note of commands that this process is about to commit."""
         if self._own is not None:
             with self._lock:
-                self._own.update(dict.fromkeys(commands))
+                self._own.update(dict.fromkeys(commands, self._relays))
                 while len(self._own) > _OWN_MAX:
                     self._own.popitem(last=False)
 
     def is_own(self, event_id: str) -> bool:
         """Say whether this process committed an event, by the id of its command."""
         own = self._own
-        # A creation that is active at once makes a second event, of the same command.
-        return own is not None and (event_id in own or event_id.removesuffix(".1") in own)
+        # A creation that is active at once makes a second event, of the same command: its id with
+        # a blank behind it (policy/decide.py).
+        return own is not None and (event_id in own or event_id.rstrip(" ") in own)
 
     def at_close(self, ending: Callable[[], None]) -> Callable[[], None]:
         """Call something before the subscriptions end; return what takes that back."""

@@ -73,7 +73,7 @@ class Webhook:
                 answer = self._post(body, headers)
         except TimeoutError:
             return Failure(f"no answer within {self._timeout_s:g} s")
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: of what a host may be
             return Failure(f"{type(error).__name__}: {error}"[:500])
         return self._judge(answer)
 
@@ -100,10 +100,10 @@ class Webhook:
         if text.isascii() and text.isdecimal():
             return float(text[:9])
         try:
-            moment = parsedate_to_datetime(text)
-        except ValueError:
+            at_s = parsedate_to_datetime(text).timestamp()
+        except (ValueError, OverflowError, TypeError):  # a stranger's text
             return None
-        return max(0.0, moment.timestamp() - self._environment.now_us() / 1_000_000)
+        return max(0.0, at_s - self._environment.now_us() / 1_000_000)
 
     def _post(self, body: bytes, headers: dict[str, str]) -> HTTPResponse:
         """Make one request.
@@ -130,7 +130,7 @@ class Webhook:
             answer.read(_ANSWER_BYTES_MAX)
             if not answer.isclosed():  # more than anybody needs to say
                 self.close()
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:
             self.close()
             if late:
                 raise TimeoutError from error
@@ -160,6 +160,10 @@ def check_url(url: str) -> SplitResult:
         raise _refused(f"{parts.scheme}://...", "it holds a password; sign events instead")
     if port == 0 or any(character <= " " or character == "\x7f" for character in url):
         raise _refused(url, "it holds a blank, a control character, or port 0")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError as error:
+        raise _refused(url, f"its host cannot be looked up ({error})") from error
     return parts
 
 
