@@ -118,7 +118,9 @@ def _is_running(pid):
 def test_an_interrupted_search_ends_its_command(store, tmp_path):
     started = tmp_path / "started"
     words = ["--store", str(store), "bisect", *ALONG, "--", "sh", "-c"]
-    words.append(f"echo $$ > {started}.tmp; mv {started}.tmp {started}; exec sleep 60")
+    # When it has read everything, the search is waiting for it.
+    tell = f"echo $$ > {started}.tmp; mv {started}.tmp {started}"
+    words.append(f"cat > /dev/null; {tell}; exec sleep 60")
     with subprocess.Popen(
         [sys.executable, "-m", "ckptlog", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

@@ -211,6 +211,40 @@ def test_a_torn_file_is_found_when_asked_for_and_after_a_reboot(manager, view, m
     assert FileView(manager.store).refresh().repaired == 0  # it is of this boot now
 
 
+def test_after_a_reboot_a_sound_view_is_compared_once(manager, view, monkeypatch):
+    work(manager)
+    view.refresh()
+    monkeypatch.setattr(Environment, "boot", lambda self: b"another boot....")
+    other = FileView(manager.store)
+    assert other.refresh().repaired == 0
+    assert other._view.is_of_this_boot
+
+
+@pytest.mark.parametrize("position", [0, 10**6])
+def test_a_register_that_names_other_events_is_not_believed(manager, view, position):
+    import msgspec
+
+    work(manager)
+    view.refresh()
+    register = view._view.register
+    row = register.in_order()[-1]
+    register.put(msgspec.structs.replace(row, position=position))
+    view._view._save()
+    (view.folder / row.path).unlink()
+    other = FileView(manager.store)
+    assert other.refresh().is_rebuilt
+    assert shown(other) == expected(manager)
+
+
+def test_counts_of_a_long_way(manager, view, monkeypatch):
+    monkeypatch.setattr("ckptlog.repository.file_view.CHANGES_MAX", 3)
+    names = [manager.create_checkpoint("t", "T", step) for step in range(1, 11)]
+    assert view.refresh().written == 10
+    for name in names:
+        manager.delete_checkpoint(name)
+    assert view.refresh().removed == 10
+
+
 def test_where_boots_are_not_told_apart_every_opening_compares(manager, monkeypatch):
     monkeypatch.setattr(Environment, "boot", lambda self: bytes(16))
     work(manager)

@@ -21,6 +21,7 @@ from ckptlog.errors import ArgumentError, CheckpointStorageError, LogCorruptionE
 from ckptlog.formats import event as event_format
 from ckptlog.repository.file_view import FileView
 from ckptlog.repository.snapshot import snapshot
+from ckptlog.views.row import decode_standing
 from tests.manager.clock import SettableEnvironment, open_at
 from tests.repository.damage import flipped
 from tests.views.test_export import rows_of
@@ -77,6 +78,22 @@ def test_after_each_event(filled, store):
     assert found.into is None
 
 
+def test_each_point_is_tied_to_its_event(filled, store, tmp_path):
+    """Also in the middle of a commit: the leaf hash, and the mark of the exported view."""
+    for position in range(9):
+        entry = store.event_at(position)
+        found = store.replay(position, into=tmp_path / str(position))
+        assert found.leaf == event_format.leaf_hash(event_format.encode(entry.event))
+        assert found.time == entry.event.time
+        connection = sqlite3.connect(tmp_path / str(position) / "current.sqlite")
+        (body,) = connection.execute("SELECT body FROM standing").fetchone()
+        connection.close()
+        standing = decode_standing(body)
+        assert (standing.position, standing.leaf) == (position + 1, found.leaf)
+        end = entry.offset + entry.length
+        assert (standing.container, standing.offset) == (entry.container, end)
+
+
 def test_a_point_inside_a_commit_says_so(filled, store):
     assert [store.replay(position).commit for position in range(7)] == [
         None,
@@ -101,7 +118,7 @@ def test_an_empty_log(store):
 def test_points_that_are_none(filled, store, until):
     with pytest.raises(ArgumentError) as caught:
         store.replay(until)
-    assert "until" in str(caught.value) or "position" in str(caught.value)
+    assert "until" in str(caught.value) or "the last is 8" in str(caught.value)
 
 
 # --- times ----------------------------------------------------------------------------------------
@@ -367,6 +384,36 @@ def test_damage(filled, store, tmp_path):
         assert not (tmp_path / "out").exists()
         assert store.replay(1).position == 1
     assert left_over(tmp_path) == []
+
+
+def test_what_lies_beside_is_left_alone(filled, store, tmp_path):
+    for name in ("other.replay.tmp", ".out.notes", "out.replay.tmp", ".outer.7.replay.tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".out.7.replay.tmp").mkdir()
+    (tmp_path / ".out.8.replay.tmp").symlink_to(tmp_path / ".out.notes")
+    store.replay(3, into=tmp_path / "out")
+    assert sorted(name for name in os.listdir(tmp_path) if "out" in name or "other" in name) == [
+        ".out.8.replay.tmp",
+        ".out.notes",
+        ".outer.7.replay.tmp",
+        "other.replay.tmp",
+        "out",
+        "out.replay.tmp",
+    ]
+
+
+def test_a_damaged_payload_hides_its_own_checkpoint_only(manager, store, tmp_path, small_packs):
+    good = manager.create_checkpoint("t", "T", 1, data={"n": 1})
+    bad = manager.create_checkpoint("t", "T", 2, metadata={"noise": os.urandom(300).hex()})
+    (pack,) = store.path.glob("packs/*.pack")
+    store.blobs.close()  # nothing is remembered
+    with flipped(pack, pack.stat().st_size // 2):
+        found = store.replay(into=tmp_path / "out")
+    assert len(found.entries) == 2
+    rows, files, _ = dump(tmp_path / "out")
+    assert len(rows["checkpoint"]) == 2
+    assert json.loads(files["index.json"])["metadata"]["unreadable"] == [bad]
+    assert f"active/checkpoint_{good}.json" in files
 
 
 def test_a_store_for_reading_only_can_be_replayed(filled, store, tmp_path):
