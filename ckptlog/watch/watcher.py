@@ -89,8 +89,11 @@ class Watcher:
     def is_own(self, event_id: str) -> bool:
         """Say whether this process committed an event, by the id of its command."""
         own = self._own
-        # A creation that is active at once makes a second event, of the same command.
-        return own is not None and (event_id in own or event_id.removesuffix(".1") in own)
+        if own is None:
+            return False
+        # A creation that is active at once makes a second event of the same command; its id has
+        # something behind the command's (`policy.decide`).
+        return event_id in own or event_id.removesuffix(".1").rstrip(" ") in own
 
     def at_close(self, ending: Callable[[], None]) -> Callable[[], None]:
         """Call something before the subscriptions end; return what takes that back."""
