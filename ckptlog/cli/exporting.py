@@ -7,6 +7,7 @@ from pathlib import Path
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
+from ckptlog.errors import ArgumentError
 
 
 def add_commands(commands: Commands) -> None:
@@ -25,7 +26,7 @@ def add_commands(commands: Commands) -> None:
 
 def run_history(context: Context) -> int:
     """Bring the Parquet files in a folder up to date."""
-    folder, output = Path(context.arguments.folder), context.output
+    folder, output = _resolved(context.arguments.folder), context.output
     with context.store(is_reading=True) as store:
         rows = store.history(folder).count_rows()
         path = str(store.path)
@@ -37,3 +38,15 @@ def run_history(context: Context) -> int:
         content = f"{text.count(rows, 'row')} in {text.count(len(sizes), 'file')}"
         output.line(text.escape(f"{folder}: {content}, {text.size(sum(sizes))}."))
     return OK
+
+
+def _resolved(typed: str) -> Path:
+    """Return where the files go: what is told afterwards is counted there, not where it was typed.
+
+    Raises:
+        ArgumentError: It leads nowhere.
+    """
+    try:
+        return Path(typed).expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # no such user, links in a circle
+        raise ArgumentError(f"{typed!r} leads nowhere: {error}", argument="folder") from error

@@ -34,7 +34,7 @@ from ckptlog.model.entry import Entry
 from ckptlog.storage.lock import WriterLock
 from ckptlog.views.document import FOLDERS, document
 from ckptlog.views.errors import ViewDamagedError
-from ckptlog.views.files import LOCK, REGISTER, Change, FilesView
+from ckptlog.views.files import INDEX, LOCK, REGISTER, Change, FilesView
 from ckptlog.views.register import index_of
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class FileView:
         self._flock = WriterLock(self.folder / LOCK, store.environment)
         self._view = FilesView(self.folder, store.info.id_bytes, store.environment.boot())
         self._seen: tuple[int, int, int] | None = None
+        self._index_seen: tuple[int, int, int] | None = None
         self._position = -1
 
     # --- what is asked for --------------------------------------------------------------------
@@ -100,6 +101,10 @@ class FileView:
 
     def refresh(self, *, is_thorough: bool = False) -> Refreshed:
         """Let the files show everything that is durable now.
+
+        An index.json that is missing or was changed is written again, and with it every file that
+        is missing. A file that went alone is not looked for by the object that wrote it: another
+        process, the next opening and `is_thorough` find it.
 
         Args:
             is_thorough: Also read every file and compare it with what was written.
@@ -194,6 +199,7 @@ class FileView:
             try:
                 yield
                 self._seen = self._view.tree.stamp(REGISTER)
+                self._index_seen = self._view.tree.stamp(INDEX)
                 self._position = self._view.register.cursor.position
             except BaseException:
                 self._seen = None
@@ -233,14 +239,15 @@ class FileView:
     def _heal(self, *, is_thorough: bool) -> int:
         """Write again what is not as it was written; return how much that was.
 
-        Names are looked at when the register was read; contents on request, and after a reboot.
+        Names are looked at when the register was read, or index.json is not as it was left;
+        contents on request, and after a reboot.
 
         Raises:
             ViewDamagedError: Everything has to be built anew.
         """
         view, is_fresh = self._view, self._seen is None
         is_other_boot = is_fresh and not view.is_of_this_boot
-        if not (is_thorough or is_fresh):
+        if not (is_thorough or is_fresh or view.tree.stamp(INDEX) != self._index_seen):
             return 0
         if is_other_boot and not view.register.is_whole:
             raise ViewDamagedError("A view that was never whole cannot be compared.")

@@ -186,11 +186,26 @@ def test_a_file_that_is_missing_is_written_again(manager, view):
     for path in victims:
         (view.folder / path).unlink()
     (view.folder / "active" / "checkpoint_stranger.json").write_text("{}")
-    (view.folder / "index.json").unlink()
     assert view.refresh().repaired == 0  # the same process has no reason to look
     done = FileView(manager.store).refresh()
-    assert (done.repaired, done.is_rebuilt) == (4, False)
+    assert (done.repaired, done.is_rebuilt) == (3, False)
     assert on_disk(view.folder) == wanted
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_an_index_that_is_not_as_it_was_left_is_written_again(manager, view, content):
+    work(manager)
+    view.refresh()
+    wanted = on_disk(view.folder)
+    index = view.folder / "index.json"
+    index.unlink()
+    if content is not None:
+        index.write_text(content)
+    next((view.folder / "active").glob("*.json")).unlink()
+    done = view.refresh()
+    assert (done.repaired, done.is_rebuilt) == (2, False)
+    assert on_disk(view.folder) == wanted
+    assert view.refresh().repaired == 0
 
 
 def test_a_torn_file_is_found_when_asked_for_and_after_a_reboot(manager, view, monkeypatch):

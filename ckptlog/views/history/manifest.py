@@ -82,6 +82,13 @@ class Manifest(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
         return Cursor(self.position, bytes.fromhex(self.leaf), self.container, self.offset)
 
 
+class _Owner(msgspec.Struct, frozen=True, gc=False):
+    """What every version of a manifest says."""
+
+    store: str
+    kind: str
+
+
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True):
     checksum: str
     history: msgspec.Raw
@@ -125,6 +132,18 @@ def decode(data: bytes, store: str) -> Manifest:
     if not is_whole(found):
         raise ViewDamagedError("The history's manifest does not name every row once.")
     return found
+
+
+def owner(data: bytes) -> str | None:
+    """Return the id of the store whose manifest, of whatever version, bytes hold; None for none."""
+    try:
+        envelope = msgspec.json.decode(data, type=_Envelope)
+        body = bytes(envelope.history)
+        found = msgspec.json.decode(body, type=_Owner)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    is_one = found.kind == KIND and xxh3_128_hexdigest(body) == envelope.checksum
+    return found.store if is_one else None
 
 
 def is_whole(manifest: Manifest) -> bool:

@@ -54,6 +54,8 @@ _LOCK_STEP_S: Final = 0.01
 _DAY: Final = f"{PARTITION}="
 _OWN: Final = re.compile(r"\d{20}-\d{20}\.parquet")
 _PARQUET: Final = re.compile(r".*\.parquet", re.DOTALL)
+_SCRAP: Final = re.compile(rf"{_OWN.pattern}\.\d+-\d+{re.escape(TEMPORARY_SUFFIX)}")
+_ANY: Final = re.compile(r".*", re.DOTALL)
 
 
 class Shelf:
@@ -67,6 +69,7 @@ class Shelf:
         self._manifest = folder.with_name(f"{folder.name}.json")
         self._scratch = folder.with_name(f"{folder.name}{TEMPORARY_SUFFIX}")
         self._store = store
+        self._is_named = False
         # What was hashed already: size, time of the last change, inode.
         self._seen: dict[File, tuple[int, int, int]] = {}
 
@@ -77,6 +80,7 @@ class Shelf:
         Raises:
             LockTimeoutError: Another process held it for too long.
             CheckpointStorageError: It cannot be made.
+            ArgumentError: As `refuse_foreign`, where that was asked before.
         """
         with operating_system_door("Cannot open the history"):
             if self.folder.is_symlink() or self.folder.is_file():
@@ -85,8 +89,11 @@ class Shelf:
             fd = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             self._acquire(fd, timeout_s)
+            if self._is_named:  # another store may have come first since it was looked at
+                self.refuse_foreign()
             yield
         finally:
+            self._is_named = False
             os.close(fd)
 
     def _acquire(self, fd: int, timeout_s: float) -> None:
@@ -106,28 +113,45 @@ class Shelf:
                 time.sleep(_LOCK_STEP_S)
 
     def refuse_foreign(self) -> None:
-        """Refuse a folder in which somebody else keeps something.
+        """Refuse a folder in which somebody else keeps something; for one that a user named.
+
+        Until the next `lock` has ended the folder counts as named: it is looked at once more under
+        the lock, and nothing is removed from it that does not have a name of ours.
 
         Raises:
-            ArgumentError: It is not empty and has no manifest, or what stands in the manifest's
-                place is another's.
+            ArgumentError: It holds the history of another store, or files that are not ours (with
+                a manifest that can be believed: Parquet files, which would be taken for rows), or
+                what stands in the manifest's place is another's.
         """
         try:
-            begin = self._manifest.read_bytes()[: len(manifests.BEGIN)]
-        except FileNotFoundError:
-            is_foreign = self.folder.exists() and (
-                not self.folder.is_dir() or any(self.folder.iterdir())
-            )
+            foreign = self._foreign()
         except OSError as error:
             raise from_os_error(error, "Cannot look at the history") from error
-        else:
-            is_foreign = begin not in (manifests.BEGIN, b"")
-        if is_foreign:
+        if foreign is not None:
             raise ArgumentError(
-                f"{self.folder} (or {self._manifest.name} beside it) holds something else.",
-                hint="Name a folder that is new or empty, or one that holds a history.",
+                f"{self.folder} (with {self._manifest.name} beside it) holds something else: "
+                f"{foreign}.",
+                hint="Name a folder that is new or empty, or one that holds this store's history.",
                 argument="folder",
             )
+        self._is_named = True
+
+    def _foreign(self) -> str | None:
+        """Say what is in the folder, or beside it, that is not ours; None where all is."""
+        try:
+            data = self._manifest.read_bytes()
+        except FileNotFoundError:
+            is_used = self.folder.exists() and (
+                not self.folder.is_dir() or any(self.folder.iterdir())
+            )
+            return "it is not empty, and there is no manifest" if is_used else None
+        if data and not data.startswith(manifests.BEGIN):
+            return f"{self._manifest.name} is not the manifest of a history"
+        store = manifests.owner(data)
+        if store is not None and store != self._store:
+            return f"the history of the store {store}"
+        # An empty or torn manifest proves nothing: then only names of ours are.
+        return _stranger(self.folder, _PARQUET if store is not None else _ANY)
 
     # --- the manifest -----------------------------------------------------------------------
 
@@ -154,16 +178,17 @@ class Shelf:
 
         Args:
             is_ours: Whether there was a manifest before: then every Parquet file in the folder
-                that is not named is removed, for others would take it for rows. Else only those
-                with names of ours: who knows whose folder it was.
+                that is not named is removed, for others would take it for rows. Else, and in
+                a folder that a user named, only those with names of ours.
         """
         named = {file.name for file in manifest.files}
+        names = _PARQUET if is_ours and not self._is_named else _OWN
         with suppress(OSError):
             for day in list(os.scandir(self.folder)):
-                _sweep_day(day, named, _PARQUET if is_ours else _OWN)
+                _sweep_day(day, named, names)
         with suppress(OSError):
             for entry in list(os.scandir(self._scratch)):
-                if entry.name.endswith(TEMPORARY_SUFFIX):
+                if _SCRAP.fullmatch(entry.name):
                     remove(Path(entry.path))
             self._scratch.rmdir()
         self._seen = {file: seen for file, seen in self._seen.items() if file.name in named}
@@ -352,6 +377,23 @@ def _digest(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             hasher.update(block)
     return hasher.hexdigest()
+
+
+def _stranger(folder: Path, names: re.Pattern[str]) -> str | None:
+    """Return the path of something that has one of these names, and none of ours; None for none."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        return folder.name
+    for day in list(os.scandir(folder)):
+        if not (day.is_dir(follow_symlinks=False) and day.name.startswith(_DAY)):
+            if names.fullmatch(day.name) and not _OWN.fullmatch(day.name):
+                return day.name
+            continue
+        for entry in list(os.scandir(day.path)):
+            if names.fullmatch(entry.name) and not _OWN.fullmatch(entry.name):
+                return f"{day.name}/{entry.name}"
+    return None
 
 
 def _sweep_day(day: os.DirEntry[str], named: set[str], names: re.Pattern[str]) -> None:

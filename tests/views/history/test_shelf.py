@@ -163,3 +163,61 @@ def test_random_logs_leave_no_empty_folders(make_scribe):
     scribe.view().update()
     folder = scribe.root / "views" / "history"
     assert all(any(day.iterdir()) for day in folder.iterdir())
+
+
+def test_the_history_of_another_store_is_refused_and_kept(filled, make_scribe, tmp_path):
+    folder = tmp_path / "theirs"
+    filled.view(folder).update()
+    before = contents(folder)
+    other = make_scribe()
+    other.create()
+    other.commit()
+    view = other.view(folder)
+    with pytest.raises(ArgumentError, match=filled.info.id):
+        view.shelf.refuse_foreign()
+    assert contents(folder) == before
+    assert filled.view(folder).current() is not None
+
+
+def test_another_store_that_comes_first_is_found_under_the_lock(filled, make_scribe, tmp_path):
+    folder = tmp_path / "raced"
+    other = make_scribe()
+    other.create()
+    other.commit()
+    view = other.view(folder)
+    view.shelf.refuse_foreign()
+    filled.view(folder).update()
+    before = contents(folder)
+    with pytest.raises(ArgumentError):
+        view.update()
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"checksum":"torn'])
+def test_a_torn_manifest_does_not_make_a_folder_ours(scribe, tmp_path, torn):
+    theirs = tmp_path / "data" / "date=2020-01-01" / "mine.parquet"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    (tmp_path / "data.json").write_bytes(torn)
+    with pytest.raises(ArgumentError, match=r"mine\.parquet"):
+        scribe.view(tmp_path / "data").shelf.refuse_foreign()
+    assert theirs.exists()
+
+
+def test_a_file_of_somebody_else_in_a_named_history_is_refused_not_removed(scribe, tmp_path):
+    scribe.create()
+    scribe.commit()
+    view = scribe.view(tmp_path / "named")
+    view.update()
+    (day,) = (tmp_path / "named").iterdir()
+    theirs = day / "mine.parquet"
+    view.shelf.refuse_foreign()
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(ArgumentError):
+        view.update()
+    with pytest.raises(ArgumentError):
+        view.shelf.refuse_foreign()
+    assert theirs.read_bytes() == b"theirs"
+    theirs.unlink()
+    view.shelf.refuse_foreign()
+    assert view.update().count_rows() == 1
