@@ -166,7 +166,8 @@ def test_left_over_and_foreign_files_are_removed(scribe, folder):
     ):
         shutil.copy(next(day.glob("*.parquet")), path)
     (folder.with_name("history.tmp")).mkdir()
-    (folder.with_name("history.tmp") / "x.parquet.1-1.tmp").write_bytes(b"half")
+    half = f"{0:020d}-{64:020d}.parquet.1-1.tmp"
+    (folder.with_name("history.tmp") / half).write_bytes(b"half")
     scribe.view(folder).update()
     assert contents(folder) == before
 
