@@ -445,6 +445,20 @@ class Subscription:
             if error is None:
                 raise
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        import asyncio
+
+        # In a thread: it waits for a step that is under way.
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
+
     def __repr__(self) -> str:
         name = f" {self.consumer!r}" if self.consumer else ""
         state = "closed" if self._is_closed else f"position {self.position}"

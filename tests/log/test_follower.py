@@ -285,6 +285,19 @@ def test_damage_behind_the_cursor_stops_nobody(root, log):
     assert one.cursor.position == 2
 
 
+def test_a_damaged_header_at_the_cursor_is_told(root, log):
+    at = cursors(log)[2]
+    path = segment_paths(root)[1]
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(LogCorruptionError) as caught:
+        list(follower(log, without_place(at)).commits())
+    assert str(path) in caught.value.message
+    with pytest.raises(LogCorruptionError):
+        log.reader.locate(2)
+
+
 def test_a_lost_end_is_an_error_and_never_an_empty_log(root, log):
     (root / "log" / "end").unlink()
     one = follower(log)

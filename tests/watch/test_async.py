@@ -13,7 +13,7 @@ def test_an_async_iterator_takes_what_is_there_and_what_comes(room):
 
     async def main():
         got = []
-        with room.watch("one") as events:
+        async with room.watch("one") as events:
             async for event in events:
                 got.append(event.event.id)
                 events.ack(event)
