@@ -127,3 +127,16 @@ def test_a_killed_writer_leaves_whole_files(tree):
         number = before.split(b" ", 1)[0]
         assert before == (number + b" ") * 50_000
         assert tree.names("a") == ["x"]
+
+
+def test_sizes_and_dropping(tree, tmp_path):
+    tree.put("a/x", b"12345")
+    tree.put("a/y", b"123")
+    tree.put("b/x", b"1")
+    tree.put("a/.hidden", b"1234567")
+    (tmp_path / "t" / "a" / "link").symlink_to("x")
+    assert tree.size_bytes(["a"]) == 8
+    assert tree.size_bytes(["a", "b", "", "nowhere"]) == 9
+    tree.drop("b")
+    tree.drop("b")
+    assert sorted(tree.names("")) == [NEW, "a"]

@@ -93,6 +93,10 @@ def test_names_are_harmless(name):
     assert not found.startswith((".", "-"))
 
 
+def test_other_names_are_not_ours():
+    assert not any(map(is_ours, ("checkpoint_x.txt", "x.json", "checkpoint_x.json.tmp", "")))
+
+
 @given(st.text(min_size=1, max_size=300), st.text(min_size=1, max_size=300))
 def test_two_ids_never_share_a_name(one, other):
     for text in (one, other):
