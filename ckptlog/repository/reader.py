@@ -73,8 +73,7 @@ class StoreReader:
         self._check_open()
         start = check_position("start", start)
         end = None if end is None else check_position("end", end)
-        if start < 0 or (end is not None and end < start):
-            raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
+        _check_range(start, end)
         return self._events(start, end)
 
     def _waypoint(self, position: int) -> tuple[str, int, int] | None:
@@ -106,7 +105,9 @@ class StoreReader:
     def event_at(self, position: int) -> Entry | None:
         """Return the event at a position, None beyond the end; also one of ours not yet durable."""
         self._check_open()
-        own = self._keeper.ledger.pending_at(check_position("position", position))
+        position = check_position("position", position)
+        _check_range(position, None)
+        own = self._keeper.ledger.pending_at(position)
         found = self._locator.entry(position) if own is None else own
         return next(self.events(position, position + 1), None) if found is None else found
 
@@ -270,6 +271,11 @@ class StoreReader:
     def value(self, reference: Reference | None) -> Any:
         """Return a payload's value, a new object each time; None for no payload."""
         return None if reference is None else values.decode(self.wire(reference))
+
+
+def _check_range(start: int, end: int | None) -> None:
+    if start < 0 or (end is not None and end < start):
+        raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
 
 
 def _fits(row: Row, wanted: Filter) -> bool:
