@@ -91,6 +91,12 @@ class Writer:
             self._refuse_closed()
             with keeper.fold_lock:
                 keeper.follow()
+                if keeper.ledger.position < tail.position:
+                    # "interval": an interrupt came between writing a commit and taking it in. Once
+                    # it is published it is followed like any other.
+                    log.flush(self._timeout_s)
+                    keeper.follow()
+                    tail = log.hold(self._timeout_s)
                 decided = self._decide_all(jobs, keeper.ledger)
                 position = keeper.ledger.position
             try:

@@ -211,3 +211,22 @@ def test_wrong_intervals(path, interval_s):
     with pytest.raises(ArgumentError, match=r"interval_s is .*; a number above 0 is needed"):
         ckptlog.open(path, create=True, durability="interval", interval_s=interval_s)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["absorb", "add"])
+def test_an_interrupt_before_a_commit_was_taken_in(manager, monkeypatch, name):
+    """It is in the log, written and not published: the next write finds it, and goes on at once."""
+    keeper = manager.store._keeper
+    manager.create_checkpoint("t", "T", 1, checkpoint_id="before")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper.ledger if name == "absorb" else keeper.index, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            manager.create_checkpoint("t", "T", 2, checkpoint_id="cut", data={"n": 2})
+    manager.create_checkpoint("t", "T", 3, checkpoint_id="after")
+    assert ids(manager.get_task_checkpoints("t")) == ["before", "cut", "after"]
+    assert manager.get_checkpoint("cut").data == {"n": 2}
+    assert manager.validate_checkpoint_integrity() == []
