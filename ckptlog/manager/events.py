@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import Any, ClassVar, Self
 
 from ckptlog.errors import ArgumentError
-from ckptlog.manager.reading import CheckpointReader, build
+from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model import event as kinds
 from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.repository.snapshot import build
 from ckptlog.repository.store import Store
 from ckptlog.watch.bus import CALLBACK_FAILED, Callback, EventBus, InProcessEventBus, call
 from ckptlog.watch.event import WatchEvent

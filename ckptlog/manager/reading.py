@@ -23,6 +23,7 @@ from ckptlog.model.position import check_position
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState, state_of
 from ckptlog.policy.recovery_point import Candidate, choose
+from ckptlog.repository.snapshot import build
 from ckptlog.repository.store import Store
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
@@ -345,29 +346,6 @@ class CheckpointReader:
         data = {} if event.data is None else values.decode(wire(event.data, records))
         meta = {} if event.meta is None else values.decode(wire(event.meta, records))
         return build(entry, data, meta)
-
-
-def build(entry: Entry, data: dict[str, Any], meta: dict[str, Any]) -> CheckpointData:
-    """Return the checkpoint that an event and its decoded payloads describe."""
-    event = entry.event
-    subject = event.subject
-    return CheckpointData(
-        checkpoint_id=subject.checkpoint,
-        task_id=subject.task,
-        task_title=meta.get("title", ""),
-        state=CheckpointState(event.state),
-        step_number=event.step,
-        total_steps=event.total or None,
-        step_description=meta.get("description", ""),
-        data=data,
-        metadata=meta.get("metadata", {}),
-        created_at=datetime.fromisoformat(entry.created),
-        updated_at=datetime.fromisoformat(event.time),
-        worker_id=subject.worker or None,
-        parent_checkpoint_id=subject.parent or None,
-        position=entry.position,
-        namespace=subject.namespace,
-    )
 
 
 def not_found(checkpoint_id: str) -> CheckpointError:

@@ -150,6 +150,8 @@ class FileSystemCheckpointStorage:
     def refresh(self) -> Refreshed:
         """Let the files show everything that was acknowledged.
 
+        A file that somebody removed alone comes back with its next change or the next opening.
+
         Raises:
             CheckpointStorageError: The system refused, or the store is open for reading only.
         """

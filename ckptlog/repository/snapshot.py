@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
@@ -19,8 +19,14 @@ def snapshot(store: Store, entry: Entry) -> CheckpointData:
     Raises:
         CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
     """
-    event, subject = entry.event, entry.event.subject
-    data, meta = store.value(event.data) or {}, store.value(event.meta) or {}
+    event = entry.event
+    return build(entry, store.value(event.data) or {}, store.value(event.meta) or {})
+
+
+def build(entry: Entry, data: dict[str, Any], meta: dict[str, Any]) -> CheckpointData:
+    """Return the checkpoint that an event and its decoded payloads describe."""
+    event = entry.event
+    subject = event.subject
     return CheckpointData(
         checkpoint_id=subject.checkpoint,
         task_id=subject.task,
