@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,8 +25,10 @@ from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.recent import Recent
+from ckptlog.blobs.tree import Chunk, Memo
 from ckptlog.errors import (
     BlobCorruptionError,
+    CheckpointError,
     FormatError,
     MissingBlobError,
     operating_system_door,
@@ -46,6 +49,13 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 _WRITTEN_BYTES: Final = 2 * 1024 * 1024
 _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
+# Chunks that others are differences from: a list of steps reads the same ones again and again.
+_BASES_BYTES: Final = 4 * 1024 * 1024
+_DEPTHS_REMEMBERED: Final = 20_000
+# Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
+# value, which is read faster otherwise, are fewer.
+DELTA_DEPTH_MAX: Final = 64
+_DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: DELTA_DEPTH_MAX}
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
@@ -55,9 +65,11 @@ class BlobStore:
     Args:
         root: The store's folder.
         store_id: 16 bytes.
-        cache_bytes: Verified bytes that are kept in memory; 0 keeps none.
+        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that were
+            written can be made from; 0 keeps nothing.
         missing: Asked for the place of a chunk that the index does not know, or knows wrongly; it
             should catch up with the log first. May be set later.
+        has_trees: Whether long values are cut along their structure (a feature of the store).
 
     Threads: safe.
     """
@@ -72,27 +84,89 @@ class BlobStore:
         *,
         cache_bytes: int,
         missing: Callable[[bytes], Placement | None] | None = None,
+        has_trees: bool = False,
     ) -> None:
         self.index = index
         self.missing = missing
         self._codec = codec
         self._chunker = chunker
-        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 5)
-        self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 5)
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 2 // 5)
+        self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 10)
         # What was just written is read again soon or never: it must not fill the whole cache.
         self._written: Recent[tuple[str, str], bytes] = Recent(
-            min(_WRITTEN_BYTES, cache_bytes // 5)
+            min(_WRITTEN_BYTES, cache_bytes // 10)
         )
+        self._has_trees = has_trees
+        self._memos: Cache[str, Memo] = Cache(cache_bytes * 2 // 5)
+        self._depths: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
+        self._bases: Cache[bytes, bytes] = Cache(min(_BASES_BYTES, cache_bytes // 10))
         self._containers = _Containers(root, store_id)
 
     @property
     def cached_bytes(self) -> int:
         """What the cache holds: bytes of payloads and of what is known of them."""
-        return self._cache.cost + self._digests.cost + self._written.cost
+        kept = self._digests.cost + self._memos.cost + self._bases.cost
+        return self._cache.cost + self._written.cost + kept
 
-    def split(self, wire: bytes, known: Container[bytes] = frozenset()) -> payload.Draft:
-        """Return wire as chunks; those in `known` are neither compressed nor emitted."""
-        return payload.split(wire, self._chunker, self._codec, known=known)
+    def split(
+        self,
+        wire: bytes,
+        known: Container[bytes] = frozenset(),
+        old: Reference | None = None,
+        container: str = "",
+    ) -> payload.Draft:
+        """Return wire as chunks; those in `known` are neither compressed nor emitted.
+
+        Args:
+            old: The payload that this one probably comes from; saves work and bytes.
+            container: Where the chunks will be written, "" where that is not known: a chunk may be
+                stored as a difference from one in the same container only.
+        """
+        if not self._has_trees:
+            return payload.split(wire, self._chunker, self._codec, known=known)
+        memo = None if old is None else self._memos.get(old.root)
+
+        def encode(digest: bytes, made: Chunk) -> bytes:
+            base, depth = made.base, 0
+            if base is not None and container:
+                depth = self._depth_below(base.digest, container, made.domain)
+            if base is None or not depth:
+                return self._codec.encode(made.domain, digest, made.raw)
+            record = self._codec.encode_from(made.domain, digest, made.raw, base)
+            if chunk.base_in(record):
+                self._depths.put(digest, depth, 1)
+            return record
+
+        return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
+
+    def _depth_below(self, base: bytes, container: str, domain: int) -> int:
+        """Return the depth of a difference from a chunk; 0 where there may be none."""
+        place = self.index.get(base)
+        if place is None or place.container != container:
+            return 0
+        depth = self._depths.get(base)
+        if depth is None:
+            depth = self._read_depth(place)
+        return depth + 1 if depth < _DELTA_DEPTHS[domain] else 0
+
+    def _read_depth(self, place: Placement) -> int:
+        """Return how many differences lie between a stored chunk and a whole one."""
+        depth = 0
+        with suppress(CheckpointError):
+            while base := chunk.base_in(self._containers.read(place)):
+                depth += 1
+                found = self.index.get(base)
+                if found is None or depth > DELTA_DEPTH_MAX:
+                    return DELTA_DEPTH_MAX
+                place = found
+            self._depths.put(place.digest, 0, 1)
+            return depth
+        return DELTA_DEPTH_MAX
+
+    def remember(self, draft: payload.Draft) -> None:
+        """Keep what the next version of a payload can be made from."""
+        if draft.memo is not None:
+            self._memos.put(draft.reference.root, draft.memo, draft.memo.cost)
 
     def wire(self, reference: Reference, hint: Mapping[bytes, bytes] = _NOTHING) -> bytes:
         """Return the verified wire that a reference names.
@@ -155,7 +229,7 @@ class BlobStore:
         record = hint.get(digest)
         if record is not None:
             try:
-                return self._codec.raw(record, digest, domain=domain)
+                return self._codec.raw(record, digest, domain=domain, base_of=self._base)
             except BlobCorruptionError:  # the copy in the store may be whole
                 pass
         placement = self.index.get(digest)
@@ -167,18 +241,68 @@ class BlobStore:
             self._containers.forget(placement.container)
             return self._raw_at(self._ask(digest, error), digest, domain)
 
+    def check(self, digest: bytes, record: bytes) -> bytes:
+        """Return the raw bytes of a record that was read already, verified.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: It, or a chunk that it is a difference from, is
+                damaged or missing.
+        """
+        return self._codec.raw(record, digest, base_of=self._base)
+
     def close(self) -> None:
         """Close the files and drop what is cached; a later call opens and reads anew."""
         self._containers.close()
         self._cache.clear()
         self._written.clear()
         self._digests.clear()
+        self._memos.clear()
+        self._bases.clear()
 
     def _reader(self, hint: Mapping[bytes, bytes]) -> payload.Read:
         return lambda digest, domain: self.raw(digest, domain, hint)
 
-    def _raw_at(self, placement: Placement, digest: bytes, domain: int) -> bytes:
-        return self._codec.raw(self._containers.read(placement), digest, domain=domain)
+    def _raw_at(self, placement: Placement, digest: bytes, domain: int | None) -> bytes:
+        record = self._containers.read(placement)
+        return self._codec.raw(record, digest, domain=domain, base_of=self._base)
+
+    def _base(self, digest: bytes) -> bytes:
+        """Return the raw bytes of a chunk that another is a difference from.
+
+        The chain down to a whole chunk is gathered first, then undone from its end: what is read
+        is bounded, whatever the records say.
+        """
+        chain: list[tuple[bytes, bytes]] = []
+        raw = self._bases.get(digest)
+        while raw is None:
+            if len(chain) > DELTA_DEPTH_MAX:
+                raise BlobCorruptionError(
+                    f"Chunk {digest.hex()} is more than {DELTA_DEPTH_MAX} differences away from a "
+                    "whole one.",
+                    digest=digest.hex(),
+                )
+            record = self._record(digest)
+            chain.append((digest, record))
+            digest = chunk.base_in(record)
+            if not digest:
+                break
+            raw = self._bases.get(digest)
+        for name, record in reversed(chain):
+            below = raw
+            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
+            self._bases.put(name, raw, len(raw) + _ENTRY_COST)
+        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
+        return raw
+
+    def _record(self, digest: bytes) -> bytes:
+        placement = self.index.get(digest)
+        if placement is not None:
+            try:
+                return self._containers.read(placement)
+            except (BlobCorruptionError, MissingBlobError) as error:
+                self._containers.forget(placement.container)
+                return self._containers.read(self._ask(digest, error))
+        return self._containers.read(self._ask(digest, None))
 
     def _ask(
         self, digest: bytes, error: BlobCorruptionError | MissingBlobError | None

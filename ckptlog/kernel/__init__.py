@@ -6,6 +6,7 @@ its meaning; the tests hold the two together to the byte:
 
     native.plain_wire    through model/value.py's `prepare`
     native.suspicious    through policy/sanitise.py's `may_hold_secret`
+    native.end_of_value, native.run_of_items    through formats/json_text.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -19,7 +20,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 1
+REVISION: Final = 2
 
 
 class Kernel(Protocol):
@@ -45,6 +46,22 @@ class Kernel(Protocol):
 
     def suspicious(self, wire: bytes, table: bytes, /) -> bool:
         """Say whether some place in the wire may be a hint of the table (policy/hint_table.py)."""
+
+    def end_of_value(self, text: bytes, at: int, limit: int, /) -> int:
+        """Do as formats.json_text.end_of_value."""
+
+    def run_of_items(
+        self,
+        text: bytes,
+        place: int,
+        is_object: bool,  # noqa: FBT001
+        gathered: int,
+        inline_max: int,
+        bounds: tuple[int, int, int],
+        items_max: int,
+        /,
+    ) -> tuple[int, int, int, int, int]:
+        """Do as formats.json_text.run_of_items."""
 
 
 def _compiled() -> Kernel | None:

@@ -9,6 +9,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "text.h"
+
 /* --- plain values ------------------------------------------------------------------------------
  *
  * plain_wire: a value whose JSON is its wire, checked and written under one hold of the GIL: no
@@ -225,12 +227,16 @@ suspicious(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t c
 static PyMethodDef methods[] = {
     {"plain_wire", (PyCFunction)(void (*)(void))plain_wire, METH_FASTCALL, plain_wire_doc},
     {"suspicious", (PyCFunction)(void (*)(void))suspicious, METH_FASTCALL, suspicious_doc},
+    {"end_of_value", (PyCFunction)(void (*)(void))text_end_of_value, METH_FASTCALL,
+     "end_of_value(text, at, limit) -> int; as in formats/json_text.py"},
+    {"run_of_items", (PyCFunction)(void (*)(void))text_run_of_items, METH_FASTCALL,
+     "run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max); as there"},
     {NULL, NULL, 0, NULL},
 };
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 1
+#define REVISION 2
 
 static int
 fill(PyObject *module)

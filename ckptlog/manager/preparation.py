@@ -20,6 +20,7 @@ import msgspec
 
 from ckptlog.blobs.payload import Draft
 from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.formats import chunk
 from ckptlog.formats.frame import HEADER_BYTES
 from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.model import value as values
@@ -127,18 +128,40 @@ class Preparation:
             kept_bytes: Size of the payload that is kept, for the limit on the whole.
         """
         self._check_size(data, meta, kept_bytes)
+        container = self._store.log.container
+        content = self._cut(data, meta, holder, container)
+        if content.payloads.new <= CHUNK_BYTES_IN_LOG_MAX:
+            return content
+        # A large commit puts its chunks into packs, durably, before an event names them; there
+        # they are whole.
+        if any(map(chunk.base_in, content.records)):
+            content = self._cut(data, meta, holder, "")
+        records = content.records
+        fresh = [(record[: chunk.DIGEST_BYTES], record) for record in records]
+        packs, placements = self._store.write_packs(fresh)
+        return Content(content.payloads, [], packs, placements, content.cacheable)
+
+    def _cut(
+        self,
+        data: values.Prepared | None,
+        meta: values.Prepared | None,
+        holder: Holder | None,
+        container: str,
+    ) -> Content:
+        """Cut payloads into chunks for a container; "" where each must be whole."""
         fresh: list[tuple[bytes, bytes]] = []
         cacheable: list[tuple[bytes, Draft]] = []
         witnesses: list[Witness] = []
         split, known = self._store.blobs.split, _NONE
-        for prepared, old in (
-            (data, holder.data if holder else None),
-            (meta, holder.meta if holder else None),
+        for prepared, old, place in (
+            (data, holder.data if holder else None, container),
+            # Whole: a listing reads it, with nothing else.
+            (meta, holder.meta if holder else None, ""),
         ):
             if prepared is None:
                 continue
             known = _NONE if old is None else self._known(old)
-            draft = split(prepared.wire, known)
+            draft = split(prepared.wire, known, old, place)
             cacheable.append((prepared.wire, draft))
             fresh += draft.fresh
             if holder is not None and old is not None and len(draft.fresh) < len(draft.digests):
@@ -153,11 +176,7 @@ class Preparation:
             + (meta.sanitised_count if meta is not None else 0),
             tuple(witnesses),
         )
-        if new <= CHUNK_BYTES_IN_LOG_MAX:
-            return Content(payloads, records, cacheable=tuple(cacheable))
-        # A large commit puts its chunks into packs, durably, before an event names them.
-        packs, placements = self._store.write_packs(fresh)
-        return Content(payloads, [], packs, placements, tuple(cacheable))
+        return Content(payloads, records, cacheable=tuple(cacheable))
 
     def learn(self, content: Content) -> None:
         """Remember the chunks of what will be committed, so that the next payload can share them.
@@ -167,11 +186,13 @@ class Preparation:
         """
         for _, draft in content.cacheable:
             self._store.blobs.put_digests(draft.reference, draft.digests)
+            self._store.blobs.remember(draft)
 
     def remember(self, content: Content) -> None:
         """Put what was committed into the cache, so that the next change need not read it."""
         for wire, draft in content.cacheable:
             self._store.blobs.put_cached(draft.reference, wire, draft.digests)
+            self._store.blobs.remember(draft)
 
     def _known(self, reference: Reference) -> frozenset[bytes]:
         try:

@@ -162,7 +162,7 @@ class Contents:
     def _chunk(self, place: Placement, record: bytes | memoryview) -> None:
         self._book.chunks += 1
         try:
-            self._codec.raw(record, place.digest)
+            self._blobs.check(place.digest, bytes(record))
         except CheckpointError as error:
             self._book.problem(error.code, error.message, _where(place))
         if self._knows and not self._knows(place.digest):

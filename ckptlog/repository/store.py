@@ -30,7 +30,7 @@ from ckptlog.errors import (
     ReadOnlyError,
     StoreClosedError,
 )
-from ckptlog.formats.store import StoreInfo
+from ckptlog.formats.store import TREES, StoreInfo
 from ckptlog.log.log import Log
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
@@ -137,6 +137,7 @@ class Store(StoreReader, Retrospect):
             Chunker(self.info.chunker),
             cache_bytes=self._cache_bytes,
             missing=keeper.find_missing,
+            has_trees=TREES in self.info.features,
         )
         keeper.begin(self.blobs.wire)
         self._writer = Writer(

@@ -10,11 +10,11 @@ visible to any reader before it is durable: the stage is dropped when the append
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
 from ckptlog.errors import CheckpointError, StoreClosedError
+from ckptlog.formats import chunk
 from ckptlog.log.batch import Group, Item, Tail, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
@@ -121,6 +121,9 @@ class Writer:
         last = jobs[-1]
         for job in jobs:
             job.result = job.error = None
+            if not self._has_bases(job.work):
+                job.result = Stale("a chunk that another is a difference from is elsewhere")
+                continue
             try:
                 outcome = _decide_intent(stage, job.work, moment, is_last=job is last)
             except CheckpointError as error:
@@ -137,12 +140,29 @@ class Writer:
         if not writing:
             return
         outcome = self._log.append_held([one.group for one in writing], position, tail)
-        if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
-            raise CheckpointError("The log moved under the writer's lock; this is a bug.")
+        if not isinstance(outcome, Won):
+            if outcome.tail.position != position:  # pragma: no cover - the lock is held
+                raise CheckpointError("The log moved under the writer's lock; this is a bug.")
+            for one in decided:  # a segment ended; what builds on chunks in it is prepared anew
+                one.results = Stale("the segment ended")
+            return
         with self._keeper.fold_lock:
             for commit, one in zip(outcome.commits, writing, strict=True):
                 self._keeper.index.add(commit, one.job.work.placements)
             self._keeper.ledger.absorb(outcome.commits)
+
+    def _has_bases(self, intent: Intent) -> bool:
+        """Say whether every chunk is whole, or a difference from one in the present segment."""
+        container, own = self._log.container, set()
+        for step in intent.steps:
+            for record in step.records:
+                base = chunk.base_in(record)
+                if base and base not in own:
+                    place = self._keeper.index.get(base)
+                    if place is None or place.container != container:
+                        return False
+                own.add(record[: chunk.DIGEST_BYTES])
+        return True
 
     def _moment(self) -> Moment:
         now_us = self._environment.now_us()
@@ -153,12 +173,12 @@ class Writer:
         return Moment(now_us, f"{self._second_text}.{rest:06d}Z")
 
 
-class _Decided(NamedTuple):
+class _Decided(msgspec.Struct, gc=False):
     """An accepted intent: what to append (nothing for a repetition) and what to answer."""
 
     job: Job[Intent]
     group: Group
-    results: Results
+    results: Results | Stale
 
 
 def _decide_intent(

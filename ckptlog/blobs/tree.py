@@ -1,0 +1,509 @@
+"""The payload tree: a value's JSON text cut along its structure, under one root (specs/payload.md).
+
+    text -> items of its long containers -> groups of items, cut by content -> chunks
+         -> groups of links, cut by content -> chunks -> ... -> the root
+
+What is open stays inline: behind the last cut of a container its newest items, and on each level
+the newest links, stand in the chunk of what is around it. So appending to a list of any length
+changes the one chunk that the list's end lies in, and now and then closes a group.
+
+Invariants:
+* A tree is a function of its text: no cut, digest or level depends on what was stored before. What
+  is remembered (a Memo) only saves doing again what would come out the same: a group is taken from
+  it where an item begins and nothing is gathered, if its bytes stand there, every one, and behind
+  them one that ends an item. A group depends on nothing else. Where to look is only guessed: behind
+  the group before, or behind an item that drew the same number.
+* The leaves and the texts in the branches, in order, are the text; nothing is said twice.
+* What was changed anywhere in a value is in its text, as different values have different texts
+  (specs/values.md, law 2), and the bytes that are compared with the memo are the bytes that are
+  stored: both come from the one read of the value that made the text.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import sys
+from bisect import bisect
+from collections.abc import Container, Iterator, Sequence
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ckptlog.blobs.chunker import Chunker
+from ckptlog.errors import UnstorableError
+from ckptlog.formats import branch, chunk
+from ckptlog.formats.branch import BRANCH, BYTES, LEAF, LINK_WEIGHT, Link
+from ckptlog.formats.json_text import (
+    CLOSING,
+    COMMA,
+    OPENING,
+    QUOTE,
+    Bounds,
+    end_of_string,
+    end_of_value,
+    number_of,
+    run_of_items,
+)
+
+# A container whose parts weigh no more than this is not cut.
+INLINE_MAX: Final = 16 * 1024
+# Where a group of items ends.
+BOUNDS: Final = Bounds(2 * 1024, 4 * 1024, 16 * 1024)
+FANOUT_MIN: Final = 4
+FANOUT_MEAN: Final = 16
+FANOUT_MAX: Final = 64
+LEVEL_MAX: Final = 12
+
+_BYTES_KEYS: Final = frozenset({b'"$bytes":', b'"$bytearray":'})
+_array_before = re.compile(
+    rb'\{"dtype":"[^"\\]{1,24}","shape":\[[0-9,]*\],(?:"order":"F",)?\Z'
+).search
+_ARRAY_HEAD_BYTES: Final = 1024
+_first = itemgetter(0)
+_ITEMS_MAX: Final = sys.maxsize
+_BRACE: Final = ord("{")
+_BEHIND_ITEMS: Final = frozenset(b",]}")
+
+# A stretch of the text, or a link that stands for one.
+Piece = tuple[int, int] | Link
+# What stands before a group: the number that the item before it drew, or the key of its container.
+Mark = int | bytes
+
+
+class Group(NamedTuple):
+    """A closed group of items, wherever it stands.
+
+    size: Of its text, bytes.
+    weight: Of its items, uncut.
+    last: The number that its last item drew.
+    within: Digests of the chunks below the link.
+    """
+
+    size: int
+    weight: int
+    last: int
+    link: Link
+    within: tuple[bytes, ...]
+
+
+class Memo(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of a tree, for the next one.
+
+    text: The whole.
+    groups: Closed groups, by where they begin in the text.
+    marks: Where groups begin, by what stands before them.
+    root: Digest of the root.
+    raws: Raw bytes of the chunks with links that stand for items, and of the root; by digest.
+    """
+
+    text: bytes
+    groups: dict[int, Group]
+    marks: dict[Mark, int]
+    root: bytes
+    raws: dict[bytes, bytes]
+
+    def base(self, at: int) -> Base | None:
+        """Return the chunk of the group that begins at an offset of the text, if there is one."""
+        group = self.groups.get(at)
+        if group is None:
+            return None
+        digest = group.link.digest
+        raw = self.raws.get(digest)
+        return Base(digest, self.text[at : at + group.size] if raw is None else raw)
+
+    @property
+    def cost(self) -> int:
+        """About how many bytes of memory it takes."""
+        raws = sum(map(len, self.raws.values()))
+        return len(self.text) + raws + 400 * len(self.groups) + 1000
+
+
+class Base(NamedTuple):
+    """An older chunk that a new one is much like."""
+
+    digest: bytes
+    raw: bytes
+
+
+_NO_MEMO: Final = Memo(b"", {}, {}, b"", {})
+
+
+class Chunk(NamedTuple):
+    """A chunk of a tree. base: What it may be stored as a difference from."""
+
+    domain: int
+    raw: bytes
+    base: Base | None
+
+
+class Tree(NamedTuple):
+    """A cut text.
+
+    root: Its digest. is_leaf: Whether that is a chunk of text.
+    chunks: Those that were made, by digest; not those that only the memo knows.
+    digests: Of all.
+    """
+
+    root: bytes
+    is_leaf: bool
+    chunks: dict[bytes, Chunk]
+    digests: frozenset[bytes]
+    memo: Memo
+
+
+def grow(
+    text: bytes, chunker: Chunker, *, memo: Memo | None = None, known: Container[bytes] = ()
+) -> Tree:
+    """Return the tree of a text.
+
+    Args:
+        memo: Of the tree that it probably comes from; any, or none, gives the same tree.
+        known: Digests that need no chunk, because they are stored. Only these are taken from the
+            memo without being made.
+
+    Threads: safe.        Cost: O(changed bytes) beside a comparison with the memo's text.
+    """
+    return _Growing(text, chunker, memo, known).tree()
+
+
+class _Growing:
+    """One tree while it grows."""
+
+    def __init__(
+        self, text: bytes, chunker: Chunker, memo: Memo | None, known: Container[bytes]
+    ) -> None:
+        self._text = text
+        self._cut = chunker.cut
+        self._known = known
+        self._old = memo or _NO_MEMO
+        self._chunks: dict[bytes, Chunk] = {}
+        self._memo = Memo(text, {}, {}, b"", {})
+        # Digests below a chunk with links.
+        self._below: dict[bytes, tuple[bytes, ...]] = {}
+        self._starts: list[tuple[int, Mark]] | None = None
+
+    def tree(self) -> Tree:
+        text, old = self._text, self._old
+        end, pieces, _ = self._value(0, whole_of(old))
+        if end != len(text):
+            raise ValueError(f"The text goes on behind its value, at {end}.")
+        root = self._keep(_merged(pieces), whole_of(old))
+        below = self._below.get(root.digest, ())
+        memo = msgspec.structs.replace(self._memo, root=root.digest)
+        digests = frozenset((root.digest, *below))
+        return Tree(root.digest, root.kind == LEAF, self._chunks, digests, memo)
+
+    # --- values -----------------------------------------------------------------------------
+
+    def _value(
+        self, at: int, within: Base | None, key: bytes = b"", around: int = -1
+    ) -> tuple[int, list[Piece], int]:
+        """Return (end, pieces, weight) of the value at `at`.
+
+        Args:
+            within: The old chunk that the value lay in, if it was there.
+            key: With quotes and colon, where it is the value of one.
+            around: Where the object around it begins, -1 where there is none.
+        """
+        text = self._text
+        end = end_of_value(text, at, INLINE_MAX)
+        if end >= 0:
+            return end, [(at, end)], end - at
+        if text[at] == QUOTE:
+            return self._string(at, key, around)
+        if text[at] in OPENING:
+            found = self._container(at, key, self._old, within)
+            # None: a group was taken from the memo, and the container has become too short for it.
+            return found or self._container(at, key, _NO_MEMO, None)  # type: ignore[return-value]
+        raise ValueError(f"No value of the text at {at} has so many bytes.")
+
+    def _string(self, at: int, key: bytes, around: int) -> tuple[int, list[Piece], int]:
+        text = self._text
+        end = end_of_string(text, at)
+        content = text[at + 1 : end - 1]
+        if key in _BYTES_KEYS or (key == b'"data":' and self._is_array(at - len(key), around)):
+            raw = _canonical_base64(content)
+            if raw is not None:
+                pieces: list[Piece] = [(at, at + 1), self._bytes(raw), (end - 1, end)]
+                return end, pieces, LINK_WEIGHT + 2
+        cuts = self._cut(content)
+        links = self._levels([self._leaf(stretch) for stretch in cuts[:-1]])
+        pieces = [(at, at + 1), *links, (end - 1 - len(cuts[-1]), end)]
+        return end, pieces, _weight(pieces)
+
+    def _is_array(self, key_at: int, around: int) -> bool:
+        """Say whether the key belongs to an object as arrays have it."""
+        head = self._text[around:key_at]
+        return len(head) <= _ARRAY_HEAD_BYTES and _array_before(head) is not None
+
+    def _bytes(self, raw: bytes) -> Link:
+        """Return the link for raw bytes: a branch of pieces that were cut by content."""
+        cuts = self._cut(raw)
+        links = self._levels([self._leaf(stretch) for stretch in cuts[:-1]])
+        digest = self._branch([*links, cuts[-1]], None)
+        return Link(BYTES, digest, len(raw), 0)
+
+    def _leaf(self, raw: bytes) -> Link:
+        return Link(LEAF, self._chunk(chunk.LEAF, raw, None), len(raw), 0)
+
+    # --- containers -------------------------------------------------------------------------
+
+    def _container(
+        self, at: int, mark: Mark, old: Memo, within: Base | None
+    ) -> tuple[int, list[Piece], int] | None:
+        """Return (end, pieces, weight) of a long container; None as `_value` says."""
+        # Where it was not cut before, all of its groups come out of the chunk that it lay in.
+        cut_from = None if mark in old.marks else within
+        text = self._text
+        is_object = text[at] == _BRACE
+        closed: list[Group | _Closing] = []
+        pieces: list[Piece] = []
+        place = start = at + 1
+        guess = old.marks.get(mark, -1)
+        gathered = items = total = 0
+        while text[place] not in CLOSING:
+            if not gathered:
+                group = old.groups.get(guess)
+                if group is not None and self._stands(group, old, guess, place):
+                    self._take(group, mark, old, guess, place)
+                    closed.append(group)
+                    total += group.weight
+                    mark = group.last
+                    guess += group.size
+                    place = start = place + group.size
+                    continue
+            begin = place
+            place, gathered_now, count, drawn, is_closed = run_of_items(
+                text,
+                place,
+                gathered,
+                BOUNDS,
+                is_object=is_object,
+                inline_max=INLINE_MAX,
+                items_max=_ITEMS_MAX,
+            )
+            if count:
+                pieces.append((begin, place))
+            else:  # a long item
+                begin = place + (text[place] == COMMA)
+                if begin != place:
+                    pieces.append((place, begin))
+                place, item, weight = self._item(begin, at, old.base(guess) or within)
+                pieces += item
+                count, gathered_now = 1, gathered + weight
+                if gathered_now >= BOUNDS.least:
+                    drawn = self._drawn(item)
+                    is_closed = drawn % BOUNDS.mean < weight or gathered_now >= BOUNDS.most
+            total += gathered_now - gathered
+            gathered = gathered_now
+            items += count
+            if is_closed:
+                closed.append(_Closing(start, place, gathered, items, pieces, mark, drawn, guess))
+                mark, pieces, start, gathered, items = drawn, [], place, 0, 0
+                guess = old.marks.get(mark, -1)
+        head, tail = (at, at + 1), (place, place + 1)
+        if total <= INLINE_MAX:
+            if any(type(one) is Group for one in closed):
+                return None
+            inline = [piece for one in closed for piece in one.pieces]  # type: ignore[union-attr]
+            return place + 1, [head, *inline, *pieces, tail], total + 2
+        links = [
+            one.link if type(one) is Group else self._close(one, old.base(one.guess) or cut_from)  # type: ignore[union-attr, arg-type]
+            for one in closed
+        ]
+        pieces = [head, *self._levels(links), *pieces, tail]
+        return place + 1, pieces, _weight(pieces)
+
+    def _item(
+        self, at: int, around: int, within: Base | None
+    ) -> tuple[int, list[Piece], int]:
+        if self._text[around] != _BRACE:
+            return self._value(at, within)
+        colon = end_of_string(self._text, at)
+        key = self._text[at : colon + 1]
+        end, pieces, weight = self._value(colon + 1, within, key, around)
+        return end, [(at, colon + 1), *pieces], weight + colon + 1 - at
+
+    def _drawn(self, item: list[Piece]) -> int:
+        return number_of(b"".join(self._raw_pieces(_merged(item))))
+
+    def _raw_pieces(self, pieces: list[Piece]) -> Iterator[bytes]:
+        for part in self._parts(pieces):
+            yield part if type(part) is bytes else part.digest  # type: ignore[union-attr]
+
+    # --- the memo ---------------------------------------------------------------------------
+
+    def _stands(self, group: Group, old: Memo, there: int, here: int) -> bool:
+        """Say whether an old group stands in the new text too, stored and unchanged."""
+        text, end = self._text, here + group.size
+        return (
+            group.link.digest in self._known
+            and end < len(text)
+            and text[end] in _BEHIND_ITEMS
+            and text.startswith(old.text[there : there + group.size], here)
+        )
+
+    def _take(self, group: Group, mark: Mark, old: Memo, there: int, here: int) -> None:
+        self._remember(group, mark, here)
+        if group.link.kind != BRANCH:
+            return
+        digest = group.link.digest
+        self._below[digest] = group.within
+        self._memo.raws[digest] = old.raws[digest]
+        # What lies in it must be found again when it changes.
+        if self._starts is None:
+            self._starts = sorted(
+                ((begin, inner) for inner, begin in old.marks.items()), key=_first
+            )
+        for index in range(bisect(self._starts, there, key=_first), len(self._starts)):
+            begin, inner_mark = self._starts[index]
+            if begin >= there + group.size:
+                break
+            inner = old.groups[begin]
+            self._remember(inner, inner_mark, begin - there + here)
+            if inner.link.kind == BRANCH:
+                self._memo.raws[inner.link.digest] = old.raws[inner.link.digest]
+
+    def _remember(self, group: Group, mark: Mark, at: int) -> None:
+        self._memo.groups[at] = group
+        self._memo.marks[mark] = at
+
+    # --- chunks -----------------------------------------------------------------------------
+
+    def _close(self, one: _Closing, base: Base | None) -> Link:
+        link = self._keep(_merged(one.pieces), base, one.items)
+        within = self._below.get(link.digest, ())
+        group = Group(one.end - one.start, one.weight, one.drawn, link, within)
+        self._remember(group, one.mark, one.start)
+        return link
+
+    def _levels(self, links: list[Link]) -> list[Link]:
+        """Return links with those of closed groups behind links of their own, level by level."""
+        rest: list[list[Link]] = []
+        for _ in range(LEVEL_MAX):
+            groups, open_links = _grouped(links)
+            rest.append(open_links)
+            if not groups:
+                return [link for level in reversed(rest) for link in level]
+            links = [self._node(group) for group in groups]
+        raise UnstorableError(f"The value's tree is deeper than {LEVEL_MAX} levels.")
+
+    def _node(self, links: list[Link]) -> Link:
+        size = sum(link.size for link in links)
+        items = sum(link.items for link in links)
+        return Link(BRANCH, self._branch(links, None), size, items)
+
+    def _keep(self, pieces: list[Piece], base: Base | None, items: int = 0) -> Link:
+        """Make a chunk of merged pieces."""
+        if len(pieces) == 1 and type(pieces[0]) is tuple:
+            begin, end = pieces[0]
+            raw = self._text[begin:end]
+            return Link(LEAF, self._chunk(chunk.LEAF, raw, base), len(raw), items)
+        parts = list(self._parts(pieces))
+        digest = self._branch(parts, base, is_kept=True)
+        size = sum(len(part) if type(part) is bytes else text_size(part) for part in parts)  # type: ignore[arg-type]
+        return Link(BRANCH, digest, size, items)
+
+    def _parts(self, pieces: list[Piece]) -> Iterator[branch.Part]:
+        text = self._text
+        for piece in pieces:
+            yield text[piece[0] : piece[1]] if type(piece) is tuple else piece  # type: ignore[misc]
+
+    def _branch(
+        self, parts: Sequence[branch.Part], base: Base | None, *, is_kept: bool = False
+    ) -> bytes:
+        raw = branch.encode(parts)
+        digest = self._chunk(chunk.BRANCH, raw, base)
+        below: list[bytes] = []
+        for part in parts:
+            if type(part) is Link:
+                below.append(part.digest)
+                below += self._below.get(part.digest, ())
+        self._below[digest] = tuple(below)
+        if is_kept:
+            self._memo.raws[digest] = raw
+        return digest
+
+    def _chunk(self, domain: int, raw: bytes, base: Base | None) -> bytes:
+        digest = chunk.digest_of(domain, raw)
+        if digest not in self._known and digest not in self._chunks:
+            self._chunks[digest] = Chunk(domain, raw, base)
+        return digest
+
+
+class _Closing(NamedTuple):
+    """A group that ends, before it is known whether its container is cut at all."""
+
+    start: int
+    end: int
+    weight: int
+    items: int
+    pieces: list[Piece]
+    mark: Mark
+    drawn: int
+    guess: int
+
+
+def memo_of(text: bytes, root: bytes) -> Memo:
+    """Return the memo of a text that is one chunk."""
+    return Memo(text, {}, {}, root, {})
+
+
+def whole_of(memo: Memo | None) -> Base | None:
+    """Return the root of the tree that a memo is of."""
+    return Base(memo.root, memo.raws.get(memo.root, memo.text)) if memo and memo.root else None
+
+
+def _grouped(links: list[Link]) -> tuple[list[list[Link]], list[Link]]:
+    """Cut a run of links by content; return the closed groups, and the open rest."""
+    groups: list[list[Link]] = []
+    run: list[Link] = []
+    for link in links:
+        run.append(link)
+        is_cut = len(run) >= FANOUT_MIN and link.digest[0] % FANOUT_MEAN == 0
+        if is_cut or len(run) >= FANOUT_MAX:
+            groups.append(run)
+            run = []
+    return groups, run
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    """Join stretches of text that follow one another."""
+    merged: list[Piece] = []
+    begin = end = -1
+    for piece in pieces:
+        if type(piece) is tuple:
+            if begin < 0:
+                begin, end = piece
+            else:
+                end = piece[1]
+            continue
+        if begin >= 0:
+            merged.append((begin, end))
+            begin = -1
+        merged.append(piece)
+    if begin >= 0:
+        merged.append((begin, end))
+    return merged
+
+
+def _weight(pieces: list[Piece]) -> int:
+    return sum(
+        piece[1] - piece[0] if type(piece) is tuple else LINK_WEIGHT  # type: ignore[misc]
+        for piece in pieces
+    )
+
+
+def _canonical_base64(content: bytes) -> bytes | None:
+    try:
+        raw = binascii.a2b_base64(content, strict_mode=True)
+    except ValueError:
+        return None
+    return raw if raw and binascii.b2a_base64(raw, newline=False) == content else None
+
+
+def text_size(link: Link) -> int:
+    """Return how many bytes of text a link stands for."""
+    return (link.size + 2) // 3 * 4 if link.kind == BYTES else link.size
