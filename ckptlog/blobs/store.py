@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -114,6 +114,8 @@ class BlobStore:
         known: Container[bytes] = frozenset(),
         old: Reference | None = None,
         container: str = "",
+        *,
+        is_pending: bool = False,
     ) -> payload.Draft:
         """Return wire as chunks; those in `known` are neither compressed nor emitted.
 
@@ -121,6 +123,7 @@ class BlobStore:
             old: The payload that this one probably comes from; saves work and bytes.
             container: Where the chunks will be written, "" where that is not known: a chunk may be
                 stored as a difference from one in the same container only.
+            is_pending: Whether the old payload will be committed with this one.
         """
         if not self._has_trees:
             return payload.split(wire, self._chunker, self._codec, known=known)
@@ -129,23 +132,30 @@ class BlobStore:
         def encode(digest: bytes, made: Chunk) -> bytes:
             base, depth = made.base, 0
             if base is not None and container:
-                depth = self._depth_below(base.digest, container, made.domain)
+                depth = self._depth_below(base.digest, container, made.domain, is_pending)
             if base is None or not depth:
-                return self._codec.encode(made.domain, digest, made.raw)
-            record = self._codec.encode_from(made.domain, digest, made.raw, base)
-            if chunk.base_in(record):
-                self._depths.put(digest, depth, 1)
+                record = self._codec.encode(made.domain, digest, made.raw)
+            else:
+                record = self._codec.encode_from(made.domain, digest, made.raw, base)
+            self._depths.put(digest, depth if chunk.base_in(record) else 0, 1)
             return record
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
 
-    def _depth_below(self, base: bytes, container: str, domain: int) -> int:
+    def packed(self, digests: Iterable[bytes]) -> None:
+        """Take note that chunks were written into packs: nothing can be a difference from them."""
+        for digest in digests:
+            self._depths.remove(digest)
+
+    def _depth_below(self, base: bytes, container: str, domain: int, is_pending: bool) -> int:  # noqa: FBT001
         """Return the depth of a difference from a chunk; 0 where there may be none."""
-        place = self.index.get(base)
-        if place is None or place.container != container:
+        place, depth = self.index.get(base), self._depths.get(base)
+        if place is None:
+            if depth is None or not is_pending:
+                return 0
+        elif place.container != container:
             return 0
-        depth = self._depths.get(base)
-        if depth is None:
+        elif depth is None:
             depth = self._read_depth(place)
         return depth + 1 if depth < _DELTA_DEPTHS[domain] else 0
 

@@ -296,7 +296,7 @@ class _Drafting:
         self._keep(step, content)
         name = request.checkpoint or ""
         (data, data_draft), (meta, meta_draft) = content.cacheable
-        holder = Holder(name, data_draft.reference, meta_draft.reference)
+        holder = Holder(name, data_draft.reference, meta_draft.reference, is_pending=True)
         self._pending[name] = _Pending(holder, data, meta)
         self._newest[request.task] = name
 
@@ -313,9 +313,8 @@ class _Drafting:
         command = msgspec.structs.replace(step.command, based_on=current.based_on)
         self._keep(Step(command, step.records), content)
         before, payloads = current.holder, content.payloads
-        after = Holder(
-            before.checkpoint, payloads.data or before.data, payloads.meta or before.meta
-        )
+        data_now, meta_now = payloads.data or before.data, payloads.meta or before.meta
+        after = Holder(before.checkpoint, data_now, meta_now, is_pending=True)
         fresh = iter([wire for wire, _ in content.cacheable])
         data = next(fresh) if payloads.data else _wire(current.data)
         meta = next(fresh) if payloads.meta else _wire(current.meta)

@@ -42,11 +42,15 @@ class Texts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Holder(msgspec.Struct, frozen=True, gc=False):
-    """A checkpoint whose payloads hold chunks that a new payload may share: the witness to be."""
+    """A checkpoint whose payloads hold chunks that a new payload may share: the witness to be.
+
+    is_pending: Whether its payloads will be committed with the new one, in one batch.
+    """
 
     checkpoint: str
     data: Reference | None
     meta: Reference | None
+    is_pending: bool = False
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -139,6 +143,7 @@ class Preparation:
         records = content.records
         fresh = [(record[: chunk.DIGEST_BYTES], record) for record in records]
         packs, placements = self._store.write_packs(fresh)
+        self._store.blobs.packed(digest for digest, _ in fresh)
         return Content(content.payloads, [], packs, placements, content.cacheable)
 
     def _cut(
@@ -153,6 +158,7 @@ class Preparation:
         cacheable: list[tuple[bytes, Draft]] = []
         witnesses: list[Witness] = []
         split, known = self._store.blobs.split, _NONE
+        is_pending = holder is not None and holder.is_pending
         for prepared, old, place in (
             (data, holder.data if holder else None, container),
             # Whole: a listing reads it, with nothing else.
@@ -161,7 +167,7 @@ class Preparation:
             if prepared is None:
                 continue
             known = _NONE if old is None else self._known(old)
-            draft = split(prepared.wire, known, old, place)
+            draft = split(prepared.wire, known, old, place, is_pending=is_pending)
             cacheable.append((prepared.wire, draft))
             fresh += draft.fresh
             if holder is not None and old is not None and len(draft.fresh) < len(draft.digests):
