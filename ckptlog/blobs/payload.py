@@ -189,7 +189,7 @@ def assemble(reference: Reference, read: Read) -> bytes:
         return _leaf(root, reference.size, read)
     wire = bytearray()
     if reference.kind == TREE_KIND:
-        _unbranch(root, reference.size, read, wire)
+        _unbranch(_parts(root, reference.size, read), read, wire)
     else:
         _unfold(root, reference.size, None, read, wire)
     return bytes(wire)
@@ -219,9 +219,30 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def _unbranch(root: bytes, size: int, read: Read, text: bytearray) -> None:
-    """Append the text below a branch; its own stack, as branches may lie deep in one another."""
-    stack = [iter(_parts(root, size, read))]
+def text_of(parts: Iterable[Part], read: Read) -> bytes:
+    """Return the text that parts stand for, read and verified."""
+    text = bytearray()
+    _unbranch(parts, read, text)
+    return bytes(text)
+
+
+def unfolded(link: Link, read: Read) -> list[Part]:
+    """Return what a link to text stands for, one level down."""
+    if link.kind == LEAF:
+        return [_leaf(link.digest, link.size, read)]
+    return _parts(link.digest, link.size, read)
+
+
+def parts_of(reference: Reference, read: Read) -> list[Part]:
+    """Return the parts of a payload's root; the whole text where it is no tree of branches."""
+    if reference.kind != TREE_KIND:
+        return [assemble(reference, read)]
+    return _parts(root_of(reference), reference.size, read)
+
+
+def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
+    """Append the text of parts; its own stack, as branches may lie deep in one another."""
+    stack = [iter(parts)]
     while stack:
         for part in stack[-1]:
             if type(part) is bytes:

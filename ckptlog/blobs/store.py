@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -24,6 +24,7 @@ from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.part import Step, part_of
 from ckptlog.blobs.recent import Recent
 from ckptlog.blobs.tree import Chunk, Memo
 from ckptlog.errors import (
@@ -198,6 +199,18 @@ class BlobStore:
                 root=reference.root,
             )
         return wire
+
+    def part(self, reference: Reference, path: Sequence[Step]) -> bytes:
+        """Return the verified wire of a part of a payload; reads what leads to it and what it is.
+
+        Raises:
+            NoSuchPartError: There is nothing at the path.
+            BlobCorruptionError, MissingBlobError: It cannot be read.
+        """
+        wire = self._cache.get((reference.kind, reference.root))
+        read = self._reader(_NOTHING)
+        parts = payload.parts_of(reference, read) if wire is None else [wire]
+        return part_of(parts, path, read)
 
     def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
         """Keep what was just written, so that the next read or change finds it in memory."""

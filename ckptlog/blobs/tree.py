@@ -11,8 +11,9 @@ Invariants:
 * A tree is a function of its text: no cut, digest or level depends on what was stored before. What
   is remembered (a Memo) only saves doing again what would come out the same: a group is taken from
   it where an item begins and nothing is gathered, if its bytes stand there, every one, and behind
-  them one that ends an item. A group depends on nothing else. Where to look is only guessed: behind
-  the group before, or behind an item that drew the same number.
+  them one that ends an item. A group depends on nothing else. Where to look is only guessed: in
+  the container of the same key, behind the group before, or behind an item that drew the same
+  number.
 * The leaves and the texts in the branches, in order, are the text; nothing is said twice.
 * What was changed anywhere in a value is in its text, as different values have different texts
   (specs/values.md, law 2), and the bytes that are compared with the memo are the bytes that are
@@ -63,13 +64,13 @@ _array_before = re.compile(
 _ARRAY_HEAD_BYTES: Final = 1024
 _first = itemgetter(0)
 _ITEMS_MAX: Final = sys.maxsize
+# Containers of one key that are looked at for the same groups.
+_STRIPS_TRIED: Final = 8
 _BRACE: Final = ord("{")
 _BEHIND_ITEMS: Final = frozenset(b",]}")
 
 # A stretch of the text, or a link that stands for one.
 Piece = tuple[int, int] | Link
-# What stands before a group: the number that the item before it drew, or the key of its container.
-Mark = int | bytes
 
 
 class Group(NamedTuple):
@@ -78,46 +79,82 @@ class Group(NamedTuple):
     size: Of its text, bytes.
     weight: Of its items, uncut.
     last: The number that its last item drew.
-    within: Digests of the chunks below the link.
+    link: What stands for it.
     """
 
     size: int
     weight: int
     last: int
     link: Link
-    within: tuple[bytes, ...]
+
+
+class Strip:
+    """The closed groups of one container of one text, from its first item on, without a gap.
+
+    begin: Where the first one begins in the text.
+    ends: Where each ends, from begin on.
+    """
+
+    __slots__ = ("_behind", "begin", "ends", "groups")
+
+    def __init__(self, begin: int, groups: list[Group], ends: list[int]) -> None:
+        self.begin = begin
+        self.groups = groups
+        self.ends = ends
+        self._behind: dict[int, int] | None = None
+
+    def start(self, index: int) -> int:
+        """Return where in the text a group begins."""
+        return self.begin + (self.ends[index - 1] if index else 0)
+
+    def behind(self, drawn: int) -> int:
+        """Return the index of the group behind an item that drew a number; the length for none."""
+        if self._behind is None:
+            self._behind = {group.last: index for index, group in enumerate(self.groups, 1)}
+        return self._behind.get(drawn, len(self.groups))
+
+    def moved(self, shift: int) -> Strip:
+        """Return the same strip of a text in which it stands elsewhere."""
+        return Strip(self.begin + shift, self.groups, self.ends)
 
 
 class Memo(msgspec.Struct, frozen=True, gc=False):
     """What is remembered of a tree, for the next one.
 
     text: The whole.
-    groups: Closed groups, by where they begin in the text.
-    marks: Where groups begin, by what stands before them.
+    strips: Closed groups, by the keys of their containers, in the order of the text.
+    nodes: Links that one link stands for, and that link; by the first one's digest.
+    below: Digests under a chunk with links.
     root: Digest of the root.
-    raws: Raw bytes of the chunks with links that stand for items, and of the root; by digest.
+    raws: Raw bytes of the root, and of groups, where they have links; by digest.
+    digests: Of the whole tree.
     """
 
-    text: bytes
-    groups: dict[int, Group]
-    marks: dict[Mark, int]
-    root: bytes
-    raws: dict[bytes, bytes]
+    text: bytes = b""
+    strips: dict[bytes, list[Strip]] = {}
+    nodes: dict[bytes, tuple[list[Link], Link]] = {}
+    below: dict[bytes, tuple[bytes, ...]] = {}
+    root: bytes = b""
+    raws: dict[bytes, bytes] = {}
+    digests: frozenset[bytes] = frozenset()
 
-    def base(self, at: int) -> Base | None:
-        """Return the chunk of the group that begins at an offset of the text, if there is one."""
-        group = self.groups.get(at)
-        if group is None:
+    def base(self, strip: Strip, index: int) -> Base | None:
+        """Return the chunk of a group, if there is one."""
+        if index >= len(strip.groups):
             return None
-        digest = group.link.digest
-        raw = self.raws.get(digest)
-        return Base(digest, self.text[at : at + group.size] if raw is None else raw)
+        group, at = strip.groups[index], strip.start(index)
+        raw = self.raws.get(group.link.digest)
+        return Base(group.link.digest, self.text[at : at + group.size] if raw is None else raw)
 
     @property
     def cost(self) -> int:
         """About how many bytes of memory it takes."""
         raws = sum(map(len, self.raws.values()))
-        return len(self.text) + raws + 400 * len(self.groups) + 1000
+        return len(self.text) + raws + 400 * len(self.digests) + 1000
+
+
+_NO_MEMO: Final = Memo()
+_NO_STRIP: Final = Strip(0, [], [])
 
 
 class Base(NamedTuple):
@@ -125,9 +162,6 @@ class Base(NamedTuple):
 
     digest: bytes
     raw: bytes
-
-
-_NO_MEMO: Final = Memo(b"", {}, {}, b"", {})
 
 
 class Chunk(NamedTuple):
@@ -179,10 +213,15 @@ class _Growing:
         self._known = known
         self._old = memo or _NO_MEMO
         self._chunks: dict[bytes, Chunk] = {}
-        self._memo = Memo(text, {}, {}, b"", {})
-        # Digests below a chunk with links.
+        self._strips: dict[bytes, list[Strip]] = {}
+        self._nodes: dict[bytes, tuple[list[Link], Link]] = {}
         self._below: dict[bytes, tuple[bytes, ...]] = {}
-        self._starts: list[tuple[int, Mark]] | None = None
+        self._raws: dict[bytes, bytes] = {}
+        # How many containers with a key were met, and what of the memo lies where.
+        self._met: dict[bytes, int] = {}
+        self._order: list[tuple[int, bytes, Strip]] | None = None
+        # The usual case, so that it is not asked for each group.
+        self._is_old_known = known is self._old.digests
 
     def tree(self) -> Tree:
         text, old = self._text, self._old
@@ -190,9 +229,8 @@ class _Growing:
         if end != len(text):
             raise ValueError(f"The text goes on behind its value, at {end}.")
         root = self._keep(_merged(pieces), whole_of(old))
-        below = self._below.get(root.digest, ())
-        memo = msgspec.structs.replace(self._memo, root=root.digest)
-        digests = frozenset((root.digest, *below))
+        digests = frozenset((root.digest, *self._below.get(root.digest, ())))
+        memo = Memo(text, self._strips, self._nodes, self._below, root.digest, self._raws, digests)
         return Tree(root.digest, root.kind == LEAF, self._chunks, digests, memo)
 
     # --- values -----------------------------------------------------------------------------
@@ -214,9 +252,9 @@ class _Growing:
         if text[at] == QUOTE:
             return self._string(at, key, around)
         if text[at] in OPENING:
-            found = self._container(at, key, self._old, within)
+            found = self._container(at, key, self._strip(at, key), within)
             # None: a group was taken from the memo, and the container has become too short for it.
-            return found or self._container(at, key, _NO_MEMO, None)  # type: ignore[return-value]
+            return found or self._container(at, key, _NO_STRIP, within)  # type: ignore[return-value]
         raise ValueError(f"No value of the text at {at} has so many bytes.")
 
     def _string(self, at: int, key: bytes, around: int) -> tuple[int, list[Piece], int]:
@@ -251,28 +289,25 @@ class _Growing:
     # --- containers -------------------------------------------------------------------------
 
     def _container(
-        self, at: int, mark: Mark, old: Memo, within: Base | None
+        self, at: int, key: bytes, old: Strip, within: Base | None
     ) -> tuple[int, list[Piece], int] | None:
         """Return (end, pieces, weight) of a long container; None as `_value` says."""
-        # Where it was not cut before, all of its groups come out of the chunk that it lay in.
-        cut_from = None if mark in old.marks else within
-        text = self._text
+        text, memo = self._text, self._old
         is_object = text[at] == _BRACE
         closed: list[Group | _Closing] = []
         pieces: list[Piece] = []
         place = start = at + 1
-        guess = old.marks.get(mark, -1)
-        gathered = items = total = 0
+        gathered = items = total = guess = 0
         while text[place] not in CLOSING:
-            if not gathered:
-                group = old.groups.get(guess)
-                if group is not None and self._stands(group, old, guess, place):
-                    self._take(group, mark, old, guess, place)
-                    closed.append(group)
-                    total += group.weight
-                    mark = group.last
-                    guess += group.size
-                    place = start = place + group.size
+            if not gathered and guess < len(old.groups):
+                taken = self._taken(old, guess, place)
+                if taken:
+                    groups = old.groups[guess : guess + taken]
+                    closed += groups
+                    total += sum([group.weight for group in groups])
+                    begin, guess = old.start(guess), guess + taken
+                    self._carry(groups, begin, old.start(guess), place - begin)
+                    place = start = place + old.start(guess) - begin
                     continue
             begin = place
             place, gathered_now, count, drawn, is_closed = run_of_items(
@@ -290,7 +325,7 @@ class _Growing:
                 begin = place + (text[place] == COMMA)
                 if begin != place:
                     pieces.append((place, begin))
-                place, item, weight = self._item(begin, at, old.base(guess) or within)
+                place, item, weight = self._item(begin, at, memo.base(old, guess) or within)
                 pieces += item
                 count, gathered_now = 1, gathered + weight
                 if gathered_now >= BOUNDS.least:
@@ -300,25 +335,51 @@ class _Growing:
             gathered = gathered_now
             items += count
             if is_closed:
-                closed.append(_Closing(start, place, gathered, items, pieces, mark, drawn, guess))
-                mark, pieces, start, gathered, items = drawn, [], place, 0, 0
-                guess = old.marks.get(mark, -1)
+                closed.append(_Closing(start, place, gathered, items, pieces, drawn, guess))
+                pieces, start, gathered, items = [], place, 0, 0
+                is_same_end = guess < len(old.groups) and old.groups[guess].last == drawn
+                guess = guess + 1 if is_same_end else old.behind(drawn)
         head, tail = (at, at + 1), (place, place + 1)
         if total <= INLINE_MAX:
             if any(type(one) is Group for one in closed):
                 return None
             inline = [piece for one in closed for piece in one.pieces]  # type: ignore[union-attr]
             return place + 1, [head, *inline, *pieces, tail], total + 2
-        links = [
-            one.link if type(one) is Group else self._close(one, old.base(one.guess) or cut_from)  # type: ignore[union-attr, arg-type]
-            for one in closed
-        ]
+        links = self._cut_off(at, key, closed, old, None if old.groups else within)
         pieces = [head, *self._levels(links), *pieces, tail]
         return place + 1, pieces, _weight(pieces)
 
-    def _item(
-        self, at: int, around: int, within: Base | None
-    ) -> tuple[int, list[Piece], int]:
+    def _cut_off(
+        self,
+        at: int,
+        key: bytes,
+        closed: list[Group | _Closing],
+        old: Strip,
+        cut_from: Base | None,
+    ) -> list[Link]:
+        """Return the links of a container's closed groups, and remember them.
+
+        Args:
+            cut_from: Where it was not cut before, the chunk that all of its groups come out of.
+        """
+        groups: list[Group] = []
+        ends: list[int] = []
+        end = 0
+        for one in closed:
+            if type(one) is Group:
+                group = one
+            else:
+                base = self._old.base(old, one.guess) or cut_from  # type: ignore[union-attr]
+                link = self._keep(_merged(one.pieces), base, one.items)  # type: ignore[union-attr]
+                group = Group(one.end - one.start, one.weight, one.drawn, link)  # type: ignore[union-attr]
+            groups.append(group)
+            end += group.size
+            ends.append(end)
+        if groups:
+            self._strips.setdefault(key, []).append(Strip(at + 1, groups, ends))
+        return [group.link for group in groups]
+
+    def _item(self, at: int, around: int, within: Base | None) -> tuple[int, list[Piece], int]:
         if self._text[around] != _BRACE:
             return self._value(at, within)
         colon = end_of_string(self._text, at)
@@ -335,49 +396,85 @@ class _Growing:
 
     # --- the memo ---------------------------------------------------------------------------
 
-    def _stands(self, group: Group, old: Memo, there: int, here: int) -> bool:
-        """Say whether an old group stands in the new text too, stored and unchanged."""
-        text, end = self._text, here + group.size
-        return (
-            group.link.digest in self._known
-            and end < len(text)
-            and text[end] in _BEHIND_ITEMS
-            and text.startswith(old.text[there : there + group.size], here)
+    def _strip(self, at: int, key: bytes) -> Strip:
+        """Return the old groups of what is probably the same container."""
+        strips = self._old.strips.get(key)
+        if strips is None:
+            return _NO_STRIP
+        met = self._met.get(key, 0)
+        self._met[key] = met + 1
+        if len(strips) > 1:
+            for strip in strips[met : met + _STRIPS_TRIED]:
+                if self._stands(strip, 0, 1, at + 1):
+                    return strip
+        return strips[min(met, len(strips) - 1)]
+
+    def _stands(self, strip: Strip, first: int, behind: int, here: int) -> bool:
+        """Say whether old groups stand in the new text too, unchanged, each stored."""
+        text = self._text
+        begin, end = strip.start(first), strip.start(behind)
+        stop = here + end - begin
+        if stop >= len(text) or text[stop] not in _BEHIND_ITEMS:
+            return False
+        if not text.startswith(self._old.text[begin:end], here):
+            return False
+        known = self._known
+        return self._is_old_known or all(
+            group.link.digest in known for group in strip.groups[first:behind]
         )
 
-    def _take(self, group: Group, mark: Mark, old: Memo, there: int, here: int) -> None:
-        self._remember(group, mark, here)
-        if group.link.kind != BRANCH:
-            return
-        digest = group.link.digest
-        self._below[digest] = group.within
-        self._memo.raws[digest] = old.raws[digest]
-        # What lies in it must be found again when it changes.
-        if self._starts is None:
-            self._starts = sorted(
-                ((begin, inner) for inner, begin in old.marks.items()), key=_first
-            )
-        for index in range(bisect(self._starts, there, key=_first), len(self._starts)):
-            begin, inner_mark = self._starts[index]
-            if begin >= there + group.size:
-                break
-            inner = old.groups[begin]
-            self._remember(inner, inner_mark, begin - there + here)
-            if inner.link.kind == BRANCH:
-                self._memo.raws[inner.link.digest] = old.raws[inner.link.digest]
+    def _taken(self, strip: Strip, first: int, here: int) -> int:
+        """Return how many old groups, from one on, stand here in the new text."""
+        count = len(strip.groups)
+        if self._stands(strip, first, count, here):
+            return count - first
+        # Twice as many each time, then half as many: nothing is compared more than thrice.
+        low, step = first, 1
+        while low + step < count and self._stands(
+            strip, low, low + step, here + strip.start(low) - strip.start(first)
+        ):
+            low += step
+            step *= 2
+        while step > 1:
+            step //= 2
+            if low + step <= count and self._stands(
+                strip, low, low + step, here + strip.start(low) - strip.start(first)
+            ):
+                low += step
+        return low - first
 
-    def _remember(self, group: Group, mark: Mark, at: int) -> None:
-        self._memo.groups[at] = group
-        self._memo.marks[mark] = at
+    def _carry(self, groups: list[Group], begin: int, end: int, shift: int) -> None:
+        """Keep what the memo knows about what lies below old groups."""
+        old = self._old
+        is_deep = False
+        for group in groups:
+            link = group.link
+            if link.kind == BRANCH:
+                is_deep = True
+                self._below[link.digest] = old.below[link.digest]
+                self._raws[link.digest] = old.raws[link.digest]
+        if not is_deep:
+            return
+        if self._order is None:
+            self._order = sorted(
+                (
+                    (strip.begin, key, strip)
+                    for key, strips in old.strips.items()
+                    for strip in strips
+                ),
+                key=_first,
+            )
+        for index in range(bisect(self._order, begin, key=_first), len(self._order)):
+            place, key, strip = self._order[index]
+            if place >= end:
+                break
+            self._strips.setdefault(key, []).append(strip.moved(shift))
+            for group in strip.groups:
+                if group.link.kind == BRANCH:
+                    self._below[group.link.digest] = old.below[group.link.digest]
+                    self._raws[group.link.digest] = old.raws[group.link.digest]
 
     # --- chunks -----------------------------------------------------------------------------
-
-    def _close(self, one: _Closing, base: Base | None) -> Link:
-        link = self._keep(_merged(one.pieces), base, one.items)
-        within = self._below.get(link.digest, ())
-        group = Group(one.end - one.start, one.weight, one.drawn, link, within)
-        self._remember(group, one.mark, one.start)
-        return link
 
     def _levels(self, links: list[Link]) -> list[Link]:
         """Return links with those of closed groups behind links of their own, level by level."""
@@ -391,9 +488,20 @@ class _Growing:
         raise UnstorableError(f"The value's tree is deeper than {LEVEL_MAX} levels.")
 
     def _node(self, links: list[Link]) -> Link:
-        size = sum(link.size for link in links)
-        items = sum(link.items for link in links)
-        return Link(BRANCH, self._branch(links, None), size, items)
+        first = links[0].digest
+        found = self._old.nodes.get(first)
+        if found is not None and found[0] == links and self._is_stored(found[1].digest):
+            node = found[1]
+            self._below[node.digest] = self._old.below[node.digest]
+        else:
+            size = sum([link.size for link in links])
+            items = sum([link.items for link in links])
+            node = Link(BRANCH, self._branch(links, None), size, items)
+        self._nodes[first] = (links, node)
+        return node
+
+    def _is_stored(self, digest: bytes) -> bool:
+        return self._is_old_known or digest in self._known
 
     def _keep(self, pieces: list[Piece], base: Base | None, items: int = 0) -> Link:
         """Make a chunk of merged pieces."""
@@ -423,7 +531,7 @@ class _Growing:
                 below += self._below.get(part.digest, ())
         self._below[digest] = tuple(below)
         if is_kept:
-            self._memo.raws[digest] = raw
+            self._raws[digest] = raw
         return digest
 
     def _chunk(self, domain: int, raw: bytes, base: Base | None) -> bytes:
@@ -441,14 +549,13 @@ class _Closing(NamedTuple):
     weight: int
     items: int
     pieces: list[Piece]
-    mark: Mark
     drawn: int
     guess: int
 
 
 def memo_of(text: bytes, root: bytes) -> Memo:
     """Return the memo of a text that is one chunk."""
-    return Memo(text, {}, {}, root, {})
+    return Memo(text, root=root, digests=frozenset((root,)))
 
 
 def whole_of(memo: Memo | None) -> Base | None:
