@@ -37,8 +37,9 @@ class Named(Protocol):
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on events; an empty set and None mean any.
 
-    types: As stored, without their `checkpoint.`, or a pattern of them. since, until: Text as in events; since is
-    included, until is not. start, end: Positions; likewise.
+    types: As stored, without their `checkpoint.`, or a pattern of them.
+    since, until: Text as in events; since is included, until is not.
+    start, end: Positions; likewise.
     """
 
     actors: frozenset[str] = frozenset()

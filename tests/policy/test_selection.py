@@ -103,7 +103,6 @@ def test_one_condition_at_a_time():
         {"workers": {""}},
         {"namespaces": {"n"}},
         {"types": {"updated", "task.*"}},
-        {"types": {"checkpoint"}},
         {"since": TIMES[3]},
         {"until": TIMES[2]},
         {"start": 8},

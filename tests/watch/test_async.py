@@ -104,7 +104,7 @@ def test_who_waits_takes_no_thread_of_the_event_loop(room):
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         async with room.watch(where=lambda entry: is_free.wait(LONG_S)) as events:
             taking = asyncio.ensure_future(anext(events))
-            while not side_threads():
+            while not side_threads():  # noqa: ASYNC110 - a thread sets no event of the loop
                 await asyncio.sleep(0)
             await asyncio.wait_for(asyncio.to_thread(is_free.set), LONG_S)
             return (await taking).event.id
@@ -121,7 +121,7 @@ def test_two_hundred_wait_and_their_threads_end_with_them(room):
     async def main():
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         tasks = [asyncio.create_task(take(room.watch(poll_s=0.1))) for _ in range(200)]
-        while len(side_threads()) < 200:
+        while len(side_threads()) < 200:  # noqa: ASYNC110 - likewise
             await asyncio.sleep(0.01)
         await asyncio.wait_for(asyncio.to_thread(room.add, "a"), LONG_S)
         room.watcher.notify()
