@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -26,6 +27,7 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import cursor as cursor_format
 from ckptlog.formats.cursor import CursorRecord
+from ckptlog.model import html
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.identifier import check_id, file_name
 from ckptlog.storage import files
@@ -249,9 +251,32 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
+class ConsumerList(list[ConsumerStatus]):
+    """Consumers by name; a list that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        titles = ("consumer", "position", "lag", "acknowledged", "read by", "fault")
+        rows = (
+            (one.name, one.position, one.lag, _moment(one.updated_us), one.holder, one.fault)
+            for one in self
+        )
+        return html.card(
+            f"Consumers ({len(self):,})", {}, html.table(titles, rows, total=len(self))
+        )
+
+
+def _moment(time_us: int | None) -> datetime | None:
+    if not time_us:
+        return None
+    try:
+        return datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    except (ValueError, OverflowError):  # a clock that was never right
+        return None
+
+
 def list_consumers(
     folder: Path, store_id: bytes, position: int, check: Callable[[Cursor], None]
-) -> list[ConsumerStatus]:
+) -> ConsumerList:
     """Return every consumer whose cursor lies in a folder, by name.
 
     Args:
@@ -259,11 +284,11 @@ def list_consumers(
         check: Refuses a cursor that is not of the log's past.
     """
     if not folder.is_dir():
-        return []
+        return ConsumerList()
     with operating_system_door("Cannot list the consumers"):
         paths = sorted(folder.glob(f"*{CURSOR_SUFFIX}"))
     found = [_status(path, store_id, position, check) for path in paths]
-    return sorted(found, key=lambda one: one.name)
+    return ConsumerList(sorted(found, key=lambda one: one.name))
 
 
 def _status(

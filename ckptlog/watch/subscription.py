@@ -34,6 +34,7 @@ from ckptlog.errors import (
     UnacknowledgedError,
 )
 from ckptlog.log.follower import confirm
+from ckptlog.model import html
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.watch.aside import Aside
@@ -482,6 +483,22 @@ class Subscription:
         name = f" {self.consumer!r}" if self.consumer else ""
         state = "closed" if self._is_closed else f"position {self.position}"
         return f"<Subscription{name} {state}>"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook; nothing is read on for it, and nothing raised."""
+        facts: dict[str, object] = {
+            "consumer": self.consumer or None,
+            "position": self.position,
+            "ready": len(self._buffer),
+            "not acknowledged": len(self._in_flight),
+        }
+        if self._is_closed or not self._is_ours:
+            return html.card("Subscription (closed)", facts)
+        try:
+            facts["lag"] = self.lag
+        except CheckpointError as error:
+            facts["trouble"] = f"{error.code}: {error.message}"
+        return html.card("Subscription", facts)
 
 
 def _next_of(place: WatchEvent | Cursor) -> int:

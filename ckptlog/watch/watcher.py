@@ -14,7 +14,7 @@ from ckptlog.errors import ArgumentError, LogCorruptionError, ReadOnlyError
 from ckptlog.log.follower import check_past
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.storage.environment import Environment
-from ckptlog.watch.consumer import FOLDER, Consumer, ConsumerStatus, cursor_path, list_consumers
+from ckptlog.watch.consumer import FOLDER, Consumer, ConsumerList, cursor_path, list_consumers
 from ckptlog.watch.filter import EventFilter, predicate
 from ckptlog.watch.hint import LogHint
 from ckptlog.watch.option import Options, check_options
@@ -124,7 +124,7 @@ class Watcher:
 
         return forget
 
-    def consumers(self, folder: Path | None = None) -> list[ConsumerStatus]:
+    def consumers(self, folder: Path | None = None) -> ConsumerList:
         """Return what is known of every consumer, by name."""
         opened = self._source.open_log()
         try:
