@@ -18,9 +18,11 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from threading import Condition, Lock, RLock, get_ident
+from threading import Event as Signal
 from types import TracebackType
 from typing import Self
 
@@ -128,24 +130,39 @@ class Subscription:
         return self
 
     async def __anext__(self) -> WatchEvent:
-        self._begin()
-        while True:
-            if self._turn.acquire(blocking=False):
-                try:
-                    if self._is_automatic:
-                        self._acknowledge_given()
-                    if self._buffer:
-                        return self._give()
-                finally:
-                    self._turn.release()
-            # In a thread and in short steps: who is cancelled leaves nothing behind but a buffer.
-            if not await self._aside.run(self._step):
-                raise StopAsyncIteration
+        from asyncio import get_running_loop
 
-    def _step(self) -> bool:
-        """Read on, or wait for one poll; say whether there may be more."""
+        self._begin()
+        is_running, given_up = get_running_loop().is_running, Signal()
+        step = partial(self._step, lambda: is_running() and not given_up.is_set())
+        try:
+            while True:
+                if self._turn.acquire(blocking=False):
+                    try:
+                        if self._is_automatic:
+                            self._acknowledge_given()
+                        if self._buffer:
+                            return self._give()
+                    finally:
+                        self._turn.release()
+                if not await self._aside.run(step):
+                    raise StopAsyncIteration
+        finally:
+            given_up.set()
+
+    def _step(self, is_wanted: Callable[[], bool]) -> bool:
+        """Read on, or wait, until an event is there; say whether there may be more.
+
+        Who is cancelled, or whose event loop ends, leaves nothing behind but a buffer, and the
+        thread within a poll.
+        """
         with self._turn:
-            return bool(self._buffer) or self._advance() is not False
+            while not self._buffer:
+                if self._advance() is False:
+                    return False
+                if not is_wanted():
+                    break
+            return True
 
     def _begin(self) -> None:
         if _generation.number != self._generation:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -140,6 +143,45 @@ def test_a_subscription_that_nobody_closes_keeps_no_thread(room):
     asyncio.run(main())
     gc.collect()
     assert gone(side_threads())
+
+
+def test_two_tasks_share_one_and_one_that_is_cancelled_leaves_it_to_the_other(room):
+    async def main():
+        async with room.watch("one") as events:
+            first, second = (asyncio.ensure_future(anext(events)) for _ in range(2))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            room.add("a")
+            got = await asyncio.wait_for(second, LONG_S)
+            assert first.cancelled()
+            return got.event.id
+
+    assert asyncio.run(main()) == "a"
+
+
+def test_a_loop_that_nobody_runs_any_more_does_not_keep_the_process(room):
+    script = """
+import asyncio, sys
+from pathlib import Path
+from ckptlog.storage.environment import Environment
+from ckptlog.watch.watcher import Watcher
+from tests.log.sample import STORE_ID
+
+events = Watcher(Path(sys.argv[1]), STORE_ID, Environment(), read_only=False).open(None, {})
+loop = asyncio.new_event_loop()
+task = loop.create_task(anext(events))
+loop.run_until_complete(asyncio.sleep(0.05))
+print("the end")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(room.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_S,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "the end\n"
 
 
 def test_after_the_end_there_is_nothing_more(room):
