@@ -8,7 +8,7 @@ that it says is believed where the log can be asked. Mixed into `Store`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ckptlog.blobs.store import BlobStore
@@ -259,17 +259,14 @@ class StoreReader:
         keeper.heal(keeper.ledger.view, ViewBusyError())
         return look_up()
 
-    def wire(self, reference: Reference, records: Mapping[bytes, bytes] | None = None) -> bytes:
+    def wire(self, reference: Reference) -> bytes:
         """Return a payload's bytes, verified.
-
-        Args:
-            records: Chunk records that are at hand, by digest.
 
         Raises:
             BlobCorruptionError, MissingBlobError: They are damaged or gone.
         """
         self._check_open()
-        return self.blobs.wire(reference, records or {})
+        return self.blobs.wire(reference)
 
     def value(self, reference: Reference | None) -> Any:
         """Return a payload's value, a new object each time; None for no payload."""

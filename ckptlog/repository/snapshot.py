@@ -26,9 +26,10 @@ def snapshot(
     Raises:
         CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
     """
-    event = entry.event
+    # Not by the store's own door: what a history returned is also read after the store was closed.
+    event, wire = entry.event, store.blobs.wire
     data, meta = (
-        {} if root is None else values.decode(store.wire(root, records))
+        {} if root is None else values.decode(wire(root, records or {}))
         for root in (event.data, event.meta)
     )
     return build(entry, data, meta)
