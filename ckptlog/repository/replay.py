@@ -26,6 +26,7 @@ from ckptlog.errors import (
     MissingBlobError,
     operating_system_door,
 )
+from ckptlog.model import html
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
 from ckptlog.model.entry import Commit, Entry
@@ -69,6 +70,28 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     def states(self) -> dict[str, int]:
         """Number of checkpoints in each state that occurs."""
         return dict(Counter(entry.event.state for entry in self.entries))
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        facts: dict[str, object] = {
+            "position": self.position,
+            "time": self.time,
+            "leaf": self.leaf.hex(),
+            **{name: f"{number:,}" for name, number in sorted(self.states.items())},
+        }
+        if self.later:
+            facts["stamped later"] = f"{self.later:,}"
+        if self.commit:
+            facts["inside of the commit"] = "{} to {}".format(*self.commit)
+        if self.into is not None:
+            facts["views in"] = self.into
+        rows = (
+            (event.subject.checkpoint, event.subject.task, event.state, event.step, one.position)
+            for one in self.entries
+            for event in (one.event,)
+        )
+        titles = ("checkpoint", "task", "state", "step", "position")
+        return html.card("Replay", facts, html.table(titles, rows, total=len(self.entries)))
 
 
 def replay(
