@@ -35,7 +35,7 @@ from ckptlog.views.row import Standing
 
 WAIT_WRITE_S: Final = 0.2
 WAIT_READ_S: Final = 2.0
-_CACHE_WRITER_KIB: Final = 8192
+CACHE_WRITER_KIB: Final = 8192
 _CACHE_READER_KIB: Final = 4096
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 # The log is copied into the database when it has so many pages: pages that change with every
@@ -153,7 +153,7 @@ class Database:
 
     def copy_to_memory(self, note: str) -> Database:
         """Return a copy in memory, which can be written; this one is closed."""
-        copied = _connect(":memory:", _CACHE_WRITER_KIB)
+        copied = _connect(":memory:", CACHE_WRITER_KIB)
         try:
             self.reader.backup(copied)
             seal.move(copied, None, "")
@@ -170,7 +170,7 @@ class Database:
 
 def open_memory(store: bytes, note: str | None = None) -> Database:
     """Return an empty view in memory."""
-    connection = _connect(":memory:", _CACHE_WRITER_KIB)
+    connection = _connect(":memory:", CACHE_WRITER_KIB)
     connection.execute("BEGIN")
     schema.create(connection, Standing(store))
     connection.execute("COMMIT")
@@ -254,7 +254,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
         _check(reader, store, home)
         if mode != "rw":
             return Database(reader, reader, "read-only", guard=guard, path=path)
-        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
         _refuse_unwritable(writer)
         return Database(
@@ -317,7 +317,7 @@ def _create(path: Path, store: bytes, boot: bytes) -> Database:
     opened: list[sqlite3.Connection] = []
     guard = None
     try:
-        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
         _fill(writer, store)
         guard = Guard(path)  # only now: it would keep the journal's mode as it is
@@ -364,7 +364,7 @@ def _open_connection(path: Path, cache_kib: int, mode: str, boot: bytes) -> sqli
         connection.execute(f"PRAGMA synchronous = {'OFF' if any(boot) else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        if cache_kib == _CACHE_WRITER_KIB:
+        if cache_kib == CACHE_WRITER_KIB:
             connection.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
     except BaseException:
         connection.close()
