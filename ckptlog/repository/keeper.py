@@ -3,7 +3,8 @@
     log -> commits -> ledger (memory) -> in batches -> view (SQLite)
                    -> chunk index
 
-All of it can be thrown away; `rebuild` does. A view or an index that stands elsewhere than the log
+All of it can be thrown away; `rebuild` does. Where (nearly) nothing is there, it is built in bulk
+(repository.builder); else, and where that fails, commit by commit. A view or an index that stands elsewhere than the log
 (foreign, future, stale, damaged) is noticed by the leaf hash of the event it stands at, and
 replaced. Nothing here is ever a reason to fail.
 
@@ -14,20 +15,21 @@ written under the log's lock (`follow` is what a writer calls there).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 
 from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.pack import read_index
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointError, LogCorruptionError
 from ckptlog.formats.pack import pack_name
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.repository.builder import Builder, is_worth_it
 from ckptlog.repository.ledger import Ledger
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -38,10 +40,15 @@ from ckptlog.views.errors import (
     ViewError,
 )
 from ckptlog.views.leaf import LeafCache
+from ckptlog.views.rebuild import RawOf
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
 PENDING_EVENTS_MAX = 512
+# A writer goes on for so long beside a thread that builds a view.
+_PENDING_BUILDING_MAX = 64 * PENDING_EVENTS_MAX
+# Chunks whose places wait in memory, some 300 bytes each, while all are gathered anew.
+_INDEXED_MAX = 100_000
 # A reader that catches up with very much applies it on the way.
 _CATCHING_UP_EVENTS_MAX = 8 * PENDING_EVENTS_MAX
 _VIEW_WAITS = 40
@@ -76,14 +83,21 @@ class Keeper:
         self._epoch = log.epoch
         self._reindexed_at = -1
         self._wire: Callable[[Reference], bytes]
+        self._builder: Builder
         self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
         self.fold_lock = RLock()
         self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
         self.ledger: Ledger
 
-    def begin(self, wire: Callable[[Reference], bytes]) -> None:
-        """Open the view and read on from where it stands."""
+    def begin(self, wire: Callable[[Reference], bytes], raw_of: RawOf) -> None:
+        """Open the view and read on from where it stands.
+
+        Args:
+            wire, raw_of: Read a payload, and a chunk.
+        """
         self._wire = wire
+        views = self._root / "views"
+        self._builder = Builder(views, self._store_id, self._log, self._environment, raw_of)
         self.ledger = self._open_ledger(self._new_view())
 
     def close(self) -> None:
@@ -129,13 +143,15 @@ class Keeper:
             if not self._is_past(view):  # its file could not be removed
                 view.close()
                 view = self._view_in_memory()
-        ledger = Ledger(view, self._log.reader.entry)
-        ledger.scan = self._event_from
         persisted = self.index.persisted
         if persisted is not None:
             position, container, offset, leaf = persisted
             if not self._is_our_past(position, leaf, (container, offset)):
                 self.index.clear()
+        if may_apply:
+            view = self._filled(view)
+        ledger = Ledger(view, self._log.reader.entry)
+        ledger.scan = self._event_from
         if self.index.position < ledger.position:
             self._index_up_to(ledger)
         # Without a published end, which a medium that cannot be written may have, a store can
@@ -143,6 +159,44 @@ class Keeper:
         if self._log.published.read() is not None:
             self._follow_into(ledger, may_apply=may_apply)
         return ledger
+
+    def _filled(self, view: CurrentView) -> CurrentView:
+        """Return a view with all that is published, where one has (nearly) nothing of it.
+
+        Where that cannot be done in bulk the same view comes back: commit by commit it gets as
+        far as it can, and who reads on is told what is wrong.
+        """
+        end = self._log.published.read()
+        with suppress(LogCorruptionError, ViewError):
+            if end is None or not is_worth_it(view.mark.position, end.position):
+                return view
+            if view.kind != "file":
+                self._builder.fill(view, end, self._take)
+                return view
+            with self._builder.workplace() as folder:
+                if view.is_replaced:  # another process has built one while we waited for the place
+                    other = self._new_view()
+                    view.close()
+                    view = other
+                if folder is not None and is_worth_it(view.mark.position, end.position):
+                    return self._put(self._builder.make(folder, end, self._take), view)
+        return view
+
+    def _put(self, made: Path, view: CurrentView) -> CurrentView:
+        """Let a view that was made take the place of one that is let go."""
+        try:
+            return self._builder.put(made)
+        except ViewError:
+            return self._new_view()
+        finally:
+            view.close()
+
+    def _take(self, commits: Sequence[Commit]) -> None:
+        """Let index and leaf hashes have what is read for a view."""
+        for commit in commits:
+            self._index(commit)
+        self.index.flush()
+        self.leaves.write(commits)
 
     def _is_past(self, view: CurrentView) -> bool:
         try:
@@ -248,13 +302,24 @@ class Keeper:
         return self.ledger.view
 
     def relieve(self) -> None:
-        """Apply pending events to the view if they are many; a writer calls it after a commit."""
-        if self.ledger.pending_events >= PENDING_EVENTS_MAX:
+        """Apply pending events to the view if they are many; a writer calls it after a commit.
+
+        While another thread is at it, building anew maybe, a writer waits only if they are very
+        many.
+        """
+        pending = self.ledger.pending_events
+        if pending < PENDING_EVENTS_MAX:
+            return
+        if not self._drain_lock.acquire(blocking=pending >= _PENDING_BUILDING_MAX):
+            return
+        try:
             view = self.ledger.view
             try:
                 self.drain()
             except ViewError as error:
                 self.heal(view, error)
+        finally:
+            self._drain_lock.release()
 
     def drain(self) -> bool:
         """Apply pending durable events to the view; say whether none is left."""
@@ -319,6 +384,7 @@ class Keeper:
 
     def _replace_view(self, view: CurrentView) -> None:
         with self._drain_lock:
+            view = self._filled(view)
             ledger = Ledger(view, self._log.reader.entry)
             ledger.scan = self._event_from
             # Most of the way without the fold lock: writers go on beside a long rebuild.
@@ -337,14 +403,45 @@ class Keeper:
         Raises:
             LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
         """
-        self._read_through()
         with self._drain_lock:
-            self.index.clear()
-            self.leaves.remove()
-            self._replace_view(self._renewed(self.ledger.view))
+            former = self.ledger.view
+            view = self._built_aside() if former.kind == "file" else None
+            if view is None:
+                self._read_through()
+                self.index.clear()
+                self.leaves.remove()
+                view = self._renewed(former)
+            self._replace_view(view)
+            former.close()
             self.drain()
             self.index.flush(force=True)
             return self.ledger.position
+
+    def _built_aside(self) -> CurrentView | None:
+        """Return a new view in the place of ours, with all that is published, and a new index.
+
+        Nothing is thrown away before the whole log was read. None: it cannot be done so.
+
+        Raises:
+            LogCorruptionError: The log is damaged.
+        """
+        end = self._log.end()
+        with suppress(ViewError), self._builder.workplace() as folder:
+            if folder is None:
+                return None
+            index = ChunkIndex(folder / "chunks", self._store_id, tail_entries_max=_INDEXED_MAX)
+
+            def take(commits: Sequence[Commit]) -> None:
+                for commit in commits:
+                    index.add(commit, self._packed(commit.entries[-1].event.packs))
+                index.flush()
+                self.leaves.write(commits)
+
+            view = self._builder.put(self._builder.make(folder, end, take))
+            self.index.adopt(index)
+            self.leaves.cut(end.position)
+            return view
+        return None
 
     def find_missing(self, digest: bytes) -> Placement | None:
         """Look for a chunk that the index does not have, or has at a wrong place.

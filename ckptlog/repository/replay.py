@@ -34,6 +34,7 @@ from ckptlog.views.errors import ViewError
 from ckptlog.views.export import export_current
 from ckptlog.views.files import Change, FilesView
 from ckptlog.views.register import Register
+from ckptlog.views.transaction import windows_of
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
@@ -177,7 +178,9 @@ class _Past:
         store = self._store
         heads = (_head(whole, self._stop) for whole in self._whole_commits())
         try:
-            export_current(folder / DATABASE, store.info.id_bytes, heads, self._meta_of)
+            export_current(
+                folder / DATABASE, store.info.id_bytes, windows_of(heads, 4096), self._meta_of
+            )
         except ViewError as error:
             raise CheckpointStorageError(
                 f"{folder / DATABASE} cannot be written: {error}", path=str(folder)

@@ -70,6 +70,12 @@ class LeafCache:
             self._path = None
         return True
 
+    def cut(self, position: int) -> None:
+        """Drop what lies behind a position, after it was written anew up to there."""
+        if self._path is not None and self.position > position:
+            with suppress(OSError):
+                os.truncate(self._path, position * LEAF_BYTES)
+
     def remove(self) -> None:
         """Throw the file away, for a rebuild."""
         if self._path is not None:

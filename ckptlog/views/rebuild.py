@@ -9,7 +9,8 @@ All of it is one transaction; who reads the view meanwhile sees it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from ckptlog.blobs import payload
 from ckptlog.blobs.cache import Cache
@@ -23,11 +24,13 @@ from ckptlog.log.reader import LogReader
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.entry import Commit, Entry
 from ckptlog.model.event import Reference
-from ckptlog.model.leaf import LEAF_EMPTY
+from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
 from ckptlog.views.current import CurrentView
 
 # Returns the verified raw bytes of a chunk, in a domain (formats.chunk).
 RawOf = Callable[[bytes, int], bytes]
+# Is shown the commits of each window before they are applied.
+Taken = Callable[[Sequence[Commit]], None]
 
 _STRETCH_EVENTS = 4096
 _WIRES_BYTES = 16 * 1024 * 1024
@@ -39,14 +42,19 @@ class Rebuild:
 
     Args:
         raw_of: Reads chunks that do not lie beside their event.
+        taken: Whoever else lives on the same reading: it is shown commits with their chunks'
+            places and their leaf hashes, which are not made up otherwise.
 
     Threads: one at a time.
     """
 
-    def __init__(self, reader: LogReader, bulk: BulkReader, raw_of: RawOf) -> None:
+    def __init__(
+        self, reader: LogReader, bulk: BulkReader, raw_of: RawOf, taken: Taken | None = None
+    ) -> None:
         self._reader = reader
         self._bulk = bulk
         self._raw_of = raw_of
+        self._taken = taken
         self._codec = Codec()
         self._records: dict[bytes, bytes] = {}
         # A title that is shared by a task's checkpoints is stored once, maybe far back.
@@ -61,13 +69,26 @@ class Rebuild:
         """
         mark = view.mark
         place = Cursor(mark.position, mark.leaf, mark.container, mark.offset)
-        return view.rebuild_windows(self._windows(place, stop), self._meta_of)
+        return view.rebuild_windows(self.windows(place, stop), self.meta_of)
 
-    def _windows(self, place: Cursor, stop: End) -> Iterator[list[Commit]]:
-        stretches = self._bulk.stretches(place, stop, events=_STRETCH_EVENTS, with_records=True)
-        for stretch in stretches:
+    def windows(self, place: Cursor, stop: End) -> Iterator[list[Commit]]:
+        """Yield the commits from a place on; `meta_of` goes with the window that was taken last.
+
+        Raises:
+            LogCorruptionError: A durable event is damaged.
+        """
+        for window in self._read(place, stop):
+            if self._taken is not None:
+                self._taken(window)
+            yield window
+
+    def _read(self, place: Cursor, stop: End) -> Iterator[list[Commit]]:
+        is_whole = self._taken is not None
+        for stretch in self._bulk.stretches(
+            place, stop, events=_STRETCH_EVENTS, with_records=True, with_places=is_whole
+        ):
             self._records = stretch.records
-            yield _commits(stretch)
+            yield _commits(stretch, is_whole=is_whole)
             place = stretch.cursor
         self._records = {}
         # What is odd for the bulk reader the log's own reads, or says what is wrong.
@@ -82,7 +103,8 @@ class Rebuild:
         if window:
             yield window
 
-    def _meta_of(self, entry: Entry) -> bytes | None:
+    def meta_of(self, entry: Entry) -> bytes | None:
+        """Return the wire of an event's `meta`; None where it has none, or a damaged one."""
         reference = entry.event.meta
         if reference is None:
             return None
@@ -115,8 +137,11 @@ class Rebuild:
         return self._codec.raw(record, digest, domain=domain)
 
 
-def _commits(stretch: Stretch) -> list[Commit]:
-    """Return the commits of a stretch; only the last one knows its leaf hash: no other needs it.
+def _commits(stretch: Stretch, *, is_whole: bool) -> list[Commit]:
+    """Return the commits of a stretch.
+
+    Args:
+        is_whole: With leaf hashes and chunks' places; else only the last one has its leaf hash.
 
     Raises:
         LogCorruptionError: An event cannot be decoded.
@@ -143,4 +168,25 @@ def _commits(stretch: Stretch) -> list[Commit]:
         entries.append(Entry(event, position, container, offset, end - offset, offset - before))
         before = end
     found.append(Commit(tuple(entries), (), stretch.cursor.leaf, container, before))
-    return found
+    return _completed(found, stretch) if is_whole else found
+
+
+def _completed(commits: list[Commit], stretch: Stretch) -> list[Commit]:
+    """Return commits of a stretch with what only some need: leaf hashes and places of chunks."""
+    raws, counts, places = iter(stretch.entries), iter(stretch.chunks), iter(stretch.places)
+    whole = []
+    for commit in commits:
+        size = len(commit.entries)
+        raw = (*islice(raws, size),)
+        count = sum(islice(counts, size))
+        whole.append(
+            Commit(
+                commit.entries,
+                (*islice(places, count),) if count else (),
+                leaf_hash(raw[-1]),
+                commit.container,
+                commit.offset_end,
+                raw if size > 1 else (),
+            )
+        )
+    return whole
