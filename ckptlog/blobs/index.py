@@ -184,49 +184,34 @@ class ChunkIndex:
                 for path in _run_paths(self._target):
                     files.remove(path)
 
-    def adopt(self, other: ChunkIndex) -> None:
-        """Hold what another index of this log holds instead, and take its files over.
-
-        The other one is of no use afterwards.
+    def adopt(self, run: Run) -> None:
+        """Hold what a run from position 0 on holds, and only that; its file is ours from now on.
 
         Durability: none.        Threads: safe; look-ups go on.
         """
-        runs = other.release()
         with self._flushing, self._lock:
             self._epoch += 1
             if self._target is not None:
                 try:
-                    runs = self._moved(runs, self._target)
+                    run = self._moved(run, self._target)
                 except (CheckpointError, OSError) as error:
                     self._target = None
                     self._problems.append(f"The chunk index stays in memory: {error}")
-            self._view = _view({}, {}, runs)
-            self._mark = runs[-1].mark if runs else None
+            self._view = _view({}, {}, (run,))
+            self._mark = run.mark
 
-    def release(self) -> tuple[Run, ...]:
-        """Return everything as runs, which are whoever asks's from now on."""
-        self.flush(force=True)
-        with self._flushing, self._lock:
-            runs = self._view.runs
-            self._epoch += 1
+    def _moved(self, run: Run, folder: Path) -> Run:
+        """Return a run as it is once its file is in the folder, in the place of all others."""
+        if run.path is None:
             self._target = None
-            self._view, self._mark = _view({}, {}, ()), None
-            return runs
-
-    def _moved(self, runs: tuple[Run, ...], folder: Path) -> tuple[Run, ...]:
-        """Return runs as they are once their files are in the folder, in the place of ours."""
-        if any(run.path is None for run in runs):
-            self._target = None
-            return runs
-        # Another process that flushes at this moment may remove them again: then they are read
-        # where they are mapped, and whoever opens the folder next scans the log.
+            return run
+        # Another process that flushes at this moment may remove it again: then it is read where
+        # it is mapped, and whoever opens the folder next scans the log.
         with _folder_lock(folder):
             for path in _run_paths(folder):
                 files.remove(path)
-            for run in runs:
-                if run.path is not None:
-                    os.replace(run.path, folder / run.name)
-            return tuple(open_run(folder / run.name, self._store_id) for run in runs)
+            run.path.replace(folder / run.name)
+            return open_run(folder / run.name, self._store_id)
 
     def close(self) -> None:
         """Write what is left and let go of the files; the index is empty afterwards."""

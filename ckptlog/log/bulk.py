@@ -24,7 +24,6 @@ from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.scan import Window
 from ckptlog.log.segments import Segments, container_of, parse_container
 from ckptlog.model.cursor import Cursor
-from ckptlog.model.entry import Placement
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.storage.disk import Disk
 
@@ -51,7 +50,7 @@ class Stretch(NamedTuple):
     raw_bytes: the sum of their sizes before compression.
     container, offset_end: Where the run ends.
     records: The chunks' records by digest, not yet verified, where they were asked for.
-    places: Where the chunks lie, in order, where that was asked for.
+    places: Digest, offset and length of the chunks' frames, in order, where that was asked for.
     """
 
     first: int
@@ -64,7 +63,7 @@ class Stretch(NamedTuple):
     container: str
     offset_end: int
     records: dict[bytes, bytes]
-    places: list[Placement]
+    places: list[tuple[bytes, int, int]]
 
     @property
     def position_next(self) -> int:
@@ -204,7 +203,7 @@ class _Run:
         commit = position = self._position
         run = self._new(position, self._offset)
         entries, commits, ends, chunks, sizes = run[2:7]
-        records, places, container = run.records, run.places, self._container
+        records, places = run.records, run.places
         count = size = room = 0
         offset, stop = self._offset, self._ends[0]
         while offset < stop and self._bring(window, offset, stop):
@@ -240,7 +239,7 @@ class _Run:
                         room += end - begin
                     if with_places:
                         digest = data[begin + frame.HEADER_BYTES : begin + _DIGEST_END]
-                        places.append(Placement(digest, container, base + begin, end - begin))
+                        places.append((digest, base + begin, end - begin))
                 else:
                     return
 

@@ -98,7 +98,9 @@ class Builder:
         return CurrentView.adopt(self._view, made)
 
     def _rebuild(self, taken: Taken) -> Rebuild:
-        return Rebuild(self._log.reader, self._bulk, self._raw_of, taken)
+        return Rebuild(
+            self._log.reader, self._bulk, self._raw_of, taken=taken, with_places=True
+        )
 
     @contextmanager
     def workplace(self) -> Iterator[Path | None]:

@@ -22,13 +22,18 @@ from threading import RLock
 
 from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.run import Mark
+from ckptlog.blobs.sheaf import Sheaf
 from ckptlog.errors import CheckpointError, LogCorruptionError
 from ckptlog.formats.pack import pack_name
+from ckptlog.log.bulk import Stretch
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
+from ckptlog.log.segments import container_of
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.model.leaf import leaf_hash
 from ckptlog.repository.builder import Builder, is_worth_it
 from ckptlog.repository.ledger import Ledger
 from ckptlog.storage.environment import Environment
@@ -40,7 +45,7 @@ from ckptlog.views.errors import (
     ViewError,
 )
 from ckptlog.views.leaf import LeafCache
-from ckptlog.views.rebuild import RawOf
+from ckptlog.views.rebuild import RawOf, whole
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
@@ -191,12 +196,16 @@ class Keeper:
         finally:
             view.close()
 
-    def _take(self, commits: Sequence[Commit]) -> None:
+    def _take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
         """Let index and leaf hashes have what is read for a view."""
-        for commit in commits:
-            self._index(commit)
-        self.index.flush()
-        self.leaves.write(commits)
+        if stretch is None:
+            self.leaves.write(commits)
+        else:
+            self.leaves.put(stretch.first, map(leaf_hash, stretch.entries))
+        if commits[-1].position_next > self.index.position:
+            for commit in whole(commits, stretch) if stretch else commits:
+                self._index(commit)
+            self.index.flush()
 
     def _is_past(self, view: CurrentView) -> bool:
         try:
@@ -429,16 +438,25 @@ class Keeper:
         with suppress(ViewError), self._builder.workplace() as folder:
             if folder is None:
                 return None
-            index = ChunkIndex(folder / "chunks", self._store_id, tail_entries_max=_INDEXED_MAX)
+            sheaf = Sheaf(folder, self._store_id)
 
-            def take(commits: Sequence[Commit]) -> None:
+            def take(commits: Sequence[Commit], stretch: Stretch | None) -> None:
+                last = commits[-1]
+                if stretch is not None:
+                    sheaf.add(stretch.container, stretch.places)
+                    self.leaves.put(stretch.first, map(leaf_hash, stretch.entries))
+                else:
+                    self.leaves.write(commits)
                 for commit in commits:
-                    index.add(commit, self._packed(commit.entries[-1].event.packs))
-                index.flush()
-                self.leaves.write(commits)
+                    packs = commit.entries[-1].event.packs
+                    if packs or stretch is None:
+                        sheaf.add_each((*commit.placements, *self._packed(packs)))
+                sheaf.bind(Mark(last.position_next, last.container, last.offset_end, last.leaf))
 
-            view = self._builder.put(self._builder.make(folder, end, take))
-            self.index.adopt(index)
+            made = self._builder.make(folder, end, take)
+            run = sheaf.run(Mark(end.position, container_of(end.first, end.generation), end.offset, end.leaf)) 
+            view = self._builder.put(made)
+            self.index.adopt(run)
             self.leaves.cut(end.position)
             return view
         return None

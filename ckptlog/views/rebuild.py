@@ -22,15 +22,16 @@ from ckptlog.formats.end import End
 from ckptlog.log.bulk import EVENT_FRAME_BYTES, BulkReader, Stretch
 from ckptlog.log.reader import LogReader
 from ckptlog.model.cursor import Cursor
-from ckptlog.model.entry import Commit, Entry
+from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import Reference
 from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
 from ckptlog.views.current import CurrentView
 
 # Returns the verified raw bytes of a chunk, in a domain (formats.chunk).
 RawOf = Callable[[bytes, int], bytes]
-# Is shown the commits of each window before they are applied.
-Taken = Callable[[Sequence[Commit]], None]
+# Is shown the commits of each window before they are applied, and the stretch that they were made
+# of, for what they do not say then (`whole`); None where they say everything.
+Taken = Callable[[Sequence[Commit], Stretch | None], None]
 
 _STRETCH_EVENTS = 4096
 _WIRES_BYTES = 16 * 1024 * 1024
@@ -42,19 +43,26 @@ class Rebuild:
 
     Args:
         raw_of: Reads chunks that do not lie beside their event.
-        taken: Whoever else lives on the same reading: it is shown commits with their chunks'
-            places and their leaf hashes, which are not made up otherwise.
+        taken: Whoever else lives on the same reading.
+        with_places: Whether that one asks where chunks lie.
 
     Threads: one at a time.
     """
 
     def __init__(
-        self, reader: LogReader, bulk: BulkReader, raw_of: RawOf, taken: Taken | None = None
+        self,
+        reader: LogReader,
+        bulk: BulkReader,
+        raw_of: RawOf,
+        *,
+        taken: Taken | None = None,
+        with_places: bool = False,
     ) -> None:
         self._reader = reader
         self._bulk = bulk
         self._raw_of = raw_of
         self._taken = taken
+        self._with_places = with_places
         self._codec = Codec()
         self._records: dict[bytes, bytes] = {}
         # A title that is shared by a task's checkpoints is stored once, maybe far back.
@@ -77,18 +85,17 @@ class Rebuild:
         Raises:
             LogCorruptionError: A durable event is damaged.
         """
-        for window in self._read(place, stop):
+        for window, stretch in self._read(place, stop):
             if self._taken is not None:
-                self._taken(window)
+                self._taken(window, stretch)
             yield window
 
-    def _read(self, place: Cursor, stop: End) -> Iterator[list[Commit]]:
-        is_whole = self._taken is not None
+    def _read(self, place: Cursor, stop: End) -> Iterator[tuple[list[Commit], Stretch | None]]:
         for stretch in self._bulk.stretches(
-            place, stop, events=_STRETCH_EVENTS, with_records=True, with_places=is_whole
+            place, stop, events=_STRETCH_EVENTS, with_records=True, with_places=self._with_places
         ):
             self._records = stretch.records
-            yield _commits(stretch, is_whole=is_whole)
+            yield _commits(stretch), stretch
             place = stretch.cursor
         self._records = {}
         # What is odd for the bulk reader the log's own reads, or says what is wrong.
@@ -98,10 +105,10 @@ class Rebuild:
         ):
             window.append(commit)
             if len(window) >= _STRETCH_EVENTS:
-                yield window
+                yield window, None
                 window = []
         if window:
-            yield window
+            yield window, None
 
     def meta_of(self, entry: Entry) -> bytes | None:
         """Return the wire of an event's `meta`; None where it has none, or a damaged one."""
@@ -137,11 +144,8 @@ class Rebuild:
         return self._codec.raw(record, digest, domain=domain)
 
 
-def _commits(stretch: Stretch, *, is_whole: bool) -> list[Commit]:
-    """Return the commits of a stretch.
-
-    Args:
-        is_whole: With leaf hashes and chunks' places; else only the last one has its leaf hash.
+def _commits(stretch: Stretch) -> list[Commit]:
+    """Return the commits of a stretch; only the last one knows its leaf hash: no other needs it.
 
     Raises:
         LogCorruptionError: An event cannot be decoded.
@@ -168,25 +172,26 @@ def _commits(stretch: Stretch, *, is_whole: bool) -> list[Commit]:
         entries.append(Entry(event, position, container, offset, end - offset, offset - before))
         before = end
     found.append(Commit(tuple(entries), (), stretch.cursor.leaf, container, before))
-    return _completed(found, stretch) if is_whole else found
+    return found
 
 
-def _completed(commits: list[Commit], stretch: Stretch) -> list[Commit]:
-    """Return commits of a stretch with what only some need: leaf hashes and places of chunks."""
+def whole(commits: Sequence[Commit], stretch: Stretch) -> list[Commit]:
+    """Return the commits of a stretch with what few need: leaf hashes and the places of chunks."""
     raws, counts, places = iter(stretch.entries), iter(stretch.chunks), iter(stretch.places)
-    whole = []
+    found = []
     for commit in commits:
         size = len(commit.entries)
         raw = (*islice(raws, size),)
-        count = sum(islice(counts, size))
-        whole.append(
+        own = islice(places, sum(islice(counts, size)))
+        container = commit.container
+        found.append(
             Commit(
                 commit.entries,
-                (*islice(places, count),) if count else (),
+                tuple(Placement(name, container, offset, length) for name, offset, length in own),
                 leaf_hash(raw[-1]),
-                commit.container,
+                container,
                 commit.offset_end,
                 raw if size > 1 else (),
             )
         )
-    return whole
+    return found
