@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from ckptlog.blobs import run_writer
-from ckptlog.blobs.run_writer import Stretch
 from ckptlog.blobs.run import ENTRY, Mark, Run
+from ckptlog.blobs.run_writer import Stretch
 from ckptlog.model.entry import Placement
 
 # Some 25 MB of memory.
@@ -72,7 +72,7 @@ class Sheaf:
             FormatError: What was written cannot be read any more.
             CheckpointStorageError: It cannot be written.
         """
-        if self._tail or not self._runs or self._runs[-1].mark != mark:
+        if self._tail or not self._runs or self._runs[-1].mark.position < mark.position:
             self.bind(mark, is_last=True)
         if len(self._runs) == 1:
             return self._runs[0]

@@ -110,9 +110,7 @@ class BulkReader:
         """
         try:
             for run in self._runs(place, stop):
-                yield from run.stretches(
-                    events, with_records=with_records, with_places=with_places
-                )
+                yield from run.stretches(events, with_records=with_records, with_places=with_places)
                 if not run.is_complete:
                     return
         except CheckpointCorruptionError:  # a segment is missing, or its header damaged
@@ -176,9 +174,7 @@ class _Run:
         self._ends = ends
         self.is_complete = False
 
-    def stretches(
-        self, events: int, *, with_records: bool, with_places: bool
-    ) -> Iterator[Stretch]:
+    def stretches(self, events: int, *, with_records: bool, with_places: bool) -> Iterator[Stretch]:
         """Yield the whole commits of the segment, in runs of at least so many events."""
         stop, position, leaf = self._ends
         if self._offset >= stop:
@@ -196,7 +192,7 @@ class _Run:
         if last is not None and (last.offset_end, last.position_next) == (stop, position):
             self.is_complete = leaf_hash(last.entries[-1]) == leaf
 
-    def _collect(
+    def _collect(  # noqa: C901 - the one loop over all frames
         self, window: Window, events: int, *, with_records: bool, with_places: bool
     ) -> Iterator[Stretch]:
         """The one loop over frames: plain locals, nothing called that need not be."""

@@ -1,7 +1,7 @@
 """Builds a store's view from the log in bulk, beside the one that is there, until it is whole.
 
     log, read once -> commits -> a new database in views/anew -> takes the place of the view's
-                             \-> whoever else lives on them (chunk index, leaf hashes)
+                                 whoever else lives on them (chunk index, leaf hashes)
 
 - What is being built has no name that anybody looks at: readers and writers of every process go
   on with the view that is there, and where the log turns out damaged, that one stays.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Final
@@ -98,14 +98,21 @@ class Builder:
         return CurrentView.adopt(self._view, made)
 
     def _rebuild(self, taken: Taken) -> Rebuild:
-        return Rebuild(
-            self._log.reader, self._bulk, self._raw_of, taken=taken, with_places=True
-        )
+        return Rebuild(self._log.reader, self._bulk, self._raw_of, taken=taken, with_places=True)
+
+    def tidy(self) -> None:
+        """Remove what a killed process has left of its work."""
+        if os.path.lexists(self._folder):
+            with self._place(wait_s=0):
+                pass
+
+    def workplace(self) -> AbstractContextManager[Path | None]:
+        """Give an empty folder that no other process builds in; None where none is to be had."""
+        return self._place(wait_s=_WAIT_S)
 
     @contextmanager
-    def workplace(self) -> Iterator[Path | None]:
-        """Give an empty folder that no other process builds in; None where none is to be had."""
-        fd = self._take()
+    def _place(self, *, wait_s: float) -> Iterator[Path | None]:
+        fd = self._take(wait_s)
         if fd is None:
             yield None
             return
@@ -115,35 +122,46 @@ class Builder:
             shutil.rmtree(self._folder, ignore_errors=True)
             os.close(fd)
 
-    def _take(self) -> int | None:
-        deadline_s = self._environment.monotonic_s() + _WAIT_S
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    def _take(self, wait_s: float) -> int | None:
+        """Return a descriptor that locks the folder, which is empty."""
+        deadline_s = self._environment.monotonic_s() + wait_s
         while True:
-            with suppress(FileNotFoundError):  # it was another one's, who is done
-                try:
-                    self._folder.parent.mkdir(exist_ok=True)
-                    self._folder.mkdir(exist_ok=True)
-                    fd = os.open(self._folder, flags)
-                except FileNotFoundError:
-                    raise
-                except OSError:
-                    return None
-                if self._is_ours(fd):
-                    return fd
-                os.close(fd)
+            with suppress(FileNotFoundError, BlockingIOError):  # another one's, done or at it
+                return self._locked()
             if self._environment.monotonic_s() >= deadline_s:
                 return None
             self._environment.sleep(_LOOK_S)
 
-    def _is_ours(self, fd: int) -> bool:
-        """Lock the folder; say whether it still has its name, and is empty."""
+    def _locked(self) -> int | None:
+        """Do as `_take`, now.
+
+        Raises:
+            FileNotFoundError: Another process has just removed it.
+            BlockingIOError: Another process has it.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            flock(fd, LOCK_EX | LOCK_NB)
-            if not os.path.samestat(os.fstat(fd), os.stat(self._folder)):
-                return False
-        except OSError:
-            return False
-        with suppress(OSError):
-            for path in self._folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return True
+            self._folder.parent.mkdir(exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
+            fd = os.open(self._folder, flags)
+            try:
+                flock(fd, LOCK_EX | LOCK_NB)
+                if not os.path.samestat(os.fstat(fd), self._folder.stat()):
+                    raise BlockingIOError
+                for path in self._folder.iterdir():
+                    _remove(path)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (FileNotFoundError, BlockingIOError):
+            raise
+        except OSError:  # a folder that cannot be written, or something else with this name
+            return None
+        return fd
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -1,12 +1,12 @@
 """Keeps what is disposable in step with the log: the ledger, the view and the chunk index.
 
     log -> commits -> ledger (memory) -> in batches -> view (SQLite)
-                   -> chunk index
+                   -> chunk index, leaf hashes (repository.indexer)
 
-All of it can be thrown away; `rebuild` does. Where (nearly) nothing is there, it is built in bulk
-(repository.builder); else, and where that fails, commit by commit. A view or an index that stands elsewhere than the log
+All of it can be thrown away; `rebuild` does. A view or an index that stands elsewhere than the log
 (foreign, future, stale, damaged) is noticed by the leaf hash of the event it stands at, and
-replaced. Nothing here is ever a reason to fail.
+replaced. What has (nearly) nothing is built in bulk (repository.builder); where that fails, and for
+the rest, commit by commit. Nothing here is ever a reason to fail.
 
 Locks: `fold_lock` guards the ledger, and is held only for moments; `_drain_lock` lets one thread
 at a time write the view, and is taken before the fold lock, never after. The view is never
@@ -15,26 +15,24 @@ written under the log's lock (`follow` is what a writer calls there).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 
-from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.pack import read_index
-from ckptlog.blobs.run import Mark
-from ckptlog.blobs.sheaf import Sheaf
-from ckptlog.errors import CheckpointError, LogCorruptionError
-from ckptlog.formats.pack import pack_name
-from ckptlog.log.bulk import Stretch
+from ckptlog.errors import (
+    CheckpointError,
+    CheckpointStorageError,
+    FormatError,
+    LogCorruptionError,
+)
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
-from ckptlog.log.segments import container_of
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.entry import Commit, Entry, Placement
-from ckptlog.model.event import Event, PackEntry, Reference
-from ckptlog.model.leaf import leaf_hash
+from ckptlog.model.entry import Entry
+from ckptlog.model.event import Event, Reference
 from ckptlog.repository.builder import Builder, is_worth_it
+from ckptlog.repository.indexer import Gathering, Indexer
 from ckptlog.repository.ledger import Ledger
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -44,16 +42,13 @@ from ckptlog.views.errors import (
     ViewDamagedError,
     ViewError,
 )
-from ckptlog.views.leaf import LeafCache
-from ckptlog.views.rebuild import RawOf, whole
+from ckptlog.views.rebuild import RawOf
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
 PENDING_EVENTS_MAX = 512
 # A writer goes on for so long beside a thread that builds a view.
 _PENDING_BUILDING_MAX = 64 * PENDING_EVENTS_MAX
-# Chunks whose places wait in memory, some 300 bytes each, while all are gathered anew.
-_INDEXED_MAX = 100_000
 # A reader that catches up with very much applies it on the way.
 _CATCHING_UP_EVENTS_MAX = 8 * PENDING_EVENTS_MAX
 _VIEW_WAITS = 40
@@ -84,14 +79,13 @@ class Keeper:
         self._environment = environment
         self._view_path = None if read_only else root / "views" / "current.sqlite"
         self._drain_lock = RLock()
-        self._reindex_lock = RLock()
         self._epoch = log.epoch
-        self._reindexed_at = -1
         self._wire: Callable[[Reference], bytes]
         self._builder: Builder
-        self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
         self.fold_lock = RLock()
-        self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
+        self._indexer = Indexer(root, store_id, log, read_only=read_only)
+        self.index = self._indexer.index
+        self.find_missing = self._indexer.find_missing
         self.ledger: Ledger
 
     def begin(self, wire: Callable[[Reference], bytes], raw_of: RawOf) -> None:
@@ -103,6 +97,8 @@ class Keeper:
         self._wire = wire
         views = self._root / "views"
         self._builder = Builder(views, self._store_id, self._log, self._environment, raw_of)
+        if self._view_path is not None:
+            self._builder.tidy()
         self.ledger = self._open_ledger(self._new_view())
 
     def close(self) -> None:
@@ -143,7 +139,7 @@ class Keeper:
         if not self._is_past(view):
             # What is there is thrown away only once it is sure that the log can replace it.
             self._read_through()
-            self.leaves.remove()
+            self._indexer.leaves.remove()
             view = self._renewed(view)
             if not self._is_past(view):  # its file could not be removed
                 view.close()
@@ -158,7 +154,7 @@ class Keeper:
         ledger = Ledger(view, self._log.reader.entry)
         ledger.scan = self._event_from
         if self.index.position < ledger.position:
-            self._index_up_to(ledger)
+            self._indexer.index_up_to(ledger.position)
         # Without a published end, which a medium that cannot be written may have, a store can
         # still be opened, to be verified; whoever reads from it is told.
         if self._log.published.read() is not None:
@@ -176,7 +172,7 @@ class Keeper:
             if end is None or not is_worth_it(view.mark.position, end.position):
                 return view
             if view.kind != "file":
-                self._builder.fill(view, end, self._take)
+                self._builder.fill(view, end, self._indexer.take)
                 return view
             with self._builder.workplace() as folder:
                 if view.is_replaced:  # another process has built one while we waited for the place
@@ -184,7 +180,7 @@ class Keeper:
                     view.close()
                     view = other
                 if folder is not None and is_worth_it(view.mark.position, end.position):
-                    return self._put(self._builder.make(folder, end, self._take), view)
+                    return self._put(self._builder.make(folder, end, self._indexer.take), view)
         return view
 
     def _put(self, made: Path, view: CurrentView) -> CurrentView:
@@ -195,17 +191,6 @@ class Keeper:
             return self._new_view()
         finally:
             view.close()
-
-    def _take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
-        """Let index and leaf hashes have what is read for a view."""
-        if stretch is None:
-            self.leaves.write(commits)
-        else:
-            self.leaves.put(stretch.first, map(leaf_hash, stretch.entries))
-        if commits[-1].position_next > self.index.position:
-            for commit in whole(commits, stretch) if stretch else commits:
-                self._index(commit)
-            self.index.flush()
 
     def _is_past(self, view: CurrentView) -> bool:
         try:
@@ -224,16 +209,6 @@ class Keeper:
         # None: it cannot be told. A damaged log cannot be folded anew, so what is left must stay;
         # rows and chunks are checked against the log and their digests when they are read.
         return found is not False
-
-    def _index_up_to(self, ledger: Ledger) -> None:
-        persisted = self.index.persisted
-        place = (persisted[1], persisted[2], persisted[0]) if persisted else ("", 0, 0)
-        # Damage on the way concerns who reads those chunks, and `verify`.
-        with suppress(CheckpointError):
-            for commit in self._log.reader.commits(*place):
-                if commit.position_next > ledger.position:
-                    return
-                self._index(commit)
 
     def follow(self) -> None:
         """Bring ledger and index up to the published end. Under the fold lock."""
@@ -254,23 +229,10 @@ class Keeper:
         log, start = self._log, cursor if cursor.position else BEGINNING
         follower = Follower(log.reader, log.published, start, environment=self._environment)
         for commit in follower.commits(end):
-            self._index(commit)
+            self._indexer.add(commit)
             ledger.absorb((commit,))
             if may_apply and ledger.pending_events >= _CATCHING_UP_EVENTS_MAX:
                 self._apply_pending(ledger)
-
-    def _index(self, commit: Commit) -> None:
-        if commit.position_next <= self.index.position:
-            return
-        packs = commit.entries[-1].event.packs
-        self.index.add(commit, self._packed(packs))
-
-    def _packed(self, packs: tuple[PackEntry, ...]) -> Iterator[Placement]:
-        for pack in packs:
-            name = pack_name(pack.base, bytes.fromhex(pack.id))
-            # One that is gone or damaged concerns who reads its chunks, and `verify`.
-            with suppress(CheckpointError):
-                yield from read_index(self._root / "packs" / name, self._store_id)
 
     def catch_up(self) -> None:
         """Take in what other processes have committed since the last call."""
@@ -344,20 +306,10 @@ class Keeper:
         if commits and ledger.view.apply(commits, self._meta_of):
             self._refuse_future(ledger.view)
             self.index.flush()
-            if not self.leaves.write(commits):
-                self._fill_leaves(commits[-1].position_next)
+            self._indexer.fill_leaves(commits)
             with self.fold_lock:
                 ledger.release(min(ledger.view.mark.position, commits[-1].position_next))
         return not ledger.pending or self._log.is_lagging
-
-    def _fill_leaves(self, stop: int) -> None:
-        """Write the leaf hashes that are missing below a position; read them from the log."""
-        position = self.leaves.position
-        for commit in self._log.reader.commits(position=position):
-            if commit.position_next > stop:
-                return
-            if commit.position_next > position:
-                self.leaves.write((commit,))
 
     def _refuse_future(self, view: CurrentView) -> None:
         position = view.mark.position
@@ -402,7 +354,7 @@ class Keeper:
             own = self.ledger.pending
             self._follow_into(ledger, may_apply=False)
             for commit in own:  # acknowledged, but not durable yet: not to be had from the log
-                self._index(commit)
+                self._indexer.add(commit)
                 ledger.absorb((commit,))
             self.ledger = ledger
 
@@ -417,11 +369,11 @@ class Keeper:
             view = self._built_aside() if former.kind == "file" else None
             if view is None:
                 self._read_through()
-                self.index.clear()
-                self.leaves.remove()
-                view = self._renewed(former)
-            self._replace_view(view)
-            former.close()
+                self._indexer.clear()
+                self._replace_view(self._renewed(former))
+            else:
+                self._replace_view(view)
+                former.close()
             self.drain()
             self.index.flush(force=True)
             return self.ledger.position
@@ -435,65 +387,22 @@ class Keeper:
             LogCorruptionError: The log is damaged.
         """
         end = self._log.end()
-        with suppress(ViewError), self._builder.workplace() as folder:
-            if folder is None:
-                return None
-            sheaf = Sheaf(folder, self._store_id)
-
-            def take(commits: Sequence[Commit], stretch: Stretch | None) -> None:
-                last = commits[-1]
-                if stretch is not None:
-                    sheaf.add(stretch.container, stretch.places)
-                    self.leaves.put(stretch.first, map(leaf_hash, stretch.entries))
-                else:
-                    self.leaves.write(commits)
-                for commit in commits:
-                    packs = commit.entries[-1].event.packs
-                    if packs or stretch is None:
-                        sheaf.add_each((*commit.placements, *self._packed(packs)))
-                sheaf.bind(Mark(last.position_next, last.container, last.offset_end, last.leaf))
-
-            made = self._builder.make(folder, end, take)
-            run = sheaf.run(Mark(end.position, container_of(end.first, end.generation), end.offset, end.leaf)) 
-            view = self._builder.put(made)
-            self.index.adopt(run)
-            self.leaves.cut(end.position)
-            return view
-        return None
-
-    def find_missing(self, digest: bytes) -> Placement | None:
-        """Look for a chunk that the index does not have, or has at a wrong place.
-
-        First the index reads on from where it stands; only then is it built anew, once for each
-        position: a chunk that is really gone must not cost a scan of everything each time. Where
-        the log is damaged, it is left as it is: it knows what lies behind the damage.
-        """
-        with self._reindex_lock, suppress(CheckpointError):
-            if self._index_forward():
-                found = self.index.get(digest)
-                if found is not None:
-                    return found
-            end = self._log.published.read()
-            if end is not None and self._reindexed_at != end.position:
-                self._reindexed_at = end.position
-                self._read_through()
-                self.index.clear()
-                self._index_forward()
-            return self.index.get(digest)
-        return None
+        try:
+            with self._builder.workplace() as folder:
+                if folder is None:
+                    return None
+                gathering = Gathering(self._indexer, folder, self._store_id)
+                made = self._builder.make(folder, end, gathering.take)
+                gathering.finish(end)
+                view = self._builder.put(made)
+                gathering.publish(end)
+                return view
+        except (ViewError, CheckpointStorageError, FormatError):  # no space, for one
+            return None
 
     def _read_through(self) -> None:
         for _ in self._log.reader.commits():
             pass
-
-    def _index_forward(self) -> bool:
-        """Index what the log has beyond the index; say whether there was anything."""
-        before = self.index.position
-        end = self._log.published.read()
-        if end is not None and before < end.position:
-            for commit in self._log.reader.commits(position=before):
-                self._index(commit)
-        return self.index.position > before
 
     def _event_from(self, container: str, offset: int, start: int, position: int) -> Event | None:
         for commit in self._log.reader.commits(container, offset, start):

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 from ckptlog.model.entry import Commit
 from ckptlog.views import schema, seal, transaction

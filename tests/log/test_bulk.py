@@ -157,7 +157,7 @@ def test_an_end_with_another_leaf_hash_is_not_reached(log):
     end = log.published.read()
     other = msgspec.structs.replace(end, leaf=bytes(32))
     run = list(bulk_of(log)._runs(Cursor(), other))[-1]
-    assert list(run.stretches(5, with_records=False))
+    assert list(run.stretches(5, with_records=False, with_places=False))
     assert not run.is_complete
 
 
@@ -190,7 +190,20 @@ def test_records_are_kept_where_they_are_asked_for(tmp_path):
         (commit,) = store.log.reader.commits()
         wanted = {place.digest: store.blobs.read_record(place) for place in commit.placements}
         assert run.records == wanted
-        assert next(bulk.stretches(Cursor(), end, events=1)).records == {}
+        (bare,) = bulk.stretches(Cursor(), end, events=1)
+        assert (bare.records, bare.places) == ({}, [])
+
+
+def test_places_are_told_where_they_are_asked_for(log):
+    bulk, end = bulk_of(log), log.published.read()
+    found = [
+        (digest, run.container, offset, length)
+        for run in bulk.stretches(Cursor(), end, events=7, with_places=True)
+        for digest, offset, length in run.places
+    ]
+    placements = [place for commit in log.reader.commits() for place in commit.placements]
+    assert found == [(one.digest, one.container, one.offset, one.length) for one in placements]
+    assert found
 
 
 def test_a_run_is_bounded_by_its_bytes_too(log, monkeypatch):

@@ -51,7 +51,7 @@ def test_it_has_what_the_view_has(store, tmp_path):
     path = tmp_path / "out" / "x.sqlite"
     path.parent.mkdir()
     commits = list(store.log.reader.commits())
-    standing = export_current(path, store.info.id_bytes, commits, meta_of(store))
+    standing = export_current(path, store.info.id_bytes, [commits], meta_of(store))
     assert standing.position == store.position
     assert [one.name for one in path.parent.iterdir()] == ["x.sqlite"]
     with sqlite3.connect(path) as connection:
@@ -68,7 +68,7 @@ def test_it_has_what_the_view_has(store, tmp_path):
 
 def test_it_is_believed_in_any_place(store, tmp_path):
     path = tmp_path / "x.sqlite"
-    export_current(path, store.info.id_bytes, store.log.reader.commits(), meta_of(store))
+    export_current(path, store.info.id_bytes, [list(store.log.reader.commits())], meta_of(store))
     for read_only in (True, False):
         copy = tmp_path / f"elsewhere {read_only}" / "current.sqlite"
         copy.parent.mkdir()
@@ -94,9 +94,9 @@ def test_nothing_at_all(store, tmp_path):
 def test_what_cannot_be_exported(store, tmp_path):
     commits = list(store.log.reader.commits())
     with pytest.raises(ViewGapError):
-        export_current(tmp_path / "a", store.info.id_bytes, commits[1:], meta_of(store))
+        export_current(tmp_path / "a", store.info.id_bytes, [commits[1:]], meta_of(store))
     with pytest.raises(ViewError):
-        export_current(tmp_path / "none" / "b", store.info.id_bytes, commits, meta_of(store))
+        export_current(tmp_path / "none" / "b", store.info.id_bytes, [commits], meta_of(store))
     (tmp_path / "c").write_text("something else, and not small" * 100)
     with pytest.raises(ViewError):
-        export_current(tmp_path / "c", store.info.id_bytes, commits, meta_of(store))
+        export_current(tmp_path / "c", store.info.id_bytes, [commits], meta_of(store))
