@@ -27,7 +27,7 @@ from ckptlog.model.entry import Commit, Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.views.leaf import LeafCache
-from ckptlog.views.rebuild import whole
+from ckptlog.views.rebuild import complete
 
 
 class Indexer:
@@ -69,7 +69,7 @@ class Indexer:
     def take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
         """Take in what is read in bulk for a view (views.rebuild)."""
         if commits[-1].position_next > self.index.position:
-            for commit in commits if stretch is None else whole(commits, stretch):
+            for commit in commits if stretch is None else complete(commits, stretch):
                 self.add(commit)
             self.index.flush()
         self.take_leaves(commits, stretch)

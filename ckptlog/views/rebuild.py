@@ -30,7 +30,7 @@ from ckptlog.views.current import CurrentView
 # Returns the verified raw bytes of a chunk, in a domain (formats.chunk).
 RawOf = Callable[[bytes, int], bytes]
 # Is shown the commits of each window before they are applied, and the stretch that they were made
-# of, for what they do not say then (`whole`); None where they say everything.
+# of, for what they do not say then (`complete`); None where they say everything.
 Taken = Callable[[Sequence[Commit], Stretch | None], None]
 
 _STRETCH_EVENTS = 4096
@@ -100,13 +100,17 @@ class Rebuild:
         self._records = {}
         # What is odd for the bulk reader the log's own reads, or says what is wrong.
         window: list[Commit] = []
-        for commit in self._reader.commits(
-            place.container, place.offset, place.position, stop=stop
-        ):
-            window.append(commit)
-            if len(window) >= _STRETCH_EVENTS:
+        start = (place.container, place.offset, place.position)
+        try:
+            for commit in self._reader.commits(*start, stop=stop):
+                window.append(commit)
+                if len(window) >= _STRETCH_EVENTS:
+                    yield window, None
+                    window = []
+        except LogCorruptionError:
+            if window:  # what is sound comes first: it may be all that is wanted
                 yield window, None
-                window = []
+            raise
         if window:
             yield window, None
 
@@ -175,7 +179,7 @@ def _commits(stretch: Stretch) -> list[Commit]:
     return found
 
 
-def whole(commits: Sequence[Commit], stretch: Stretch) -> list[Commit]:
+def complete(commits: Sequence[Commit], stretch: Stretch) -> list[Commit]:
     """Return the commits of a stretch with what few need: leaf hashes and the places of chunks."""
     raws, counts, places = iter(stretch.entries), iter(stretch.chunks), iter(stretch.places)
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -21,8 +22,7 @@ from ckptlog import CheckpointConfiguration, CheckpointManager, LogCorruptionErr
 from ckptlog.errors import CheckpointError, FullError
 from ckptlog.repository import builder as builder_module
 from ckptlog.repository.builder import Builder
-from ckptlog.storage.disk import Disk
-from ckptlog.storage.environment import Environment
+from ckptlog.storage import files
 from ckptlog.views.current import CurrentView
 from ckptlog.views.query import Filter
 
@@ -185,16 +185,19 @@ def test_it_says_what_a_view_says_that_took_commits_one_by_one(path, tmp_path):
 # --- how it is done, seen from outside --------------------------------------------------------------
 
 
-class CountingDisk(Disk):
-    """Counts the bytes that are read."""
+@pytest.fixture
+def reads(monkeypatch):
+    """Length of everything that is read of logs and packs, in a list that grows."""
+    lengths: list[int] = []
+    real = files.read_at
 
-    def __init__(self):
-        self.read_bytes = 0
-
-    def read(self, fd, length, offset):
-        data = super().read(fd, length, offset)
-        self.read_bytes += len(data)
+    def read_at(fd, length, offset):
+        data = real(fd, length, offset)
+        lengths.append(len(data))
         return data
+
+    monkeypatch.setattr(files, "read_at", read_at)
+    return lengths
 
 
 @pytest.fixture(scope="module")
@@ -216,21 +219,35 @@ def log_bytes(path):
 
 
 @pytest.mark.parametrize("missing", [None, "views/current.sqlite", "views"])
-def test_the_log_is_read_once(path, long, missing):
-    """Commit by commit it would be read twice and more: titles lie beside their events."""
+def test_the_log_is_read_once_and_in_large_pieces(path, long, missing, reads):
+    """Commit by commit each title would be looked up by itself."""
     shutil.copytree(long, path)
-    disk = CountingDisk()
     if missing == "views":
         shutil.rmtree(path / missing)
     elif missing:
         (path / missing).unlink()
-    with ckptlog.open(path, environment=Environment(disk)) as store:
+    with ckptlog.open(path) as store:
         if missing is None:
-            disk.read_bytes = 0
+            reads.clear()
             assert store.rebuild_views() == 10_000
-        assert disk.read_bytes < 1.2 * log_bytes(path)
+        assert sum(reads) < 1.2 * sum(file.stat().st_size for file in path.glob("log/*.seg"))
+        assert len(reads) < 200
         assert store.view().mark.position == 10_000
-        assert {row.meta is None for row in store.view().select(Filter(), limit=100)} == {False}
+        assert all(row.meta for row in store.view().select(Filter(), limit=100))
+
+
+def test_a_damaged_view_is_replaced_in_the_same_way(path, long, reads):
+    shutil.copytree(long, path)
+    with ckptlog.open(path) as store:
+        reads.clear()
+        connection = sqlite3.connect(path / VIEW)
+        connection.execute("UPDATE checkpoint SET body = x'00' WHERE origin = 77")
+        connection.commit()
+        connection.close()
+        entry = store.event_at(77)
+        assert store.newest(entry.event.subject.checkpoint).event == entry.event
+        assert len(reads) < 200
+        assert store.view().check() == []
 
 
 def test_the_view_that_is_there_answers_until_the_new_one_is_whole(path, monkeypatch):
