@@ -34,7 +34,6 @@ _RAW_LENGTH_AT = frame.HEADER_BYTES + 44
 _RECORD_BYTES_MIN = frame.HEADER_BYTES + 52
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
-_DIGEST_END = frame.HEADER_BYTES + _DIGEST_BYTES
 # Bounds what a run holds, however large its events and chunks are.
 _STRETCH_BYTES = 8 * 1024 * 1024
 
@@ -229,13 +228,14 @@ class _Run:
                 elif kind == frame.CHUNK and flags == 0 and end - begin >= _RECORD_BYTES_MIN:
                     count += 1
                     size += _LENGTH.unpack_from(data, begin + _RAW_LENGTH_AT)[0]
-                    if with_records:
+                    if with_records or with_places:
                         record = data[begin + frame.HEADER_BYTES : end]
-                        records[record[:_DIGEST_BYTES]] = record
-                        room += end - begin
-                    if with_places:
-                        digest = data[begin + frame.HEADER_BYTES : begin + _DIGEST_END]
-                        places.append((digest, base + begin, end - begin))
+                        digest = record[:_DIGEST_BYTES]
+                        if with_records:
+                            records[digest] = record
+                            room += end - begin
+                        if with_places:
+                            places.append((digest, base + begin, end - begin))
                 else:
                     return
 

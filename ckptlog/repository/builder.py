@@ -66,17 +66,20 @@ class Builder:
         self._bulk = BulkReader(log.segments, store_id, environment.disk)
         self._raw_of = raw_of
 
-    def fill(self, view: CurrentView, end: End, taken: Taken) -> bool:
+    def fill(self, view: CurrentView, end: End, taken: Taken, *, with_places: bool) -> bool:
         """Bring a view that nobody else has up to an end of the log; False as `Rebuild.run`.
 
         Raises:
             LogCorruptionError: The log is damaged; nothing was applied.
             ViewError: As `CurrentView.rebuild`.
         """
-        return self._rebuild(taken).run(view, end)
+        return self._rebuild(taken, with_places=with_places).run(view, end)
 
-    def make(self, folder: Path, end: End, taken: Taken) -> Path:
+    def make(self, folder: Path, end: End, taken: Taken, *, with_places: bool) -> Path:
         """Write a new view of the log up to an end into a folder that `workplace` gave.
+
+        Args:
+            with_places: Tell where chunks lie.
 
         Raises:
             LogCorruptionError: The log is damaged.
@@ -85,7 +88,7 @@ class Builder:
         Cost: some 15 us an event; the log is read once.
         """
         made = folder / _DATABASE
-        rebuild = self._rebuild(taken)
+        rebuild = self._rebuild(taken, with_places=with_places)
         make_current(made, self._store_id, rebuild.windows(BEGINNING, end), rebuild.meta_of)
         return made
 
@@ -97,8 +100,10 @@ class Builder:
         """
         return CurrentView.adopt(self._view, made)
 
-    def _rebuild(self, taken: Taken) -> Rebuild:
-        return Rebuild(self._log.reader, self._bulk, self._raw_of, taken=taken, with_places=True)
+    def _rebuild(self, taken: Taken, *, with_places: bool) -> Rebuild:
+        return Rebuild(
+            self._log.reader, self._bulk, self._raw_of, taken=taken, with_places=with_places
+        )
 
     def tidy(self) -> None:
         """Remove what a killed process has left of its work."""

@@ -67,8 +67,12 @@ class Indexer:
                 yield from read_index(self._root / "packs" / name, self._store_id)
 
     def take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
-        """Take in what is read in bulk for a view (views.rebuild)."""
-        if commits[-1].position_next > self.index.position:
+        """Take in what is read in bulk for a view (views.rebuild).
+
+        The index only where the places of chunks were told, all of them.
+        """
+        is_told = stretch is None or bool(stretch.places) or not any(stretch.chunks)
+        if is_told and commits[-1].position_next > self.index.position:
             for commit in commits if stretch is None else complete(commits, stretch):
                 self.add(commit)
             self.index.flush()

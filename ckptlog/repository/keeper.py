@@ -171,8 +171,9 @@ class Keeper:
         with suppress(LogCorruptionError, ViewError):
             if end is None or not is_worth_it(view.mark.position, end.position):
                 return view
+            take, is_asked = self._indexer.take, self.index.position < end.position
             if view.kind != "file":
-                self._builder.fill(view, end, self._indexer.take)
+                self._builder.fill(view, end, take, with_places=is_asked)
                 return view
             with self._builder.workplace() as folder:
                 if view.is_replaced:  # another process has built one while we waited for the place
@@ -180,7 +181,8 @@ class Keeper:
                     view.close()
                     view = other
                 if folder is not None and is_worth_it(view.mark.position, end.position):
-                    return self._put(self._builder.make(folder, end, self._indexer.take), view)
+                    made = self._builder.make(folder, end, take, with_places=is_asked)
+                    return self._put(made, view)
         return view
 
     def _put(self, made: Path, view: CurrentView) -> CurrentView:
@@ -392,7 +394,7 @@ class Keeper:
                 if folder is None:
                     return None
                 gathering = Gathering(self._indexer, folder, self._store_id)
-                made = self._builder.make(folder, end, gathering.take)
+                made = self._builder.make(folder, end, gathering.take, with_places=True)
                 gathering.finish(end)
                 view = self._builder.put(made)
                 gathering.publish(end)

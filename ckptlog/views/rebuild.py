@@ -169,7 +169,7 @@ def _commits(stretch: Stretch) -> list[Commit]:
     entries: list[Entry] = []
     rows = zip(events, stretch.entries, stretch.commits, stretch.ends, strict=True)
     for position, (event, raw, commit, end) in enumerate(rows, stretch.first):
-        if entries and entries[0].position != commit:
+        if entries and commit == position:
             found.append(Commit(tuple(entries), (), LEAF_EMPTY, container, before))
             entries = []
         offset = end - len(raw) - EVENT_FRAME_BYTES

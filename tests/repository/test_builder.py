@@ -266,8 +266,8 @@ def test_the_view_that_is_there_answers_until_the_new_one_is_whole(path, monkeyp
             seen["other"] = len(list(other.iterate(task_id="t3")))
             seen["file"] = (path / VIEW).stat().st_ino
 
-        def make(self, folder, end, taken):
-            made = real(self, folder, end, taken)
+        def make(self, folder, end, taken, **options):
+            made = real(self, folder, end, taken, **options)
             thread = threading.Thread(target=write)
             thread.start()
             thread.join(60)
@@ -548,9 +548,9 @@ def test_a_view_of_another_process_is_used_when_the_place_is_free(path, monkeypa
     made = []
     real = Builder.make
 
-    def make(self, folder, end, taken):
+    def make(self, folder, end, taken, **options):
         made.append(folder)
-        return real(self, folder, end, taken)
+        return real(self, folder, end, taken, **options)
 
     monkeypatch.setattr(Builder, "make", make)
     with CheckpointManager(path) as manager:
