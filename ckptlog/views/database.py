@@ -322,12 +322,22 @@ def adopt(path: Path, made: Path, boot: bytes) -> Database:
         ViewDamagedError: It is no view.
     """
     try:
+        if not any(boot):  # then its home alone does not tell that it may be torn
+            _sync(made)
         with folder_lock(path.parent, exclusive=True):
             _unlink(path)
             made.rename(path)
             return _move_in(path, boot, _begin_log)
     except OSError as error:
         raise ViewUnwritableError(f"The view cannot be replaced: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _create(path: Path, store: bytes, boot: bytes) -> Database:

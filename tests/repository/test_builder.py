@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import ckptlog
 from ckptlog import CheckpointConfiguration, CheckpointManager, LogCorruptionError
+from ckptlog.blobs.pack import read_index
 from ckptlog.errors import CheckpointError, FullError
 from ckptlog.repository import builder as builder_module
 from ckptlog.repository.builder import Builder
@@ -67,7 +68,9 @@ def told(store):
     view = store.view()
     events = list(store.events())
     rows = view.select(Filter(), limit=10_000)
-    digests = [place.digest for commit in store.log.reader.commits() for place in commit.placements]
+    packs = [read_index(pack, store.info.id_bytes) for pack in store.path.glob("packs/*.pack")]
+    own = [commit.placements for commit in store.log.reader.commits()]
+    digests = [place.digest for places in (*own, *packs) for place in places]
     return {
         "mark": view.mark,
         "totals": view.totals(),
