@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.run import Mark
+from ckptlog.blobs.run import Mark, run_name
 from ckptlog.blobs.sheaf import Sheaf
 from ckptlog.model.entry import Placement
-from tests.blobs.sample import STORE_ID, commit, place
+from tests.blobs.sample import STORE_ID, commit, place, run_files
 from tests.blobs.sample import digest as digest_of
 
 
@@ -78,6 +78,8 @@ def test_an_index_adopts_its_run(tmp_path, keeps_files):
     index.adopt(filled(tmp_path / "anew", 20, 50))
     assert index.problems == ()
     assert index.position == 50
+    if keeps_files:
+        assert [path.name for path in run_files(tmp_path / "chunks")] == [run_name(0, 50)]
     assert index.get(digest_of(1000)) is index.get(digest_of(1001)) is None
     assert index.get(digest_of(7)) == Placement(digest_of(7), mark_of(50).container, 7, 50)
     # It goes on from there, and who opens the folder next finds it all.
