@@ -138,7 +138,7 @@ class Store(StoreReader, Retrospect):
             cache_bytes=self._cache_bytes,
             missing=keeper.find_missing,
         )
-        keeper.begin(self.blobs.wire)
+        keeper.begin(self.blobs.wire, self.blobs.raw)
         self._writer = Writer(
             self.log,
             keeper,
