@@ -72,12 +72,14 @@ if TYPE_CHECKING:
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.layout import LegacyLayoutWarning
-    from ckptlog.repository.opening import open_store as open
+    from ckptlog.repository.opening import open_store
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
     from ckptlog.watch.bus import EventBus, InProcessEventBus
     from ckptlog.watch.event import WatchEvent
     from ckptlog.watch.subscription import Subscription
+
+    open = open_store
 
 __version__ = "0.1.0"
 
@@ -216,8 +218,9 @@ __all__ = [
     "UnsupportedError",
     "WatchEvent",
     "__version__",
-    "open",
 ]
+# Not `open`: `from ckptlog import *` would put it in the place of the builtin.
+_BY_NAME_ONLY = ("open",)
 
 
 def __getattr__(name: str) -> Any:
@@ -232,4 +235,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return list(__all__)
+    return [*__all__, *_BY_NAME_ONLY]

@@ -184,6 +184,35 @@ class ChunkIndex:
                 for path in _run_paths(self._target):
                     files.remove(path)
 
+    def adopt(self, run: Run) -> None:
+        """Hold what a run from position 0 on holds, and only that; its file is ours from now on.
+
+        Durability: none.        Threads: safe; look-ups go on.
+        """
+        with self._flushing, self._lock:
+            self._epoch += 1
+            if self._target is not None:
+                try:
+                    run = self._moved(run, self._target)
+                except (CheckpointError, OSError) as error:
+                    self._target = None
+                    self._problems.append(f"The chunk index stays in memory: {error}")
+            self._view = _view({}, {}, (run,))
+            self._mark = run.mark
+
+    def _moved(self, run: Run, folder: Path) -> Run:
+        """Return a run as it is once its file is in the folder, in the place of all others."""
+        if run.path is None:
+            self._target = None
+            return run
+        # Another process that flushes at this moment may remove it again: then it is read where
+        # it is mapped, and whoever opens the folder next scans the log.
+        with _folder_lock(folder):
+            for path in _run_paths(folder):
+                files.remove(path)
+            run.path.replace(folder / run.name)
+            return open_run(folder / run.name, self._store_id)
+
     def close(self) -> None:
         """Write what is left and let go of the files; the index is empty afterwards."""
         self.flush(force=True)

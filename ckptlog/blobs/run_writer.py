@@ -46,6 +46,13 @@ _BLOCK_BYTES: Final = BLOCK_ENTRIES * ENTRY_BYTES
 _PART_BITS: Final = 11
 
 
+class Stretch(NamedTuple):
+    """Log positions that a run covers: from start up to mark."""
+
+    start: int
+    mark: Mark
+
+
 def write_run(
     folder: Path | None, store_id: bytes, start: int, mark: Mark, placements: Iterable[Placement]
 ) -> Run:
@@ -66,9 +73,24 @@ def write_run(
         )
         for place in placements
     ]
-    entries.sort()
-    plan = _Plan(store_id, start, mark, list(numbers), len(entries))
-    return _make(folder, plan, [(0, 1 << 32, entries)])
+    return write_entries(folder, store_id, Stretch(start, mark), numbers, entries)
+
+
+def write_entries(
+    folder: Path | None,
+    store_id: bytes,
+    stretch: Stretch,
+    names: Iterable[str],
+    entries: Iterable[bytes],
+) -> Run:
+    """Do as `write_run`, with entries that are packed already; names are in their numbers' order.
+
+    Raises:
+        CheckpointStorageError: The file cannot be written; nothing is left of it.
+    """
+    found = sorted(entries)
+    plan = _Plan(store_id, stretch.start, stretch.mark, list(names), len(found))
+    return _make(folder, plan, [(0, 1 << 32, found)])
 
 
 def merge_runs(folder: Path | None, store_id: bytes, runs: Sequence[Run]) -> Run:

@@ -122,10 +122,29 @@ def _run(
     import json
     import subprocess
 
+    from ckptlog.storage.interruption import held_interruptions
+
+    process: Popen[bytes] | None = None
+    try:
+        with held_interruptions():
+            process = _start(words, checkpoint)
+        _, stderr = process.communicate(json.dumps(checkpoint.to_dict()).encode(), timeout_s)
+    except BaseException as error:  # Ctrl-C reaches us, not the group of the command
+        if process is not None:
+            _end(process)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise _useless(words, checkpoint, f"ran for longer than {timeout_s} s") from None
+        raise
+    return process.returncode, stderr
+
+
+def _start(words: Sequence[str], checkpoint: CheckpointData) -> Popen[bytes]:
+    import subprocess
+
     from ckptlog.errors import ArgumentError
 
     try:
-        process = subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
+        return subprocess.Popen(  # noqa: S603 - the user's own command, without a shell
             list(words),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -139,15 +158,6 @@ def _run(
             hint="Name a program, with a path or on PATH.",
             argument="command",
         ) from error
-    try:
-        _, stderr = process.communicate(json.dumps(checkpoint.to_dict()).encode(), timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        raise _useless(words, checkpoint, f"ran for longer than {timeout_s} s") from None
-    except BaseException:  # Ctrl-C reaches us, not the group of the command
-        _end(process)
-        raise
-    return process.returncode, stderr
 
 
 def _end(process: Popen[bytes]) -> None:

@@ -71,16 +71,11 @@ def run_log(context: Context) -> int:
 
 def _refuse_unknown(kind: str) -> None:
     """Refuse a type that no event has and that this version does not know: a slip of the pen."""
-    from ckptlog.errors import ArgumentError
     from ckptlog.model.event import TYPES
+    from ckptlog.model.event_type import unknown_type
 
     if TYPES.isdisjoint({kind, f"checkpoint.{kind}"}):
-        names = ", ".join(sorted(name.removeprefix("checkpoint.") for name in TYPES))
-        raise ArgumentError(
-            f"There is no event of the type {kind!r}.",
-            hint=f"The types are: {names}.",
-            argument="type",
-        )
+        raise unknown_type("type", kind)
 
 
 def run_history(context: Context) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_HELP = "use 2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
+_FORMS = "2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
 
 
 def moment(text: str) -> datetime:
@@ -24,7 +24,7 @@ def moment(text: str) -> datetime:
         parsed = datetime.fromisoformat(text.strip())
         return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; {_HELP}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; use {_FORMS}") from None
 
 
 def natural(text: str) -> int:
@@ -77,4 +77,10 @@ def place(text: str) -> str | int | datetime:
     """
     if text in {"beginning", "end"}:
         return text
-    return natural(text) if text.isdigit() else moment(text)
+    try:
+        return point(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no place in a log; use beginning, end, a position (from 0 on), or a "
+            f"time: {_FORMS}"
+        ) from None

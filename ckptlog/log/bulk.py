@@ -49,6 +49,7 @@ class Stretch(NamedTuple):
     raw_bytes: the sum of their sizes before compression.
     container, offset_end: Where the run ends.
     records: The chunks' records by digest, not yet verified, where they were asked for.
+    places: Digest, offset and length of the chunks' frames, in order, where that was asked for.
     """
 
     first: int
@@ -61,6 +62,7 @@ class Stretch(NamedTuple):
     container: str
     offset_end: int
     records: dict[bytes, bytes]
+    places: list[tuple[bytes, int, int]]
 
     @property
     def position_next(self) -> int:
@@ -86,7 +88,13 @@ class BulkReader:
         self._disk = disk
 
     def stretches(
-        self, place: Cursor, stop: End, *, events: int, with_records: bool = False
+        self,
+        place: Cursor,
+        stop: End,
+        *,
+        events: int,
+        with_records: bool = False,
+        with_places: bool = False,
     ) -> Iterator[Stretch]:
         """Yield runs of at least so many events, or of 8 MiB, the last of each segment excepted.
 
@@ -95,12 +103,13 @@ class BulkReader:
                 the segment that holds its position.
             stop: The published end to read up to.
             with_records: Keep the records of the chunks.
+            with_places: Tell where the chunks lie.
 
         Cost: 3 to 4 us for an event and its chunks.
         """
         try:
             for run in self._runs(place, stop):
-                yield from run.stretches(events, with_records=with_records)
+                yield from run.stretches(events, with_records=with_records, with_places=with_places)
                 if not run.is_complete:
                     return
         except CheckpointCorruptionError:  # a segment is missing, or its header damaged
@@ -164,7 +173,7 @@ class _Run:
         self._ends = ends
         self.is_complete = False
 
-    def stretches(self, events: int, *, with_records: bool) -> Iterator[Stretch]:
+    def stretches(self, events: int, *, with_records: bool, with_places: bool) -> Iterator[Stretch]:
         """Yield the whole commits of the segment, in runs of at least so many events."""
         stop, position, leaf = self._ends
         if self._offset >= stop:
@@ -173,19 +182,23 @@ class _Run:
         fd = self._disk.open_read(self._path)
         try:
             last: Stretch | None = None
-            for last in self._collect(Window(self._disk, fd), events, with_records=with_records):
+            for last in self._collect(
+                Window(self._disk, fd), events, with_records=with_records, with_places=with_places
+            ):
                 yield last
         finally:
             self._disk.close(fd)
         if last is not None and (last.offset_end, last.position_next) == (stop, position):
             self.is_complete = leaf_hash(last.entries[-1]) == leaf
 
-    def _collect(self, window: Window, events: int, *, with_records: bool) -> Iterator[Stretch]:
+    def _collect(  # noqa: C901 - the one loop over all frames
+        self, window: Window, events: int, *, with_records: bool, with_places: bool
+    ) -> Iterator[Stretch]:
         """The one loop over frames: plain locals, nothing called that need not be."""
         commit = position = self._position
         run = self._new(position, self._offset)
         entries, commits, ends, chunks, sizes = run[2:7]
-        records = run.records
+        records, places = run.records, run.places
         count = size = room = 0
         offset, stop = self._offset, self._ends[0]
         while offset < stop and self._bring(window, offset, stop):
@@ -211,19 +224,23 @@ class _Run:
                             yield run._replace(offset_end=offset)
                             run = self._new(position, offset)
                             entries, commits, ends, chunks, sizes = run[2:7]
-                            records, room = run.records, 0
+                            records, places, room = run.records, run.places, 0
                 elif kind == frame.CHUNK and flags == 0 and end - begin >= _RECORD_BYTES_MIN:
                     count += 1
                     size += _LENGTH.unpack_from(data, begin + _RAW_LENGTH_AT)[0]
-                    if with_records:
+                    if with_records or with_places:
                         record = data[begin + frame.HEADER_BYTES : end]
-                        records[record[:_DIGEST_BYTES]] = record
-                        room += end - begin
+                        digest = record[:_DIGEST_BYTES]
+                        if with_records:
+                            records[digest] = record
+                            room += end - begin
+                        if with_places:
+                            places.append((digest, base + begin, end - begin))
                 else:
                     return
 
     def _new(self, first: int, start: int) -> Stretch:
-        return Stretch(first, start, [], [], [], [], [], self._container, start, {})
+        return Stretch(first, start, [], [], [], [], [], self._container, start, {}, [])
 
     def _bring(self, window: Window, offset: int, stop: int) -> bool:
         """Bring at least the whole frame at offset into the window; say whether there is one."""

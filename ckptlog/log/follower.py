@@ -133,12 +133,7 @@ class Follower:
         cursor = self.cursor
         if cursor.position < end.position:
             return True
-        if cursor.position > end.position and not self._reader.places.holds(cursor):
-            raise _other(cursor, f"the log has {end.position} events")
-        # Else a power cut has left an old end, which is never synced: the next writer finds the
-        # events behind it, and until then there is nothing to deliver.
-        if cursor.position == end.position and cursor.leaf != end.leaf:
-            raise _other(cursor, "another event stands before it")
+        _refuse_other_end(self._reader, cursor, end)
         return False
 
     @property
@@ -169,6 +164,28 @@ def confirm(reader: LogReader, cursor: Cursor, end: End) -> Cursor:
     if own.leaf != cursor.leaf:
         raise _other(cursor, "another event stands before it")
     return own
+
+
+def check_past(reader: LogReader, cursor: Cursor, end: End) -> None:
+    """Refuse a cursor that is not of this log's past, as following from it would.
+
+    Raises:
+        OtherTimelineError: Another event stands before it, or there is none.
+        LogCorruptionError: The log is damaged, and only reading it would tell the place.
+
+    Cost: a read or two, where the cursor's place is right; else its segment is read.
+    """
+    _refuse_other_end(reader, confirm(reader, cursor, end), end)
+
+
+def _refuse_other_end(reader: LogReader, cursor: Cursor, end: End) -> None:
+    """Refuse a cursor beyond the end, or at it, that is of another history."""
+    if cursor.position > end.position and not reader.places.holds(cursor):
+        raise _other(cursor, f"the log has {end.position} events")
+    # Else a power cut has left an old end, which is never synced: the next writer finds the
+    # events behind it, and until then there is nothing to deliver.
+    if cursor.position == end.position and cursor.leaf != end.leaf:
+        raise _other(cursor, "another event stands before it")
 
 
 def _other(cursor: Cursor, reason: str) -> OtherTimelineError:

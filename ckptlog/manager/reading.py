@@ -13,7 +13,6 @@ from ckptlog.errors import (
     CheckpointError,
     CheckpointNotFoundError,
 )
-from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
@@ -23,8 +22,9 @@ from ckptlog.model.position import check_position
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState, state_of
 from ckptlog.policy.recovery_point import Candidate, choose
-from ckptlog.repository.snapshot import build
+from ckptlog.repository.snapshot import snapshot
 from ckptlog.repository.store import Store
+from ckptlog.repository.trail import events_of
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
@@ -86,13 +86,13 @@ class CheckpointReader:
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         found = self.store.read(checkpoint_id)
-        return None if found is None else self._load(*found)
+        return None if found is None else snapshot(self.store, *found)
 
     def get_latest_checkpoint(self, task_id: str) -> CheckpointData | None:
         """Return the task's checkpoint that was created last, or None."""
         check_id("task_id", task_id)
         found = self.store.read_latest(task_id)
-        return None if found is None else self._load(*found)
+        return None if found is None else snapshot(self.store, *found)
 
     def get_checkpoint_at(self, checkpoint_id: str, position: int) -> CheckpointData | None:
         """Return a checkpoint as it was just after the event at `position`; None before it began.
@@ -102,7 +102,7 @@ class CheckpointReader:
         check_position("position", position)
         for entry in self._events_of(checkpoint_id):
             if entry.position <= position:
-                return None if entry.event.type in _ENDS else self._load(entry, {})
+                return None if entry.event.type in _ENDS else snapshot(self.store, entry)
         return None
 
     def history(self, checkpoint_id: str) -> list[HistoryEntry]:
@@ -121,34 +121,12 @@ class CheckpointReader:
             step_number=event.step,
             data_bytes=event.data.size if event.data else 0,
             new_bytes=event.new,
-            load=lambda: None if event.type in _ENDS else self._load(entry, {}),
+            load=lambda: None if event.type in _ENDS else snapshot(self.store, entry),
         )
 
     def _events_of(self, checkpoint_id: str) -> Iterator[Entry]:
-        """Yield a checkpoint's events, newest first, along the links that each event holds."""
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
-        entry = self.store.newest_ever(checkpoint_id)
-        while entry is not None:
-            yield entry
-            if entry.event.type == TASK_DELETED:  # it ends many, and links to none of them
-                entry = self._last_before(entry)
-                continue
-            previous = entry.event.previous
-            if not 0 <= previous < entry.position:
-                return
-            entry = self.store.event_at(previous)
-            if entry is not None and entry.event.subject.checkpoint != checkpoint_id:
-                raise CheckpointCorruptionError(
-                    f"The history of {checkpoint_id!r} leads to event {previous}, which is about "
-                    f"{entry.event.subject.checkpoint!r}.",
-                    hint="Run ckptlog verify.",
-                )
-
-    def _last_before(self, end: Entry) -> Entry | None:
-        name = end.event.subject.checkpoint
-        events = self.store.events(end.origin, end.position)
-        own = (entry for entry in events if entry.event.subject.checkpoint == name)
-        return max(own, key=lambda entry: entry.position, default=None)
+        return events_of(self.store, checkpoint_id)
 
     def diff(self, before_id: str, after_id: str) -> list[Difference]:
         """Return what differs between the data and metadata of two checkpoints, path by path.
@@ -249,7 +227,7 @@ class CheckpointReader:
         for row in self._rows(wanted, start, limit, newest_first=newest_first):
             found = self.store.read_row(row)
             if found is not None:
-                yield self._load(*found)
+                yield snapshot(self.store, *found)
 
     def _rows(
         self, wanted: Filter, after: int | None, limit: int | None, *, newest_first: bool
@@ -333,19 +311,10 @@ class CheckpointReader:
 
     def _fault(self, entry: Entry, records: Records) -> str | None:
         try:
-            self._load(entry, records)
+            snapshot(self.store, entry, records)
         except CheckpointError as error:
             return error.message
         return None
-
-    # --- building -----------------------------------------------------------------------------
-
-    def _load(self, entry: Entry, records: Records) -> CheckpointData:
-        event = entry.event
-        wire = self.store.blobs.wire
-        data = {} if event.data is None else values.decode(wire(event.data, records))
-        meta = {} if event.meta is None else values.decode(wire(event.meta, records))
-        return build(entry, data, meta)
 
 
 def not_found(checkpoint_id: str) -> CheckpointError:

@@ -2,7 +2,8 @@
 
 What is saved goes through the log; the files are its view (views/files, specs/view-files.md), kept
 current by a thread that follows the log for as long as the storage is open. When a call that
-changes something returns, its event is durable and the files show it.
+changes something returns, its event is durable and its file shows it; the index of many
+checkpoints follows a moment later (specs/view-files.md).
 """
 
 from __future__ import annotations
@@ -155,9 +156,13 @@ class FileSystemCheckpointStorage:
         Raises:
             CheckpointStorageError: The system refused, or the store is open for reading only.
         """
+        return self._refreshed(is_lazy=False)
+
+    def _refreshed(self, *, is_lazy: bool) -> Refreshed:
         self._ensure_following()
         self.manager.store.opened()
-        return self.view.refresh()
+        # Without a thread nobody would write the index later.
+        return self.view.refresh(is_lazy=is_lazy and self._follows)
 
     # --- the specification's operations -------------------------------------------------------
 
@@ -194,7 +199,7 @@ class FileSystemCheckpointStorage:
             )
         entry = self.manager.store.newest(checkpoint.checkpoint_id)
         checkpoint.position = -1 if entry is None else entry.position
-        self.refresh()
+        self._refreshed(is_lazy=True)
         return True
 
     def load_checkpoint(self, checkpoint_id: str) -> CheckpointData | None:
@@ -208,7 +213,7 @@ class FileSystemCheckpointStorage:
             is_deleted = self.manager.delete_checkpoint(checkpoint_id)
         except CheckpointNotFoundError:
             return False
-        self.refresh()
+        self._refreshed(is_lazy=True)
         return is_deleted
 
     def list_checkpoints(self, state: CheckpointState | None = None) -> list[str]:

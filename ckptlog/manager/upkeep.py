@@ -164,6 +164,7 @@ def compact(manager: CheckpointManager) -> dict[str, Any]:
     """
     store = manager.store
     before = measure(store.path)
+    # The history and the files of checkpoints hold no free pages: a rebuild would free nothing.
     totals = ask(store, lambda view: view.totals())
     fresh_bytes = (
         _VIEW_BYTES_MIN
@@ -171,7 +172,7 @@ def compact(manager: CheckpointManager) -> dict[str, Any]:
         + _EVENT_BYTES * totals.events
         + _CHUNK_BYTES * store.index.entries
     )
-    is_rebuilt = before.views > fresh_bytes and not store.read_only
+    is_rebuilt = before.folded > fresh_bytes and not store.read_only
     if is_rebuilt:
         store.rebuild_views()
     store.index.flush(force=True)

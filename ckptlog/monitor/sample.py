@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from functools import reduce
+from operator import and_
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.checkpoint import as_utc
@@ -30,7 +32,7 @@ def rows(
     history: History,
     columns: Sequence[str],
     *,
-    where: ds.Expression | None = None,
+    where: Condition | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pa.Table:
@@ -41,7 +43,7 @@ def rows(
         since, until: Times; the first is included, the second is not. Without a zone: UTC.
 
     Raises:
-        ArgumentError: history is something else.
+        ArgumentError: history is something else, or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.dataset as ds
@@ -54,10 +56,50 @@ def rows(
             hint="Use store.history().",
             argument="history",
         )
-    for condition in _range(since, until):
-        where = condition if where is None else where & condition
-    found = history.to_table(columns=list(columns), filter=where)
+    looked_at = [*columns, *([where.name] if where else [])]
+    looked_at += ["time", "date"] if since is not None or until is not None else []
+    _check_columns(history, looked_at)
+    conditions = [*([where.expression()] if where else []), *_range(since, until)]
+    found = history.to_table(
+        columns=list(columns), filter=reduce(and_, conditions) if conditions else None
+    )
     return found.sort_by("position") if "position" in columns else found
+
+
+def _check_columns(history: ds.Dataset, columns: Sequence[str]) -> None:
+    """Refuse a table that is not of the history's rows: a column is missing, or of another type.
+
+    Raises:
+        ArgumentError: By name.
+    """
+    from ckptlog.views.history import column
+
+    schema, wanted = history.schema, column.schema()
+    missing = [name for name in columns if name not in schema.names]
+    if missing:
+        raise ArgumentError(
+            f"history has no column {', '.join(map(repr, missing))}.",
+            hint="Use store.history(), or rows of it with all their columns.",
+            argument="history",
+        )
+    for name in columns:
+        index = wanted.get_field_index(name)
+        if index >= 0 and not _is_alike(schema.field(name).type, wanted.field(index).type):
+            raise ArgumentError(
+                f"The column {name!r} of history is of type {schema.field(name).type}; "
+                f"{wanted.field(index).type} is needed.",
+                hint="Use store.history(), or rows of it as they are.",
+                argument="history",
+            )
+
+
+def _is_alike(kind: pa.DataType, wanted: pa.DataType) -> bool:
+    """Say whether a column may stand for another: texts may come as dictionaries of them."""
+    import pyarrow.types as kinds
+
+    plain = kind.value_type if kinds.is_dictionary(kind) else kind
+    is_text = kinds.is_string(plain) or kinds.is_large_string(plain) or kinds.is_string_view(plain)
+    return bool(kind == wanted or (kinds.is_string(wanted) and is_text))
 
 
 def _range(since: datetime | None, until: datetime | None) -> list[ds.Expression]:
@@ -79,12 +121,23 @@ def _moment(time: datetime) -> Any:
     return pa.scalar(as_utc(time), pa.timestamp("us", "UTC"))
 
 
-def one_of(name: str, *values: str) -> ds.Expression:
-    """Return the condition that a column holds one of some values."""
-    import pyarrow as pa
-    import pyarrow.dataset as ds
+class Condition(NamedTuple):
+    """That a column holds one of some values."""
 
-    return ds.field(name).isin(pa.array(values, pa.string()))
+    name: str
+    values: tuple[str, ...]
+
+    def expression(self) -> ds.Expression:
+        """Return it as datasets take it."""
+        import pyarrow as pa
+        import pyarrow.dataset as ds
+
+        return ds.field(self.name).isin(pa.array(self.values, pa.string()))
+
+
+def one_of(name: str, *values: str) -> Condition:
+    """Return the condition that a column holds one of some values."""
+    return Condition(name, values)
 
 
 # --- buckets --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import msgspec
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.event import Subject
+from ckptlog.model.event_type import asked_types
 
 _Test = Callable[[int, "Named"], bool]
 
@@ -36,8 +37,9 @@ class Named(Protocol):
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Conditions on events; an empty set and None mean any.
 
-    types: As stored, or without their `checkpoint.`. since, until: Text as in events; since is
-    included, until is not. start, end: Positions; likewise.
+    types: As stored, without their `checkpoint.`, or a pattern of them.
+    since, until: Text as in events; since is included, until is not.
+    start, end: Positions; likewise.
     """
 
     actors: frozenset[str] = frozenset()
@@ -52,7 +54,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     end: int | None = None
 
     def matcher(self) -> Callable[[int, Named], bool]:
-        """Return the function that says whether the event at a position matches."""
+        """Return the function that says whether the event at a position matches.
+
+        Raises:
+            ArgumentError: A type is not known.
+        """
         tests = self._tests()
         if len(tests) == 1:
             return tests[0]
@@ -60,13 +66,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     def _tests(self) -> tuple[_Test, ...]:
         start, end, since, until = self.start, self.end, self.since, self.until
-        types = self.types | {f"checkpoint.{name}" for name in self.types}
+        types = asked_types("type", self.types)
         tests: dict[_Test, bool] = {
             lambda position, _: position >= start: start > 0,
             lambda position, _: end is None or position < end: end is not None,
             lambda _, event: since is None or event.time >= since: since is not None,
             lambda _, event: until is None or event.time < until: until is not None,
-            lambda _, event: event.type in types: bool(types),
+            lambda _, event: types.has(event.type): bool(self.types),
             lambda _, event: event.actor in self.actors: bool(self.actors),
             lambda _, event: event.subject.task in self.tasks: bool(self.tasks),
             lambda _, event: event.subject.checkpoint in self.checkpoints: bool(self.checkpoints),

@@ -31,7 +31,7 @@ class AuditOptions(TypedDict, total=False):
     """What `Store.audit` takes; a condition may be one text or several.
 
     actor, task, checkpoint, worker, namespace, type: Only events with one of these. A type may be
-        `completed` for `checkpoint.completed`.
+        `completed` for `checkpoint.completed`, or `checkpoint.*`; it must be a known one.
     since, until: Only events of this time: since <= time < until; aware datetimes.
     start, end: Only these positions: start <= position < end.
     anomalies: Whether to look for them (default: True). Without, reading begins at `start`.

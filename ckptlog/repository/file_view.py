@@ -12,8 +12,10 @@ One process at a time works on the files (`.lock`); whoever comes second finds t
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 from threading import Event as Signal
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Final
@@ -47,6 +49,8 @@ _POLL_S: Final = 0.05
 _PAUSE_MAX_S: Final = 5.0
 # The index is written whole each time: then at most a tenth of the time goes there.
 _REST_FACTOR: Final = 10
+# A smaller one is written with each step: it costs no more than the step's own file.
+_EAGER_MAX: Final = 1000
 _logger = logging.getLogger("ckptlog")
 
 
@@ -69,6 +73,15 @@ class Refreshed(msgspec.Struct, frozen=True):
 Teller = Callable[[Refreshed], None]
 
 
+class _Suspicion(IntEnum):
+    """What of the files has to be looked at."""
+
+    NONE = 0
+    NAMES = 1
+    CONTENTS = 2
+    OTHER_BOOT = 3
+
+
 class FileView:
     """The file view of one open store.
 
@@ -84,6 +97,7 @@ class FileView:
         self._seen: tuple[int, int, int] | None = None
         self._index_seen: tuple[int, int, int] | None = None
         self._position = -1
+        self._rests_until_s = -math.inf
 
     # --- what is asked for --------------------------------------------------------------------
 
@@ -99,7 +113,7 @@ class FileView:
         """Say whether there are durable events that the files do not show."""
         return self._store.position > self.position
 
-    def refresh(self, *, is_thorough: bool = False) -> Refreshed:
+    def refresh(self, *, is_thorough: bool = False, is_lazy: bool = False) -> Refreshed:
         """Let the files show everything that is durable now.
 
         An index.json that is missing or was changed is written again, and with it every file that
@@ -108,6 +122,9 @@ class FileView:
 
         Args:
             is_thorough: Also read every file and compare it with what was written.
+            is_lazy: Where there are more than 1,000 checkpoints, leave index.json (and the files
+                of those that are gone) to a later refresh until ten times as long has passed as
+                they took the last time, 5 s at most. For who sees to it that one comes (`run`).
 
         Raises:
             ReadOnlyError: The store is open for reading only.
@@ -119,12 +136,32 @@ class FileView:
         """
         with self._held():
             try:
-                is_new = self._open()
-                repaired = 0 if is_new else self._heal(is_thorough=is_thorough)
-                return self._follow(is_new=is_new, repaired=repaired)
+                return self._refreshed(is_thorough=is_thorough, is_lazy=is_lazy)
             except (ViewDamagedError, OtherTimelineError):
                 self._view.clear()
-                return self._follow(is_new=True, repaired=0)
+                return self._follow(is_new=True)
+
+    def _refreshed(self, *, is_thorough: bool, is_lazy: bool) -> Refreshed:
+        """Follow the log and mend what is not as it was written.
+
+        What a process left that was killed in a step, or has not settled it yet, is as it should
+        be once the step is done again; so files are looked at after that. But after a reboot
+        before: the register would say that all is of this boot.
+        """
+        is_new = self._open()
+        if is_new:
+            return self._follow(is_new=True)
+        suspicion = self._suspicion(is_thorough=is_thorough)
+        repaired = 0
+        if suspicion == _Suspicion.OTHER_BOOT:
+            repaired, suspicion = self._heal(suspicion), _Suspicion.NONE
+        try:
+            done = self._follow(is_new=False, is_lazy=is_lazy)
+        except LogCorruptionError:
+            self._heal(suspicion)
+            raise
+        repaired += self._heal(suspicion)
+        return msgspec.structs.replace(done, repaired=repaired)
 
     def rebuild(self) -> Refreshed:
         """Write every file anew from the log, whatever is there.
@@ -137,7 +174,7 @@ class FileView:
             for _ in self._store.log.reader.commits():
                 pass
             self._view.clear()
-            return self._follow(is_new=True, repaired=0)
+            return self._follow(is_new=True)
 
     def run(self, stop: Signal, *, tell: Teller | None = None) -> None:
         """Keep the files current until `stop` is set, or the store is closed.
@@ -149,7 +186,7 @@ class FileView:
         while not stop.wait(pause_s):
             begin_s, pause_s = clock(), _POLL_S
             try:
-                if not self.is_behind():
+                if not self.is_behind() and self._view.is_settled:
                     continue
                 done = self.refresh()
                 if tell is not None:
@@ -236,22 +273,33 @@ class FileView:
             raise ViewDamagedError("The file view shows events that the log does not have.")
         confirm(self._store.log.reader, cursor, end)
 
-    def _heal(self, *, is_thorough: bool) -> int:
-        """Write again what is not as it was written; return how much that was.
+    def _suspicion(self, *, is_thorough: bool) -> _Suspicion:
+        """Say what has to be looked at.
 
-        Names are looked at when the register was read, or index.json is not as it was left;
-        contents on request, and after a reboot.
+        Names are when the register was read, or index.json is not as it was left; contents on
+        request, and after a reboot.
 
         Raises:
             ViewDamagedError: Everything has to be built anew.
         """
         view, is_fresh = self._view, self._seen is None
-        is_other_boot = is_fresh and not view.is_of_this_boot
-        if not (is_thorough or is_fresh or view.tree.stamp(INDEX) != self._index_seen):
+        if is_fresh and not view.is_of_this_boot:
+            if not view.register.is_whole:
+                raise ViewDamagedError("A view that was never whole cannot be compared.")
+            return _Suspicion.OTHER_BOOT
+        if is_thorough:
+            return _Suspicion.CONTENTS
+        is_touched = is_fresh or view.tree.stamp(INDEX) != self._index_seen
+        return _Suspicion.NAMES if is_touched else _Suspicion.NONE
+
+    def _heal(self, suspicion: _Suspicion) -> int:
+        """Write again what is not as it was written; return how much that was."""
+        if suspicion == _Suspicion.NONE:
             return 0
-        if is_other_boot and not view.register.is_whole:
-            raise ViewDamagedError("A view that was never whole cannot be compared.")
-        faults = view.faults(is_thorough=is_thorough or is_other_boot)
+        view, is_other_boot = self._view, suspicion == _Suspicion.OTHER_BOOT
+        if not view.is_settled:
+            self._settle()
+        faults = view.faults(is_thorough=suspicion >= _Suspicion.CONTENTS)
         if faults or is_other_boot or view.has_strangers():
             view.repair([self._shown_by(name) for name in faults if name], self._document)
         return len(faults)
@@ -266,17 +314,33 @@ class FileView:
 
     # --- following ----------------------------------------------------------------------------
 
-    def _follow(self, *, is_new: bool, repaired: int) -> Refreshed:
+    def _follow(self, *, is_new: bool, is_lazy: bool = False) -> Refreshed:
         view = self._view
         start, written, removed = view.register.cursor.position, 0, 0
         for change, cursor in self._changes():
-            view.apply(change, cursor, self._document)
+            view.take_in(change, cursor, self._document)
             written += len(change.last)
             removed += len(change.gone)
+            if not (is_lazy and self._may_rest()):
+                self._settle()
         if not view.register.is_whole:
             view.finish()
+        elif not (view.is_settled or (is_lazy and self._may_rest())):
+            self._settle()
         position = view.register.cursor.position
-        return Refreshed(position, position - start, written, removed, repaired, is_new)
+        return Refreshed(position, position - start, written, removed, is_rebuilt=is_new)
+
+    def _may_rest(self) -> bool:
+        """Say whether index.json was written not long ago, by what that takes."""
+        now_s = self._store.environment.monotonic_s()
+        return len(self._view.register) > _EAGER_MAX and now_s < self._rests_until_s
+
+    def _settle(self) -> None:
+        clock = self._store.environment.monotonic_s
+        begin_s = clock()
+        self._view.settle()
+        now_s = clock()
+        self._rests_until_s = now_s + min(_REST_FACTOR * (now_s - begin_s), _PAUSE_MAX_S)
 
     def _changes(self) -> Iterator[tuple[Change, Cursor]]:
         """Yield what the events that are not shown yet come to, in portions."""

@@ -1,11 +1,12 @@
 """Keeps what is disposable in step with the log: the ledger, the view and the chunk index.
 
     log -> commits -> ledger (memory) -> in batches -> view (SQLite)
-                   -> chunk index
+                   -> chunk index, leaf hashes (repository.indexer)
 
 All of it can be thrown away; `rebuild` does. A view or an index that stands elsewhere than the log
 (foreign, future, stale, damaged) is noticed by the leaf hash of the event it stands at, and
-replaced. Nothing here is ever a reason to fail.
+replaced. What has (nearly) nothing is built in bulk (repository.builder); where that fails, and for
+the rest, commit by commit. Nothing here is ever a reason to fail.
 
 Locks: `fold_lock` guards the ledger, and is held only for moments; `_drain_lock` lets one thread
 at a time write the view, and is taken before the fold lock, never after. The view is never
@@ -14,20 +15,24 @@ written under the log's lock (`follow` is what a writer calls there).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
 
-from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.pack import read_index
-from ckptlog.errors import CheckpointError
-from ckptlog.formats.pack import pack_name
+from ckptlog.errors import (
+    CheckpointError,
+    CheckpointStorageError,
+    FormatError,
+    LogCorruptionError,
+)
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.entry import Commit, Entry, Placement
-from ckptlog.model.event import Event, PackEntry, Reference
+from ckptlog.model.entry import Entry
+from ckptlog.model.event import Event, Reference
+from ckptlog.repository.builder import Builder, is_worth_it
+from ckptlog.repository.indexer import Gathering, Indexer
 from ckptlog.repository.ledger import Ledger
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -37,11 +42,13 @@ from ckptlog.views.errors import (
     ViewDamagedError,
     ViewError,
 )
-from ckptlog.views.leaf import LeafCache
+from ckptlog.views.rebuild import RawOf
 
 # Events kept in memory before they go to the view: bounds memory (about 1 KB each) and the time
 # that one writer spends on it.
 PENDING_EVENTS_MAX = 512
+# A writer goes on for so long beside a thread that builds a view.
+_PENDING_BUILDING_MAX = 64 * PENDING_EVENTS_MAX
 # A reader that catches up with very much applies it on the way.
 _CATCHING_UP_EVENTS_MAX = 8 * PENDING_EVENTS_MAX
 _VIEW_WAITS = 40
@@ -72,18 +79,26 @@ class Keeper:
         self._environment = environment
         self._view_path = None if read_only else root / "views" / "current.sqlite"
         self._drain_lock = RLock()
-        self._reindex_lock = RLock()
         self._epoch = log.epoch
-        self._reindexed_at = -1
         self._wire: Callable[[Reference], bytes]
-        self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
+        self._builder: Builder
         self.fold_lock = RLock()
-        self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
+        self._indexer = Indexer(root, store_id, log, read_only=read_only)
+        self.index = self._indexer.index
+        self.find_missing = self._indexer.find_missing
         self.ledger: Ledger
 
-    def begin(self, wire: Callable[[Reference], bytes]) -> None:
-        """Open the view and read on from where it stands."""
+    def begin(self, wire: Callable[[Reference], bytes], raw_of: RawOf) -> None:
+        """Open the view and read on from where it stands.
+
+        Args:
+            wire, raw_of: Read a payload, and a chunk.
+        """
         self._wire = wire
+        views = self._root / "views"
+        self._builder = Builder(views, self._store_id, self._log, self._environment, raw_of)
+        if self._view_path is not None:
+            self._builder.tidy()
         self.ledger = self._open_ledger(self._new_view())
 
     def close(self) -> None:
@@ -124,25 +139,60 @@ class Keeper:
         if not self._is_past(view):
             # What is there is thrown away only once it is sure that the log can replace it.
             self._read_through()
-            self.leaves.remove()
+            self._indexer.leaves.remove()
             view = self._renewed(view)
             if not self._is_past(view):  # its file could not be removed
                 view.close()
                 view = self._view_in_memory()
-        ledger = Ledger(view, self._log.reader.entry)
-        ledger.scan = self._event_from
         persisted = self.index.persisted
         if persisted is not None:
             position, container, offset, leaf = persisted
             if not self._is_our_past(position, leaf, (container, offset)):
                 self.index.clear()
+        if may_apply:
+            view = self._filled(view)
+        ledger = Ledger(view, self._log.reader.entry)
+        ledger.scan = self._event_from
         if self.index.position < ledger.position:
-            self._index_up_to(ledger)
+            self._indexer.index_up_to(ledger.position)
         # Without a published end, which a medium that cannot be written may have, a store can
         # still be opened, to be verified; whoever reads from it is told.
         if self._log.published.read() is not None:
             self._follow_into(ledger, may_apply=may_apply)
         return ledger
+
+    def _filled(self, view: CurrentView) -> CurrentView:
+        """Return a view with all that is published, where one has (nearly) nothing of it.
+
+        Where that cannot be done in bulk the same view comes back: commit by commit it gets as
+        far as it can, and who reads on is told what is wrong.
+        """
+        end = self._log.published.read()
+        with suppress(LogCorruptionError, ViewError):
+            if end is None or not is_worth_it(view.mark.position, end.position):
+                return view
+            take, is_asked = self._indexer.take, self.index.position < end.position
+            if view.kind != "file":
+                self._builder.fill(view, end, take, with_places=is_asked)
+                return view
+            with self._builder.workplace() as folder:
+                if view.is_replaced:  # another process has built one while we waited for the place
+                    other = self._new_view()
+                    view.close()
+                    view = other
+                if folder is not None and is_worth_it(view.mark.position, end.position):
+                    made = self._builder.make(folder, end, take, with_places=is_asked)
+                    return self._put(made, view)
+        return view
+
+    def _put(self, made: Path, view: CurrentView) -> CurrentView:
+        """Let a view that was made take the place of one that is let go."""
+        try:
+            return self._builder.put(made)
+        except ViewError:
+            return self._new_view()
+        finally:
+            view.close()
 
     def _is_past(self, view: CurrentView) -> bool:
         try:
@@ -161,16 +211,6 @@ class Keeper:
         # None: it cannot be told. A damaged log cannot be folded anew, so what is left must stay;
         # rows and chunks are checked against the log and their digests when they are read.
         return found is not False
-
-    def _index_up_to(self, ledger: Ledger) -> None:
-        persisted = self.index.persisted
-        place = (persisted[1], persisted[2], persisted[0]) if persisted else ("", 0, 0)
-        # Damage on the way concerns who reads those chunks, and `verify`.
-        with suppress(CheckpointError):
-            for commit in self._log.reader.commits(*place):
-                if commit.position_next > ledger.position:
-                    return
-                self._index(commit)
 
     def follow(self) -> None:
         """Bring ledger and index up to the published end. Under the fold lock."""
@@ -191,23 +231,10 @@ class Keeper:
         log, start = self._log, cursor if cursor.position else BEGINNING
         follower = Follower(log.reader, log.published, start, environment=self._environment)
         for commit in follower.commits(end):
-            self._index(commit)
+            self._indexer.add(commit)
             ledger.absorb((commit,))
             if may_apply and ledger.pending_events >= _CATCHING_UP_EVENTS_MAX:
                 self._apply_pending(ledger)
-
-    def _index(self, commit: Commit) -> None:
-        if commit.position_next <= self.index.position:
-            return
-        packs = commit.entries[-1].event.packs
-        self.index.add(commit, self._packed(packs))
-
-    def _packed(self, packs: tuple[PackEntry, ...]) -> Iterator[Placement]:
-        for pack in packs:
-            name = pack_name(pack.base, bytes.fromhex(pack.id))
-            # One that is gone or damaged concerns who reads its chunks, and `verify`.
-            with suppress(CheckpointError):
-                yield from read_index(self._root / "packs" / name, self._store_id)
 
     def catch_up(self) -> None:
         """Take in what other processes have committed since the last call."""
@@ -248,13 +275,24 @@ class Keeper:
         return self.ledger.view
 
     def relieve(self) -> None:
-        """Apply pending events to the view if they are many; a writer calls it after a commit."""
-        if self.ledger.pending_events >= PENDING_EVENTS_MAX:
+        """Apply pending events to the view if they are many; a writer calls it after a commit.
+
+        While another thread is at it, building anew maybe, a writer waits only if they are very
+        many.
+        """
+        pending = self.ledger.pending_events
+        if pending < PENDING_EVENTS_MAX:
+            return
+        if not self._drain_lock.acquire(blocking=pending >= _PENDING_BUILDING_MAX):
+            return
+        try:
             view = self.ledger.view
             try:
                 self.drain()
             except ViewError as error:
                 self.heal(view, error)
+        finally:
+            self._drain_lock.release()
 
     def drain(self) -> bool:
         """Apply pending durable events to the view; say whether none is left."""
@@ -270,20 +308,10 @@ class Keeper:
         if commits and ledger.view.apply(commits, self._meta_of):
             self._refuse_future(ledger.view)
             self.index.flush()
-            if not self.leaves.write(commits):
-                self._fill_leaves(commits[-1].position_next)
+            self._indexer.fill_leaves(commits)
             with self.fold_lock:
                 ledger.release(min(ledger.view.mark.position, commits[-1].position_next))
         return not ledger.pending or self._log.is_lagging
-
-    def _fill_leaves(self, stop: int) -> None:
-        """Write the leaf hashes that are missing below a position; read them from the log."""
-        position = self.leaves.position
-        for commit in self._log.reader.commits(position=position):
-            if commit.position_next > stop:
-                return
-            if commit.position_next > position:
-                self.leaves.write((commit,))
 
     def _refuse_future(self, view: CurrentView) -> None:
         position = view.mark.position
@@ -319,6 +347,7 @@ class Keeper:
 
     def _replace_view(self, view: CurrentView) -> None:
         with self._drain_lock:
+            view = self._filled(view)
             ledger = Ledger(view, self._log.reader.entry)
             ledger.scan = self._event_from
             # Most of the way without the fold lock: writers go on beside a long rebuild.
@@ -327,7 +356,7 @@ class Keeper:
             own = self.ledger.pending
             self._follow_into(ledger, may_apply=False)
             for commit in own:  # acknowledged, but not durable yet: not to be had from the log
-                self._index(commit)
+                self._indexer.add(commit)
                 ledger.absorb((commit,))
             self.ledger = ledger
 
@@ -337,48 +366,45 @@ class Keeper:
         Raises:
             LogCorruptionError: The log is damaged; what cannot be built anew was left alone.
         """
-        self._read_through()
         with self._drain_lock:
-            self.index.clear()
-            self.leaves.remove()
-            self._replace_view(self._renewed(self.ledger.view))
+            former = self.ledger.view
+            view = self._built_aside() if former.kind == "file" else None
+            if view is None:
+                self._read_through()
+                self._indexer.clear()
+                self._replace_view(self._renewed(former))
+            else:
+                self._replace_view(view)
+                former.close()
             self.drain()
             self.index.flush(force=True)
             return self.ledger.position
 
-    def find_missing(self, digest: bytes) -> Placement | None:
-        """Look for a chunk that the index does not have, or has at a wrong place.
+    def _built_aside(self) -> CurrentView | None:
+        """Return a new view in the place of ours, with all that is published, and a new index.
 
-        First the index reads on from where it stands; only then is it built anew, once for each
-        position: a chunk that is really gone must not cost a scan of everything each time. Where
-        the log is damaged, it is left as it is: it knows what lies behind the damage.
+        Nothing is thrown away before the whole log was read. None: it cannot be done so.
+
+        Raises:
+            LogCorruptionError: The log is damaged.
         """
-        with self._reindex_lock, suppress(CheckpointError):
-            if self._index_forward():
-                found = self.index.get(digest)
-                if found is not None:
-                    return found
-            end = self._log.published.read()
-            if end is not None and self._reindexed_at != end.position:
-                self._reindexed_at = end.position
-                self._read_through()
-                self.index.clear()
-                self._index_forward()
-            return self.index.get(digest)
-        return None
+        end = self._log.end()
+        try:
+            with self._builder.workplace() as folder:
+                if folder is None:
+                    return None
+                gathering = Gathering(self._indexer, folder, self._store_id)
+                made = self._builder.make(folder, end, gathering.take, with_places=True)
+                gathering.finish(end)
+                view = self._builder.put(made)
+                gathering.publish(end)
+                return view
+        except (ViewError, CheckpointStorageError, FormatError):  # no space, for one
+            return None
 
     def _read_through(self) -> None:
         for _ in self._log.reader.commits():
             pass
-
-    def _index_forward(self) -> bool:
-        """Index what the log has beyond the index; say whether there was anything."""
-        before = self.index.position
-        end = self._log.published.read()
-        if end is not None and before < end.position:
-            for commit in self._log.reader.commits(position=before):
-                self._index(commit)
-        return self.index.position > before
 
     def _event_from(self, container: str, offset: int, start: int, position: int) -> Event | None:
         for commit in self._log.reader.commits(container, offset, start):

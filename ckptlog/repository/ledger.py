@@ -178,7 +178,7 @@ class Ledger:
         entry, _ = self.read_row(row)
         end = None if row.deleted else self._end_of(row)
         if end is not None:
-            entry = _end_with_task(end, _subject_of(row), row.origin, row.created, row.state)
+            entry = _end_of_row(end, row, row.position)
         return entry, row.deleted or end is not None
 
     def read_row(self, row: Row) -> tuple[Entry, dict[bytes, bytes]]:
@@ -195,7 +195,7 @@ class Ledger:
             self.scan("", 0, row.position, row.position)
             raise ViewDamagedError(str(error)) from error
         if row.deleted and entry.event.type == kinds.TASK_DELETED:
-            entry = _end_with_task(entry, _subject_of(row), row.origin, row.created, row.state)
+            entry = _end_of_row(entry, row, row.previous)
         if entry.position != row.position or not _is_of(entry, row):
             raise ViewDamagedError(f"Event {entry.position} stands where {row.id!r} should.")
         return entry, records
@@ -309,18 +309,36 @@ class Ledger:
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
             event = entry.event
             if event.subject.task == task and not is_deleted:
-                ended = _end_with_task(end, event.subject, entry.origin, entry.created, event.state)
-                self._recent[name] = (ended, True)
+                self._recent[name] = (_end_with_task(end, entry), True)
                 self._remembered.pop(name, None)
 
 
-def _end_with_task(end: Entry, subject: Subject, origin: int, created: str, state: str) -> Entry:
+def _end_with_task(end: Entry, last: Entry) -> Entry:
     """Return the deletion of a task as one of its checkpoints meets it: as its last event.
 
-    `previous` stays unknown: the view does not keep it.
+    Args:
+        last: The checkpoint's event before it.
     """
     event = msgspec.structs.replace(
-        end.event, subject=subject, origin=origin, created=created, state=state
+        end.event,
+        subject=last.event.subject,
+        origin=last.origin,
+        created=last.created,
+        previous=last.position,
+        state=last.event.state,
+    )
+    return msgspec.structs.replace(end, event=event)
+
+
+def _end_of_row(end: Entry, row: Row, previous: int) -> Entry:
+    """Return the same, of a row's checkpoint."""
+    event = msgspec.structs.replace(
+        end.event,
+        subject=_subject_of(row),
+        origin=row.origin,
+        created=row.created,
+        previous=previous,
+        state=row.state,
     )
     return msgspec.structs.replace(end, event=event)
 

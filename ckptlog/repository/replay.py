@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -21,11 +21,11 @@ import msgspec
 
 from ckptlog.errors import (
     ArgumentError,
-    CheckpointCorruptionError,
     CheckpointStorageError,
-    MissingBlobError,
     operating_system_door,
 )
+from ckptlog.log.bulk import BulkReader, Stretch
+from ckptlog.model import html
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.cursor import BEGINNING, Cursor, after_entry
 from ckptlog.model.entry import Commit, Entry
@@ -33,6 +33,7 @@ from ckptlog.repository.file_view import FOLDER, document_of
 from ckptlog.views.errors import ViewError
 from ckptlog.views.export import export_current
 from ckptlog.views.files import Change, FilesView
+from ckptlog.views.rebuild import Rebuild, complete
 from ckptlog.views.register import Register
 
 if TYPE_CHECKING:
@@ -69,6 +70,28 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     def states(self) -> dict[str, int]:
         """Number of checkpoints in each state that occurs."""
         return dict(Counter(entry.event.state for entry in self.entries))
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        facts: dict[str, object] = {
+            "position": self.position,
+            "time": self.time,
+            "leaf": self.leaf.hex(),
+            **{name: f"{number:,}" for name, number in sorted(self.states.items())},
+        }
+        if self.later:
+            facts["stamped later"] = f"{self.later:,}"
+        if self.commit:
+            facts["inside of the commit"] = "{} to {}".format(*self.commit)
+        if self.into is not None:
+            facts["views in"] = self.into
+        rows = (
+            (event.subject.checkpoint, event.subject.task, event.state, event.step, one.position)
+            for one in self.entries
+            for event in (one.event,)
+        )
+        titles = ("checkpoint", "task", "state", "step", "position")
+        return html.card("Replay", facts, html.table(titles, rows, total=len(self.entries)))
 
 
 def replay(
@@ -148,6 +171,7 @@ class _Past:
         self._stop = stop
         self._change = Change(Register(store.info.id_bytes, _NO_BOOT))
         self._cursor: Cursor = BEGINNING
+        self._stretch: Stretch | None = None
 
     def fold(self, later: int) -> Replay:
         """Read the log; return what it comes to."""
@@ -175,9 +199,12 @@ class _Past:
     def write(self, folder: Path, found: Replay) -> None:
         """Write the views into an empty folder."""
         store = self._store
-        heads = (_head(whole, self._stop) for whole in self._whole_commits())
+        log = store.log
+        bulk = BulkReader(log.segments, store.info.id_bytes, store.environment.disk)
+        rebuild = Rebuild(log.reader, bulk, store.blobs.raw, taken=self._meet)
+        windows = self._windows(rebuild.windows(BEGINNING, log.end()))
         try:
-            export_current(folder / DATABASE, store.info.id_bytes, heads, self._meta_of)
+            export_current(folder / DATABASE, store.info.id_bytes, windows, rebuild.meta_of)
         except ViewError as error:
             raise CheckpointStorageError(
                 f"{folder / DATABASE} cannot be written: {error}", path=str(folder)
@@ -196,12 +223,22 @@ class _Past:
             if commit.position_next >= self._stop:
                 return
 
-    def _meta_of(self, entry: Entry) -> bytes | None:
-        if entry.event.meta is None:
-            return None
-        with suppress(CheckpointCorruptionError, MissingBlobError):
-            return self._store.wire(entry.event.meta)
-        return None  # a damaged title must not hide the rest
+    def _meet(self, _: Sequence[Commit], stretch: Stretch | None) -> None:
+        self._stretch = stretch
+
+    def _windows(self, windows: Iterator[list[Commit]]) -> Iterator[list[Commit]]:
+        """Yield what lies below the stop."""
+        if not self._stop:
+            return
+        for window in windows:
+            if window[-1].position_next < self._stop:
+                yield window
+                continue
+            stretch = self._stretch
+            commits = window if stretch is None else complete(window, stretch)
+            kept = [one for one in commits if one.entries[0].position < self._stop]
+            yield [*kept[:-1], _head(kept[-1], self._stop)]
+            return
 
 
 def _head(commit: Commit, stop: int) -> Commit:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
 from ckptlog.model.state import CheckpointState
@@ -13,14 +15,24 @@ if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
 
-def snapshot(store: Store, entry: Entry) -> CheckpointData:
+def snapshot(
+    store: Store, entry: Entry, records: Mapping[bytes, bytes] | None = None
+) -> CheckpointData:
     """Return the checkpoint that an event describes, a new object each time.
+
+    Args:
+        records: Chunk records that came with the event, by digest.
 
     Raises:
         CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
     """
-    event = entry.event
-    return build(entry, store.value(event.data) or {}, store.value(event.meta) or {})
+    # Not by the store's own door: what a history returned is also read after the store was closed.
+    event, wire = entry.event, store.blobs.wire
+    data, meta = (
+        {} if root is None else values.decode(wire(root, records or {}))
+        for root in (event.data, event.meta)
+    )
+    return build(entry, data, meta)
 
 
 def build(entry: Entry, data: dict[str, Any], meta: dict[str, Any]) -> CheckpointData:

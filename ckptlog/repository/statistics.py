@@ -40,6 +40,7 @@ _SAMPLE_CHUNKS: Final = 50
 _TASKS_PAGE: Final = 10_000
 _ATTEMPTS: Final = 3
 _WAIT_S: Final = 0.05
+_FOLDED: Final = ("current.sqlite", "chunks", "tree")
 _OWN_FILES: Final = frozenset({STORE_JSON, RESERVE, "lock"})
 
 Answer = TypeVar("Answer")
@@ -49,13 +50,15 @@ class Sizes(msgspec.Struct, frozen=True):
     """Bytes and files in a store's directory, by what they are for.
 
     log: Segments, the published end, what recoveries cut off. packs: Chunks outside of the log.
-    views: Disposable. reserve: Kept so that a delete fits on a full disk. other: The rest of ours.
+    views: Disposable. folded: Of the views, the state view, the chunk index and the leaf hashes.
+    reserve: Kept so that a delete fits on a full disk. other: The rest of ours.
     segments, pack_files, torn_files, temporary_files: Numbers of files.
     """
 
     log: int
     packs: int
     views: int
+    folded: int
     reserve: int
     other: int
     segments: int
@@ -84,7 +87,9 @@ def measure(root: Path) -> Sizes:
     """
     sizes = {"log": 0, "packs": 0, VIEWS: 0, RESERVE: 0, "other": 0}
     names: list[tuple[str, str]] = []
+    folded = 0
     for parts, size in _files(root):
+        folded += size if parts[0] == VIEWS and parts[1].startswith(_FOLDED) else 0
         place = parts[0] if parts[0] in sizes else "other"
         sizes[place] += size
         names.append((place, parts[-1]))
@@ -92,6 +97,7 @@ def measure(root: Path) -> Sizes:
         log=sizes["log"],
         packs=sizes["packs"],
         views=sizes[VIEWS],
+        folded=folded,
         reserve=sizes[RESERVE],
         other=sizes["other"],
         segments=sum(place == "log" and name.endswith(".seg") for place, name in names),

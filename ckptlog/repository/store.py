@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
-    from ckptlog.watch.consumer import ConsumerStatus
+    from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
     from ckptlog.watch.subscription import Subscription
@@ -139,7 +139,7 @@ class Store(StoreReader, Retrospect):
             missing=keeper.find_missing,
             has_trees=TREES in self.info.features,
         )
-        keeper.begin(self.blobs.wire)
+        keeper.begin(self.blobs.wire, self.blobs.raw)
         self._writer = Writer(
             self.log,
             keeper,
@@ -389,7 +389,7 @@ class Store(StoreReader, Retrospect):
         """
         return self.watcher.open(consumer, dict(options))
 
-    def consumers(self) -> list[ConsumerStatus]:
+    def consumers(self) -> ConsumerList:
         """Return every named consumer: its position, its lag, who reads as it."""
         return self.watcher.consumers()
 

@@ -1,6 +1,6 @@
-"""The events of one checkpoint, or of one task, as positions: what a look back goes along.
+"""The events of one checkpoint, or of one task: what a look back goes along.
 
-Positions instead of events, so that the trail of a long life takes 8 bytes an event;
+Trails are positions instead of events, so that a long life takes 8 bytes an event;
 `Store.event_at` reads any of them in a fraction of a millisecond.
 """
 
@@ -12,12 +12,34 @@ from typing import TYPE_CHECKING
 
 from ckptlog.errors import CheckpointCorruptionError
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, DELETED, TASK_DELETED
+from ckptlog.model.event import CHECKPOINT_TYPES, DELETED
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
 _LEFT = CHECKPOINT_TYPES - {DELETED}
+
+
+def events_of(store: Store, checkpoint: str) -> Iterator[Entry]:
+    """Yield a checkpoint's events, newest first, along the links that each holds.
+
+    The first may be its deletion, or its task's, told as the checkpoint's own.
+
+    Raises:
+        CheckpointCorruptionError: The links between its events lead elsewhere.
+    """
+    entry = store.newest_ever(checkpoint)
+    while entry is not None:
+        if entry.event.subject.checkpoint != checkpoint:
+            raise CheckpointCorruptionError(
+                f"The history of {checkpoint!r} leads to event {entry.position}, which is about "
+                f"{entry.event.subject.checkpoint!r}.",
+                hint="Run ckptlog verify.",
+                position=entry.position,
+            )
+        yield entry
+        previous = entry.event.previous
+        entry = store.event_at(previous) if 0 <= previous < entry.position else None
 
 
 def trail_of_checkpoint(store: Store, checkpoint: str) -> array[int]:
@@ -26,9 +48,9 @@ def trail_of_checkpoint(store: Store, checkpoint: str) -> array[int]:
     Empty where there never was such a checkpoint.
 
     Raises:
-        CheckpointCorruptionError: The links between its events lead elsewhere.
+        CheckpointCorruptionError: As `events_of`.
     """
-    found = [entry.position for entry in _newest_first(store, checkpoint)]
+    found = [one.position for one in events_of(store, checkpoint) if one.event.type in _LEFT]
     return array("Q", reversed(found))
 
 
@@ -42,30 +64,3 @@ def trail_of_task(store: Store, task: str) -> array[int]:
         if entry.event.subject.task == task and entry.event.type in _LEFT:
             positions.append(entry.position)
     return positions
-
-
-def _newest_first(store: Store, checkpoint: str) -> Iterator[Entry]:
-    entry = store.newest_ever(checkpoint)
-    if entry is not None and entry.event.type == TASK_DELETED:
-        # It ends many checkpoints, and links to the events of none.
-        entry = _last_before(store, entry, checkpoint)
-    while entry is not None:
-        if entry.event.subject.checkpoint != checkpoint:
-            raise CheckpointCorruptionError(
-                f"The history of {checkpoint!r} leads to event {entry.position}, which is about "
-                f"{entry.event.subject.checkpoint!r}.",
-                hint="Run ckptlog verify.",
-                position=entry.position,
-            )
-        if entry.event.type in _LEFT:
-            yield entry
-        previous = entry.event.previous
-        entry = store.event_at(previous) if 0 <= previous < entry.position else None
-
-
-def _last_before(store: Store, end: Entry, checkpoint: str) -> Entry | None:
-    last = None
-    for entry in store.events(end.origin, end.position):
-        if entry.event.subject.checkpoint == checkpoint:
-            last = entry
-    return last

@@ -102,6 +102,20 @@ class CurrentView:
             return cls(database.open_read_only(path, store_id, boot))
         return cls(database.open_file(path, store_id, boot))
 
+    @classmethod
+    def adopt(cls, path: Path, made: Path, *, boot: bytes | None = None) -> CurrentView:
+        """Put what `export.make_current` has made in the place of the view at path; open it.
+
+        Who has the former file open goes on with it, and notices at its next `apply`.
+
+        Raises:
+            ViewError: That cannot be done; there may be no view at path then.
+        """
+        boot = Environment().boot() if boot is None else boot
+        view = cls(database.adopt(path, made, boot))
+        view._has_written = True
+        return view
+
     @property
     def kind(self) -> str:
         """How the view is held: "file", "memory", or "read-only" (until the first apply)."""
@@ -111,6 +125,11 @@ class CurrentView:
     def notes(self) -> tuple[str, ...]:
         """Why the view is not the file that was asked for, or why that was started anew."""
         return tuple(self._database.notes)
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file has taken the place of this one, or none."""
+        return self._database.is_replaced
 
     # --- how far it is ----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,7 @@ from ckptlog.views.row import Standing
 
 WAIT_WRITE_S: Final = 0.2
 WAIT_READ_S: Final = 2.0
-_CACHE_WRITER_KIB: Final = 8192
+CACHE_WRITER_KIB: Final = 8192
 _CACHE_READER_KIB: Final = 4096
 _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 # The log is copied into the database when it has so many pages: pages that change with every
@@ -43,7 +44,7 @@ _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 _WAL_PAGES: Final = 4000
 _FROZEN: Final = "ro&immutable=1"  # reads the database alone, and makes nothing beside it
 _SUFFIXES: Final = ("", "-wal", "-shm")
-_FILE_MODE: Final = 0o666
+FILE_MODE: Final = 0o666
 
 
 class _Kept(msgspec.Struct, gc=False):
@@ -153,7 +154,7 @@ class Database:
 
     def copy_to_memory(self, note: str) -> Database:
         """Return a copy in memory, which can be written; this one is closed."""
-        copied = _connect(":memory:", _CACHE_WRITER_KIB)
+        copied = _connect(":memory:", CACHE_WRITER_KIB)
         try:
             self.reader.backup(copied)
             seal.move(copied, None, "")
@@ -170,7 +171,7 @@ class Database:
 
 def open_memory(store: bytes, note: str | None = None) -> Database:
     """Return an empty view in memory."""
-    connection = _connect(":memory:", _CACHE_WRITER_KIB)
+    connection = _connect(":memory:", CACHE_WRITER_KIB)
     connection.execute("BEGIN")
     schema.create(connection, Standing(store))
     connection.execute("COMMIT")
@@ -254,7 +255,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
         _check(reader, store, home)
         if mode != "rw":
             return Database(reader, reader, "read-only", guard=guard, path=path)
-        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
         _refuse_unwritable(writer)
         return Database(
@@ -312,17 +313,54 @@ def _refuse_unwritable(writer: sqlite3.Connection) -> None:
             raise
 
 
+def adopt(path: Path, made: Path, boot: bytes) -> Database:
+    """Put a finished database (views.export) in the place of the view at path, and open it.
+
+    Raises:
+        ViewUnwritableError: That cannot be done; there may be no view at path then.
+        ViewBusyError: The folder is locked by another process.
+        ViewDamagedError: It is no view.
+    """
+    try:
+        if not any(boot):  # then its home alone does not tell that it may be torn
+            _sync(made)
+        with folder_lock(path.parent, exclusive=True):
+            _unlink(path)
+            made.rename(path)
+            return _move_in(path, boot, _begin_log)
+    except OSError as error:
+        raise ViewUnwritableError(f"The view cannot be replaced: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def _create(path: Path, store: bytes, boot: bytes) -> Database:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE))
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+    return _move_in(path, boot, lambda writer: _fill(writer, store))
+
+
+def _move_in(path: Path, boot: bytes, prepare: Callable[[sqlite3.Connection], None]) -> Database:
+    """Open a file that nobody else knows yet, and let it name its home, so that it is believed.
+
+    Args:
+        prepare: Writes to it with a write-ahead log, so that there is one.
+    """
     opened: list[sqlite3.Connection] = []
     guard = None
     try:
-        writer = _open_connection(path, _CACHE_WRITER_KIB, "rw", boot)
+        writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
-        _fill(writer, store)
+        prepare(writer)
         guard = Guard(path)  # only now: it would keep the journal's mode as it is
         home = _home(path, guard, boot)
-        schema.write_standing(writer, Standing(store, home))
+        standing = msgspec.structs.replace(schema.read_standing(writer), home=home)
+        schema.write_standing(writer, standing)
         reader = _open_connection(path, _CACHE_READER_KIB, "rw", boot)
         opened.append(reader)
         return Database(writer, reader, "file", guard=guard, path=path, home=home)
@@ -342,12 +380,21 @@ def _close(opened: list[sqlite3.Connection], guard: Guard | None) -> None:
 
 def _fill(writer: sqlite3.Connection, store: bytes) -> None:
     writer.execute("PRAGMA auto_vacuum = NONE")
-    (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise ViewUnwritableError("The file system does not support a write-ahead log.")
+    _use_log(writer)
     writer.execute("BEGIN IMMEDIATE")
     schema.create(writer, Standing(store))
     writer.execute("COMMIT")
+
+
+def _begin_log(writer: sqlite3.Connection) -> None:
+    _use_log(writer)
+    schema.write_standing(writer, schema.read_standing(writer))
+
+
+def _use_log(writer: sqlite3.Connection) -> None:
+    (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise ViewUnwritableError("The file system does not support a write-ahead log.")
 
 
 def _unlink(path: Path) -> None:
@@ -364,7 +411,7 @@ def _open_connection(path: Path, cache_kib: int, mode: str, boot: bytes) -> sqli
         connection.execute(f"PRAGMA synchronous = {'OFF' if any(boot) else 'NORMAL'}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
-        if cache_kib == _CACHE_WRITER_KIB:
+        if cache_kib == CACHE_WRITER_KIB:
             connection.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
     except BaseException:
         connection.close()

@@ -13,9 +13,11 @@ files only, whoever is killed when. One step of the view is
     3. files of checkpoints that are gone: removed
     4. the register: from here on the step has happened
 
-so that the index never names a file that was not written. A step that is cut off before 4 is done
-again from the old register, with the same events and later ones, and touches every file that the
-cut-off one has touched; so nothing is left behind, and no journal is needed.
+so that the index never names a file that was not written. Parts 2 to 4 name every checkpoint, so
+several steps may share them (`take_in` each, then `settle`), as if they were one. A step that is
+cut off before 4 is done again from the old register, with the same events and later ones, and
+touches every file that the cut-off one has touched; so nothing is left behind, and no journal is
+needed.
 
 After another boot the files may be of any age or torn: then each is read and compared with its
 digest. Page: specs/view-files.md.
@@ -117,6 +119,9 @@ class FilesView:
         self._store_id = store_id
         self._boot = boot
         self.register = Register(store_id, boot)
+        # Their files stay until index.json names them no more.
+        self._gone: set[str] = set()
+        self.is_settled = True
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -132,7 +137,12 @@ class FilesView:
         register = registers.decode(data)
         if register.store_id != self._store_id:
             raise ViewDamagedError("The file view is another store's.")
+        self._begin_with(register)
+
+    def _begin_with(self, register: Register) -> None:
         self.register = register
+        self._gone = set()
+        self.is_settled = True
 
     @property
     def is_of_this_boot(self) -> bool:
@@ -143,14 +153,14 @@ class FilesView:
         """Begin anew: what is there counts no more, and goes once the new files are there."""
         self.tree.prepare(FOLDERS)
         self.tree.remove(INDEX)
-        self.register = Register(self._store_id, self._boot)
+        self._begin_with(Register(self._store_id, self._boot))
         self.register.is_whole = False
         self.tree.put(REGISTER, self.register.encode())
 
     # --- writing ------------------------------------------------------------------------------
 
     def apply(self, change: Change, cursor: Cursor, document: Document) -> None:
-        """Let the files show a run of events.
+        """Let the files show a run of events: all parts of a step.
 
         Args:
             cursor: Behind the last of them.
@@ -159,16 +169,35 @@ class FilesView:
             CheckpointStorageError: Some files may be new; the register is as it was, and the same
                 events (and later ones) can be applied again.
         """
+        self.take_in(change, cursor, document)
+        self.settle()
+
+    def take_in(self, change: Change, cursor: Cursor, document: Document) -> None:
+        """Do the first part of a step; `settle` does the others, of this and those before it.
+
+        Raises:
+            CheckpointStorageError: As `apply`; then `load` before the next step.
+
+        Cost: of the files that it writes, however many there are.
+        """
+        self.is_settled = False
         self.tree.prepare(FOLDERS)
         fresh = [self._place(entry, document) for entry in change.last.values()]
         for row in fresh:
             self.register.put(row)
         for name in change.gone:
             self.register.drop(name)
+        self._gone |= change.gone
         self.register.cursor = cursor
         self.register.last_updated = change.last_updated
+
+    def settle(self) -> None:
+        """Write index.json, remove the files of what is gone, write the register.
+
+        Cost: index and register name every checkpoint.
+        """
         self._write_index()
-        for name in change.gone:
+        for name in self._gone:
             self._take_from(name_of(name), FOLDERS)
         self._save()
 
@@ -221,6 +250,8 @@ class FilesView:
     def _save(self) -> None:
         self.register.boot = self._boot
         self.tree.put(REGISTER, self.register.encode())
+        self._gone = set()
+        self.is_settled = True
 
     # --- checking -----------------------------------------------------------------------------
 

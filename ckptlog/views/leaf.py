@@ -8,7 +8,7 @@ computed again from the log; verification never believes this file, it compares.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -55,9 +55,15 @@ class LeafCache:
         if self._path is None or not commits:
             return True
         first = commits[0].entries[0].position
+        return self.put(first, [leaf for commit in commits for leaf in leaves_of(commit)])
+
+    def put(self, first: int, leaves: Iterable[bytes]) -> bool:
+        """Add the leaves of the positions from `first` on; False as `write`."""
+        if self._path is None:
+            return True
         if first > self.position:
             return False
-        data = b"".join(leaf for commit in commits for leaf in leaves_of(commit))
+        data = b"".join(leaves)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -69,6 +75,12 @@ class LeafCache:
             # A cache that cannot be written is simply not there.
             self._path = None
         return True
+
+    def cut(self, position: int) -> None:
+        """Drop what lies behind a position, after it was written anew up to there."""
+        if self._path is not None and self.position > position:
+            with suppress(OSError):
+                os.truncate(self._path, position * LEAF_BYTES)
 
     def remove(self) -> None:
         """Throw the file away, for a rebuild."""

@@ -14,7 +14,7 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import Reference
+from ckptlog.model.event import Link, Reference
 from ckptlog.views.errors import ViewDamagedError
 
 _CHECKSUM_BYTES: Final = 8
@@ -39,6 +39,8 @@ class Row(
     meta_kind, meta_root, meta_size: Root of title, description and metadata; likewise.
     meta: That payload's wire; None where there is none, or it is too large to be kept here.
     deleted: Whether this is a tombstone: its id is spent, its payloads are not to be read.
+    previous: In a tombstone, position of the checkpoint's last event before the deletion; the
+        deletion of a whole task links to none. -1 in others.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Row(
     meta_size: _Count
     meta: bytes | None = None
     deleted: bool = False
+    previous: Link = -1
 
 
 class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
@@ -222,4 +225,5 @@ def tombstone_of(row: Row, entry: Entry) -> Row:
         meta_size=0,
         meta=None,
         deleted=True,
+        previous=row.position,
     )

@@ -20,7 +20,7 @@ from typing import Final
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.row import Standing, decode_standing, encode
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 APPLICATION_ID: Final = 0x636B7076  # "ckpv"
 HOUR_CHARACTERS: Final = 13
 

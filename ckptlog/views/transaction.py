@@ -5,16 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Final
 
 import msgspec
 
 from ckptlog.model.entry import Commit
 from ckptlog.views import schema
-from ckptlog.views.database import Database
+from ckptlog.views.database import CACHE_WRITER_KIB, Database
 from ckptlog.views.errors import FOREIGN, ViewGapError, ViewUnwritableError, translate
 from ckptlog.views.fold import Fold
 from ckptlog.views.projection import MetaOf, Projection
 from ckptlog.views.row import Standing
+
+_BULK_CACHE_KIB: Final = 65_536
 
 
 def apply(
@@ -46,6 +49,8 @@ def apply(
         before = standing
         is_bulk = is_bulk and standing.position == 0
         if is_bulk:
+            # Indexes are sorted in the cache; what does not fit there goes through files.
+            writer.execute(f"PRAGMA cache_size = -{_BULK_CACHE_KIB}")
             schema.drop_indexes(writer)
         for commits in windows:
             standing = _apply_window(writer, standing, commits, meta_of, is_bulk=is_bulk)
@@ -59,6 +64,8 @@ def apply(
     finally:
         with suppress(sqlite3.Error):
             writer.rollback()
+            if is_bulk:
+                writer.execute(f"PRAGMA cache_size = -{CACHE_WRITER_KIB}")
     return True
 
 

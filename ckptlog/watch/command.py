@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO
 
 from ckptlog.errors import ArgumentError
+from ckptlog.storage.interruption import held_interruptions
 from ckptlog.watch.delivery import Failure
 from ckptlog.watch.event import WatchEvent
 
@@ -36,30 +37,34 @@ class Command:
 
     def deliver(self, event: WatchEvent) -> Failure | None:
         """Run it once."""
+        process: subprocess.Popen[bytes] | None = None
         try:
-            process = subprocess.Popen(  # noqa: S602 - the user's own command
-                self._command,
-                shell=True,
-                stdin=subprocess.PIPE,
-                stdout=self._stdout,
-                env={**os.environb, **variables(event)},
-                # A group of its own, so that what it started can be ended with it.
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Failure(f"the command could not be started: {error}")
-        try:
+            with held_interruptions():
+                process = self._start(event)
             process.communicate(event.to_json() + b"\n", timeout=self._timeout_s)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            return Failure(f"the command ran for more than {self._timeout_s:g} s")
-        except BaseException:
-            _end(process)
+        except BaseException as error:
+            if process is not None:
+                _end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                return Failure(f"the command ran for more than {self._timeout_s:g} s")
+            if isinstance(error, OSError) and process is None:
+                return Failure(f"the command could not be started: {error}")
             raise
         status = process.returncode
         if status < 0:
             return Failure(f"the command was ended by signal {-status}")
         return Failure(f"the command ended with status {status}") if status else None
+
+    def _start(self, event: WatchEvent) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S602 - the user's own command
+            self._command,
+            shell=True,
+            stdin=subprocess.PIPE,
+            stdout=self._stdout,
+            env={**os.environb, **variables(event)},
+            # A group of its own, so that what it started can be ended with it.
+            start_new_session=True,
+        )
 
     def close(self) -> None:
         """Nothing is kept."""

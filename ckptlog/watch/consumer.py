@@ -7,6 +7,8 @@ acknowledge: the other slot, fdatasync. A file that cannot be believed is never 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -14,6 +16,7 @@ from urllib.parse import unquote
 import msgspec
 
 from ckptlog.errors import (
+    CheckpointError,
     CheckpointStorageError,
     ConsumerBusyError,
     ConsumerDamagedError,
@@ -24,6 +27,7 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import cursor as cursor_format
 from ckptlog.formats.cursor import CursorRecord
+from ckptlog.model import html
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.identifier import check_id, file_name
 from ckptlog.storage import files
@@ -236,8 +240,7 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     lag: Durable events that it has not acknowledged.
     updated_us: Unix time of its last acknowledgement, microseconds.
     holder: The process that reads as it; "" for none.
-    fault: Code of the error that its file meets; "" for none. Of another history only a longer
-        one is told; the leaf hash is compared when it is opened.
+    fault: Code of the error that it would meet when it is opened; "" for none.
     """
 
     name: str
@@ -248,20 +251,49 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     fault: str = ""
 
 
-def list_consumers(folder: Path, store_id: bytes, position: int) -> list[ConsumerStatus]:
+class ConsumerList(list[ConsumerStatus]):
+    """Consumers by name; a list that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        titles = ("consumer", "position", "lag", "acknowledged", "read by", "fault")
+        rows = (
+            (one.name, one.position, one.lag, _moment(one.updated_us), one.holder, one.fault)
+            for one in self
+        )
+        return html.card(
+            f"Consumers ({len(self):,})", {}, html.table(titles, rows, total=len(self))
+        )
+
+
+def _moment(time_us: int | None) -> datetime | None:
+    if not time_us:
+        return None
+    try:
+        return datetime.fromtimestamp(time_us // 1_000_000, UTC)
+    except (ValueError, OverflowError):  # a clock that was never right
+        return None
+
+
+def list_consumers(
+    folder: Path, store_id: bytes, position: int, check: Callable[[Cursor], None]
+) -> ConsumerList:
     """Return every consumer whose cursor lies in a folder, by name.
 
     Args:
         position: After the last durable event of the store.
+        check: Refuses a cursor that is not of the log's past.
     """
     if not folder.is_dir():
-        return []
+        return ConsumerList()
     with operating_system_door("Cannot list the consumers"):
         paths = sorted(folder.glob(f"*{CURSOR_SUFFIX}"))
-    return sorted((_status(path, store_id, position) for path in paths), key=lambda one: one.name)
+    found = [_status(path, store_id, position, check) for path in paths]
+    return ConsumerList(sorted(found, key=lambda one: one.name))
 
 
-def _status(path: Path, store_id: bytes, position: int) -> ConsumerStatus:
+def _status(
+    path: Path, store_id: bytes, position: int, check: Callable[[Cursor], None]
+) -> ConsumerStatus:
     holder = describe_holder(path.with_suffix(LOCK_SUFFIX))
     holder = "" if holder == "an unknown process" else holder
     try:
@@ -269,7 +301,9 @@ def _status(path: Path, store_id: bytes, position: int) -> ConsumerStatus:
     except (ConsumerDamagedError, ConsumerForeignError, CheckpointStorageError) as error:
         name = unquote(path.name.removesuffix(CURSOR_SUFFIX))
         return ConsumerStatus(name, holder=holder, fault=error.code)
-    at = record.cursor.position
-    fault = "log.other_timeline" if at > position else ""
-    lag = max(0, position - at)
-    return ConsumerStatus(record.name, at, lag, record.time_us, holder, fault)
+    at, fault = record.cursor.position, ""
+    try:
+        check(record.cursor)
+    except CheckpointError as error:
+        fault = error.code
+    return ConsumerStatus(record.name, at, max(0, position - at), record.time_us, holder, fault)

@@ -9,18 +9,17 @@ import msgspec
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import CHECKPOINT_TYPES
+from ckptlog.model.event_type import asked_types
 
 Words = str | Collection[str]
 Accepts = Callable[[Entry], bool]
-_SHORT = {kind.partition(".")[2]: kind for kind in CHECKPOINT_TYPES}
 
 
 class EventFilter(msgspec.Struct, frozen=True):
     """Words that an event must have; None lets every word pass.
 
     types: Whole types, `checkpoint.*` for all of a kind, or `completed` for
-        `checkpoint.completed`.
+        `checkpoint.completed`; known ones.
     tasks, checkpoints, workers, namespaces: Of the event's subject.
     actors, states: Of the event.
     where: Asked last; an error in it ends the subscription.
@@ -40,7 +39,7 @@ def predicate(wanted: EventFilter) -> Accepts | None:
     """Return the question that a filter asks of an entry; None where all pass.
 
     Raises:
-        ArgumentError: A word is no text.
+        ArgumentError: A word is no text, or a type is not known.
     """
     tests: list[Accepts] = []
     if wanted.types is not None:
@@ -79,11 +78,11 @@ def _words(name: str, words: Any) -> frozenset[str]:
 
 
 def _by_type(words: frozenset[str]) -> Accepts:
-    whole = frozenset(_SHORT.get(word, word) for word in words)
-    starts = tuple(word[:-1] for word in words if word.endswith("*"))
-    if not starts:
+    asked = asked_types("types", words)
+    whole = asked.whole
+    if not asked.starts:
         return lambda entry: entry.event.type in whole
-    return lambda entry: entry.event.type in whole or entry.event.type.startswith(starts)
+    return lambda entry: asked.has(entry.event.type)
 
 
 def _by_subject(part: str, words: frozenset[str]) -> Accepts:

@@ -18,9 +18,11 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from functools import partial
 from threading import Condition, Lock, RLock, get_ident
+from threading import Event as Signal
 from types import TracebackType
 from typing import Self
 
@@ -34,8 +36,10 @@ from ckptlog.errors import (
     UnacknowledgedError,
 )
 from ckptlog.log.follower import confirm
+from ckptlog.model import html
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Commit, Entry
+from ckptlog.watch.aside import Aside
 from ckptlog.watch.consumer import Consumer
 from ckptlog.watch.event import WatchEvent
 from ckptlog.watch.filter import Accepts
@@ -96,6 +100,7 @@ class Subscription:
         self._lock = Lock()
         self._free = Condition(self._lock)
         self._saving = Lock()
+        self._aside = Aside()
         self._given: WatchEvent | None = None
         self._taker: object = None
         self._read = self._saved = cursor
@@ -125,26 +130,39 @@ class Subscription:
         return self
 
     async def __anext__(self) -> WatchEvent:
-        import asyncio
+        from asyncio import get_running_loop
 
         self._begin()
-        while True:
-            if self._turn.acquire(blocking=False):
-                try:
-                    if self._is_automatic:
-                        self._acknowledge_given()
-                    if self._buffer:
-                        return self._give()
-                finally:
-                    self._turn.release()
-            # In a thread and in short steps: who is cancelled leaves nothing behind but a buffer.
-            if not await asyncio.to_thread(self._step):
-                raise StopAsyncIteration
+        is_running, given_up = get_running_loop().is_running, Signal()
+        step = partial(self._step, lambda: is_running() and not given_up.is_set())
+        try:
+            while True:
+                if self._turn.acquire(blocking=False):
+                    try:
+                        if self._is_automatic:
+                            self._acknowledge_given()
+                        if self._buffer:
+                            return self._give()
+                    finally:
+                        self._turn.release()
+                if not await self._aside.run(step):
+                    raise StopAsyncIteration
+        finally:
+            given_up.set()
 
-    def _step(self) -> bool:
-        """Read on, or wait for one poll; say whether there may be more."""
+    def _step(self, is_wanted: Callable[[], bool]) -> bool:
+        """Read on, or wait, until an event is there; say whether there may be more.
+
+        Who is cancelled, or whose event loop ends, leaves nothing behind but a buffer, and the
+        thread within a poll.
+        """
         with self._turn:
-            return bool(self._buffer) or self._advance() is not False
+            while not self._buffer:
+                if self._advance() is False:
+                    return False
+                if not is_wanted():
+                    break
+            return True
 
     def _begin(self) -> None:
         if _generation.number != self._generation:
@@ -400,30 +418,45 @@ class Subscription:
         Raises:
             CheckpointStorageError: The cursor could not be written; everything is closed anyway.
         """
-        is_ours = _generation.number == self._generation
+        if self._announce_end():
+            self._let_go()
+
+    @property
+    def _is_ours(self) -> bool:
+        return _generation.number == self._generation
+
+    def _announce_end(self) -> bool:
+        """End every wait, and what is asked for from now on; say whether it was for us to do."""
+        is_ours = self._is_ours
         with self._free if is_ours else nullcontext():
             if self._is_closed:
-                return
+                return False
             self._is_closed = True
             if is_ours:
                 self._free.notify_all()
         if is_ours:
             self._source.hint.forget(self._ear)
             self._ear.hear()
+        return True
+
+    def _let_go(self) -> None:
+        is_ours = self._is_ours
         # Whoever waits for an event sees it within a poll. (A parent's thread never would.)
         with self._turn if is_ours else nullcontext():
             self._reading = None
             self._buffer.clear()
-            self._end(is_ours=is_ours)
+            try:
+                if is_ours:
+                    self._save_when_due(is_forced=True)
+            finally:
+                self._close_all(is_ours=is_ours)
 
-    def _end(self, *, is_ours: bool) -> None:
-        try:
-            if is_ours:
-                self._save_when_due(is_forced=True)
-        finally:
-            if self._consumer is not None:
-                self._consumer.close()
-            self._opened.close()
+    def _close_all(self, *, is_ours: bool) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+        self._opened.close()
+        if is_ours:  # a child has a copy of its thread's books, and no thread
+            self._aside.close()
 
     def __del__(self) -> None:
         # Dropped without close: the name must not stay taken as long as the process lives.
@@ -454,15 +487,35 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        import asyncio
-
-        # In a thread: it waits for a step that is under way.
-        await asyncio.to_thread(self.__exit__, kind, error, trace)
+        if not self._announce_end():
+            return
+        try:
+            # In a thread, behind the step that is under way.
+            await self._aside.run(self._let_go)
+        except CheckpointStorageError:
+            if error is None:
+                raise
 
     def __repr__(self) -> str:
         name = f" {self.consumer!r}" if self.consumer else ""
         state = "closed" if self._is_closed else f"position {self.position}"
         return f"<Subscription{name} {state}>"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook; nothing is read on for it, and nothing raised."""
+        facts: dict[str, object] = {
+            "consumer": self.consumer or None,
+            "position": self.position,
+            "ready": len(self._buffer),
+            "not acknowledged": len(self._in_flight),
+        }
+        if self._is_closed or not self._is_ours:
+            return html.card("Subscription (closed)", facts)
+        try:
+            facts["lag"] = self.lag
+        except CheckpointError as error:
+            facts["trouble"] = f"{error.code}: {error.message}"
+        return html.card("Subscription", facts)
 
 
 def _next_of(place: WatchEvent | Cursor) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 from weakref import WeakSet
 
 from ckptlog.errors import ArgumentError, LogCorruptionError, ReadOnlyError
-from ckptlog.formats.end import End
+from ckptlog.log.follower import check_past
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.storage.environment import Environment
-from ckptlog.watch.consumer import FOLDER, Consumer, ConsumerStatus, cursor_path, list_consumers
+from ckptlog.watch.consumer import FOLDER, Consumer, ConsumerList, cursor_path, list_consumers
 from ckptlog.watch.filter import EventFilter, predicate
 from ckptlog.watch.hint import LogHint
 from ckptlog.watch.option import Options, check_options
@@ -124,12 +124,20 @@ class Watcher:
 
         return forget
 
-    def consumers(self, folder: Path | None = None) -> list[ConsumerStatus]:
+    def consumers(self, folder: Path | None = None) -> ConsumerList:
         """Return what is known of every consumer, by name."""
-        end = self._end()
-        return list_consumers(
-            folder or self._root / FOLDER, self._source.store_id, end.position if end else 0
-        )
+        opened = self._source.open_log()
+        try:
+            end = opened.published.read()
+
+            def check(cursor: Cursor) -> None:
+                if end is not None:
+                    check_past(opened.reader, cursor, end)
+
+            place, position = folder or self._root / FOLDER, end.position if end else 0
+            return list_consumers(place, self._source.store_id, position, check)
+        finally:
+            opened.close()
 
     def reset(self, name: str, start: Start, folder: Path | None = None) -> int:
         """Move a consumer to where `start` says, whatever its cursor was; return the position.
@@ -214,12 +222,5 @@ class Watcher:
                     hint="Open the store for writing once; that rebuilds it.",
                 )
             return resolve(opened.reader, end, start)
-        finally:
-            opened.close()
-
-    def _end(self) -> End | None:
-        opened = self._source.open_log()
-        try:
-            return opened.published.read()
         finally:
             opened.close()

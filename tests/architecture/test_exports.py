@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 
 import pytest
@@ -56,6 +57,14 @@ def test_the_names_of_the_specification_are_public():
         "CheckpointState",
         "FileSystemCheckpointStorage",
         "TaskCheckpointWrapper",
-        "open",
     }
     assert wanted <= set(ckptlog.__all__)
+
+
+def test_a_star_import_hides_nothing_of_pythons_own():
+    assert not set(ckptlog.__all__) & set(vars(builtins))
+    names: dict[str, object] = {}
+    exec("from ckptlog import *\nwith open('/dev/null') as file: pass", names)
+    assert "CheckpointManager" in names
+    assert "open" in dir(ckptlog)
+    assert ckptlog.open.__name__ == "open_store"

@@ -102,6 +102,7 @@ def test_cloud_events_are_those_of_the_log(call, store):
         (("--actor", "bob"), [3, 5, 7]),
         (("--task", "other", "--task", "report"), list(range(11))),
         (("--type", "failed", "--type", "task.deleted"), [3, 5, 7, 10]),
+        (("--type", "checkpoint.f*", "--type", "task.*"), [3, 5, 7, 10]),
         (("--worker", "w\u202e1", "--type", "created"), [2]),
         (("--namespace", "side"), [9]),
         (("--from", 9), [9, 10]),
@@ -171,6 +172,8 @@ def test_thresholds_and_now(call):
         (("--threshold", "failures_min=few"), "failures_min"),
         (("--threshold", "failures_min=0"), "from 1 on"),
         (("--threshold", "stuck_after_s=nan"), "stuck_after_s"),
+        (("--type", "checkpoint.craeted"), "Did you mean 'checkpoint.created'?"),
+        (("--type", "deletd.*"), "The types are: "),
     ],
     ids=str,
 )

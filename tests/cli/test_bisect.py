@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,21 @@ def test_an_interrupted_search_ends_its_command(store, tmp_path):
         process.communicate(timeout=30)
     assert process.returncode == 130
     assert not _is_running(int(started.read_text()))
+
+
+def test_an_interruption_while_a_command_starts_ends_it(call, monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    assert call(*ALONG, "--", "sleep", "60").status == 130
+    assert len(started) == 1
+    assert not Path(f"/proc/{started[0]}").exists()  # killed, and waited for
 
 
 def test_a_command_that_does_not_read(call):

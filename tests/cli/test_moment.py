@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ckptlog.cli.moment import moment, natural, positive
+from ckptlog.cli.moment import moment, natural, place, positive
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,16 @@ def test_no_number(kind, typed):
 def test_zero_is_not_positive():
     with pytest.raises(argparse.ArgumentTypeError):
         positive("0")
+
+
+def test_places():
+    assert [place(typed) for typed in ("beginning", "end", "7")] == ["beginning", "end", 7]
+    assert place("2026-01-31") == datetime(2026, 1, 31, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("typed", ["foo", "-1", "", "٣", "begin"])
+def test_what_is_no_place_is_told_what_would_be(typed):
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        place(typed)
+    for form in ("beginning", "end", "a position", "2026-01-31T12:00:00Z", "15m"):
+        assert form in str(caught.value)

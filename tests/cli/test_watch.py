@@ -119,12 +119,26 @@ def test_a_named_consumer_goes_on_where_it_ended(call, filled):
         (["--webhook", "http://h/", "--secret-file", "missing"], 6),
         (["--consumer", " a"], 2),
         (["--poll", "0"], 2),
+        (["--type", "checkpoint.craeted"], 2),
+        (["--type", "chekpoint.*"], 2),
     ],
 )
 def test_wrong_words(call, words, status):
     done = call("watch", "--once", "--json", *words)
     assert (done.status, done.out) == (status, "")
     assert done.error["code"]
+
+
+def test_a_slip_in_a_type_is_told_what_was_meant(call):
+    done = call("watch", "--type", "created", "--type", "checkpoint.craeted")
+    assert (done.status, done.out) == (2, "")
+    assert "Did you mean 'checkpoint.created'?" in done.err
+
+
+def test_a_pattern_of_types(call, filled):
+    done = call("watch", "--once", "--type", "checkpoint.*")
+    wanted = [one.position for one in events_of(filled) if one.event.type != "task.deleted"]
+    assert positions(done) == wanted
 
 
 def test_a_reader_of_a_read_only_store(run, filled, tmp_path, monkeypatch):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog import CheckpointManager
 from ckptlog.errors import LogCorruptionError
-from ckptlog.formats import chunk
+from ckptlog.formats import chunk, frame, segment
 from ckptlog.formats import event as event_format
 from ckptlog.log import scan
 from ckptlog.log.bulk import EVENT_FRAME_BYTES, BulkReader
@@ -153,12 +154,10 @@ def test_of_a_damaged_log_only_what_the_reader_shows_is_shown(tmp_path_factory, 
 
 
 def test_an_end_with_another_leaf_hash_is_not_reached(log):
-    import msgspec
-
     end = log.published.read()
     other = msgspec.structs.replace(end, leaf=bytes(32))
     run = list(bulk_of(log)._runs(Cursor(), other))[-1]
-    assert list(run.stretches(5, with_records=False))
+    assert list(run.stretches(5, with_records=False, with_places=False))
     assert not run.is_complete
 
 
@@ -191,7 +190,20 @@ def test_records_are_kept_where_they_are_asked_for(tmp_path):
         (commit,) = store.log.reader.commits()
         wanted = {place.digest: store.blobs.read_record(place) for place in commit.placements}
         assert run.records == wanted
-        assert next(bulk.stretches(Cursor(), end, events=1)).records == {}
+        (bare,) = bulk.stretches(Cursor(), end, events=1)
+        assert (bare.records, bare.places) == ({}, [])
+
+
+def test_places_are_told_where_they_are_asked_for(log):
+    bulk, end = bulk_of(log), log.published.read()
+    found = [
+        (digest, run.container, offset, length)
+        for run in bulk.stretches(Cursor(), end, events=7, with_places=True)
+        for digest, offset, length in run.places
+    ]
+    placements = [place for commit in log.reader.commits() for place in commit.placements]
+    assert found == [(one.digest, one.container, one.offset, one.length) for one in placements]
+    assert found
 
 
 def test_a_run_is_bounded_by_its_bytes_too(log, monkeypatch):
@@ -200,3 +212,30 @@ def test_a_run_is_bounded_by_its_bytes_too(log, monkeypatch):
     assert entries_of(runs) == expected(log)
     assert all(sum(map(len, run.entries)) < 1000 + 5 * 300 for run in runs)
     assert len(runs) > 20
+
+
+def test_a_commit_that_goes_on_beyond_the_stop_is_not_shown(log):
+    log.append([group("one-more", record_bytes=60)], log.published.read().position)
+    log.append([group("the-last", record_bytes=60)], log.published.read().position)
+    end = log.published.read()
+    (*_, before, last) = log.reader.commits()
+    assert before.container == last.container
+    for offset in range(before.offset_end, last.offset_end, 7):
+        runs = read(log, stop=msgspec.structs.replace(end, offset=offset), events=1)
+        assert runs[-1].position_next == before.position_next
+
+
+def test_an_event_with_another_position_is_not_shown(log):
+    (*_, last) = log.reader.commits()
+    (*_, entry) = last.entries
+    end = log.published.read()
+    path = log.segments.path(end.first, end.generation)
+    seed = segment.seed(STORE_ID, end.first, end.generation)
+    body = event_format.encode_body(entry.position + 1, 0, event_format.encode(entry.event))
+    data = bytearray(path.read_bytes())
+    data[entry.offset : entry.offset + entry.length] = frame.encode(
+        seed, entry.offset, frame.EVENT, frame.COMMIT, body
+    )
+    path.write_bytes(data)
+    shown = read(log, events=1)
+    assert not shown or shown[-1].position_next <= last.entries[0].position

@@ -25,6 +25,7 @@ from ckptlog import (
     InvalidUpdateError,
     StoreClosedError,
 )
+from ckptlog.repository.file_view import FileView
 from ckptlog.views.document import folder_of, name_of
 
 CREATED, ACTIVE, COMPLETED, FAILED, RESTORED = CheckpointState
@@ -422,3 +423,27 @@ def test_many_threads_save(storage):
     for number in range(4):
         path = storage.folder / "active" / f"checkpoint_cp{number}.json"
         assert json.loads(path.read_text())["data"] == {"step": 4}
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_with_many_checkpoints_the_index_is_current_in_the_end(tmp_path, monkeypatch, follows):
+    monkeypatch.setattr("ckptlog.repository.file_view._EAGER_MAX", 0)
+    # The thread is there, and does nothing.
+    monkeypatch.setattr(FileView, "run", lambda _, stop: stop.wait())
+    with FileSystemCheckpointStorage(tmp_path / "s", follow=follows) as storage:
+        storage.save_checkpoint(checkpoint("first"))
+        # As if it had taken very long.
+        storage.view._rests_until_s = float("inf")
+        for number in range(3):
+            one = checkpoint(f"cp{number}")
+            storage.save_checkpoint(one)
+            assert json.loads(file_of(storage, one).read_text())["data"]["n"] == 1
+        assert ("cp2" in (storage.folder / "index.json").read_text()) != follows
+        index = storage.folder / "index.json"
+        if follows:
+            storage.refresh()
+        assert "cp2" in index.read_text()
+        storage.view._rests_until_s = float("inf")
+        storage.delete_checkpoint("cp1")
+    assert "cp1" not in index.read_text()
+    assert not file_of(storage, checkpoint("cp1")).exists()

@@ -21,6 +21,7 @@ from ckptlog.manager import upkeep
 from ckptlog.manager.quota import Quota
 from ckptlog.model.event import CLEANED, STORAGE_PRESSURE
 from ckptlog.policy.command import Delete
+from ckptlog.repository.file_view import FileView
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.statistics import measure
 from tests.manager.clock import SettableEnvironment, open_at
@@ -233,6 +234,19 @@ def test_a_view_of_free_pages_is_made_anew(manager):
     assert done["bytes_freed"] > 1_000_000
     assert [one.checkpoint_id for one in manager.iterate()] == before
     assert manager.store.verify().ok
+    assert manager.compact_checkpoint_storage()["view"] == "kept"
+
+
+def test_other_views_are_no_reason_to_make_it_anew(manager):
+    """They hold every payload again, and a rebuild would not make them smaller."""
+    for number in range(4):
+        data = {"x": os.urandom(400_000).hex()}
+        manager.create_checkpoint("t", "T", 1, checkpoint_id=f"c{number}", data=data)
+    FileView(manager.store).refresh()
+    manager.store.history()
+    sizes = measure(manager.store.path)
+    assert sizes.views > 3_000_000
+    assert 0 < sizes.folded < 1_000_000
     assert manager.compact_checkpoint_storage()["view"] == "kept"
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import ckptlog
 from ckptlog import CheckpointData, CheckpointManager, CheckpointState
 from ckptlog.model import html
+from ckptlog.repository.replay import Replay
 from ckptlog.repository.report import Problem, Report
 
 HOSTILE = "<script>alert(1)</script>\"'&\u202e\x1b[2J\ud800\n"
@@ -152,3 +153,40 @@ def test_a_store_that_cannot_tell_is_shown_all_the_same(tmp_path, monkeypatch):
 
         monkeypatch.setattr("ckptlog.repository.statistics.ask", fail)
         assert "storage.failed: <view>" in read(store._repr_html_())
+
+
+def test_replays_subscriptions_and_consumers(tmp_path):
+    with CheckpointManager(tmp_path / "s", actor="ada") as manager:
+        store = manager.store
+        assert "Consumers (0)" in read(store.consumers()._repr_html_())
+        for number in range(html.ROWS_MAX + 1):
+            manager.create_checkpoint("<b>t", "T", 1, checkpoint_id=f"<i>{number}")
+        past = store.replay(html.ROWS_MAX - 1)
+        text = read(past._repr_html_())
+        assert "<b>t" in text
+        assert f"created{html.ROWS_MAX}" in text
+        assert "showing" not in text
+        assert f"showing {html.ROWS_MAX} of {html.ROWS_MAX + 1}" in read(
+            store.replay()._repr_html_()
+        )
+        assert "Replay" in read(
+            Replay(position=None, time=None, leaf=b"", entries=())._repr_html_()
+        )
+        with store.watch("<script>", watcher=False) as events:
+            next(events)
+            text = read(events._repr_html_())
+            assert "<script>" in text
+            assert f"lag{html.ROWS_MAX + 1}" in text
+            text = read(store.consumers()._repr_html_())
+            assert "Consumers (1)" in text
+            assert "<script>" in text
+        assert "closed" in read(events._repr_html_())
+        assert store.consumers() == list(store.consumers())
+
+
+def test_a_subscription_to_what_is_gone_shows_that(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        manager.create_checkpoint("t", "T", 1)
+        with manager.store.watch(watcher=False) as events:
+            (tmp_path / "s" / "log" / "end").write_bytes(b"")
+            assert "position" in read(events._repr_html_())

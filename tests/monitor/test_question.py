@@ -317,3 +317,68 @@ def test_whole_parts_are_rounded_down_before_1970_too():
 
     numbers = pa.chunked_array([[-7, -6, -5, -1, 0, 1, 5, 6]])
     assert sample.floor_divide(numbers, 6).to_pylist() == [-2, -1, -1, -1, 0, 0, 0, 1]
+
+
+QUESTIONS = [
+    question.throughput,
+    question.step_latency,
+    question.failure_rate,
+    question.failures,
+    question.time_in_state,
+    question.savings,
+    question.top_tasks,
+    question.recovery_times,
+]
+
+
+def test_the_list_of_questions_is_whole():
+    asked = {
+        name
+        for name, one in vars(question).items()
+        if getattr(one, "__module__", "") == question.__name__
+    }
+    assert {name for name in asked if not name.startswith("_")} == {
+        one.__name__ for one in QUESTIONS
+    }
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
+def test_a_table_of_something_else_is_refused_by_name(ask):
+    import pyarrow as pa
+
+    for table in (
+        pa.table({"task": ["a"]}),
+        pa.table({}),
+        pa.table({"position": [1], "time": [2]}),
+    ):
+        with pytest.raises(ArgumentError, match="history has no column") as caught:
+            ask(table)
+        assert caught.value.context["argument"] == "history"
+
+
+@pytest.mark.parametrize("ask", QUESTIONS)
+def test_a_column_of_another_type_is_refused_by_name(ask):
+    import pyarrow as pa
+
+    whole = Log([]).history
+    for name in whole.column_names:
+        changed = whole.set_column(
+            whole.column_names.index(name), name, pa.nulls(len(whole), pa.bool_())
+        )
+        try:
+            ask(changed)
+        except ArgumentError as error:
+            assert f"The column {name!r} of history is of type bool" in error.message
+    renamed = whole.drop_columns("date") if "date" in whole.column_names else whole
+    with pytest.raises(ArgumentError, match="'date'"):
+        ask(renamed, since=BEGIN)
+
+
+def test_texts_may_come_as_dictionaries():
+    import pyarrow as pa
+
+    whole = Log([]).history
+    index = whole.column_names.index("task")
+    encoded = whole.set_column(index, "task", whole["task"].dictionary_encode())
+    question.top_tasks(encoded)
+    question.top_tasks(whole.set_column(index, "task", whole["task"].cast(pa.large_string())))

@@ -22,6 +22,7 @@ from ckptlog.errors import (
 )
 from ckptlog.repository.file_view import FileView
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.tree import Tree
 from ckptlog.views.document import name_of
 from ckptlog.views.register import index_of
 from tests.repository.damage import flipped
@@ -333,15 +334,15 @@ def test_a_build_that_was_cut_off_goes_on(manager, view, monkeypatch):
     work(manager, rounds=60)
     monkeypatch.setattr("ckptlog.repository.file_view.CHANGES_MAX", 5)
     applied = []
-    apply = view._view.apply
+    take_in = view._view.take_in
 
     def dying(*arguments):
         applied.append(1)
         if len(applied) == 3:
             raise KeyboardInterrupt
-        apply(*arguments)
+        take_in(*arguments)
 
-    monkeypatch.setattr(view._view, "apply", dying)
+    monkeypatch.setattr(view._view, "take_in", dying)
     with pytest.raises(KeyboardInterrupt):
         view.refresh()
     (view.folder / "active" / "checkpoint_stranger.json").write_text("{}")
@@ -356,6 +357,103 @@ def test_a_build_that_was_cut_off_goes_on(manager, view, monkeypatch):
     monkeypatch.setattr(Environment, "boot", lambda self: b"another boot....")
     assert FileView(manager.store).refresh().is_rebuilt
     assert shown(view) == expected(manager)
+
+
+# --- an index that is written now and then --------------------------------------------------------
+
+
+@pytest.fixture
+def resting(manager, view, monkeypatch):
+    """A view of ten checkpoints, which for its size has written the index a moment ago."""
+    monkeypatch.setattr("ckptlog.repository.file_view._EAGER_MAX", 5)
+    for number in range(10):
+        manager.create_checkpoint("t", "T", 1, checkpoint_id=f"c{number}", data={"n": 0})
+    view.refresh()
+    view._rests_until_s = float("inf")
+    return view
+
+
+def lazily(manager, view):
+    """Change, move, end and make checkpoints; return what index and register were before."""
+    before = [(view.folder / name).read_bytes() for name in ("index.json", ".register")]
+    for number in range(3):
+        manager.update_checkpoint("c1", data={"n": number})
+        assert view.refresh(is_lazy=True).written == 1
+    manager.complete_checkpoint("c2")
+    manager.delete_checkpoint("c3")
+    manager.create_checkpoint("t", "T", 1, checkpoint_id="late")
+    view.refresh(is_lazy=True)
+    return before
+
+
+def test_a_lazy_refresh_writes_the_files_and_leaves_the_rest(manager, resting):
+    before = lazily(manager, resting)
+    assert [(resting.folder / name).read_bytes() for name in ("index.json", ".register")] == before
+    wanted, found = expected(manager), shown(resting)
+    # The index still names the one that is gone: so its file is there.
+    assert set(found) - set(wanted) == {"active/checkpoint_c3.json"}
+    assert {path: found[path] for path in wanted if path != "index.json"} == {
+        path: content for path, content in wanted.items() if path != "index.json"
+    }
+    assert resting.position == manager.store.position
+
+
+@pytest.mark.parametrize("how", ["refresh", "rested", "thorough", "rebuild", "touched"])
+def test_what_was_left_is_done_by_a_later_one(manager, resting, how):
+    lazily(manager, resting)
+    if how == "refresh":
+        resting.refresh()
+    elif how == "rested":
+        resting._rests_until_s = 0
+        resting.refresh(is_lazy=True)
+    elif how == "thorough":
+        resting.refresh(is_thorough=True)
+    elif how == "rebuild":
+        resting.rebuild()
+    else:
+        (resting.folder / "index.json").write_text("{}")
+        resting.refresh(is_lazy=True)
+    assert shown(resting) == expected(manager)
+    assert FileView(manager.store).refresh(is_thorough=True).repaired == 0
+
+
+def test_somebody_else_who_comes_meanwhile_takes_nothing_away(manager, resting, monkeypatch):
+    """Also what a process that was killed then has left: files that no register knows."""
+    lazily(manager, resting)
+    taken = []
+    remove = Tree.remove
+    monkeypatch.setattr(
+        Tree, "remove", lambda tree, path: (taken.append(path), remove(tree, path))[1]
+    )
+    done = FileView(manager.store).refresh()
+    assert (done.repaired, done.is_rebuilt) == (0, False)
+    assert "active/checkpoint_late.json" not in taken
+    assert "completed/checkpoint_c2.json" not in taken
+    assert shown(resting) == expected(manager)
+    manager.update_checkpoint("c1", data={"n": 9})
+    resting.refresh(is_lazy=True)
+    resting.refresh()
+    assert shown(resting) == expected(manager)
+
+
+def test_the_thread_writes_what_was_left(manager, resting):
+    lazily(manager, resting)
+    stop = threading.Event()
+    thread = threading.Thread(target=resting.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while shown(resting) != expected(manager):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+
+
+def test_a_small_index_is_written_with_each_step(manager, view):
+    for number in range(4):
+        manager.create_checkpoint("t", "T", 1, checkpoint_id=f"c{number}")
+        view.refresh(is_lazy=True)
+        assert shown(view) == expected(manager)
 
 
 # --- damage and refusals --------------------------------------------------------------------------

@@ -273,6 +273,7 @@ def buried(row: Row, entry: Entry) -> Row:
         "meta_size": 0,
         "meta": None,
         "deleted": True,
+        "previous": row.position,
     }
     return Row(**facts)
 

@@ -56,6 +56,22 @@ def test_a_rebuild_writes_it_anew(tmp_path: Path) -> None:
     assert LeafCache(path).read(0, 100) == leaves
 
 
+def test_what_lies_behind_is_cut(tmp_path: Path) -> None:
+    cache = LeafCache(tmp_path / "tree/leaves")
+    leaves = [bytes([number]) * LEAF_BYTES for number in range(5)]
+    assert cache.put(0, leaves)
+    assert not cache.put(6, leaves)
+    cache.cut(7)
+    assert cache.position == 5
+    cache.cut(3)
+    assert cache.read(0, 9) == leaves[:3]
+    assert cache.put(2, leaves[:1])
+    assert cache.read(0, 9) == [*leaves[:2], leaves[0]]
+    nowhere = LeafCache(None)
+    assert nowhere.put(9, leaves)
+    nowhere.cut(0)
+
+
 def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) -> None:
     fill(tmp_path / "s")
     path = tmp_path / "s/views/tree"

@@ -62,6 +62,7 @@ def test_a_field_of_another_type_is_damage(at, value):
         "int": type(value) is int,
         "_Count": type(value) is int and value >= 0,
         "bytes | None": value is None or type(value) is bytes,
+        "Link": type(value) is int and -1 <= value < 2**53,
         "bool": False,
     }[hint]
     values[at] = value

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.watch.conftest import ids
+
+LONG_S = 30.0
 
 
 def test_an_async_iterator_takes_what_is_there_and_what_comes(room):
@@ -89,3 +96,114 @@ def test_an_error_in_it_reaches_who_awaits(room):
         events.close()
 
     asyncio.run(main())
+
+
+def test_who_waits_takes_no_thread_of_the_event_loop(room):
+    """The default executor has one thread here, and the filter waits for what runs in it."""
+    room.add("a")
+    is_free = threading.Event()
+
+    async def main():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        async with room.watch(where=lambda entry: is_free.wait(LONG_S)) as events:
+            taking = asyncio.ensure_future(anext(events))
+            while not side_threads():  # noqa: ASYNC110 - a thread sets no event of the loop
+                await asyncio.sleep(0)
+            await asyncio.wait_for(asyncio.to_thread(is_free.set), LONG_S)
+            return (await taking).event.id
+
+    assert asyncio.run(main()) == "a"
+    assert gone(side_threads())
+
+
+def test_two_hundred_wait_and_their_threads_end_with_them(room):
+    async def take(events):
+        async with events:
+            return (await anext(events)).event.id
+
+    async def main():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        tasks = [asyncio.create_task(take(room.watch(poll_s=0.1))) for _ in range(200)]
+        while len(side_threads()) < 200:  # noqa: ASYNC110 - likewise
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.to_thread(room.add, "a"), LONG_S)
+        room.watcher.notify()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(main()) == ["a"] * 200
+    assert gone(side_threads())
+
+
+def test_a_subscription_that_nobody_closes_keeps_no_thread(room):
+    async def main():
+        events = room.watch()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.01)
+
+    asyncio.run(main())
+    gc.collect()
+    assert gone(side_threads())
+
+
+def test_two_tasks_share_one_and_one_that_is_cancelled_leaves_it_to_the_other(room):
+    async def main():
+        async with room.watch("one") as events:
+            first, second = (asyncio.ensure_future(anext(events)) for _ in range(2))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            room.add("a")
+            got = await asyncio.wait_for(second, LONG_S)
+            assert first.cancelled()
+            return got.event.id
+
+    assert asyncio.run(main()) == "a"
+
+
+def test_a_loop_that_nobody_runs_any_more_does_not_keep_the_process(room):
+    script = """
+import asyncio, sys
+from pathlib import Path
+from ckptlog.storage.environment import Environment
+from ckptlog.watch.watcher import Watcher
+from tests.log.sample import STORE_ID
+
+events = Watcher(Path(sys.argv[1]), STORE_ID, Environment(), read_only=False).open(None, {})
+loop = asyncio.new_event_loop()
+task = loop.create_task(anext(events))
+loop.run_until_complete(asyncio.sleep(0.05))
+print("the end")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(room.root)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=LONG_S,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "the end\n"
+
+
+def test_after_the_end_there_is_nothing_more(room):
+    room.add("a")
+
+    async def main():
+        events = room.watch()
+        async with events:
+            await anext(events)
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+        async with events:
+            pass
+
+    asyncio.run(main())
+
+
+def side_threads():
+    return [one for one in threading.enumerate() if one.name.startswith("ckptlog-async")]
+
+
+def gone(threads):
+    for thread in threads:
+        thread.join(LONG_S)
+    return not any(thread.is_alive() for thread in threads)

@@ -16,6 +16,7 @@ from ckptlog.errors import (
     ConsumerDamagedError,
     ConsumerForeignError,
     InputOutputError,
+    OtherTimelineError,
 )
 from ckptlog.formats import cursor as cursor_format
 from ckptlog.model.cursor import BEGINNING, Cursor
@@ -284,15 +285,20 @@ def test_after_an_error_the_file_is_opened_anew_and_the_cursor_before_is_there(h
 # --- listing ---------------------------------------------------------------------------------
 
 
+def refuse_beyond_nine(cursor):
+    if cursor.position > 9:
+        raise OtherTimelineError("Of another history.")
+
+
 def test_lists_what_is_there_with_its_faults(hold, folder):
-    assert list_consumers(folder, STORE, 0) == []
+    assert list_consumers(folder, STORE, 0, refuse_beyond_nine) == []
     saved(hold, 5, name="b")
     saved(hold, 9, name="a/🚀")
     saved(hold, 50, name="far")
     cursor_path(folder, "broken").write_bytes(b"")
     cursor_path(folder, "copied").write_bytes(cursor_path(folder, "b").read_bytes())
     holder = hold("b")
-    found = {one.name: one for one in list_consumers(folder, STORE, 9)}
+    found = {one.name: one for one in list_consumers(folder, STORE, 9, refuse_beyond_nine)}
     assert list(found) == sorted(found)
     assert (found["b"].position, found["b"].lag, found["b"].fault) == (5, 4, "")
     assert str(os.getpid()) in found["b"].holder

@@ -22,7 +22,8 @@ def entry(kind="checkpoint.created", *, actor="ada", state="created", **subject)
         ({"types": "created"}, entry(), entry("task.deleted")),
         ({"types": ["completed", "task.deleted"]}, entry("task.deleted"), entry()),
         ({"types": "checkpoint.*"}, entry("checkpoint.deleted"), entry("task.deleted")),
-        ({"types": ("gc.*", "failed")}, entry("gc.settled"), entry("checkpoint.completed")),
+        ({"types": ("clean*", "failed")}, entry("cleanup.later"), entry("checkpoint.completed")),
+        ({"types": []}, None, entry()),
         ({"types": "*"}, entry("anything.at.all"), None),
         ({"types": "deleted"}, entry("checkpoint.deleted"), entry("task.deleted")),
         ({"tasks": "t"}, entry(task="t"), entry(task="tt")),
@@ -54,3 +55,10 @@ def test_wrong_words_are_refused(wanted):
     with pytest.raises(ArgumentError) as caught:
         predicate(EventFilter(**wanted))
     assert caught.value.context["argument"] == next(iter(wanted))
+
+
+@pytest.mark.parametrize("word", ["checkpoint.craeted", "chekpoint.*", "craeted", "", "created*"])
+def test_a_type_that_is_not_known_is_refused(word):
+    with pytest.raises(ArgumentError, match="no event of the type") as caught:
+        predicate(EventFilter(types=["created", word]))
+    assert caught.value.context["argument"] == "types"

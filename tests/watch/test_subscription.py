@@ -413,6 +413,8 @@ def test_a_store_that_was_set_back_is_noticed_by_the_living_and_by_those_who_ret
     with pytest.raises(OtherTimelineError):
         next(alive)
     alive.close()
+    faults = {one.name: one.fault for one in room.watcher.consumers()}
+    assert faults == dict.fromkeys(("one", "later"), "log.other_timeline")
     for name in ("one", "later"):
         with pytest.raises(OtherTimelineError) as caught, room.watch(name) as events:
             next(events)
@@ -420,6 +422,7 @@ def test_a_store_that_was_set_back_is_noticed_by_the_living_and_by_those_who_ret
     if len(names) < 3:
         room.watcher.reset("one", "beginning")
         assert room.take("one") == ["a", *names]
+        assert room.watcher.consumers()[1].fault == ""
     room.log = open_log(room.root)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Counted up whenever a row of an old log would come out different: then files are made anew.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 PARTITION: Final = "date"
 
 INTEGER: Final = "int64"

@@ -8,20 +8,23 @@ one, which is the rule, and what Arrow does only the short cut: both give the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ckptlog.formats import event as event_format
-from ckptlog.model.event import INTEGER_MAX, SCHEMA, Event
+from ckptlog.model.event import INTEGER_MAX, SCHEMA, Event, Reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns = dict[str, "pa.Array"]
+_Read = Callable[[Iterable[Any]], list[Any]]
 
+_PLAIN: Final = ("actor", "id", "time", "type")
 # Fields that may be absent, and what stands for nothing in them.
 _TEXTS: Final = ("cause", "created", "state")
 _IDS: Final = ("checkpoint", "namespace", "parent", "task", "worker")
@@ -56,28 +59,32 @@ def _one_by_one(entries: Sequence[bytes]) -> Columns:
     events = [event_format.decode(entry) for entry in entries]
     subjects = [event.subject for event in events]
     text, number = pa.string(), pa.int64()
-    found: Columns = {
-        "actor": pa.array([event.actor for event in events], text),
-        "id": pa.array([event.id for event in events], text),
-        "time": pa.array([event.time for event in events], text),
-        "type": pa.array([event.type for event in events], text),
-        "facts": pa.array([_facts(event) for event in events], text),
-    }
-    for name in _TEXTS:
-        found[name] = pa.array([getattr(event, name) or None for event in events], text)
-    for name in _IDS:
-        found[name] = pa.array([getattr(subject, name) or None for subject in subjects], text)
-    for name in _COUNTS:
-        found[name] = pa.array([getattr(event, name) for event in events], number)
-    for name in _STEPS:
-        found[name] = pa.array([getattr(event, name) or None for event in events], number)
-    for name in _LINKS:
-        values = [getattr(event, name) for event in events]
-        found[name] = pa.array([value if value >= 0 else None for value in values], number)
-    for name in _PAYLOADS:
-        payloads = [getattr(event, name) for event in events]
-        found[name] = pa.array([one.size if one else None for one in payloads], number)
+    groups: tuple[tuple[Sequence[str], Sequence[object], pa.DataType, _Read], ...] = (
+        (_PLAIN, events, text, list),
+        (_TEXTS, events, text, _filled),
+        (_IDS, subjects, text, _filled),
+        (_COUNTS, events, number, list),
+        (_STEPS, events, number, _filled),
+        (_LINKS, events, number, _positions),
+        (_PAYLOADS, events, number, _sizes),
+    )
+    found: Columns = {"facts": pa.array([_facts(event) for event in events], text)}
+    for names, rows, kind, read_values in groups:
+        for name in names:
+            found[name] = pa.array(read_values(map(attrgetter(name), rows)), kind)
     return found
+
+
+def _filled(values: Iterable[Any]) -> list[Any]:
+    return [value or None for value in values]
+
+
+def _positions(links: Iterable[int]) -> list[int | None]:
+    return [link if link >= 0 else None for link in links]
+
+
+def _sizes(payloads: Iterable[Reference | None]) -> list[int | None]:
+    return [payload.size if payload else None for payload in payloads]
 
 
 def _facts(event: Event) -> str | None:
@@ -126,7 +133,7 @@ def _schema() -> pa.Schema:
     text, number = pa.string(), pa.int64()
     payload = pa.struct([("kind", text), ("root", text), ("size", number)])
     kinds = {
-        **dict.fromkeys(("actor", "id", "time", "type", "facts", "fingerprint", *_TEXTS), text),
+        **dict.fromkeys((*_PLAIN, "facts", "fingerprint", *_TEXTS), text),
         **dict.fromkeys(("schema", *_COUNTS, *_STEPS, *_LINKS), number),
         **dict.fromkeys(_PAYLOADS, payload),
         "subject": pa.struct([(name, text) for name in _IDS]),
@@ -181,7 +188,7 @@ def _lies_in(numbers: pa.ChunkedArray, least: int) -> bool:
 def _columns(table: pa.Table) -> Columns:
     import pyarrow.compute as pc
 
-    found = {name: _array(table[name]) for name in ("actor", "id", "time", "type", "facts")}
+    found = {name: _array(table[name]) for name in (*_PLAIN, "facts")}
     for name in _TEXTS:
         found[name] = _without(_array(table[name]), "")
     subjects = _array(table["subject"])

@@ -2,7 +2,9 @@
 
 `fail_checkpoint` takes any dictionary. A class is taken from the keys below, and only where the
 value looks like the name of one: an identifier, the last part of a dotted one, that is written
-like a class (`RateLimitError`) or ends as errors do (`timeout`, `gaierror`).
+like a class (`RateLimitError`) or ends as errors do (`timeout`, `gaierror`). Where none of them
+has one, what stands before the first `: ` of `error` is taken, as in `ValueError: no such file`;
+there only a name that ends as errors do, because `Note: ...` is somebody's text.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from typing import Any, Final
 import msgspec
 
 KEYS: Final = ("type", "error_type", "error_class", "exception_type", "exception", "class")
+TEXT_KEY: Final = "error"
 CHARACTERS_MAX: Final = 64
-_NAME: Final = re.compile(
-    r"(?:[A-Za-z_]\w*\.)*"
-    r"(?P<name>[A-Z][A-Z0-9]*[a-z]\w*|_?\w*(?:error|exception|timeout|warning|interrupt|exit))",
-    re.ASCII,
-)
+_MODULE: Final = r"(?:[A-Za-z_]\w*\.)*"
+_END: Final = r"(?:error|exception|timeout|warning|interrupt|exit)"
+_NAME: Final = re.compile(rf"{_MODULE}(?P<name>[A-Z][A-Z0-9]*[a-z]\w*|_?\w*{_END})", re.ASCII)
+_TOLD: Final = re.compile(rf"{_MODULE}(?P<name>[A-Za-z_]\w*)", re.ASCII)
+_ENDS: Final = re.compile(rf"\w*{_END}", re.ASCII | re.IGNORECASE)
 
 
 class _Metadata(msgspec.Struct):
@@ -41,9 +44,16 @@ def error_class(wire: bytes) -> str | None:
     if type(info) is not dict:
         return None
     for key in KEYS:
-        value = info.get(key)
-        if type(value) is str and len(value) <= 4 * CHARACTERS_MAX:
-            found = _NAME.fullmatch(value)
-            if found and len(found["name"]) <= CHARACTERS_MAX:
-                return found["name"]
-    return None
+        if found := _name(_NAME, info.get(key)):
+            return found
+    text = info.get(TEXT_KEY)
+    told = _name(_TOLD, text.partition(": ")[0]) if type(text) is str else None
+    return told if told and _ENDS.fullmatch(told) else None
+
+
+def _name(pattern: re.Pattern[str], value: object) -> str | None:
+    """Return the last part of a dotted name, where a value is one."""
+    if type(value) is not str or len(value) > 4 * CHARACTERS_MAX:
+        return None
+    found = pattern.fullmatch(value)
+    return found["name"] if found and len(found["name"]) <= CHARACTERS_MAX else None

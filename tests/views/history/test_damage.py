@@ -316,3 +316,17 @@ def test_a_medium_that_gives_back_something_else_is_told(scribe, monkeypatch):
     monkeypatch.setattr(shelf, "publish", publish)
     with pytest.raises(InputOutputError, match="cannot be read"):
         scribe.view().update()
+
+
+def test_while_it_is_made_anew_nobody_sees_old_rows_beside_new_ones(scribe, folder, monkeypatch):
+    folder.with_name("history.json").write_bytes(b"torn")
+    seen = []
+    real = shelf.Shelf.write
+
+    def write_span(self, span, table):
+        seen.append(len(list(folder.rglob("*.parquet"))))
+        return real(self, span, table)
+
+    monkeypatch.setattr(shelf.Shelf, "write", write_span)
+    scribe.view(folder).update()
+    assert seen[0] == 0

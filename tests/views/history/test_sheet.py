@@ -54,7 +54,9 @@ def stretches(scribe, windows):
         taken, edges = edges[: size + 1], edges[size:]
         if len(taken) > 1:
             parts = {name: column[taken[0] : taken[-1]] for name, column in whole.items()}
-            yield Stretch(taken[0], 0, **parts, container="log/x", offset_end=0, records={})
+            yield Stretch(
+                taken[0], 0, **parts, container="log/x", offset_end=0, records={}, places=[]
+            )
 
 
 def make_rows(scribe, *, windows, recent_max):
@@ -104,7 +106,9 @@ def rows_of(*events):
     entries = [event_format.encode(event) for event in events]
     count = len(entries)
     nothing = [0] * count
-    stretch = Stretch(0, 0, entries, list(range(count)), nothing, nothing, nothing, "log/x", 1, {})
+    stretch = Stretch(
+        0, 0, entries, list(range(count)), nothing, nothing, nothing, "log/x", 1, {}, []
+    )
     sheet = Sheet(Past(0, lambda _: {}), lambda _: None)
     return sheet.rows(stretch, entry_table.read(entries)).to_pylist()
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ckptlog.errors import ArgumentError, LockTimeoutError
-from ckptlog.views.history.column import COLUMNS
+from ckptlog.views.history.column import COLUMNS, SCHEMA
 from tests.views.history.scribe import contents, play
 
 
@@ -34,7 +34,7 @@ def test_files_are_as_the_page_says(filled):
         with pq.ParquetFile(path, page_checksum_verification=True) as opened:
             metadata = opened.metadata
             assert metadata.metadata[b"ckptlog.store"].decode() == filled.info.id
-            assert metadata.metadata[b"ckptlog.schema"] == b"1"
+            assert metadata.metadata[b"ckptlog.schema"] == str(SCHEMA).encode()
             start, stop = (int(part) for part in path.stem.split("-"))
             rows = opened.read().to_pylist()
         positions = [row["position"] for row in rows]

@@ -1,0 +1,185 @@
+"""Feeds what lives on the log beside the view: the chunk index and the leaf hashes.
+
+    commit by commit (`add`), with what is read in bulk for a view (`take`), or all of it anew,
+    aside, until it is whole (`Gathering`)
+
+Nothing here is ever a reason to fail: who misses a chunk asks the log (`find_missing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import RLock
+
+from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.run import Mark, Run
+from ckptlog.blobs.sheaf import Sheaf
+from ckptlog.errors import CheckpointError
+from ckptlog.formats.end import End
+from ckptlog.formats.pack import pack_name
+from ckptlog.log.bulk import Stretch
+from ckptlog.log.log import Log
+from ckptlog.log.segments import container_of
+from ckptlog.model.entry import Commit, Placement
+from ckptlog.model.event import PackEntry
+from ckptlog.model.leaf import leaf_hash
+from ckptlog.views.leaf import LeafCache
+from ckptlog.views.rebuild import complete
+
+
+class Indexer:
+    """Chunk index and leaf hashes of one store in one process.
+
+    Threads: safe.
+    """
+
+    def __init__(self, root: Path, store_id: bytes, log: Log, *, read_only: bool) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._log = log
+        self._missing_lock = RLock()
+        self._reindexed_at = -1
+        self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
+        self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        self.index.clear()
+        self.leaves.remove()
+
+    # --- following ----------------------------------------------------------------------------
+
+    def add(self, commit: Commit) -> None:
+        """Index the chunks that a commit brought, if they are not."""
+        if commit.position_next <= self.index.position:
+            return
+        self.index.add(commit, self.packed(commit.entries[-1].event.packs))
+
+    def packed(self, packs: tuple[PackEntry, ...]) -> Iterator[Placement]:
+        """Yield the places of the chunks in packs."""
+        for pack in packs:
+            name = pack_name(pack.base, bytes.fromhex(pack.id))
+            # One that is gone or damaged concerns who reads its chunks, and `verify`.
+            with suppress(CheckpointError):
+                yield from read_index(self._root / "packs" / name, self._store_id)
+
+    def take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
+        """Take in what is read in bulk for a view (views.rebuild).
+
+        The index only where the places of chunks were told, all of them.
+        """
+        is_told = stretch is None or bool(stretch.places) or not any(stretch.chunks)
+        if is_told and commits[-1].position_next > self.index.position:
+            for commit in commits if stretch is None else complete(commits, stretch):
+                self.add(commit)
+            self.index.flush()
+        self.take_leaves(commits, stretch)
+
+    def take_leaves(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
+        """Write the leaf hashes of what is read in bulk."""
+        if stretch is None:
+            self.leaves.write(commits)
+        else:
+            self.leaves.put(stretch.first, map(leaf_hash, stretch.entries))
+
+    def fill_leaves(self, commits: Sequence[Commit]) -> None:
+        """Write the leaf hashes of commits, and before them those that are missing."""
+        if self.leaves.write(commits):
+            return
+        stop, position = commits[-1].position_next, self.leaves.position
+        for commit in self._log.reader.commits(position=position):
+            if commit.position_next > stop:
+                return
+            if commit.position_next > position:
+                self.leaves.write((commit,))
+
+    def index_up_to(self, position: int) -> None:
+        """Index what lies between where the index stands and a position."""
+        persisted = self.index.persisted
+        place = (persisted[1], persisted[2], persisted[0]) if persisted else ("", 0, 0)
+        # Damage on the way concerns who reads those chunks, and `verify`.
+        with suppress(CheckpointError):
+            for commit in self._log.reader.commits(*place):
+                if commit.position_next > position:
+                    return
+                self.add(commit)
+
+    # --- a chunk that is not found ------------------------------------------------------------
+
+    def find_missing(self, digest: bytes) -> Placement | None:
+        """Look for a chunk that the index does not have, or has at a wrong place.
+
+        First the index reads on from where it stands; only then is it built anew, once for each
+        position: a chunk that is really gone must not cost a scan of everything each time. Where
+        the log is damaged, it is left as it is: it knows what lies behind the damage.
+        """
+        with self._missing_lock, suppress(CheckpointError):
+            if self._index_forward():
+                found = self.index.get(digest)
+                if found is not None:
+                    return found
+            end = self._log.published.read()
+            if end is not None and self._reindexed_at != end.position:
+                self._reindexed_at = end.position
+                for _ in self._log.reader.commits():
+                    pass
+                self.index.clear()
+                self._index_forward()
+            return self.index.get(digest)
+        return None
+
+    def _index_forward(self) -> bool:
+        """Index what the log has beyond the index; say whether there was anything."""
+        before = self.index.position
+        end = self._log.published.read()
+        if end is not None and before < end.position:
+            for commit in self._log.reader.commits(position=before):
+                self.add(commit)
+        return self.index.position > before
+
+
+class Gathering:
+    """The chunk index made anew from what is read in bulk for a view, in a folder of its own.
+
+    The leaf hashes are written over those that are there: the same position always gets the same
+    bytes.
+    """
+
+    def __init__(self, indexer: Indexer, folder: Path, store_id: bytes) -> None:
+        self._indexer = indexer
+        self._sheaf = Sheaf(folder, store_id)
+        self._run: Run | None = None
+
+    def take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
+        """Take in what is read in bulk for a view (views.rebuild)."""
+        if stretch is not None:
+            self._sheaf.add(stretch.container, stretch.places)
+        for commit in commits:
+            packs = commit.entries[-1].event.packs
+            if packs or commit.placements:
+                self._sheaf.add_each((*commit.placements, *self._indexer.packed(packs)))
+        last = commits[-1]
+        self._sheaf.bind(Mark(last.position_next, last.container, last.offset_end, last.leaf))
+        self._indexer.take_leaves(commits, stretch)
+
+    def finish(self, end: End) -> None:
+        """Write what is left, once everything up to the end was taken in.
+
+        Raises:
+            CheckpointStorageError: There is no space, for one.
+            FormatError: What was written cannot be read any more.
+        """
+        container = container_of(end.first, end.generation)
+        if end.position:
+            self._run = self._sheaf.run(Mark(end.position, container, end.offset, end.leaf))
+
+    def publish(self, end: End) -> None:
+        """Let it be the index, and nothing be there besides."""
+        if self._run is None:
+            self._indexer.index.clear()
+        else:
+            self._indexer.index.adopt(self._run)
+        self._indexer.leaves.cut(end.position)
