@@ -25,6 +25,7 @@ _all_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _WAIT_FIRST_S = 0.00005
 _WAIT_MAX_S = 0.005
+_LIST_ATTEMPTS = 3
 
 
 class WriterLock:
@@ -114,18 +115,26 @@ os.register_at_fork(after_in_child=_close_in_child)
 
 def describe_holder(path: Path) -> str:
     """Say which process holds a flock on path, from the kernel's list; "an unknown process"."""
+    # The list is read piece by piece; where others lock and unlock meanwhile, it may lack a line.
+    for _ in range(_LIST_ATTEMPTS):
+        if holders := _holders(path):
+            return ", ".join(holders)
+    return "an unknown process"
+
+
+def _holders(path: Path) -> list[str]:
     holders = []
     try:
         inode = os.stat(path).st_ino
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
-        return "an unknown process"
+        return []
     for line in lines:
         fields = line.split()
         # "1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF"; waiters have "->" as second field.
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
             holders.append(_describe_process(fields[4]))
-    return ", ".join(holders) or "an unknown process"
+    return holders
 
 
 def _describe_process(pid: str) -> str:
