@@ -60,6 +60,12 @@ class State(Protocol):
     def may_have_changed(self, task: str, since: int) -> bool:
         """Say whether an event about a task may stand at position `since` or after it."""
 
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
+
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Events to append in one commit, in order, and what the caller is told."""
@@ -120,6 +126,8 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
 
 
 def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
+    if command.incarnation not in (None, state.incarnation(command.task)):
+        return Stale(f"the task {command.task} was deleted meanwhile")
     if command.checkpoint and not _is_unused(state, command.checkpoint):
         raise DuplicateIdError(
             f"The checkpoint id {command.checkpoint!r} is already used.",
@@ -127,6 +135,8 @@ def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
             checkpoint_id=command.checkpoint,
         )
     _refuse_deleted_parent(state, command)
+    if command.is_only_child:
+        _refuse_second_child(state, command)
     if stale := _stale_witness(state, command.payloads):
         return stale
     identifier = command.checkpoint or _unused_id(state, command, moment)
@@ -178,6 +188,19 @@ def _refuse_deleted_parent(state: State, command: Create) -> None:
             hint="Begin anew without a parent; what was deleted stays deleted.",
             parent_checkpoint_id=parent,
         )
+
+
+def _refuse_second_child(state: State, command: Create) -> None:
+    parent = command.parent
+    if not state.has_child(parent, command.task, command.namespace):
+        return
+    where = f"on the parent {parent!r}" if parent else "without a parent"
+    raise ConflictError(
+        f"Another writer was first: task {command.task!r} has a checkpoint {where} already.",
+        hint="Read the newest checkpoint, and go on from there.",
+        task_id=command.task,
+        parent_checkpoint_id=parent,
+    )
 
 
 def _unused_id(state: State, command: Create, moment: Moment) -> str:
@@ -235,12 +258,18 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         schema=SCHEMA,
         state=target.value,
         step=before.step if command.step is None else command.step,
-        subject=before.subject,
+        subject=_subject(command, before),
         time=moment.iso,
         total=before.total if command.total is None else command.total,
         type=EVENT_OF_STATE[target],
     )
     return Decision((event,), True)
+
+
+def _subject(command: Change, before: Event) -> Subject:
+    if command.parent in (None, before.subject.parent):
+        return before.subject
+    return msgspec.structs.replace(before.subject, parent=command.parent)
 
 
 def _is_repetition(command: Change, before: Event, target: CheckpointState) -> bool:

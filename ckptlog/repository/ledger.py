@@ -26,6 +26,7 @@ from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
 from ckptlog.model.identifier import id_time
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
 # Remembered look-ups; about 1 KB each.
@@ -51,6 +52,12 @@ class Facts(Protocol):
 
     def may_have_changed(self, task: str, since: int) -> bool:
         """Say whether an event about a task may stand at position `since` or after it."""
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
 
 
 class Ledger:
@@ -153,6 +160,33 @@ class Ledger:
         recent = (entry for commit in reversed(self.pending) for entry in reversed(commit.entries))
         newer = takewhile(lambda entry: entry.position >= since, recent)
         return any(entry.event.subject.task == task for entry in newer)
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+        # Memory first: what is released meanwhile, the view has.
+        ends = self._task_ends.get(task, ())
+        count, position = self.view.task_deletions(task)
+        return count + sum(end.position > position for end in ends)
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
+        wanted = (parent, task, namespace)
+        for entry, is_deleted in self._recent.values():
+            subject = entry.event.subject
+            if not is_deleted and (subject.parent, subject.task, subject.namespace) == wanted:
+                return True
+        return any(self._is_living(row) for row in self._children(*wanted))
+
+    def _children(self, parent: str, task: str, namespace: str) -> Iterator[Row]:
+        """Yield the rows that the view has, a few at a time: mostly the first one answers."""
+        wanted, after, size = Filter(parent=parent, task=task, namespace=namespace), None, 4
+        while rows := self.view.select(wanted, after=after, limit=size):
+            yield from rows
+            after, size = rows[-1].origin, 256
+
+    def _is_living(self, row: Row) -> bool:
+        # What memory has is newer: it may be deleted, or have another parent by now.
+        return row.id not in self._recent and not self.is_deleted(row)
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of the task's newest living checkpoint.
@@ -389,6 +423,25 @@ class Stage:
         """Say whether an event about a task may stand at position `since` or after it."""
         is_ours = any(event.subject.task == task for event in self.events)
         return is_ours or self._facts.may_have_changed(task, since)
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+        ours = sum(
+            event.type == kinds.TASK_DELETED and event.subject.task == task for event in self.events
+        )
+        return ours + self._facts.incarnation(task)
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none.
+
+        A round that decides a delete and a create of one parent may refuse the create too early.
+        """
+        wanted = (parent, task, namespace)
+        for entry, is_deleted in self._found.values():
+            subject = entry.event.subject
+            if not is_deleted and (subject.parent, subject.task, subject.namespace) == wanted:
+                return True
+        return task not in self._deleted_tasks and self._facts.has_child(*wanted)
 
     def apply(self, events: tuple[Event, ...]) -> None:
         """Let the events be true for what is decided next."""

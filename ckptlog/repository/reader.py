@@ -25,7 +25,7 @@ from ckptlog.repository.ledger import ViewBehindError
 from ckptlog.repository.locator import Locator
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError, ViewError
-from ckptlog.views.query import Filter
+from ckptlog.views.query import Filter, Ranked
 from ckptlog.views.row import Row
 
 Answer = TypeVar("Answer")
@@ -142,6 +142,24 @@ class StoreReader:
             return rows
 
         return self._guarded(look_up)
+
+    def ranked(
+        self, wanted: Ranked, *, after: tuple[str, int] | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Return a page of rows with ranked ids from the view, caught up, greatest rank first."""
+
+        def look_up() -> list[Row]:
+            rows = self.view().ranked(wanted, after=after, limit=limit)
+            if not all(_is_ranked(row, wanted) for row in rows):
+                raise ViewDamagedError("An index of the view leads to other checkpoints.")
+            return rows
+
+        return self._guarded(look_up)
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted, as far as this process knows by now."""
+        self.catch_up()
+        return self._guarded(lambda: self._keeper.ledger.incarnation(task))
 
     def count(self, wanted: Filter) -> int:
         """Return how many living checkpoints match."""
@@ -276,6 +294,11 @@ class StoreReader:
 def _check_range(start: int, end: int | None) -> None:
     if start < 0 or (end is not None and end < start):
         raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
+
+
+def _is_ranked(row: Row, wanted: Ranked) -> bool:
+    pairs = ((wanted.task, row.task), (wanted.namespace, row.namespace))
+    return all(word is None or word == own for word, own in pairs)
 
 
 def _fits(row: Row, wanted: Filter) -> bool:

@@ -34,7 +34,7 @@ from ckptlog.views.errors import (
 )
 from ckptlog.views.key import id_key
 from ckptlog.views.projection import MetaOf
-from ckptlog.views.query import Filter
+from ckptlog.views.query import Filter, Ranked
 from ckptlog.views.row import Mark, Row, Standing, Totals, decode_row
 
 # A smaller view is rebuilt after a reboot sooner than its closes and first writes had synced it.
@@ -52,6 +52,7 @@ _WAYPOINT: Final = (
     "ORDER BY position DESC LIMIT 1"
 )
 _TASK_END: Final = "SELECT position FROM task_end WHERE task = ?"
+_TASK_ENDS: Final = 'SELECT "count", position FROM task_end WHERE task = ?'
 _STATES: Final = "SELECT state, count(*) FROM checkpoint INDEXED BY by_state GROUP BY state"
 _TASKS: Final = (
     "SELECT task, count(*), max(origin) FROM checkpoint INDEXED BY by_task WHERE task > ? "
@@ -249,6 +250,13 @@ class CurrentView:
         """Return the position of the task's last deletion."""
         return self._integer(_TASK_END, task)
 
+    def task_deletions(self, task: str) -> tuple[int, int]:
+        """Return how often a task was deleted, and the position of the last time; 0 and -1."""
+        for found in self._read(_TASK_ENDS, (task,)):
+            count, position = _integers(((value,) for value in found))
+            return count, position
+        return 0, -1
+
     def waypoint(self, position: int) -> tuple[str, int, int] | None:
         """Return (container, offset, its position) of a commit boundary at or below position.
 
@@ -285,6 +293,19 @@ class CurrentView:
             limit: Rows at most; none below 1.
         """
         statement = query.select(wanted, after=after, limit=limit, newest_first=newest_first)
+        if statement is None:
+            return []
+        return [decode_row(body) for (body,) in self._read(*statement)]
+
+    def ranked(
+        self, wanted: Ranked, *, after: tuple[str, int] | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Return a page of living checkpoints with ranked ids, the greatest rank first.
+
+        Args:
+            after: Rank and origin of the last row of the page before this one.
+        """
+        statement = query.ranked(wanted, after=after, limit=limit)
         if statement is None:
             return []
         return [decode_row(body) for (body,) in self._read(*statement)]
