@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptlog.errors import (
+        AddressError,
         ArgumentError,
         BlobCorruptionError,
         BusyError,
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "AddressError",
     "ArgumentError",
     "BlobCorruptionError",
     "BusyError",
@@ -152,6 +154,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AddressError",
     "Anomaly",
     "ArgumentError",
     "AuditEvent",

@@ -5,6 +5,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
 
     CheckpointError
     |-- ArgumentError (ValueError)              argument.invalid
+    |   |-- AddressError (KeyError)             argument.address
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   `-- SettingsError                       argument.settings
     |-- CheckpointCreationError
@@ -101,6 +102,12 @@ class ArgumentError(CheckpointError, ValueError):
     """An argument of a call that only reads, or of a function below the manager, is wrong."""
 
     code = "argument.invalid"
+
+
+class AddressError(ArgumentError, KeyError):
+    """A configuration of LangGraph's names no thread, or a part of it is of a wrong type."""
+
+    code = "argument.address"
 
 
 class UnstorableError(ArgumentError, TypeError):

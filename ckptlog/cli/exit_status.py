@@ -22,6 +22,7 @@ CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
 BY_CODE: Final[dict[str, int]] = {
     "checkpoint.error": PARTIAL,
     "argument.invalid": USAGE,
+    "argument.address": USAGE,
     "argument.unstorable": USAGE,
     "argument.settings": USAGE,
     "create.failed": PARTIAL,
