@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         StoreClosedError,
         StoreMissingError,
         UnacknowledgedError,
+        UnregisteredTypeError,
         UnstorableError,
         UnsupportedError,
     )
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
     from ckptlog.model.checkpoint import CheckpointData
+    from ckptlog.model.codec import Codecs, TypeCodec, Typed
     from ckptlog.model.configuration import CheckpointConfiguration
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
@@ -118,6 +120,7 @@ _ERRORS = (
     "StoreClosedError",
     "StoreMissingError",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
 )
@@ -134,6 +137,7 @@ _HOMES = {
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
+    "Codecs": "model.codec",
     "Difference": "model.difference",
     "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
@@ -147,6 +151,8 @@ _HOMES = {
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "TypeCodec": "model.codec",
+    "Typed": "model.codec",
     "WatchEvent": "watch.event",
     **dict.fromkeys(_ERRORS, "errors"),
 }
@@ -172,6 +178,7 @@ __all__ = [
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
+    "Codecs",
     "CommandReusedError",
     "ConflictError",
     "ConsumerBusyError",
@@ -211,7 +218,10 @@ __all__ = [
     "StoreMissingError",
     "Subscription",
     "TaskCheckpointWrapper",
+    "TypeCodec",
+    "Typed",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
     "WatchEvent",
