@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         StoreClosedError,
         StoreMissingError,
         UnacknowledgedError,
+        UnregisteredTypeError,
         UnstorableError,
         UnsupportedError,
     )
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
     from ckptlog.model.checkpoint import CheckpointData
+    from ckptlog.model.codec import Codecs, TypeCodec, Typed
     from ckptlog.model.configuration import CheckpointConfiguration
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
@@ -120,6 +122,7 @@ _ERRORS = (
     "StoreClosedError",
     "StoreMissingError",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
 )
@@ -136,6 +139,7 @@ _HOMES = {
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
+    "Codecs": "model.codec",
     "Difference": "model.difference",
     "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
@@ -149,6 +153,8 @@ _HOMES = {
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "TypeCodec": "model.codec",
+    "Typed": "model.codec",
     "WatchEvent": "watch.event",
     **dict.fromkeys(_ERRORS, "errors"),
 }
@@ -175,6 +181,7 @@ __all__ = [
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
+    "Codecs",
     "CommandReusedError",
     "ConflictError",
     "ConsumerBusyError",
@@ -214,7 +221,10 @@ __all__ = [
     "StoreMissingError",
     "Subscription",
     "TaskCheckpointWrapper",
+    "TypeCodec",
+    "Typed",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
     "WatchEvent",

@@ -28,6 +28,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- StoreMissingError (LookupError)     store.missing
         |-- NotAStoreError                      store.not_a_store
         |-- UnsupportedError                    store.unsupported
+        |   `-- UnregisteredTypeError           value.unregistered_type
         |-- ReadOnlyError                       store.read_only
         |-- StoreClosedError                    store.closed
         |-- FullError                           storage.full
@@ -240,6 +241,12 @@ class UnsupportedError(CheckpointStorageError):
     """The store, or the file system below it, needs what this version does not have."""
 
     code = "store.unsupported"
+
+
+class UnregisteredTypeError(UnsupportedError):
+    """A value holds an object whose type has no codec here; the bytes may well be sound."""
+
+    code = "value.unregistered_type"
 
 
 class ReadOnlyError(CheckpointStorageError):

@@ -44,6 +44,7 @@ BY_CODE: Final[dict[str, int]] = {
     "store.missing": NOT_FOUND,
     "store.not_a_store": NOT_FOUND,
     "store.unsupported": STORAGE,
+    "value.unregistered_type": STORAGE,
     "store.read_only": STORAGE,
     "store.closed": STORAGE,
     "storage.full": STORAGE,

@@ -157,7 +157,9 @@ class CheckpointReader:
             CheckpointNotFoundError: One of them is not there.
         """
         return differences(
-            comparable(self._require(before_id)), comparable(self._require(after_id))
+            comparable(self._require(before_id)),
+            comparable(self._require(after_id)),
+            codecs=self.store.codecs,
         )
 
     def _require(self, checkpoint_id: str) -> CheckpointData:
@@ -341,10 +343,10 @@ class CheckpointReader:
     # --- building -----------------------------------------------------------------------------
 
     def _load(self, entry: Entry, records: Records) -> CheckpointData:
-        event = entry.event
-        wire = self.store.blobs.wire
-        data = {} if event.data is None else values.decode(wire(event.data, records))
-        meta = {} if event.meta is None else values.decode(wire(event.meta, records))
+        event, codecs = entry.event, self.store.codecs
+        wire, decode = self.store.blobs.wire, values.decode
+        data = {} if event.data is None else decode(wire(event.data, records), codecs)
+        meta = {} if event.meta is None else decode(wire(event.meta, records), codecs)
         return build(entry, data, meta)
 
 

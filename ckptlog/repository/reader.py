@@ -15,6 +15,7 @@ from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.log.log import Log
 from ckptlog.model import value as values
+from ckptlog.model.codec import Codecs
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event, Reference
 from ckptlog.model.identifier import id_time
@@ -45,6 +46,7 @@ class StoreReader:
 
     log: Log
     blobs: BlobStore
+    codecs: Codecs
     _keeper: Keeper
     _locator: Locator
 
@@ -288,7 +290,7 @@ class StoreReader:
 
     def value(self, reference: Reference | None) -> Any:
         """Return a payload's value, a new object each time; None for no payload."""
-        return None if reference is None else values.decode(self.wire(reference))
+        return None if reference is None else values.decode(self.wire(reference), self.codecs)
 
 
 def _check_range(start: int, end: int | None) -> None:
