@@ -64,7 +64,10 @@ class State(Protocol):
         """Return how often a task was deleted."""
 
     def has_child(self, parent: str, task: str, namespace: str) -> bool:
-        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
+        """Say whether a living checkpoint of a task has this parent; "" stands for none.
+
+        One without `meta` is not whole yet and does not count.
+        """
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -134,9 +137,12 @@ def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
             hint="Ids are never used twice, not even after a delete; choose another.",
             checkpoint_id=command.checkpoint,
         )
-    _refuse_deleted_parent(state, command)
+    if not command.is_late_accepted:
+        _refuse_deleted_parent(state, command)
     if command.is_only_child:
-        _refuse_second_child(state, command)
+        _refuse_second_child(
+            state, Subject(parent=command.parent, task=command.task, namespace=command.namespace)
+        )
     if stale := _stale_witness(state, command.payloads):
         return stale
     identifier = command.checkpoint or _unused_id(state, command, moment)
@@ -190,15 +196,15 @@ def _refuse_deleted_parent(state: State, command: Create) -> None:
         )
 
 
-def _refuse_second_child(state: State, command: Create) -> None:
-    parent = command.parent
-    if not state.has_child(parent, command.task, command.namespace):
+def _refuse_second_child(state: State, subject: Subject) -> None:
+    parent = subject.parent
+    if not state.has_child(parent, subject.task, subject.namespace):
         return
     where = f"on the parent {parent!r}" if parent else "without a parent"
     raise ConflictError(
-        f"Another writer was first: task {command.task!r} has a checkpoint {where} already.",
+        f"Another writer was first: task {subject.task!r} has a checkpoint {where} already.",
         hint="Read the newest checkpoint, and go on from there.",
-        task_id=command.task,
+        task_id=subject.task,
         parent_checkpoint_id=parent,
     )
 
@@ -241,6 +247,10 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         return Stale("another change of the checkpoint came first")
     if not is_legal(before.state, target.value):
         raise _illegal(before, target)
+    subject = _subject(command, before)
+    # One that is not whole yet has taken nobody's place.
+    if command.is_only_child and (subject != before.subject or before.meta is None):
+        _refuse_second_child(state, subject)
     if stale := _stale_witness(state, command.payloads):
         return stale
     payloads = command.payloads
@@ -258,7 +268,7 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         schema=SCHEMA,
         state=target.value,
         step=before.step if command.step is None else command.step,
-        subject=_subject(command, before),
+        subject=subject,
         time=moment.iso,
         total=before.total if command.total is None else command.total,
         type=EVENT_OF_STATE[target],
@@ -305,7 +315,9 @@ def _illegal(before: Event, target: CheckpointState) -> IllegalTransitionError:
     )
 
 
-def _delete(state: State, command: Delete, moment: Moment) -> Decision:
+def _delete(state: State, command: Delete, moment: Moment) -> Decision | Stale:
+    if command.based_on is not None and _has_changed(state, command, command.based_on):
+        return Stale(f"the task of {command.checkpoint} has changed")
     if state.living(command.checkpoint) is None and state.is_taken(command.checkpoint):
         return Decision((), False)
     entry = _require(state, command.checkpoint, command.expected)
@@ -327,6 +339,11 @@ def _delete(state: State, command: Delete, moment: Moment) -> Decision:
         type=kinds.DELETED,
     )
     return Decision((event,), True)
+
+
+def _has_changed(state: State, command: Delete, since: int) -> bool:
+    entry = state.living(command.checkpoint)
+    return entry is None or state.may_have_changed(entry.event.subject.task, since)
 
 
 def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision | Stale:

@@ -171,11 +171,9 @@ class Ledger:
     def has_child(self, parent: str, task: str, namespace: str) -> bool:
         """Say whether a living checkpoint of a task has this parent; "" stands for none."""
         wanted = (parent, task, namespace)
-        for entry, is_deleted in self._recent.values():
-            subject = entry.event.subject
-            if not is_deleted and (subject.parent, subject.task, subject.namespace) == wanted:
-                return True
-        return any(self._is_living(row) for row in self._children(*wanted))
+        if any(_is_child(found, wanted) for found in self._recent.values()):
+            return True
+        return any(row.meta_root and self._is_living(row) for row in self._children(*wanted))
 
     def _children(self, parent: str, task: str, namespace: str) -> Iterator[Row]:
         """Yield the rows that the view has, a few at a time: mostly the first one answers."""
@@ -437,10 +435,8 @@ class Stage:
         A round that decides a delete and a create of one parent may refuse the create too early.
         """
         wanted = (parent, task, namespace)
-        for entry, is_deleted in self._found.values():
-            subject = entry.event.subject
-            if not is_deleted and (subject.parent, subject.task, subject.namespace) == wanted:
-                return True
+        if any(_is_child(found, wanted) for found in self._found.values()):
+            return True
         return task not in self._deleted_tasks and self._facts.has_child(*wanted)
 
     def apply(self, events: tuple[Event, ...]) -> None:
@@ -466,6 +462,13 @@ class Stage:
         for name, (entry, _) in self._found.items():
             if entry.event.subject.task == task:
                 self._found[name] = (entry, True)
+
+
+def _is_child(found: Found, wanted: tuple[str, str, str]) -> bool:
+    entry, is_deleted = found
+    subject = entry.event.subject
+    is_whole = not is_deleted and entry.event.meta is not None
+    return is_whole and (subject.parent, subject.task, subject.namespace) == wanted
 
 
 def _shrink(names: dict[str, object] | dict[str, Found] | dict[str, str], most: int) -> None:

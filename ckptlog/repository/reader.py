@@ -159,8 +159,13 @@ class StoreReader:
         return self._guarded(look_up)
 
     def incarnation(self, task: str) -> int:
-        """Return how often a task was deleted, as far as this process knows by now."""
+        """Return how often a task was deleted."""
         self.catch_up()
+        return self.incarnation_known(task)
+
+    def incarnation_known(self, task: str) -> int:
+        """Do as `incarnation`, as of this process's last look at the log: for what is checked."""
+        self._check_open()
         return self._guarded(lambda: self._keeper.ledger.incarnation(task))
 
     def count(self, wanted: Filter) -> int:

@@ -63,11 +63,13 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     """What checkpoints with ranked ids (model.rank) to list; None means any.
 
-    task, namespace: Equal to this. before: Of a rank below this one. entries: As in `Filter`.
+    task, namespace, rank: Equal to this. before: Of a rank below this one.
+    entries: As in `Filter`.
     """
 
     task: str | None = None
     namespace: str | None = None
+    rank: str | None = None
     before: str | None = None
     entries: tuple[Entry, ...] = ()
 
@@ -132,7 +134,7 @@ def ranked(wanted: Ranked, *, after: tuple[str, int] | None, limit: int) -> Stat
     """
     if limit <= 0:
         return None
-    names = [name for name in ("task", "namespace") if getattr(wanted, name) is not None]
+    names = [name for name in ("task", "namespace", "rank") if getattr(wanted, name) is not None]
     terms = [_Term(f"{name} = ?", (getattr(wanted, name),)) for name in names]
     entries = wanted.entries
     source = "checkpoint INDEXED BY by_rank"

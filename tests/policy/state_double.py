@@ -59,7 +59,7 @@ class Truth:
             (entry.event.subject.parent, entry.event.subject.task, entry.event.subject.namespace)
             == (parent, task, namespace)
             for entry, is_deleted in self._newest.values()
-            if not is_deleted
+            if not is_deleted and entry.event.meta is not None
         )
 
     def do(self, command, moment: Moment = NOW) -> str | bool | int | Stale:

@@ -67,9 +67,9 @@ def original_of(name: str) -> str:
     return original
 
 
-def is_name_of(name: str, original: object) -> bool:
+def is_name_of(name: str, original: str) -> bool:
     """Say whether a name stands for this thread or namespace."""
-    return type(original) is str and name == (_name_of(original) if original or name else "")
+    return name == (task_of(original) if original or name else "")
 
 
 @lru_cache(maxsize=1024)
