@@ -17,8 +17,8 @@ from ckptlog.views.schema import HOUR_CHARACTERS
 
 PROBLEMS_MAX: Final = 20
 _LIVING: Final = (
-    "SELECT body, origin, key, task, namespace, worker, parent, state, created, updated, hour, rank "
-    "FROM checkpoint"
+    "SELECT body, origin, key, task, namespace, worker, parent, state, created, updated, hour, "
+    "rank FROM checkpoint"
 )
 _ENTRY: Final = "SELECT 1 FROM entry WHERE name = ? AND value = ? AND origin = ?"
 _DELETED: Final = "SELECT body, origin, key FROM tombstone"

@@ -253,7 +253,7 @@ class CurrentView:
     def task_deletions(self, task: str) -> tuple[int, int]:
         """Return how often a task was deleted, and the position of the last time; 0 and -1."""
         for found in self._read(_TASK_ENDS, (task,)):
-            count, position = _integers(((value,) for value in found))
+            count, position = _integers((value,) for value in found)
             return count, position
         return 0, -1
 

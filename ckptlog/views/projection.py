@@ -208,9 +208,7 @@ class Projection:
             if origin not in self._known:  # a tombstone already: the first end counts
                 return
             self._deletes.append((origin,))
-            self._entries_gone += [
-                (*entry, origin) for entry in entries_of(self._known[origin])
-            ]
+            self._entries_gone += [(*entry, origin) for entry in entries_of(self._known[origin])]
         if row is not None:
             body = encode(tombstone_of(row, entry))
             self._tombstones.append((origin, self._key(row.id), body))

@@ -9,10 +9,11 @@ try:
     import langgraph.checkpoint.base as _base
 except ImportError as error:
     raise ImportError(
-        'ckptlog.integrations.langgraph needs langgraph-checkpoint: pip install "ckptlog[langgraph]"'
+        "ckptlog.integrations.langgraph needs langgraph-checkpoint: "
+        'pip install "ckptlog[langgraph]"'
     ) from error
 del _base
 
-from ckptlog.integrations.langgraph.saver import CkptlogSaver
+from ckptlog.integrations.langgraph.saver import CkptlogSaver  # noqa: E402 - needs the above
 
 __all__ = ["CkptlogSaver"]

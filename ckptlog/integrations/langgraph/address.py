@@ -106,6 +106,6 @@ def _configurable(config: object) -> Mapping[str, Any]:
 def _wrong(name: str, value: object) -> AddressError:
     return AddressError(
         f"{name} is {quoted(value)}, of type {type(value).__name__}.",
-        hint="thread_id is text, a whole number or a UUID; checkpoint_ns and checkpoint_id are text.",
+        hint="thread_id is text, a whole number or a UUID; the others are text.",
         argument=name,
     )

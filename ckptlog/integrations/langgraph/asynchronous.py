@@ -57,7 +57,7 @@ class AsynchronousMethods:
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Do as `get_tuple`."""
-        return await self._calls.run(self.get_tuple, config)  # type: ignore[no-any-return]
+        return await self._calls.run(self.get_tuple, config)
 
     async def aget(self, config: RunnableConfig) -> Checkpoint | None:
         """Do as `get`."""
@@ -115,9 +115,7 @@ class AsynchronousMethods:
         """Do as `copy_thread`."""
         await self._calls.run(self.copy_thread, source_thread_id, target_thread_id)
 
-    async def aprune(
-        self, thread_ids: Sequence[str], *, strategy: str = "keep_latest"
-    ) -> None:
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Do as `prune`."""
         await self._calls.run(partial(self.prune, thread_ids, strategy=strategy))
 
@@ -126,7 +124,7 @@ class AsynchronousMethods:
     ) -> Mapping[str, DeltaChannelHistory]:
         """Do as `get_delta_channel_history`."""
         call = partial(self.get_delta_channel_history, config=config, channels=channels)
-        return await self._calls.run(call)  # type: ignore[no-any-return]
+        return await self._calls.run(call)
 
     async def aclose(self) -> None:
         """Do as `close`."""

@@ -98,7 +98,7 @@ def codecs_of(types: Iterable[type | TypeCodec], others: Iterable[TypeCodec] = (
     return Codecs(chosen.values())
 
 
-def codec_of(kind: type | TypeCodec) -> TypeCodec:
+def codec_of(kind: Any) -> TypeCodec:
     """Return the codec of one of the user's classes, named as the class is.
 
     Raises:
@@ -166,7 +166,7 @@ def _plain(kind: type, lower: Callable[[Any], Any], lift: Callable[[Any], Any]) 
 
 
 def _pairs(value: Any) -> list[list[Any]]:
-    return [list(pair) for pair in value.items()]
+    return [[key, item] for key, item in value.items()]
 
 
 def _lifted_pairs(content: Any) -> Pairs:
@@ -214,7 +214,7 @@ def _of_langchain() -> list[TypeCodec]:
     return [_model(kind, f"lc.{kind.__name__}") for kind in (*kinds, Document)]
 
 
-def _model(kind: type, name: str) -> TypeCodec:
+def _model(kind: Any, name: str) -> TypeCodec:
     """Return the codec of a pydantic model: its state, as pydantic itself copies it."""
     fresh, write = kind.__new__, object.__setattr__
 
@@ -259,7 +259,7 @@ def _get(module: str, name: str) -> type | None:
     return kind if isinstance(kind, type) else None
 
 
-def _slotted(kind: type, attributes: tuple[str, ...]) -> TypeCodec:
+def _slotted(kind: Any, attributes: tuple[str, ...]) -> TypeCodec:
     slots = getattr(kind, "__slots__", ())
     attributes = tuple(name for name in attributes if name in slots)
 

@@ -77,7 +77,9 @@ def salt_of(thread: str, namespace: str, incarnation: int) -> str:
     """Return the salt of a thread's checkpoints in a namespace, in one life of the thread."""
     words = (thread, namespace, str(incarnation))
     parts = [word.encode(errors="surrogatepass") for word in words]
-    hashed = blake3(b"".join(b"%d:%b" % (len(part), part) for part in parts), derive_key_context=_KEY)
+    hashed = blake3(
+        b"".join(b"%d:%b" % (len(part), part) for part in parts), derive_key_context=_KEY
+    )
     return urlsafe_b64encode(hashed.digest(_SALT_BYTES)).decode()
 
 

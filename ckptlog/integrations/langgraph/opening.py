@@ -128,9 +128,7 @@ def _answer(given: Mapping[str, Any], name: str, default: Answer) -> Answer:
     return answer  # type: ignore[no-any-return]
 
 
-def _number(
-    given: Mapping[str, Any], name: str, default: float, kinds: tuple[type, ...]
-) -> float:
+def _number(given: Mapping[str, Any], name: str, default: float, kinds: tuple[type, ...]) -> float:
     number = given.get(name, default)
     if type(number) not in kinds or not 0 < number < 1e9:
         raise _wrong(name, number, "a number above 0")

@@ -67,7 +67,7 @@ class Question(NamedTuple):
     space: str | None = None
     identifier: str | None = None
     before: str | None = None
-    metadata: Mapping[str, Any] = {}
+    metadata: Mapping[Any, Any] = {}
 
 
 class Reader:
@@ -91,10 +91,11 @@ class Reader:
         if address.checkpoint is None:
             return self._latest(address)
         found = self._read(address, address.checkpoint)
-        if found is None or found[0].event.meta is None:
+        meta = None if found is None else found[0].event.meta
+        if found is None or meta is None:
             return None
         entry, records = found
-        wire = self._store.blobs.wire(entry.event.meta, records)
+        wire = self._store.blobs.wire(meta, records)
         _, _, metadata = self._wiring.metadata(wire)
         return self._found(entry, records, address.thread, address.space, metadata)
 

@@ -23,7 +23,7 @@ from ckptlog.integrations.langgraph.codec import PAIRS, Pairs
 from ckptlog.model import value as values
 from ckptlog.model.codec import Codecs
 from ckptlog.model.secret import Sanitiser
-from ckptlog.model.tag import OBJECT
+from ckptlog.model.tag import DEPTH_MAX, OBJECT
 from ckptlog.model.value import Prepared
 
 WRITES: Final = "writes"
@@ -38,10 +38,10 @@ _ADVICE: Final = "Name the class: CkptlogSaver(..., types=[TheClass]), or give a
 
 
 class Write(NamedTuple):
-    """One pending write. index: Below zero for special channels (WRITES_IDX_MAP)."""
+    """One pending write. number: Below zero for special channels (WRITES_IDX_MAP)."""
 
     task: str
-    index: int
+    number: int
     channel: str
     value: Any
     path: str
@@ -49,7 +49,7 @@ class Write(NamedTuple):
     @property
     def order(self) -> tuple[str, str, int]:
         """In which order writes are applied."""
-        return self.path, self.task, self.index
+        return self.path, self.task, self.number
 
 
 class _Stored(msgspec.Struct, gc=False):
@@ -193,14 +193,16 @@ def merged(wire: bytes, fresh: Sequence[Write], fresh_wire: bytes) -> bytes | No
         FormatError: The wire is something else's.
     """
     stored = _parted(wire)
-    kept = {(task, index): _Text(path, task, index, channel, raw)
-            for task, index, channel, raw, path in stored.writes}
+    kept = {
+        (task, index): _Text(path, task, index, channel, raw)
+        for task, index, channel, raw, path in stored.writes
+    }
     is_new = False
     for write, text in zip(fresh, _parted(fresh_wire).writes, strict=True):
-        key = write.task, write.index
-        if key in kept and write.index >= 0:
+        key = write.task, write.number
+        if key in kept and write.number >= 0:
             continue
-        new = _Text(write.path, write.task, write.index, write.channel, text[3])
+        new = _Text(write.path, write.task, write.number, write.channel, text[3])
         is_new |= key not in kept or kept[key].text != new.text
         kept[key] = new
     return _composed(kept.values(), stored.checkpoint) if is_new else None
@@ -224,13 +226,13 @@ class _Text(NamedTuple):
 
     path: str
     task: str
-    index: int
+    number: int
     channel: str
     raw: msgspec.Raw
 
     @property
     def text(self) -> bytes:
-        return _encode([self.task, self.index, self.channel, self.raw, self.path])
+        return _encode([self.task, self.number, self.channel, self.raw, self.path])
 
 
 def _composed(texts: Iterable[_Text], checkpoint: msgspec.Raw) -> bytes:
@@ -256,13 +258,16 @@ def _channel_raws(checkpoint: msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 
 def _listed(writes: Any) -> list[Write]:
-    is_list = type(writes) is list
-    if not is_list or not all(type(write) is list and len(write) == 5 for write in writes):
+    if type(writes) is not list or not all(map(_is_write, writes)):
         raise foreign()
-    try:
-        return sorted((Write(*write) for write in writes), key=lambda write: write.order)
-    except TypeError as error:
-        raise foreign() from error
+    return sorted((Write(*write) for write in writes), key=lambda write: write.order)
+
+
+def _is_write(write: Any) -> bool:
+    if type(write) is not list or len(write) != 5:
+        return False
+    task, number, channel, _, path = write
+    return type(number) is int and all(type(text) is str for text in (task, channel, path))
 
 
 def foreign() -> FormatError:
@@ -280,7 +285,7 @@ def _advised(error: UnstorableError) -> CheckpointError:
 def _with_pairs(value: Any, depth: int) -> Any:
     """Return a value with each dict that has a key of another type as `Pairs`."""
     kind = type(value)
-    if depth > values.DEPTH_MAX or kind not in {dict, list, tuple}:
+    if depth > DEPTH_MAX or kind not in {dict, list, tuple}:
         return value
     if kind is list:
         return [_with_pairs(item, depth + 1) for item in value]

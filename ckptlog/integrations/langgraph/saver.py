@@ -24,7 +24,7 @@ from langgraph.checkpoint.base import (
 
 from ckptlog.errors import ArgumentError, CheckpointNotFoundError
 from ckptlog.integrations.langgraph import opening, pruning
-from ckptlog.integrations.langgraph.address import Config, address_of, config_of, thread_of
+from ckptlog.integrations.langgraph.address import address_of, config_of, thread_of
 from ckptlog.integrations.langgraph.asynchronous import AsynchronousMethods
 from ckptlog.integrations.langgraph.codec import codecs_of, named_in
 from ckptlog.integrations.langgraph.name import task_of
@@ -85,9 +85,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
     Threads: safe; many savers and processes may share a store. A forked child opens it anew.
     """
 
-    def __init__(
-        self, source: Store | CheckpointManager, **options: Unpack[SaverOptions]
-    ) -> None:
+    def __init__(self, source: Store | CheckpointManager, **options: Unpack[SaverOptions]) -> None:
         super().__init__()
         self._options = opening.options_of(options)
         self.manager, self._owns_store = opening.manager_on(source, self._options)
@@ -114,7 +112,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
         except BaseException:
             manager.store.close()
             raise
-        saver._owns_store = True  # noqa: SLF001 - its own class
+        saver._owns_store = True
         return saver
 
     def _compose(self, codecs: Codecs) -> None:
@@ -373,7 +371,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
 
     # --- the rest ---------------------------------------------------------------------------
 
-    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002
+    def get_next_version(self, current: str | int | None, channel: None) -> str:  # noqa: ARG002
         """Return the version after `current`: a number that rises, and a random part.
 
         So versions of two writers that went on from the same one differ.
@@ -423,16 +421,14 @@ def _check_checkpoint(checkpoint: Any) -> None:
     """
     is_mapping = isinstance(checkpoint, Mapping)
     identifier = checkpoint.get("id") if is_mapping else None
-    if not isinstance(identifier, str) or not isinstance(
-        checkpoint.get("channel_values"), Mapping
-    ):
+    if not isinstance(identifier, str) or not isinstance(checkpoint.get("channel_values"), Mapping):
         raise ArgumentError(
             f"{quoted(checkpoint)} is no checkpoint: it needs an id and channel_values.",
             argument="checkpoint",
         )
 
 
-def _listed(name: str, values: Sequence[str]) -> list[str]:
+def _listed(name: str, values: Any) -> list[str]:
     if isinstance(values, str | bytes):
         raise ArgumentError(
             f"{name} is {quoted(values)}; a list is needed.",

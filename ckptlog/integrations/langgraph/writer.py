@@ -113,7 +113,9 @@ class Writer:
             try:
                 return self._create(place, address, (checkpoint["id"], data, meta), step, is_single)
             except DuplicateIdError:
-                return self._replace(place, address, (checkpoint["id"], data, meta), step, is_single)
+                return self._replace(
+                    place, address, (checkpoint["id"], data, meta), step, is_single
+                )
 
         self._until_done(attempt)
 
