@@ -279,6 +279,8 @@ def _named_tuple(cls: type[TypeCodec], kind: Any, name: str) -> TypeCodec:
             raise ValueError(f"{kind.__name__} has the fields {', '.join(fields)}")
         return tuple.__new__(kind, content)
 
+    if fields:
+        return cls(kind=kind, name=name, attributes=fields, lift=lift)
     return cls(kind=kind, name=name, lower=list, lift=lift)
 
 
