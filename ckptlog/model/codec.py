@@ -20,7 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import msgspec
 
@@ -138,15 +138,25 @@ class TypeCodec:
         """
         try:
             value = self.lift(content)
-        except Exception as error:
-            said = f"{type(error).__name__}: {error}"[:200]
-            raise ValueError(f"{TYPE} {self.name!r} could not be lifted ({said})") from error
-        if type(value) is not self.kind:
-            raise ValueError(
-                f"{TYPE} {self.name!r} was lifted to a {type(value).__name__}, "
-                f"not to a {self.kind.__name__}"
-            )
-        return value
+        except Exception as error:  # noqa: BLE001 - told as what it means here
+            failed(self.name, self.kind, error)
+        return value if type(value) is self.kind else failed(self.name, self.kind, value)
+
+
+def failed(name: str, kind: type, value: Any) -> NoReturn:
+    """Tell what a codec's lift raised, or gave in place of a `kind`.
+
+    Raises:
+        ValueError: Always.
+    """
+    if isinstance(value, Exception):
+        said = f"{type(value).__name__}: {value}"[:200]
+        raise ValueError(  # noqa: TRY004 - as all faults of a wire
+            f"{TYPE} {name!r} could not be lifted ({said})"
+        ) from value
+    raise ValueError(
+        f"{TYPE} {name!r} was lifted to a {type(value).__name__}, not to a {kind.__name__}"
+    )
 
 
 class Codecs:
@@ -155,15 +165,19 @@ class Codecs:
     Attributes:
         is_opaque: Whether names that are not registered are read as `Typed`.
         by_kind, by_name: Its codecs.
+        table: For the kernel: type, start of the wire, attributes, of each that has attributes.
+        lifts: For the kernel: type and lift by name.
 
     Threads: safe.
     """
 
-    __slots__ = ("by_kind", "by_name", "is_opaque")
+    __slots__ = ("by_kind", "by_name", "is_opaque", "lifts", "table")
 
     by_kind: Mapping[type, TypeCodec]
     by_name: Mapping[str, TypeCodec]
     is_opaque: bool
+    table: tuple[Any, ...]
+    lifts: dict[str, tuple[type, Callable[[Any], Any]]]
 
     def __init__(self, codecs: Iterable[TypeCodec] = (), *, is_opaque: bool = False) -> None:
         """Make a registry.
@@ -182,6 +196,13 @@ class Codecs:
         self.by_kind = MappingProxyType(by_kind)
         self.by_name = MappingProxyType(by_name)
         self.is_opaque = is_opaque
+        self.table = tuple(
+            part
+            for codec in by_kind.values()
+            if codec.attributes
+            for part in (codec.kind, _start(codec.name), tuple(map(sys.intern, codec.attributes)))
+        )
+        self.lifts = {codec.name: (codec.kind, codec.lift) for codec in by_kind.values()}
 
     @classmethod
     def of(cls, given: Codecs | Iterable[TypeCodec]) -> Codecs:
@@ -200,6 +221,10 @@ class Codecs:
 
     def __repr__(self) -> str:
         return f"<Codecs {', '.join(self.by_name) or 'of nothing'}>"
+
+
+def _start(name: str) -> bytes:
+    return b'{"%s":["%s",[' % (TYPE.encode(), name.encode())
 
 
 def is_name(name: object) -> bool:
@@ -279,6 +304,8 @@ def _named_tuple(cls: type[TypeCodec], kind: Any, name: str) -> TypeCodec:
             raise ValueError(f"{kind.__name__} has the fields {', '.join(fields)}")
         return tuple.__new__(kind, content)
 
+    if fields:
+        return cls(kind=kind, name=name, attributes=fields, lift=lift)
     return cls(kind=kind, name=name, lower=list, lift=lift)
 
 

@@ -1,7 +1,7 @@
 """From a lowered value back to the value: what each tag stands for (specs/values.md).
 
 Invariants:
-- What is returned shares no container with what was given.
+- What is returned shares no container with what was given (`decoded` is given what is its own).
 - A tag has one spelling; every other is a fault. Faults are the exceptions of `FAULTS`;
   `model/value.py` makes errors of them.
 """
@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ckptlog.errors import UnregisteredTypeError
+from ckptlog.kernel import native
 from ckptlog.model.array import lift_array, lift_scalar
-from ckptlog.model.codec import TYPE, Codecs, Typed, is_name
+from ckptlog.model.codec import TYPE, Codecs, Typed, failed, is_name
 from ckptlog.model.scalar import LIFTED, exactly
 from ckptlog.model.tag import DEPTH_MAX, OBJECT, SEQUENCES, tag_of
 
@@ -38,11 +39,18 @@ def said(error: Exception) -> str:
 class Lifting:
     """One walk over a lowered value."""
 
-    __slots__ = ("_codecs", "_is_opaque")
+    __slots__ = ("_codecs", "_is_opaque", "_lifts")
 
     def __init__(self, codecs: Codecs, *, is_opaque: bool) -> None:
         self._codecs = codecs.by_name
+        self._lifts = codecs.lifts
         self._is_opaque = is_opaque or codecs.is_opaque
+
+    def decoded(self, lowered: Any) -> Any:
+        """Return the value of what was decoded a moment ago and is nobody else's."""
+        if native is None:
+            return self.lifted(lowered, 1)
+        return native.lift(lowered, self._lifts, self._tag, failed, DEPTH_MAX)
 
     def lifted(self, lowered: Any, depth: int) -> Any:
         """Return the value of a lowered one that stands in depth - 1 containers."""

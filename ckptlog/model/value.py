@@ -94,12 +94,49 @@ def prepare(
     Threads: safe; other threads may go on changing the value.
     """
     if native is not None:
-        verdicts = None if sanitiser is None else sanitiser.verdicts
-        wire = native.plain_wire(value, verdicts, _encode, DEPTH_MAX, CONTAINERS_MAX)
-        if wire is not None and (sanitiser is None or not sanitiser.may_hold_secret(wire)):
-            return Prepared(wire)
+        verdicts, replacement = None, ""
+        if sanitiser is not None:
+            verdicts, replacement = sanitiser.verdicts, sanitiser.replacement
+        wire = native.wire(
+            value,
+            codecs.table,
+            verdicts,
+            replacement,
+            _odd_wire,
+            (sanitiser, codecs),
+            _encode,
+            DEPTH_MAX,
+            CONTAINERS_MAX,
+        )
+        if wire is not None:
+            return _cleaned(wire, sanitiser)
     _, wire, count = _walked(value, path, sanitiser, codecs)
     return Prepared(wire, count)
+
+
+def _odd_wire(
+    context: tuple[Sanitiser | None, Codecs], value: Any, depth: int, left: int
+) -> tuple[bytes, int] | None:
+    """Return the wire of a value inside the one that the kernel writes; None: go the long way.
+
+    Args:
+        left: Containers that the whole value may still hold; what is left of them is returned.
+    """
+    walk = _Lowering(*context, left)
+    try:
+        wire = _encode(walk.lowered(value, depth))
+    except (Refusal, RuntimeError, ValueError):
+        return None
+    return None if walk.redacted else (wire, walk.left)
+
+
+def _cleaned(wire: bytes, sanitiser: Sanitiser | None) -> Prepared:
+    """Return a wire without what looks like a secret in its texts."""
+    if sanitiser is None or not sanitiser.may_hold_secret(wire):
+        return Prepared(wire)
+    # The wire says all that the value does; reading the value again could find another one.
+    lowered, count = clean(_decode(wire), sanitiser.clean_text)
+    return Prepared(_encode(lowered) if count else wire, count)
 
 
 def _walked(
@@ -169,16 +206,21 @@ def encode(lowered: Any) -> bytes:
 
 
 class _Lowering:
-    """One walk over a value. redacted: Values replaced because of their keys."""
+    """One walk over a value.
 
-    __slots__ = ("_codecs", "_is_opaque", "_is_secret", "_left", "_replacement", "redacted")
+    left: Containers that may still be met. redacted: Values replaced because of their keys.
+    """
 
-    def __init__(self, sanitiser: Sanitiser | None, codecs: Codecs) -> None:
+    __slots__ = ("_codecs", "_is_opaque", "_is_secret", "_replacement", "left", "redacted")
+
+    def __init__(
+        self, sanitiser: Sanitiser | None, codecs: Codecs, left: int = CONTAINERS_MAX
+    ) -> None:
         self._codecs = codecs.by_kind
         self._is_opaque = codecs.is_opaque
         self._is_secret = None if sanitiser is None else sanitiser.key_is_secret
         self._replacement = "" if sanitiser is None else sanitiser.replacement
-        self._left = CONTAINERS_MAX
+        self.left = left
         self.redacted = 0
 
     def lowered(self, value: Any, depth: int) -> Any:
@@ -193,10 +235,10 @@ class _Lowering:
         return self._other(value, kind, depth)
 
     def _enter(self, depth: int) -> None:
-        self._left -= 1
+        self.left -= 1
         if depth > DEPTH_MAX:
             raise _too_deep()
-        if self._left < 0:
+        if self.left < 0:
             raise Refusal(
                 f"holds more than {CONTAINERS_MAX:,} containers, counted once for each place",
                 "Store less, or refer to shared parts by a key.",
@@ -381,7 +423,7 @@ def decode(wire: bytes, codecs: Codecs = NO_CODECS, *, opaque: bool = False) -> 
         value = _decode(wire)
         # An escaped `$` is never ours; it is looked for so that a wire has one meaning.
         if _DOLLAR in wire or (_BACKSLASH in wire and _escaped_dollar(wire)):
-            value = Lifting(codecs, is_opaque=opaque).lifted(value, 1)
+            value = Lifting(codecs, is_opaque=opaque).decoded(value)
     except (msgspec.MsgspecError, *FAULTS) as error:
         raise FormatError(f"These bytes are no stored value: {said(error)}.") from error
     return value

@@ -9,7 +9,12 @@ import pytest
 import ckptlog
 from ckptlog import CheckpointManager, CheckpointState, TypeCodec, Typed
 from ckptlog.cli.main import main
-from ckptlog.errors import SettingsError, UnregisteredTypeError, UnstorableError
+from ckptlog.errors import (
+    InvalidCreationError,
+    SettingsError,
+    UnregisteredTypeError,
+    UnstorableError,
+)
 from ckptlog.manager.storage import FileSystemCheckpointStorage
 from ckptlog.model.codec import OPAQUE
 from tests.model.codec_cases import CODECS, Colour, Message, Pair, Point, shape
@@ -96,8 +101,10 @@ def test_without_codecs_it_says_which_is_missing(path, stored):
         with pytest.raises(UnregisteredTypeError, match="'test:message'"):
             manager.get_checkpoint(stored)
         assert manager.store.verify().ok
-        with pytest.raises(UnstorableError, match=r"data\.x"):
-            manager.update_checkpoint(stored, data={"x": Point(1)})
+        with pytest.raises(UnregisteredTypeError):
+            manager.update_checkpoint(stored, data={"x": 1})
+        with pytest.raises(InvalidCreationError, match=r"data\.x"):
+            manager.create_checkpoint("t", "T", 1, data={"x": Point(1)})
 
 
 def test_codecs_beside_an_open_store_are_refused(path, stored):

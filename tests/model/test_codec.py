@@ -211,6 +211,25 @@ class TestHostileWires:
         with pytest.raises(FormatError, match=r"'text' could not be lifted .*by zero"):
             decode(b'{"$type":["text","x"]}', codecs)
 
+    def test_an_exception_is_a_value_only_where_it_is_returned(self):
+        class Trouble(Exception):
+            pass
+
+        def broken(content):
+            raise Trouble(content)
+
+        for lift_it, is_sound in ((Trouble, True), (broken, False)):
+            codecs = Codecs([TypeCodec(kind=Trouble, name="t", attributes=("args",), lift=lift_it)])
+            wire = wire_of([Trouble("x")], codecs)
+            assert wire == b'[{"$type":["t",[{"$tuple":["x"]}]]}]'
+            if is_sound:
+                assert type(decode(wire, codecs)[0]) is Trouble
+                continue
+            with pytest.raises(FormatError, match="could not be lifted"):
+                decode(wire, codecs)
+            with pytest.raises(FormatError, match="could not be lifted"):
+                lift(lower([Trouble("x")], codecs=codecs), codecs)
+
     def test_a_name_is_never_imported(self):
         with pytest.raises(UnregisteredTypeError):
             decode(b'{"$type":["os.system","true"]}', CODECS)
