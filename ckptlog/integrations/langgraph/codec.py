@@ -46,7 +46,7 @@ _MESSAGES: Final = (
 )
 # Plain classes of LangGraph's that its own serialiser knows; those that a version lacks are left
 # out. Attributes in an order that never changes; a newer version's stand at the end.
-_SLOTTED: Final = {
+_SLOTTED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "langgraph.types": {"Send": ("node", "arg", "timeout")},
     "langgraph.store.base": {
         "Item": ("value", "key", "namespace", "created_at", "updated_at"),

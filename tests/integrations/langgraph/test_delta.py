@@ -1,8 +1,5 @@
 """The history of a DeltaChannel: from plain puts, and by graphs that have one."""
 
-from __future__ import annotations
-
-import operator
 from typing import Annotated, Any
 
 import pytest
@@ -127,11 +124,6 @@ def test_a_copy_has_the_whole_history(saver):
 
 
 # --- by graphs ----------------------------------------------------------------------------------
-
-
-class State(TypedDict):
-    log: Annotated[list, DeltaChannel(operator.add, list, snapshot_frequency=3)]
-    turns: int
 
 
 def extend(state, values):
