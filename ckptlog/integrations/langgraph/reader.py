@@ -160,6 +160,11 @@ class Reader:
                 return
             after, size = (rank_of(last.id), last.origin), _PAGE_ROWS
 
+    def newest_of_task(self, task: str) -> Named | None:
+        """Return the greatest checkpoint of a task that is a thread; None where it is none."""
+        rows = self._store.ranked(Ranked(task=task), limit=1)
+        return self._name(rows[0]) if rows else None
+
     def _name(self, row: Row) -> Named | None:
         """Return what a row stands for; None where it is no checkpoint of LangGraph's."""
         names = _names_of(row)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ckptlog.blobs.cache import Cache
 from ckptlog.errors import (
     ArgumentError,
     BusyError,
@@ -41,6 +42,8 @@ from ckptlog.repository.store import Store
 from ckptlog.views.row import Row
 
 _ATTEMPTS_MAX: Final = 1000
+_WIRES_BYTES: Final = 64 * 1024 * 1024
+_ENTRY_COST: Final = 200
 DELETES_MAX: Final = 1000
 COPIES_MAX: Final = 10_000
 _DELETED_HINT: Final = "What was deleted stays deleted; begin anew without a checkpoint_id."
@@ -89,6 +92,8 @@ class Writer:
         self._wiring = wiring
         self._quota = quota
         self._rules = rules
+        # What was just put is what writes are added to next.
+        self._wires: Cache[str, bytes] = Cache(_WIRES_BYTES)
 
     # --- put --------------------------------------------------------------------------------
 
@@ -169,7 +174,7 @@ class Writer:
             )
         entry, records = found
         parent, _ = self._parent(place, address.checkpoint)
-        before = self._store.blobs.wire(_data_of(entry), records)
+        before = self._wire(_data_of(entry), records)
         data = Prepared(replaced(before, data.wire), data.sanitised_count)
         content = self._preparation.content(data, meta, holder_of(entry))
         return self._submit(
@@ -260,7 +265,7 @@ class Writer:
         self, found: tuple[Entry, dict[bytes, bytes]], writes: Sequence[Write], fresh: Prepared
     ) -> bool:
         entry, records = found
-        before = self._store.blobs.wire(_data_of(entry), records)
+        before = self._wire(_data_of(entry), records)
         wire = merged(before, writes, fresh.wire)
         if wire is None:
             return True
@@ -404,7 +409,15 @@ class Writer:
             self._store.catch_up()
             return False
         self._preparation.remember(content)
+        data = content.payloads.data
+        if data is not None:
+            wire, _ = content.cacheable[0]
+            self._wires.put(data.root, wire, len(wire) + _ENTRY_COST)
         return True
+
+    def _wire(self, reference: Reference, records: dict[bytes, bytes]) -> bytes:
+        wire = self._wires.get(reference.root)
+        return self._store.blobs.wire(reference, records) if wire is None else wire
 
     def _until_done(self, attempt: Callable[[], bool]) -> None:
         for _ in range(_ATTEMPTS_MAX):
