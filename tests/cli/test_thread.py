@@ -38,7 +38,15 @@ def test_threads_are_listed_and_jobs_are_not(tmp_path):
     assert found["x" * 250]["checkpoint_ns"] == "sub:1"
     done = ckptlog("list", "--threads", "--limit", 1, "--store", tmp_path)
     header, only = done.stdout.splitlines()
-    assert header.split() == ["THREAD", "CHECKPOINTS", "LATEST", "STEP", "SOURCE", "UPDATED", "DATA"]
+    assert header.split() == [
+        "THREAD",
+        "CHECKPOINTS",
+        "LATEST",
+        "STEP",
+        "SOURCE",
+        "UPDATED",
+        "DATA",
+    ]
     assert "9 (sub:1)" in only
 
 

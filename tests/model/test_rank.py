@@ -23,7 +23,8 @@ def test_plain_ranks_stand_as_they_are():
 
 
 @pytest.mark.parametrize(
-    "identifier", ["", "cp_t_1_1700000000000000", f"a{SALT}", "a~short", f"a~{SALT[:-1]}%", f"~{SALT}"]
+    "identifier",
+    ["", "cp_t_1_1700000000000000", f"a{SALT}", "a~short", f"a~{SALT[:-1]}%", f"~{SALT}"],
 )
 def test_other_ids_have_none(identifier):
     assert rank_of(identifier) == ""

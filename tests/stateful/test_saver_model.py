@@ -185,7 +185,9 @@ class Threads(RuleBasedStateMachine):
         space=st.one_of(st.none(), spaces),
         pick=picks,
         limit=st.one_of(st.none(), st.integers(0, 5)),
-        wanted=st.sampled_from([None, {"run_id": "r1"}, {"run_id": "r2", "source": "loop"}, {"step": 3.0}]),
+        wanted=st.sampled_from(
+            [None, {"run_id": "r1"}, {"run_id": "r2", "source": "loop"}, {"step": 3.0}]
+        ),
     )
     def lists_agree(self, thread, space, pick, limit, wanted) -> None:
         where = None if thread is None else {"configurable": {"thread_id": thread}}

@@ -159,7 +159,9 @@ def test_entries_follow_their_checkpoint(author):
     author.delete_task("b")
     assert view.apply(author.commits, author.meta_of)
     assert steps(view.select(Filter(entries=(entry_of("run", "r1"),)))) == [6]
-    assert [row.id for row in view.select(Filter(entries=(entry_of("run", "new"),)))][:1] == [names[1]]
+    assert [row.id for row in view.select(Filter(entries=(entry_of("run", "new"),)))][:1] == [
+        names[1]
+    ]
     assert view.check() == []
 
 

@@ -95,7 +95,9 @@ def test_a_stored_name_never_makes_an_object_by_itself(tmp_path):
 
     from ckptlog.model.codec import TypeCodec
 
-    codec = TypeCodec(kind=Planted, name="os.system", lower=lambda _: "touch x", lift=lambda _: Planted())
+    codec = TypeCodec(
+        kind=Planted, name="os.system", lower=lambda _: "touch x", lift=lambda _: Planted()
+    )
     with CkptlogSaver.open(tmp_path, types=[codec]) as saver:
         where = put(saver, config(), {"a": Planted()})
     with CkptlogSaver.open(tmp_path) as saver:

@@ -29,7 +29,10 @@ class Item(TypedDict):
 
 def build(saver):
     def plan(state):
-        return {"messages": [AIMessage("a plan", id=f"plan{len(state['messages'])}")], "steps": ["plan"]}
+        return {
+            "messages": [AIMessage("a plan", id=f"plan{len(state['messages'])}")],
+            "steps": ["plan"],
+        }
 
     def fan(state):
         return [Send("work", {"number": number}) for number in range(3)]
@@ -54,7 +57,9 @@ def build(saver):
     outer.add_node("plan", plan)
     outer.add_node("work", work)
     outer.add_node("review", inner.compile())
-    outer.add_node("finish", lambda state: {"steps": ["finished" if state["approved"] else "dropped"]})
+    outer.add_node(
+        "finish", lambda state: {"steps": ["finished" if state["approved"] else "dropped"]}
+    )
     outer.add_edge(START, "plan")
     outer.add_conditional_edges("plan", fan, ["work"])
     outer.add_edge("work", "review")
@@ -94,7 +99,10 @@ def test_the_history_of_a_graph_is_that_of_langgraphs_own_saver(saver):
         graph.invoke(QUESTION, where)
         graph.invoke(Command(resume=False), where)
     shapes = [
-        [(one.next, one.values, one.metadata["source"], one.metadata["step"]) for one in graph.get_state_history(where)]
+        [
+            (one.next, one.values, one.metadata["source"], one.metadata["step"])
+            for one in graph.get_state_history(where)
+        ]
         for graph in (ours, theirs)
     ]
     assert shapes[0] == shapes[1]

@@ -54,7 +54,9 @@ def test_nothing_is_shared_with_what_the_caller_has(saver):
     assert values_of(saver, where) == {"list": [1]}
 
 
-@pytest.mark.parametrize("thread", [7, uuid.UUID(int=5), "", " ", "a/b\n", "ü" * 500, "%:x", "\ud800"])
+@pytest.mark.parametrize(
+    "thread", [7, uuid.UUID(int=5), "", " ", "a/b\n", "ü" * 500, "%:x", "\ud800"]
+)
 @pytest.mark.parametrize("space", ["", "child:1|" * 60, "\x00"])
 def test_threads_and_namespaces_may_be_called_anything(saver, thread, space):
     where = put(saver, config(thread, space), {"n": 1})
@@ -433,7 +435,10 @@ def test_everything_can_be_awaited(tmp_path):
         async with CkptlogSaver.open(tmp_path) as saver:
             made = [checkpoint({"n": number}) for number in range(40)]
             heads = await asyncio.gather(
-                *(saver.aput(config(f"t{n % 4}"), one, {"run_id": "r"}, {}) for n, one in enumerate(made))
+                *(
+                    saver.aput(config(f"t{n % 4}"), one, {"run_id": "r"}, {})
+                    for n, one in enumerate(made)
+                )
             )
             await asyncio.gather(
                 *(saver.aput_writes(head, [("n", 1)], f"task{n}") for n, head in enumerate(heads))

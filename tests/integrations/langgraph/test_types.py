@@ -38,12 +38,16 @@ from tests.integrations.langgraph.thread import config, put, values_of
 UTC = datetime.UTC
 MESSAGES = [
     lc.HumanMessage("hello", id="1", name="ada", extra_field=5),
-    lc.HumanMessage([{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "u"}}]),
+    lc.HumanMessage(
+        [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "u"}}]
+    ),
     lc.AIMessage(
         "",
         id="2",
         tool_calls=[{"name": "search", "args": {"q": [1, {"a": None}]}, "id": "call"}],
-        invalid_tool_calls=[{"name": "x", "args": "{", "id": "c", "error": "bad", "type": "invalid_tool_call"}],
+        invalid_tool_calls=[
+            {"name": "x", "args": "{", "id": "c", "error": "bad", "type": "invalid_tool_call"}
+        ],
         usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3},
         response_metadata={"model": "m", "at": datetime.datetime(2026, 1, 1, tzinfo=UTC)},
         additional_kwargs={"reasoning": "..."},
@@ -129,8 +133,13 @@ def test_other_values_come_back_as_they_were(value):
 def test_every_message_class_of_langchain_is_known():
     kinds = {
         kind
-        for kind in vars(lc).values() if isinstance(kind, type) and issubclass(kind, lc.BaseMessage)
-    } | {getattr(lc, name) for name in lc.__all__ if name.endswith(("Message", "MessageChunk")) and name != "AnyMessage"}
+        for kind in vars(lc).values()
+        if isinstance(kind, type) and issubclass(kind, lc.BaseMessage)
+    } | {
+        getattr(lc, name)
+        for name in lc.__all__
+        if name.endswith(("Message", "MessageChunk")) and name != "AnyMessage"
+    }
     assert kinds <= codecs_of(()).by_kind.keys()
 
 
@@ -207,7 +216,17 @@ def test_own_types_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [Plan(["x"]), Colour.RED, Odd("x"), Point(1, 2), object(), len, ValueError("x"), type, 1j**0.5 and iter([])],
+    [
+        Plan(["x"]),
+        Colour.RED,
+        Odd("x"),
+        Point(1, 2),
+        object(),
+        len,
+        ValueError("x"),
+        type,
+        1j**0.5 and iter([]),
+    ],
     ids=lambda one: type(one).__name__,
 )
 def test_what_is_not_named_is_refused(saver, value):
@@ -231,14 +250,26 @@ def test_two_classes_of_one_name_are_refused(tmp_path):
 
 
 def test_a_codec_of_the_users_takes_the_place_of_ours(tmp_path):
-    codec = TypeCodec(kind=pathlib.PosixPath, name="path", lower=str, lift=lambda text: pathlib.PosixPath(text) / "x")
+    codec = TypeCodec(
+        kind=pathlib.PosixPath,
+        name="path",
+        lower=str,
+        lift=lambda text: pathlib.PosixPath(text) / "x",
+    )
     with CkptlogSaver.open(tmp_path, types=[codec]) as saver:
         where = put(saver, config(), {"p": pathlib.PosixPath("/a")})
         assert values_of(saver, where) == {"p": pathlib.PosixPath("/a/x")}
 
 
 def test_the_schema_of_a_graph_may_name_types(saver):
-    names = {(__name__, "Plan"), (__name__, "Absent"), ("not.loaded", "X"), ("os", "path"), Colour, 5}
+    names = {
+        (__name__, "Plan"),
+        (__name__, "Absent"),
+        ("not.loaded", "X"),
+        ("os", "path"),
+        Colour,
+        5,
+    }
     assert set(named_in(names)) == {Plan, Colour}
     wider = saver.with_allowlist(names | {(__name__, "Odd")})
     where = put(wider, config(), {"plan": Plan(["a"]), "colour": Colour.RED})
