@@ -48,12 +48,17 @@ def run_threads(context: Context) -> int:
                 argument=name,
             )
     with context.store(is_reading=True) as store:
-        found = islice(threads(store), arguments.limit)
+        found = threads(store)
+        some = islice(found, arguments.limit)
         if output.is_json:
-            for fields in found:
+            for fields in some:
                 output.item(fields)
             return OK
-        output.table(COLUMNS, [_cells(fields) for fields in found])
+        shown = [_cells(fields) for fields in some]
+        there = len(shown) + sum(1 for _ in found) if arguments.limit else len(shown)
+    output.table(COLUMNS, shown)
+    if there > len(shown):
+        output.note(f"showing {len(shown):,} of {there:,} (--limit {arguments.limit})")
     return OK
 
 

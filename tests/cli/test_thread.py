@@ -48,6 +48,7 @@ def test_threads_are_listed_and_jobs_are_not(tmp_path):
         "DATA",
     ]
     assert "9 (sub:1)" in only
+    assert "showing 1 of 2" in done.stderr
 
 
 def test_filters_of_checkpoints_are_refused_beside_it(tmp_path):

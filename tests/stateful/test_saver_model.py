@@ -61,7 +61,7 @@ class Threads(RuleBasedStateMachine):
 
     # --- what is done to both -------------------------------------------------------------
 
-    def _put(self, thread, space, parent, state, run, identifier=None) -> None:
+    def _put(self, thread, space, parent, state, run="r1", identifier=None) -> None:  # noqa: PLR0917
         self.serial += 1
         made = checkpoint(copy.deepcopy(state), identifier, version=f"{self.serial}")
         where = config(thread, space, parent)

@@ -83,28 +83,36 @@ def options_of(given: Mapping[str, Any]) -> Options:
     )
 
 
-def manager_on(
-    source: str | Path | Store | CheckpointManager, options: Options, **store_options: Any
-) -> tuple[CheckpointManager, bool]:
-    """Return a manager of what was given, and whether its store is to be closed with the saver.
+def manager_of(source: Store | CheckpointManager) -> CheckpointManager:
+    """Return a manager of what was given.
 
     Raises:
-        SettingsError: It is none of these.
-        CheckpointStorageError: The store cannot be opened.
+        SettingsError: It is neither.
     """
     if isinstance(source, CheckpointManager):
-        return source, False
+        return source
     if isinstance(source, Store):
-        return CheckpointManager(store=source), False
-    if not isinstance(source, str | Path):
-        raise SettingsError(
-            f"{quoted(source)} is neither a path nor a store nor a manager.",
-            hint="Use CkptlogSaver.open(path), or CkptlogSaver(manager).",
-            argument="source",
-        )
-    codecs = registry(options, store_options.pop("codecs", ()))
-    store = open_store(source, create=True, codecs=codecs, **store_options)
-    return CheckpointManager(store=store), True
+        return CheckpointManager(store=source)
+    raise SettingsError(
+        f"{quoted(source)} is neither a store nor a manager.",
+        hint="With a path: CkptlogSaver.open(path).",
+        argument="source",
+    )
+
+
+def store_at(path: str | Path, options: Options, given: Mapping[str, Any]) -> Store:
+    """Open the store at a path, made where it is missing.
+
+    Args:
+        given: Options of `ckptlog.open`.
+
+    Raises:
+        ArgumentError: One of them is wrong.
+        CheckpointStorageError: The store cannot be opened.
+    """
+    others = dict(given)
+    codecs = registry(options, others.pop("codecs", ()))
+    return open_store(path, create=True, codecs=codecs, **others)
 
 
 def registry(options: Options, others: Codecs | Iterable[TypeCodec]) -> Codecs:

@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.errors import ArgumentError
 from ckptlog.integrations.langgraph import opening, pruning
 from ckptlog.integrations.langgraph.address import address_of, config_of, thread_of
 from ckptlog.integrations.langgraph.asynchronous import AsynchronousMethods
@@ -31,21 +31,14 @@ from ckptlog.integrations.langgraph.name import task_of
 from ckptlog.integrations.langgraph.opening import SaverOptions
 from ckptlog.integrations.langgraph.reader import (
     Found,
-    Named,
     Question,
     Reader,
     check_limit,
     question_of,
 )
 from ckptlog.integrations.langgraph.record import Wiring, Write
-from ckptlog.integrations.langgraph.writer import (
-    COPIES_MAX,
-    DELETES_MAX,
-    Rules,
-    Writer,
-    overtaken,
-    refuse_target,
-)
+from ckptlog.integrations.langgraph.threads import Threads
+from ckptlog.integrations.langgraph.writer import Rules, Writer
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.quota import Quota
@@ -53,7 +46,6 @@ from ckptlog.model.codec import Codecs
 from ckptlog.model.quotation import quoted
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.store import Store
-from ckptlog.views.row import Row
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -65,7 +57,6 @@ if TYPE_CHECKING:
     )
 
 _MEBIBYTE = 1024 * 1024
-_ATTEMPTS_MAX = 1000
 
 
 class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
@@ -88,7 +79,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
     def __init__(self, source: Store | CheckpointManager, **options: Unpack[SaverOptions]) -> None:
         super().__init__()
         self._options = opening.options_of(options)
-        self.manager, self._owns_store = opening.manager_on(source, self._options)
+        self.manager, self._owns_store = opening.manager_of(source), False
         self._begin_calls(self._options.workers_max)
         self._compose(opening.registry(self._options, self.store.codecs))
 
@@ -106,11 +97,11 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
             CheckpointStorageError: The store cannot be opened.
         """
         own = {name: options.pop(name) for name in opening.NAMES & options.keys()}
-        manager, _ = opening.manager_on(path, opening.options_of(own), **options)
+        store = opening.store_at(path, opening.options_of(own), options)
         try:
-            saver = cls(manager, **own)
+            saver = cls(store, **own)
         except BaseException:
-            manager.store.close()
+            store.close()
             raise
         saver._owns_store = True
         return saver
@@ -121,17 +112,14 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
         sanitiser = sanitiser_of(manager.config) if options.sanitise else None
         wiring = Wiring(codecs, sanitiser)
         self._reader = Reader(self.store, wiring)
-        self._writer = Writer(
-            manager,
-            Preparation(
-                self.store,
-                sanitiser_of(manager.config),
-                size_bytes_max=int(options.state_size_mb_max * _MEBIBYTE),
-            ),
-            wiring,
-            Quota(self.store, manager.config.max_storage_size_gb),
-            Rules(options.accepts_late, options.accepts_second),
+        size_bytes_max = int(options.state_size_mb_max * _MEBIBYTE)
+        preparation = Preparation(
+            self.store, sanitiser_of(manager.config), size_bytes_max=size_bytes_max
         )
+        quota = Quota(self.store, manager.config.max_storage_size_gb)
+        rules = Rules(options.accepts_late, options.accepts_second)
+        self._writer = Writer(manager, preparation, wiring, quota, rules)
+        self._threads = Threads(manager, preparation, wiring, self._reader)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -302,9 +290,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
         What a `DeltaChannel` of a later run needs goes too; `prune` keeps it.
         """
         for run in _listed("run_ids", run_ids):
-            question = Question(metadata={"run_id": run})
-            while rows := _some(self._reader.named(question), DELETES_MAX):
-                self._writer.delete(rows)
+            self._threads.delete_run(run)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread's checkpoints, writes and order into a thread that is empty.
@@ -315,30 +301,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
             CheckpointNotFoundError: The source has no checkpoints.
             ConflictError: The target has some.
         """
-        source, target = thread_of(source_thread_id), thread_of(target_thread_id)
-        for _ in range(_ATTEMPTS_MAX):
-            if next(self._reader.named(Question(target)), None) is not None:
-                raise refuse_target(target)
-            known = {one.row.id: one for one in self._reader.named(Question(source))}
-            if not known:
-                raise CheckpointNotFoundError(
-                    f"The thread {source!r} has no checkpoints.", thread_id=source
-                )
-            if self._copied(target, known):
-                return
-            self.store.catch_up()
-        raise overtaken()
-
-    def _copied(self, target: str, known: Mapping[str, Named]) -> bool:
-        rows = sorted((one.row for one in known.values()), key=lambda row: row.origin)
-
-        def meta_of(row: Row) -> tuple[str, dict[str, Any]]:
-            return known[row.id].space, known[row.id].metadata
-
-        for start in range(0, len(rows), COPIES_MAX):
-            if not self._writer.copy(target, rows[start : start + COPIES_MAX], meta_of):
-                return False
-        return True
+        self._threads.copy(thread_of(source_thread_id), thread_of(target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete what threads need no more.
@@ -353,21 +316,9 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
         keeps = pruning.check_strategy(strategy)
         for given in _listed("thread_ids", thread_ids):
             if keeps:
-                self._prune(thread_of(given))
+                self._threads.prune(thread_of(given))
             else:
                 self.delete_thread(given)
-
-    def _prune(self, thread: str) -> None:
-        for _ in range(_ATTEMPTS_MAX):
-            self.store.catch_up()
-            position = self.store.position
-            rows = pruning.doomed(self._reader, thread)
-            # The oldest first: were it cut short, what is kept would still be whole.
-            if self._writer.delete(rows[:DELETES_MAX], based_on=position) and (
-                len(rows) <= DELETES_MAX
-            ):
-                return
-        raise overtaken()
 
     # --- the rest ---------------------------------------------------------------------------
 
@@ -436,7 +387,3 @@ def _listed(name: str, values: Any) -> list[str]:
             argument=name,
         )
     return list(values)
-
-
-def _some(found: Iterator[Named], most: int) -> list[Row]:
-    return [named.row for _, named in zip(range(most), found, strict=False)]

@@ -1,4 +1,4 @@
-"""Writes of the saver: put, pending writes, deletes, copies, as commands of the store's one path.
+"""Writes of the saver: put and pending writes, as commands of the store's one path.
 
     prepared outside of every lock -> command -> decided and appended in one round
 
@@ -21,7 +21,6 @@ from ckptlog.errors import (
     BusyError,
     CheckpointCorruptionError,
     CheckpointNotFoundError,
-    ConflictError,
     CreationRefusedError,
     DuplicateIdError,
 )
@@ -33,19 +32,15 @@ from ckptlog.manager.preparation import Content, Holder, Preparation, holder_of
 from ckptlog.manager.quota import Quota
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import INTEGER_MAX, Reference
-from ckptlog.model.rank import rank_of
 from ckptlog.model.value import Prepared
-from ckptlog.policy.command import AnyCommand, Change, Create, Delete, Payloads, Witness
+from ckptlog.policy.command import AnyCommand, Change, Create
 from ckptlog.policy.decide import Stale
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
-from ckptlog.views.row import Row
 
 _ATTEMPTS_MAX: Final = 1000
 _WIRES_BYTES: Final = 64 * 1024 * 1024
 _ENTRY_COST: Final = 200
-DELETES_MAX: Final = 1000
-COPIES_MAX: Final = 10_000
 _DELETED_HINT: Final = "What was deleted stays deleted; begin anew without a checkpoint_id."
 
 
@@ -109,7 +104,7 @@ class Writer:
         """
         self._quota.check()
         data = self._wiring.checkpoint(checkpoint)
-        meta = self._meta(address.thread, address.space, metadata)
+        meta = meta_of(self._wiring, address.thread, address.space, metadata)
         step = _step_of(metadata)
         is_single = not self._rules.second_children and metadata.get("source") != "fork"
 
@@ -287,7 +282,10 @@ class Writer:
 
     def _add_early(self, place: Place, identifier: str, fresh: Prepared) -> bool:
         name = place.checkpoint(identifier)
-        if self._store.newest_ever(name) is not None or self._was_before(place, identifier):
+        was_there = self._store.newest_ever(name) is not None
+        if was_there and self._store.newest(name) is not None:
+            return False  # its put came between two looks
+        if was_there or self._was_before(place, identifier):
             if self._rules.late_writes:
                 return True  # as elsewhere: kept for nobody
             raise CheckpointNotFoundError(
@@ -312,91 +310,7 @@ class Writer:
         except DuplicateIdError:  # its put, or other writes, came first
             return False
 
-    # --- deletes ----------------------------------------------------------------------------
-
-    def delete(self, rows: Sequence[Row], *, based_on: int | None = None) -> bool:
-        """Delete checkpoints, all or none; False where the thread has changed meanwhile.
-
-        Args:
-            based_on: Position as of which these were chosen; None where it does not matter.
-        """
-        if not rows:
-            return True
-        steps = [
-            Step(
-                Delete(
-                    actor=self._manager.actor,
-                    based_on=based_on if number == 0 else None,
-                    checkpoint=row.id,
-                    command=self._manager.new_command_id(),
-                )
-            )
-            for number, row in enumerate(rows)
-        ]
-        outcome = self._store.submit_with_reserve(Intent(tuple(steps)))
-        return not isinstance(outcome, Stale)
-
-    # --- copies -----------------------------------------------------------------------------
-
-    def copy(
-        self,
-        target: str,
-        rows: Sequence[Row],
-        meta_of: Callable[[Row], tuple[str, dict[str, Any]]],
-    ) -> bool:
-        """Make checkpoints of another thread anew in this one; False where they have changed.
-
-        Events that name the same payloads: nothing is copied.
-
-        Args:
-            meta_of: Returns namespace and metadata of a row.
-        """
-        life = self._store.incarnation(task_of(target))
-        contents = [self._copied(target, row, meta_of, life) for row in rows]
-        outcome = self._store.submit(
-            Intent(tuple(Step(command, content.records) for command, content in contents))
-        )
-        return not isinstance(outcome, Stale)
-
-    def _copied(
-        self,
-        target: str,
-        row: Row,
-        meta_of: Callable[[Row], tuple[str, dict[str, Any]]],
-        life: int,
-    ) -> tuple[Create, Content]:
-        space, metadata = meta_of(row)
-        place = Place(target, space, life)
-        data = Reference(row.data_kind, row.data_root, row.data_size)
-        meta = Reference(row.meta_kind, row.meta_root, row.meta_size)
-        content = Content(Payloads())
-        witnesses = [Witness(row.id, data.root)]
-        if is_cut(row.task) or is_cut(task_of(target)):  # the name stands in meta
-            content = self._preparation.content(
-                None, self._meta(target, space, metadata), None, kept_bytes=data.size
-            )
-            meta = content.payloads.meta or meta
-        else:
-            witnesses.append(Witness(row.id, meta.root))
-        payloads = Payloads(data, meta, content.payloads.new, 0, tuple(witnesses))
-        command = Create(
-            actor=self._manager.actor,
-            checkpoint=place.checkpoint(rank_of(row.id)),
-            command=self._manager.new_command_id(),
-            incarnation=life,
-            namespace=row.namespace,
-            parent=place.checkpoint(rank_of(row.parent)) if row.parent else "",
-            payloads=payloads,
-            step=row.step,
-            task=task_of(target),
-        )
-        return command, content
-
     # --- the way into the log ---------------------------------------------------------------
-
-    def _meta(self, thread: str, space: str, metadata: Mapping[str, Any]) -> Prepared:
-        title = thread if is_cut(task_of(thread)) else ""
-        return self._wiring.meta(title, space if is_cut(label_of(space)) else "", metadata)
 
     def _place(self, address: Address) -> Place:
         life = self._store.incarnation_known(task_of(address.thread))
@@ -426,20 +340,17 @@ class Writer:
         raise overtaken()
 
 
+def meta_of(wiring: Wiring, thread: str, space: str, metadata: Mapping[str, Any]) -> Prepared:
+    """Return the meta wire of a checkpoint; names stand in it where theirs in the store are cut."""
+    title = thread if is_cut(task_of(thread)) else ""
+    return wiring.meta(title, space if is_cut(label_of(space)) else "", metadata)
+
+
 def overtaken() -> BusyError:
     """Return the error of a call that others came before again and again."""
     return BusyError(
         f"{_ATTEMPTS_MAX} attempts to write to a thread were overtaken.",
         hint="Let fewer writers change one thread at once.",
-    )
-
-
-def refuse_target(thread: str) -> ConflictError:
-    """Return the error of a copy into a thread that is not empty."""
-    return ConflictError(
-        f"The thread {thread!r} has checkpoints already; nothing is copied over them.",
-        hint="Delete it first, or choose another thread.",
-        thread_id=thread,
     )
 
 

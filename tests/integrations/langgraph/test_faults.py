@@ -100,9 +100,8 @@ def test_a_stored_name_never_makes_an_object_by_itself(tmp_path):
     )
     with CkptlogSaver.open(tmp_path, types=[codec]) as saver:
         where = put(saver, config(), {"a": Planted()})
-    with CkptlogSaver.open(tmp_path) as saver:
-        with pytest.raises(UnregisteredTypeError):
-            saver.get_tuple(where)
+    with CkptlogSaver.open(tmp_path) as saver, pytest.raises(UnregisteredTypeError):
+        saver.get_tuple(where)
     assert Planted.made == 1
 
 

@@ -23,7 +23,6 @@ from ckptlog.integrations.langgraph import CkptlogSaver
 from tests.integrations.langgraph.thread import (
     checkpoint,
     config,
-    identifier_of,
     identifiers,
     put,
     values_of,
@@ -377,9 +376,11 @@ def test_options_are_checked(tmp_path):
 
 
 def test_a_state_that_is_too_large_is_refused(tmp_path):
-    with CkptlogSaver.open(tmp_path, state_size_mb_max=0.01) as saver:
-        with pytest.raises(ArgumentError):
-            put(saver, config(), {"a": "x" * 20_000})
+    with (
+        CkptlogSaver.open(tmp_path, state_size_mb_max=0.01) as saver,
+        pytest.raises(ArgumentError),
+    ):
+        put(saver, config(), {"a": "x" * 20_000})
 
 
 def test_a_saver_shares_the_store_of_others(tmp_path):
