@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from ckptlog.errors import (
@@ -25,6 +26,7 @@ from ckptlog.model.state import CheckpointState, state_of
 from ckptlog.policy.recovery_point import Candidate, choose
 from ckptlog.repository.snapshot import build
 from ckptlog.repository.store import Store
+from ckptlog.views.entry import entry_of
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
@@ -207,6 +209,7 @@ class CheckpointReader:
         parent_checkpoint_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
         after: str | None = None,
         limit: int | None = None,
         newest_first: bool = False,
@@ -218,6 +221,8 @@ class CheckpointReader:
         Args:
             since, until: Bounds on the creation time, since <= created_at < until; aware.
             namespace, worker_id, parent_checkpoint_id: "" means: those that have none.
+            metadata: Names at the top of the metadata, and what they must equal; an index serves
+                texts and numbers.
             after: Id of a checkpoint; only those beyond it in the order of the iteration.
             limit: Most to yield; None for all.
 
@@ -232,6 +237,7 @@ class CheckpointReader:
             parent=_checked("parent_checkpoint_id", parent_checkpoint_id),
             created_since=_iso("since", since),
             created_until=_iso("until", until),
+            entries=_entries(metadata),
         )
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ArgumentError(
@@ -243,7 +249,10 @@ class CheckpointReader:
                 argument="newest_first",
             )
         start = None if after is None else self._origin_of(after)
-        return self._found(wanted, start, limit, newest_first=newest_first)
+        if not metadata:
+            return self._found(wanted, start, limit, newest_first=newest_first)
+        found = self._found(wanted, start, None, newest_first=newest_first)
+        return islice((one for one in found if _has(one.metadata, metadata)), limit)
 
     def _found(
         self, wanted: Filter, start: int | None, limit: int | None, *, newest_first: bool
@@ -348,6 +357,23 @@ class CheckpointReader:
         data = {} if event.data is None else decode(wire(event.data, records), codecs)
         meta = {} if event.meta is None else decode(wire(event.meta, records), codecs)
         return build(entry, data, meta)
+
+
+def _entries(metadata: Any) -> tuple[tuple[str, str], ...]:
+    """Return what the index of metadata is asked for."""
+    if metadata is None:
+        return ()
+    if not isinstance(metadata, Mapping) or not all(type(name) is str for name in metadata):
+        raise ArgumentError(
+            f"metadata is {quoted(metadata)}; a dictionary with names for keys is needed.",
+            argument="metadata",
+        )
+    entries = (entry_of(name, value) for name, value in metadata.items())
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def _has(metadata: dict[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(metadata.get(name) == value for name, value in wanted.items())
 
 
 def not_found(checkpoint_id: str) -> CheckpointError:

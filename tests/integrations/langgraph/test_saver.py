@@ -20,6 +20,8 @@ from ckptlog.errors import (
     UnstorableError,
 )
 from ckptlog.integrations.langgraph import CkptlogSaver
+from ckptlog.integrations.langgraph.record import Write
+from ckptlog.integrations.langgraph.writer import Place
 from tests.integrations.langgraph.thread import (
     checkpoint,
     config,
@@ -484,3 +486,14 @@ def test_an_empty_checkpoint_of_langgraph_is_fine(saver):
     made = empty_checkpoint()
     saver.put(config(), made, {}, {})
     assert saver.get(config()) == made
+
+
+def test_writes_whose_put_comes_between_two_looks_are_not_taken_for_late(saver):
+    where = put(saver, config(), {"n": 1}, identifier="a")
+    known = saver.store.read_known
+    saver.store.read_known = lambda _: None  # as it was a moment ago
+    fresh = saver._writer._wiring.writes([Write("task", 0, "n", 5, "")])
+    assert saver._writer._add_early(Place("t", "", 0), "a", fresh) is False
+    saver.store.read_known = known
+    saver.put_writes(where, [("n", 5)], "task")
+    assert saver.get_tuple(where).pending_writes == [("task", "n", 5)]
