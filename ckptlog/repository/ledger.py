@@ -84,6 +84,8 @@ class Ledger:
         self._latest: dict[str, str] = {}
         # The same of tasks without such events; any of these may be forgotten.
         self._latest_seen: dict[str, str] = {}
+        # How often tasks were deleted; let go when one is deleted again.
+        self._lives: dict[str, int] = {}
         # Rises with every change of what memory knows: what was looked up outside of the fold
         # lock is remembered only if it is still the same.
         self.generation = 0
@@ -162,7 +164,18 @@ class Ledger:
         return any(entry.event.subject.task == task for entry in newer)
 
     def incarnation(self, task: str) -> int:
-        """Return how often a task was deleted."""
+        """Return how often a task was deleted, and remember it. Under the fold lock."""
+        found = self.peek_incarnation(task)
+        if task not in self._lives:
+            self._lives[task] = found
+            _shrink(self._lives, _REMEMBERED_MAX)
+        return found
+
+    def peek_incarnation(self, task: str) -> int:
+        """Do as `incarnation`, anywhere."""
+        found = self._lives.get(task)
+        if found is not None:
+            return found
         # Memory first: what is released meanwhile, the view has.
         ends = self._task_ends.get(task, ())
         count, position = self.view.task_deletions(task)
@@ -336,6 +349,7 @@ class Ledger:
 
     def _fold_task_deleted(self, end: Entry) -> None:
         task = end.event.subject.task
+        self._lives.pop(task, None)
         self._task_ends.setdefault(task, []).append(end)
         self._name_latest(task, "")
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
@@ -471,7 +485,7 @@ def _is_child(found: Found, wanted: tuple[str, str, str]) -> bool:
     return is_whole and (subject.parent, subject.task, subject.namespace) == wanted
 
 
-def _shrink(names: dict[str, object] | dict[str, Found] | dict[str, str], most: int) -> None:
+def _shrink(names: dict[str, Found] | dict[str, str] | dict[str, int], most: int) -> None:
     """Drop the older half of a dictionary that has grown over `most`."""
     if len(names) > most:
         for name in list(islice(names, len(names) // 2)):

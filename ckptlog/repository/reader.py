@@ -166,7 +166,7 @@ class StoreReader:
     def incarnation_known(self, task: str) -> int:
         """Do as `incarnation`, as of this process's last look at the log: for what is checked."""
         self._check_open()
-        return self._guarded(lambda: self._keeper.ledger.incarnation(task))
+        return self._guarded(lambda: self._keeper.ledger.peek_incarnation(task))
 
     def count(self, wanted: Filter) -> int:
         """Return how many living checkpoints match."""

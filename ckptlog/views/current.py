@@ -41,8 +41,10 @@ from ckptlog.views.row import Mark, Row, Standing, Totals, decode_row
 SEAL_EVENTS_MIN: Final = 20_000
 _REBUILD_EVENTS: Final = 4096
 
-_ROW: Final = "SELECT body FROM checkpoint INDEXED BY by_key WHERE key = ?"
-_TOMBSTONE: Final = "SELECT body FROM tombstone INDEXED BY tombstone_by_key WHERE key = ?"
+_ROW: Final = (
+    "SELECT body FROM checkpoint INDEXED BY by_key WHERE key = ?1 UNION ALL "
+    "SELECT body FROM tombstone INDEXED BY tombstone_by_key WHERE key = ?1"
+)
 _LATEST: Final = (
     "SELECT body FROM checkpoint INDEXED BY by_task WHERE task = ? ORDER BY origin DESC LIMIT 1"
 )
@@ -224,7 +226,7 @@ class CurrentView:
     def row(self, identifier: str) -> Row | None:
         """Return the checkpoint with this id, also a deleted one."""
         key = id_key(identifier)
-        found = self._read(_ROW, (key,)) or self._read(_TOMBSTONE, (key,))
+        found = self._read(_ROW, (key,))
         while found:
             row = decode_row(found.pop()[0])
             if row.id == identifier:
