@@ -22,6 +22,7 @@ CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
 BY_CODE: Final[dict[str, int]] = {
     "checkpoint.error": PARTIAL,
     "argument.invalid": USAGE,
+    "argument.address": USAGE,
     "argument.unstorable": USAGE,
     "argument.settings": USAGE,
     "create.failed": PARTIAL,
@@ -43,6 +44,7 @@ BY_CODE: Final[dict[str, int]] = {
     "store.missing": NOT_FOUND,
     "store.not_a_store": NOT_FOUND,
     "store.unsupported": STORAGE,
+    "value.unregistered_type": STORAGE,
     "store.read_only": STORAGE,
     "store.closed": STORAGE,
     "storage.full": STORAGE,

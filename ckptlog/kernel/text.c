@@ -11,7 +11,7 @@
 #include <emmintrin.h>
 #endif
 
-#include "text.h"
+#include "kernel.h"
 
 /* Returns the offset behind the string that begins at `at`, or -1. */
 static Py_ssize_t
@@ -173,7 +173,7 @@ is_text(PyObject *text, Py_ssize_t at)
 }
 
 PyObject *
-text_end_of_value(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+kernel_end_of_value(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError, "end_of_value takes 3 arguments");
@@ -188,7 +188,7 @@ text_end_of_value(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ss
 }
 
 PyObject *
-text_run_of_items(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+kernel_run_of_items(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 7) {
         PyErr_SetString(PyExc_TypeError, "run_of_items takes 7 arguments");

@@ -105,16 +105,21 @@ class Preparation:
             "description": texts.description,
             "metadata": texts.metadata,
         }
-        return values.prepare(whole, path="", sanitiser=self._sanitiser)
+        return self._prepared(whole, "")
 
     def wire(self, value: dict[str, Any], path: str) -> bytes:
         """Return the bytes of a checked, sanitised value that is compared, not stored."""
-        return values.prepare(value, path=path, sanitiser=self._sanitiser).wire
+        return self._prepared(value, path).wire
 
     def _dictionary(self, value: object, name: str) -> values.Prepared:
         if type(value) is not dict:
             raise _not_a_dictionary(name, value)
-        return values.prepare(value, path=name, sanitiser=self._sanitiser)
+        return self._prepared(value, name)
+
+    def _prepared(self, value: object, path: str) -> values.Prepared:
+        return values.prepare(
+            value, path=path, sanitiser=self._sanitiser, codecs=self._store.codecs
+        )
 
     def content(
         self,

@@ -193,7 +193,7 @@ class Contents:
             return
         self._book.payloads += 1
         try:
-            value = values.decode(self.wire(reference))
+            value = values.decode(self.wire(reference), opaque=True)
             if type(value) is not dict:
                 raise FormatError(f"It is of type {type(value).__name__}; a dictionary is needed.")
         except UnsupportedError as error:
