@@ -6,7 +6,7 @@ its meaning; the tests hold the two together to the byte:
 
     native.wire          through model/value.py's `prepare`
     native.lift          through model/lift.py's `Lifting`
-    native.suspicious    through policy/sanitise.py's `may_hold_secret`
+    native.suspect       through policy/sanitise.py's `may_hold_secret`
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -75,8 +75,11 @@ class Kernel(Protocol):
             ValueError: It is nested too deep.
         """
 
-    def suspicious(self, wire: bytes, table: bytes, /) -> bool:
-        """Say whether some place in the wire may be a hint of the table (policy/hint_table.py)."""
+    def suspect(self, wire: bytes, table: bytes, at: int, /) -> int:
+        """Return the first place from `at` on that may be a hint of the table, or -1.
+
+        The table is policy/hint_table.py's.
+        """
 
 
 def _compiled() -> Kernel | None:
