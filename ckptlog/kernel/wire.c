@@ -22,6 +22,9 @@ enum outcome { DONE = 1, LONG_WAY = 0, FAILED = -1 };
 #define KEYS 128          /* keys whose verdicts are remembered in one walk; a power of two */
 #define NUMBERS_MIN 8     /* floats from which on a list is handed to the encoder as a whole */
 #define BYTES_FIRST 1024  /* room to begin with */
+#define LARGE 65536       /* bytes from which on the room that is asked for is foreseen */
+#define DONE_MIN 8        /* items of a container that say how large the others are */
+#define FORESEEN_MAX ((Py_ssize_t)1 << 28)
 
 /* A list or dict that is being read. */
 struct frame {
@@ -50,6 +53,26 @@ static enum outcome emit(struct walk *walk, PyObject *value, int depth);
 
 /* --- room -------------------------------------------------------------------------------------- */
 
+/* Return how large the wire may become, going by how far the outermost long container is. */
+static Py_ssize_t
+foreseen(struct walk *walk, Py_ssize_t used)
+{
+    double share = 0;
+    for (struct frame *frame = walk->inner; frame != NULL; frame = frame->outer) {
+        Py_ssize_t size = frame->count, done = frame->next - 1;
+        if (frame->rest == NULL) {  /* else its container may be gone */
+            size = PyDict_CheckExact(frame->container) ? PyDict_GET_SIZE(frame->container)
+                                                       : PyList_GET_SIZE(frame->container);
+            done = frame->place;
+        }
+        if (done >= DONE_MIN && size > done) {
+            share = (double)done / (double)size;
+        }
+    }
+    double size = share > 0 ? (double)used / share * 1.03 : 0;
+    return size < (double)FORESEEN_MAX ? (Py_ssize_t)size : FORESEEN_MAX;
+}
+
 static int
 grow(struct walk *walk, Py_ssize_t more)
 {
@@ -60,6 +83,9 @@ grow(struct walk *walk, Py_ssize_t more)
         return 0;
     }
     size = size < PY_SSIZE_T_MAX / 4 && size * 2 >= used + more ? size * 2 : used + more;
+    /* Fresh memory costs as much as writing: a long wire is moved once, not at each doubling. */
+    Py_ssize_t expected = size >= LARGE ? foreseen(walk, used) : 0;
+    size = expected > used + more ? expected : size;
     if (_PyBytes_Resize(&walk->bytes, size) < 0) {
         return 0;  /* bytes is NULL now */
     }
