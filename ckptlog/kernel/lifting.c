@@ -99,6 +99,9 @@ tag_of(PyObject *dict, PyObject **content)
 static PyObject *
 raised(void)
 {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
     PyErr_NormalizeException(&kind, &error, &trace);
@@ -108,6 +111,7 @@ raised(void)
     Py_XDECREF(kind);
     Py_XDECREF(trace);
     return error;
+#endif
 }
 
 /* Hand what went wrong to Python; its exception is the answer. */

@@ -185,6 +185,12 @@ copy_step(char *at, const char *from)
 #endif
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#define CAN_READ_BEHIND(from) 0
+#else
+#define CAN_READ_BEHIND(from) (((uintptr_t)(from) & 4095) <= 4096 - STEP)
+#endif
+
 #define SHORT (2 * STEP)  /* most keys, names and ids are not longer */
 
 /* Write a short text with its quotes; NULL where it is longer, or needs more than a copy.
@@ -209,7 +215,7 @@ put_short(char *at, PyObject *text)
             return NULL;
         }
     }
-    else if (((uintptr_t)from & 4095) <= 4096 - STEP) {
+    else if (CAN_READ_BEHIND(from)) {
         /* What stands behind the text lies in the same page, so it can be read; it is not used. */
         if (copy_step(at, from) < size) {
             return NULL;
