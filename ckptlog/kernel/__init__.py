@@ -57,7 +57,7 @@ class Kernel(Protocol):
     def lift(
         self,
         lowered: Any,
-        codecs: dict[str, tuple[type, Callable[[Any], Any]]],
+        codecs: dict[str, tuple[Any, ...]],
         tagged: Callable[[str, Any, int], Any],
         failed: Callable[[str, type, Any], Any],
         depth_max: int,
@@ -66,7 +66,8 @@ class Kernel(Protocol):
         """Return the value of what was just decoded; its containers become the value's.
 
         Args:
-            codecs: Type and `lift` of each name.
+            codecs: Type and `lift` of each name; where an object is its attributes also their
+                names, and those that are made anew, each with what makes it.
             tagged: tagged(tag, content, depth) gives the value of any other tag, or raises.
             failed: failed(name, type, exception or object of another type) raises what is to be
                 told about a `lift`.
