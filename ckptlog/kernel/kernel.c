@@ -10,9 +10,10 @@ PyDoc_STRVAR(lift_doc,
 "lift(lowered, codecs, tagged, failed, depth_max) -> value\n\n"
 "Return the value of what was just decoded; its lists and dicts become those of the value.");
 
-PyDoc_STRVAR(suspicious_doc,
-"suspicious(wire, table) -> bool\n\n"
-"Say whether some place in the wire looks like a hint of the table (policy/hint_table.py).");
+PyDoc_STRVAR(suspect_doc,
+"suspect(wire, table, at) -> int\n\n"
+"Return the first place from at on that looks like a hint of the table (policy/hint_table.py), or\n"
+"-1.");
 
 PyDoc_STRVAR(end_of_value_doc,
 "end_of_value(text, at, limit) -> int\n\nDo as formats/json_text.py.");
@@ -27,7 +28,7 @@ PyDoc_STRVAR(run_of_items_doc,
 static PyMethodDef methods[] = {
     FUNCTION(wire),
     FUNCTION(lift),
-    FUNCTION(suspicious),
+    FUNCTION(suspect),
     FUNCTION(end_of_value),
     FUNCTION(run_of_items),
     {NULL, NULL, 0, NULL},
