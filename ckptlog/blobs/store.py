@@ -51,10 +51,12 @@ _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
 # Chunks that others are differences from: a list of steps reads the same ones again and again.
 _BASES_BYTES: Final = 4 * 1024 * 1024
-_DEPTHS_REMEMBERED: Final = 20_000
+_DEPTHS_REMEMBERED: Final = 10_000
 # Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
 # value, which is read faster otherwise, are fewer.
 DELTA_DEPTH_MAX: Final = 64
+# What a reader follows: more, so that it need not trust what writers count.
+_DELTA_DEPTH_READ_MAX: Final = 2 * DELTA_DEPTH_MAX
 _DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: DELTA_DEPTH_MAX}
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
@@ -90,7 +92,7 @@ class BlobStore:
         self.missing = missing
         self._codec = codec
         self._chunker = chunker
-        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 2 // 5)
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 10)
         self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 10)
         # What was just written is read again soon or never: it must not fill the whole cache.
         self._written: Recent[tuple[str, str], bytes] = Recent(
@@ -98,7 +100,7 @@ class BlobStore:
         )
         self._has_trees = has_trees
         self._memos: Cache[str, Memo] = Cache(cache_bytes * 2 // 5)
-        self._depths: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
+        self._depths: Cache[tuple[str, int], int] = Cache(_DEPTHS_REMEMBERED)
         self._bases: Cache[bytes, bytes] = Cache(min(_BASES_BYTES, cache_bytes // 10))
         self._containers = _Containers(root, store_id)
 
@@ -127,41 +129,47 @@ class BlobStore:
         memo = None if old is None else self._memos.get(old.root)
 
         def encode(digest: bytes, made: Chunk) -> bytes:
-            base, depth = made.base, 0
-            if base is not None and container:
-                depth = self._depth_below(base.digest, container, made.domain)
-            if base is None or not depth:
-                return self._codec.encode(made.domain, digest, made.raw)
-            record = self._codec.encode_from(made.domain, digest, made.raw, base)
-            if chunk.base_in(record):
-                self._depths.put(digest, depth, 1)
-            return record
+            base = made.base
+            if base is not None and container and self._is_base(base.digest, container, made.domain):
+                # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
+                if self.index.get(digest) is None:
+                    return self._codec.encode_from(made.domain, digest, made.raw, base)
+            return self._codec.encode(made.domain, digest, made.raw)
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
 
-    def _depth_below(self, base: bytes, container: str, domain: int) -> int:
-        """Return the depth of a difference from a chunk; 0 where there may be none."""
+    def _is_base(self, base: bytes, container: str, domain: int) -> bool:
+        """Say whether a chunk of a domain may be stored as a difference from another."""
         place = self.index.get(base)
         if place is None or place.container != container:
-            return 0
-        depth = self._depths.get(base)
-        if depth is None:
-            depth = self._read_depth(place)
-        return depth + 1 if depth < _DELTA_DEPTHS[domain] else 0
+            return False
+        return self._depth(place) < _DELTA_DEPTHS[domain]
 
-    def _read_depth(self, place: Placement) -> int:
-        """Return how many differences lie between a stored chunk and a whole one."""
-        depth = 0
+    def _depth(self, place: Placement) -> int:
+        """Return how many differences lie between a stored record and a whole one.
+
+        It is remembered by place: two records of one chunk may have two depths.
+        """
+        above: list[Placement] = []
+        depth: int | None = None
         with suppress(CheckpointError):
-            while base := chunk.base_in(self._containers.read(place)):
-                depth += 1
+            while (depth := self._depths.get((place.container, place.offset))) is None:
+                base = chunk.base_in(self._containers.read(place))
+                if not base:
+                    depth = 0
+                    self._depths.put((place.container, place.offset), 0, 1)
+                    break
+                above.append(place)
                 found = self.index.get(base)
-                if found is None or depth > DELTA_DEPTH_MAX:
-                    return DELTA_DEPTH_MAX
+                if found is None or len(above) > DELTA_DEPTH_MAX:
+                    break
                 place = found
-            self._depths.put(place.digest, 0, 1)
-            return depth
-        return DELTA_DEPTH_MAX
+        if depth is None:
+            return DELTA_DEPTH_MAX
+        for place in reversed(above):
+            depth += 1
+            self._depths.put((place.container, place.offset), depth, 1)
+        return depth
 
     def remember(self, draft: payload.Draft) -> None:
         """Keep what the next version of a payload can be made from."""
@@ -250,6 +258,17 @@ class BlobStore:
         """
         return self._codec.raw(record, digest, base_of=self._base)
 
+    def whole(self, record: bytes) -> bytes:
+        """Return the record of the same chunk that is no difference from another.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: What it is a difference from cannot be read.
+        """
+        if not chunk.base_in(record):
+            return record
+        digest, domain = chunk.digest_in(record), chunk.decode(record).domain
+        return self._codec.encode(domain, digest, self.check(digest, record))
+
     def close(self) -> None:
         """Close the files and drop what is cached; a later call opens and reads anew."""
         self._containers.close()
@@ -275,9 +294,9 @@ class BlobStore:
         chain: list[tuple[bytes, bytes]] = []
         raw = self._bases.get(digest)
         while raw is None:
-            if len(chain) > DELTA_DEPTH_MAX:
+            if len(chain) >= _DELTA_DEPTH_READ_MAX:
                 raise BlobCorruptionError(
-                    f"Chunk {digest.hex()} is more than {DELTA_DEPTH_MAX} differences away from a "
+                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences away from a "
                     "whole one.",
                     digest=digest.hex(),
                 )

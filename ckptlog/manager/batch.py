@@ -280,6 +280,8 @@ class _Drafting:
         # Each operation may be small, and all of them too much for the log.
         fresh = [(record[:DIGEST_BYTES], record) for step in steps for record in step.records]
         if sum(len(record) for _, record in fresh) > CHUNK_BYTES_IN_LOG_MAX:
+            whole = self._drafter.store.blobs.whole
+            fresh = [(digest, whole(record)) for digest, record in fresh]
             more, places = self._drafter.store.write_packs(fresh)
             steps = tuple(Step(step.command) for step in steps)
             packs, placements = packs + more, placements + places

@@ -15,6 +15,7 @@ from ckptlog.blobs import payload
 from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import CheckpointError, FormatError, LogCorruptionError
+from ckptlog.formats import chunk
 from ckptlog.formats import event as event_format
 from ckptlog.formats.end import End
 from ckptlog.log.bulk import EVENT_FRAME_BYTES, BulkReader, Stretch
@@ -96,7 +97,7 @@ class Rebuild:
 
     def _raw(self, digest: bytes, domain: int) -> bytes:
         record = self._records.get(digest)
-        if record is None:
+        if record is None or chunk.base_in(record):
             return self._raw_of(digest, domain)
         return self._codec.raw(record, digest, domain=domain)
 
