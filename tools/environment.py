@@ -29,7 +29,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "complete.json"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
-KERNEL = ROOT / "ckptlog" / "kernel" / "kernel.c"
+KERNEL = sorted((ROOT / "ckptlog" / "kernel").glob("*.[ch]"))
 
 # Debian packages that tests need, the program of each, and what is skipped without it.
 DEBIAN_PACKAGES = {
@@ -70,7 +70,8 @@ def fingerprint() -> dict[str, str]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     relevant = [settings["project"], settings["build-system"], settings["tool"]["hatch"]]
     text = json.dumps(relevant, sort_keys=True) + CONSTRAINTS.read_text(encoding="utf-8")
-    text += KERNEL.read_text(encoding="utf-8")  # it is compiled by the installation
+    # They are compiled by the installation.
+    text += "".join(source.read_text(encoding="utf-8") for source in KERNEL)
     return {
         "place": str(VENV),
         "settings": hashlib.sha256(text.encode()).hexdigest(),
