@@ -13,8 +13,8 @@ Invariants:
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -67,8 +67,8 @@ class BlobStore:
     Args:
         root: The store's folder.
         store_id: 16 bytes.
-        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that were
-            written can be made from; 0 keeps nothing.
+        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that
+            were written can be made from; 0 keeps nothing.
         missing: Asked for the place of a chunk that the index does not know, or knows wrongly; it
             should catch up with the log first. May be set later.
         has_trees: Whether long values are cut along their structure (a feature of the store).
@@ -130,10 +130,14 @@ class BlobStore:
 
         def encode(digest: bytes, made: Chunk) -> bytes:
             base = made.base
-            if base is not None and container and self._is_base(base.digest, container, made.domain):
-                # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
-                if self.index.get(digest) is None:
-                    return self._codec.encode_from(made.domain, digest, made.raw, base)
+            # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
+            if (
+                base is not None
+                and container
+                and self._is_base(base.digest, container, made.domain)
+                and self.index.get(digest) is None
+            ):
+                return self._codec.encode_from(made.domain, digest, made.raw, base)
             return self._codec.encode(made.domain, digest, made.raw)
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
@@ -296,8 +300,8 @@ class BlobStore:
         while raw is None:
             if len(chain) >= _DELTA_DEPTH_READ_MAX:
                 raise BlobCorruptionError(
-                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences away from a "
-                    "whole one.",
+                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences "
+                    "away from a whole one.",
                     digest=digest.hex(),
                 )
             record = self._record(digest)

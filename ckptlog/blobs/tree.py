@@ -160,8 +160,8 @@ def grow(
 
     Args:
         memo: Of the tree that it probably comes from; any, or none, gives the same tree.
-        known: Digests that need no chunk, because they are stored. Only these are taken from the
-            memo without being made.
+        known: Digests that need no chunk, because they are stored, with everything below them. Only
+            these are taken from the memo without being made.
 
     Threads: safe.        Cost: O(changed bytes) beside a comparison with the memo's text.
     """
@@ -257,7 +257,6 @@ class _Growing:
         # Where it was not cut before, all of its groups come out of the chunk that it lay in.
         cut_from = None if mark in old.marks else within
         text = self._text
-        is_object = text[at] == _BRACE
         closed: list[Group | _Closing] = []
         pieces: list[Piece] = []
         place = start = at + 1
@@ -280,7 +279,7 @@ class _Growing:
                 place,
                 gathered,
                 BOUNDS,
-                is_object=is_object,
+                is_object=text[at] == _BRACE,
                 inline_max=INLINE_MAX,
                 items_max=_ITEMS_MAX,
             )
@@ -309,16 +308,20 @@ class _Growing:
                 return None
             inline = [piece for one in closed for piece in one.pieces]  # type: ignore[union-attr]
             return place + 1, [head, *inline, *pieces, tail], total + 2
-        links = [
-            one.link if type(one) is Group else self._close(one, old.base(one.guess) or cut_from)  # type: ignore[union-attr, arg-type]
-            for one in closed
-        ]
-        pieces = [head, *self._levels(links), *pieces, tail]
+        pieces = [head, *self._levels(self._links(closed, old, cut_from)), *pieces, tail]
         return place + 1, pieces, _weight(pieces)
 
-    def _item(
-        self, at: int, around: int, within: Base | None
-    ) -> tuple[int, list[Piece], int]:
+    def _links(
+        self, closed: list[Group | _Closing], old: Memo, cut_from: Base | None
+    ) -> list[Link]:
+        return [
+            one.link
+            if isinstance(one, Group)
+            else self._close(one, old.base(one.guess) or cut_from)
+            for one in closed
+        ]
+
+    def _item(self, at: int, around: int, within: Base | None) -> tuple[int, list[Piece], int]:
         if self._text[around] != _BRACE:
             return self._value(at, within)
         colon = end_of_string(self._text, at)
@@ -403,7 +406,7 @@ class _Growing:
             return Link(LEAF, self._chunk(chunk.LEAF, raw, base), len(raw), items)
         parts = list(self._parts(pieces))
         digest = self._branch(parts, base, is_kept=True)
-        size = sum(len(part) if type(part) is bytes else text_size(part) for part in parts)  # type: ignore[arg-type]
+        size = sum(len(part) if isinstance(part, bytes) else text_size(part) for part in parts)
         return Link(BRANCH, digest, size, items)
 
     def _parts(self, pieces: list[Piece]) -> Iterator[branch.Part]:
@@ -490,10 +493,7 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 
 def _weight(pieces: list[Piece]) -> int:
-    return sum(
-        piece[1] - piece[0] if type(piece) is tuple else LINK_WEIGHT  # type: ignore[misc]
-        for piece in pieces
-    )
+    return sum(LINK_WEIGHT if isinstance(piece, Link) else piece[1] - piece[0] for piece in pieces)
 
 
 def _canonical_base64(content: bytes) -> bytes | None:

@@ -42,7 +42,8 @@ def _end_of_value(text: bytes, at: int, limit: int) -> int:
         found = _string(text, at)
         end = -1 if found is None else found.end()
     else:
-        end = _atom(text, at).end()  # type: ignore[union-attr] - it matches nothing, too
+        found = _atom(text, at)
+        end = at if found is None else found.end()
     return end if end - at <= limit else -1
 
 
@@ -120,13 +121,13 @@ def run_of_items(
         items_max: Stop after so many.
     """
     if native is not None:
-        return Run(
-            *native.run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max)
+        return Run(  # the last one is 0 or 1
+            *native.run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max)  # type: ignore[arg-type]
         )
     return _run_of_items(text, place, gathered, bounds, is_object, inline_max, items_max)
 
 
-def _run_of_items(  # noqa: PLR0913 - the twin of a function in C
+def _run_of_items(  # noqa: PLR0917 - the twin of a function in C
     text: bytes,
     place: int,
     gathered: int,

@@ -19,7 +19,7 @@ from ckptlog.formats.json_text import Bounds
 from ckptlog.formats.store import Chunker as Parameters
 from ckptlog.model import value as values
 from tests.blobs.sample import noise
-from tools.vectors.tree_vectors import Planter, Rules, made
+from tools.vectors.tree_vectors import Planter, Rules
 
 CHUNKER = Chunker(Parameters())
 SMALL_CHUNKER = Chunker(Parameters(min=64, mean=256, max=1024))
@@ -52,7 +52,9 @@ many = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], dea
 
 def read_back(found, reference, older=None):
     chunks = {name: one.raw for name, one in found.chunks.items()}
-    return payload.assemble(reference, lambda name, _: chunks[name] if name in chunks else older[name])
+    return payload.assemble(
+        reference, lambda name, _: chunks[name] if name in chunks else older[name]
+    )
 
 
 def reference_of(found, text):
@@ -74,9 +76,11 @@ leaves = (
 )
 nested = st.recursive(
     leaves | raws,
-    lambda inner: st.lists(inner, max_size=12)
-    | st.dictionaries(st.text(max_size=12), inner, max_size=12)
-    | st.builds(lambda item, times: [item] * times, inner, st.integers(0, 40)),
+    lambda inner: (
+        st.lists(inner, max_size=12)
+        | st.dictionaries(st.text(max_size=12), inner, max_size=12)
+        | st.builds(lambda item, times: [item] * times, inner, st.integers(0, 40))
+    ),
     max_leaves=40,
 )
 
@@ -144,7 +148,7 @@ class Version(NamedTuple):
     found: tree.Tree
 
 
-def edited(random_, value):
+def edited(random_, value):  # noqa: PLR0911 - a table of edits
     """Return a value with one edit somewhere."""
     if type(value) is list:
         act = random_.randrange(6)
@@ -255,7 +259,7 @@ def test_what_is_known_needs_no_chunk(small, value):
 
 def test_an_array_head_lies_in_one_group_with_its_data():
     """Else a group that is taken from a memo could stand behind another head."""
-    assert tree._ARRAY_HEAD_BYTES < tree.BOUNDS.least
+    assert tree.BOUNDS.least > tree._ARRAY_HEAD_BYTES
 
 
 # --- injective ------------------------------------------------------------------------------------
@@ -267,9 +271,18 @@ def changed_type(scalar):
     """Return values that are equal or alike, and of another type or sign."""
     alike = {
         "int": [float, str, bool, lambda one: [one], lambda one: (one,)],
-        "float": [str, lambda one: -one, lambda one: [one], lambda one: int(one) if abs(one) < 1e9 else 0],
+        "float": [
+            str,
+            lambda one: -one,
+            lambda one: [one],
+            lambda one: int(one) if abs(one) < 1e9 else 0,
+        ],
         "bool": [int, float, str],
-        "str": [lambda one: one.encode(errors="replace"), lambda one: one + "\0", lambda one: [one]],
+        "str": [
+            lambda one: one.encode(errors="replace"),
+            lambda one: one + "\0",
+            lambda one: [one],
+        ],
         "bytes": [bytearray, lambda one: one.hex(), lambda one: one + b"\0"],
         "list": [tuple, lambda one: [*one, None], lambda one: {"": one}],
         "tuple": [list, lambda one: (*one, None)],
@@ -473,7 +486,10 @@ def test_bytes_and_arrays_are_stored_without_base64(kind):
     assert read_back(found, reference_of(found, text)) == text
 
 
-@pytest.mark.parametrize("content", ["A" * 30_001, "A" * 30_001 + "=", "A" * 30_000 + "B===", "-" * 30_000, "AB==" * 9000])
+@pytest.mark.parametrize(
+    "content",
+    ["A" * 30_001, "A" * 30_001 + "=", "A" * 30_000 + "B===", "-" * 30_000, "AB==" * 9000],
+)
 def test_what_is_not_canonical_base64_stays_text(content):
     for value in ({"$bytes": content}, {"$array": {"dtype": "<f8", "shape": [1], "data": content}}):
         text = text_of(value)
@@ -510,7 +526,10 @@ def test_open_ends_in_open_ends_stay_short(depth):
 
 
 @settings(deadline=None)
-@given(text=st.binary(min_size=1, max_size=300) | st.lists(st.sampled_from([*b'[]{}",:\\a1']), min_size=1, max_size=300).map(bytes))
+@given(
+    text=st.binary(min_size=1, max_size=300)
+    | st.lists(st.sampled_from([*b'[]{}",:\\a1']), min_size=1, max_size=300).map(bytes)
+)
 def test_text_that_is_not_sound_comes_to_an_end(text):
     """Ours always is: this is about what a mistake elsewhere could do."""
     with pytest.MonkeyPatch.context() as patch:
@@ -534,4 +553,8 @@ def test_a_memo_says_what_it_takes():
     raws_size = sum(map(len, memo.raws.values()))
     assert memo.cost >= len(memo.text) + raws_size + 300 * len(memo.groups)
     assert memo.base(2**40) is None
-    assert all(chunk.digest_of(0, memo.base(at).raw) == group.link.digest for at, group in memo.groups.items() if group.link.kind == branch.LEAF)
+    assert all(
+        chunk.digest_of(0, memo.base(at).raw) == group.link.digest
+        for at, group in memo.groups.items()
+        if group.link.kind == branch.LEAF
+    )

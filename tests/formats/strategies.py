@@ -28,7 +28,9 @@ texts = st.lists(
 ).map("".join)
 numbers = st.integers(0, INTEGER_MAX) | st.sampled_from([0, 1, INTEGER_MAX - 1, INTEGER_MAX])
 origins = st.integers(-1, INTEGER_MAX - 1)
-references = st.builds(Reference, kind=st.sampled_from(["leaf", "list", "tree"]), root=texts, size=numbers)
+references = st.builds(
+    Reference, kind=st.sampled_from(["leaf", "list", "tree"]), root=texts, size=numbers
+)
 ascii_names = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=8)
 facts = st.dictionaries(ascii_names, texts | st.integers(-INTEGER_MAX, INTEGER_MAX), max_size=5)
 

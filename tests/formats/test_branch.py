@@ -15,7 +15,13 @@ from tests.formats.strategies import parts
 from tests.formats.vectors import check, every
 
 NAME = bytes(range(32))
-PARTS = [b"[", Link(LEAF, NAME, 300, 31), Link(BRANCH, NAME, 70_000, 900), b",1]", Link(BYTES, NAME, 9)]
+PARTS = [
+    b"[",
+    Link(LEAF, NAME, 300, 31),
+    Link(BRANCH, NAME, 70_000, 900),
+    b",1]",
+    Link(BYTES, NAME, 9),
+]
 DATA = branch.encode(PARTS)
 
 
@@ -27,7 +33,7 @@ def test_golden(vector):
 def test_bytes_are_those_of_the_page():
     text, leaf = b"\x04[", b"\x7d\xac\x02" + NAME
     inner = b"\x92\x1c\xf0\xa2\x04" + NAME
-    assert DATA == text + leaf + inner + b"\x0c,1]" + b"\x03\x09" + NAME
+    assert text + leaf + inner + b"\x0c,1]" + b"\x03\x09" + NAME == DATA
 
 
 @given(value=parts)

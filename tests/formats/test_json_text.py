@@ -20,7 +20,9 @@ UNSOUND = st.lists(LETTERS, min_size=1, max_size=60).map(bytes) | st.binary(min_
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=40)
 VALUES = st.recursive(
     SCALARS | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=9), inner, max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=9), inner, max_size=8)
+    ),
     max_leaves=60,
 )
 BOUNDS = st.builds(Bounds, st.integers(0, 60), st.integers(1, 60), st.integers(1, 120))
@@ -56,9 +58,12 @@ def test_a_run_of_items_is_what_a_decoder_says(items, bounds, inline_max):
     texts = list(map(encoded, items))
     text = b"[" + b",".join(texts) + b"]"
     expected = naive_run(texts, bounds, inline_max)
-    assert run_of_items(
-        text, 1, 0, bounds, is_object=False, inline_max=inline_max, items_max=ITEMS_MAX
-    ) == expected
+    assert (
+        run_of_items(
+            text, 1, 0, bounds, is_object=False, inline_max=inline_max, items_max=ITEMS_MAX
+        )
+        == expected
+    )
 
 
 @given(st.dictionaries(st.text(max_size=9), VALUES, max_size=30), BOUNDS, st.integers(1, 200))
@@ -88,9 +93,7 @@ def naive_run(texts, bounds, inline_max, lengths=None):
 @given(st.integers(0, 300))
 def test_the_number_that_an_item_draws(size):
     text = b'["' + b"a" * size + b'"]'
-    run = run_of_items(
-        text, 1, 0, Bounds(1, 1, 1), is_object=False, inline_max=1000, items_max=1
-    )
+    run = run_of_items(text, 1, 0, Bounds(1, 1, 1), is_object=False, inline_max=1000, items_max=1)
     assert run.drawn == xxhash.xxh64_intdigest(text[1:-1])
 
 

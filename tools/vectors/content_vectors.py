@@ -189,7 +189,7 @@ def chunks() -> dict[str, Document]:
 def _no_chunks() -> dict[str, Refusal]:
     leaf, over = _record(), chunk.RAW_BYTES_MAX + 1
     return {
-        "bad-codec-2": ("Zstd with a base, and no base.", _record(codec=2), "codec 2 and flags 0x0"),
+        "bad-codec-2": ("Zstd with a base, without.", _record(codec=2), "codec 2 and flags 0x0"),
         "bad-delta-cut": ("Half a base.", _delta()[:70], "claims 14 bytes; -14"),
         "bad-codec-255": ("A codec of later.", _record(codec=255), "codec 255", UNSUPPORTED),
         "bad-delta": ("A base, and zstd without.", _delta(codec=1), "codec 1 and flags 0x2"),
@@ -216,7 +216,7 @@ def branches() -> dict[str, Document]:
     items = branch.Link(branch.LEAF, name, 4096, 31)
     huge = branch.Link(branch.BRANCH, name, 2**63 - 1, 2**61 - 1)
     most = branch.Link(branch.LEAF, name, chunk.RAW_BYTES_MAX, 1)
-    runs = {
+    runs: dict[str, tuple[str, list[branch.Part]]] = {
         "good-list": ("A list: closed items, open items.", [b"[", items, b",1,2]"]),
         "good-string": ("A long string.", [b'{"a":"', leaf, inner, b'the end"}']),
         "good-bytes": ("Raw bytes as base64.", [b'{"$bytes":"', raw, b'"}']),
@@ -243,8 +243,10 @@ def _no_branches(name: bytes) -> dict[str, Refusal]:
         "bad-bytes-items": ("Bytes of one item.", b"\x07\x05" + name, "link of 5 bytes"),
         "bad-leaf-over": (
             "A leaf that is too long.",
-            b"\x05" + bytes((over & 127 | 128, over >> 7 & 127 | 128, over >> 14 & 127 | 128))
-            + bytes((over >> 21,)) + name,
+            b"\x05"
+            + bytes((over & 127 | 128, over >> 7 & 127 | 128, over >> 14 & 127 | 128))
+            + bytes((over >> 21,))
+            + name,
             "leaf of 4194305 bytes",
         ),
         "bad-number-long": ("A number of 10 bytes.", b"\xff" * 9 + b"\x01", "sound number"),

@@ -157,17 +157,20 @@ class Planter:
 
 
 def spelled_out(piece: Piece) -> bytes:
+    """Return a piece as it stands in a branch (specs/branch.md)."""
     if isinstance(piece, bytes):
         return varint(len(piece) << 2) + piece
     return varint(piece.items << 2 | piece.kind) + varint(piece.size) + piece.digest
 
 
 def varint(number: int) -> bytes:
+    """Return a number, 7 bits a byte, the lowest first."""
     low, rest = number % 128, number // 128
     return bytes([low + 128]) + varint(rest) if rest else bytes([low])
 
 
 def length(piece: Piece) -> int:
+    """Return the bytes of text that a piece stands for."""
     if isinstance(piece, bytes):
         return len(piece)
     return len(base64.b64encode(bytes(piece.size))) if piece.kind == BYTES else piece.size
@@ -217,7 +220,8 @@ def end_of(text: bytes, at: int) -> int:
                 at += 2 if text[at : at + 1] == b"\\" else 1
         depth += (letter in {b"[", b"{"}) - (letter in {b"]", b"}"})
         at += 1
-        if not depth and (letter in {b'"', b"]", b"}"} or text[at : at + 1] in {b",", b"]", b"}", b""}):
+        is_behind = text[at : at + 1] in {b",", b"]", b"}", b""}
+        if not depth and (is_behind or letter in {b'"', b"]", b"}"}):
             return at
 
 
@@ -233,9 +237,7 @@ def plain(content: bytes) -> bytes | None:
 def is_array(head: bytes) -> bool:
     """Say whether an array's data may follow."""
     return bool(
-        re.fullmatch(
-            rb'\{"dtype":"[^"\\]{1,24}","shape":\[[0-9,]*\],("order":"F",)?', head
-        )
+        re.fullmatch(rb'\{"dtype":"[^"\\]{1,24}","shape":\[[0-9,]*\],("order":"F",)?', head)
     )
 
 
@@ -253,28 +255,31 @@ def made(recipe: dict[str, Any]) -> bytes:
 
 
 def _value(recipe: dict[str, Any]) -> Any:
-    size, seed = recipe["size"], recipe["seed"]
-    match recipe["kind"]:
-        case "noise":
-            return noise(size // 2, seed).hex()
-        case "escapes":
-            return "".join(chr(byte) for byte in noise(size, seed))
-        case "bytes":
-            return {"$bytes": base64.b64encode(noise(size, seed)).decode()}
-        case "array":
-            data = base64.b64encode(noise(size, seed)).decode()
-            return {"$array": {"dtype": "<f8", "shape": [size // 8], "data": data}}
-        case "messages":
-            return [{"n": n, "text": noise(60, f"{seed}{n}").hex()} for n in range(size)]
-        case "keys":
-            return {f"k{n}": noise(9, f"{seed}{n}").hex() for n in range(size)}
-        case "numbers":
-            return list(range(size))
-        case "many":
-            return [_value(recipe["of"] | {"seed": f"{seed}{n}"}) for n in range(size)]
-        case "state":
-            return {f"part{n}": _value(part) for n, part in enumerate(recipe["of"])}
-    raise ValueError(recipe["kind"])
+    size, seed, of = recipe["size"], recipe["seed"], recipe.get("of", [])
+    if recipe["kind"] == "many":
+        return [_value(of | {"seed": f"{seed}{n}"}) for n in range(size)]
+    if recipe["kind"] == "state":
+        return {f"part{n}": _value(part) for n, part in enumerate(of)}
+    return _PLAIN[recipe["kind"]](size, seed)
+
+
+def _encoded(size: int, seed: str) -> str:
+    return base64.b64encode(noise(size, seed)).decode()
+
+
+_PLAIN: dict[str, Callable[[int, str], Any]] = {
+    "noise": lambda size, seed: noise(size // 2, seed).hex(),
+    "escapes": lambda size, seed: "".join(map(chr, noise(size, seed))),
+    "bytes": lambda size, seed: {"$bytes": _encoded(size, seed)},
+    "array": lambda size, seed: {
+        "$array": {"dtype": "<f8", "shape": [size // 8], "data": _encoded(size, seed)}
+    },
+    "messages": lambda size, seed: [
+        {"n": n, "text": noise(60, f"{seed}{n}").hex()} for n in range(size)
+    ],
+    "keys": lambda size, seed: {f"k{n}": noise(9, f"{seed}{n}").hex() for n in range(size)},
+    "numbers": lambda size, _: list(range(size)),
+}
 
 
 def _recipe(kind: str, size: int, of: Any = None) -> dict[str, Any]:
@@ -339,4 +344,5 @@ def vectors() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps({"trees": vectors()}, indent=1) + "\n", encoding="utf-8")
+    document = json.dumps({"trees": vectors()}, indent=1) + "\n"
+    Path(sys.argv[1]).write_text(document, encoding="utf-8")
