@@ -33,7 +33,7 @@ def grow(manager: CheckpointManager, name: str, turns: int, shared: str) -> list
 def main() -> None:
     path, name, turns, segment_bytes, shared, *durability = sys.argv[1:]
     store = ckptlog.open(path, durability=durability[0] if durability else "commit")
-    store.log._segment_bytes = int(segment_bytes)  # noqa: SLF001
+    store.log._segment_bytes = int(segment_bytes)
     with store:
         manager = CheckpointManager(store=store)
         with ThreadPoolExecutor(3) as pool:

@@ -439,7 +439,9 @@ def test_views_are_made_again_from_metas_that_are_trees(path):
         before = [(one.checkpoint_id, one.task_title, one.metadata) for one in listed(manager)]
     shutil.rmtree(path / "views")
     with CheckpointManager(path) as manager:
-        assert [(one.checkpoint_id, one.task_title, one.metadata) for one in listed(manager)] == before
+        assert [
+            (one.checkpoint_id, one.task_title, one.metadata) for one in listed(manager)
+        ] == before
         assert manager.get_checkpoint(name).metadata == metadata
     check_store(path)
 
