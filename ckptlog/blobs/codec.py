@@ -73,7 +73,9 @@ class Codec:
                 codec, stored = chunk.CODEC_ZSTD, packed
         return chunk.encode_plain(codec, domain, digest, size, stored)
 
-    def encode_from(self, domain: int, digest: bytes, raw: bytes, base: tuple[bytes, bytes]) -> bytes:
+    def encode_from(
+        self, domain: int, digest: bytes, raw: bytes, base: tuple[bytes, bytes]
+    ) -> bytes:
         """Return the record bytes of raw, as a difference from its base where that is shorter.
 
         Args:

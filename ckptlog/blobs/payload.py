@@ -282,7 +282,7 @@ def _parts(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> lis
         parts = branch.decode(read(digest, chunk.BRANCH))
     except FormatError as error:
         raise _misshapen(digest, error.message.rstrip(".")) from error
-    total = sum(len(part) if type(part) is bytes else text_size(part) for part in parts)  # type: ignore[arg-type]
+    total = sum(len(part) if isinstance(part, bytes) else text_size(part) for part in parts)
     if total != size:
         raise _misshapen(digest, f"{size} bytes are expected below it, it claims {total}")
     if is_raw and any(type(part) is Link and part.kind == BYTES for part in parts):

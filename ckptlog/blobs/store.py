@@ -13,8 +13,8 @@ Invariants:
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -52,10 +52,12 @@ _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
 # Chunks that others are differences from: a list of steps reads the same ones again and again.
 _BASES_BYTES: Final = 4 * 1024 * 1024
-_DEPTHS_REMEMBERED: Final = 20_000
+_DEPTHS_REMEMBERED: Final = 10_000
 # Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
 # value, which is read faster otherwise, are fewer.
 DELTA_DEPTH_MAX: Final = 64
+# What a reader follows: more, so that it need not trust what writers count.
+_DELTA_DEPTH_READ_MAX: Final = 2 * DELTA_DEPTH_MAX
 _DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: DELTA_DEPTH_MAX}
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
@@ -66,8 +68,8 @@ class BlobStore:
     Args:
         root: The store's folder.
         store_id: 16 bytes.
-        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that were
-            written can be made from; 0 keeps nothing.
+        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that
+            were written can be made from; 0 keeps nothing.
         missing: Asked for the place of a chunk that the index does not know, or knows wrongly; it
             should catch up with the log first. May be set later.
         has_trees: Whether long values are cut along their structure (a feature of the store).
@@ -91,7 +93,7 @@ class BlobStore:
         self.missing = missing
         self._codec = codec
         self._chunker = chunker
-        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 2 // 5)
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 10)
         self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 10)
         # What was just written is read again soon or never: it must not fill the whole cache.
         self._written: Recent[tuple[str, str], bytes] = Recent(
@@ -99,7 +101,9 @@ class BlobStore:
         )
         self._has_trees = has_trees
         self._memos: Cache[str, Memo] = Cache(cache_bytes * 2 // 5)
-        self._depths: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
+        self._depths: Cache[tuple[str, int], int] = Cache(_DEPTHS_REMEMBERED)
+        # Depths of chunks that were made lately, for a batch: they may be written, or never.
+        self._emitted: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
         self._bases: Cache[bytes, bytes] = Cache(min(_BASES_BYTES, cache_bytes // 10))
         self._containers = _Containers(root, store_id)
 
@@ -131,14 +135,16 @@ class BlobStore:
         memo = None if old is None else self._memos.get(old.root)
 
         def encode(digest: bytes, made: Chunk) -> bytes:
-            base, depth = made.base, 0
-            if base is not None and container:
-                depth = self._depth_below(base.digest, container, made.domain, is_pending)
-            if base is None or not depth:
+            base = made.base
+            depth = -1
+            # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
+            if base is not None and container and not self._was_stored(digest):
+                depth = self._base_depth(base.digest, container, is_pending)
+            if base is None or not 0 <= depth < _DELTA_DEPTHS[made.domain]:
                 record = self._codec.encode(made.domain, digest, made.raw)
             else:
                 record = self._codec.encode_from(made.domain, digest, made.raw, base)
-            self._depths.put(digest, depth if chunk.base_in(record) else 0, 1)
+            self._emitted.put(digest, depth + 1 if chunk.base_in(record) else 0, 1)
             return record
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
@@ -146,33 +152,49 @@ class BlobStore:
     def packed(self, digests: Iterable[bytes]) -> None:
         """Take note that chunks were written into packs: nothing can be a difference from them."""
         for digest in digests:
-            self._depths.remove(digest)
+            self._emitted.put(digest, DELTA_DEPTH_MAX, 1)
 
-    def _depth_below(self, base: bytes, container: str, domain: int, is_pending: bool) -> int:  # noqa: FBT001
-        """Return the depth of a difference from a chunk; 0 where there may be none."""
-        place, depth = self.index.get(base), self._depths.get(base)
-        if place is None:
-            if depth is None or not is_pending:
-                return 0
-        elif place.container != container:
-            return 0
-        elif depth is None:
-            depth = self._read_depth(place)
-        return depth + 1 if depth < _DELTA_DEPTHS[domain] else 0
+    def _was_stored(self, digest: bytes) -> bool:
+        """Say whether a chunk has a record already, or will have one with a pending commit."""
+        return self.index.get(digest) is not None or self._emitted.get(digest) is not None
 
-    def _read_depth(self, place: Placement) -> int:
-        """Return how many differences lie between a stored chunk and a whole one."""
-        depth = 0
+    def _base_depth(self, base: bytes, container: str, is_pending: bool) -> int:  # noqa: FBT001
+        """Return the depth of a chunk that another may be a difference from; -1 where it may not.
+
+        Args:
+            is_pending: Whether it may be one of a commit that is still being gathered.
+        """
+        place = self.index.get(base)
+        if place is not None:
+            return self._depth(place) if place.container == container else -1
+        depth = self._emitted.get(base) if is_pending else None
+        return -1 if depth is None else depth
+
+    def _depth(self, place: Placement) -> int:
+        """Return how many differences lie between a stored record and a whole one.
+
+        It is remembered by place: two records of one chunk may have two depths.
+        """
+        above: list[Placement] = []
+        depth: int | None = None
         with suppress(CheckpointError):
-            while base := chunk.base_in(self._containers.read(place)):
-                depth += 1
+            while (depth := self._depths.get((place.container, place.offset))) is None:
+                base = chunk.base_in(self._containers.read(place))
+                if not base:
+                    depth = 0
+                    self._depths.put((place.container, place.offset), 0, 1)
+                    break
+                above.append(place)
                 found = self.index.get(base)
-                if found is None or depth > DELTA_DEPTH_MAX:
-                    return DELTA_DEPTH_MAX
+                if found is None or len(above) > DELTA_DEPTH_MAX:
+                    break
                 place = found
-            self._depths.put(place.digest, 0, 1)
-            return depth
-        return DELTA_DEPTH_MAX
+        if depth is None:
+            return DELTA_DEPTH_MAX
+        for place in reversed(above):
+            depth += 1
+            self._depths.put((place.container, place.offset), depth, 1)
+        return depth
 
     def remember(self, draft: payload.Draft) -> None:
         """Keep what the next version of a payload can be made from."""
@@ -273,6 +295,29 @@ class BlobStore:
         """
         return self._codec.raw(record, digest, base_of=self._base)
 
+    def whole(self, fresh: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return digests and records of chunks with no difference among them.
+
+        Args:
+            fresh: Digests and records; a base is stored, or stands before its differences.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: A base cannot be read.
+        """
+        raws: dict[bytes, bytes] = {}
+
+        def base_of(digest: bytes) -> bytes:
+            raw = raws.get(digest)
+            return self._base(digest) if raw is None else raw
+
+        found = []
+        for digest, record in fresh:
+            raws[digest] = raw = self._codec.raw(record, digest, base_of=base_of)
+            if chunk.base_in(record):
+                record = self._codec.encode(chunk.decode(record).domain, digest, raw)  # noqa: PLW2901
+            found.append((digest, record))
+        return found
+
     def close(self) -> None:
         """Close the files and drop what is cached; a later call opens and reads anew."""
         self._containers.close()
@@ -298,10 +343,10 @@ class BlobStore:
         chain: list[tuple[bytes, bytes]] = []
         raw = self._bases.get(digest)
         while raw is None:
-            if len(chain) > DELTA_DEPTH_MAX:
+            if len(chain) >= _DELTA_DEPTH_READ_MAX:
                 raise BlobCorruptionError(
-                    f"Chunk {digest.hex()} is more than {DELTA_DEPTH_MAX} differences away from a "
-                    "whole one.",
+                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences "
+                    "away from a whole one.",
                     digest=digest.hex(),
                 )
             record = self._record(digest)

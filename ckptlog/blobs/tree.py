@@ -194,8 +194,8 @@ def grow(
 
     Args:
         memo: Of the tree that it probably comes from; any, or none, gives the same tree.
-        known: Digests that need no chunk, because they are stored. Only these are taken from the
-            memo without being made.
+        known: Digests that need no chunk, because they are stored, with everything below them. Only
+            these are taken from the memo without being made.
 
     Threads: safe.        Cost: O(changed bytes) beside a comparison with the memo's text.
     """
@@ -293,7 +293,6 @@ class _Growing:
     ) -> tuple[int, list[Piece], int] | None:
         """Return (end, pieces, weight) of a long container; None as `_value` says."""
         text, memo = self._text, self._old
-        is_object = text[at] == _BRACE
         closed: list[Group | _Closing] = []
         pieces: list[Piece] = []
         place = start = at + 1
@@ -315,7 +314,7 @@ class _Growing:
                 place,
                 gathered,
                 BOUNDS,
-                is_object=is_object,
+                is_object=text[at] == _BRACE,
                 inline_max=INLINE_MAX,
                 items_max=_ITEMS_MAX,
             )
@@ -511,7 +510,7 @@ class _Growing:
             return Link(LEAF, self._chunk(chunk.LEAF, raw, base), len(raw), items)
         parts = list(self._parts(pieces))
         digest = self._branch(parts, base, is_kept=True)
-        size = sum(len(part) if type(part) is bytes else text_size(part) for part in parts)  # type: ignore[arg-type]
+        size = sum(len(part) if isinstance(part, bytes) else text_size(part) for part in parts)
         return Link(BRANCH, digest, size, items)
 
     def _parts(self, pieces: list[Piece]) -> Iterator[branch.Part]:
@@ -597,10 +596,7 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
 
 
 def _weight(pieces: list[Piece]) -> int:
-    return sum(
-        piece[1] - piece[0] if type(piece) is tuple else LINK_WEIGHT  # type: ignore[misc]
-        for piece in pieces
-    )
+    return sum(LINK_WEIGHT if isinstance(piece, Link) else piece[1] - piece[0] for piece in pieces)
 
 
 def _canonical_base64(content: bytes) -> bytes | None:

@@ -49,7 +49,7 @@ def encode(parts: Iterable[Part]) -> bytes:
     """Return the raw bytes of a branch. Text parts must not be empty, nor follow one another."""
     out = bytearray()
     for part in parts:
-        if type(part) is bytes:
+        if isinstance(part, bytes):
             out += _varint(len(part) << 2)
             out += part
         else:

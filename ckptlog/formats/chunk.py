@@ -80,6 +80,8 @@ def encode(record: Record) -> bytes:
     base_bytes = DIGEST_BYTES if record.flags & DELTA else 0
     if len(record.digest) != DIGEST_BYTES or len(record.base) != base_bytes:
         raise FormatError("A chunk record needs a digest of 32 bytes, and a base only as a delta.")
+    if (record.codec == CODEC_ZSTD_DELTA) != bool(base_bytes):
+        raise FormatError(f"A chunk of codec {record.codec} cannot have flags {record.flags:#x}.")
     if record.raw_length > RAW_BYTES_MAX or len(record.stored) > RAW_BYTES_MAX:
         raise FormatError(f"A chunk of {record.raw_length} bytes is over {RAW_BYTES_MAX}.")
     head = _HEADER.pack(
@@ -112,7 +114,10 @@ def encode_delta(domain: int, digest: bytes, raw_length: int, base: bytes, store
 
     Args:
         base: Digest of the chunk whose raw bytes are the dictionary; it lies in the same container.
+        raw_length: At most RAW_BYTES_MAX; stored is no longer than that.
     """
+    if raw_length > RAW_BYTES_MAX:
+        raise FormatError(f"A chunk of {raw_length} bytes is over {RAW_BYTES_MAX}.")
     head = _HEADER.pack(
         digest, CODEC_ZSTD_DELTA, DELTA, SCHEME_PLAIN, domain, 0, raw_length, len(stored)
     )

@@ -12,9 +12,11 @@ from xxhash import xxh64_intdigest
 
 from ckptlog.kernel import native
 
-_string = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL).match
+# Possessive: a long string must not cost memory for each of its escapes.
+_string = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL).match
 _atom = re.compile(rb"[^,\]}]*").match
-_tokens = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL).finditer
+# Alone stands the quote of a string that has no end.
+_tokens = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}"]', re.DOTALL).finditer
 
 QUOTE: Final = ord('"')
 COMMA: Final = ord(",")
@@ -34,25 +36,33 @@ def end_of_value(text: bytes, at: int, limit: int) -> int:
 
 def _end_of_value(text: bytes, at: int, limit: int) -> int:
     first = text[at]
+    if first in OPENING:
+        return _end_of_container(text, at, limit)
     if first == QUOTE:
-        end = end_of_string(text, at)
-    elif first not in OPENING:
-        found = _atom(text, at)
-        end = len(text) if found is None else found.end()
+        found = _string(text, at)
+        end = -1 if found is None else found.end()
     else:
-        depth = 0
-        stop = at + limit
-        end = -1
-        for token in _tokens(text, at):
-            letter = text[token.start()]
-            if letter != QUOTE:
-                depth += 1 if letter in OPENING else -1
-                if not depth:
-                    end = token.end()
-                    break
-            if token.end() > stop:
-                return -1
-    return end if 0 <= end - at <= limit else -1
+        found = _atom(text, at)
+        end = at if found is None else found.end()
+    return end if end - at <= limit else -1
+
+
+def _end_of_container(text: bytes, at: int, limit: int) -> int:
+    depth = 0
+    stop = at + limit
+    for token in _tokens(text, at):
+        letter, end = text[token.start()], token.end()
+        if letter in OPENING:
+            depth += 1
+        elif letter != QUOTE:
+            depth -= 1
+        elif end - token.start() == 1:
+            return -1
+        if end > stop:
+            return -1
+        if not depth:
+            return end
+    return -1
 
 
 def end_of_string(text: bytes, at: int) -> int:
@@ -111,13 +121,13 @@ def run_of_items(
         items_max: Stop after so many.
     """
     if native is not None:
-        return Run(
-            *native.run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max)
+        return Run(  # the last one is 0 or 1
+            *native.run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max)  # type: ignore[arg-type]
         )
     return _run_of_items(text, place, gathered, bounds, is_object, inline_max, items_max)
 
 
-def _run_of_items(  # noqa: PLR0913 - the twin of a function in C
+def _run_of_items(  # noqa: PLR0917 - the twin of a function in C
     text: bytes,
     place: int,
     gathered: int,
@@ -127,12 +137,16 @@ def _run_of_items(  # noqa: PLR0913 - the twin of a function in C
     items_max: int,
 ) -> Run:
     items = drawn = 0
-    while items < items_max and text[place] not in CLOSING:
+    size = len(text)
+    while items < items_max and place < size and text[place] not in CLOSING:
         begin = at = place + (text[place] == COMMA)
         if is_object:
-            at = end_of_string(text, begin) + 1
-        end = _end_of_value(text, at, inline_max)
-        if end < 0:
+            key = _string(text, begin)
+            if key is None:
+                break
+            at = key.end() + 1
+        end = _end_of_value(text, at, inline_max) if at < size else -1
+        if end < 0 or end == begin:
             break
         place = end
         items += 1

@@ -86,7 +86,7 @@ class Kernel(Protocol):
     def end_of_value(self, text: bytes, at: int, limit: int, /) -> int:
         """Do as formats.json_text.end_of_value."""
 
-    def run_of_items(
+    def run_of_items(  # noqa: PLR0917
         self,
         text: bytes,
         place: int,

@@ -68,6 +68,9 @@ value_end(const unsigned char *text, Py_ssize_t at, Py_ssize_t size, Py_ssize_t 
             break;
         case ']':
         case '}':
+            if (depth == 0) {  /* the end of what is around: there is no value */
+                return at;
+            }
             depth--;
             at++;
             break;
@@ -207,6 +210,10 @@ kernel_run_of_items(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_
     Py_ssize_t most = PyLong_AsSsize_t(PyTuple_GET_ITEM(arguments[5], 2));
     Py_ssize_t items_max = PyLong_AsSsize_t(arguments[6]);
     if (!is_text(arguments[0], place)) {
+        return NULL;
+    }
+    if (mean <= 0) {
+        PyErr_SetString(PyExc_ValueError, "the mean must be above 0");
         return NULL;
     }
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(arguments[0]);

@@ -291,6 +291,7 @@ class _Drafting:
         # Each operation may be small, and all of them too much for the log.
         fresh = [(record[:DIGEST_BYTES], record) for step in steps for record in step.records]
         if sum(len(record) for _, record in fresh) > CHUNK_BYTES_IN_LOG_MAX:
+            fresh = self._drafter.store.blobs.whole(fresh)
             more, places = self._drafter.store.write_packs(fresh)
             steps = tuple(Step(step.command) for step in steps)
             packs, placements = packs + more, placements + places

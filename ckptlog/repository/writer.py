@@ -152,17 +152,28 @@ class Writer:
             self._keeper.ledger.absorb(outcome.commits)
 
     def _has_bases(self, intent: Intent) -> bool:
-        """Say whether every chunk is whole, or a difference from one in the present segment."""
-        container, own = self._log.container, set()
+        """Say whether every chunk is whole, or a difference that may be written now.
+
+        Its base lies in the present segment, or in this commit, before it; and it was never stored
+        before. So the base of every difference was first stored before the difference was: no
+        chain comes back to itself, whichever record of a chunk a reader finds.
+        """
+        index = self._keeper.index
+        own: set[bytes] = set()
         for step in intent.steps:
             for record in step.records:
-                base = chunk.base_in(record)
-                if base and base not in own:
-                    place = self._keeper.index.get(base)
-                    if place is None or place.container != container:
+                base, digest = chunk.base_in(record), record[: chunk.DIGEST_BYTES]
+                if base:
+                    place = index.get(base)
+                    if place is None and base not in own:
                         return False
-                own.add(record[: chunk.DIGEST_BYTES])
-        return True
+                    if place is not None and place.container != self._log.container:
+                        return False
+                    if digest in own or index.get(digest) is not None:
+                        return False
+                own.add(digest)
+        # A damaged run that was met just now is dropped, and what it held is not known any more.
+        return index.position >= self._keeper.ledger.position
 
     def _moment(self) -> Moment:
         now_us = self._environment.now_us()

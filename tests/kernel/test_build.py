@@ -21,6 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def names(folder):
+    """Return what is there beside the sources."""
     return sorted(path.name for path in folder.iterdir() if path.suffix not in {".c", ".h"})
 
 

@@ -123,7 +123,7 @@ def test_a_tree_whose_sizes_lie(tmp_path):
         (entry,) = manager.store.events()
         reference = entry.event.data
         assert reference is not None
-        assert reference.kind == "list"
+        assert reference.kind == "tree"
         longer = msgspec.structs.replace(reference, size=reference.size + 1)
         append(manager.store, created(data=longer, origin=-1))
         assert "blob.corrupt" in codes(manager.store.verify())
