@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import groupby
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +23,8 @@ Step = str | int
 
 _token = re.compile(rb'[\[\]{},"]').search
 _in_string = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL).match
+_DEPTH_STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_BEHIND_ITEMS: Final = frozenset((b",", b"]", b"}"))
 
 
 class NoSuchPartError(ArgumentError):
@@ -33,7 +36,7 @@ class NoSuchPartError(ArgumentError):
 class _Items(NamedTuple):
     """What stands at the level of a container's items: one item's parts, or a link for several."""
 
-    count: int
+    number: int
     parts: list[Part]
     link: Link | None
 
@@ -60,9 +63,9 @@ def _value_in(parts: list[Part], step: Step, path: Sequence[Step], read: Read) -
     opening = _first_byte(parts)
     if opening == b"{" and type(step) is str:
         key = msgspec.json.encode(step) + b":"
-        found = _by_key(_items(parts), key, read)
+        found = _by_key(_items(parts, read), key, read)
     elif opening == b"[" and type(step) is int:
-        found = _by_index(list(_items(parts)), step, read)
+        found = _by_index(list(_items(parts, read)), step, read)
     else:
         kind = {b"{": "a dict", b"[": "a list"}.get(opening, "no container")
         raise NoSuchPartError(
@@ -82,45 +85,68 @@ def _by_key(items: Iterator[_Items], key: bytes, read: Read) -> list[Part] | Non
         elif type(one.parts[0]) is bytes and one.parts[0].startswith(key):
             return _cut(one.parts, len(key))
     for link in links:
-        found = _by_key(_items(unfolded(link, read), is_inside=True), key, read)
+        found = _by_key(_items(unfolded(link, read), read, is_inside=True), key, read)
         if found is not None:
             return found
     return None
 
 
 def _by_index(items: list[_Items], index: int, read: Read) -> list[Part] | None:
-    count = sum(one.count for one in items)
+    count = sum(one.number for one in items)
     index += count if index < 0 else 0
     if not 0 <= index < count:
         return None
     for one in items:
-        if index < one.count:
+        if index < one.number:
             if one.link is None:
                 return one.parts
-            inside = list(_items(unfolded(one.link, read), is_inside=True))
+            inside = list(_items(unfolded(one.link, read), read, is_inside=True))
             return _by_index(inside, index, read)
-        index -= one.count
+        index -= one.number
     return None
 
 
-def _items(parts: Sequence[Part], *, is_inside: bool = False) -> Iterator[_Items]:
+def _items(parts: Sequence[Part], read: Read, *, is_inside: bool = False) -> Iterator[_Items]:
     """Yield what stands at the level of a container's items.
 
     Args:
         is_inside: Whether the parts are items with a comma in front, and not the whole container.
     """
     depth = 1 if is_inside else 0
-    is_string = False
     item: list[Part] = []
+    for letter, piece in _pieces(parts, read):
+        if type(piece) is Link and piece.items and depth == 1 and not item:
+            yield _Items(piece.items, [], piece)
+        elif depth == 1 and letter in _BEHIND_ITEMS:
+            if item:
+                yield _Items(1, _joined(item), None)
+            item = []
+            depth -= letter != b","
+        else:
+            was_inside = depth > 0
+            depth += _DEPTH_STEPS.get(letter, 0)
+            if was_inside:
+                item.append(piece)
+    if item:
+        yield _Items(1, _joined(item), None)
+
+
+def _pieces(parts: Sequence[Part], read: Read) -> Iterator[tuple[bytes, Part]]:
+    """Yield links, brackets, commas, and the texts between them, strings whole or in pieces.
+
+    Brackets and commas come with their letter, the rest with b"".
+    """
+    is_string = False
+    before: Link | None = None
     for part in parts:
         if type(part) is Link:
-            if depth == 1 and not is_string and not item and part.items:
-                yield _Items(part.items, [], part)
-            else:
-                item.append(part)
+            before = part
+            yield b"", part
             continue
         text: bytes = part  # type: ignore[assignment]
         at = begin = 0
+        if is_string and before is not None and text[0] in b'"\\' and _is_escape(before, read):
+            at = 1  # the other half of an escape that was cut in two
         while at < len(text):
             if is_string:
                 at = _in_string(text, at).end() + 1  # type: ignore[union-attr]
@@ -129,29 +155,30 @@ def _items(parts: Sequence[Part], *, is_inside: bool = False) -> Iterator[_Items
             token = _token(text, at)
             if token is None:
                 break
-            letter, at = token.group(), token.end()
-            if letter == b'"':
-                is_string = True
-            elif letter in (b"[", b"{"):
-                depth += 1
-                begin = at if depth == 1 else begin
-            elif depth > 1:
-                depth -= letter != b","
-            else:
-                yield from _one(item, text[begin : at - 1])
-                item, begin = [], at
-                if letter != b",":
-                    return
-        if depth and begin < len(text):
-            item.append(text[begin:])
-    yield from _one(item, b"")
+            at, letter = token.end(), token.group()
+            is_string = letter == b'"'
+            if not is_string:
+                if at - 1 > begin:
+                    yield b"", text[begin : at - 1]
+                yield letter, letter
+                begin = at
+        if begin < len(text):
+            yield b"", text[begin:]
 
 
-def _one(item: list[Part], rest: bytes) -> Iterator[_Items]:
-    if rest:
-        item.append(rest)
-    if item:
-        yield _Items(1, item, None)
+def _is_escape(link: Link, read: Read) -> bool:
+    """Say whether the text of a link ends in the first half of an escape."""
+    text = text_of([link], read)
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
+
+
+def _joined(parts: list[Part]) -> list[Part]:
+    """Return parts with texts that follow one another as one."""
+    joined: list[Part] = []
+    for is_text, run in groupby(parts, key=lambda part: type(part) is bytes):
+        same = list(run)
+        joined += [b"".join(same)] if is_text else same  # type: ignore[arg-type]
+    return joined
 
 
 def _untagged(parts: list[Part]) -> list[Part]:

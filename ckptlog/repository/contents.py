@@ -89,11 +89,12 @@ class Contents:
             window: On the commit's file.
             packs: The chunks of the packs that it registers.
         """
+        # First: a chunk may be a difference from another one of the commit.
+        self._learn(commit, packs)
         for place in commit.placements:
             begin = window.locate(place.offset, place.length) + frame.HEADER_BYTES
             record = window.view[begin : begin + place.length - frame.HEADER_BYTES]
             self._chunk(place, record)
-        self._learn(commit, packs)
         for entry in commit.entries:
             for role, reference in (("data", entry.event.data), ("meta", entry.event.meta)):
                 if reference is not None:

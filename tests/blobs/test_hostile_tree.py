@@ -254,9 +254,16 @@ def test_a_difference_is_read(house):
     house.keep(Draft((name, record), other))
     assert house.blobs.raw(other[0], chunk.LEAF) == NEXT
     assert house.blobs.check(*other) == NEXT
-    assert house.blobs.whole(record) == record
-    assert chunk.base_in(house.blobs.whole(other[1])) == b""
-    assert CODEC.raw(house.blobs.whole(other[1]), other[0]) == NEXT
+    (same, whole) = house.blobs.whole([(name, record), other])
+    assert same == (name, record)
+    assert chunk.base_in(whole[1]) == b""
+    assert CODEC.raw(whole[1], other[0]) == NEXT
+
+
+def test_a_base_need_not_be_stored_yet_to_be_left_out(house):
+    name, record = CODEC.record(chunk.LEAF, BASE)
+    digest_next, whole = house.blobs.whole([(name, record), difference(NEXT, name, BASE)])[1]
+    assert CODEC.raw(whole, digest_next) == NEXT
 
 
 def test_a_difference_without_its_base_is_missing(house):

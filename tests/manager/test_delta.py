@@ -276,7 +276,7 @@ def test_a_batch_of_small_changes_that_is_large_puts_whole_chunks_into_packs(pat
     check_store(path)
 
 
-def test_a_batch_differs_from_what_was_committed_before_it_only(path):
+def test_states_of_a_batch_differ_from_each_other(path):
     with CheckpointManager(path) as manager:
         name = manager.create_checkpoint("t", "T", 1)
         expected = grow(manager, name, 40)
