@@ -257,6 +257,16 @@ def test_what_is_known_needs_no_chunk(small, value):
     assert (again.root, again.digests, again.chunks) == (first.root, first.digests, {})
 
 
+def test_a_group_is_not_taken_where_its_last_item_goes_on():
+    text = text_of({"numbers": list(range(30_000))})
+    old = grow(text, CHUNKER)
+    for begin, group in old.memo.groups.items():
+        end = begin + group.size
+        longer = text[:end] + b"7" + text[end:]
+        found = grow(longer, CHUNKER, memo=old.memo, known=old.digests)
+        assert found.digests == grow(longer, CHUNKER).digests
+
+
 def test_an_array_head_lies_in_one_group_with_its_data():
     """Else a group that is taken from a memo could stand behind another head."""
     assert tree.BOUNDS.least > tree._ARRAY_HEAD_BYTES

@@ -21,6 +21,7 @@ from ckptlog.formats import chunk
 from ckptlog.log import log as logs
 from tests.blobs.sample import noise
 from tests.manager.differences import check_differences, check_store, history_of
+from tests.manager.interleave import before_commit
 
 GROWER = Path(__file__).with_name("grower.py")
 
@@ -235,6 +236,20 @@ def test_commits_that_fail_leave_nothing_to_differ_from(path, act, durability):
     if durability == "commit":
         assert [one for one in found if one in expected] == expected
     check_store(path)
+
+
+def test_a_chunk_that_another_stores_meanwhile_is_prepared_again_whole(path):
+    """Else there would be two differences of one chunk, and a circle is not far."""
+    lines = [noise(30, b"%d" % n).hex() for n in range(60)]
+    with CheckpointManager(path) as manager, CheckpointManager(path) as other:
+        mine = manager.create_checkpoint("t", "T", 1, data={"lines": lines, "n": 0})
+        theirs = other.create_checkpoint("u", "T", 1, data={"lines": lines, "n": 0})
+        manager.update_checkpoint(mine, data={"n": 1})
+        meanwhile = lambda: other.update_checkpoint(theirs, data={"n": 2})  # noqa: E731
+        with before_commit(manager.store, meanwhile):
+            manager.update_checkpoint(mine, data={"n": 2})
+        assert manager.get_checkpoint(mine).data == {"lines": lines, "n": 2}
+    assert check_store(path).differences == 2
 
 
 # --- packs ----------------------------------------------------------------------------------------
