@@ -19,6 +19,8 @@ from ckptlog.blobs import store as stores
 from ckptlog.errors import CheckpointError, FullError, InputOutputError
 from ckptlog.formats import chunk
 from ckptlog.log import log as logs
+from ckptlog.log.committer import Job
+from ckptlog.policy.decide import Stale
 from tests.blobs.sample import noise
 from tests.manager.differences import check_differences, check_store, history_of
 from tests.manager.interleave import before_commit
@@ -250,6 +252,28 @@ def test_a_chunk_that_another_stores_meanwhile_is_prepared_again_whole(path):
             manager.update_checkpoint(mine, data={"n": 2})
         assert manager.get_checkpoint(mine).data == {"lines": lines, "n": 2}
     assert check_store(path).differences == 2
+
+
+def test_two_intents_of_one_round_do_not_both_bring_a_difference(path):
+    lines = [noise(30, b"%d" % n).hex() for n in range(60)]
+    with CheckpointManager(path) as manager:
+        store, intents = manager.store, []
+        names = [
+            manager.create_checkpoint(task, "T", 1, data={"lines": lines, "n": 0}) for task in "tu"
+        ]
+        for name in names:
+            with (
+                mock.patch.object(store, "submit", side_effect=intents.append),
+                pytest.raises(TypeError),
+            ):
+                manager.update_checkpoint(name, data={"n": 1})
+        assert all(any(map(chunk.base_in, one.steps[0].records)) for one in intents)
+        jobs = [Job(intent) for intent in intents]
+        store._writer._round(jobs)
+        assert type(jobs[0].result) is tuple
+        assert type(jobs[1].result) is Stale
+        manager.update_checkpoint(names[1], data={"n": 1})
+    assert check_store(path).differences == 1
 
 
 # --- packs ----------------------------------------------------------------------------------------
