@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ckptlog.blobs import payload, tree
 from ckptlog.blobs.chunker import Chunker
+from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.tree import grow
 from ckptlog.errors import UnstorableError
 from ckptlog.formats import branch, chunk
@@ -21,6 +22,7 @@ from ckptlog.model import value as values
 from tests.blobs.sample import noise
 from tools.vectors.tree_vectors import Planter, Rules
 
+CODEC = Codec()
 CHUNKER = Chunker(Parameters())
 SMALL_CHUNKER = Chunker(Parameters(min=64, mean=256, max=1024))
 SMALL_RULES = Rules(120, 48, 64, 150, 2, 3, 4, 40)
@@ -122,12 +124,16 @@ def test_a_tree_of_real_size_is_what_the_page_says(value, times):
 @example({"$array": {"dtype": "<f8", "shape": [9], "data": "A" * 400}})
 def test_round_trip_of_small_trees(small, value):
     text = wire_of(value)
-    found = grow(text, SMALL_CHUNKER)
-    reference = reference_of(found, text)
-    raws_of = {name: one.raw for name, one in found.chunks.items()}
-    assert read_back(found, reference) == text
-    assert payload.digests_of(reference, lambda name, _: raws_of[name]) == found.digests
-    assert values.decode(read_back(found, reference)) == {"value": value}
+
+    def encode(name, one):
+        return CODEC.encode(one.domain, name, one.raw)
+
+    draft = payload.plant(text, SMALL_CHUNKER, encode)
+    records = dict(draft.fresh)
+    read = lambda name, domain: CODEC.raw(records[name], name, domain=domain)  # noqa: E731
+    assert payload.assemble(draft.reference, read) == text
+    assert payload.digests_of(draft.reference, read) == draft.digests == set(records)
+    assert values.decode(payload.assemble(draft.reference, read)) == {"value": value}
 
 
 @given(value=st.recursive(leaves, lambda inner: st.lists(inner, max_size=4), max_leaves=9))

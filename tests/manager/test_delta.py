@@ -482,6 +482,13 @@ def test_views_are_made_again_from_metas_that_are_trees(path):
             (one.checkpoint_id, one.task_title, one.metadata) for one in listed(manager)
         ] == before
         assert manager.get_checkpoint(name).metadata == metadata
+        rows = manager.store.history().to_table().to_pylist()
+        assert len(rows) == len(list(manager.store.events()))
+        assert max(row["meta_bytes"] for row in rows) > 16_384
+        then = manager.store.replay(2, into=path.parent / "then")
+        assert [entry.event.meta.kind for entry in then.entries] == ["tree"]
+        (database,) = (path.parent / "then").rglob("current.sqlite")
+        assert b"Title" in database.read_bytes()
     check_store(path)
 
 
