@@ -168,8 +168,12 @@ is_text(PyObject *text, Py_ssize_t at)
     if (PyErr_Occurred()) {
         return 0;
     }
-    if (!PyBytes_CheckExact(text) || at < 0 || at >= PyBytes_GET_SIZE(text)) {
-        PyErr_SetString(PyExc_TypeError, "a bytes object and an offset in it are needed");
+    if (!PyBytes_CheckExact(text)) {
+        PyErr_SetString(PyExc_TypeError, "a bytes object is needed");
+        return 0;
+    }
+    if (at < 0 || at >= PyBytes_GET_SIZE(text)) {
+        PyErr_SetString(PyExc_IndexError, "an offset in the text is needed");
         return 0;
     }
     return 1;

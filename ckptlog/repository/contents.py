@@ -33,6 +33,8 @@ from ckptlog.model.event import PackEntry, Reference
 from ckptlog.repository.report import Book
 from ckptlog.storage.disk import Disk
 
+# A chunk that many differences lead to is undone once.
+_BASES_BYTES: Final = 4 * 1024 * 1024
 # Versions of one value share most of their chunks: this saves hashing them for each again.
 _CHUNK_CACHE_BYTES: Final = 32 * 1024 * 1024
 # A root comes again with the next events of its checkpoint; much later it is simply read again.
@@ -74,8 +76,14 @@ class Contents:
         self._unknown = 0
         self._codec = Codec()
         self._index = ChunkIndex(None, self._store_id)
+        # A tenth of it holds chunks that others are differences from; the rest is not used here.
         self._blobs = BlobStore(
-            root, self._store_id, self._index, self._codec, Chunker(info.chunker), cache_bytes=0
+            root,
+            self._store_id,
+            self._index,
+            self._codec,
+            Chunker(info.chunker),
+            cache_bytes=10 * _BASES_BYTES,
         )
         self._raw: Cache[tuple[bytes, int], bytes] = Cache(_CHUNK_CACHE_BYTES)
         self._sound: Cache[Key, bool] = Cache(_ROOTS_REMEMBERED)

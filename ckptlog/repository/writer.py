@@ -119,9 +119,10 @@ class Writer:
         stage = Stage(ledger)
         decided = []
         last = jobs[-1]
+        earlier: set[bytes] = set()
         for job in jobs:
             job.result = job.error = None
-            if not self._has_bases(job.work):
+            if not self._has_bases(job.work, earlier):
                 job.result = Stale("a chunk that another is a difference from is elsewhere")
                 continue
             try:
@@ -133,6 +134,12 @@ class Writer:
                 job.result = outcome
             else:
                 decided.append(_Decided(job, *outcome))
+                if job is not last:
+                    earlier.update(
+                        record[: chunk.DIGEST_BYTES]
+                        for step in job.work.steps
+                        for record in step.records
+                    )
         return decided
 
     def _append(self, decided: list[_Decided], position: int, tail: Tail) -> None:
@@ -151,8 +158,10 @@ class Writer:
                 self._keeper.index.add(commit, one.job.work.placements)
             self._keeper.ledger.absorb(outcome.commits)
 
-    def _has_bases(self, intent: Intent) -> bool:
+    def _has_bases(self, intent: Intent, earlier: set[bytes]) -> bool:
         """Say whether every chunk is whole, or a difference that may be written now.
+
+        earlier: Digests of chunks that earlier intents of the round bring.
 
         Its base lies in the present segment, or in this commit, before it; and it was never stored
         before. So the base of every difference was first stored before the difference was: no
@@ -169,7 +178,7 @@ class Writer:
                         return False
                     if place is not None and place.container != self._log.container:
                         return False
-                    if digest in own or index.get(digest) is not None:
+                    if digest in own or digest in earlier or index.get(digest) is not None:
                         return False
                 own.add(digest)
         # A damaged run that was met just now is dropped, and what it held is not known any more.

@@ -19,8 +19,11 @@ from ckptlog.blobs import store as stores
 from ckptlog.errors import CheckpointError, FullError, InputOutputError
 from ckptlog.formats import chunk
 from ckptlog.log import log as logs
+from ckptlog.log.committer import Job
+from ckptlog.policy.decide import Stale
 from tests.blobs.sample import noise
 from tests.manager.differences import check_differences, check_store, history_of
+from tests.manager.interleave import before_commit
 
 GROWER = Path(__file__).with_name("grower.py")
 
@@ -237,6 +240,42 @@ def test_commits_that_fail_leave_nothing_to_differ_from(path, act, durability):
     check_store(path)
 
 
+def test_a_chunk_that_another_stores_meanwhile_is_prepared_again_whole(path):
+    """Else there would be two differences of one chunk, and a circle is not far."""
+    lines = [noise(30, b"%d" % n).hex() for n in range(60)]
+    with CheckpointManager(path) as manager, CheckpointManager(path) as other:
+        mine = manager.create_checkpoint("t", "T", 1, data={"lines": lines, "n": 0})
+        theirs = other.create_checkpoint("u", "T", 1, data={"lines": lines, "n": 0})
+        manager.update_checkpoint(mine, data={"n": 1})
+        meanwhile = lambda: other.update_checkpoint(theirs, data={"n": 2})  # noqa: E731
+        with before_commit(manager.store, meanwhile):
+            manager.update_checkpoint(mine, data={"n": 2})
+        assert manager.get_checkpoint(mine).data == {"lines": lines, "n": 2}
+    assert check_store(path).differences == 2
+
+
+def test_two_intents_of_one_round_do_not_both_bring_a_difference(path):
+    lines = [noise(30, b"%d" % n).hex() for n in range(60)]
+    with CheckpointManager(path) as manager:
+        store, intents = manager.store, []
+        names = [
+            manager.create_checkpoint(task, "T", 1, data={"lines": lines, "n": 0}) for task in "tu"
+        ]
+        for name in names:
+            with (
+                mock.patch.object(store, "submit", side_effect=intents.append),
+                pytest.raises(TypeError),
+            ):
+                manager.update_checkpoint(name, data={"n": 1})
+        assert all(any(map(chunk.base_in, one.steps[0].records)) for one in intents)
+        jobs = [Job(intent) for intent in intents]
+        store._writer._round(jobs)
+        assert type(jobs[0].result) is tuple
+        assert type(jobs[1].result) is Stale
+        manager.update_checkpoint(names[1], data={"n": 1})
+    assert check_store(path).differences == 1
+
+
 # --- packs ----------------------------------------------------------------------------------------
 
 
@@ -443,6 +482,13 @@ def test_views_are_made_again_from_metas_that_are_trees(path):
             (one.checkpoint_id, one.task_title, one.metadata) for one in listed(manager)
         ] == before
         assert manager.get_checkpoint(name).metadata == metadata
+        rows = manager.store.history().to_table().to_pylist()
+        assert len(rows) == len(list(manager.store.events()))
+        assert max(row["meta_bytes"] for row in rows) > 16_384
+        then = manager.store.replay(2, into=path.parent / "then")
+        assert [entry.event.meta.kind for entry in then.entries] == ["tree"]
+        (database,) = (path.parent / "then").rglob("current.sqlite")
+        assert b"Title" in database.read_bytes()
     check_store(path)
 
 
