@@ -39,7 +39,7 @@ TREE_KIND: Final = "tree"
 WIRE_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 # Shorter values are not remembered: finding a difference takes some 40 us, more than it saves.
-_MEMO_BYTES_MIN: Final = 2048
+MEMO_BYTES_MIN: Final = 2048
 
 # Returns the verified raw bytes of the chunk with a digest, in a domain (formats.chunk).
 Read = Callable[[bytes, int], bytes]
@@ -110,7 +110,7 @@ def plant(
         if digest not in known:
             fresh = ((digest, encode(digest, Chunk(chunk.LEAF, wire, whole_of(memo)))),)
         reference = Reference(LEAF_KIND, digest.hex(), len(wire))
-        next_memo = memo_of(wire, digest) if len(wire) >= _MEMO_BYTES_MIN else None
+        next_memo = memo_of(wire, digest) if len(wire) >= MEMO_BYTES_MIN else None
         return Draft(reference, frozenset((digest,)), fresh, next_memo)
     if len(wire) > WIRE_BYTES_MAX:
         raise _too_long(wire)

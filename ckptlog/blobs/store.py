@@ -211,7 +211,7 @@ class BlobStore:
             BlobCorruptionError, MissingBlobError: It cannot be read; the message names the chunk.
         """
         key = (reference.kind, reference.root)
-        wire = self._cache.get(key) or self._written.get(key)
+        wire = self._cache.get(key) or self._written.get(key) or self._remembered(reference)
         if wire is None:
             wire = payload.assemble(reference, self._reader(hint))
             self._cache.put(key, wire, len(wire) + _ENTRY_COST)
@@ -231,12 +231,19 @@ class BlobStore:
         """
         wire = self._cache.get((reference.kind, reference.root))
         read = self._reader(_NOTHING)
+        wire = wire or self._remembered(reference)
         parts = payload.parts_of(reference, read) if wire is None else [wire]
         return part_of(parts, path, read)
 
+    def _remembered(self, reference: Reference) -> bytes | None:
+        """Return the wire of a payload that was written lately and may get a next version."""
+        memo = self._memos.get(reference.root)
+        return None if memo is None else memo.text
+
     def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
         """Keep what was just written, so that the next read or change finds it in memory."""
-        self._written.put((reference.kind, reference.root), wire, len(wire) + _ENTRY_COST)
+        if len(wire) < payload.MEMO_BYTES_MIN or not self._has_trees:
+            self._written.put((reference.kind, reference.root), wire, len(wire) + _ENTRY_COST)
         self.put_digests(reference, digests)
 
     def put_digests(self, reference: Reference, digests: frozenset[bytes]) -> None:

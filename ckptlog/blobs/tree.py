@@ -27,6 +27,7 @@ import re
 import sys
 from bisect import bisect
 from collections.abc import Container, Iterator, Sequence
+from itertools import accumulate
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -361,22 +362,20 @@ class _Growing:
         Args:
             cut_from: Where it was not cut before, the chunk that all of its groups come out of.
         """
-        groups: list[Group] = []
-        ends: list[int] = []
-        end = 0
-        for one in closed:
-            if type(one) is Group:
-                group = one
-            else:
-                base = self._old.base(old, one.guess) or cut_from  # type: ignore[union-attr]
-                link = self._keep(_merged(one.pieces), base, one.items)  # type: ignore[union-attr]
-                group = Group(one.end - one.start, one.weight, one.drawn, link)  # type: ignore[union-attr]
-            groups.append(group)
-            end += group.size
-            ends.append(end)
+        groups = [
+            one
+            if isinstance(one, Group)
+            else self._group(one, self._old.base(old, one.guess) or cut_from)
+            for one in closed
+        ]
         if groups:
+            ends = list(accumulate([group.size for group in groups]))
             self._strips.setdefault(key, []).append(Strip(at + 1, groups, ends))
         return [group.link for group in groups]
+
+    def _group(self, one: _Closing, base: Base | None) -> Group:
+        link = self._keep(_merged(one.pieces), base, one.items)
+        return Group(one.end - one.start, one.weight, one.drawn, link)
 
     def _item(self, at: int, around: int, within: Base | None) -> tuple[int, list[Piece], int]:
         if self._text[around] != _BRACE:
@@ -479,25 +478,42 @@ class _Growing:
         """Return links with those of closed groups behind links of their own, level by level."""
         rest: list[list[Link]] = []
         for _ in range(LEVEL_MAX):
-            groups, open_links = _grouped(links)
+            nodes, open_links = self._grouped(links)
             rest.append(open_links)
-            if not groups:
+            if not nodes:
                 return [link for level in reversed(rest) for link in level]
-            links = [self._node(group) for group in groups]
+            links = nodes
         raise UnstorableError(f"The value's tree is deeper than {LEVEL_MAX} levels.")
 
+    def _grouped(self, links: list[Link]) -> tuple[list[Link], list[Link]]:
+        """Cut a run of links by content; return links to the closed groups, and the open rest."""
+        nodes: list[Link] = []
+        begin = 0
+        while True:
+            known = self._old_node(links, begin)
+            end = begin + len(known[0]) if known else _end_of_group(links, begin)
+            if end < 0:
+                return nodes, links[begin:]
+            run = known[0] if known else links[begin:end]
+            node = known[1] if known else self._node(run)
+            self._nodes[links[begin].digest] = run, node
+            nodes.append(node)
+            begin = end
+
+    def _old_node(self, links: list[Link], begin: int) -> tuple[list[Link], Link] | None:
+        """Return the group that begins at a link, where the memo has it and it is stored."""
+        found = self._old.nodes.get(links[begin].digest) if begin < len(links) else None
+        if found is None or not self._is_stored(found[1].digest):
+            return None
+        if links[begin : begin + len(found[0])] != found[0]:
+            return None
+        self._below[found[1].digest] = self._old.below[found[1].digest]
+        return found
+
     def _node(self, links: list[Link]) -> Link:
-        first = links[0].digest
-        found = self._old.nodes.get(first)
-        if found is not None and found[0] == links and self._is_stored(found[1].digest):
-            node = found[1]
-            self._below[node.digest] = self._old.below[node.digest]
-        else:
-            size = sum([link.size for link in links])
-            items = sum([link.items for link in links])
-            node = Link(BRANCH, self._branch(links, None), size, items)
-        self._nodes[first] = (links, node)
-        return node
+        size = sum([link.size for link in links])
+        items = sum([link.items for link in links])
+        return Link(BRANCH, self._branch(links, None), size, items)
 
     def _is_stored(self, digest: bytes) -> bool:
         return self._is_old_known or digest in self._known
@@ -562,17 +578,13 @@ def whole_of(memo: Memo | None) -> Base | None:
     return Base(memo.root, memo.raws.get(memo.root, memo.text)) if memo and memo.root else None
 
 
-def _grouped(links: list[Link]) -> tuple[list[list[Link]], list[Link]]:
-    """Cut a run of links by content; return the closed groups, and the open rest."""
-    groups: list[list[Link]] = []
-    run: list[Link] = []
-    for link in links:
-        run.append(link)
-        is_cut = len(run) >= FANOUT_MIN and link.digest[0] % FANOUT_MEAN == 0
-        if is_cut or len(run) >= FANOUT_MAX:
-            groups.append(run)
-            run = []
-    return groups, run
+def _end_of_group(links: list[Link], begin: int) -> int:
+    """Return the index behind the group of links that begins at one; -1 where it is open."""
+    stop = min(begin + FANOUT_MAX, len(links))
+    for index in range(begin + FANOUT_MIN - 1, stop):
+        if links[index].digest[0] % FANOUT_MEAN == 0:
+            return index + 1
+    return stop if stop == begin + FANOUT_MAX else -1
 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:

@@ -20,7 +20,7 @@ from ckptlog.integrations.langgraph.name import (
     salt_of,
     task_of,
 )
-from ckptlog.integrations.langgraph.record import Wiring, Write
+from ckptlog.integrations.langgraph.record import STEP, Wiring, Write
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Reference
 from ckptlog.model.quotation import quoted
@@ -96,7 +96,7 @@ class Reader:
             return None
         entry, records = found
         wire = self._store.blobs.wire(meta, records)
-        _, _, metadata = self._wiring.metadata(wire)
+        _, _, metadata = self._wiring.metadata(wire, entry.event.step)
         return self._found(entry, records, address.thread, address.space, metadata)
 
     def _read(self, address: Address, identifier: str) -> tuple[Entry, Records] | None:
@@ -178,7 +178,7 @@ class Reader:
         wire = row.meta
         if wire is None:
             wire = self._store.wire(Reference(row.meta_kind, row.meta_root, row.meta_size))
-        title, text, metadata = self._wiring.metadata(wire)
+        title, text, metadata = self._wiring.metadata(wire, row.step)
         thread, space = names or (
             title if is_cut(row.task) else original_of(row.task),
             text if is_cut(row.namespace) else original_of(row.namespace),
@@ -272,7 +272,10 @@ def _names_of(row: Row) -> tuple[str, str] | None:
 
 def _wanted(question: Question) -> Ranked:
     pairs = question.metadata.items()
-    entries = [entry_of(name, value) for name, value in pairs if isinstance(name, str)]
+    # A step is not in the index: it stands in the event.
+    entries = [
+        entry_of(name, value) for name, value in pairs if isinstance(name, str) and name != STEP
+    ]
     return Ranked(
         task=None if question.thread is None else task_of(question.thread),
         namespace=None if question.space is None else label_of(question.space),

@@ -14,14 +14,16 @@ the new text is the old one with text put in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 
 from ckptlog.errors import CheckpointError, FormatError, UnstorableError
+from ckptlog.formats.json_text import end_of_value
 from ckptlog.integrations.langgraph.codec import PAIRS, Pairs
 from ckptlog.model import value as values
 from ckptlog.model.codec import Codecs
+from ckptlog.model.event import INTEGER_MAX
 from ckptlog.model.secret import Sanitiser
 from ckptlog.model.tag import DEPTH_MAX, OBJECT
 from ckptlog.model.value import Prepared
@@ -29,10 +31,10 @@ from ckptlog.model.value import Prepared
 WRITES: Final = "writes"
 CHECKPOINT: Final = "checkpoint"
 VALUES: Final = "channel_values"
+STEP: Final = "step"
+STEP_SHIFT: Final = 2
 
 _HEAD: Final = b'{"writes":['
-_TAIL: Final = b"]}"
-_BETWEEN: Final = b'],"checkpoint":'
 _PAIRS_MARK: Final = f'"{PAIRS}"'.encode()
 _ADVICE: Final = "Name the class: CkptlogSaver(..., types=[TheClass]), or give a TypeCodec."
 
@@ -102,12 +104,16 @@ class Wiring:
     def meta(self, title: str, description: str, metadata: Mapping[str, Any]) -> Prepared:
         """Return the meta wire.
 
+        LangGraph's step stands in the event (`step_in_store`): without it the metadata of the steps
+        of a run is mostly the same, and stored once.
+
         Raises:
             UnstorableError: As `checkpoint`.
         """
-        return self.prepare(
-            {"title": title, "description": description, "metadata": dict(metadata)}
-        )
+        told = dict(metadata)
+        if is_step_told(told.get(STEP)):
+            told[STEP] = None  # in its place
+        return self.prepare({"title": title, "description": description, "metadata": told})
 
     def prepare(self, value: dict[str, Any]) -> Prepared:
         """Return the wire of a dictionary."""
@@ -149,8 +155,11 @@ class Wiring:
             raise foreign()
         return checkpoint, _listed(data.get(WRITES))
 
-    def metadata(self, wire: bytes) -> tuple[str, str, dict[str, Any]]:
+    def metadata(self, wire: bytes, step: int) -> tuple[str, str, dict[str, Any]]:
         """Return title, description and metadata.
+
+        Args:
+            step: Of the checkpoint's event.
 
         Raises:
             FormatError: It is the meta of something else.
@@ -161,6 +170,8 @@ class Wiring:
         metadata = meta.get("metadata")
         if type(metadata) is not dict or type(title) is not str or type(text) is not str:
             raise foreign()
+        if metadata.get(STEP, 0) is None and step > 1:
+            metadata[STEP] = step - STEP_SHIFT
         return title, text, metadata
 
     def channels(self, wire: bytes, names: Iterable[str]) -> tuple[dict[str, Any], list[Write]]:
@@ -181,6 +192,17 @@ class Wiring:
         return found, sorted(writes, key=lambda write: write.order)
 
 
+def step_in_store(metadata: Mapping[str, Any]) -> int:
+    """Return the step in the store: LangGraph's begins at -1, ours at 1."""
+    step = metadata.get(STEP)
+    return step + STEP_SHIFT if is_step_told(step) else 1
+
+
+def is_step_told(step: object) -> TypeGuard[int]:
+    """Say whether a step stands in the event alone; then that is above 1."""
+    return type(step) is int and 0 <= step <= INTEGER_MAX - STEP_SHIFT
+
+
 def merged(wire: bytes, fresh: Sequence[Write], fresh_wire: bytes) -> bytes | None:
     """Return a data wire with writes added; None where all of them are there already.
 
@@ -192,7 +214,7 @@ def merged(wire: bytes, fresh: Sequence[Write], fresh_wire: bytes) -> bytes | No
     Raises:
         FormatError: The wire is something else's.
     """
-    stored = _parted(wire)
+    stored, rest = _split(wire)
     kept = {
         (task, index): _Text(path, task, index, channel, raw)
         for task, index, channel, raw, path in stored.writes
@@ -205,7 +227,7 @@ def merged(wire: bytes, fresh: Sequence[Write], fresh_wire: bytes) -> bytes | No
         new = _Text(write.path, write.task, write.number, write.channel, text[3])
         is_new |= key not in kept or kept[key].text != new.text
         kept[key] = new
-    return _composed(kept.values(), stored.checkpoint) if is_new else None
+    return _composed(kept.values(), rest) if is_new else None
 
 
 def replaced(wire: bytes, checkpoint_wire: bytes) -> bytes:
@@ -214,11 +236,11 @@ def replaced(wire: bytes, checkpoint_wire: bytes) -> bytes:
     Raises:
         FormatError: The wire is something else's.
     """
-    stored = _parted(wire)
+    stored, _ = _split(wire)
     texts = (
         _Text(path, task, index, channel, raw) for task, index, channel, raw, path in stored.writes
     )
-    return _composed(texts, _parted(checkpoint_wire).checkpoint)
+    return _composed(texts, _split(checkpoint_wire)[1])
 
 
 class _Text(NamedTuple):
@@ -235,10 +257,21 @@ class _Text(NamedTuple):
         return _encode([self.task, self.number, self.channel, self.raw, self.path])
 
 
-def _composed(texts: Iterable[_Text], checkpoint: msgspec.Raw) -> bytes:
+def _composed(texts: Iterable[_Text], rest: bytes) -> bytes:
     writes = b",".join(one.text for one in sorted(texts, key=lambda one: one[:3]))
-    body = bytes(checkpoint)
-    return b"".join((_HEAD, writes, _BETWEEN, body, b"}") if body else (_HEAD, writes, _TAIL))
+    return b"".join((_HEAD, writes, b"]", rest))
+
+
+def _split(wire: bytes) -> tuple[_Stored, bytes]:
+    """Return what the writes are, and the wire from behind their list on, unread."""
+    begin = len(_HEAD) - 1
+    if not wire.startswith(_HEAD):
+        raise foreign()
+    try:
+        end = end_of_value(wire, begin, len(wire))
+    except (ValueError, IndexError) as error:
+        raise foreign() from error
+    return _parted(wire[:end] + b"}"), wire[end:]
 
 
 def _parted(wire: bytes) -> _Stored:

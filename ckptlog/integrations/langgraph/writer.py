@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from ckptlog.blobs.cache import Cache
 from ckptlog.errors import (
     ArgumentError,
     BusyError,
@@ -26,12 +25,12 @@ from ckptlog.errors import (
 )
 from ckptlog.integrations.langgraph.address import Address
 from ckptlog.integrations.langgraph.name import checkpoint_of, is_cut, label_of, task_of
-from ckptlog.integrations.langgraph.record import Wiring, Write, merged, replaced
+from ckptlog.integrations.langgraph.record import Wiring, Write, merged, replaced, step_in_store
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.preparation import Content, Holder, Preparation, holder_of
 from ckptlog.manager.quota import Quota
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import INTEGER_MAX, Reference
+from ckptlog.model.event import Reference
 from ckptlog.model.value import Prepared
 from ckptlog.policy.command import AnyCommand, Change, Create
 from ckptlog.policy.decide import Stale
@@ -39,8 +38,6 @@ from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
 
 _ATTEMPTS_MAX: Final = 1000
-_WIRES_BYTES: Final = 64 * 1024 * 1024
-_ENTRY_COST: Final = 200
 _DELETED_HINT: Final = "What was deleted stays deleted; begin anew without a checkpoint_id."
 
 
@@ -87,8 +84,6 @@ class Writer:
         self._wiring = wiring
         self._quota = quota
         self._rules = rules
-        # What was just put is what writes are added to next.
-        self._wires: Cache[str, bytes] = Cache(_WIRES_BYTES)
 
     # --- put --------------------------------------------------------------------------------
 
@@ -105,7 +100,7 @@ class Writer:
         self._quota.check()
         data = self._wiring.checkpoint(checkpoint)
         meta = meta_of(self._wiring, address.thread, address.space, metadata)
-        step = _step_of(metadata)
+        step = step_in_store(metadata)
         is_single = not self._rules.second_children and metadata.get("source") != "fork"
 
         def attempt() -> bool:
@@ -169,7 +164,7 @@ class Writer:
             )
         entry, records = found
         parent, _ = self._parent(place, address.checkpoint)
-        before = self._wire(_data_of(entry), records)
+        before = self._store.blobs.wire(_data_of(entry), records)
         data = Prepared(replaced(before, data.wire), data.sanitised_count)
         content = self._preparation.content(data, meta, holder_of(entry))
         return self._submit(
@@ -260,7 +255,7 @@ class Writer:
         self, found: tuple[Entry, dict[bytes, bytes]], writes: Sequence[Write], fresh: Prepared
     ) -> bool:
         entry, records = found
-        before = self._wire(_data_of(entry), records)
+        before = self._store.blobs.wire(_data_of(entry), records)
         wire = merged(before, writes, fresh.wire)
         if wire is None:
             return True
@@ -323,15 +318,7 @@ class Writer:
             self._store.catch_up()
             return False
         self._preparation.remember(content)
-        data = content.payloads.data
-        if data is not None:
-            wire, _ = content.cacheable[0]
-            self._wires.put(data.root, wire, len(wire) + _ENTRY_COST)
         return True
-
-    def _wire(self, reference: Reference, records: dict[bytes, bytes]) -> bytes:
-        wire = self._wires.get(reference.root)
-        return self._store.blobs.wire(reference, records) if wire is None else wire
 
     def _until_done(self, attempt: Callable[[], bool]) -> None:
         for _ in range(_ATTEMPTS_MAX):
@@ -361,9 +348,3 @@ def _data_of(entry: Entry) -> Reference:
             hint="Run ckptlog verify.",
         )
     return entry.event.data
-
-
-def _step_of(metadata: Mapping[str, Any]) -> int:
-    """Return the step in the store: LangGraph's begins at -1, ours at 1."""
-    step = metadata.get("step")
-    return min(max(1, step + 2), INTEGER_MAX) if type(step) is int else 1
