@@ -111,6 +111,12 @@ class AddressError(ArgumentError, KeyError):
     code = "argument.address"
 
 
+class NoSuchPartError(ArgumentError):
+    """A value has nothing at the path that was asked for."""
+
+    code = "argument.no_such_part"
+
+
 class UnstorableError(ArgumentError, TypeError):
     """A value cannot be stored exactly; the message names the path to it."""
 

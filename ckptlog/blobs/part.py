@@ -15,22 +15,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ckptlog.blobs.payload import Read, text_of, unfolded
-from ckptlog.errors import ArgumentError
+from ckptlog.errors import NoSuchPartError
 from ckptlog.formats.branch import Link, Part
 from ckptlog.model.quotation import quoted
 
 Step = str | int
 
 _token = re.compile(rb'[\[\]{},"]').search
+_index = re.compile("-?[0-9]{1,18}").fullmatch
 _in_string = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL).match
 _DEPTH_STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _BEHIND_ITEMS: Final = frozenset((b",", b"]", b"}"))
-
-
-class NoSuchPartError(ArgumentError):
-    """The value has nothing at the path."""
-
-    code = "argument.no_such_part"
 
 
 class _Items(NamedTuple):
@@ -46,7 +41,7 @@ def part_of(parts: Sequence[Part], path: Sequence[Step], read: Read) -> bytes:
 
     Args:
         parts: Of the whole value.
-        path: Keys (str) and indices (int, from the end where negative).
+        path: Keys (str) and indices (int, from the end where negative; their digits will do).
 
     Raises:
         NoSuchPartError: There is nothing at the path.
@@ -61,6 +56,8 @@ def part_of(parts: Sequence[Part], path: Sequence[Step], read: Read) -> bytes:
 def _value_in(parts: list[Part], step: Step, path: Sequence[Step], read: Read) -> list[Part]:
     parts = _untagged(parts)
     opening = _first_byte(parts)
+    if opening == b"[" and type(step) is str and _index(step):
+        step = int(step)
     if opening == b"{" and type(step) is str:
         key = msgspec.json.encode(step) + b":"
         found = _by_key(_items(parts, read), key, read)

@@ -13,7 +13,9 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointError,
     CheckpointNotFoundError,
+    NoSuchPartError,
 )
+from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
@@ -89,6 +91,34 @@ class CheckpointReader:
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         found = self.store.read(checkpoint_id)
         return None if found is None else snapshot(self.store, *found)
+
+    def get_part(self, checkpoint_id: str, *path: str | int) -> Any:
+        """Return a part of a checkpoint's data: `get_part(id, "messages", -1)`.
+
+        Only the chunks are read that lead to the part and that hold it.
+
+        Args:
+            path: Keys of dicts; indices of lists and tuples, from the end where negative.
+
+        Raises:
+            CheckpointNotFoundError: There is no such checkpoint, or it was deleted.
+            NoSuchPartError: Its data has nothing there.
+            CheckpointCorruptionError: The stored bytes are damaged.
+        """
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        for step in path:
+            if type(step) not in {str, int}:
+                raise ArgumentError(
+                    f"{quoted(step)} is no step of a path; a key or an index is needed.",
+                    argument="path",
+                )
+        found = self.store.read(checkpoint_id)
+        if found is None:
+            raise not_found(checkpoint_id)
+        data = found[0].event.data
+        if data is None:
+            raise NoSuchPartError(f"{checkpoint_id!r} has no data.", checkpoint_id=checkpoint_id)
+        return values.decode(self.store.blobs.part(data, path), self.store.codecs)
 
     def get_latest_checkpoint(self, task_id: str) -> CheckpointData | None:
         """Return the task's checkpoint that was created last, or None."""
