@@ -24,7 +24,8 @@ import msgspec
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
-from ckptlog.blobs.tree import INLINE_MAX, Chunk, Memo, grow, memo_of, text_size, whole_of
+from ckptlog.blobs.memo import Memo, memo_of, whole_of
+from ckptlog.blobs.tree import INLINE_MAX, Chunk, grow, text_size
 from ckptlog.errors import BlobCorruptionError, FormatError, UnstorableError
 from ckptlog.formats import branch, chunk, node
 from ckptlog.formats.branch import BYTES, LEAF, Link, Part

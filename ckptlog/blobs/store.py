@@ -24,9 +24,10 @@ from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.memo import Memo
 from ckptlog.blobs.part import Step, part_of
 from ckptlog.blobs.recent import Recent
-from ckptlog.blobs.tree import Chunk, Memo
+from ckptlog.blobs.tree import Chunk
 from ckptlog.errors import (
     BlobCorruptionError,
     CheckpointError,
@@ -138,7 +139,7 @@ class BlobStore:
             base = made.base
             depth = -1
             # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
-            if base is not None and container and not self._was_stored(digest):
+            if base is not None and container and not self._was_stored(digest, is_pending):
                 depth = self._base_depth(base.digest, container, is_pending)
             if base is None or not 0 <= depth < _DELTA_DEPTHS[made.domain]:
                 record = self._codec.encode(made.domain, digest, made.raw)
@@ -154,9 +155,11 @@ class BlobStore:
         for digest in digests:
             self._emitted.put(digest, DELTA_DEPTH_MAX, 1)
 
-    def _was_stored(self, digest: bytes) -> bool:
-        """Say whether a chunk has a record already, or will have one with a pending commit."""
-        return self.index.get(digest) is not None or self._emitted.get(digest) is not None
+    def _was_stored(self, digest: bytes, is_pending: bool) -> bool:  # noqa: FBT001
+        """Say whether a chunk has a record already, or will have one with the pending commit."""
+        if self.index.get(digest) is not None:
+            return True
+        return is_pending and self._emitted.get(digest) is not None
 
     def _base_depth(self, base: bytes, container: str, is_pending: bool) -> int:  # noqa: FBT001
         """Return the depth of a chunk that another may be a difference from; -1 where it may not.

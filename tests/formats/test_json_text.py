@@ -169,7 +169,7 @@ def test_the_twins_say_the_same(text, limit, is_object, bounds):
     ],
 )
 def test_wrong_arguments_are_refused(arguments):
-    with pytest.raises((TypeError, OverflowError)):
+    with pytest.raises((TypeError, IndexError, OverflowError)):
         native.end_of_value(*arguments)
 
 
@@ -186,5 +186,5 @@ def test_wrong_arguments_are_refused(arguments):
     ],
 )
 def test_wrong_arguments_of_a_run_are_refused(arguments):
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, IndexError, ValueError)):
         native.run_of_items(*arguments)
