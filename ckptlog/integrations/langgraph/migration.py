@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,112 +30,35 @@ from ckptlog.errors import (
     CheckpointStorageError,
     CreationRefusedError,
     UnregisteredTypeError,
+    operating_system_door,
 )
+from ckptlog.formats.segment import segment_name
 from ckptlog.integrations.langgraph import opening
 from ckptlog.integrations.langgraph.address import Address
 from ckptlog.integrations.langgraph.name import task_of
 from ckptlog.integrations.langgraph.original import Key, Opened, Original, Source, opened
+from ckptlog.integrations.langgraph.outcome import Fault, MigrationReport
 from ckptlog.integrations.langgraph.reader import Found, Question, Reader
 from ckptlog.integrations.langgraph.record import Wiring, Write
 from ckptlog.integrations.langgraph.rereading import Rereader, UnreadableError
 from ckptlog.integrations.langgraph.writer import Rules, Writer
+from ckptlog.log.segments import FOLDER
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.quota import Quota
 from ckptlog.model.codec import TypeCodec
 from ckptlog.model.event import IMPORTED
+from ckptlog.model.quotation import quoted
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.statistics import measure
 from ckptlog.repository.store import Store
 
 DIFFERS: Final = "import.differs"
-FAULTS_MAX: Final = 1000
 _MEBIBYTE: Final = 1024 * 1024
 _CACHE_BYTES: Final = 16 * _MEBIBYTE
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A checkpoint that was not copied, or is not the same here; path: where in it."""
-
-    thread: str
-    space: str
-    checkpoint: str
-    path: str
-    code: str
-    message: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the fields, safe for JSON."""
-        return {
-            "thread_id": self.thread,
-            "checkpoint_ns": self.space,
-            "checkpoint_id": self.checkpoint,
-            "path": self.path,
-            "code": self.code,
-            "message": self.message,
-        }
-
-
-@dataclass
-class MigrationReport:
-    """What a migration did, or with is_dry_run would do.
-
-    threads, checkpoints: Those of the source that were looked at.
-    copied: Checkpoints that are new here. completed: That got writes which the source has got
-        since. unchanged: That were here whole. deleted: That were deleted here, and stay so.
-    writes: Pending writes that are new here.
-    verified: Checkpoints that were read back and are the same.
-    failed: Checkpoints with a fault; by_code: their numbers, by code; faults: the first 1,000.
-    copied_bytes: What the copied checkpoints take in the source's rows.
-    stored_bytes: By how much this store has grown for them, views not counted.
-    source_size_bytes, store_size_bytes: Of the whole database, and of the whole store.
-    """
-
-    source: str
-    is_dry_run: bool
-    threads: int = 0
-    checkpoints: int = 0
-    copied: int = 0
-    completed: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    writes: int = 0
-    verified: int = 0
-    failed: int = 0
-    by_code: dict[str, int] = field(default_factory=dict)
-    faults: list[Fault] = field(default_factory=list)
-    copied_bytes: int = 0
-    stored_bytes: int = 0
-    source_size_bytes: int = 0
-    store_size_bytes: int = 0
-    took_s: float = 0.0
-
-    @property
-    def saved_bytes(self) -> int:
-        """How much less the copies take."""
-        return self.copied_bytes - self.stored_bytes
-
-    def add(self, fault: Fault) -> None:
-        """Count a fault."""
-        self.failed += 1
-        self.by_code[fault.code] = self.by_code.get(fault.code, 0) + 1
-        if len(self.faults) < FAULTS_MAX:
-            self.faults.append(fault)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, safe for JSON."""
-        fields = {name: value for name, value in vars(self).items() if name != "is_dry_run"}
-        return {
-            **fields,
-            "dry_run": self.is_dry_run,
-            "saved_bytes": self.saved_bytes,
-            "took_s": round(self.took_s, 3),
-            "faults": [fault.to_dict() for fault in self.faults],
-        }
 
 
 def import_sqlite(
@@ -159,9 +81,7 @@ def import_sqlite(
         source.close()
 
 
-def import_postgres(
-    target: Store | CheckpointManager, dsn: str, **options: Any
-) -> MigrationReport:
+def import_postgres(target: Store | CheckpointManager, dsn: str, **options: Any) -> MigrationReport:
     """Copy the tables of a PostgresSaver into a store. Needs psycopg.
 
     Args:
@@ -211,11 +131,11 @@ def import_source(
     began_s = time.monotonic()
     manager = opening.manager_of(target)
     report = MigrationReport(source.name, is_dry_run)
-    before = measure(manager.store.path).stored
+    before = stored_bytes(manager.store)
     with open_store(manager.store.path, read_only=True, cache_bytes=_CACHE_BYTES) as reading:
         copier = _Copier(manager, reading, source, list(types), report)
         named = None if threads is None else list(dict.fromkeys(threads))
-        total = source.count(named)
+        total = _count(source, named)
         for done, place in enumerate(_places(source, named, report, copier), 1):
             copier.copy(*place)
             if progress is not None:
@@ -223,7 +143,7 @@ def import_source(
     if report.copied or report.completed:
         _record(manager, report)
     report.source_size_bytes = source.size_bytes()
-    report.store_size_bytes = measure(manager.store.path).stored
+    report.store_size_bytes = stored_bytes(manager.store)
     report.stored_bytes = report.store_size_bytes - before
     report.took_s = time.monotonic() - began_s
     return report
@@ -234,27 +154,38 @@ def _places(
 ) -> Iterator[tuple[Key, str]]:
     """Yield what is to be copied, and count the threads."""
     last, is_wanted = None, True
-    found = set()
     for key in source.keys(threads):
         if key.thread != last:
             last = key.thread
             report.threads += 1
             is_wanted = threads is not None or not copier.is_deleted(key.thread)
-            if threads is not None:
-                found.add(last)
         for identifier in ordered(source, key):
             if is_wanted:
                 yield key, identifier
             else:
                 report.checkpoints += 1
                 report.deleted += 1
-    missing = [thread for thread in threads or () if thread not in found]
-    if missing:
-        raise ArgumentError(
-            f"{source.name} has no thread {missing[0]!r}.",
-            hint="Check the name; without one, all threads are copied.",
-            thread_id=missing[0],
-        )
+
+
+def _count(source: Source, threads: list[str] | None) -> int:
+    """Return the number of checkpoints.
+
+    Raises:
+        ArgumentError: A thread that is named is not there.
+    """
+    if threads is None:
+        return source.count(None)
+    total = 0
+    for thread in threads:
+        number = source.count([thread])
+        if not number:
+            raise ArgumentError(
+                f"{source.name} has no thread {quoted(thread)}.",
+                hint="Check the name; without one, all threads are copied.",
+                thread_id=thread,
+            )
+        total += number
+    return total
 
 
 def ordered(source: Source, key: Key) -> Iterator[str]:
@@ -277,6 +208,15 @@ def ordered(source: Source, key: Key) -> Iterator[str]:
                 parent = grandparent  # noqa: PLW2901 - up the chain
             early.update(chain[1:])
             yield from reversed(chain)
+
+
+def stored_bytes(store: Store) -> int:
+    """Return what a store takes, without its views, its reserve, and the room kept for appends."""
+    end = store.log.end()
+    segment = store.path / FOLDER / segment_name(end.first, end.generation)
+    with operating_system_door("Looking at the log failed"):
+        kept = segment.stat().st_size - end.offset if segment.exists() else 0
+    return measure(store.path).stored - max(kept, 0)
 
 
 def _record(manager: CheckpointManager, report: MigrationReport) -> None:
@@ -413,8 +353,8 @@ class _Copier:
                 return path, (DIFFERS, _OTHER)
         stored = {(write.task, write.number): write for write in found.writes}
         for number, write in enumerate(sorted(whole.writes, key=lambda one: one.order)):
-            here = stored.get((write.task, write.number))
-            if here is None or self._wire({"": list(here)}) != self._wire({"": list(write)}):
+            same = stored.get((write.task, write.number))
+            if same is None or self._wire({"": list(same)}) != self._wire({"": list(write)}):
                 return f"writes[{number}]", (DIFFERS, _OTHER)
         return None
 

@@ -121,14 +121,14 @@ def _checkpoint(original: Original, reread: Rereader) -> dict[str, Any]:
     whole = reread(stored, "checkpoint") if isinstance(stored, Serialised) else stored
     if type(whole) is not dict:
         raise damaged("checkpoint", f"it is of type {type(whole).__name__}, not a dict")
-    own = whole.get(VALUES)
-    versions = whole.get(_VERSIONS)
-    for name, part in ((VALUES, own or {}), (_VERSIONS, versions)):
+    own: Any = whole.get(VALUES) or {}
+    versions: Any = whole.get(_VERSIONS)
+    for name, part in ((VALUES, own), (_VERSIONS, versions)):
         if type(part) is not dict:
             raise damaged(f"checkpoint.{name}", f"{quoted(part)} is no dict")
     if whole.get("id") != original.identifier:
         raise damaged("checkpoint.id", f"it is {quoted(whole.get('id'))}, the row's is another one")
-    values = dict(own or {})
+    values = dict(own)
     for channel, value in original.channels.items():
         values[channel] = reread(value, f"checkpoint.{VALUES}.{channel}")
     if original.sends and type(whole.get("v")) is int and whole["v"] < _SENDS_VERSION:

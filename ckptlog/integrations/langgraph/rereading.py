@@ -135,9 +135,7 @@ class Rereader:
             names, content = (content[0], content[1]), content[2]
         if self._unread > before:
             return Unread(".".join(names), content, "")
-        built = self._builder.loads_typed(
-            ("msgpack", ormsgpack.packb(ormsgpack.Ext(code, data)))
-        )
+        built = self._builder.loads_typed(("msgpack", ormsgpack.packb(ormsgpack.Ext(code, data))))
         if _is_made_by(built, names):
             return built
         reason = "cannot be built again" if names in self._named else "is not known here"

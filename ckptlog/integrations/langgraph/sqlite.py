@@ -16,6 +16,7 @@ Never written to, and nothing new beside it:
   process has on it, those of a SqliteSaver of its own too.
 """
 
+# ruff: noqa: S608 - queries are made of this file's own words; values are bound
 from __future__ import annotations
 
 import os
@@ -85,12 +86,13 @@ class SqliteSource:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self.name = str(path)
-        if not self._path.exists():
-            with operating_system_door(f"Looking for {path} failed"):
-                self._path.stat()
-        if not self._path.is_file():
-            with operating_system_door(f"Opening {path} failed"), open_regular(self._path):
-                pass
+        with operating_system_door(f"Looking for {path} failed"):
+            if not self._path.exists():
+                raise ArgumentError(
+                    f"There is no file {path}.", hint="Check the name.", path=self.name
+                )
+            if not self._path.is_file():
+                open_regular(self._path).close()  # refuses it
         self._connection, self._seen = self._open()
         try:
             self._has_path = self._check()
@@ -216,7 +218,7 @@ class SqliteSource:
     def _keys(self, condition: str, arguments: tuple[str, ...]) -> Iterator[Key]:
         # One seek in the primary key for each namespace, however many checkpoints it has.
         query = (
-            "SELECT thread_id, checkpoint_ns FROM checkpoints WHERE "  # noqa: S608 - no values
+            "SELECT thread_id, checkpoint_ns FROM checkpoints WHERE "
             f"{condition}(thread_id, checkpoint_ns) > (?, ?) "
             "ORDER BY thread_id, checkpoint_ns LIMIT 1"
         )
@@ -233,7 +235,7 @@ class SqliteSource:
     def page(self, key: Key, after: str | None) -> Sequence[tuple[str, str]]:
         """Return ids and parents of the next checkpoints, the least id first; () at the end."""
         rows = self._rows(
-            "SELECT checkpoint_id, parent_checkpoint_id FROM checkpoints "  # noqa: S608
+            "SELECT checkpoint_id, parent_checkpoint_id FROM checkpoints "
             f"WHERE {_OF_KEY} AND checkpoint_id > ? ORDER BY checkpoint_id LIMIT {_PAGE}",
             (*key, after or ""),
         )
@@ -245,8 +247,7 @@ class SqliteSource:
     def parent(self, key: Key, identifier: str) -> str | None:
         """Return the parent of a checkpoint, "" for none; None where it is not there."""
         rows = self._rows(
-            "SELECT parent_checkpoint_id FROM checkpoints "  # noqa: S608
-            f"WHERE {_OF_KEY} AND checkpoint_id = ?",
+            f"SELECT parent_checkpoint_id FROM checkpoints WHERE {_OF_KEY} AND checkpoint_id = ?",
             (*key, identifier),
         )
         return (rows[0][0] or "") if rows else None
@@ -320,7 +321,7 @@ class SqliteSource:
         if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY}:
             return DeniedError(
                 f"{self.name} cannot be opened for reading: {error}.",
-                hint="Check the rights of the file, its directory, and the -wal and -shm beside it.",
+                hint="Check the rights of the file, its directory, its -wal and its -shm.",
                 path=self.name,
             )
         if code == sqlite3.SQLITE_IOERR:
