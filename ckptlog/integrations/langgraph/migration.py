@@ -140,7 +140,7 @@ def import_source(
             copier.copy(*place)
             if progress is not None:
                 progress(done, max(total, done))
-    if report.copied or report.completed:
+    if not is_dry_run and (report.copied or report.completed):
         _record(manager, report)
     report.source_size_bytes = source.size_bytes()
     report.store_size_bytes = stored_bytes(manager.store)
