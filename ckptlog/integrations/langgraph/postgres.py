@@ -230,7 +230,9 @@ class PostgresSource:
 
     def size_bytes(self) -> int:
         """Return how much room the tables take, with their indices."""
-        query = "SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(%s::text[]) AS name"
+        query = (
+            "SELECT sum(pg_total_relation_size(to_regclass(name))) FROM unnest(%s::text[]) AS name"
+        )
         return int(self._rows(query, (list(_TABLES),))[0][0])
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -136,7 +136,16 @@ def test_a_waiting_thread_resumes_here_where_it_stood(old, store):
 
 def test_the_order_is_parents_first():
     class Source:
-        rows = {"1": "", "2": "4", "3": "2", "4": "1", "5": "9", "6": "7", "7": "6", "8": "8"}
+        rows: ClassVar = {
+            "1": "",
+            "2": "4",
+            "3": "2",
+            "4": "1",
+            "5": "9",
+            "6": "7",
+            "7": "6",
+            "8": "8",
+        }
 
         def page(self, key, after):
             names = [name for name in sorted(self.rows) if name > (after or "")]
@@ -247,7 +256,7 @@ def test_kills_in_the_middle_lose_and_double_nothing(old, tmp_path):
         for _ in range(chance.randrange(1, 12) if kills < 5 else 10_000):
             if not line or line.startswith("end"):
                 break
-            last, line = int(line), process.stdout.readline()
+            line = process.stdout.readline()
         if line.startswith("end"):
             process.communicate()
             break
@@ -331,8 +340,7 @@ def test_types_that_are_not_named_are_told_with_their_path(tmp_path, store):
     assert CkptlogSaver(store).get_tuple(config("b")) is None  # nothing by halves
     # Named, it comes, and as what it was.
     whole(import_sqlite(store, path, types=[Plan, Colour]))
-    there, here = both(path, store, types=[Plan, Colour])
-    assert len(here) == 4
+    assert len(all_of(CkptlogSaver(store, types=[Plan, Colour]))) == 4
     found = CkptlogSaver(store, types=[Plan, Colour]).get_tuple(second)
     assert found.checkpoint["channel_values"] == state
     assert type(found.checkpoint["channel_values"]["plans"][0]["best"]) is Plan
@@ -382,7 +390,7 @@ def test_nothing_is_imported_because_bytes_say_so(tmp_path, store):
 
 
 @pytest.mark.parametrize(
-    "column, value, path",
+    ("column", "value", "path"),
     [
         ("checkpoint", b"\xc1", "checkpoint"),
         ("checkpoint", b"", "checkpoint"),
@@ -427,7 +435,7 @@ def test_no_byte_of_a_checkpoint_can_be_flipped_unnoticed_or_stop_the_rest(tmp_p
     ).fetchone()
     connection.close()
     chance = random.Random(3)
-    for number in range(60):
+    for _ in range(60):
         torn = bytearray(data)
         torn[chance.randrange(len(torn))] ^= 1 << chance.randrange(8)
         change(path, "UPDATE checkpoints SET checkpoint = ? WHERE thread_id = 'a'", bytes(torn))
@@ -480,7 +488,7 @@ def test_what_is_no_database_is_refused(tmp_path, store):
 
 
 @pytest.mark.parametrize(
-    "statement, said",
+    ("statement", "said"),
     [
         ("CREATE TABLE other (a)", "no table `checkpoints`"),
         ("CREATE TABLE checkpoints (id, data)", "no column"),
