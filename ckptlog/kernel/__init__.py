@@ -6,7 +6,7 @@ its meaning; the tests hold the two together to the byte:
 
     native.wire          through model/value.py's `prepare`
     native.lift          through model/lift.py's `Lifting`
-    native.suspicious    through policy/sanitise.py's `may_hold_secret`
+    native.suspect       through policy/sanitise.py's `may_hold_secret`
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -57,7 +57,7 @@ class Kernel(Protocol):
     def lift(
         self,
         lowered: Any,
-        codecs: dict[str, tuple[type, Callable[[Any], Any]]],
+        codecs: dict[str, tuple[Any, ...]],
         tagged: Callable[[str, Any, int], Any],
         failed: Callable[[str, type, Any], Any],
         depth_max: int,
@@ -66,7 +66,8 @@ class Kernel(Protocol):
         """Return the value of what was just decoded; its containers become the value's.
 
         Args:
-            codecs: Type and `lift` of each name.
+            codecs: Type and `lift` of each name; where an object is its attributes also their
+                names, and those that are made anew, each with what makes it.
             tagged: tagged(tag, content, depth) gives the value of any other tag, or raises.
             failed: failed(name, type, exception or object of another type) raises what is to be
                 told about a `lift`.
@@ -75,8 +76,11 @@ class Kernel(Protocol):
             ValueError: It is nested too deep.
         """
 
-    def suspicious(self, wire: bytes, table: bytes, /) -> bool:
-        """Say whether some place in the wire may be a hint of the table (policy/hint_table.py)."""
+    def suspect(self, wire: bytes, table: bytes, at: int, /) -> int:
+        """Return the first place from `at` on that may be a hint of the table, or -1.
+
+        The table is policy/hint_table.py's.
+        """
 
 
 def _compiled() -> Kernel | None:

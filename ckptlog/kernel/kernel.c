@@ -10,9 +10,10 @@ PyDoc_STRVAR(lift_doc,
 "lift(lowered, codecs, tagged, failed, depth_max) -> value\n\n"
 "Return the value of what was just decoded; its lists and dicts become those of the value.");
 
-PyDoc_STRVAR(suspicious_doc,
-"suspicious(wire, table) -> bool\n\n"
-"Say whether some place in the wire looks like a hint of the table (policy/hint_table.py).");
+PyDoc_STRVAR(suspect_doc,
+"suspect(wire, table, at) -> int\n\n"
+"Return the first place from at on that looks like a hint of the table (policy/hint_table.py), or\n"
+"-1.");
 
 #define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, name##_doc}
@@ -20,7 +21,7 @@ PyDoc_STRVAR(suspicious_doc,
 static PyMethodDef methods[] = {
     FUNCTION(wire),
     FUNCTION(lift),
-    FUNCTION(suspicious),
+    FUNCTION(suspect),
     {NULL, NULL, 0, NULL},
 };
 

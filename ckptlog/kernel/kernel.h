@@ -23,6 +23,6 @@
 
 PyObject *kernel_wire(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lift(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
-PyObject *kernel_suspicious(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_suspect(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

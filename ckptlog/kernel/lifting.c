@@ -8,7 +8,7 @@
 #include "kernel.h"
 
 struct lifting {
-    PyObject *codecs;  /* dict: name -> (type, lift) */
+    PyObject *codecs;  /* dict: name -> (type, lift[, attributes, fresh ones and their makers]) */
     PyObject *tagged;  /* (tag, content, depth) -> value */
     PyObject *failed;  /* (name, type, error or what lift returned): raises */
     int depth_max;
@@ -99,6 +99,9 @@ tag_of(PyObject *dict, PyObject **content)
 static PyObject *
 raised(void)
 {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
     PyObject *kind, *error, *trace;
     PyErr_Fetch(&kind, &error, &trace);
     PyErr_NormalizeException(&kind, &error, &trace);
@@ -108,6 +111,7 @@ raised(void)
     Py_XDECREF(kind);
     Py_XDECREF(trace);
     return error;
+#endif
 }
 
 /* Hand what went wrong to Python; its exception is the answer. */
@@ -120,6 +124,53 @@ fail(struct lifting *lifting, PyObject *name, PyObject *kind, PyObject *what)
         PyErr_SetString(PyExc_SystemError, "failed must raise");
     }
     return NULL;
+}
+
+/* Say whether an object is built here: content and codec are what they must be. */
+static int
+is_built(PyObject *content, PyObject *codec)
+{
+    return PyTuple_GET_SIZE(codec) == 4 && PyList_CheckExact(content)
+           && PyList_GET_SIZE(content) == PyTuple_GET_SIZE(PyTuple_GET_ITEM(codec, 2));
+}
+
+static int
+set_fresh(PyObject *value, PyObject *fresh)
+{
+    for (Py_ssize_t i = 0; i + 1 < PyTuple_GET_SIZE(fresh); i += 2) {
+        PyObject *item = PyObject_CallNoArgs(PyTuple_GET_ITEM(fresh, i + 1));
+        if (item == NULL) {
+            return 0;
+        }
+        int failed = PyObject_GenericSetAttr(value, PyTuple_GET_ITEM(fresh, i), item);
+        Py_DECREF(item);
+        if (failed) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* kind.__new__(kind), and each attribute by object.__setattr__: twin of `Built` in codec.py. */
+static PyObject *
+build(PyObject *content, PyObject *codec)
+{
+    PyTypeObject *kind = (PyTypeObject *)PyTuple_GET_ITEM(codec, 0);
+    PyObject *names = PyTuple_GET_ITEM(codec, 2), *nothing = PyTuple_New(0);
+    PyObject *value = nothing == NULL ? NULL : kind->tp_new(kind, nothing, NULL);
+    Py_XDECREF(nothing);
+    for (Py_ssize_t i = 0; value != NULL && i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *item = i < PyList_GET_SIZE(content) ? PyList_GET_ITEM(content, i) : Py_None;
+        Py_INCREF(item);
+        if (PyObject_GenericSetAttr(value, PyTuple_GET_ITEM(names, i), item) < 0) {
+            Py_CLEAR(value);
+        }
+        Py_DECREF(item);
+    }
+    if (value != NULL && !set_fresh(value, PyTuple_GET_ITEM(codec, 3))) {
+        Py_CLEAR(value);
+    }
+    return value;
 }
 
 static PyObject *
@@ -136,7 +187,9 @@ lift_object(struct lifting *lifting, PyObject *content, PyObject *codec, int dep
         Py_SETREF(inside, lifted(lifting, inside, depth + 1));
     }
     if (inside != NULL) {
-        value = PyObject_CallOneArg(PyTuple_GET_ITEM(codec, 1), inside);
+        value = is_built(inside, codec)
+                    ? build(inside, codec)
+                    : PyObject_CallOneArg(PyTuple_GET_ITEM(codec, 1), inside);
         if (value == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
             PyObject *error = raised();
             fail(lifting, name, kind, error);
@@ -161,8 +214,7 @@ codec_of(struct lifting *lifting, PyObject *content)
         return NULL;
     }
     PyObject *codec = PyDict_GetItemWithError(lifting->codecs, PyList_GET_ITEM(content, 0));
-    return codec != NULL && PyTuple_CheckExact(codec) && PyTuple_GET_SIZE(codec) == 2 ? codec
-                                                                                      : NULL;
+    return codec;
 }
 
 static PyObject *
@@ -212,12 +264,33 @@ lifted(struct lifting *lifting, PyObject *lowered, int depth)
     return value;
 }
 
+static int
+is_codec(PyObject *codec)
+{
+    if (!PyTuple_CheckExact(codec) || PyTuple_GET_SIZE(codec) < 2
+        || !PyType_Check(PyTuple_GET_ITEM(codec, 0))) {
+        return 0;
+    }
+    return PyTuple_GET_SIZE(codec) == 2
+           || (PyTuple_GET_SIZE(codec) == 4 && PyTuple_CheckExact(PyTuple_GET_ITEM(codec, 2))
+               && PyTuple_CheckExact(PyTuple_GET_ITEM(codec, 3))
+               && ((PyTypeObject *)PyTuple_GET_ITEM(codec, 0))->tp_new != NULL);
+}
+
 PyObject *
 kernel_lift(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
     if (count != 5 || !PyDict_CheckExact(arguments[1])) {
         PyErr_SetString(PyExc_TypeError, "lift takes 5 arguments, the second a dict");
         return NULL;
+    }
+    PyObject *name, *codec;
+    Py_ssize_t place = 0;
+    while (PyDict_Next(arguments[1], &place, &name, &codec)) {
+        if (!is_codec(codec)) {
+            PyErr_SetString(PyExc_TypeError, "a codec is (type, function[, names, fresh])");
+            return NULL;
+        }
     }
     struct lifting lifting = {
         arguments[1], arguments[2], arguments[3], (int)PyLong_AsLong(arguments[4]),

@@ -12,6 +12,7 @@
  *
  * An answer of None (LONG_WAY) is no judgement: the walk in Python says what is wrong, or succeeds.
  */
+#include "escape.h"
 #include "kernel.h"
 
 #include <stdint.h>
@@ -22,6 +23,9 @@ enum outcome { DONE = 1, LONG_WAY = 0, FAILED = -1 };
 #define KEYS 128          /* keys whose verdicts are remembered in one walk; a power of two */
 #define NUMBERS_MIN 8     /* floats from which on a list is handed to the encoder as a whole */
 #define BYTES_FIRST 1024  /* room to begin with */
+#define LARGE 65536       /* bytes from which on the room that is asked for is foreseen */
+#define DONE_MIN 8        /* items of a container that say how large the others are */
+#define FORESEEN_MAX ((Py_ssize_t)1 << 28)
 
 /* A list or dict that is being read. */
 struct frame {
@@ -50,6 +54,26 @@ static enum outcome emit(struct walk *walk, PyObject *value, int depth);
 
 /* --- room -------------------------------------------------------------------------------------- */
 
+/* Return how large the wire may become, going by how far the outermost long container is. */
+static Py_ssize_t
+foreseen(struct walk *walk, Py_ssize_t used)
+{
+    double share = 0;
+    for (struct frame *frame = walk->inner; frame != NULL; frame = frame->outer) {
+        Py_ssize_t size = frame->count, done = frame->next - 1;
+        if (frame->rest == NULL) {  /* else its container may be gone */
+            size = PyDict_CheckExact(frame->container) ? PyDict_GET_SIZE(frame->container)
+                                                       : PyList_GET_SIZE(frame->container);
+            done = frame->place;
+        }
+        if (done >= DONE_MIN && size > done) {
+            share = (double)done / (double)size;
+        }
+    }
+    double size = share > 0 ? (double)used / share * 1.03 : 0;
+    return size < (double)FORESEEN_MAX ? (Py_ssize_t)size : FORESEEN_MAX;
+}
+
 static int
 grow(struct walk *walk, Py_ssize_t more)
 {
@@ -60,6 +84,9 @@ grow(struct walk *walk, Py_ssize_t more)
         return 0;
     }
     size = size < PY_SSIZE_T_MAX / 4 && size * 2 >= used + more ? size * 2 : used + more;
+    /* Fresh memory costs as much as writing: a long wire is moved once, not at each doubling. */
+    Py_ssize_t expected = size >= LARGE ? foreseen(walk, used) : 0;
+    size = expected > used + more ? expected : size;
     if (_PyBytes_Resize(&walk->bytes, size) < 0) {
         return 0;  /* bytes is NULL now */
     }
@@ -94,107 +121,6 @@ put_bytes(struct walk *walk, PyObject *bytes)
 }
 
 /* --- scalars ----------------------------------------------------------------------------------- */
-
-static char *
-put_escaped(char *at, unsigned char byte)
-{
-    static const char digits[] = "0123456789abcdef";
-    *at++ = '\\';
-    switch (byte) {
-    case '"': *at++ = '"'; return at;
-    case '\\': *at++ = '\\'; return at;
-    case '\b': *at++ = 'b'; return at;
-    case '\f': *at++ = 'f'; return at;
-    case '\n': *at++ = 'n'; return at;
-    case '\r': *at++ = 'r'; return at;
-    case '\t': *at++ = 't'; return at;
-    default:
-        memcpy(at, "u00", 3);
-        at[3] = digits[byte >> 4];
-        at[4] = digits[byte & 15];
-        return at + 5;
-    }
-}
-
-static inline int
-must_be_escaped(unsigned char byte)
-{
-    return byte < 0x20 || byte == '"' || byte == '\\';
-}
-
-#define STEP 16  /* bytes that are copied and looked at together */
-
-/* Copy 16 bytes; say which is the first that must be escaped, or 16. */
-static inline int
-copy_step(char *at, const char *from)
-{
-#if defined(__SSE2__)
-    __m128i bytes = _mm_loadu_si128((const __m128i *)from);
-    _mm_storeu_si128((__m128i *)at, bytes);
-    /* below 0x20: nothing is left above 0x1f when 0x1f is taken away, without going below zero */
-    __m128i found = _mm_cmpeq_epi8(_mm_subs_epu8(bytes, _mm_set1_epi8(0x1f)), _mm_setzero_si128());
-    found = _mm_or_si128(found, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('"')));
-    found = _mm_or_si128(found, _mm_cmpeq_epi8(bytes, _mm_set1_epi8('\\')));
-    unsigned int mask = (unsigned int)_mm_movemask_epi8(found);
-    return mask == 0 ? STEP : __builtin_ctz(mask);
-#else
-    memcpy(at, from, STEP);
-    for (int half = 0; half < STEP; half += 8) {
-        uint64_t word;
-        memcpy(&word, from + half, 8);
-        const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-        uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\');
-        /* Exact enough: a byte that is none may be taken for one, and is looked at below. */
-        uint64_t found = ((word - ones * 0x20) & ~word) | ((quote - ones) & ~quote)
-                         | ((backslash - ones) & ~backslash);
-        if (found & tops) {
-            for (int i = half; i < half + 8; i++) {
-                if (must_be_escaped((unsigned char)from[i])) {
-                    return i;
-                }
-            }
-        }
-    }
-    return STEP;
-#endif
-}
-
-#define SHORT (2 * STEP)  /* most keys, names and ids are not longer */
-
-/* Write a short text with its quotes; NULL where it is longer, or needs more than a copy.
- * There must be room for SHORT + 2 bytes.
- */
-static inline char *
-put_short(char *at, PyObject *text)
-{
-    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text)) {
-        return NULL;
-    }
-    Py_ssize_t size = PyUnicode_GET_LENGTH(text);
-    const char *from = (const char *)PyUnicode_1BYTE_DATA(text);
-    if (size > SHORT) {
-        return NULL;
-    }
-    *at++ = '"';
-    if (size >= STEP) {
-        /* Two steps, of which the second may overlap the first. */
-        if (copy_step(at, from) != STEP
-            || copy_step(at + size - STEP, from + size - STEP) != STEP) {
-            return NULL;
-        }
-    }
-    else if (((uintptr_t)from & 4095) <= 4096 - STEP) {
-        /* What stands behind the text lies in the same page, so it can be read; it is not used. */
-        if (copy_step(at, from) < size) {
-            return NULL;
-        }
-    }
-    else {
-        return NULL;
-    }
-    at[size] = '"';
-    return at + size + 1;
-}
 
 static enum outcome
 emit_utf8(struct walk *walk, const char *from, Py_ssize_t size)

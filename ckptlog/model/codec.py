@@ -52,13 +52,60 @@ _ON_THE_WIRE: Final = frozenset(
 )
 
 
+class Built:
+    """A `lift` that makes an object without `__init__` and gives it its attributes.
+
+    They are set by `object.__setattr__`, whatever the class has of its own; the kernel does so
+    without running Python.
+
+    kind: Of the object; made by `kind.__new__(kind)`.
+    names: Of the attributes, as many as the content has.
+    fresh: Attributes that are not stored, one after the other with what makes each.
+    """
+
+    __slots__ = ("fresh", "kind", "names")
+
+    def __init__(
+        self,
+        kind: type,
+        names: tuple[str, ...],
+        fresh: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
+    ) -> None:
+        """Make a lift.
+
+        Args:
+            fresh: Attributes that are not stored, and what makes each.
+        """
+        self.kind: Any = kind
+        self.names = tuple(map(sys.intern, names))
+        made = [(sys.intern(name), make) for name, make in fresh.items()]
+        self.fresh: tuple[Any, ...] = tuple(part for pair in made for part in pair)
+
+    def __call__(self, content: Any) -> Any:
+        """Return the object of a content.
+
+        Raises:
+            ValueError: It is no list of as many attributes.
+        """
+        names = self.names
+        if type(content) is not list or len(content) != len(names):
+            raise ValueError(f"{self.kind.__name__} needs the attributes {', '.join(names)}")
+        value = self.kind.__new__(self.kind)
+        for name, item in zip(names, content, strict=True):
+            object.__setattr__(value, name, item)
+        for name, make in zip(self.fresh[::2], self.fresh[1::2], strict=True):
+            object.__setattr__(value, name, make())
+        return value
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TypeCodec:
     """How values of one type are stored.
 
     kind: The type; values of its subclasses are refused.
     name: What stands for it on the wire, for ever: 1 to 64 letters, digits, `.`, `_`, `:`, `-`.
-    lift: Makes the value of the content that was stored; it must return a `kind`.
+    lift: Makes the value of the content that was stored; it must return a `kind`. `Built` is one
+        that sets attributes, and the fastest.
     attributes: The content is a list of these attributes' values, in this order.
     lower: Makes the content of a value, where there are no attributes.
 
@@ -117,9 +164,9 @@ class TypeCodec:
             fields = dataclasses.fields(kind)
             attributes = tuple(field.name for field in fields)
             if attributes:
-                lift = _dataclass_lift(kind, fields)
+                lift = _BuiltOfFields(kind, fields)
                 return cls(kind=kind, name=name, attributes=attributes, lift=lift)
-            return cls(kind=kind, name=name, lower=_nothing, lift=_dataclass_lift(kind, ()))
+            return cls(kind=kind, name=name, lower=_nothing, lift=_lift_nothing(kind))
         if issubclass(kind, tuple) and hasattr(kind, "_fields") and not kind.__dictoffset__:
             return _named_tuple(cls, kind, name)
         raise _unfit(f"{kind.__qualname__} is no dataclass, no enum and no named tuple")
@@ -166,7 +213,7 @@ class Codecs:
         is_opaque: Whether names that are not registered are read as `Typed`.
         by_kind, by_name: Its codecs.
         table: For the kernel: type, start of the wire, attributes, of each that has attributes.
-        lifts: For the kernel: type and lift by name.
+        lifts: For the kernel: type and lift by name, and of `Built` what it sets.
 
     Threads: safe.
     """
@@ -177,7 +224,7 @@ class Codecs:
     by_name: Mapping[str, TypeCodec]
     is_opaque: bool
     table: tuple[Any, ...]
-    lifts: dict[str, tuple[type, Callable[[Any], Any]]]
+    lifts: dict[str, tuple[Any, ...]]
 
     def __init__(self, codecs: Iterable[TypeCodec] = (), *, is_opaque: bool = False) -> None:
         """Make a registry.
@@ -202,7 +249,7 @@ class Codecs:
             if codec.attributes
             for part in (codec.kind, _start(codec.name), tuple(map(sys.intern, codec.attributes)))
         )
-        self.lifts = {codec.name: (codec.kind, codec.lift) for codec in by_kind.values()}
+        self.lifts = {codec.name: _lift_of(codec) for codec in by_kind.values()}
 
     @classmethod
     def of(cls, given: Codecs | Iterable[TypeCodec]) -> Codecs:
@@ -221,6 +268,13 @@ class Codecs:
 
     def __repr__(self) -> str:
         return f"<Codecs {', '.join(self.by_name) or 'of nothing'}>"
+
+
+def _lift_of(codec: TypeCodec) -> tuple[Any, ...]:
+    built = codec.lift
+    if not isinstance(built, Built) or built.kind is not codec.kind:
+        return codec.kind, built
+    return codec.kind, built, built.names, built.fresh
 
 
 def _start(name: str) -> bytes:
@@ -271,19 +325,26 @@ def _enum_lift(kind: type[enum.Enum]) -> Callable[[Any], Any]:
     return lift
 
 
-def _dataclass_lift(kind: Any, fields: tuple[dataclasses.Field[Any], ...]) -> Callable[[Any], Any]:
-    names = [field.name for field in fields]
+class _BuiltOfFields(Built):
+    """Builds a dataclass; fields at the end that were not stored get their defaults."""
 
+    __slots__ = ("_fields",)
+
+    def __init__(self, kind: type, fields: tuple[dataclasses.Field[Any], ...]) -> None:
+        super().__init__(kind, tuple(field.name for field in fields))
+        self._fields = fields
+
+    def __call__(self, content: Any) -> Any:
+        if type(content) is not list or len(content) >= len(self._fields):
+            return super().__call__(content)
+        return super().__call__([*content, *map(_default_of, self._fields[len(content) :])])
+
+
+def _lift_nothing(kind: Any) -> Callable[[Any], Any]:
     def lift(content: Any) -> Any:
-        content = [] if content is None and not fields else content
-        if type(content) is not list or len(content) > len(names):
-            raise ValueError(f"{kind.__name__} has the fields {', '.join(names) or '(none)'}")
-        value = kind.__new__(kind)
-        for name, item in zip(names, content, strict=False):
-            object.__setattr__(value, name, item)
-        for field in fields[len(content) :]:
-            object.__setattr__(value, field.name, _default_of(field))
-        return value
+        if content is not None:
+            raise ValueError(f"{kind.__name__} has no fields")
+        return kind.__new__(kind)
 
     return lift
 

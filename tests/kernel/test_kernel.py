@@ -20,6 +20,7 @@ from ckptlog.model import value as values
 from ckptlog.policy import sanitise
 
 TRANSCRIPT = Path(sanitise.__file__).parents[1] / "cli" / "demo_transcript.json"
+SECRETS = ["ghp_" + "A1" * 20, "Bearer " + "a1" * 20, "http://me:pw@host", "AKIA" + "A" * 16, "x:/"]
 needs_kernel = pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
 
 
@@ -38,36 +39,63 @@ def test_a_machine_with_a_compiler_has_a_kernel():
 # --- suspicion -------------------------------------------------------------------------------
 
 
+def places_of(wire):
+    """Return every place that the kernel suspects."""
+    places, at = [], native.suspect(wire, sanitise._TABLE, 0)
+    while at >= 0:
+        places.append(at)
+        at = native.suspect(wire, sanitise._TABLE, at + 1)
+    return places
+
+
 @needs_kernel
-class TestSuspicious:
-    @given(st.binary(max_size=40), st.sampled_from("VIK_-zx9JB:"), st.binary(max_size=40))
+class TestSuspect:
+    @given(st.binary(max_size=80), st.sampled_from("VIK_-zx9JB:GvAT"), st.binary(max_size=80))
     def test_nothing_that_an_expression_finds_is_missed(self, before, letter, after):
         wire = before + letter.encode() + after
-        found = any(needs in wire and search(wire) for needs, search in sanitise._SEARCHES)
-        assert native.suspicious(wire, sanitise._TABLE) or not found
+        places = places_of(wire)
+        for needs, _, expression in sanitise._EXPRESSIONS:
+            found = {match.start() for match in expression.finditer(wire) if needs in wire}
+            assert found <= set(places)
+        assert places == sorted(set(places))
 
-    @pytest.mark.parametrize("shift", range(9))
-    @pytest.mark.parametrize("length", range(9))
+    @given(st.lists(st.sampled_from(SECRETS) | st.text(max_size=40), max_size=8))
+    def test_with_and_without_it_the_same_wires_have_hints(self, texts):
+        wire = "|".join(texts).encode("utf-8", "surrogatepass")
+        found = any(needs in wire and search(wire) for needs, search in sanitise._SEARCHES)
+        assert sanitise._has_hint(wire) == found
+
+    @pytest.mark.parametrize("shift", range(67))
+    @pytest.mark.parametrize("length", [0, 1, 2, 7, 8, 30, 40])
     def test_at_every_place(self, shift, length):
         wire = b"." * shift + b"ghp_" + b"a" * (1 + length)
-        assert native.suspicious(wire, sanitise._TABLE) is True
-        assert native.suspicious(b"." * shift + b"ghp_", sanitise._TABLE) is False
-        assert native.suspicious(wire.replace(b"ghp", b"gop"), sanitise._TABLE) is False
+        assert places_of(wire) == [shift + 3]
+        assert places_of(b"." * shift + b"ghp_") == []
+        assert places_of(wire.replace(b"ghp", b"gop")) == []
+        assert places_of(wire + wire) == [shift + 3, len(wire) + shift + 3]
 
     def test_a_byte_that_must_be_there(self):
-        assert native.suspicious(b"see http://host/path", sanitise._TABLE) is False
-        assert native.suspicious(b"see http://me:pw@host", sanitise._TABLE) is True
+        assert places_of(b"see http://host/path") == []
+        assert places_of(b"see http://me:pw@host") == [8]
+        assert places_of(b"see http://me:pw@host or http://host") == [8]
 
     def test_most_texts_are_cleared(self):
         wire = TRANSCRIPT.read_bytes()
         parts = wire.splitlines()
-        suspects = sum(native.suspicious(part, sanitise._TABLE) for part in parts)
+        suspects = sum(native.suspect(part, sanitise._TABLE, 0) >= 0 for part in parts)
         assert suspects < len(parts) / 20
 
-    @pytest.mark.parametrize("arguments", [(), (b"", b""), ("", bytes(600)), (b"", bytes(512))])
+    @pytest.mark.parametrize(
+        "arguments", [(), (b"", b"", 0), ("", bytes(600), 0), (b"", bytes(600), "")]
+    )
     def test_wrong_arguments(self, arguments):
         with pytest.raises(TypeError):
-            native.suspicious(*arguments)
+            native.suspect(*arguments)
+        with pytest.raises(ValueError, match="place"):
+            native.suspect(b"", bytes(600), -1)
+
+    def test_behind_the_end(self):
+        assert native.suspect(b"ghp_a", sanitise._TABLE, 99) == -1
 
 
 # --- without it ------------------------------------------------------------------------------

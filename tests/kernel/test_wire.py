@@ -345,6 +345,23 @@ class TestMeddling:
         other.text = lambda: meddle(again)
         assert short_way(value, codecs=MEDDLING) == long_way(again, codecs=MEDDLING)
 
+    def test_a_large_wire_of_a_container_that_is_gone(self):
+        """How large it becomes is foreseen by what is left of it, not by itself."""
+        texts = ["x" * 1000 + str(number) for number in range(500)]
+
+        def meddle():
+            value.clear()
+            gc.collect()
+
+        for place in (0, 20, 100):
+            items: list = list(texts)
+            items[place] = Meddler(meddle)
+            value = {"items": items, "fields": {text: text for text in texts}}
+            again = json.loads(long_way({"items": [*texts], "fields": value["fields"]}))
+            again["items"][place] = {"$type": ["meddler", [1]]}
+            del items
+            assert json.loads(short_way(value, codecs=MEDDLING)) == again
+
     def test_verdicts_may_meddle(self):
         class Verdicts(dict):
             def __missing__(self, key):

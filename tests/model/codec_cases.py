@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from ckptlog.model.codec import Codecs, TypeCodec
+from ckptlog.model.codec import Built, Codecs, TypeCodec
 from tests.model.value_cases import values
 
 
@@ -54,6 +54,21 @@ class Message:
         self.extra, self.private = extra, private
 
 
+class Model:
+    """Like a pydantic model, with what is not stored."""
+
+    __slots__ = ("__dict__", "extra", "fields_set")
+
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+        self.extra, self.fields_set = None, set()
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__:
+            raise TypeError("it is frozen")
+        super().__setattr__(name, value)
+
+
 class Text:
     """Lowered by a function."""
 
@@ -88,6 +103,12 @@ CODECS = Codecs(
             name="test:message",
             attributes=("__dict__", "extra", "private"),
             lift=new_message,
+        ),
+        TypeCodec(
+            kind=Model,
+            name="model",
+            attributes=("__dict__", "extra"),
+            lift=Built(Model, ("__dict__", "extra"), {"fields_set": set}),
         ),
         TypeCodec(kind=Text, name="text", lower=lambda value: value.text, lift=Text),
         TypeCodec(
@@ -126,6 +147,7 @@ def _wrapped(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(Point, inner, inner),
         st.builds(Frozen, inner),
         st.builds(Text, inner),
+        st.builds(lambda fields: Model(**fields), fields),
         st.builds(lambda fields, extra: Message(extra, **fields), fields, inner),
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
@@ -150,6 +172,7 @@ TYPED: dict[str, Any] = {
     "frozen dataclass with slots": Frozen((1,)),
     "dataclass without fields": Nothing(),
     "attributes": Message("e", text="t", number=1),
+    "attributes, built": Model(text="t", n=[1]),
     "lowered by a function": Text("t"),
     "lowered to an escaped dict": Text({"$x": 1}),
     "inside one another": Point(Text(Pair(Colour.ONE, b"x")), {"a": Message(a=[Frozen(None)])}),

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import json
 from typing import NamedTuple
 
 import numpy
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import FormatError, SettingsError, UnregisteredTypeError, UnstorableError
-from ckptlog.model.codec import NO_CODECS, OPAQUE, Codecs, TypeCodec, Typed
+from ckptlog.model.codec import NO_CODECS, OPAQUE, Built, Codecs, TypeCodec, Typed
 from ckptlog.model.difference import differences
 from ckptlog.model.value import decode, lift, lower, prepare
 from ckptlog.policy.sanitise import Sanitiser
@@ -24,6 +25,7 @@ from tests.model.codec_cases import (
     Colour,
     Frozen,
     Message,
+    Model,
     Pair,
     Point,
     Text,
@@ -211,24 +213,56 @@ class TestHostileWires:
         with pytest.raises(FormatError, match=r"'text' could not be lifted .*by zero"):
             decode(b'{"$type":["text","x"]}', codecs)
 
+    @pytest.mark.parametrize("content", ["[{},null,1]", "[{}]", "[1,null]", "{}", "null", "[]"])
+    def test_what_cannot_be_built(self, content):
+        wire = b'[{"$type":["model",%s]}]' % content.encode()
+        for way in (decode, lambda wire, codecs: lift(json.loads(wire), codecs)):
+            with pytest.raises(FormatError, match="'model' could not be lifted"):
+                way(wire, CODECS)
+
+    @pytest.mark.parametrize("error", [ValueError, AttributeError])
+    def test_what_makes_an_attribute_may_fail(self, error):
+        def broken():
+            raise error("so be it")
+
+        names = ("__dict__",)
+        for fresh in ({"extra": broken}, {"no_slot_has_this": int, "extra": broken}):
+            built = Built(Model, names, fresh)
+            codecs = Codecs([TypeCodec(kind=Model, name="m", attributes=names, lift=built)])
+            with pytest.raises(FormatError, match=r"'m' could not be lifted .*so be it"):
+                decode(b'{"$type":["m",[{}]]}', codecs)
+
+    def test_what_is_built_is_of_the_codecs_type(self):
+        built = Built(Point, ("x",))
+        codecs = Codecs([TypeCodec(kind=Model, name="m", attributes=("extra",), lift=built)])
+        with pytest.raises(FormatError, match="lifted to a Point, not to a Model"):
+            decode(b'{"$type":["m",[1]]}', codecs)
+
+    def test_built_objects_have_their_own(self):
+        one, other = decode(prepare([Model(a=1), Model(a=1)], codecs=CODECS).wire, CODECS)
+        one.fields_set.add(1)
+        assert (other.fields_set, other.extra, other.a) == (set(), None, 1)
+
     def test_an_exception_is_a_value_only_where_it_is_returned(self):
-        class Trouble(Exception):
+        class TroubleError(Exception):
             pass
 
         def broken(content):
-            raise Trouble(content)
+            raise TroubleError(content)
 
-        for lift_it, is_sound in ((Trouble, True), (broken, False)):
-            codecs = Codecs([TypeCodec(kind=Trouble, name="t", attributes=("args",), lift=lift_it)])
-            wire = wire_of([Trouble("x")], codecs)
+        for lift_it, is_sound in ((TroubleError, True), (broken, False)):
+            codecs = Codecs(
+                [TypeCodec(kind=TroubleError, name="t", attributes=("args",), lift=lift_it)]
+            )
+            wire = wire_of([TroubleError("x")], codecs)
             assert wire == b'[{"$type":["t",[{"$tuple":["x"]}]]}]'
             if is_sound:
-                assert type(decode(wire, codecs)[0]) is Trouble
+                assert type(decode(wire, codecs)[0]) is TroubleError
                 continue
             with pytest.raises(FormatError, match="could not be lifted"):
                 decode(wire, codecs)
             with pytest.raises(FormatError, match="could not be lifted"):
-                lift(lower([Trouble("x")], codecs=codecs), codecs)
+                lift(lower([TroubleError("x")], codecs=codecs), codecs)
 
     def test_a_name_is_never_imported(self):
         with pytest.raises(UnregisteredTypeError):
@@ -328,7 +362,7 @@ def test_fields_that_came_later_get_their_defaults():
     old = prepare(Old(1), codecs=Codecs([TypeCodec.of(Old, name="x")])).wire
     new = Codecs([TypeCodec.of(New, name="x")])
     assert decode(old, new) == New(1, 5, [])
-    with pytest.raises(FormatError, match="fields"):
+    with pytest.raises(FormatError, match="attributes"):
         decode(prepare(New(1), codecs=new).wire, Codecs([TypeCodec.of(Old, name="x")]))
 
 

@@ -130,7 +130,7 @@ def test_a_tree_whose_sizes_lie(tmp_path):
 
 
 def test_what_cannot_be_decoded_here_is_a_note(store_path, monkeypatch):
-    def refuse(wire):
+    def refuse(wire, **_options):
         raise UnsupportedError("No numpy here.")
 
     monkeypatch.setattr("ckptlog.model.value.decode", refuse)

@@ -115,7 +115,7 @@ class Reader:
 
     def _latest(self, address: Address) -> Found | None:
         question = Question(address.thread, address.space)
-        return next(self.found(question), None)
+        return next(self.found(question, limit=1), None)
 
     def _found(
         self, entry: Entry, records: Records, thread: str, space: str, metadata: dict[str, Any]
@@ -135,7 +135,8 @@ class Reader:
     def found(self, question: Question, limit: int | None = None) -> Iterator[Found]:
         """Yield the checkpoints that match, the greatest id first."""
         left = limit
-        for named in self.named(question):
+        first = _PAGE_ROWS if limit is None else max(1, min(limit, _PAGE_ROWS))
+        for named in self.named(question, first=first):
             if left is not None and left <= 0:
                 return
             found = self._store.read_row(named.row)
@@ -146,10 +147,14 @@ class Reader:
                 left = None if left is None else left - 1
                 yield whole
 
-    def named(self, question: Question) -> Iterator[Named]:
-        """Yield the rows that match, the greatest id first; no data is read."""
+    def named(self, question: Question, *, first: int = _PAGE_ROWS) -> Iterator[Named]:
+        """Yield the rows that match, the greatest id first; no data is read.
+
+        Args:
+            first: Rows of the first page: how many may well be enough.
+        """
         wanted = _wanted(question)
-        after, size = None, 4
+        after, size = None, first
         while rows := self._store.ranked(wanted, after=after, limit=size):
             for row in rows:
                 named = self._name(row)
@@ -219,7 +224,7 @@ class Reader:
         return self._wiring.channels(wire, channels)[0]
 
     def _newest_id(self, address: Address) -> str | None:
-        named = next(self.named(Question(address.thread, address.space)), None)
+        named = next(self.named(Question(address.thread, address.space), first=1), None)
         return None if named is None else named.identifier
 
 

@@ -32,6 +32,8 @@ def run(folder: str, thread: str, count: int) -> None:
 def race(folder: str, thread: str, count: int) -> None:
     """Put on the newest checkpoint until this process has won `count` times."""
     with CkptlogSaver.open(folder, second_children="refuse") as saver:
+        print("ready", flush=True)
+        sys.stdin.readline()  # until all are ready
         won = 0
         while won < count:
             found = saver.get_tuple(config(thread))

@@ -18,7 +18,7 @@ PUTTER = "tests.integrations.langgraph.putter"
 
 def start(*arguments):
     command = [sys.executable, "-m", PUTTER, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
@@ -33,6 +33,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
         ]
         process.wait()
         process.stdout.close()
+        process.stdin.close()
         with CkptlogSaver.open(tmp_path / "store") as saver:
             for kind, identifier, number in told:
                 found = saver.get_tuple(config("t", "", identifier))
@@ -50,12 +51,17 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
 def test_processes_that_put_on_one_parent_never_both_win(tmp_path):
     with CkptlogSaver.open(tmp_path / "store") as saver:
         put(saver, config("race"), {"n": 0})
-        processes = [start(tmp_path / "store", "race", 8, "race") for _ in range(3)]
+        processes = [start(tmp_path / "store", "race", 20, "race") for _ in range(3)]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
         lines = [line for process in processes for line in process.communicate()[0].splitlines()]
         assert [process.returncode for process in processes] == [0, 0, 0]
-        assert sorted(int(line.split()[1]) for line in lines) == list(range(1, 25))
-        assert values_of(saver, config("race")) == {"n": 24}
-        assert len(identifiers(saver, config("race"))) == 25
+        assert sorted(int(line.split()[1]) for line in lines) == list(range(1, 61))
+        assert values_of(saver, config("race")) == {"n": 60}
+        assert len(identifiers(saver, config("race"))) == 61
 
 
 def test_threads_deleted_while_others_write_stay_whole(tmp_path):

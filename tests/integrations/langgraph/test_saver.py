@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
@@ -20,6 +21,7 @@ from ckptlog.errors import (
     UnstorableError,
 )
 from ckptlog.integrations.langgraph import CkptlogSaver
+from ckptlog.integrations.langgraph.reader import Question
 from ckptlog.integrations.langgraph.record import Write
 from ckptlog.integrations.langgraph.writer import Place
 from tests.integrations.langgraph.thread import (
@@ -497,3 +499,48 @@ def test_writes_whose_put_comes_between_two_looks_are_not_taken_for_late(saver):
     saver.store.read_known = known
     saver.put_writes(where, [("n", 5)], "task")
     assert saver.get_tuple(where).pending_writes == [("task", "n", 5)]
+
+
+def test_a_put_that_was_prepared_before_a_delete_begins_the_next_life(saver, monkeypatch):
+    put(saver, config(), {"n": 1}, identifier="a")
+    known, asked = saver.store.incarnation_known, []
+
+    def stale(task):
+        asked.append(known(task))
+        if len(asked) == 1:
+            saver.delete_thread("t")
+        return asked[-1]
+
+    monkeypatch.setattr(saver.store, "incarnation_known", stale)
+    put(saver, config(), {"n": 2}, identifier="b")
+    assert asked[:2] == [0, 1]
+    assert values_of(saver, config()) == {"n": 2}
+    assert identifiers(saver, config()) == ["b"]
+
+
+def test_a_copy_of_what_has_changed_meanwhile_is_made_again(saver):
+    where = put(saver, config("from"), {"n": 1}, identifier="a")
+    found = list(saver._reader.named(Question("from")))
+    saver.put_writes(where, [("n", 2)], "task")
+    assert saver._threads._copy("to", found) is False
+    assert saver.get_tuple(config("to")) is None
+    saver.copy_thread("from", "to")
+    assert saver.get_tuple(config("to")).pending_writes == [("task", "n", 2)]
+
+
+def test_writes_of_many_tasks_at_once_are_all_kept(saver):
+    where = put(saver, config(), {"n": 1})
+    with ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(saver.put_writes, where, [("n", one)], f"t{one}") for one in range(40)]
+    assert [one.result() for one in done] == [None] * 40
+    assert {write[2] for write in saver.get_tuple(where).pending_writes} == set(range(40))
+
+
+def test_writes_are_stored_in_the_order_of_application(saver):
+    where = put(saver, config(), {"n": 1})
+    for path, task in (("b", "1"), ("a", "2"), ("", "3"), ("a", "0")):
+        saver.put_writes(where, [("n", 1), ("m", 2)], task, path)
+    (found,) = saver.manager.get_task_checkpoints("t")
+    keys = [(path, task, number) for task, number, _, _, path in found.data["writes"]]
+    assert keys == sorted(keys)
+    assert len(keys) == 8
