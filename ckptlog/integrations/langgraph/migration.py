@@ -299,18 +299,18 @@ class _Copier:
             self._try(found, missing, whole)
             return self._count(found, missing, original)
         try:
-            if found is None:
+            now = found
+            if now is None:
                 parent = address._replace(checkpoint=original.parent or None)
                 self._writer.put(parent, whole.checkpoint, whole.metadata, whole.writes)
-            else:
-                self._writer.put_writes(address, missing)
+                now = self._reader.get(address)
+            # New in the source; or, where writes stood here before their checkpoint, its others.
+            if left := _missing(now, whole.writes):
+                self._writer.put_writes(address, left)
+                now = self._reader.get(address)
         except (CreationRefusedError, CheckpointNotFoundError):
             self._report.deleted += 1
             return None
-        now = self._reader.get(address)
-        if left := _missing(now, whole.writes):  # writes stood here before their checkpoint
-            self._writer.put_writes(address, left)
-            now = self._reader.get(address)
         self._count(found, missing, original)
         difference = self._difference(now, original, whole)
         if difference is None:
