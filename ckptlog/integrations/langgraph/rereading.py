@@ -30,6 +30,8 @@ _SNAPSHOT: Final = 7
 _SNAPSHOT_NAMES: Final = ("langgraph.checkpoint.serde.types", "_DeltaSnapshot")
 # What a function of that name returns.
 _MADE_BY: Final[dict[tuple[str, str], type]] = {("re", "compile"): re.Pattern}
+# Classes that LangGraph has moved since; its strict list knows the new name alone.
+_MOVED_SEND: Final = ("langgraph.constants", "Send")
 _KINDS: Final = ("null", "bytes", "bytearray", "json", "msgpack")
 _ADVICE: Final = "copy from a program and name it: import_sqlite(store, path, types=[...])"
 
@@ -135,11 +137,22 @@ class Rereader:
             names, content = (content[0], content[1]), content[2]
         if self._unread > before:
             return Unread(".".join(names), content, "")
+        if names == _MOVED_SEND:
+            return self._send(content)
         built = self._builder.loads_typed(("msgpack", ormsgpack.packb(ormsgpack.Ext(code, data))))
         if _is_made_by(built, names):
             return built
         reason = "cannot be built again" if names in self._named else "is not known here"
         return self._refused(".".join(names), content, reason)
+
+    def _send(self, content: Any) -> Any:
+        try:
+            from langgraph.types import Send
+
+            node, argument = content
+        except (ImportError, TypeError, ValueError):
+            return self._refused(".".join(_MOVED_SEND), content, "cannot be built again")
+        return Send(node, argument)
 
     def _refused(self, name: str, content: Any, reason: str) -> Unread:
         self._unread += 1

@@ -18,7 +18,7 @@ from typing import ClassVar, NamedTuple
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
-from langgraph.types import Command
+from langgraph.types import Command, Send
 
 import ckptlog
 from ckptlog.errors import ArgumentError, FormatError
@@ -460,6 +460,24 @@ def test_an_object_that_langgraph_would_leave_bare_is_not_taken_for_its_content(
         change(path, "UPDATE checkpoints SET checkpoint = ?, checkpoint_id = ?", packed, made["id"])
         report = import_sqlite(store, path)
         assert [fault.path for fault in report.faults] == ["checkpoint.channel_values.n[0]"]
+
+
+def test_a_class_that_langgraph_has_moved_is_found(tmp_path, store):
+    """Send stood in langgraph.constants until 0.2.30."""
+    import ormsgpack
+
+    path = tmp_path / "old.sqlite"
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        put(saver, config("a"), {"n": 0})
+    made = checkpoint({"n": 1})
+    for arguments in (("work", {"n": 1}), ("work",)):
+        ext = ormsgpack.Ext(1, ormsgpack.packb(("langgraph.constants", "Send", arguments)))
+        packed = ormsgpack.packb({**made, "channel_values": {"n": [ext]}})
+        change(path, "UPDATE checkpoints SET checkpoint = ?, checkpoint_id = ?", packed, made["id"])
+        report = import_sqlite(store, path, is_dry_run=len(arguments) == 1)
+        assert (report.failed, report.verified) == ((0, 1) if len(arguments) == 2 else (1, 0))
+    (found,) = CkptlogSaver(store).list(None)
+    assert found.checkpoint["channel_values"]["n"] == [Send("work", {"n": 1})]
 
 
 # --- what is no source --------------------------------------------------------------------------
