@@ -318,6 +318,30 @@ def test_a_writer_that_comes_during_a_quiet_reading_is_noticed(old, store):
     assert report.threads == len(THREADS) + 1
 
 
+def test_what_a_killed_writer_left_in_its_log_comes_over_and_stays_there(tmp_path, store):
+    path = tmp_path / "source" / "old.sqlite"
+    path.parent.mkdir()
+    script = (
+        "import os, signal, sys\n"
+        "from langgraph.checkpoint.sqlite import SqliteSaver\n"
+        "from tests.integrations.langgraph.thread import config, put\n"
+        "with SqliteSaver.from_conn_string(sys.argv[1]) as saver:\n"
+        "    for number in range(5): put(saver, config('t'), {'n': number})\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)])
+    before = digest(path.parent)
+    assert len(before["old.sqlite-wal"]) > 4096
+    whole(import_sqlite(store, path))
+    after = digest(path.parent)
+    assert [after[name] for name in ("old.sqlite", "old.sqlite-wal")] == [
+        before[name] for name in ("old.sqlite", "old.sqlite-wal")
+    ]
+    there, here = both(path, store)
+    assert len(here) == 5
+    assert there == here
+
+
 # --- what cannot come over ----------------------------------------------------------------------
 
 
