@@ -29,6 +29,8 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
     CheckpointStorageError,
     CreationRefusedError,
+    LogCorruptionError,
+    QuotaError,
     UnregisteredTypeError,
     operating_system_door,
 )
@@ -279,6 +281,8 @@ class _Copier:
                 self._copy(key, original, opened(original, self._reread))
         except UnreadableError as error:
             self._fail(key, identifier, error.path, (error.code, error.reason))
+        except (LogCorruptionError, QuotaError):
+            raise  # all others would end so too
         except (CheckpointCorruptionError, UnregisteredTypeError) as error:
             # A row that cannot be read, there or here.
             self._fail(key, identifier, "", (error.code, error.message))

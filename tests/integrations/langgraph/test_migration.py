@@ -214,6 +214,47 @@ def test_another_value_is_told_and_not_overwritten(old, store):
     assert all_of(CkptlogSaver(store)) == before
 
 
+def test_another_write_or_parent_is_told_too(tmp_path, store):
+    path = tmp_path / "old.sqlite"
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        where = put(saver, config("t"), {"n": 0})
+        saver.put_writes(where, [("n", 1), ("m", 2)], "task")
+        put(saver, where, {"n": 1})
+    whole(import_sqlite(store, path))
+    change(path, "UPDATE writes SET type = 'null' WHERE idx = 1")
+    change(
+        path, "UPDATE checkpoints SET parent_checkpoint_id = NULL WHERE parent_checkpoint_id > ''"
+    )
+    report = import_sqlite(store, path)
+    assert [fault.path for fault in report.faults] == ["writes[1]", "parent"]
+    assert report.by_code == {"import.differs": 2}
+
+
+def test_what_is_read_and_cannot_be_stored_is_told_with_its_path(tmp_path, store):
+    path, deep = tmp_path / "old.sqlite", []
+    for _ in range(210):
+        deep = [deep]
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        put(saver, config("a"), {"deep": deep})
+        put(saver, config("b"), {"n": 0})
+    for is_dry_run in (True, False):
+        report = import_sqlite(store, path, is_dry_run=is_dry_run)
+        assert (report.copied, report.by_code) == (1, {"argument.unstorable": 1})
+        assert "channel_values.deep[0][0]" in report.faults[0].path + report.faults[0].message
+
+
+def test_a_full_quota_ends_it_and_the_next_run_goes_on(old, tmp_path):
+    from ckptlog.errors import QuotaError
+
+    small = ckptlog.CheckpointConfiguration(max_storage_size_gb=0.0000001)
+    with ckptlog.CheckpointManager(tmp_path / "store", config=small) as manager:
+        with pytest.raises(QuotaError):
+            import_sqlite(manager, old)
+    with ckptlog.open(tmp_path / "store") as store:
+        report = whole(import_sqlite(store, old))
+        assert report.copied == report.checkpoints
+
+
 def test_what_was_deleted_here_stays_deleted_unless_named(old, store):
     first = whole(import_sqlite(store, old))
     saver = CkptlogSaver(store)
