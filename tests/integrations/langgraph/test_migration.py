@@ -246,10 +246,10 @@ def test_what_is_read_and_cannot_be_stored_is_told_with_its_path(tmp_path, store
 def test_a_full_quota_ends_it_and_the_next_run_goes_on(old, tmp_path):
     from ckptlog.errors import QuotaError
 
-    small = ckptlog.CheckpointConfiguration(max_storage_size_gb=0.0000001)
+    small = ckptlog.CheckpointConfiguration(max_storage_size_gb=0.001)
     with ckptlog.CheckpointManager(tmp_path / "store", config=small) as manager:
-        with pytest.raises(QuotaError):
-            import_sqlite(manager, old)
+        manager.create_checkpoint("t", "T", 1, data={"fills": os.urandom(2_000_000)})
+        pytest.raises(QuotaError, import_sqlite, manager, old)
     with ckptlog.open(tmp_path / "store") as store:
         report = whole(import_sqlite(store, old))
         assert report.copied == report.checkpoints
