@@ -249,7 +249,8 @@ def test_a_full_quota_ends_it_and_the_next_run_goes_on(old, tmp_path):
     small = ckptlog.CheckpointConfiguration(max_storage_size_gb=0.001)
     with ckptlog.CheckpointManager(tmp_path / "store", config=small) as manager:
         manager.create_checkpoint("t", "T", 1, data={"fills": os.urandom(2_000_000)})
-        pytest.raises(QuotaError, import_sqlite, manager, old)
+        with pytest.raises(QuotaError):
+            import_sqlite(manager, old)
     with ckptlog.open(tmp_path / "store") as store:
         report = whole(import_sqlite(store, old))
         assert report.copied == report.checkpoints
