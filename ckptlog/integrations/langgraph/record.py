@@ -83,15 +83,16 @@ class Wiring:
 
     # --- in ---------------------------------------------------------------------------------
 
-    def checkpoint(self, checkpoint: Mapping[str, Any]) -> Prepared:
-        """Return the data wire of a checkpoint without writes.
+    def checkpoint(self, checkpoint: Mapping[str, Any], writes: Iterable[Write] = ()) -> Prepared:
+        """Return the data wire of a checkpoint, and of writes that it has already.
 
         Raises:
             UnstorableError: A value cannot be stored; the message has the path.
         """
         parts = {name: item for name, item in checkpoint.items() if name != VALUES}
         parts[VALUES] = dict(checkpoint[VALUES])
-        return self.prepare({WRITES: [], CHECKPOINT: parts})
+        listed = [list(write) for write in sorted(writes, key=lambda write: write.order)]
+        return self.prepare({WRITES: listed, CHECKPOINT: parts})
 
     def writes(self, writes: Sequence[Write]) -> Prepared:
         """Return the data wire of writes without a checkpoint.

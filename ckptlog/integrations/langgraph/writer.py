@@ -88,9 +88,16 @@ class Writer:
     # --- put --------------------------------------------------------------------------------
 
     def put(
-        self, address: Address, checkpoint: Mapping[str, Any], metadata: Mapping[str, Any]
+        self,
+        address: Address,
+        checkpoint: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        writes: Sequence[Write] = (),
     ) -> None:
         """Store a checkpoint; one with its id is replaced, and keeps its writes.
+
+        Args:
+            writes: Writes that a new checkpoint has from the start; a replaced one gets none.
 
         Raises:
             CreationRefusedError: The parent, or a checkpoint of this id, was deleted.
@@ -98,7 +105,7 @@ class Writer:
             UnstorableError: A value cannot be stored.
         """
         self._quota.check()
-        data = self._wiring.checkpoint(checkpoint)
+        data = self._wiring.checkpoint(checkpoint, writes)
         meta = meta_of(self._wiring, address.thread, address.space, metadata)
         step = step_in_store(metadata)
         is_single = not self._rules.second_children and metadata.get("source") != "fork"
