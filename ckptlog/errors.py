@@ -6,6 +6,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     CheckpointError
     |-- ArgumentError (ValueError)              argument.invalid
     |   |-- AddressError (KeyError)             argument.address
+    |   |-- NoSuchPartError (LookupError)       argument.no_such_part
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   `-- SettingsError                       argument.settings
     |-- CheckpointCreationError
@@ -111,7 +112,7 @@ class AddressError(ArgumentError, KeyError):
     code = "argument.address"
 
 
-class NoSuchPartError(ArgumentError):
+class NoSuchPartError(ArgumentError, LookupError):
     """A value has nothing at the path that was asked for."""
 
     code = "argument.no_such_part"
