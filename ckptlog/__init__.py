@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptlog.errors import (
+        AddressError,
         ArgumentError,
         BlobCorruptionError,
         BusyError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         LockTimeoutError,
         LogCorruptionError,
         MissingBlobError,
+        NoSuchPartError,
         NotAStoreError,
         OtherTimelineError,
         OutcomeUnknownError,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         StoreClosedError,
         StoreMissingError,
         UnacknowledgedError,
+        UnregisteredTypeError,
         UnstorableError,
         UnsupportedError,
     )
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
     from ckptlog.model.checkpoint import CheckpointData
+    from ckptlog.model.codec import Codecs, TypeCodec, Typed
     from ckptlog.model.configuration import CheckpointConfiguration
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
@@ -84,6 +88,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "AddressError",
     "ArgumentError",
     "BlobCorruptionError",
     "BusyError",
@@ -111,6 +116,7 @@ _ERRORS = (
     "LockTimeoutError",
     "LogCorruptionError",
     "MissingBlobError",
+    "NoSuchPartError",
     "NotAStoreError",
     "OtherTimelineError",
     "OutcomeUnknownError",
@@ -120,6 +126,7 @@ _ERRORS = (
     "StoreClosedError",
     "StoreMissingError",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
 )
@@ -136,6 +143,7 @@ _HOMES = {
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
+    "Codecs": "model.codec",
     "Difference": "model.difference",
     "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
@@ -149,11 +157,14 @@ _HOMES = {
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "TypeCodec": "model.codec",
+    "Typed": "model.codec",
     "WatchEvent": "watch.event",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
 __all__ = [
+    "AddressError",
     "Anomaly",
     "ArgumentError",
     "AuditEvent",
@@ -174,6 +185,7 @@ __all__ = [
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
+    "Codecs",
     "CommandReusedError",
     "ConflictError",
     "ConsumerBusyError",
@@ -199,6 +211,7 @@ __all__ = [
     "LogCorruptionError",
     "MetricsCollector",
     "MissingBlobError",
+    "NoSuchPartError",
     "NotAStoreError",
     "OtherTimelineError",
     "OutcomeUnknownError",
@@ -213,7 +226,10 @@ __all__ = [
     "StoreMissingError",
     "Subscription",
     "TaskCheckpointWrapper",
+    "TypeCodec",
+    "Typed",
     "UnacknowledgedError",
+    "UnregisteredTypeError",
     "UnstorableError",
     "UnsupportedError",
     "WatchEvent",

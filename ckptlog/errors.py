@@ -5,6 +5,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
 
     CheckpointError
     |-- ArgumentError (ValueError)              argument.invalid
+    |   |-- AddressError (KeyError)             argument.address
+    |   |-- NoSuchPartError (LookupError)       argument.no_such_part
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   `-- SettingsError                       argument.settings
     |-- CheckpointCreationError
@@ -27,6 +29,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- StoreMissingError (LookupError)     store.missing
         |-- NotAStoreError                      store.not_a_store
         |-- UnsupportedError                    store.unsupported
+        |   `-- UnregisteredTypeError           value.unregistered_type
         |-- ReadOnlyError                       store.read_only
         |-- StoreClosedError                    store.closed
         |-- FullError                           storage.full
@@ -101,6 +104,18 @@ class ArgumentError(CheckpointError, ValueError):
     """An argument of a call that only reads, or of a function below the manager, is wrong."""
 
     code = "argument.invalid"
+
+
+class AddressError(ArgumentError, KeyError):
+    """A configuration of LangGraph's names no thread, or a part of it is of a wrong type."""
+
+    code = "argument.address"
+
+
+class NoSuchPartError(ArgumentError, LookupError):
+    """A value has nothing at the path that was asked for."""
+
+    code = "argument.no_such_part"
 
 
 class UnstorableError(ArgumentError, TypeError):
@@ -233,6 +248,12 @@ class UnsupportedError(CheckpointStorageError):
     """The store, or the file system below it, needs what this version does not have."""
 
     code = "store.unsupported"
+
+
+class UnregisteredTypeError(UnsupportedError):
+    """A value holds an object whose type has no codec here; the bytes may well be sound."""
+
+    code = "value.unregistered_type"
 
 
 class ReadOnlyError(CheckpointStorageError):

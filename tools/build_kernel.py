@@ -1,4 +1,4 @@
-"""The build hook that compiles ckptlog/kernel/kernel.c, where the machine has a C compiler.
+"""The build hook that compiles ckptlog/kernel/*.c, where the machine has a C compiler.
 
 Without one (or without Python's headers) the package is installed without the kernel: everything
 works, small writes take longer. Called by hatchling for wheels and editable installs; by hand:
@@ -17,7 +17,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "ckptlog" / "kernel"
-SOURCE = FOLDER / "kernel.c"
 # What the interpreter was compiled with decides about speed; the rest is said here.
 FLAGS = ("-O3", "-fPIC", "-std=c11", "-Wall", "-Wextra", "-fvisibility=hidden")
 
@@ -34,7 +33,8 @@ def command(output: Path) -> list[str]:
         ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
     )
     includes = [f"-I{sysconfig.get_path(name)}" for name in ("include", "platinclude")]
-    return [*compiler, *FLAGS, *includes, *shared, str(SOURCE), "-o", str(output)]
+    sources = sorted(map(str, FOLDER.glob("*.c")))
+    return [*compiler, *FLAGS, *includes, *shared, *sources, "-o", str(output)]
 
 
 def compile_kernel() -> str:

@@ -29,10 +29,15 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "complete.json"
 PYTHON = VENV / "bin" / "python"
 CONSTRAINTS = ROOT / "constraints.txt"
-KERNEL = ROOT / "ckptlog" / "kernel" / "kernel.c"
+KERNEL = ROOT / "ckptlog" / "kernel"
 
-# Debian packages that tests need, the program of each, and what is skipped without it.
+# Debian packages that tests need, a program of each (or a pattern of its path), and what is
+# skipped without it.
 DEBIAN_PACKAGES = {
+    "postgresql": (
+        "/usr/lib/postgresql/*/bin/initdb",
+        "tests of the import from PostgreSQL",
+    ),
     "strace": ("strace", "tests marked strace (faults injected into system calls)"),
 }
 
@@ -70,7 +75,8 @@ def fingerprint() -> dict[str, str]:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     relevant = [settings["project"], settings["build-system"], settings["tool"]["hatch"]]
     text = json.dumps(relevant, sort_keys=True) + CONSTRAINTS.read_text(encoding="utf-8")
-    text += KERNEL.read_text(encoding="utf-8")  # it is compiled by the installation
+    for source in sorted(KERNEL.glob("*.[ch]")):  # compiled by the installation
+        text += source.read_text(encoding="utf-8")
     return {
         "place": str(VENV),
         "settings": hashlib.sha256(text.encode()).hexdigest(),
@@ -152,12 +158,19 @@ def prepare(*, with_tests: bool) -> None:
     STAMP.write_text(json.dumps({**wanted, "extra": extra}, indent=1) + "\n", encoding="utf-8")
 
 
+def has_program(program: str) -> bool:
+    """Tell whether a program is on PATH, or where a pattern of whole paths says."""
+    if shutil.which(program):
+        return True
+    return any(Path("/").glob(program.removeprefix("/")))
+
+
 def prepare_debian() -> None:
     """Install the Debian packages that tests need, or say which tests will be skipped."""
     for package, (program, tests) in DEBIAN_PACKAGES.items():
-        if shutil.which(program) or (is_superuser() and install_debian(package)):
+        if has_program(program) or (is_superuser() and install_debian(package)):
             continue
-        say(f"no {program} here (apt-get install {package}, as root): skipping {tests}")
+        say(f"no {Path(program).name} here (apt-get install {package}, as root): skipping {tests}")
     if os.geteuid() != 0:
         say("not root: skipping tests marked root (full disks on small mounts)")
 

@@ -12,6 +12,7 @@ zstandard.ZstdError crosses into our tree in this module, by `_damaged`.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import zstandard
@@ -35,6 +36,11 @@ LEVELS: Final = range(1, 20)
 TRIAL_BYTES_MIN: Final = 160
 _SAVED_BYTES_MIN: Final = 32
 _SAVED_SHIFT: Final = 4  # 1/16 of the raw bytes
+# Below this length a difference is hardly shorter than the whole. Level 1 finds what two versions
+# have in common as well as level 3 does.
+_DELTA_BYTES_MIN: Final = 256
+_DELTA_LEVEL: Final = 1
+_CLEARLY_SHORTER_SHIFT: Final = 3  # no text of ours is compressed to 1/8 by itself
 # The window is what the decoder may allocate besides the output.
 _WINDOW_BYTES_MAX: Final = chunk.RAW_BYTES_MAX
 
@@ -67,13 +73,38 @@ class Codec:
                 codec, stored = chunk.CODEC_ZSTD, packed
         return chunk.encode_plain(codec, domain, digest, size, stored)
 
+    def encode_from(
+        self, domain: int, digest: bytes, raw: bytes, base: tuple[bytes, bytes]
+    ) -> bytes:
+        """Return the record bytes of raw, as a difference from its base where that is shorter.
+
+        Args:
+            base: Digest and raw bytes of the base, which must lie in the same container.
+        """
+        size = len(raw)
+        if size >= _DELTA_BYTES_MIN and len(base[1]) >= _DELTA_BYTES_MIN:
+            packed = self._compress_from(raw, base[1])
+            if len(packed) <= size >> _CLEARLY_SHORTER_SHIFT:
+                return chunk.encode_delta(domain, digest, size, base[0], packed)
+            whole = self.encode(domain, digest, raw)
+            if len(packed) + chunk.HEADER_BYTES + chunk.DIGEST_BYTES < len(whole) * 3 // 4:
+                return chunk.encode_delta(domain, digest, size, base[0], packed)
+            return whole
+        return self.encode(domain, digest, raw)
+
     def raw(
-        self, record_bytes: bytes | memoryview, expected_digest: bytes, *, domain: int | None = None
+        self,
+        record_bytes: bytes | memoryview,
+        expected_digest: bytes,
+        *,
+        domain: int | None = None,
+        base_of: Callable[[bytes], bytes] | None = None,
     ) -> bytes:
         """Return the raw bytes of a record, verified against the digest that they should have.
 
         Args:
-            domain: chunk.LEAF or chunk.NODE where the caller knows which it must be.
+            domain: chunk.LEAF, NODE or BRANCH where the caller knows which it must be.
+            base_of: Returns the verified raw bytes of the chunk that a delta differs from.
 
         Raises:
             BlobCorruptionError: The bytes are not the chunk of that digest.
@@ -86,7 +117,11 @@ class Codec:
             raise _damaged(expected_digest, f"its domain is {record.domain}, not {domain}")
         raw = record.stored
         if record.codec == chunk.CODEC_ZSTD:
-            raw = self._decompress(record)
+            raw = self._decompress(record, self._decompressor())
+        elif record.codec == chunk.CODEC_ZSTD_DELTA:
+            if base_of is None:
+                raise _damaged(expected_digest, "it is a delta where none may be")
+            raw = self._decompress(record, _decompressor_from(base_of(record.base)))
         if chunk.digest_of(record.domain, raw) != expected_digest:
             raise _damaged(expected_digest, "its bytes do not hash to its name")
         return raw
@@ -105,10 +140,26 @@ class Codec:
         except zstandard.ZstdError:
             return raw  # the trial found nothing (no memory for a context): raw is always right
 
-    def _decompress(self, record: chunk.Record) -> bytes:
+    def _compress_from(self, raw: bytes, base: bytes) -> bytes:
+        compressor = zstandard.ZstdCompressor(
+            level=_DELTA_LEVEL,
+            dict_data=zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT),
+            write_checksum=False,
+            write_content_size=True,
+            write_dict_id=False,
+        )
+        try:
+            return compressor.compress(raw)
+        except zstandard.ZstdError:
+            return raw
+
+    def _decompressor(self) -> zstandard.ZstdDecompressor:
         decompressor: zstandard.ZstdDecompressor | None = getattr(self._local, "decompressor", None)
         if decompressor is None:
             decompressor = self._local.decompressor = zstandard.ZstdDecompressor()
+        return decompressor
+
+    def _decompress(self, record: chunk.Record, decompressor: zstandard.ZstdDecompressor) -> bytes:
         try:
             claims = zstandard.get_frame_parameters(record.stored)
             _refuse_bomb(record, claims)
@@ -117,6 +168,12 @@ class Codec:
             )
         except zstandard.ZstdError as error:
             raise _damaged(record.digest, f"zstd says: {error}") from error
+
+
+def _decompressor_from(base: bytes) -> zstandard.ZstdDecompressor:
+    return zstandard.ZstdDecompressor(
+        dict_data=zstandard.ZstdCompressionDict(base, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    )
 
 
 def _decoded(record_bytes: bytes | memoryview, expected: bytes) -> chunk.Record:

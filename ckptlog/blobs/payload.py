@@ -6,6 +6,9 @@ Invariants (specs/payload.md):
   digest and size of each child, and a reader checks every chunk against the digest it came by.
 * A node of level n holds nodes of level n - 1, level 1 holds leaves. Levels only fall on the way
   down, so no cycle and no endless depth can be read, whatever the bytes say.
+* A branch (formats.branch) says what text lies below each link, so a tree of branches is checked
+  the same way; it ends because a digest cannot name what it was made before, and what is read of
+  it is bounded by the size.
 * Sizes are checked from the top: the children of a node add up to what was said of the node, and
   no child is empty (formats.node), so that what a reader allocates is bounded by the reference's
   size, which `WIRE_BYTES_MAX` bounds.
@@ -13,6 +16,7 @@ Invariants (specs/payload.md):
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Container, Iterable
 from typing import Final
 
@@ -20,19 +24,28 @@ import msgspec
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
+from ckptlog.blobs.memo import Memo, memo_of, whole_of
+from ckptlog.blobs.tree import INLINE_MAX, Chunk, grow, text_size
 from ckptlog.errors import BlobCorruptionError, FormatError, UnstorableError
-from ckptlog.formats import chunk, node
+from ckptlog.formats import branch, chunk, node
+from ckptlog.formats.branch import BYTES, LEAF, Link, Part
 from ckptlog.model.event import Reference
 
 LEAF_KIND: Final = "leaf"
 LIST_KIND: Final = "list"
+TREE_KIND: Final = "tree"
 
 # One chunk may stand many times in a tree, so a few kilobytes can spell out any size: this bounds
 # what a hostile reference can make a reader allocate. Managers have far lower limits.
 WIRE_BYTES_MAX: Final = 1024 * 1024 * 1024
 
-# Returns the verified raw bytes of the chunk with a digest, in a domain (chunk.LEAF, chunk.NODE).
+# Shorter values are not remembered: finding a difference takes some 40 us, more than it saves.
+MEMO_BYTES_MIN: Final = 2048
+
+# Returns the verified raw bytes of the chunk with a digest, in a domain (formats.chunk).
 Read = Callable[[bytes, int], bytes]
+# Returns the record of a chunk, by its digest.
+Encode = Callable[[bytes, Chunk], bytes]
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -40,12 +53,14 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
 
     reference: What the event will hold.
     digests: Every chunk of the payload, leaves and nodes.
-    fresh: Digest and record of each chunk that was not known; leaves, then nodes, each once.
+    fresh: Digest and record of each chunk that was not known; what is below, then above, each once.
+    memo: Of a tree, for the next version of the value.
     """
 
     reference: Reference
     digests: frozenset[bytes]
     fresh: tuple[tuple[bytes, bytes], ...]
+    memo: Memo | None = None
 
 
 def split(
@@ -65,14 +80,58 @@ def split(
     if len(pieces) == 1:
         return _single(wire, codec, known)
     if len(wire) > WIRE_BYTES_MAX:
-        raise UnstorableError(
-            f"The value has {len(wire)} bytes in its stored form; at most {WIRE_BYTES_MAX} fit.",
-            hint="Keep large data outside of the checkpoint and store a path to it.",
-        )
+        raise _too_long(wire)
     tree = _Tree(codec, known)
     root = tree.grow([node.Child(tree.keep(chunk.LEAF, piece), len(piece)) for piece in pieces])
     reference = Reference(LIST_KIND, root.digest.hex(), len(wire))
     return Draft(reference, frozenset(tree.seen), tuple(tree.fresh.items()))
+
+
+def plant(
+    wire: bytes,
+    chunker: Chunker,
+    encode: Encode,
+    *,
+    memo: Memo | None = None,
+    known: Container[bytes] = frozenset(),
+) -> Draft:
+    """Return wire, which must be JSON text, as a tree along its structure (blobs.tree).
+
+    Args:
+        encode: Makes the record of a chunk that is not known.
+        memo: Of an earlier version, or None.
+
+    Raises:
+        UnstorableError: The wire is longer than WIRE_BYTES_MAX, or nested too deep.
+    """
+    if len(wire) <= INLINE_MAX:
+        # The hottest line of a small write: most values are one chunk.
+        digest = chunk.digest_of(chunk.LEAF, wire)
+        fresh: tuple[tuple[bytes, bytes], ...] = ()
+        if digest not in known:
+            fresh = ((digest, encode(digest, Chunk(chunk.LEAF, wire, whole_of(memo)))),)
+        reference = Reference(LEAF_KIND, digest.hex(), len(wire))
+        next_memo = memo_of(wire, digest) if len(wire) >= MEMO_BYTES_MIN else None
+        return Draft(reference, frozenset((digest,)), fresh, next_memo)
+    if len(wire) > WIRE_BYTES_MAX:
+        raise _too_long(wire)
+    try:
+        tree = grow(wire, chunker, memo=memo, known=known)
+    except RecursionError:
+        raise UnstorableError(
+            "The value is nested too deep for what is left of the call stack.",
+            hint="Call from a shallower function, or store a flatter value.",
+        ) from None
+    kind = LEAF_KIND if tree.is_leaf else TREE_KIND
+    made = tuple((digest, encode(digest, one)) for digest, one in tree.chunks.items())
+    return Draft(Reference(kind, tree.root.hex(), len(wire)), tree.digests, made, tree.memo)
+
+
+def _too_long(wire: bytes) -> UnstorableError:
+    return UnstorableError(
+        f"The value has {len(wire)} bytes in its stored form; at most {WIRE_BYTES_MAX} fit.",
+        hint="Keep large data outside of the checkpoint and store a path to it.",
+    )
 
 
 def _single(wire: bytes, codec: Codec, known: Container[bytes]) -> Draft:
@@ -130,7 +189,10 @@ def assemble(reference: Reference, read: Read) -> bytes:
     if reference.kind == LEAF_KIND:
         return _leaf(root, reference.size, read)
     wire = bytearray()
-    _unfold(root, reference.size, None, read, wire)
+    if reference.kind == TREE_KIND:
+        _unbranch(_parts(root, reference.size, read), read, wire)
+    else:
+        _unfold(root, reference.size, None, read, wire)
     return bytes(wire)
 
 
@@ -143,6 +205,8 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     root = root_of(reference)
     if reference.kind == LEAF_KIND:
         return frozenset((root,))
+    if reference.kind == TREE_KIND:
+        return _branch_digests(root, reference.size, read)
     found = {root}
     level, layer = _children(root, reference.size, None, read)
     while level > 1:
@@ -153,6 +217,91 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
         found.update(below)
         level -= 1
     found.update(child.digest for child in layer)
+    return frozenset(found)
+
+
+def text_of(parts: Iterable[Part], read: Read) -> bytes:
+    """Return the text that parts stand for, read and verified."""
+    text = bytearray()
+    _unbranch(parts, read, text)
+    return bytes(text)
+
+
+def unfolded(link: Link, read: Read) -> list[Part]:
+    """Return what a link to text stands for, one level down."""
+    if link.kind == LEAF:
+        return [_leaf(link.digest, link.size, read)]
+    return _parts(link.digest, link.size, read)
+
+
+def parts_of(reference: Reference, read: Read) -> list[Part]:
+    """Return the parts of a payload's root; the whole text where it is no tree of branches."""
+    if reference.kind != TREE_KIND:
+        return [assemble(reference, read)]
+    return _parts(root_of(reference), reference.size, read)
+
+
+def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
+    """Append the text of parts; its own stack, as branches may lie deep in one another."""
+    stack = [iter(parts)]
+    while stack:
+        for part in stack[-1]:
+            if type(part) is bytes:
+                text += part
+            elif part.kind == LEAF:  # type: ignore[union-attr]
+                text += _leaf(part.digest, part.size, read)  # type: ignore[union-attr]
+            elif part.kind == BYTES:  # type: ignore[union-attr]
+                raw = bytearray()
+                # Raw bytes hold no base64 text of their own (`_parts`), so this goes no deeper.
+                _unbranch_raw(part, read, raw)  # type: ignore[arg-type]
+                text += binascii.b2a_base64(raw, newline=False)
+            else:
+                stack.append(iter(_parts(part.digest, part.size, read)))  # type: ignore[union-attr]
+                break
+        else:
+            stack.pop()
+
+
+def _unbranch_raw(link: Link, read: Read, raw: bytearray) -> None:
+    stack = [iter(_parts(link.digest, link.size, read, is_raw=True))]
+    while stack:
+        for part in stack[-1]:
+            if type(part) is bytes:
+                raw += part
+            elif part.kind == LEAF:  # type: ignore[union-attr]
+                raw += _leaf(part.digest, part.size, read)  # type: ignore[union-attr]
+            else:
+                stack.append(iter(_parts(part.digest, part.size, read, is_raw=True)))  # type: ignore[union-attr]
+                break
+        else:
+            stack.pop()
+
+
+def _parts(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> list[Part]:
+    """Return the parts of a branch that must stand for `size` bytes."""
+    try:
+        parts = branch.decode(read(digest, chunk.BRANCH))
+    except FormatError as error:
+        raise _misshapen(digest, error.message.rstrip(".")) from error
+    total = sum(len(part) if isinstance(part, bytes) else text_size(part) for part in parts)
+    if total != size:
+        raise _misshapen(digest, f"{size} bytes are expected below it, it claims {total}")
+    if is_raw and any(type(part) is Link and part.kind == BYTES for part in parts):
+        raise _misshapen(digest, "it has base64 text among raw bytes")
+    return parts
+
+
+def _branch_digests(root: bytes, size: int, read: Read) -> frozenset[bytes]:
+    found = {root}
+    waiting = [(root, size, False)]
+    while waiting:
+        digest, size, is_raw = waiting.pop()
+        for part in _parts(digest, size, read, is_raw=is_raw):
+            if type(part) is not Link or part.digest in found:
+                continue
+            found.add(part.digest)
+            if part.kind != LEAF:
+                waiting.append((part.digest, part.size, is_raw or part.kind == BYTES))
     return frozenset(found)
 
 
@@ -203,7 +352,7 @@ def root_of(reference: Reference) -> bytes:
         root = bytes.fromhex(reference.root)
     except ValueError:
         root = b""
-    is_kind_known = reference.kind in (LEAF_KIND, LIST_KIND)
+    is_kind_known = reference.kind in (LEAF_KIND, LIST_KIND, TREE_KIND)
     limit = chunk.RAW_BYTES_MAX if reference.kind == LEAF_KIND else WIRE_BYTES_MAX
     is_size_sound = 0 <= reference.size <= limit
     is_name_sound = len(root) == chunk.DIGEST_BYTES and root.hex() == reference.root

@@ -13,7 +13,8 @@ Invariants:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -23,9 +24,13 @@ from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.index import ChunkIndex
+from ckptlog.blobs.memo import Memo
+from ckptlog.blobs.part import Step, part_of
 from ckptlog.blobs.recent import Recent
+from ckptlog.blobs.tree import Chunk
 from ckptlog.errors import (
     BlobCorruptionError,
+    CheckpointError,
     FormatError,
     MissingBlobError,
     operating_system_door,
@@ -46,6 +51,15 @@ _OFFSET_MAX: Final = (1 << 63) - 1
 _WRITTEN_BYTES: Final = 2 * 1024 * 1024
 _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
+# Chunks that others are differences from: a list of steps reads the same ones again and again.
+_BASES_BYTES: Final = 4 * 1024 * 1024
+_DEPTHS_REMEMBERED: Final = 10_000
+# Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
+# value, which is read faster otherwise, are fewer.
+DELTA_DEPTH_MAX: Final = 64
+# What a reader follows: more, so that it need not trust what writers count.
+_DELTA_DEPTH_READ_MAX: Final = 2 * DELTA_DEPTH_MAX
+_DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: DELTA_DEPTH_MAX}
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
@@ -55,9 +69,11 @@ class BlobStore:
     Args:
         root: The store's folder.
         store_id: 16 bytes.
-        cache_bytes: Verified bytes that are kept in memory; 0 keeps none.
+        cache_bytes: Kept in memory: verified bytes, and what the next versions of payloads that
+            were written can be made from; 0 keeps nothing.
         missing: Asked for the place of a chunk that the index does not know, or knows wrongly; it
             should catch up with the log first. May be set later.
+        has_trees: Whether long values are cut along their structure (a feature of the store).
 
     Threads: safe.
     """
@@ -72,27 +88,121 @@ class BlobStore:
         *,
         cache_bytes: int,
         missing: Callable[[bytes], Placement | None] | None = None,
+        has_trees: bool = False,
     ) -> None:
         self.index = index
         self.missing = missing
         self._codec = codec
         self._chunker = chunker
-        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 5)
-        self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 5)
+        self._cache: Cache[tuple[str, str], bytes] = Cache(cache_bytes * 3 // 10)
+        self._digests: Cache[tuple[str, str], frozenset[bytes]] = Cache(cache_bytes // 10)
         # What was just written is read again soon or never: it must not fill the whole cache.
         self._written: Recent[tuple[str, str], bytes] = Recent(
-            min(_WRITTEN_BYTES, cache_bytes // 5)
+            min(_WRITTEN_BYTES, cache_bytes // 10)
         )
+        self._has_trees = has_trees
+        self._memos: Cache[str, Memo] = Cache(cache_bytes * 2 // 5)
+        self._depths: Cache[tuple[str, int], int] = Cache(_DEPTHS_REMEMBERED)
+        # Depths of chunks that were made lately, for a batch: they may be written, or never.
+        self._emitted: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
+        self._bases: Cache[bytes, bytes] = Cache(min(_BASES_BYTES, cache_bytes // 10))
         self._containers = _Containers(root, store_id)
 
     @property
     def cached_bytes(self) -> int:
         """What the cache holds: bytes of payloads and of what is known of them."""
-        return self._cache.cost + self._digests.cost + self._written.cost
+        kept = self._digests.cost + self._memos.cost + self._bases.cost
+        return self._cache.cost + self._written.cost + kept
 
-    def split(self, wire: bytes, known: Container[bytes] = frozenset()) -> payload.Draft:
-        """Return wire as chunks; those in `known` are neither compressed nor emitted."""
-        return payload.split(wire, self._chunker, self._codec, known=known)
+    def split(
+        self,
+        wire: bytes,
+        known: Container[bytes] = frozenset(),
+        old: Reference | None = None,
+        container: str = "",
+        *,
+        is_pending: bool = False,
+    ) -> payload.Draft:
+        """Return wire as chunks; those in `known` are neither compressed nor emitted.
+
+        Args:
+            old: The payload that this one probably comes from; saves work and bytes.
+            container: Where the chunks will be written, "" where that is not known: a chunk may be
+                stored as a difference from one in the same container only.
+            is_pending: Whether the old payload will be committed with this one.
+        """
+        if not self._has_trees:
+            return payload.split(wire, self._chunker, self._codec, known=known)
+        memo = None if old is None else self._memos.get(old.root)
+
+        def encode(digest: bytes, made: Chunk) -> bytes:
+            base = made.base
+            depth = -1
+            # A chunk that was stored before is stored whole (specs/chunk.md: no cycles).
+            if base is not None and container and not self._was_stored(digest, is_pending):
+                depth = self._base_depth(base.digest, container, is_pending)
+            if base is None or not 0 <= depth < _DELTA_DEPTHS[made.domain]:
+                record = self._codec.encode(made.domain, digest, made.raw)
+            else:
+                record = self._codec.encode_from(made.domain, digest, made.raw, base)
+            self._emitted.put(digest, depth + 1 if chunk.base_in(record) else 0, 1)
+            return record
+
+        return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
+
+    def packed(self, digests: Iterable[bytes]) -> None:
+        """Take note that chunks were written into packs: nothing can be a difference from them."""
+        for digest in digests:
+            self._emitted.put(digest, DELTA_DEPTH_MAX, 1)
+
+    def _was_stored(self, digest: bytes, is_pending: bool) -> bool:  # noqa: FBT001
+        """Say whether a chunk has a record already, or will have one with the pending commit."""
+        if self.index.get(digest) is not None:
+            return True
+        return is_pending and self._emitted.get(digest) is not None
+
+    def _base_depth(self, base: bytes, container: str, is_pending: bool) -> int:  # noqa: FBT001
+        """Return the depth of a chunk that another may be a difference from; -1 where it may not.
+
+        Args:
+            is_pending: Whether it may be one of a commit that is still being gathered.
+        """
+        place = self.index.get(base)
+        if place is not None:
+            return self._depth(place) if place.container == container else -1
+        depth = self._emitted.get(base) if is_pending else None
+        return -1 if depth is None else depth
+
+    def _depth(self, place: Placement) -> int:
+        """Return how many differences lie between a stored record and a whole one.
+
+        It is remembered by place: two records of one chunk may have two depths.
+        """
+        above: list[Placement] = []
+        depth: int | None = None
+        with suppress(CheckpointError):
+            while (depth := self._depths.get((place.container, place.offset))) is None:
+                base = chunk.base_in(self._containers.read(place))
+                if not base:
+                    depth = 0
+                    self._depths.put((place.container, place.offset), 0, 1)
+                    break
+                above.append(place)
+                found = self.index.get(base)
+                if found is None or len(above) > DELTA_DEPTH_MAX:
+                    break
+                place = found
+        if depth is None:
+            return DELTA_DEPTH_MAX
+        for place in reversed(above):
+            depth += 1
+            self._depths.put((place.container, place.offset), depth, 1)
+        return depth
+
+    def remember(self, draft: payload.Draft) -> None:
+        """Keep what the next version of a payload can be made from."""
+        if draft.memo is not None:
+            self._memos.put(draft.reference.root, draft.memo, draft.memo.cost)
 
     def wire(self, reference: Reference, hint: Mapping[bytes, bytes] = _NOTHING) -> bytes:
         """Return the verified wire that a reference names.
@@ -104,7 +214,7 @@ class BlobStore:
             BlobCorruptionError, MissingBlobError: It cannot be read; the message names the chunk.
         """
         key = (reference.kind, reference.root)
-        wire = self._cache.get(key) or self._written.get(key)
+        wire = self._cache.get(key) or self._written.get(key) or self._remembered(reference)
         if wire is None:
             wire = payload.assemble(reference, self._reader(hint))
             self._cache.put(key, wire, len(wire) + _ENTRY_COST)
@@ -115,9 +225,28 @@ class BlobStore:
             )
         return wire
 
+    def part(self, reference: Reference, path: Sequence[Step]) -> bytes:
+        """Return the verified wire of a part of a payload; reads what leads to it and what it is.
+
+        Raises:
+            NoSuchPartError: There is nothing at the path.
+            BlobCorruptionError, MissingBlobError: It cannot be read.
+        """
+        wire = self._cache.get((reference.kind, reference.root))
+        read = self._reader(_NOTHING)
+        wire = wire or self._remembered(reference)
+        parts = payload.parts_of(reference, read) if wire is None else [wire]
+        return part_of(parts, path, read)
+
+    def _remembered(self, reference: Reference) -> bytes | None:
+        """Return the wire of a payload that was written lately and may get a next version."""
+        memo = self._memos.get(reference.root)
+        return None if memo is None else memo.text
+
     def put_cached(self, reference: Reference, wire: bytes, digests: frozenset[bytes]) -> None:
         """Keep what was just written, so that the next read or change finds it in memory."""
-        self._written.put((reference.kind, reference.root), wire, len(wire) + _ENTRY_COST)
+        if len(wire) < payload.MEMO_BYTES_MIN or not self._has_trees:
+            self._written.put((reference.kind, reference.root), wire, len(wire) + _ENTRY_COST)
         self.put_digests(reference, digests)
 
     def put_digests(self, reference: Reference, digests: frozenset[bytes]) -> None:
@@ -155,7 +284,7 @@ class BlobStore:
         record = hint.get(digest)
         if record is not None:
             try:
-                return self._codec.raw(record, digest, domain=domain)
+                return self._codec.raw(record, digest, domain=domain, base_of=self._base)
             except BlobCorruptionError:  # the copy in the store may be whole
                 pass
         placement = self.index.get(digest)
@@ -167,18 +296,91 @@ class BlobStore:
             self._containers.forget(placement.container)
             return self._raw_at(self._ask(digest, error), digest, domain)
 
+    def check(self, digest: bytes, record: bytes) -> bytes:
+        """Return the raw bytes of a record that was read already, verified.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: It, or a chunk that it is a difference from, is
+                damaged or missing.
+        """
+        return self._codec.raw(record, digest, base_of=self._base)
+
+    def whole(self, fresh: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """Return digests and records of chunks with no difference among them.
+
+        Args:
+            fresh: Digests and records; a base is stored, or stands before its differences.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: A base cannot be read.
+        """
+        raws: dict[bytes, bytes] = {}
+
+        def base_of(digest: bytes) -> bytes:
+            raw = raws.get(digest)
+            return self._base(digest) if raw is None else raw
+
+        found = []
+        for digest, record in fresh:
+            raws[digest] = raw = self._codec.raw(record, digest, base_of=base_of)
+            if chunk.base_in(record):
+                record = self._codec.encode(chunk.decode(record).domain, digest, raw)  # noqa: PLW2901
+            found.append((digest, record))
+        return found
+
     def close(self) -> None:
         """Close the files and drop what is cached; a later call opens and reads anew."""
         self._containers.close()
         self._cache.clear()
         self._written.clear()
         self._digests.clear()
+        self._memos.clear()
+        self._bases.clear()
 
     def _reader(self, hint: Mapping[bytes, bytes]) -> payload.Read:
         return lambda digest, domain: self.raw(digest, domain, hint)
 
-    def _raw_at(self, placement: Placement, digest: bytes, domain: int) -> bytes:
-        return self._codec.raw(self._containers.read(placement), digest, domain=domain)
+    def _raw_at(self, placement: Placement, digest: bytes, domain: int | None) -> bytes:
+        record = self._containers.read(placement)
+        return self._codec.raw(record, digest, domain=domain, base_of=self._base)
+
+    def _base(self, digest: bytes) -> bytes:
+        """Return the raw bytes of a chunk that another is a difference from.
+
+        The chain down to a whole chunk is gathered first, then undone from its end: what is read
+        is bounded, whatever the records say.
+        """
+        chain: list[tuple[bytes, bytes]] = []
+        raw = self._bases.get(digest)
+        while raw is None:
+            if len(chain) >= _DELTA_DEPTH_READ_MAX:
+                raise BlobCorruptionError(
+                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences "
+                    "away from a whole one.",
+                    digest=digest.hex(),
+                )
+            record = self._record(digest)
+            chain.append((digest, record))
+            digest = chunk.base_in(record)
+            if not digest:
+                break
+            raw = self._bases.get(digest)
+        for name, record in reversed(chain):
+            below = raw
+            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
+            self._bases.put(name, raw, len(raw) + _ENTRY_COST)
+        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
+        return raw
+
+    def _record(self, digest: bytes) -> bytes:
+        placement = self.index.get(digest)
+        if placement is not None:
+            try:
+                return self._containers.read(placement)
+            except (BlobCorruptionError, MissingBlobError) as error:
+                self._containers.forget(placement.container)
+                return self._containers.read(self._ask(digest, error))
+        return self._containers.read(self._ask(digest, None))
 
     def _ask(
         self, digest: bytes, error: BlobCorruptionError | MissingBlobError | None

@@ -74,15 +74,17 @@ def open_store(
 
     import ckptlog
     from ckptlog.errors import ReadOnlyError, UnsupportedError
+    from ckptlog.model.codec import OPAQUE
 
+    # The program has no classes of its users: their objects are shown by name and content.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            store = ckptlog.open(path, create=is_created)
+            store = ckptlog.open(path, create=is_created, codecs=OPAQUE)
         except (ReadOnlyError, UnsupportedError):
             if not is_reading:
                 raise
-            store = ckptlog.open(path, read_only=True)
+            store = ckptlog.open(path, read_only=True, codecs=OPAQUE)
     for warning in caught:
         output.note(str(warning.message))
     return store

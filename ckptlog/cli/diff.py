@@ -64,13 +64,14 @@ def _is_id(manager: CheckpointManager, name: str) -> bool:
 
 
 def _fields(difference: Difference) -> dict[str, Any]:
+    from ckptlog.model.codec import OPAQUE
     from ckptlog.model.value import lower
 
     return {
         "path": difference.path,
         "kind": difference.kind,
-        "before": lower(difference.before),
-        "after": lower(difference.after),
+        "before": lower(difference.before, codecs=OPAQUE),
+        "after": lower(difference.after, codecs=OPAQUE),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Final
 OK: Final = 0
 PARTIAL: Final = 1  # a part failed, or something nobody foresaw
 USAGE: Final = 2  # an argument or a value is wrong
-NOT_FOUND: Final = 3  # no such checkpoint, task or store
+NOT_FOUND: Final = 3  # no such checkpoint, part of one, task or store
 CONFLICT: Final = 4  # the present state does not allow it
 CORRUPTION: Final = 5  # stored bytes are not what was written
 STORAGE: Final = 6  # the medium or the store refused
@@ -22,6 +22,8 @@ CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away
 BY_CODE: Final[dict[str, int]] = {
     "checkpoint.error": PARTIAL,
     "argument.invalid": USAGE,
+    "argument.address": USAGE,
+    "argument.no_such_part": NOT_FOUND,
     "argument.unstorable": USAGE,
     "argument.settings": USAGE,
     "create.failed": PARTIAL,
@@ -43,6 +45,7 @@ BY_CODE: Final[dict[str, int]] = {
     "store.missing": NOT_FOUND,
     "store.not_a_store": NOT_FOUND,
     "store.unsupported": STORAGE,
+    "value.unregistered_type": STORAGE,
     "store.read_only": STORAGE,
     "store.closed": STORAGE,
     "storage.full": STORAGE,

@@ -1,12 +1,12 @@
-"""`ckptlog import`: bring in checkpoints of the old layout, or the transcript of a run."""
+"""`ckptlog import`: bring in the old layout, the transcript of a run, or LangGraph's threads."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ckptlog.cli import text
-from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli import migration, text
+from ckptlog.cli.command import Commands, Context, add_command, add_global_options
 from ckptlog.cli.exit_status import OK, PARTIAL
 from ckptlog.cli.progress import Progress
 
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `import legacy` and `import transcript`."""
-    parser = commands.add_parser("import", help="import checkpoints from elsewhere")
-    sources = parser.add_subparsers(title="sources", metavar="SOURCE", dest="source", required=True)
+    """Add `import legacy`, `import transcript` and `import --langgraph-sqlite`."""
+    parser = commands.add_parser(
+        "import",
+        help="import checkpoints from elsewhere",
+        epilog="Sources are never changed. Running it again goes on where it was stopped.",
+        allow_abbrev=False,
+    )
+    add_global_options(parser)
+    migration.add_options(parser)
+    sources = parser.add_subparsers(title="other sources", metavar="SOURCE", dest="source")
     legacy = add_command(
         sources,
         "legacy",
@@ -42,6 +49,7 @@ def run_legacy(context: Context) -> int:
     """Import a folder of the old layout; bad files are listed and make the status 1."""
     from ckptlog.integrations.legacy import import_folder
 
+    migration.refuse_options(context)
     arguments, output = context.arguments, context.output
     with context.manager() as manager:
         progress = Progress(output, "import")
@@ -80,6 +88,7 @@ def run_transcript(context: Context) -> int:
     """Import a transcript as a finished task."""
     from ckptlog.integrations.transcript import import_transcript
 
+    migration.refuse_options(context)
     path, output = Path(context.arguments.file), context.output
     task = context.arguments.task or path.stem
     with context.manager() as manager:

@@ -48,11 +48,18 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--until", type=moment, metavar="TIME", help="created before")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N")
     parser.add_argument("--newest", action="store_true", help="newest first")
+    parser.add_argument(
+        "--threads", action="store_true", help="LangGraph's threads instead, by name"
+    )
 
 
 def run_list(context: Context) -> int:
     """Print the checkpoints that match; say how many there are when not all are shown."""
     arguments, output = context.arguments, context.output
+    if arguments.threads:
+        from ckptlog.cli.thread import run_threads
+
+        return run_threads(context)
     with context.store(is_reading=True) as store:
         wanted = _filter(arguments)
         summaries = (

@@ -49,4 +49,8 @@ def _kind(value: Any) -> str:
         return text.count(len(value), "item")
     if isinstance(value, (bytes, bytearray)):
         return f"bytes ({text.size(len(value))})"
+    from ckptlog.model.codec import Typed
+
+    if type(value) is Typed:
+        return f"object of the type {value.name}"
     return text.shorten(repr(value), 60)

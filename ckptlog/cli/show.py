@@ -20,6 +20,11 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("checkpoint", metavar="ID")
     parser.add_argument("--data", action="store_true", help="print its data, as JSON")
     parser.add_argument(
+        "--part",
+        metavar="POINTER",
+        help="print a part of its data, as JSON: /messages/-1 (JSON Pointer, also from the end)",
+    )
+    parser.add_argument(
         "--at", type=natural, metavar="POSITION", help="as it was after the event at POSITION"
     )
 
@@ -28,6 +33,9 @@ def run_show(context: Context) -> int:
     """Print a checkpoint, or its data alone with --data."""
     arguments, output = context.arguments, context.output
     with context.manager(is_reading=True) as manager:
+        if arguments.part is not None:
+            output.document(_part(manager, arguments.checkpoint, arguments.part, arguments.at))
+            return OK
         checkpoint = find(manager, arguments.checkpoint, arguments.at)
     fields = checkpoint.to_dict()
     if arguments.data and not output.is_json:
@@ -37,6 +45,24 @@ def run_show(context: Context) -> int:
     else:
         _print_page(context, checkpoint, fields)
     return OK
+
+
+def _part(manager: CheckpointManager, identifier: str, pointer: str, position: int | None) -> Any:
+    """Return what a JSON Pointer (RFC 6901) leads to in a checkpoint's data, as JSON."""
+    from ckptlog.errors import ArgumentError
+    from ckptlog.model.codec import OPAQUE
+    from ckptlog.model.value import lower
+
+    if position is not None:
+        raise ArgumentError("--part is of the present state; leave out --at.", argument="part")
+    if pointer and not pointer.startswith("/"):
+        raise ArgumentError(
+            f"{pointer!r} is no JSON Pointer: it must begin with /.",
+            hint="For example /messages/-1.",
+            argument="part",
+        )
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+    return lower(manager.get_part(identifier, *steps), codecs=OPAQUE)
 
 
 def find(manager: CheckpointManager, identifier: str, position: int | None) -> CheckpointData:

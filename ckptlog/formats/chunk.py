@@ -5,7 +5,7 @@
     32      1     codec: 0 raw, 1 zstd, 2 zstd with the base as dictionary
     33      1     flags: bit 0 sealed (encrypted), bit 1 delta (a base digest follows)
     34      1     id scheme: 0 plain BLAKE3, 1 keyed BLAKE3
-    35      1     domain: 0 leaf, 1 node
+    35      1     domain: 0 leaf, 1 node, 2 branch
     36      8     key id; 0 where the chunk is not sealed
     44      4     raw length
     48      4     stored length
@@ -29,7 +29,7 @@ from ckptlog.errors import FormatError, UnsupportedError
 CODEC_RAW: Final = 0
 CODEC_ZSTD: Final = 1
 CODEC_ZSTD_DELTA: Final = 2
-CODECS_READ: Final = frozenset({CODEC_RAW, CODEC_ZSTD})
+CODECS_READ: Final = frozenset({CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD_DELTA})
 
 SEALED: Final = 1
 DELTA: Final = 2
@@ -39,13 +39,15 @@ SCHEME_KEYED: Final = 1
 
 LEAF: Final = 0
 NODE: Final = 1
+BRANCH: Final = 2
 
 DIGEST_BYTES: Final = 32
 # Bounds what decompression may allocate for one record: a bomb is refused before it.
 RAW_BYTES_MAX: Final = 4 * 1024 * 1024
 HEADER_BYTES: Final = 52
 _HEADER = struct.Struct("<32sBBBBQII")
-_DOMAIN_TAGS: Final = (b"\x00", b"\x01")
+_CODEC_AT: Final = 32
+_DOMAIN_TAGS: Final = (b"\x00", b"\x01", b"\x02")
 # Up to here copying the bytes behind their tag is cheaper than a second call of the hasher.
 _JOINED_BYTES_MAX: Final = 16 * 1024
 
@@ -78,6 +80,8 @@ def encode(record: Record) -> bytes:
     base_bytes = DIGEST_BYTES if record.flags & DELTA else 0
     if len(record.digest) != DIGEST_BYTES or len(record.base) != base_bytes:
         raise FormatError("A chunk record needs a digest of 32 bytes, and a base only as a delta.")
+    if (record.codec == CODEC_ZSTD_DELTA) != bool(base_bytes):
+        raise FormatError(f"A chunk of codec {record.codec} cannot have flags {record.flags:#x}.")
     if record.raw_length > RAW_BYTES_MAX or len(record.stored) > RAW_BYTES_MAX:
         raise FormatError(f"A chunk of {record.raw_length} bytes is over {RAW_BYTES_MAX}.")
     head = _HEADER.pack(
@@ -105,6 +109,30 @@ def encode_plain(codec: int, domain: int, digest: bytes, raw_length: int, stored
     return _HEADER.pack(digest, codec, 0, SCHEME_PLAIN, domain, 0, raw_length, len(stored)) + stored
 
 
+def encode_delta(domain: int, digest: bytes, raw_length: int, base: bytes, stored: bytes) -> bytes:
+    """Return the bytes of a record that holds a chunk as a difference from its base.
+
+    Args:
+        base: Digest of the chunk whose raw bytes are the dictionary; it lies in the same container.
+        raw_length: At most RAW_BYTES_MAX; stored is no longer than that.
+    """
+    if raw_length > RAW_BYTES_MAX:
+        raise FormatError(f"A chunk of {raw_length} bytes is over {RAW_BYTES_MAX}.")
+    head = _HEADER.pack(
+        digest, CODEC_ZSTD_DELTA, DELTA, SCHEME_PLAIN, domain, 0, raw_length, len(stored)
+    )
+    return head + base + stored
+
+
+def base_in(data: bytes | memoryview) -> bytes:
+    """Return the digest of a record's base, empty where it is no delta; the rest is not checked."""
+    if len(data) < HEADER_BYTES + DIGEST_BYTES or data[_CODEC_AT] != CODEC_ZSTD_DELTA:
+        return b""
+    if data[_CODEC_AT + 1] != DELTA:
+        return b""
+    return bytes(data[HEADER_BYTES : HEADER_BYTES + DIGEST_BYTES])
+
+
 def digest_in(data: bytes | memoryview) -> bytes:
     """Return the digest at the head of a record's bytes, without checking the rest."""
     if len(data) < HEADER_BYTES:
@@ -130,18 +158,18 @@ def decode(data: bytes | memoryview) -> Record:
         raise FormatError(f"A chunk record claims {stored} bytes; {len(data) - begin} are there.")
     if key or (codec == CODEC_RAW and raw != stored):
         raise FormatError(f"A plain chunk has key {key}, {raw} raw and {stored} stored bytes.")
+    if (codec == CODEC_ZSTD_DELTA) != bool(flags & DELTA):
+        raise FormatError(f"A chunk has codec {codec} and flags {flags:#x}; no such thing.")
     base = bytes(data[HEADER_BYTES:begin])
     return Record(digest, codec, flags, scheme, domain, key, raw, bytes(data[begin:]), base)
 
 
 def _refuse_unknown(codec: int, flags: int, scheme: int, domain: int) -> None:
-    if domain not in (LEAF, NODE) or flags & ~(SEALED | DELTA):
+    if domain not in (LEAF, NODE, BRANCH) or flags & ~(SEALED | DELTA):
         raise FormatError(f"A chunk has domain {domain} and flags {flags:#x}; no such thing.")
     wants = []
     if codec not in CODECS_READ:
         wants.append(f"codec {codec}")
-    if flags & DELTA:
-        wants.append("deltas")
     if flags & SEALED:
         wants.append("encryption")
     if scheme != SCHEME_PLAIN:

@@ -12,7 +12,16 @@ from ckptlog.errors import FormatError, NotAStoreError, UnsupportedError
 
 FORMAT: Final = 1
 FORMAT_NAME: Final = "ckptlog"
-FEATURES: Final = ("chunks-blake3", "chunks-fastcdc2020", "events-1", "log-1", "values-json1")
+TREES: Final = "payload-trees"
+FEATURES: Final = (
+    "chunks-blake3",
+    "chunks-delta",
+    "chunks-fastcdc2020",
+    "events-1",
+    "log-1",
+    TREES,
+    "values-json1",
+)
 FEATURES_READ: Final = frozenset(FEATURES)
 JSON_BYTES_MAX: Final = 65_536
 _ID = re.compile("[0-9a-f]{32}")

@@ -4,8 +4,10 @@
 `CKPTLOG_PURE=1` in the environment. Each function is a short way through one in Python, which is
 its meaning; the tests hold the two together to the byte:
 
-    native.plain_wire    through model/value.py's `prepare`
-    native.suspicious    through policy/sanitise.py's `may_hold_secret`
+    native.wire          through model/value.py's `prepare`
+    native.lift          through model/lift.py's `Lifting`
+    native.suspect       through policy/sanitise.py's `may_hold_secret`
+    native.end_of_value, native.run_of_items    through formats/json_text.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -19,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 1
+REVISION: Final = 3
 
 
 class Kernel(Protocol):
@@ -28,23 +30,74 @@ class Kernel(Protocol):
     Threads: safe; nothing is kept between calls.
     """
 
-    def plain_wire(
+    def wire(  # noqa: PLR0917 - called once for each value, by one caller
         self,
         value: Any,
+        codecs: tuple[Any, ...],
         verdicts: dict[str, bool] | None,
+        replacement: str,
+        odd: Callable[[Any, Any, int, int], tuple[bytes, int] | None],
+        context: Any,
         encode: Callable[[Any], bytes],
         depth_max: int,
         containers_max: int,
         /,
     ) -> bytes | None:
-        """Return encode(value) if that is the value's wire; None where it must be lowered first.
+        """Return a value's wire; None where only the long way can say what it is.
 
         Args:
-            verdicts: Which keys name a secret; one that is not in it is taken for one that may.
+            codecs: Of each registered type that has attributes: the type, the start of its
+                objects' wires, the names of the attributes; one after the other.
+            verdicts: Which keys name a secret; asked by item where it does not say. None: none do.
+            replacement: A text that may stand under a secret key.
+            odd: odd(context, value, depth, containers left) gives the wire of a value of any
+                other type and the containers that are left then, or None for the long way.
+            encode: Gives the wire of a finite float, or of a list of them.
         """
 
-    def suspicious(self, wire: bytes, table: bytes, /) -> bool:
-        """Say whether some place in the wire may be a hint of the table (policy/hint_table.py)."""
+    def lift(
+        self,
+        lowered: Any,
+        codecs: dict[str, tuple[Any, ...]],
+        tagged: Callable[[str, Any, int], Any],
+        failed: Callable[[str, type, Any], Any],
+        depth_max: int,
+        /,
+    ) -> Any:
+        """Return the value of what was just decoded; its containers become the value's.
+
+        Args:
+            codecs: Type and `lift` of each name; where an object is its attributes also their
+                names, and those that are made anew, each with what makes it.
+            tagged: tagged(tag, content, depth) gives the value of any other tag, or raises.
+            failed: failed(name, type, exception or object of another type) raises what is to be
+                told about a `lift`.
+
+        Raises:
+            ValueError: It is nested too deep.
+        """
+
+    def suspect(self, wire: bytes, table: bytes, at: int, /) -> int:
+        """Return the first place from `at` on that may be a hint of the table, or -1.
+
+        The table is policy/hint_table.py's.
+        """
+
+    def end_of_value(self, text: bytes, at: int, limit: int, /) -> int:
+        """Do as formats.json_text.end_of_value."""
+
+    def run_of_items(  # noqa: PLR0917
+        self,
+        text: bytes,
+        place: int,
+        is_object: bool,  # noqa: FBT001
+        gathered: int,
+        inline_max: int,
+        bounds: tuple[int, int, int],
+        items_max: int,
+        /,
+    ) -> tuple[int, int, int, int, int]:
+        """Do as formats.json_text.run_of_items."""
 
 
 def _compiled() -> Kernel | None:

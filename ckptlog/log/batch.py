@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ckptlog.formats import chunk
 from ckptlog.model.entry import Commit
 from ckptlog.model.event import Event
 
@@ -53,3 +54,8 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     """Another writer was there first; nothing was written. Catch up to the tail and decide anew."""
 
     tail: Tail
+
+
+def has_difference(groups: Sequence[Group]) -> bool:
+    """Say whether some chunk is stored as a difference from another."""
+    return any(chunk.base_in(data) for group in groups for item in group for data in item.records)

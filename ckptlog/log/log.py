@@ -28,7 +28,7 @@ from ckptlog.formats import segment
 from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import SegmentHeader
-from ckptlog.log.batch import Group, Lost, Tail, Won
+from ckptlog.log.batch import Group, Lost, Tail, Won, has_difference
 from ckptlog.log.build import Built, build
 from ckptlog.log.hold import Hold
 from ckptlog.log.published import PublishedEnd
@@ -210,12 +210,18 @@ class Log:
             return self.append_held(groups, at, tail)
 
     def append_held(self, groups: Sequence[Group], at: int, tail: Tail) -> Won | Lost:
-        """Do as `append`, for a caller that holds the lock since `hold` returned this tail."""
+        """Do as `append`, for a caller that holds the lock since `hold` returned this tail.
+
+        Where a new segment must begin and a chunk is a difference from one in the present segment,
+        the answer is Lost, with the new tail: such chunks lie in one container.
+        """
         if tail.position != at:
             return Lost(tail)
         built = build(tail, self._seed, self._container, groups)
         if built.tail.offset > self._segment_bytes and tail.position > tail.first:
             tail = self._roll(tail)
+            if has_difference(groups):
+                return Lost(tail)
             built = build(tail, self._seed, self._container, groups)
         self._write(tail, built)
         return Won(built.commits)
@@ -341,6 +347,11 @@ class Log:
         return self._end_seen.position if self._end_seen else 0
 
     # --- segments ---------------------------------------------------------------------------
+
+    @property
+    def container(self) -> str:
+        """The segment that this object last wrote to or held the lock on; "" before that."""
+        return self._container
 
     def create_first(self) -> None:
         """Make the first segment of a new, empty log, and its end. Under the lock."""

@@ -166,8 +166,8 @@ class Batch:
                 step=step_number,
                 total=total_steps,
                 description=step_description,
-                data=_copy("data", data),
-                metadata=_copy("metadata", metadata),
+                data=self._copy("data", data),
+                metadata=self._copy("metadata", metadata),
                 replaces_data=replace_data,
                 expected=expected,
                 actor=self._actor,
@@ -183,7 +183,7 @@ class Batch:
             ChangeRequest(
                 checkpoint=checkpoint_id,
                 state=CheckpointState.COMPLETED,
-                data=_copy("final_data", final_data),
+                data=self._copy("final_data", final_data),
                 actor=self._actor,
                 command=self._next_command(),
             )
@@ -191,7 +191,7 @@ class Batch:
 
     def fail_checkpoint(self, checkpoint_id: str, error_info: dict[str, Any] | None = None) -> None:
         """Add a failure."""
-        info = _copy("error_info", error_info)
+        info = self._copy("error_info", error_info)
         self._add(
             ChangeRequest(
                 checkpoint=checkpoint_id,
@@ -242,6 +242,17 @@ class Batch:
             )
         self._requests.append(request)
 
+    def _copy(self, name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return a copy of the caller's value, which may change before the commit.
+
+        Raises:
+            UnstorableError: It cannot be stored; better told now than at the commit.
+        """
+        codecs = self._drafter.store.codecs
+        lowered = values.lower(value, path=name, codecs=codecs)
+        copied: dict[str, Any] | None = values.lift(lowered, codecs)
+        return copied
+
     def _new_id(self, task: str, step: int) -> str:
         if self._time_us == 0:
             self._drafter.store.catch_up()
@@ -280,6 +291,7 @@ class _Drafting:
         # Each operation may be small, and all of them too much for the log.
         fresh = [(record[:DIGEST_BYTES], record) for step in steps for record in step.records]
         if sum(len(record) for _, record in fresh) > CHUNK_BYTES_IN_LOG_MAX:
+            fresh = self._drafter.store.blobs.whole(fresh)
             more, places = self._drafter.store.write_packs(fresh)
             steps = tuple(Step(step.command) for step in steps)
             packs, placements = packs + more, placements + places
@@ -296,7 +308,7 @@ class _Drafting:
         self._keep(step, content)
         name = request.checkpoint or ""
         (data, data_draft), (meta, meta_draft) = content.cacheable
-        holder = Holder(name, data_draft.reference, meta_draft.reference)
+        holder = Holder(name, data_draft.reference, meta_draft.reference, is_pending=True)
         self._pending[name] = _Pending(holder, data, meta)
         self._newest[request.task] = name
 
@@ -313,12 +325,11 @@ class _Drafting:
         command = msgspec.structs.replace(step.command, based_on=current.based_on)
         self._keep(Step(command, step.records), content)
         before, payloads = current.holder, content.payloads
-        after = Holder(
-            before.checkpoint, payloads.data or before.data, payloads.meta or before.meta
-        )
+        data_now, meta_now = payloads.data or before.data, payloads.meta or before.meta
+        after = Holder(before.checkpoint, data_now, meta_now, is_pending=True)
         fresh = iter([wire for wire, _ in content.cacheable])
-        data = next(fresh) if payloads.data else _wire(current.data)
-        meta = next(fresh) if payloads.meta else _wire(current.meta)
+        data = next(fresh) if payloads.data else self._wire(current.data)
+        meta = next(fresh) if payloads.meta else self._wire(current.meta)
         self._pending[request.checkpoint] = _Pending(after, data, meta)
 
     def _current(self, request: ChangeRequest) -> Current:
@@ -337,7 +348,7 @@ class _Drafting:
                 f"The batch has deleted {request.checkpoint!r} before.",
                 checkpoint_id=request.checkpoint,
             )
-        data, meta = values.decode(pending.data), values.decode(pending.meta)
+        data, meta = self._decoded(pending.data), self._decoded(pending.meta)
         return Current(pending.holder, None, data, meta)
 
     def _witness(self, task: str) -> Holder | None:
@@ -356,16 +367,9 @@ class _Drafting:
         self._contents.append(content)
         self._drafter.preparation.learn(content)
 
+    def _wire(self, value: dict[str, Any]) -> bytes:
+        codecs = self._drafter.store.codecs
+        return values.encode(values.lower(value, codecs=codecs))
 
-def _wire(value: dict[str, Any]) -> bytes:
-    return values.encode(values.lower(value))
-
-
-def _copy(name: str, value: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a copy of the caller's value, which may change before the commit.
-
-    Raises:
-        UnstorableError: It cannot be stored; better told now than at the commit.
-    """
-    copied: dict[str, Any] | None = values.lift(values.lower(value, path=name))
-    return copied
+    def _decoded(self, wire: bytes) -> Any:
+        return values.decode(wire, self._drafter.store.codecs)

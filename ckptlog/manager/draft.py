@@ -254,13 +254,13 @@ class Drafter:
                 checkpoint_id=request.checkpoint,
             )
         entry, records = found
-        wire, event = self.store.blobs.wire, entry.event
+        wire, event, codecs = self.store.blobs.wire, entry.event, self.store.codecs
         data: dict[str, Any] = {}
         meta: dict[str, Any] = {}
         if request.data is not None and not request.replaces_data and event.data is not None:
-            data = values.decode(wire(event.data, records))
+            data = values.decode(wire(event.data, records), codecs)
         if (request.metadata is not None or request.description is not None) and event.meta:
-            meta = values.decode(wire(event.meta, records))
+            meta = values.decode(wire(event.meta, records), codecs)
         holder = Holder(request.checkpoint, event.data, event.meta)
         return Current(holder, entry.position, data, meta)
 

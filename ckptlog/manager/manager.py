@@ -11,7 +11,7 @@ Nothing is held between preparing and committing; a command whose preparation no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,7 @@ from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.quotation import quoted
@@ -69,9 +70,10 @@ class CheckpointManager(CheckpointReader):
         config: Settings; its storage_dir is used where storage_dir is left at its default.
         store: An open store to share instead; the caller closes it.
         namespace, actor: Defaults for every call.
+        codecs: How objects of your own types are stored; with `store`, its own are used.
 
     Raises:
-        SettingsError: storage_dir contradicts config or store.
+        SettingsError: storage_dir contradicts config or store; the codecs do not fit together.
         CheckpointStorageError: The store cannot be opened.
 
     Durability: when a call returns, its event and every byte it needs survive a kill and a power
@@ -87,6 +89,7 @@ class CheckpointManager(CheckpointReader):
         store: Store | None = None,
         namespace: str = "",
         actor: str | None = None,
+        codecs: Codecs | Iterable[TypeCodec] = (),
     ) -> None:
         refuse_wrong_type("config", config, CheckpointConfiguration)
         refuse_wrong_type("store", store, Store)
@@ -95,10 +98,11 @@ class CheckpointManager(CheckpointReader):
         # Arguments first: a refusal must not leave a store open.
         self.namespace = check_id("namespace", namespace) if namespace != "" else ""
         given = self.config.actor if actor is None else check_id("actor", actor)
+        registry = Codecs.of(codecs)
         if store is not None:
-            refuse_other(storage_dir, config, store)
+            refuse_other(storage_dir, config, store, registry)
         sanitiser = sanitiser_of(self.config)
-        super().__init__(store or open_for(storage_dir, config, self.config))
+        super().__init__(store or open_for(storage_dir, config, self.config, registry))
         self.actor = self.store.environment.actor() if given is None else given
         self._preparation = Preparation(
             self.store,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from ckptlog.errors import SettingsError
+from ckptlog.model.codec import Codecs
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
 from ckptlog.repository.opening import open_store
@@ -16,12 +17,14 @@ def open_for(
     storage_dir: str | Path | None,
     given: CheckpointConfiguration | None,
     config: CheckpointConfiguration,
+    codecs: Codecs,
 ) -> Store:
     """Open the store that a manager's arguments name, made where it is missing.
 
     Args:
         given: The configuration as the caller gave it; None where there was none.
         config: The same, or the default one.
+        codecs: For values of the user's own types.
 
     Raises:
         SettingsError: storage_dir and given name different directories.
@@ -42,6 +45,7 @@ def open_for(
         queue_max=config.max_concurrent_operations,
         cache_bytes=config.cache_size_bytes,
         compression_level=config.zstd_level,
+        codecs=codecs,
     )
 
 
@@ -50,9 +54,18 @@ def _is_default(config: CheckpointConfiguration) -> bool:
 
 
 def refuse_other(
-    storage_dir: str | Path | None, config: CheckpointConfiguration | None, store: Store
+    storage_dir: str | Path | None,
+    config: CheckpointConfiguration | None,
+    store: Store,
+    codecs: Codecs,
 ) -> None:
-    """Refuse a directory beside an open store that lies elsewhere."""
+    """Refuse a directory beside an open store that lies elsewhere, or codecs beside its own."""
+    if len(codecs) and codecs is not store.codecs:
+        raise SettingsError(
+            "codecs are given beside an open store, which has its own.",
+            hint="Open the store with them: ckptlog.open(path, codecs=...).",
+            argument="codecs",
+        )
     _refuse_no_path(storage_dir)
     named = storage_dir
     if named is None and config is not None and not _is_default(config):

@@ -20,6 +20,7 @@ import msgspec
 
 from ckptlog.blobs.payload import Draft
 from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.formats import chunk
 from ckptlog.formats.frame import HEADER_BYTES
 from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.model import value as values
@@ -41,11 +42,15 @@ class Texts(msgspec.Struct, frozen=True, gc=False):
 
 
 class Holder(msgspec.Struct, frozen=True, gc=False):
-    """A checkpoint whose payloads hold chunks that a new payload may share: the witness to be."""
+    """A checkpoint whose payloads hold chunks that a new payload may share: the witness to be.
+
+    is_pending: Whether its payloads will be committed with the new one, in one batch.
+    """
 
     checkpoint: str
     data: Reference | None
     meta: Reference | None
+    is_pending: bool = False
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -100,16 +105,21 @@ class Preparation:
             "description": texts.description,
             "metadata": texts.metadata,
         }
-        return values.prepare(whole, path="", sanitiser=self._sanitiser)
+        return self._prepared(whole, "")
 
     def wire(self, value: dict[str, Any], path: str) -> bytes:
         """Return the bytes of a checked, sanitised value that is compared, not stored."""
-        return values.prepare(value, path=path, sanitiser=self._sanitiser).wire
+        return self._prepared(value, path).wire
 
     def _dictionary(self, value: object, name: str) -> values.Prepared:
         if type(value) is not dict:
             raise _not_a_dictionary(name, value)
-        return values.prepare(value, path=name, sanitiser=self._sanitiser)
+        return self._prepared(value, name)
+
+    def _prepared(self, value: object, path: str) -> values.Prepared:
+        return values.prepare(
+            value, path=path, sanitiser=self._sanitiser, codecs=self._store.codecs
+        )
 
     def content(
         self,
@@ -127,18 +137,42 @@ class Preparation:
             kept_bytes: Size of the payload that is kept, for the limit on the whole.
         """
         self._check_size(data, meta, kept_bytes)
+        container = self._store.log.container
+        content = self._cut(data, meta, holder, container)
+        if content.payloads.new <= CHUNK_BYTES_IN_LOG_MAX:
+            return content
+        # A large commit puts its chunks into packs, durably, before an event names them; there
+        # they are whole.
+        if any(map(chunk.base_in, content.records)):
+            content = self._cut(data, meta, holder, "")
+        records = content.records
+        fresh = [(record[: chunk.DIGEST_BYTES], record) for record in records]
+        packs, placements = self._store.write_packs(fresh)
+        self._store.blobs.packed(digest for digest, _ in fresh)
+        return Content(content.payloads, [], packs, placements, content.cacheable)
+
+    def _cut(
+        self,
+        data: values.Prepared | None,
+        meta: values.Prepared | None,
+        holder: Holder | None,
+        container: str,
+    ) -> Content:
+        """Cut payloads into chunks for a container; "" where each must be whole."""
         fresh: list[tuple[bytes, bytes]] = []
         cacheable: list[tuple[bytes, Draft]] = []
         witnesses: list[Witness] = []
         split, known = self._store.blobs.split, _NONE
-        for prepared, old in (
-            (data, holder.data if holder else None),
-            (meta, holder.meta if holder else None),
+        is_pending = holder is not None and holder.is_pending
+        for prepared, old, place in (
+            (data, holder.data if holder else None, container),
+            # Whole: a listing reads it, with nothing else.
+            (meta, holder.meta if holder else None, ""),
         ):
             if prepared is None:
                 continue
             known = _NONE if old is None else self._known(old)
-            draft = split(prepared.wire, known)
+            draft = split(prepared.wire, known, old, place, is_pending=is_pending)
             cacheable.append((prepared.wire, draft))
             fresh += draft.fresh
             if holder is not None and old is not None and len(draft.fresh) < len(draft.digests):
@@ -153,11 +187,7 @@ class Preparation:
             + (meta.sanitised_count if meta is not None else 0),
             tuple(witnesses),
         )
-        if new <= CHUNK_BYTES_IN_LOG_MAX:
-            return Content(payloads, records, cacheable=tuple(cacheable))
-        # A large commit puts its chunks into packs, durably, before an event names them.
-        packs, placements = self._store.write_packs(fresh)
-        return Content(payloads, [], packs, placements, tuple(cacheable))
+        return Content(payloads, records, cacheable=tuple(cacheable))
 
     def learn(self, content: Content) -> None:
         """Remember the chunks of what will be committed, so that the next payload can share them.
@@ -167,11 +197,13 @@ class Preparation:
         """
         for _, draft in content.cacheable:
             self._store.blobs.put_digests(draft.reference, draft.digests)
+            self._store.blobs.remember(draft)
 
     def remember(self, content: Content) -> None:
         """Put what was committed into the cache, so that the next change need not read it."""
         for wire, draft in content.cacheable:
             self._store.blobs.put_cached(draft.reference, wire, draft.digests)
+            self._store.blobs.remember(draft)
 
     def _known(self, reference: Reference) -> frozenset[bytes]:
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from ckptlog.errors import (
@@ -12,7 +13,9 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointError,
     CheckpointNotFoundError,
+    NoSuchPartError,
 )
+from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
@@ -25,6 +28,7 @@ from ckptlog.policy.recovery_point import Candidate, choose
 from ckptlog.repository.snapshot import snapshot
 from ckptlog.repository.store import Store
 from ckptlog.repository.trail import events_of
+from ckptlog.views.entry import entry_of
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
@@ -88,6 +92,34 @@ class CheckpointReader:
         found = self.store.read(checkpoint_id)
         return None if found is None else snapshot(self.store, *found)
 
+    def get_part(self, checkpoint_id: str, *path: str | int) -> Any:
+        """Return a part of a checkpoint's data: `get_part(id, "messages", -1)`.
+
+        Only the chunks are read that lead to the part and that hold it.
+
+        Args:
+            path: Keys of dicts; indices of lists and tuples, from the end where negative.
+
+        Raises:
+            CheckpointNotFoundError: There is no such checkpoint, or it was deleted.
+            NoSuchPartError: Its data has nothing there.
+            CheckpointCorruptionError: The stored bytes are damaged.
+        """
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        for step in path:
+            if type(step) not in {str, int}:
+                raise ArgumentError(
+                    f"{quoted(step)} is no step of a path; a key or an index is needed.",
+                    argument="path",
+                )
+        found = self.store.read(checkpoint_id)
+        if found is None:
+            raise not_found(checkpoint_id)
+        data = found[0].event.data
+        if data is None:
+            raise NoSuchPartError(f"{checkpoint_id!r} has no data.", checkpoint_id=checkpoint_id)
+        return values.decode(self.store.blobs.part(data, path), self.store.codecs)
+
     def get_latest_checkpoint(self, task_id: str) -> CheckpointData | None:
         """Return the task's checkpoint that was created last, or None."""
         check_id("task_id", task_id)
@@ -135,7 +167,9 @@ class CheckpointReader:
             CheckpointNotFoundError: One of them is not there.
         """
         return differences(
-            comparable(self._require(before_id)), comparable(self._require(after_id))
+            comparable(self._require(before_id)),
+            comparable(self._require(after_id)),
+            codecs=self.store.codecs,
         )
 
     def _require(self, checkpoint_id: str) -> CheckpointData:
@@ -183,6 +217,7 @@ class CheckpointReader:
         parent_checkpoint_id: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
         after: str | None = None,
         limit: int | None = None,
         newest_first: bool = False,
@@ -194,6 +229,8 @@ class CheckpointReader:
         Args:
             since, until: Bounds on the creation time, since <= created_at < until; aware.
             namespace, worker_id, parent_checkpoint_id: "" means: those that have none.
+            metadata: Names at the top of the metadata, and what they must equal; an index serves
+                texts and numbers.
             after: Id of a checkpoint; only those beyond it in the order of the iteration.
             limit: Most to yield; None for all.
 
@@ -208,6 +245,7 @@ class CheckpointReader:
             parent=_checked("parent_checkpoint_id", parent_checkpoint_id),
             created_since=_iso("since", since),
             created_until=_iso("until", until),
+            entries=_entries(metadata),
         )
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ArgumentError(
@@ -219,7 +257,10 @@ class CheckpointReader:
                 argument="newest_first",
             )
         start = None if after is None else self._origin_of(after)
-        return self._found(wanted, start, limit, newest_first=newest_first)
+        if not metadata:
+            return self._found(wanted, start, limit, newest_first=newest_first)
+        found = self._found(wanted, start, None, newest_first=newest_first)
+        return islice((one for one in found if _has(one.metadata, metadata)), limit)
 
     def _found(
         self, wanted: Filter, start: int | None, limit: int | None, *, newest_first: bool
@@ -315,6 +356,23 @@ class CheckpointReader:
         except CheckpointError as error:
             return error.message
         return None
+
+
+def _entries(metadata: Any) -> tuple[tuple[str, str], ...]:
+    """Return what the index of metadata is asked for."""
+    if metadata is None:
+        return ()
+    if not isinstance(metadata, Mapping) or not all(type(name) is str for name in metadata):
+        raise ArgumentError(
+            f"metadata is {quoted(metadata)}; a dictionary with names for keys is needed.",
+            argument="metadata",
+        )
+    entries = (entry_of(name, value) for name, value in metadata.items())
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def _has(metadata: dict[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(metadata.get(name) == value for name, value in wanted.items())
 
 
 def not_found(checkpoint_id: str) -> CheckpointError:

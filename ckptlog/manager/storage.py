@@ -327,7 +327,10 @@ class FileSystemCheckpointStorage:
         }
         for name in ("data", "metadata"):
             prepared = values.prepare(
-                getattr(checkpoint, name), path=name, sanitiser=self._sanitiser
+                getattr(checkpoint, name),
+                path=name,
+                sanitiser=self._sanitiser,
+                codecs=self.manager.store.codecs,
             )
             fields[name] = prepared.wire
         return fields
@@ -369,7 +372,7 @@ def _refuse_fixed(before: CheckpointData, changed: dict[str, Any]) -> None:
             argument="total_steps",
         )
     if "metadata" in changed:
-        lost = sorted(set(before.metadata) - set(values.decode(changed["metadata"])))
+        lost = sorted(set(before.metadata) - set(values.decode(changed["metadata"], opaque=True)))
         if lost:
             raise InvalidUpdateError(
                 f"The metadata of checkpoint {name!r} has {lost[0]!r}, which cannot be taken away.",

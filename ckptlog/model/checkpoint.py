@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ckptlog.errors import ArgumentError, UnstorableError
 from ckptlog.model import html
+from ckptlog.model.codec import NO_CODECS, OPAQUE, Codecs
 from ckptlog.model.identifier import (
     CHECKPOINT_ID_CHARACTERS_MAX,
     ID_CHARACTERS_MAX,
@@ -23,7 +24,8 @@ from ckptlog.model.identifier import (
 from ckptlog.model.quotation import quoted
 from ckptlog.model.requirement import CheckpointPerformanceRequirements
 from ckptlog.model.state import CheckpointState
-from ckptlog.model.value import DEPTH_MAX, lift, lower, prepare
+from ckptlog.model.tag import DEPTH_MAX
+from ckptlog.model.value import lift, lower, prepare
 
 _MEBIBYTE: Final = 1024 * 1024
 _STATES: Final = {state.value: state for state in CheckpointState}
@@ -110,10 +112,13 @@ class CheckpointData:
         """What was said when it failed; None where nothing was."""
         return self.metadata.get("error_info")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, codecs: Codecs = OPAQUE) -> dict[str, Any]:
         """Return every field, safe for JSON and reversible through from_dict.
 
         Values that JSON lacks stand as tags (specs/values.md); the copy is the caller's own.
+
+        Args:
+            codecs: For objects of registered types: the store's (`store.codecs`).
 
         Raises:
             UnstorableError: data or metadata hold what cannot be stored.
@@ -126,8 +131,8 @@ class CheckpointData:
             "step_number": self.step_number,
             "total_steps": self.total_steps,
             "step_description": self.step_description,
-            "data": lower(self.data),
-            "metadata": lower(self.metadata, path="metadata"),
+            "data": lower(self.data, codecs=codecs),
+            "metadata": lower(self.metadata, path="metadata", codecs=codecs),
             "created_at": time_text(self.created_at),
             "updated_at": time_text(self.updated_at),
             "worker_id": self.worker_id,
@@ -137,7 +142,9 @@ class CheckpointData:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], *, is_plain: bool = False) -> CheckpointData:
+    def from_dict(
+        cls, data: Mapping[str, Any], *, is_plain: bool = False, codecs: Codecs = NO_CODECS
+    ) -> CheckpointData:
         """Return the checkpoint of what to_dict gave, or of a file of the old layout.
 
         Fields that may be absent or None: all but the ids of checkpoint and task, state,
@@ -146,6 +153,7 @@ class CheckpointData:
         Args:
             is_plain: data and metadata are JSON without tags, as in the old layout, where
                 {"$bytes": ...} is what it says and nothing else.
+            codecs: Make the objects of registered types.
 
         Raises:
             ArgumentError: A field is missing, unknown, or cannot be read; the message names it.
@@ -171,7 +179,7 @@ class CheckpointData:
         given.setdefault("updated_at", given["created_at"])
         read = {name: _READERS[name](name, value) for name, value in given.items()}
         for name in ("data", "metadata"):
-            read[name] = _mapping(name, read.get(name, {}), is_plain=is_plain)
+            read[name] = _mapping(name, read.get(name, {}), None if is_plain else codecs)
         return cls(**read)
 
     def is_stale(self, max_age_hours: float = 24, *, now: datetime | None = None) -> bool:
@@ -184,18 +192,20 @@ class CheckpointData:
         *,
         now: datetime | None = None,
         size_mb_max: float = CheckpointPerformanceRequirements.MAX_CHECKPOINT_SIZE_MB,
+        codecs: Codecs = OPAQUE,
     ) -> list[str]:
         """Return what is wrong with the checkpoint, each in a sentence; empty when nothing is.
 
         Args:
             now: Times after it (by more than a minute, as clocks differ) are in the future.
             size_mb_max: Limit of data and metadata together, MiB.
+            codecs: For objects of registered types: the store's (`store.codecs`).
         """
         return [
             *self._id_problems(),
             *self._step_problems(),
             *self._time_problems(_moment("now", now)),
-            *self._payload_problems(size_mb_max),
+            *self._payload_problems(size_mb_max, codecs),
         ]
 
     def _id_problems(self) -> list[str]:
@@ -239,7 +249,7 @@ class CheckpointData:
             problems.append("updated_at is before created_at.")
         return problems
 
-    def _payload_problems(self, size_mb_max: float) -> list[str]:
+    def _payload_problems(self, size_mb_max: float, codecs: Codecs) -> list[str]:
         problems: list[str] = []
         size = 0
         for name, value in (("data", self.data), ("metadata", self.metadata)):
@@ -247,7 +257,7 @@ class CheckpointData:
                 problems.append(f"{name} is of type {type(value).__name__}, not dict.")
                 continue
             try:
-                size += len(prepare(value, path=name).wire)
+                size += len(prepare(value, path=name, codecs=codecs).wire)
             except UnstorableError as error:
                 problems.append(str(error))
         if size > size_mb_max * _MEBIBYTE:
@@ -286,11 +296,12 @@ def _moment(name: str, value: Any) -> datetime:
     raise ArgumentError(f"{name} is {quoted(value)}, no datetime.", argument=name)
 
 
-def _mapping(name: str, value: Any, *, is_plain: bool) -> dict[str, Any]:
+def _mapping(name: str, value: Any, codecs: Codecs | None) -> dict[str, Any]:
+    """Return the lifted value; where there are no codecs, a copy of JSON without tags."""
     _refuse_other_keys(name, value, DEPTH_MAX)
-    if is_plain and type(value) is dict:
+    if codecs is None and type(value) is dict:
         return copy.deepcopy(value)
-    lifted = lift(value)
+    lifted = lift(value, codecs or NO_CODECS)
     if type(lifted) is not dict:
         raise ArgumentError(f"{name} is of type {type(lifted).__name__}, not dict.", argument=name)
     return lifted

@@ -4,6 +4,10 @@
 rewrites: `clean` changes the texts in which a secret was found, `redact` replaces all that stands
 under a key that names a secret. Both leave numbers, bools, None, dates and arrays as they are, keep
 the shape of the value, and give back a lowered value.
+
+An object of a registered type keeps its type where a text in it is cleaned. Under a secret key it
+becomes the replacement as a whole, when there is anything to replace in it: an enum, say, could not
+be lifted from another text.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from ckptlog.model.codec import TYPE
 from ckptlog.model.tag import OBJECT, SEQUENCES, SETS, escaped, in_order, tag_of, wire_of
 
 # Tags whose content can itself be the secret, in another writing.
@@ -72,6 +77,8 @@ class _Rewrite:
 
     def _tagged(self, tag: str, lowered: dict[str, Any]) -> Any:
         content = lowered[tag]
+        if tag == TYPE:
+            return self._typed(lowered)
         if tag == OBJECT:
             return self._mapping(content)
         if tag in SEQUENCES:
@@ -82,6 +89,17 @@ class _Rewrite:
         if tag == "$scalar" and content["dtype"] == "U":
             return {tag: {**content, "data": self._change(content["data"])}}
         return lowered
+
+    def _typed(self, lowered: dict[str, Any]) -> Any:
+        name, content = lowered[TYPE]
+        if self._opaque is None:
+            return {TYPE: [name, self.value(content)]}
+        return self._opaque() if _has_secret(content) else lowered
+
+
+def _has_secret(lowered: Any) -> bool:
+    """Say whether redacting would replace something in a lowered value."""
+    return redact(lowered, "")[1] > 0
 
 
 def _is_opaque(tag: str, content: Any) -> bool:

@@ -14,6 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+DEPTH_MAX: Final = 200
+"""Containers inside one another; keeps the walks and the decoder clear of Python's stack limit."""
+
 OBJECT: Final = "$object"
 SEQUENCES: Final = frozenset({"$tuple", "$set", "$frozenset"})
 SETS: Final = frozenset({"$set", "$frozenset"})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 _BY_BASE: Final = (
-    (enum.Enum, "Store its .value."),
+    (enum.Enum, "Store its .value, or register TypeCodec.of(its class)."),
     (os.PathLike, "Store str(path)."),
     (dict, "Store dict(value)."),
     (list, "Store list(value)."),
@@ -29,7 +29,10 @@ _BY_BASE: Final = (
 # Methods by which well-known libraries turn their objects into plain ones.
 _BY_METHOD: Final = (
     ("model_dump", "Store value.model_dump()."),
-    ("__dataclass_fields__", "Store dataclasses.asdict(value)."),
+    (
+        "__dataclass_fields__",
+        "Store dataclasses.asdict(value), or TypeCodec.of its class.",
+    ),
     ("__attrs_attrs__", "Store attrs.asdict(value)."),
     ("to_dict", "Store value.to_dict()."),
     ("numpy", "Store value.numpy()."),
@@ -37,7 +40,7 @@ _BY_METHOD: Final = (
 
 _GENERAL: Final = (
     "Convert it to JSON types, bytes, dates, Decimal, UUID, tuples, sets or numpy arrays first, "
-    "or leave it out."
+    "register a TypeCodec for its class, or leave it out."
 )
 
 

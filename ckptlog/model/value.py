@@ -20,30 +20,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from ckptlog.errors import FormatError, UnstorableError
 from ckptlog.kernel import native
-from ckptlog.model.array import lift_array, lift_scalar, lower_numpy
-from ckptlog.model.scalar import LIFTED, LOWERED, exactly, lower_number
+from ckptlog.model.array import lower_numpy
+from ckptlog.model.codec import NO_CODECS, TYPE, Codecs, TypeCodec, Typed
+from ckptlog.model.lift import FAULTS, Lifting, said
+from ckptlog.model.scalar import LOWERED, lower_number
 from ckptlog.model.secret import Sanitiser, clean, redact
 from ckptlog.model.tag import (
-    OBJECT,
-    SEQUENCES,
+    DEPTH_MAX,
     Refusal,
     escaped,
     in_order,
     key_step,
     surrogate_steps,
-    tag_of,
 )
 from ckptlog.model.unknown import advice, type_name
-
-DEPTH_MAX: Final = 200
-"""Containers inside one another; keeps the walks and the decoder clear of Python's stack limit."""
 
 CONTAINERS_MAX: Final = 2_000_000
 """Containers in one value; a value whose parts share others is copied for each place, and forty
@@ -78,12 +74,19 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     sanitised_count: int = 0
 
 
-def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None) -> Prepared:
+def prepare(
+    value: Any,
+    *,
+    path: str = "data",
+    sanitiser: Sanitiser | None = None,
+    codecs: Codecs = NO_CODECS,
+) -> Prepared:
     """Lower and encode a value, with its secrets replaced: all that comes before storing it.
 
     Args:
         path: What messages call the value; "" where the keys of a dict are names enough.
         sanitiser: Finds the secrets; None stores everything as it is.
+        codecs: Store the objects of registered types.
 
     Raises:
         UnstorableError: Something in it cannot be stored exactly; the message has the path.
@@ -91,24 +94,63 @@ def prepare(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = Non
     Threads: safe; other threads may go on changing the value.
     """
     if native is not None:
-        verdicts = None if sanitiser is None else sanitiser.verdicts
-        wire = native.plain_wire(value, verdicts, _encode, DEPTH_MAX, CONTAINERS_MAX)
-        if wire is not None and (sanitiser is None or not sanitiser.may_hold_secret(wire)):
-            return Prepared(wire)
-    _, wire, count = _walked(value, path, sanitiser)
+        verdicts, replacement = None, ""
+        if sanitiser is not None:
+            verdicts, replacement = sanitiser.verdicts, sanitiser.replacement
+        wire = native.wire(
+            value,
+            codecs.table,
+            verdicts,
+            replacement,
+            _odd_wire,
+            (sanitiser, codecs),
+            _encode,
+            DEPTH_MAX,
+            CONTAINERS_MAX,
+        )
+        if wire is not None:
+            return _cleaned(wire, sanitiser)
+    _, wire, count = _walked(value, path, sanitiser, codecs)
     return Prepared(wire, count)
 
 
-def _walked(value: Any, path: str, sanitiser: Sanitiser | None) -> tuple[Any, bytes, int]:
+def _odd_wire(
+    context: tuple[Sanitiser | None, Codecs], value: Any, depth: int, left: int
+) -> tuple[bytes, int] | None:
+    """Return the wire of a value inside the one that the kernel writes; None: go the long way.
+
+    Args:
+        left: Containers that the whole value may still hold; what is left of them is returned.
+    """
+    walk = _Lowering(*context, left)
+    try:
+        wire = _encode(walk.lowered(value, depth))
+    except (Refusal, RuntimeError, ValueError):
+        return None
+    return None if walk.redacted else (wire, walk.left)
+
+
+def _cleaned(wire: bytes, sanitiser: Sanitiser | None) -> Prepared:
+    """Return a wire without what looks like a secret in its texts."""
+    if sanitiser is None or not sanitiser.may_hold_secret(wire):
+        return Prepared(wire)
+    # The wire says all that the value does; reading the value again could find another one.
+    lowered, count = clean(_decode(wire), sanitiser.clean_text)
+    return Prepared(_encode(lowered) if count else wire, count)
+
+
+def _walked(
+    value: Any, path: str, sanitiser: Sanitiser | None, codecs: Codecs = NO_CODECS
+) -> tuple[Any, bytes, int]:
     """Return (lowered copy, wire, secrets replaced) of any value.
 
     Raises:
         UnstorableError: As `prepare`.
     """
     try:
-        return _sanitised(value, sanitiser)
+        return _sanitised(value, sanitiser, codecs)
     except Refusal as refusal:
-        raise _unstorable(refusal, path) from None
+        raise _unstorable(refusal, path) from refusal.__cause__
     except RecursionError:
         raise UnstorableError(
             f"{path} is nested too deep for what is left of the call stack.",
@@ -120,8 +162,8 @@ def _walked(value: Any, path: str, sanitiser: Sanitiser | None) -> tuple[Any, by
         raise UnstorableError(f"{path} cannot be stored: {error}.", path=path) from error
 
 
-def _sanitised(value: Any, sanitiser: Sanitiser | None) -> tuple[Any, bytes, int]:
-    walk = _Lowering(sanitiser)
+def _sanitised(value: Any, sanitiser: Sanitiser | None, codecs: Codecs) -> tuple[Any, bytes, int]:
+    walk = _Lowering(sanitiser, codecs)
     lowered = walk.lowered(value, 1)
     try:
         wire = _encode(lowered)
@@ -136,13 +178,19 @@ def _sanitised(value: Any, sanitiser: Sanitiser | None) -> tuple[Any, bytes, int
     return lowered, wire, count
 
 
-def lower(value: Any, *, path: str = "data", sanitiser: Sanitiser | None = None) -> Any:
+def lower(
+    value: Any,
+    *,
+    path: str = "data",
+    sanitiser: Sanitiser | None = None,
+    codecs: Codecs = NO_CODECS,
+) -> Any:
     """Return a JSON-able copy of value in which tags stand for what JSON lacks.
 
     Raises:
         UnstorableError: Something in it cannot be stored exactly; the message has the path.
     """
-    return _walked(value, path, sanitiser)[0]
+    return _walked(value, path, sanitiser, codecs)[0]
 
 
 def encode(lowered: Any) -> bytes:
@@ -158,14 +206,21 @@ def encode(lowered: Any) -> bytes:
 
 
 class _Lowering:
-    """One walk over a value. redacted: Values replaced because of their keys."""
+    """One walk over a value.
 
-    __slots__ = ("_is_secret", "_left", "_replacement", "redacted")
+    left: Containers that may still be met. redacted: Values replaced because of their keys.
+    """
 
-    def __init__(self, sanitiser: Sanitiser | None) -> None:
+    __slots__ = ("_codecs", "_is_opaque", "_is_secret", "_replacement", "left", "redacted")
+
+    def __init__(
+        self, sanitiser: Sanitiser | None, codecs: Codecs, left: int = CONTAINERS_MAX
+    ) -> None:
+        self._codecs = codecs.by_kind
+        self._is_opaque = codecs.is_opaque
         self._is_secret = None if sanitiser is None else sanitiser.key_is_secret
         self._replacement = "" if sanitiser is None else sanitiser.replacement
-        self._left = CONTAINERS_MAX
+        self.left = left
         self.redacted = 0
 
     def lowered(self, value: Any, depth: int) -> Any:
@@ -180,10 +235,10 @@ class _Lowering:
         return self._other(value, kind, depth)
 
     def _enter(self, depth: int) -> None:
-        self._left -= 1
+        self.left -= 1
         if depth > DEPTH_MAX:
             raise _too_deep()
-        if self._left < 0:
+        if self.left < 0:
             raise Refusal(
                 f"holds more than {CONTAINERS_MAX:,} containers, counted once for each place",
                 "Store less, or refer to shared parts by a key.",
@@ -238,10 +293,58 @@ class _Lowering:
         if entry := LOWERED.get(kind):
             tag, lowered = entry
             return {tag: lowered(value)}
+        return self._foreign(value, kind, depth)
+
+    def _foreign(self, value: Any, kind: type, depth: int) -> dict[str, Any]:
+        if codec := self._codecs.get(kind):
+            return self._typed(value, codec, depth)
+        if kind is Typed:
+            return self._unlifted(value, depth)
         tagged = lower_numpy(value)
         if tagged is None:
             raise Refusal(f"is of type {type_name(kind)}, which is not storable", advice(kind))
         return tagged
+
+    def _typed(self, value: Any, codec: TypeCodec, depth: int) -> dict[str, Any]:
+        self._enter(depth)
+        try:
+            content = codec.content(value)
+        except RecursionError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"[:200]
+            raise Refusal(f"could not be lowered by its codec {codec.name!r} ({what})") from error
+        try:
+            if codec.lower is not None:
+                return {TYPE: [codec.name, self.lowered(content, depth + 1)]}
+            return {TYPE: [codec.name, self._attributes(codec, content, depth + 1)]}
+        except Refusal as refusal:
+            # The object is a place of its own: one that holds itself is told by it.
+            refusal.steps.append((id(value), ""))
+            raise
+
+    def _attributes(self, codec: TypeCodec, values: list[Any], depth: int) -> list[Any]:
+        """Return the lowered attributes; the list is the caller's own and may be changed."""
+        self._enter(depth)
+        index = 0
+        try:
+            for index, item in enumerate(values):
+                values[index] = self.lowered(item, depth + 1)
+        except Refusal as refusal:
+            name = codec.attributes[index]
+            if name != "__dict__":  # its keys are the names that users know
+                refusal.steps.append((-1 - len(refusal.steps), key_step(name)))
+            raise
+        return values
+
+    def _unlifted(self, value: Typed, depth: int) -> dict[str, Any]:
+        if not self._is_opaque:
+            raise Refusal(
+                f"was read without the codec {value.name!r}, so it is not of its own type",
+                "Read it with that codec, and store what it gives.",
+            )
+        self._enter(depth)
+        return {TYPE: [value.name, self.lowered(value.content, depth + 1)]}
 
     def _elements(self, source: set[Any] | frozenset[Any], depth: int) -> list[Any]:
         try:
@@ -302,12 +405,17 @@ def _lone_surrogate(lowered: Any) -> Refusal:
     return Refusal(_SURROGATE, _SURROGATE_HINT, surrogate_steps(lowered) or ())
 
 
-def decode(wire: bytes) -> Any:
+def decode(wire: bytes, codecs: Codecs = NO_CODECS, *, opaque: bool = False) -> Any:
     """Return the value of a wire, lifted: new, and the caller's own.
 
+    Args:
+        codecs: Make the objects of registered types.
+        opaque: Whether a name that is not registered is read as a `Typed`.
+
     Raises:
-        FormatError: These bytes are no wire of a value.
-        UnsupportedError: They are, but numpy or a time zone's data is missing on this machine.
+        FormatError: These bytes are no wire of a value, or a codec could not lift its content.
+        UnregisteredTypeError: They hold a type that has no codec here.
+        UnsupportedError: numpy or a time zone's data is missing on this machine.
 
     Cost: where no `$` is in the wire, one pass of the JSON decoder.
     """
@@ -315,92 +423,21 @@ def decode(wire: bytes) -> Any:
         value = _decode(wire)
         # An escaped `$` is never ours; it is looked for so that a wire has one meaning.
         if _DOLLAR in wire or (_BACKSLASH in wire and _escaped_dollar(wire)):
-            value = _lifted(value, 1)
-    except (msgspec.MsgspecError, *_FAULTS) as error:
-        raise FormatError(f"These bytes are no stored value: {_said(error)}.") from error
+            value = Lifting(codecs, is_opaque=opaque).decoded(value)
+    except (msgspec.MsgspecError, *FAULTS) as error:
+        raise FormatError(f"These bytes are no stored value: {said(error)}.") from error
     return value
 
 
-def lift(lowered: Any) -> Any:
+def lift(lowered: Any, codecs: Codecs = NO_CODECS, *, opaque: bool = False) -> Any:
     """Return the value that a lowered one stands for; it shares no container with it.
 
     Raises:
         FormatError: A tag is unknown or its content is not what the tag needs.
+        UnregisteredTypeError: It holds a type that has no codec here.
         UnsupportedError: numpy or a time zone's data is missing on this machine.
     """
     try:
-        return _lifted(lowered, 1)
-    except _FAULTS as error:
-        raise FormatError(f"This is no lowered value: {_said(error)}.") from error
-
-
-# What a tag's content can make Python or numpy raise: ValueError holds binascii.Error and the
-# Unicode errors, TypeError comes from a set's element that cannot be hashed.
-_FAULTS: Final = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deep for what is left of the call stack"
-    return "a field is missing" if isinstance(error, KeyError) else str(error).rstrip(".")
-
-
-def _lifted(lowered: Any, depth: int) -> Any:
-    kind = type(lowered)
-    if kind is dict:
-        if len(lowered) == 1 and (tag := tag_of(lowered)) is not None:
-            return _lifted_tag(tag, lowered[tag], depth)
-        return _lifted_mapping(lowered, depth)
-    return _lifted_sequence(lowered, depth) if kind is list else lowered
-
-
-def _lifted_mapping(mapping: dict[str, Any], depth: int) -> dict[str, Any]:
-    if depth > DEPTH_MAX:
-        raise ValueError(f"it is nested deeper than {DEPTH_MAX} containers")
-    copy = mapping.copy()
-    for key, item in copy.items():
-        kind = type(item)
-        if kind is dict or kind is list:
-            copy[key] = _lifted(item, depth + 1)
-    return copy
-
-
-def _lifted_sequence(sequence: list[Any], depth: int) -> list[Any]:
-    if depth > DEPTH_MAX:
-        raise ValueError(f"it is nested deeper than {DEPTH_MAX} containers")
-    copy = sequence.copy()
-    for index, item in enumerate(copy):
-        kind = type(item)
-        if kind is dict or kind is list:
-            copy[index] = _lifted(item, depth + 1)
-    return copy
-
-
-def _lifted_tag(tag: str, content: Any, depth: int) -> Any:
-    if tag in SEQUENCES:
-        elements = _lifted_sequence(exactly(list, content), depth)
-        return tuple(elements) if tag == "$tuple" else _lifted_set(tag, elements)
-    if tag == OBJECT:
-        if type(content) is not dict or tag_of(content) is None:
-            raise ValueError(f"{OBJECT} escapes what needs no escape")
-        return _lifted_mapping(content, depth)
-    if tag not in _LIFTED:
-        raise ValueError(f"the tag {ascii(tag)[:40]} is unknown; a newer ckptlog may know it")
-    try:
-        return _LIFTED[tag](content)
-    except _FAULTS as error:
-        raise ValueError(f"{tag}: {_said(error)}") from error
-
-
-def _lifted_set(tag: str, elements: list[Any]) -> set[Any] | frozenset[Any]:
-    found = set(elements)
-    if len(found) != len(elements):
-        raise ValueError(f"{tag} has an element twice")
-    return found if tag == "$set" else frozenset(found)
-
-
-_LIFTED: Final[dict[str, Callable[[Any], Any]]] = {
-    **LIFTED,
-    "$array": lift_array,
-    "$scalar": lift_scalar,
-}
+        return Lifting(codecs, is_opaque=opaque).lifted(lowered, 1)
+    except FAULTS as error:
+        raise FormatError(f"This is no lowered value: {said(error)}.") from error

@@ -58,13 +58,21 @@ class Create(Command, frozen=True, gc=False, kw_only=True):
     """Begin a checkpoint; with is_active, also its first step to `active`, in the same commit.
 
     checkpoint: An explicit id (imports, adapters), or "" for the specification's.
+    incarnation: How often the task was deleted before, where the id was made from that; None where
+        it does not matter.
+    is_late_accepted: Whether the parent may be a deleted one.
+    is_only_child: Refuse where the parent has a child in this namespace already, or, without a
+        parent, where the task has such a checkpoint there: compare-and-swap on the parent.
     """
 
     task: str
     step: int
     payloads: Payloads
     checkpoint: str = ""
+    incarnation: int | None = None
     is_active: bool = False
+    is_late_accepted: bool = False
+    is_only_child: bool = False
     namespace: str = ""
     parent: str = ""
     total: int = 0
@@ -77,6 +85,8 @@ class Change(Command, frozen=True, gc=False, kw_only=True):
     based_on: Position of the checkpoint's event that the payloads were made from; None where
         they do not depend on what is there.
     expected: Position that the caller last saw, for compare-and-swap; None where any will do.
+    is_only_child: As in `Create`, where the parent is another one than before.
+    parent: Another parent; None keeps.
     state: None means: active, as a plain update does.
     step, total: None keeps.
     """
@@ -85,15 +95,23 @@ class Change(Command, frozen=True, gc=False, kw_only=True):
     payloads: Payloads = Payloads()
     based_on: int | None = None
     expected: int | None = None
+    is_only_child: bool = False
+    parent: str | None = None
     state: CheckpointState | None = None
     step: int | None = None
     total: int | None = None
 
 
 class Delete(Command, frozen=True, gc=False, kw_only=True):
-    """End a checkpoint. cause: Id of the clean-up that asked."""
+    """End a checkpoint.
+
+    based_on: Position as of which it was chosen: where its task has changed since, the choice is
+        made again. None where it does not matter.
+    cause: Id of the clean-up that asked.
+    """
 
     checkpoint: str
+    based_on: int | None = None
     cause: str = ""
     expected: int | None = None
 

@@ -60,6 +60,15 @@ class State(Protocol):
     def may_have_changed(self, task: str, since: int) -> bool:
         """Say whether an event about a task may stand at position `since` or after it."""
 
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none.
+
+        One without `meta` is not whole yet and does not count.
+        """
+
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Events to append in one commit, in order, and what the caller is told."""
@@ -120,13 +129,20 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
 
 
 def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
+    if command.incarnation not in (None, state.incarnation(command.task)):
+        return Stale(f"the task {command.task} was deleted meanwhile")
     if command.checkpoint and not _is_unused(state, command.checkpoint):
         raise DuplicateIdError(
             f"The checkpoint id {command.checkpoint!r} is already used.",
             hint="Ids are never used twice, not even after a delete; choose another.",
             checkpoint_id=command.checkpoint,
         )
-    _refuse_deleted_parent(state, command)
+    if not command.is_late_accepted:
+        _refuse_deleted_parent(state, command)
+    if command.is_only_child:
+        _refuse_second_child(
+            state, Subject(parent=command.parent, task=command.task, namespace=command.namespace)
+        )
     if stale := _stale_witness(state, command.payloads):
         return stale
     identifier = command.checkpoint or _unused_id(state, command, moment)
@@ -180,6 +196,19 @@ def _refuse_deleted_parent(state: State, command: Create) -> None:
         )
 
 
+def _refuse_second_child(state: State, subject: Subject) -> None:
+    parent = subject.parent
+    if not state.has_child(parent, subject.task, subject.namespace):
+        return
+    where = f"on the parent {parent!r}" if parent else "without a parent"
+    raise ConflictError(
+        f"Another writer was first: task {subject.task!r} has a checkpoint {where} already.",
+        hint="Read the newest checkpoint, and go on from there.",
+        task_id=subject.task,
+        parent_checkpoint_id=parent,
+    )
+
+
 def _unused_id(state: State, command: Create, moment: Moment) -> str:
     time_us = moment.us
     identifier = checkpoint_id(command.task, command.step, time_us)
@@ -218,6 +247,10 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         return Stale("another change of the checkpoint came first")
     if not is_legal(before.state, target.value):
         raise _illegal(before, target)
+    subject = _subject(command, before)
+    # One that is not whole yet has taken nobody's place.
+    if command.is_only_child and (subject != before.subject or before.meta is None):
+        _refuse_second_child(state, subject)
     if stale := _stale_witness(state, command.payloads):
         return stale
     payloads = command.payloads
@@ -235,12 +268,18 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         schema=SCHEMA,
         state=target.value,
         step=before.step if command.step is None else command.step,
-        subject=before.subject,
+        subject=subject,
         time=moment.iso,
         total=before.total if command.total is None else command.total,
         type=EVENT_OF_STATE[target],
     )
     return Decision((event,), True)
+
+
+def _subject(command: Change, before: Event) -> Subject:
+    if command.parent in (None, before.subject.parent):
+        return before.subject
+    return msgspec.structs.replace(before.subject, parent=command.parent)
 
 
 def _is_repetition(command: Change, before: Event, target: CheckpointState) -> bool:
@@ -276,7 +315,9 @@ def _illegal(before: Event, target: CheckpointState) -> IllegalTransitionError:
     )
 
 
-def _delete(state: State, command: Delete, moment: Moment) -> Decision:
+def _delete(state: State, command: Delete, moment: Moment) -> Decision | Stale:
+    if command.based_on is not None and _has_changed(state, command, command.based_on):
+        return Stale(f"the task of {command.checkpoint} has changed")
     if state.living(command.checkpoint) is None and state.is_taken(command.checkpoint):
         return Decision((), False)
     entry = _require(state, command.checkpoint, command.expected)
@@ -298,6 +339,11 @@ def _delete(state: State, command: Delete, moment: Moment) -> Decision:
         type=kinds.DELETED,
     )
     return Decision((event,), True)
+
+
+def _has_changed(state: State, command: Delete, since: int) -> bool:
+    entry = state.living(command.checkpoint)
+    return entry is None or state.may_have_changed(entry.event.subject.task, since)
 
 
 def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision | Stale:

@@ -51,18 +51,26 @@ def _expression(letter: str, hints: list[Hint]) -> re.Pattern[bytes]:
     return re.compile(f"{letter}{guard}(?:{'|'.join(dict.fromkeys(tries))})".encode())
 
 
-def _searches() -> tuple[tuple[int, Callable[[bytes], object]], ...]:
-    """Return (byte that must be there, search over the wire), one for each letter of the hints."""
+def _expressions() -> tuple[tuple[int, str, re.Pattern[bytes]], ...]:
+    """Return (byte that must be there, letter, expression), one for each letter of the hints."""
     groups: dict[tuple[str, str], list[Hint]] = {}
     for rule in RULES:
         for hint in rule.hints:
             groups.setdefault((hint.needs or hint.letter, hint.letter), []).append(hint)
     return tuple(
-        (ord(needs), _expression(letter, hints).search) for (needs, letter), hints in groups.items()
+        (ord(needs), letter, _expression(letter, hints))
+        for (needs, letter), hints in groups.items()
     )
 
 
-_SEARCHES: Final = _searches()
+_EXPRESSIONS: Final = _expressions()
+_SEARCHES: Final = tuple((needs, expression.search) for needs, _, expression in _EXPRESSIONS)
+_MATCHES: Final = {
+    ord(letter): [
+        (needs, expression.match) for needs, own, expression in _EXPRESSIONS if own == letter
+    ]
+    for _, letter, _ in _EXPRESSIONS
+}
 _TABLE: Final = hint_table(hint for rule in RULES for hint in rule.hints)
 _PATTERNS: Final = tuple(re.compile(rule.pattern) for rule in RULES)
 
@@ -84,12 +92,22 @@ class _Verdicts(dict[str, bool]):
 
 
 def _has_hint(wire: bytes) -> bool:
-    # The kernel looks at what stands next to each letter; nearly every wire is cleared by that.
-    if native is not None and not native.suspicious(wire, _TABLE):
-        return False
+    if native is not None:
+        return _has_hint_at_suspects(wire, native.suspect)
     for needs, search in _SEARCHES:  # noqa: SIM110 - any() takes half as long again
         if needs in wire and search(wire):
             return True
+    return False
+
+
+def _has_hint_at_suspects(wire: bytes, suspect: Callable[[bytes, bytes, int], int]) -> bool:
+    """Try the expressions only where what stands next to a letter does not clear it."""
+    at = suspect(wire, _TABLE, 0)
+    while at >= 0:
+        for needs, match in _MATCHES[wire[at]]:
+            if needs in wire and match(wire, at):
+                return True
+        at = suspect(wire, _TABLE, at + 1)
     return False
 
 
@@ -151,13 +169,14 @@ class Sanitiser:
     def may_hold_secret(self, wire: bytes) -> bool:
         """Say whether a text in this wire may hold a secret.
 
-        Cost: 4 to 7 ns a byte; 1 ns for what was in an earlier wire and had no secret.
+        Cost: with the kernel 0.2 ns a byte; without 4 to 7, and 1 for what was in an earlier wire
+        and had no secret.
         """
         if not self.is_enabled:
             return False
         if self._has_extra:
             return True
-        if len(wire) < _LONG:
+        if len(wire) < _LONG or native is not None:  # the kernel is faster than remembering
             return _has_hint(wire)
         clean = self._clean_parts
         parts = [part for part in wire.split(_SEAM) if hash(part) not in clean]

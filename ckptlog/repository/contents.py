@@ -33,6 +33,8 @@ from ckptlog.model.event import PackEntry, Reference
 from ckptlog.repository.report import Book
 from ckptlog.storage.disk import Disk
 
+# A chunk that many differences lead to is undone once.
+_BASES_BYTES: Final = 4 * 1024 * 1024
 # Versions of one value share most of their chunks: this saves hashing them for each again.
 _CHUNK_CACHE_BYTES: Final = 32 * 1024 * 1024
 # A root comes again with the next events of its checkpoint; much later it is simply read again.
@@ -74,8 +76,14 @@ class Contents:
         self._unknown = 0
         self._codec = Codec()
         self._index = ChunkIndex(None, self._store_id)
+        # A tenth of it holds chunks that others are differences from; the rest is not used here.
         self._blobs = BlobStore(
-            root, self._store_id, self._index, self._codec, Chunker(info.chunker), cache_bytes=0
+            root,
+            self._store_id,
+            self._index,
+            self._codec,
+            Chunker(info.chunker),
+            cache_bytes=10 * _BASES_BYTES,
         )
         self._raw: Cache[tuple[bytes, int], bytes] = Cache(_CHUNK_CACHE_BYTES)
         self._sound: Cache[Key, bool] = Cache(_ROOTS_REMEMBERED)
@@ -89,11 +97,12 @@ class Contents:
             window: On the commit's file.
             packs: The chunks of the packs that it registers.
         """
+        # First: a chunk may be a difference from another one of the commit.
+        self._learn(commit, packs)
         for place in commit.placements:
             begin = window.locate(place.offset, place.length) + frame.HEADER_BYTES
             record = window.view[begin : begin + place.length - frame.HEADER_BYTES]
             self._chunk(place, record)
-        self._learn(commit, packs)
         for entry in commit.entries:
             for role, reference in (("data", entry.event.data), ("meta", entry.event.meta)):
                 if reference is not None:
@@ -162,7 +171,7 @@ class Contents:
     def _chunk(self, place: Placement, record: bytes | memoryview) -> None:
         self._book.chunks += 1
         try:
-            self._codec.raw(record, place.digest)
+            self._blobs.check(place.digest, bytes(record))
         except CheckpointError as error:
             self._book.problem(error.code, error.message, _where(place))
         if self._knows and not self._knows(place.digest):
@@ -193,7 +202,7 @@ class Contents:
             return
         self._book.payloads += 1
         try:
-            value = values.decode(self.wire(reference))
+            value = values.decode(self.wire(reference), opaque=True)
             if type(value) is not dict:
                 raise FormatError(f"It is of type {type(value).__name__}; a dictionary is needed.")
         except UnsupportedError as error:

@@ -135,7 +135,7 @@ class History:
 
     def _birth(self, name: str, entry: Entry) -> Life:
         event = entry.event
-        created, subject = hash(entry.created), hash(event.subject)
+        created, subject = hash(entry.created), _identity(event)
         task = event.subject.task
         life = Life(entry.origin, entry.position, event.state, task, created, subject, b"")
         self.lives[name] = life
@@ -186,9 +186,15 @@ def _birth_fault(event: Event, life: Life | None) -> str | None:
 def _identity_fault(event: Event, life: Life) -> str | None:
     if event.origin != life.origin or hash(event.created) != life.created:
         return f"it names another creation than that at {life.origin}."
-    if hash(event.subject) != life.subject:
-        return "it names another task, namespace, parent or worker than the creation."
+    if _identity(event) != life.subject:
+        return "it names another task, namespace or worker than the creation."
     return None
+
+
+def _identity(event: Event) -> int:
+    """Return what stays the same in a life; the parent may be named later, or anew."""
+    subject = event.subject
+    return hash((subject.checkpoint, subject.namespace, subject.task, subject.worker))
 
 
 def _step_fault(event: Event, state: str) -> str | None:

@@ -153,11 +153,15 @@ class Keeper:
             view = self._filled(view)
         ledger = Ledger(view, self._log.reader.entry)
         ledger.scan = self._event_from
+        end = self._log.published.read()
+        if end is not None and self.index.position > end.position:
+            # It holds what was acknowledged and lost ("interval"), and would skip what came since.
+            self.index.clear()
         if self.index.position < ledger.position:
             self._indexer.index_up_to(ledger.position)
         # Without a published end, which a medium that cannot be written may have, a store can
         # still be opened, to be verified; whoever reads from it is told.
-        if self._log.published.read() is not None:
+        if end is not None:
             self._follow_into(ledger, may_apply=may_apply)
         return ledger
 

@@ -26,6 +26,7 @@ from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
 from ckptlog.model.identifier import id_time
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
+from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
 # Remembered look-ups; about 1 KB each.
@@ -52,6 +53,12 @@ class Facts(Protocol):
     def may_have_changed(self, task: str, since: int) -> bool:
         """Say whether an event about a task may stand at position `since` or after it."""
 
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
+
 
 class Ledger:
     """The fold of one store's log, as one process knows it."""
@@ -77,6 +84,8 @@ class Ledger:
         self._latest: dict[str, str] = {}
         # The same of tasks without such events; any of these may be forgotten.
         self._latest_seen: dict[str, str] = {}
+        # How often tasks were deleted; let go when one is deleted again.
+        self._lives: dict[str, int] = {}
         # Rises with every change of what memory knows: what was looked up outside of the fold
         # lock is remembered only if it is still the same.
         self.generation = 0
@@ -153,6 +162,42 @@ class Ledger:
         recent = (entry for commit in reversed(self.pending) for entry in reversed(commit.entries))
         newer = takewhile(lambda entry: entry.position >= since, recent)
         return any(entry.event.subject.task == task for entry in newer)
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted, and remember it. Under the fold lock."""
+        found = self.peek_incarnation(task)
+        if task not in self._lives:
+            self._lives[task] = found
+            _shrink(self._lives, _REMEMBERED_MAX)
+        return found
+
+    def peek_incarnation(self, task: str) -> int:
+        """Do as `incarnation`, anywhere."""
+        found = self._lives.get(task)
+        if found is not None:
+            return found
+        # Memory first: what is released meanwhile, the view has.
+        ends = self._task_ends.get(task, ())
+        count, position = self.view.task_deletions(task)
+        return count + sum(end.position > position for end in ends)
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none."""
+        wanted = (parent, task, namespace)
+        if any(_is_child(found, wanted) for found in self._recent.values()):
+            return True
+        return any(row.meta_root and self._is_living(row) for row in self._children(*wanted))
+
+    def _children(self, parent: str, task: str, namespace: str) -> Iterator[Row]:
+        """Yield the rows that the view has, a few at a time: mostly the first one answers."""
+        wanted, after, size = Filter(parent=parent, task=task, namespace=namespace), None, 4
+        while rows := self.view.select(wanted, after=after, limit=size):
+            yield from rows
+            after, size = rows[-1].origin, 256
+
+    def _is_living(self, row: Row) -> bool:
+        # What memory has is newer: it may be deleted, or have another parent by now.
+        return row.id not in self._recent and not self.is_deleted(row)
 
     def latest(self, task: str) -> Entry | None:
         """Return the newest event of the task's newest living checkpoint.
@@ -304,6 +349,7 @@ class Ledger:
 
     def _fold_task_deleted(self, end: Entry) -> None:
         task = end.event.subject.task
+        self._lives.pop(task, None)
         self._task_ends.setdefault(task, []).append(end)
         self._name_latest(task, "")
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
@@ -408,6 +454,23 @@ class Stage:
         is_ours = any(event.subject.task == task for event in self.events)
         return is_ours or self._facts.may_have_changed(task, since)
 
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+        ours = sum(
+            event.type == kinds.TASK_DELETED and event.subject.task == task for event in self.events
+        )
+        return ours + self._facts.incarnation(task)
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        """Say whether a living checkpoint of a task has this parent; "" stands for none.
+
+        A round that decides a delete and a create of one parent may refuse the create too early.
+        """
+        wanted = (parent, task, namespace)
+        if any(_is_child(found, wanted) for found in self._found.values()):
+            return True
+        return task not in self._deleted_tasks and self._facts.has_child(*wanted)
+
     def apply(self, events: tuple[Event, ...]) -> None:
         """Let the events be true for what is decided next."""
         for event in events:
@@ -433,7 +496,14 @@ class Stage:
                 self._found[name] = (entry, True)
 
 
-def _shrink(names: dict[str, object] | dict[str, Found] | dict[str, str], most: int) -> None:
+def _is_child(found: Found, wanted: tuple[str, str, str]) -> bool:
+    entry, is_deleted = found
+    subject = entry.event.subject
+    is_whole = not is_deleted and entry.event.meta is not None
+    return is_whole and (subject.parent, subject.task, subject.namespace) == wanted
+
+
+def _shrink(names: dict[str, Found] | dict[str, str] | dict[str, int], most: int) -> None:
     """Drop the older half of a dictionary that has grown over `most`."""
     if len(names) > most:
         for name in list(islice(names, len(names) // 2)):

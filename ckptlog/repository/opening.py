@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import get_args
 
 from ckptlog.blobs.codec import LEVELS
 from ckptlog.errors import ArgumentError, operating_system_door
+from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.store import Durability, Store
@@ -30,6 +31,7 @@ def open_store(
     queue_max: int = 100,
     cache_bytes: int = 100 * 1024 * 1024,
     compression_level: int = 1,
+    codecs: Codecs | Iterable[TypeCodec] = (),
     environment: Environment | None = None,
 ) -> Store:
     """Open the store in a directory.
@@ -45,6 +47,7 @@ def open_store(
         queue_max: Operations that may wait for a commit at once.
         cache_bytes: Verified payload bytes kept in memory.
         compression_level: zstd's, 1 to 19.
+        codecs: How objects of your own types are stored, each registered by its exact type.
 
     Raises:
         StoreMissingError: There is none, and create is off.
@@ -60,6 +63,7 @@ def open_store(
     _check_number("cache_bytes", cache_bytes, int)
     _check_choice("durability", durability, get_args(Durability))
     _check_choice("compression_level", compression_level, LEVELS)
+    registry = Codecs.of(codecs)  # a SettingsError where they do not fit together
     environment = environment or Environment()
     if create and not read_only and not _exists(root / layout.STORE_JSON):
         layout.refuse_unsafe_file_system(root, environment)
@@ -73,6 +77,7 @@ def open_store(
         queue_max=queue_max,
         cache_bytes=cache_bytes,
         compression_level=compression_level,
+        codecs=registry,
         environment=environment,
     )
 

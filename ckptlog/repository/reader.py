@@ -15,6 +15,7 @@ from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.log.log import Log
 from ckptlog.model import value as values
+from ckptlog.model.codec import Codecs
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event, Reference
 from ckptlog.model.identifier import id_time
@@ -25,7 +26,7 @@ from ckptlog.repository.ledger import ViewBehindError
 from ckptlog.repository.locator import Locator
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError, ViewError
-from ckptlog.views.query import Filter
+from ckptlog.views.query import Filter, Ranked
 from ckptlog.views.row import Row
 
 Answer = TypeVar("Answer")
@@ -45,6 +46,7 @@ class StoreReader:
 
     log: Log
     blobs: BlobStore
+    codecs: Codecs
     _keeper: Keeper
     _locator: Locator
 
@@ -142,6 +144,29 @@ class StoreReader:
             return rows
 
         return self._guarded(look_up)
+
+    def ranked(
+        self, wanted: Ranked, *, after: tuple[str, int] | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Return a page of rows with ranked ids from the view, caught up, greatest rank first."""
+
+        def look_up() -> list[Row]:
+            rows = self.view().ranked(wanted, after=after, limit=limit)
+            if not all(_is_ranked(row, wanted) for row in rows):
+                raise ViewDamagedError("An index of the view leads to other checkpoints.")
+            return rows
+
+        return self._guarded(look_up)
+
+    def incarnation(self, task: str) -> int:
+        """Return how often a task was deleted."""
+        self.catch_up()
+        return self.incarnation_known(task)
+
+    def incarnation_known(self, task: str) -> int:
+        """Do as `incarnation`, as of this process's last look at the log: for what is checked."""
+        self._check_open()
+        return self._guarded(lambda: self._keeper.ledger.peek_incarnation(task))
 
     def count(self, wanted: Filter) -> int:
         """Return how many living checkpoints match."""
@@ -270,12 +295,17 @@ class StoreReader:
 
     def value(self, reference: Reference | None) -> Any:
         """Return a payload's value, a new object each time; None for no payload."""
-        return None if reference is None else values.decode(self.wire(reference))
+        return None if reference is None else values.decode(self.wire(reference), self.codecs)
 
 
 def _check_range(start: int, end: int | None) -> None:
     if start < 0 or (end is not None and end < start):
         raise ArgumentError(f"Positions {quoted(start)} to {quoted(end)} are no range.")
+
+
+def _is_ranked(row: Row, wanted: Ranked) -> bool:
+    pairs = ((wanted.task, row.task), (wanted.namespace, row.namespace))
+    return all(word is None or word == own for word, own in pairs)
 
 
 def _fits(row: Row, wanted: Filter) -> bool:

@@ -29,7 +29,7 @@ def snapshot(
     # Not by the store's own door: what a history returned is also read after the store was closed.
     event, wire = entry.event, store.blobs.wire
     data, meta = (
-        {} if root is None else values.decode(wire(root, records or {}))
+        {} if root is None else values.decode(wire(root, records or {}), store.codecs)
         for root in (event.data, event.meta)
     )
     return build(entry, data, meta)

@@ -30,8 +30,9 @@ from ckptlog.errors import (
     ReadOnlyError,
     StoreClosedError,
 )
-from ckptlog.formats.store import StoreInfo
+from ckptlog.formats.store import TREES, StoreInfo
 from ckptlog.log.log import Log
+from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
@@ -94,9 +95,11 @@ class Store(StoreReader, Retrospect):
         queue_max: int = 100,
         cache_bytes: int = 100 * 1024 * 1024,
         compression_level: int = 1,
+        codecs: Codecs = NO_CODECS,
         environment: Environment | None = None,
     ) -> None:
         self.path = root
+        self.codecs = codecs
         self.read_only = read_only
         self.durability = durability
         self.timeout_s = timeout_s
@@ -137,6 +140,7 @@ class Store(StoreReader, Retrospect):
             Chunker(self.info.chunker),
             cache_bytes=self._cache_bytes,
             missing=keeper.find_missing,
+            has_trees=TREES in self.info.features,
         )
         keeper.begin(self.blobs.wire, self.blobs.raw)
         self._writer = Writer(

@@ -10,11 +10,11 @@ visible to any reader before it is durable: the stage is dropped when the append
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import msgspec
 
 from ckptlog.errors import CheckpointError, StoreClosedError
+from ckptlog.formats import chunk
 from ckptlog.log.batch import Group, Item, Tail, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
@@ -119,8 +119,12 @@ class Writer:
         stage = Stage(ledger)
         decided = []
         last = jobs[-1]
+        earlier: set[bytes] = set()
         for job in jobs:
             job.result = job.error = None
+            if not self._has_bases(job.work, earlier):
+                job.result = Stale("a chunk that another is a difference from is elsewhere")
+                continue
             try:
                 outcome = _decide_intent(stage, job.work, moment, is_last=job is last)
             except CheckpointError as error:
@@ -130,6 +134,12 @@ class Writer:
                 job.result = outcome
             else:
                 decided.append(_Decided(job, *outcome))
+                if job is not last:
+                    earlier.update(
+                        record[: chunk.DIGEST_BYTES]
+                        for step in job.work.steps
+                        for record in step.records
+                    )
         return decided
 
     def _append(self, decided: list[_Decided], position: int, tail: Tail) -> None:
@@ -137,12 +147,42 @@ class Writer:
         if not writing:
             return
         outcome = self._log.append_held([one.group for one in writing], position, tail)
-        if not isinstance(outcome, Won):  # pragma: no cover - the lock is held
-            raise CheckpointError("The log moved under the writer's lock; this is a bug.")
+        if not isinstance(outcome, Won):
+            if outcome.tail.position != position:  # pragma: no cover - the lock is held
+                raise CheckpointError("The log moved under the writer's lock; this is a bug.")
+            for one in decided:  # a segment ended; what builds on chunks in it is prepared anew
+                one.results = Stale("the segment ended")
+            return
         with self._keeper.fold_lock:
             for commit, one in zip(outcome.commits, writing, strict=True):
                 self._keeper.index.add(commit, one.job.work.placements)
             self._keeper.ledger.absorb(outcome.commits)
+
+    def _has_bases(self, intent: Intent, earlier: set[bytes]) -> bool:
+        """Say whether every chunk is whole, or a difference that may be written now.
+
+        earlier: Digests of chunks that earlier intents of the round bring.
+
+        Its base lies in the present segment, or in this commit, before it; and it was never stored
+        before. So the base of every difference was first stored before the difference was: no
+        chain comes back to itself, whichever record of a chunk a reader finds.
+        """
+        index = self._keeper.index
+        own: set[bytes] = set()
+        for step in intent.steps:
+            for record in step.records:
+                base, digest = chunk.base_in(record), record[: chunk.DIGEST_BYTES]
+                if base:
+                    place = index.get(base)
+                    if place is None and base not in own:
+                        return False
+                    if place is not None and place.container != self._log.container:
+                        return False
+                    if digest in own or digest in earlier or index.get(digest) is not None:
+                        return False
+                own.add(digest)
+        # A damaged run that was met just now is dropped, and what it held is not known any more.
+        return index.position >= self._keeper.ledger.position
 
     def _moment(self) -> Moment:
         now_us = self._environment.now_us()
@@ -153,12 +193,12 @@ class Writer:
         return Moment(now_us, f"{self._second_text}.{rest:06d}Z")
 
 
-class _Decided(NamedTuple):
+class _Decided(msgspec.Struct, gc=False):
     """An accepted intent: what to append (nothing for a repetition) and what to answer."""
 
     job: Job[Intent]
     group: Group
-    results: Results
+    results: Results | Stale
 
 
 def _decide_intent(

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from ckptlog.model.rank import rank_of
 from ckptlog.views import schema
+from ckptlog.views.entry import entries_of
 from ckptlog.views.errors import FOREIGN, ViewDamagedError, translate
 from ckptlog.views.key import id_key
 from ckptlog.views.row import decode_row
@@ -15,9 +17,10 @@ from ckptlog.views.schema import HOUR_CHARACTERS
 
 PROBLEMS_MAX: Final = 20
 _LIVING: Final = (
-    "SELECT body, origin, key, task, namespace, worker, parent, state, created, updated, hour "
-    "FROM checkpoint"
+    "SELECT body, origin, key, task, namespace, worker, parent, state, created, updated, hour, "
+    "rank FROM checkpoint"
 )
+_ENTRY: Final = "SELECT 1 FROM entry WHERE name = ? AND value = ? AND origin = ?"
 _DELETED: Final = "SELECT body, origin, key FROM tombstone"
 
 
@@ -39,18 +42,27 @@ def _problems(connection: sqlite3.Connection) -> Iterator[str]:
     for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})").fetchall():
         if line != "ok":
             yield str(line)
-    living = 0
+    living = entries = 0
     for body, *columns in connection.execute(_LIVING):
         living += 1
         row = decode_row(body)
         subject = [row.task, row.namespace, row.worker, row.parent]
         times = [row.created, row.updated, row.updated[:HOUR_CHARACTERS]]
-        if columns != [row.origin, id_key(row.id), *subject, row.state, *times] or row.deleted:
+        rank = rank_of(row.id) if row.meta_root else ""
+        told = [row.origin, id_key(row.id), *subject, row.state, *times, rank]
+        if columns != told or row.deleted:
             yield f"The row of {row.id!r} is not found by what it says."
+        wanted = {(*entry, row.origin) for entry in entries_of(row)}
+        entries += len(wanted)
+        if not all(connection.execute(_ENTRY, entry).fetchone() for entry in wanted):
+            yield f"The metadata of {row.id!r} is not found by what it says."
     for body, *columns in connection.execute(_DELETED):
         row = decode_row(body)
         if columns != [row.origin, id_key(row.id)] or not row.deleted:
             yield f"The tombstone of {row.id!r} is not found by what it says."
-    told = schema.read_standing(connection).checkpoints
-    if living != told:
-        yield f"The view has {living} checkpoints; by its sums there are {told}."
+    counted = schema.read_standing(connection).checkpoints
+    if living != counted:
+        yield f"The view has {living} checkpoints; by its sums there are {counted}."
+    (there,) = connection.execute("SELECT count(*) FROM entry").fetchone()
+    if there != entries:
+        yield f"The view has {there} entries of metadata; its rows have {entries}."

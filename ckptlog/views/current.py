@@ -34,15 +34,17 @@ from ckptlog.views.errors import (
 )
 from ckptlog.views.key import id_key
 from ckptlog.views.projection import MetaOf
-from ckptlog.views.query import Filter
+from ckptlog.views.query import Filter, Ranked
 from ckptlog.views.row import Mark, Row, Standing, Totals, decode_row
 
 # A smaller view is rebuilt after a reboot sooner than its closes and first writes had synced it.
 SEAL_EVENTS_MIN: Final = 20_000
 _REBUILD_EVENTS: Final = 4096
 
-_ROW: Final = "SELECT body FROM checkpoint INDEXED BY by_key WHERE key = ?"
-_TOMBSTONE: Final = "SELECT body FROM tombstone INDEXED BY tombstone_by_key WHERE key = ?"
+_ROW: Final = (
+    "SELECT body FROM checkpoint INDEXED BY by_key WHERE key = ?1 UNION ALL "
+    "SELECT body FROM tombstone INDEXED BY tombstone_by_key WHERE key = ?1"
+)
 _LATEST: Final = (
     "SELECT body FROM checkpoint INDEXED BY by_task WHERE task = ? ORDER BY origin DESC LIMIT 1"
 )
@@ -52,6 +54,7 @@ _WAYPOINT: Final = (
     "ORDER BY position DESC LIMIT 1"
 )
 _TASK_END: Final = "SELECT position FROM task_end WHERE task = ?"
+_TASK_ENDS: Final = 'SELECT "count", position FROM task_end WHERE task = ?'
 _STATES: Final = "SELECT state, count(*) FROM checkpoint INDEXED BY by_state GROUP BY state"
 _TASKS: Final = (
     "SELECT task, count(*), max(origin) FROM checkpoint INDEXED BY by_task WHERE task > ? "
@@ -242,7 +245,7 @@ class CurrentView:
     def row(self, identifier: str) -> Row | None:
         """Return the checkpoint with this id, also a deleted one."""
         key = id_key(identifier)
-        found = self._read(_ROW, (key,)) or self._read(_TOMBSTONE, (key,))
+        found = self._read(_ROW, (key,))
         while found:
             row = decode_row(found.pop()[0])
             if row.id == identifier:
@@ -267,6 +270,13 @@ class CurrentView:
     def task_deleted_at(self, task: str) -> int | None:
         """Return the position of the task's last deletion."""
         return self._integer(_TASK_END, task)
+
+    def task_deletions(self, task: str) -> tuple[int, int]:
+        """Return how often a task was deleted, and the position of the last time; 0 and -1."""
+        for found in self._read(_TASK_ENDS, (task,)):
+            count, position = _integers((value,) for value in found)
+            return count, position
+        return 0, -1
 
     def waypoint(self, position: int) -> tuple[str, int, int] | None:
         """Return (container, offset, its position) of a commit boundary at or below position.
@@ -304,6 +314,19 @@ class CurrentView:
             limit: Rows at most; none below 1.
         """
         statement = query.select(wanted, after=after, limit=limit, newest_first=newest_first)
+        if statement is None:
+            return []
+        return [decode_row(body) for (body,) in self._read(*statement)]
+
+    def ranked(
+        self, wanted: Ranked, *, after: tuple[str, int] | None = None, limit: int = 100
+    ) -> list[Row]:
+        """Return a page of living checkpoints with ranked ids, the greatest rank first.
+
+        Args:
+            after: Rank and origin of the last row of the page before this one.
+        """
+        statement = query.ranked(wanted, after=after, limit=limit)
         if statement is None:
             return []
         return [decode_row(body) for (body,) in self._read(*statement)]

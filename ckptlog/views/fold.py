@@ -34,6 +34,7 @@ class Fold:
             are not in it.
         tasks: First deletion here of each task: it ends all of the task's earlier checkpoints.
         task_ends: Position of the last deletion here of each task.
+        task_deletions: How often each of them was deleted here.
         commands: (id, position) of every event.
         waypoints: (position, container, offset) of commits that hold a multiple of 64.
         logical, new, sanitised: Sums over the events.
@@ -45,6 +46,7 @@ class Fold:
         self.ended: dict[int, Entry] = {}
         self.tasks: dict[str, Entry] = {}
         self.task_ends: dict[str, int] = {}
+        self.task_deletions: dict[str, int] = {}
         self.commands: list[tuple[str, int]] = []
         self.waypoints: list[tuple[int, str, int]] = []
         self.logical = 0
@@ -89,6 +91,7 @@ class Fold:
     def _end_task(self, entry: Entry, task: str) -> None:
         self.tasks.setdefault(task, entry)
         self.task_ends[task] = entry.position
+        self.task_deletions[task] = self.task_deletions.get(task, 0) + 1
         if self._by_task is None:
             self._by_task = defaultdict(list)
             for origin, last in self.last.items():

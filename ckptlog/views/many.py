@@ -13,7 +13,7 @@ from functools import cache
 from itertools import chain
 from typing import Final
 
-# 11 columns times 64 stay below the 999 parameters that old versions of SQLite allow.
+# 12 columns times 64 stay below the 999 parameters that old versions of SQLite allow.
 BLOCK_ROWS: Final = 64
 
 

@@ -13,6 +13,8 @@ from operator import itemgetter
 from typing import Final
 
 from ckptlog.model.entry import Entry
+from ckptlog.model.rank import rank_of
+from ckptlog.views.entry import entries_of
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.fold import Fold
 from ckptlog.views.key import id_key, time_of
@@ -22,13 +24,18 @@ from ckptlog.views.schema import HOUR_CHARACTERS, create_task_index
 
 _INSERT: Final = (
     "INSERT INTO checkpoint (origin, key, task, namespace, worker, parent, state, created, "
-    "updated, hour, body)"
+    "updated, hour, rank, body)"
 )
 _BURY: Final = "INSERT INTO tombstone (origin, key, body)"
 _DELETE: Final = "DELETE FROM checkpoint WHERE origin = ?"
 _COMMAND: Final = "INSERT OR IGNORE INTO command (id, position)"
 _WAYPOINT: Final = 'INSERT INTO waypoint (position, container, "offset")'
-_TASK_END: Final = "REPLACE INTO task_end (task, position) VALUES (?, ?)"
+_TASK_END: Final = (
+    'INSERT INTO task_end (task, position, "count") VALUES (?, ?, ?) ON CONFLICT (task) DO UPDATE '
+    'SET position = excluded.position, "count" = task_end."count" + excluded."count"'
+)
+_ENTRY: Final = "INSERT OR IGNORE INTO entry (name, value, origin)"
+_DROP_ENTRY: Final = "DELETE FROM entry WHERE name = ? AND value = ? AND origin = ?"
 _OF_TASK: Final = "SELECT body FROM checkpoint WHERE task = ?"
 
 # (is the state new, is the hour) -> the statement that writes them.
@@ -42,7 +49,7 @@ _UPDATE: Final = {
 }
 _UPDATE_SUBJECT: Final = (
     "UPDATE checkpoint SET updated = ?, body = ?, state = ?, hour = ?, "
-    "task = ?, namespace = ?, worker = ?, parent = ? WHERE origin = ?"
+    "task = ?, namespace = ?, worker = ?, parent = ?, rank = ? WHERE origin = ?"
 )
 # A look-up of many rows is padded to one of these numbers of parameters.
 _LOOKUP_SIZES: Final = (1, 16, 256)
@@ -85,6 +92,8 @@ class Projection:
         self._updates: dict[str, list[tuple[object, ...]]] = {}
         self._deletes: list[tuple[int]] = []
         self._tombstones: list[tuple[object, ...]] = []
+        self._entries: list[tuple[object, ...]] = []
+        self._entries_gone: list[tuple[object, ...]] = []
         self.id_time_max = 0
         self._known = self._read_known()
 
@@ -165,9 +174,11 @@ class Projection:
                 row.created,
                 row.updated,
                 row.updated[:HOUR_CHARACTERS],
+                _rank(row),
                 encode(row),
             )
         )
+        self._entries += [(*entry, origin) for entry in entries_of(row)]
 
     def _update(self, origin: int, old: Row, entry: Entry, meta_of: MetaOf) -> None:
         about = entry.event.meta
@@ -175,8 +186,12 @@ class Projection:
         row = row_of(entry, old.meta if is_same else _meta(entry, meta_of))
         hour = row.updated[:HOUR_CHARACTERS]
         values: list[object] = [row.updated, encode(row)]
-        subject = (row.task, row.namespace, row.worker, row.parent)
-        if subject != (old.task, old.namespace, old.worker, old.parent):
+        subject = _subject(row)
+        if row.meta_root != old.meta_root:
+            before, after = entries_of(old), entries_of(row)
+            self._entries += [(*entry, origin) for entry in after - before]
+            self._entries_gone += [(*entry, origin) for entry in before - after]
+        if subject != _subject(old):
             statement = _UPDATE_SUBJECT
             values += [row.state, hour, *subject]
         else:
@@ -193,6 +208,7 @@ class Projection:
             if origin not in self._known:  # a tombstone already: the first end counts
                 return
             self._deletes.append((origin,))
+            self._entries_gone += [(*entry, origin) for entry in entries_of(self._known[origin])]
         if row is not None:
             body = encode(tombstone_of(row, entry))
             self._tombstones.append((origin, self._key(row.id), body))
@@ -213,12 +229,24 @@ class Projection:
         fold = self._fold
         if self._deletes:
             many(_DELETE, self._deletes)
+        if self._entries_gone:
+            many(_DROP_ENTRY, self._entries_gone)
         insert(self._connection, _BURY, self._tombstones)
         for statement, values in self._updates.items():
             values.sort(key=_origin)  # pages in their order on the medium
             many(statement, values)
         # A row of many columns is dear by itself, and gains from company only without indexes.
         insert(self._connection, _INSERT, self._inserts, is_single=has_indexes)
+        insert(self._connection, _ENTRY, self._entries)
         insert(self._connection, _COMMAND, fold.commands)
         insert(self._connection, _WAYPOINT, fold.waypoints)
-        many(_TASK_END, list(fold.task_ends.items()))
+        many(_TASK_END, [(*end, fold.task_deletions[end[0]]) for end in fold.task_ends.items()])
+
+
+def _rank(row: Row) -> str:
+    """Return the rank of a row's id; none without `meta`: such a checkpoint is not whole yet."""
+    return rank_of(row.id) if row.meta_root else ""
+
+
+def _subject(row: Row) -> tuple[str, str, str, str, str]:
+    return row.task, row.namespace, row.worker, row.parent, _rank(row)

@@ -17,9 +17,22 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ckptlog.views.entry import Entry
 from ckptlog.views.schema import HOUR_CHARACTERS
 
 _INTEGER_MAX: Final = 2**63 - 1
+
+# Asked for, perhaps equal, or not indexed (views.entry). Once as what a query walks along, once as
+# a question to each row: a common entry must not be gathered whole for every page.
+_HAS_FIRST: Final = (
+    "origin IN (SELECT origin FROM entry WHERE name = ? AND value IN (?, '?') "
+    "UNION ALL SELECT origin FROM entry WHERE name = '' AND value = '')"
+)
+_HAS_ENTRY: Final = (
+    "(EXISTS (SELECT 1 FROM entry WHERE name = ? AND value IN (?, '?') "
+    "AND entry.origin = checkpoint.origin) OR EXISTS "
+    "(SELECT 1 FROM entry WHERE name = '' AND value = '' AND entry.origin = checkpoint.origin))"
+)
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +41,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     task, worker, parent, namespace: Equal to this; "" means: those that have none.
     state: In this state.
     states: In one of these; with `state`, in both; empty means any.
+    entries: With these entries of metadata (views.entry), or perhaps with them: whoever asks
+        compares the values himself.
     created_since: Created at this time or later.
     created_until: Created before this time.
     updated_before: Last changed before this time.
@@ -42,6 +57,21 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     created_until: str | None = None
     updated_before: str | None = None
     states: tuple[str, ...] = ()
+    entries: tuple[Entry, ...] = ()
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """What checkpoints with ranked ids (model.rank) to list; None means any.
+
+    task, namespace, rank: Equal to this. before: Of a rank below this one.
+    entries: As in `Filter`.
+    """
+
+    task: str | None = None
+    namespace: str | None = None
+    rank: str | None = None
+    before: str | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 class Statement(NamedTuple):
@@ -96,6 +126,38 @@ def count(wanted: Filter) -> Statement | None:
     return Statement("SELECT " + " + ".join(parts), tuple(arguments))
 
 
+def ranked(wanted: Ranked, *, after: tuple[str, int] | None, limit: int) -> Statement | None:
+    """Return the statement for one page of bodies by rank, the greatest first.
+
+    In one task and namespace a page is a walk along the index; otherwise the index is read whole,
+    or what has the first entry is, and sorted.
+    """
+    if limit <= 0:
+        return None
+    names = [name for name in ("task", "namespace", "rank") if getattr(wanted, name) is not None]
+    terms = [_Term(f"{name} = ?", (getattr(wanted, name),)) for name in names]
+    entries = wanted.entries
+    source = "checkpoint INDEXED BY by_rank"
+    if wanted.task is None and entries:
+        source = "checkpoint NOT INDEXED"
+        terms.append(_Term(_HAS_FIRST, entries[0]))
+        entries = entries[1:]
+    terms.append(_Term("rank <> ''", ()))
+    if wanted.before is not None:
+        terms.append(_Term("rank < ?", (wanted.before,)))
+    if after is not None:
+        rank, origin = after
+        terms.append(_Term("rank <= ? AND (rank < ? OR origin < ?)", (rank, rank, origin)))
+    terms += [_Term(_HAS_ENTRY, entry) for entry in entries]
+    conditions = " AND ".join(term.sql for term in terms)
+    order = "ORDER BY rank DESC, origin DESC"
+    # Names of indexes and columns are ours; what the caller gave stands in the arguments.
+    inner = f"SELECT origin FROM {source} WHERE {conditions} {order} LIMIT ?"  # noqa: S608
+    sql = f"SELECT body FROM checkpoint NOT INDEXED WHERE origin IN ({inner}) {order}"  # noqa: S608
+    arguments = [value for term in terms for value in term.arguments]
+    return Statement(sql, (*arguments, min(limit, _INTEGER_MAX)))
+
+
 def _terms(wanted: Filter) -> dict[str, _Term] | None:
     """Return the conditions by the field they come from, the most selective first."""
     terms = {
@@ -109,6 +171,10 @@ def _terms(wanted: Filter) -> dict[str, _Term] | None:
             return None
         marks = ", ".join("?" * len(states))
         terms["state"] = _Term(f"state IN ({marks})", states)
+    for number, entry in enumerate(wanted.entries):
+        # The first one may be what is walked along; the others are asked of each row.
+        is_first = number == 0 and _is_led_by_entry(wanted)
+        terms[f"entry {number}"] = _Term(_HAS_FIRST if is_first else _HAS_ENTRY, entry)
     if wanted.updated_before is not None:
         terms["updated"] = _Term("updated < ?", (wanted.updated_before,))
     if wanted.created_since is not None:
@@ -131,6 +197,8 @@ def _branches(wanted: Filter, terms: dict[str, _Term], *, may_sort: bool) -> lis
             if name != "task":  # its index leaves the empty ones out, and must be told
                 chosen = _Term(f"{chosen.sql} AND {name} <> ''", chosen.arguments)
             return [_Branch(f"by_{name}", (chosen, *_others(terms, name)))]
+    if _is_led_by_entry(wanted):
+        return [_Branch("", tuple(terms.values()))]
     if "state" in terms:
         rest = _others(terms, "state")
         return [
@@ -143,6 +211,11 @@ def _branches(wanted: Filter, terms: dict[str, _Term], *, may_sort: bool) -> lis
         created = tuple(terms[name] for name in ("since", "until") if name in terms)
         return [_Branch("by_created", (*created, *_others(terms, "since", "until")))]
     return [_Branch("", tuple(terms.values()))]
+
+
+def _is_led_by_entry(wanted: Filter) -> bool:
+    names = ("parent", "task", "worker", "namespace")
+    return bool(wanted.entries) and not any(getattr(wanted, name) for name in names)
 
 
 def _updated_branches(before: str, terms: dict[str, _Term]) -> list[_Branch]:

@@ -143,7 +143,7 @@ class Rebuild:
 
     def _raw(self, digest: bytes, domain: int) -> bytes:
         record = self._records.get(digest)
-        if record is None:
+        if record is None or chunk.base_in(record):
             return self._raw_of(digest, domain)
         return self._codec.raw(record, digest, domain=domain)
 

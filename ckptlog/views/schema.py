@@ -5,11 +5,12 @@
     tombstone   one small row per deleted checkpoint: its id is spent
     command     the position of each event by its id; generated ids rise, so it grows at its end
     waypoint    commit boundaries about 64 events apart
-    task_end    the position of each task's last deletion
+    task_end    the position of each task's last deletion, and how many there were
+    entry       scalars of metadata, by name and value (views.entry)
 
 `hour` is the first 13 characters of `updated`: an index over it is left alone by nearly every
 update, an index over `updated` itself by none. Worker, parent and namespace are often empty and
-then left out of their indexes.
+then left out of their indexes; so is `rank`, which few ids have (model.rank).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TABLES: Final = (
         "CREATE TABLE checkpoint (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
         "task TEXT NOT NULL, namespace TEXT NOT NULL, worker TEXT NOT NULL, parent TEXT NOT NULL, "
         "state TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, hour TEXT NOT NULL, "
-        "body BLOB NOT NULL)"
+        "rank TEXT NOT NULL, body BLOB NOT NULL)"
     ),
     (
         "CREATE TABLE tombstone (origin INTEGER PRIMARY KEY, key INTEGER NOT NULL, "
@@ -41,7 +42,14 @@ _TABLES: Final = (
         "CREATE TABLE waypoint (position INTEGER PRIMARY KEY, container TEXT NOT NULL, "
         '"offset" INTEGER NOT NULL)'
     ),
-    "CREATE TABLE task_end (task TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
+    (
+        "CREATE TABLE task_end (task TEXT PRIMARY KEY, position INTEGER NOT NULL, "
+        '"count" INTEGER NOT NULL) WITHOUT ROWID'
+    ),
+    (
+        "CREATE TABLE entry (name TEXT NOT NULL, value TEXT NOT NULL, origin INTEGER NOT NULL, "
+        "PRIMARY KEY (name, value, origin)) WITHOUT ROWID"
+    ),
 )
 _INDEXES: Final = {
     "by_key": "checkpoint (key)",
@@ -52,6 +60,7 @@ _INDEXES: Final = {
     "by_worker": "checkpoint (worker) WHERE worker <> ''",
     "by_parent": "checkpoint (parent) WHERE parent <> ''",
     "by_namespace": "checkpoint (namespace) WHERE namespace <> ''",
+    "by_rank": "checkpoint (task, namespace, rank) WHERE rank <> ''",
     "tombstone_by_key": "tombstone (key)",
 }
 

@@ -220,3 +220,67 @@ def test_threads_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+# --- differences ----------------------------------------------------------------------------------
+
+
+def from_base(base, raw, domain=chunk.LEAF):
+    """Return (digest, record) of raw as it is encoded with a base."""
+    digest = chunk.digest_of(domain, raw)
+    return digest, CODEC.encode_from(domain, digest, raw, (chunk.digest_of(domain, base), base))
+
+
+@given(
+    st.integers(0, 3000),
+    st.binary(max_size=300),
+    st.integers(0, 3000),
+    st.sampled_from([chunk.LEAF, chunk.BRANCH]),
+)
+def test_a_difference_reads_back_and_is_shorter_than_the_whole(size, change, at, domain):
+    base = (TEXT + noise(2000))[-size:] if size else b""
+    raw = base[:at] + change + base[at:]
+    digest, record = from_base(base, raw, domain)
+    asked = []
+
+    def base_of(name):
+        asked.append(name)
+        return base
+
+    assert CODEC.raw(record, digest, domain=domain, base_of=base_of) == raw
+    if chunk.base_in(record):
+        assert asked == [chunk.digest_of(domain, base)]
+        assert len(record) < len(CODEC.encode(domain, digest, raw))
+    else:
+        assert asked == []
+        assert record == CODEC.encode(domain, digest, raw)
+
+
+def test_what_is_much_alike_is_a_difference():
+    base = noise(4000)
+    _, record = from_base(base, base + b"one more item")
+    assert chunk.base_in(record) == chunk.digest_of(chunk.LEAF, base)
+    assert len(record) < 200
+
+
+@pytest.mark.parametrize(
+    ("base", "raw"),
+    [
+        (noise(4000), noise(4000, b"other")),
+        (noise(200), noise(200) + noise(300, b"other")),
+        (noise(4000), noise(200)),
+        (b"", noise(4000)),
+    ],
+)
+def test_what_would_not_be_clearly_shorter_is_whole(base, raw):
+    digest, record = from_base(base, raw)
+    assert record == CODEC.encode(chunk.LEAF, digest, raw)
+
+
+def test_a_compressor_that_fails_leaves_a_whole_record():
+    base = noise(4000)
+    failing = mock.Mock(**{"return_value.compress.side_effect": zstandard.ZstdError("no memory")})
+    with mock.patch("ckptlog.blobs.codec.zstandard.ZstdCompressor", failing):
+        digest = chunk.digest_of(chunk.LEAF, base + b"x")
+        record = Codec().encode_from(chunk.LEAF, digest, base + b"x", (digest, base))
+    assert chunk.decode(record).codec == chunk.CODEC_RAW

@@ -17,8 +17,9 @@ from blake3 import blake3
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
-from ckptlog.blobs.payload import assemble, split
+from ckptlog.blobs.payload import assemble, plant, split
 from ckptlog.formats import chunk, store
+from tools.vectors import tree_vectors
 
 VECTORS = json.loads(
     (Path(__file__).parents[1] / "vectors" / "payload" / "vectors.json").read_text("utf-8")
@@ -68,3 +69,26 @@ def test_the_default_parameters_are_those_of_the_vectors():
     assert msgspec.to_builtins(store.Chunker()) in [
         vector["chunker"] for vector in VECTORS["payloads"]
     ]
+
+
+TREES = json.loads(
+    (Path(__file__).parents[1] / "vectors" / "payload" / "trees.json").read_text("utf-8")
+)["trees"]
+
+
+@pytest.mark.parametrize("vector", TREES, ids=lambda vector: vector["name"])
+def test_tree(vector):
+    wire = tree_vectors.made(vector["input"])
+    assert blake3(wire).hexdigest() == vector["input_blake3"]
+    chunker, codec = Chunker(msgspec.convert(vector["chunker"], store.Chunker)), Codec()
+    draft = plant(wire, chunker, lambda name, one: codec.encode(one.domain, name, one.raw))
+    assert msgspec.to_builtins(draft.reference) == vector["reference"]
+    assert len(draft.digests) == vector["chunks"]
+    assert blake3(b"".join(sorted(draft.digests))).hexdigest() == vector["digests_blake3"]
+    records = dict(draft.fresh)
+    read = lambda name, domain: codec.raw(records[name], name, domain=domain)  # noqa: E731
+    assert assemble(draft.reference, read) == wire
+
+
+def test_the_vectors_of_trees_are_what_their_maker_makes():
+    assert tree_vectors.vectors() == TREES

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from ckptlog import CheckpointManager
 from ckptlog.errors import ReadOnlyError
 
 
@@ -436,3 +437,20 @@ def test_a_store_that_nobody_may_write_is_read(run, filled, monkeypatch):
         assert run("--store", filled.path, *words).status == 0, words
     done = run("--store", filled.path, "delete", filled.created, "--json")
     assert (done.status, done.error["code"]) == (6, "store.read_only")
+
+
+def test_show_a_part(run, tmp_path):
+    with CheckpointManager(tmp_path / "parts") as manager:
+        data = {"list": [1, {"a/b": "c"}], "~": (5,)}
+        name = manager.create_checkpoint("t", "T", 1, data=data)
+    for pointer, printed in (("/list/-1/a~1b", '"c"'), ("/~0/0", "5"), ("/list/0", "1")):
+        done = run("--store", tmp_path / "parts", "show", name, "--part", pointer)
+        assert (done.status, done.out.strip()) == (0, printed)
+    for options, status in (
+        (("/list/2",), 3),
+        (("list",), 2),
+        (("/list", "--at", "0"), 2),
+    ):
+        done = run("--store", tmp_path / "parts", "show", name, "--part", *options)
+        assert done.status == status
+        assert done.out == ""

@@ -10,9 +10,13 @@ import subprocess
 import sys
 
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.types import Command
 
 from tests.architecture.tree import ROOT
 from tests.docs.markdown import Step, blocks, pattern, plain, steps
+from tests.integrations.langgraph.test_graph import QUESTION, build
+from tests.integrations.langgraph.thread import config
 
 PAGE = ROOT / "README.md"
 TOOLS = ("tools/run", "tools/test")
@@ -33,6 +37,7 @@ def surrounding(tmp_path_factory):
     shutil.copy(ROOT / "ckptlog" / "cli" / "demo_transcript.json", project / "run.traj")
     old = project / "old-checkpoints" / "active" / "checkpoint_cp_old_1_1700000000.json"
     old.write_text(json.dumps(_old_checkpoint()))
+    _old_threads(project / "threads.sqlite")
     environment = {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
@@ -60,6 +65,14 @@ def _old_checkpoint():
         "worker_id": None,
         "parent_checkpoint_id": None,
     }
+
+
+def _old_threads(path):
+    """Let a graph leave a thread in a SqliteSaver."""
+    with SqliteSaver.from_conn_string(str(path)) as saver:
+        graph = build(saver)
+        graph.invoke(QUESTION, config("talk"))
+        graph.invoke(Command(resume=True), config("talk"))
 
 
 def _command(step: Step) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import strategies as st
 
-from ckptlog.formats import chunk, end, node, pack, segment
+from ckptlog.formats import branch, chunk, end, node, pack, segment
 from ckptlog.formats.cursor import CursorRecord
 from ckptlog.formats.event import INTEGER_MAX
 from ckptlog.model.cursor import Cursor
@@ -12,6 +13,8 @@ from ckptlog.model.event import Event, PackEntry, Reference, Subject
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
+# Items below a link of a branch: with the kind in two bits, one number of 63.
+counts = st.integers(0, 2**61 - 1)
 positions = st.integers(0, 10**20 - 1).filter(lambda number: number < 2**64)
 store_ids = st.binary(min_size=16, max_size=16)
 digests = st.binary(min_size=32, max_size=32)
@@ -25,7 +28,9 @@ texts = st.lists(
 ).map("".join)
 numbers = st.integers(0, INTEGER_MAX) | st.sampled_from([0, 1, INTEGER_MAX - 1, INTEGER_MAX])
 origins = st.integers(-1, INTEGER_MAX - 1)
-references = st.builds(Reference, kind=st.sampled_from(["leaf", "list"]), root=texts, size=numbers)
+references = st.builds(
+    Reference, kind=st.sampled_from(["leaf", "list", "tree"]), root=texts, size=numbers
+)
 ascii_names = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=8)
 facts = st.dictionaries(ascii_names, texts | st.integers(-INTEGER_MAX, INTEGER_MAX), max_size=5)
 
@@ -97,20 +102,50 @@ segment_headers = st.builds(
 
 pack_headers = st.builds(pack.PackHeader, store_id=store_ids, pack_id=store_ids, base=u64)
 
+domains = st.sampled_from([chunk.LEAF, chunk.NODE, chunk.BRANCH])
 raw_records = st.builds(
     lambda digest, domain, raw: chunk.Record(digest, 0, 0, 0, domain, 0, len(raw), raw),
     digests,
-    st.sampled_from([chunk.LEAF, chunk.NODE]),
+    domains,
     st.binary(max_size=64),
 )
 zstd_records = st.builds(
     lambda digest, domain, length, stored: chunk.Record(digest, 1, 0, 0, domain, 0, length, stored),
     digests,
-    st.sampled_from([chunk.LEAF, chunk.NODE]),
+    domains,
     st.integers(0, chunk.RAW_BYTES_MAX),
     st.binary(max_size=64),
 )
-records = raw_records | zstd_records
+deltas = st.builds(
+    lambda record, base: msgspec.structs.replace(
+        record, codec=chunk.CODEC_ZSTD_DELTA, flags=chunk.DELTA, base=base
+    ),
+    zstd_records,
+    digests,
+)
+records = raw_records | zstd_records | deltas
+
+links = st.one_of(
+    st.builds(
+        branch.Link, st.just(branch.LEAF), digests, st.integers(1, chunk.RAW_BYTES_MAX), counts
+    ),
+    st.builds(branch.Link, st.just(branch.BRANCH), digests, st.integers(1, 2**63 - 1), counts),
+    st.builds(branch.Link, st.just(branch.BYTES), digests, st.integers(1, 2**63 - 1), st.just(0)),
+)
+
+
+def _without_neighbours(parts: list[branch.Part]) -> list[branch.Part]:
+    """Return parts in which no text follows a text."""
+    kept: list[branch.Part] = []
+    for part in parts:
+        if not (kept and type(part) is bytes and type(kept[-1]) is bytes):
+            kept.append(part)
+    return kept
+
+
+parts = st.lists(links | st.binary(min_size=1, max_size=300), min_size=1, max_size=20).map(
+    _without_neighbours
+)
 
 children = st.builds(node.Child, digest=digests, size=st.integers(1, 2**64 - 1))
 nodes = st.tuples(

@@ -22,6 +22,11 @@ RAW = b"some raw bytes"
 LEAF = Record(chunk.digest_of(chunk.LEAF, RAW), 0, 0, 0, chunk.LEAF, 0, len(RAW), RAW)
 DATA = chunk.encode(LEAF)
 ZSTD = chunk.encode(msgspec.structs.replace(LEAF, codec=1, raw_length=4096))
+BASE = bytes(range(32))
+DIFFERENCE = msgspec.structs.replace(
+    LEAF, codec=2, flags=chunk.DELTA, raw_length=4096, domain=chunk.BRANCH, base=BASE
+)
+DELTA = chunk.encode(DIFFERENCE)
 
 
 @every("chunk")
@@ -35,7 +40,8 @@ def test_bytes_are_those_of_the_page():
     assert digest + bytes([0, 0, 0, 0]) + numbers + RAW == DATA
 
 
-def test_leaf_and_node_are_separate_domains():
+def test_every_domain_is_separate():
+    assert chunk.digest_of(chunk.BRANCH, RAW) == blake3(b"\x02" + RAW).digest()
     assert chunk.digest_of(chunk.NODE, RAW) == blake3(b"\x01" + RAW).digest()
     assert chunk.digest_of(chunk.NODE, RAW) != chunk.digest_of(chunk.LEAF, RAW)
     assert chunk.digest_of(chunk.LEAF, memoryview(RAW)) == LEAF.digest
@@ -55,18 +61,18 @@ def exact(data: bytes) -> bool:
     return isinstance(found, Refused) or chunk.encode(found) == data
 
 
-@pytest.mark.parametrize("data", [DATA, ZSTD])
+@pytest.mark.parametrize("data", [DATA, ZSTD, DELTA])
 def test_a_flipped_bit_is_refused_or_is_another_record(data):
     assert all(exact(flip) for flip in flips(data))
 
 
-@pytest.mark.parametrize("data", [DATA, ZSTD])
+@pytest.mark.parametrize("data", [DATA, ZSTD, DELTA])
 def test_every_cut_and_every_addition_is_refused(data):
     assert all(is_refused(chunk.decode, cut) for cut in cuts(data))
     assert all(is_refused(chunk.decode, more) for more in grown(data))
 
 
-@given(data=mutated(DATA) | mutated(ZSTD) | st.binary(max_size=150))
+@given(data=mutated(DATA) | mutated(ZSTD) | mutated(DELTA) | st.binary(max_size=150))
 def test_arbitrary_bytes_end_in_our_errors_or_in_themselves(data):
     assert exact(data)
 
@@ -76,7 +82,7 @@ headers = st.tuples(
     st.integers(0, 3),
     st.integers(0, 4),
     st.integers(0, 2),
-    st.integers(0, 2),
+    st.integers(0, 3),
     st.integers(0, 1),
     st.integers(0, 40),
     st.integers(0, 40),
@@ -101,7 +107,7 @@ def test_everything_that_is_lacking_is_named():
     header = struct.pack("<32sBBBBQII", bytes(32), 9, 3, 1, 0, 7, 5, 0)
     with pytest.raises(UnsupportedError) as caught:
         chunk.decode(header + bytes(32))
-    assert "codec 9, deltas, encryption, id scheme 1" in caught.value.message
+    assert "codec 9, encryption, id scheme 1" in caught.value.message
     assert "newer ckptlog" in caught.value.hint
 
 
@@ -112,6 +118,8 @@ def test_everything_that_is_lacking_is_named():
         {"digest": bytes(33)},
         {"base": bytes(32)},  # without the flag it would be read as stored bytes
         {"flags": chunk.DELTA, "base": b""},
+        {"flags": chunk.DELTA, "base": BASE},
+        {"codec": chunk.CODEC_ZSTD_DELTA},
         {"raw_length": chunk.RAW_BYTES_MAX + 1},
         {"stored": bytes(chunk.RAW_BYTES_MAX + 1)},
     ],
@@ -122,12 +130,25 @@ def test_what_could_not_be_read_is_not_written(change):
 
 
 def test_a_delta_has_its_base_behind_the_header():
-    delta = msgspec.structs.replace(
-        LEAF, codec=chunk.CODEC_ZSTD_DELTA, flags=chunk.DELTA, base=bytes(range(32))
-    )
-    data = chunk.encode(delta)
-    assert data[52:84] == bytes(range(32))
-    assert data[84:] == RAW
+    assert DELTA[52:84] == BASE
+    assert DELTA[84:] == RAW
+    made = chunk.encode_delta(chunk.BRANCH, LEAF.digest, 4096, BASE, RAW)
+    assert made == DELTA
+
+
+def test_the_base_is_found_without_the_rest():
+    assert chunk.base_in(DELTA) == chunk.base_in(memoryview(DELTA)) == BASE
+    assert [chunk.base_in(data) for data in (DATA, ZSTD, b"", DELTA[:83])] == [b""] * 4
+
+
+@given(record=records)
+def test_the_base_is_that_of_the_record(record):
+    assert chunk.base_in(chunk.encode(record)) == record.base
+
+
+def test_a_difference_that_is_too_long_is_not_written():
+    with pytest.raises(FormatError, match="over"):
+        chunk.encode_delta(chunk.LEAF, LEAF.digest, chunk.RAW_BYTES_MAX + 1, BASE, RAW)
 
 
 @pytest.mark.parametrize("length", [0, 31, 51])

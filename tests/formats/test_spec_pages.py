@@ -7,13 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from ckptlog.errors import FormatError, NotAStoreError, UnsupportedError
-from ckptlog.formats import chunk, cursor, end, event, frame, node, pack, segment, store
+from ckptlog.blobs import store as blobs
+from ckptlog.blobs import tree
+from ckptlog.errors import FormatError, MissingBlobError, NotAStoreError, UnsupportedError
+from ckptlog.formats import branch, chunk, cursor, end, event, frame, node, pack, segment, store
 from ckptlog.model.event import Event, PackEntry, Reference, Subject
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, mermaid
 
 SPECS = Path(__file__).parents[2] / "specs"
-FORMAT_PAGES = ["chunk", "cursor", "end", "event", "frame", "node", "pack", "segment", "store"]
+FORMAT_PAGES = [
+    "branch",
+    "chunk",
+    "cursor",
+    "end",
+    "event",
+    "frame",
+    "node",
+    "pack",
+    "segment",
+    "store",
+]
 Table = list[list[str]]
 
 
@@ -108,11 +121,27 @@ def test_the_node_page_has_the_numbers_of_the_code():
     assert f"at most {node.LEVEL_MAX} " in text
 
 
+def test_the_payload_page_has_the_numbers_of_the_code():
+    text = " ".join(page("payload").split())
+    least, mean, most = tree.BOUNDS
+    assert f"A value of {tree.INLINE_MAX:,} bytes or less" in text
+    assert f"together weigh {tree.INLINE_MAX:,} or less" in text
+    assert f"the group weighs {least:,} or more" in text
+    assert f"`number mod {mean} < weight of the item`, or the group weighs {most:,} or" in text
+    assert f"A link weighs {branch.LINK_WEIGHT};" in text
+    assert f"when it has {tree.FANOUT_MIN} or more" in text
+    assert f"divisible by {tree.FANOUT_MEAN}, at the latest with {tree.FANOUT_MAX}" in text
+    assert f"At most {tree.LEVEL_MAX} levels" in text
+    chunks = " ".join(page("chunk").split())
+    assert f"more than {blobs.DELTA_DEPTH_MAX} differences away" in chunks
+
+
 @pytest.mark.parametrize("name", FORMAT_PAGES)
 def test_every_format_page_says_how_a_reader_refuses_and_what_is_reserved(name):
     (rows,) = tables(name, "what stands there")
     codes = {code for row in rows for code in code_words(row[1])}
     known = {FormatError.code, UnsupportedError.code, NotAStoreError.code, "blob.corrupt"}
+    known.add(MissingBlobError.code)
     assert FormatError.code in codes
     assert codes <= known
     assert "\n## Versioning, reserved\n" in page(name)

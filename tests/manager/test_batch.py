@@ -281,7 +281,8 @@ def test_a_growing_state_is_stored_once_in_a_batch(manager, store):
             for number in range(20)
         ]
     sizes = [entry.event.new for entry in store.events()]
-    assert max(sizes[1:]) < sizes[0] / 3
+    # Each is a difference from the one before; after some of them one is whole.
+    assert sum(sizes[1:]) < 19 * sizes[0] / 8
     for number, name in enumerate(names):
         assert manager.get_checkpoint(name).data == {"long": LONG[: 500 + 10 * number]}
     assert manager.validate_checkpoint_integrity() == []

@@ -214,10 +214,12 @@ def test_a_damaged_witness_does_not_stop_new_work(path):
     with CheckpointManager(path) as manager:
         manager.create_checkpoint("t", "T", 1, data={"text": "findable" * 3})
         manager.create_checkpoint("t", "T", 2, data={"long": LONG})
-    (segment,) = (path / "log").glob("*.seg")
+        *_, entry = manager.store.events()
+        assert entry.event.data.kind == "tree"
+        place = manager.store.index.get(bytes.fromhex(entry.event.data.root))
+    segment = path / place.container
     content = bytearray(segment.read_bytes())
-    # Somewhere in the second one's chunks, where the tree's nodes lie.
-    content[len(content) - 1500] ^= 1
+    content[place.offset + place.length // 2] ^= 1
     segment.write_bytes(content)
     with CheckpointManager(path, config=CheckpointConfiguration(cache_size_mb=0)) as manager:
         name = manager.create_checkpoint("t", "T", 3, data={"long": LONG, "n": 1})

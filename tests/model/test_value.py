@@ -382,7 +382,7 @@ class TestDepth:
         assert decode(prepare([shared, shared, {"a": shared}]).wire) == [[1], [1], {"a": [1]}]
 
     def test_a_stack_that_is_nearly_full(self):
-        value = nested(150, lambda inner: (inner,))
+        value = nested(150, lambda inner: frozenset([inner]))
         wire = prepare(value).wire
 
         def dig(depth: int, call) -> Any:

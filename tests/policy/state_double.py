@@ -49,6 +49,19 @@ class Truth:
     def may_have_changed(self, task: str, since: int) -> bool:
         return any(event.subject.task == task for event in self.events[since:])
 
+    def incarnation(self, task: str) -> int:
+        return sum(
+            event.type == TASK_DELETED and event.subject.task == task for event in self.events
+        )
+
+    def has_child(self, parent: str, task: str, namespace: str) -> bool:
+        return any(
+            (entry.event.subject.parent, entry.event.subject.task, entry.event.subject.namespace)
+            == (parent, task, namespace)
+            for entry, is_deleted in self._newest.values()
+            if not is_deleted and entry.event.meta is not None
+        )
+
     def do(self, command, moment: Moment = NOW) -> str | bool | int | Stale:
         decision = decide(self, command, moment)
         if isinstance(decision, Stale):

@@ -509,6 +509,7 @@ class TestCost:
             return real(wire)
 
         monkeypatch.setattr(sanitise, "_has_hint", has_hint)
+        monkeypatch.setattr(sanitise, "native", None)  # it is faster than remembering
         sanitiser = Sanitiser()
         messages = [{"role": "user", "content": f"message {n} " * 20} for n in range(60)]
         prepare({"messages": messages}, sanitiser=sanitiser)
@@ -535,7 +536,8 @@ class TestCost:
         assert count >= len(samples)
         assert [item["text"] for item in long] == [SANITISER.clean_text(text)[0] for text in texts]
 
-    def test_what_is_remembered_is_bounded(self):
+    def test_what_is_remembered_is_bounded(self, monkeypatch):
+        monkeypatch.setattr(sanitise, "native", None)
         sanitiser = Sanitiser()
         for number in range(30):
             value = {f"key {number} {n}": f"text {number} {n} " * 3 for n in range(3000)}

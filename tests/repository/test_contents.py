@@ -123,14 +123,14 @@ def test_a_tree_whose_sizes_lie(tmp_path):
         (entry,) = manager.store.events()
         reference = entry.event.data
         assert reference is not None
-        assert reference.kind == "list"
+        assert reference.kind == "tree"
         longer = msgspec.structs.replace(reference, size=reference.size + 1)
         append(manager.store, created(data=longer, origin=-1))
         assert "blob.corrupt" in codes(manager.store.verify())
 
 
 def test_what_cannot_be_decoded_here_is_a_note(store_path, monkeypatch):
-    def refuse(wire):
+    def refuse(wire, **_options):
         raise UnsupportedError("No numpy here.")
 
     monkeypatch.setattr("ckptlog.model.value.decode", refuse)

@@ -9,7 +9,7 @@ import pytest
 from ckptlog.model.event import COMPLETED, UPDATED
 from ckptlog.views import current, query
 from ckptlog.views.current import CurrentView
-from ckptlog.views.query import Filter
+from ckptlog.views.query import Filter, Ranked
 from tests.views.author import STORE, Author, instant
 
 NOW = instant(500)
@@ -123,11 +123,11 @@ def test_no_filter_walks_the_table_in_order(view):
 
 ONE = [
     (current._ROW, (1,)),
-    (current._TOMBSTONE, (1,)),
     (current._LATEST, ("t",)),
     (current._COMMAND, ("x",)),
     (current._WAYPOINT, (9,)),
     (current._TASK_END, ("t",)),
+    (current._TASK_ENDS, ("t",)),
     (current._TASKS, ("t", 5)),
 ]
 
@@ -135,7 +135,36 @@ ONE = [
 @pytest.mark.parametrize(("sql", "arguments"), ONE)
 def test_a_look_up_searches(view, sql, arguments):
     lines = plan(view, query.Statement(sql, arguments))
-    assert [line for line in lines if not line.startswith("SEARCH")] == []
+    frame = {"COMPOUND QUERY", "LEFT-MOST SUBQUERY", "UNION ALL"}
+    assert [line for line in lines if not line.startswith("SEARCH") and line not in frame] == []
+
+
+ENTRY = ("run", "sr1")
+RANKED = {
+    "one namespace": (Ranked(task="t", namespace="n"), "by_rank (task=? AND namespace=?"),
+    "one rank": (Ranked(task="t", namespace="", rank="5"), "AND rank=?)"),
+    "before": (Ranked(task="t", namespace="", before="5"), "AND rank<?)"),
+    "with an entry": (Ranked(task="t", namespace="", entries=(ENTRY,)), "by_rank (task=? AND"),
+    "by an entry": (Ranked(entries=(ENTRY, ENTRY)), "entry USING PRIMARY KEY (name=? AND value=?)"),
+    "all": (Ranked(), "SCAN checkpoint USING COVERING INDEX by_rank"),
+}
+
+
+@pytest.mark.parametrize(("wanted", "index"), RANKED.values(), ids=RANKED)
+def test_ranks_are_found_by_an_index(view, wanted, index):
+    lines = plan(view, query.ranked(wanted, after=None, limit=5))
+    assert any(index in line for line in lines), lines
+    if wanted.namespace is not None:  # what is sorted is one page
+        assert sum("TEMP B-TREE FOR" in line for line in lines) <= 1
+        assert not [line for line in lines if line.startswith("SCAN checkpoint")]
+
+
+def test_metadata_is_found_by_an_index(view):
+    lines = plan(
+        view, query.select(Filter(entries=(ENTRY,)), after=None, limit=5, newest_first=True)
+    )
+    assert any("entry USING PRIMARY KEY (name=? AND value=?)" in line for line in lines), lines
+    assert not [line for line in lines if line.startswith("SCAN checkpoint")]
 
 
 @pytest.mark.parametrize("limit", [0, -1, -(2**70)])

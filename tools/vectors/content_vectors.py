@@ -1,12 +1,14 @@
-"""Vectors of what a store says: event, chunk record, node, store.json."""
+"""Vectors of what a store says: event, chunk record, branch, node, store.json."""
 
 from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from typing import Any, Final
 
-from ckptlog.formats import chunk, event, node, store
+import msgspec
+
+from ckptlog.formats import branch, chunk, event, node, store
 from ckptlog.model.event import Event, PackEntry, Reference, Subject
 from tools.vectors.vector import (
     FOREIGN,
@@ -163,6 +165,12 @@ def _record(**fields: Any) -> bytes:
     return struct.pack("<32sBBBBQII", *made.values()) + _RAW
 
 
+def _delta(**fields: Any) -> bytes:
+    """Return the bytes of a record with a base."""
+    data = _record(**({"codec": 2, "flags": 2, "raw_length": 4096} | fields))
+    return data[: chunk.HEADER_BYTES] + bytes(range(32)) + _RAW
+
+
 def chunks() -> dict[str, Document]:
     """Vectors of the chunk record."""
     name = chunk.digest_of(chunk.NODE, _RAW)
@@ -171,6 +179,8 @@ def chunks() -> dict[str, Document]:
     return {
         "good-leaf": good("Bytes of a value.", _record(), chunk.decode(_record())),
         "good-node-zstd": good("A compressed node.", chunk.encode(squeezed), squeezed),
+        "good-branch": good("A branch.", _record(domain=2), chunk.decode(_record(domain=2))),
+        "good-delta": good("A difference.", _delta(), chunk.decode(_delta())),
         "good-raw-most": good("The most raw bytes.", chunk.encode(most), most),
         **refusals(_no_chunks()),
     }
@@ -178,15 +188,14 @@ def chunks() -> dict[str, Document]:
 
 def _no_chunks() -> dict[str, Refusal]:
     leaf, over = _record(), chunk.RAW_BYTES_MAX + 1
-    header = _record(codec=2, flags=2)[: chunk.HEADER_BYTES]
-    delta = header + bytes(32) + _RAW
     return {
-        "bad-codec-2": ("Zstd with a base.", _record(codec=2), "codec 2", UNSUPPORTED),
+        "bad-codec-2": ("Zstd with a base, without.", _record(codec=2), "codec 2 and flags 0x0"),
+        "bad-delta-cut": ("Half a base.", _delta()[:70], "claims 14 bytes; -14"),
         "bad-codec-255": ("A codec of later.", _record(codec=255), "codec 255", UNSUPPORTED),
-        "bad-delta": ("A delta.", delta, "codec 2, deltas", UNSUPPORTED),
+        "bad-delta": ("A base, and zstd without.", _delta(codec=1), "codec 1 and flags 0x2"),
         "bad-sealed": ("Encrypted.", _record(flags=1, key=5), "encryption", UNSUPPORTED),
         "bad-scheme": ("A keyed id.", _record(scheme=1), "id scheme 1", UNSUPPORTED),
-        "bad-domain": ("No such domain.", _record(domain=2), "domain 2"),
+        "bad-domain": ("No such domain.", _record(domain=3), "domain 3"),
         "bad-flag": ("No such flag.", _record(flags=4), "flags 0x4"),
         "bad-key": ("A key without a seal.", _record(key=1), "key 1"),
         "bad-raw-lengths": ("Raw, of two lengths.", _record(raw_length=13), "13 raw"),
@@ -197,6 +206,52 @@ def _no_chunks() -> dict[str, Refusal]:
         "bad-appended": ("One byte too many.", leaf + b"\x00", "claims 14 bytes; 15"),
         "bad-head": ("Half a header.", leaf[:51], "too short"),
         "bad-nothing": ("Nothing.", b"", "too short"),
+    }
+
+
+def branches() -> dict[str, Document]:
+    """Vectors of the branch."""
+    name = bytes(range(32))
+    leaf, inner, raw = (branch.Link(kind, name, 300, 0) for kind in (1, 2, 3))
+    items = branch.Link(branch.LEAF, name, 4096, 31)
+    huge = branch.Link(branch.BRANCH, name, 2**63 - 1, 2**61 - 1)
+    most = branch.Link(branch.LEAF, name, chunk.RAW_BYTES_MAX, 1)
+    runs: dict[str, tuple[str, list[branch.Part]]] = {
+        "good-list": ("A list: closed items, open items.", [b"[", items, b",1,2]"]),
+        "good-string": ("A long string.", [b'{"a":"', leaf, inner, b'the end"}']),
+        "good-bytes": ("Raw bytes as base64.", [b'{"$bytes":"', raw, b'"}']),
+        "good-text": ("Text alone.", [b"x" * 200]),
+        "good-most": ("The largest numbers.", [huge, most]),
+    }
+    made = {
+        label: good(about, branch.encode(parts), parts) for label, (about, parts) in runs.items()
+    }
+    return made | refusals(_no_branches(name))
+
+
+def _no_branches(name: bytes) -> dict[str, Refusal]:
+    over = chunk.RAW_BYTES_MAX + 1
+    return {
+        "bad-nothing": ("Nothing.", b"", "no parts"),
+        "bad-text-empty": ("A text of nothing.", b"\x00", "text of 0 bytes"),
+        "bad-text-cut": ("Half a text.", b"\x0cab", "text of 3 bytes"),
+        "bad-text-huge": ("2**61 bytes.", b"\xfc" + b"\xff" * 7 + b"\x7f" + b"a", "text of"),
+        "bad-text-twice": ("Two texts in a row.", b"\x04a\x04b", "text of 1 bytes at 3"),
+        "bad-link-cut": ("Half a digest.", b"\x05\x07" + name[:31], "link of 7 bytes"),
+        "bad-link-no-size": ("No size.", b"\x05", "sound number"),
+        "bad-link-size-0": ("A link to nothing.", b"\x05\x00" + name, "link of 0 bytes"),
+        "bad-bytes-items": ("Bytes of one item.", b"\x07\x05" + name, "link of 5 bytes"),
+        "bad-leaf-over": (
+            "A leaf that is too long.",
+            b"\x05"
+            + bytes((over & 127 | 128, over >> 7 & 127 | 128, over >> 14 & 127 | 128))
+            + bytes((over >> 21,))
+            + name,
+            "leaf of 4194305 bytes",
+        ),
+        "bad-number-long": ("A number of 10 bytes.", b"\xff" * 9 + b"\x01", "sound number"),
+        "bad-number-zeros": ("A number with zeros in front.", b"\x84\x00a", "sound number"),
+        "bad-number-cut": ("Half a number.", b"\x80", "sound number"),
     }
 
 
@@ -223,9 +278,20 @@ def nodes() -> dict[str, Document]:
     }
 
 
+_FIRST_FEATURES: Final = (
+    "chunks-blake3",
+    "chunks-fastcdc2020",
+    "events-1",
+    "log-1",
+    "values-json1",
+)
+
+
 def stores() -> dict[str, Document]:
     """Vectors of store.json."""
-    made = store.StoreInfo(created="2026-01-02T03:04:05.678901Z", id=STORE_ID.hex())
+    now = store.StoreInfo(created="2026-01-02T03:04:05.678901Z", id=STORE_ID.hex())
+    # The vectors of the first version stay what they are.
+    made = msgspec.structs.replace(now, features=_FIRST_FEATURES)
     data = store.encode(made)
     table: dict[str, Refusal] = {
         **_newer_stores(data),
@@ -238,6 +304,9 @@ def stores() -> dict[str, Document]:
     }
     documents = refusals(table, where="store.json")
     documents["good-plain"] = good("A new store.", data, made, where="store.json")
+    documents["good-trees"] = good(
+        "A store with payload trees.", store.encode(now), now, where="store.json"
+    )
     return {name: as_text(document) for name, document in documents.items()}
 
 

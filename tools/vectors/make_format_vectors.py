@@ -25,6 +25,7 @@ from tools.vectors import content_vectors, cursor_vectors, envelope_vectors  # n
 from tools.vectors.vector import Document  # noqa: E402
 
 MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
+    "branch": content_vectors.branches,
     "chunk": content_vectors.chunks,
     "cursor": cursor_vectors.cursors,
     "end": envelope_vectors.ends,

@@ -1,0 +1,30 @@
+/* What the parts of the kernel share; see ckptlog/kernel/__init__.py.
+ *
+ * Rules of this folder:
+ * - Every function has a twin in Python that it must agree with to the byte; tests run both.
+ * - What is rare is not done here: a shortcut answers None, or calls Python for the one rare part.
+ * - No file, no clock, no global state.
+ * - Whatever can run somebody's code (a call, an attribute, the death of an object) can change
+ *   every list and dict: before it, what is still needed of them is copied, with references.
+ */
+#ifndef CKPTLOG_KERNEL_H
+#define CKPTLOG_KERNEL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+/* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
+ * same number and does without a kernel that has another. */
+#define REVISION 3
+
+PyObject *kernel_wire(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_lift(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_suspect(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_end_of_value(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+
+#endif
