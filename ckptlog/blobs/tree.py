@@ -44,6 +44,7 @@ from ckptlog.formats.json_text import (
     Bounds,
     end_of_string,
     end_of_value,
+    is_same,
     number_of,
     run_of_items,
 )
@@ -326,7 +327,7 @@ class _Growing:
         stop = here + end - begin
         if stop >= len(text) or text[stop] not in _BEHIND_ITEMS:
             return False
-        if not text.startswith(self._old.text[begin:end], here):
+        if not is_same(text, here, self._old.text, begin, end - begin):
             return False
         known = self._known
         return self._is_old_known or all(

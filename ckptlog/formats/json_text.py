@@ -161,3 +161,11 @@ def _run_of_items(  # noqa: PLR0917 - the twin of a function in C
 def number_of(data: bytes) -> int:
     """Return the number that an item draws: of its content alone, 64 bits."""
     return xxh64_intdigest(data)
+
+
+def is_same(text: bytes, at: int, other: bytes, start: int, size: int) -> bool:
+    """Say whether a stretch of another text stands in this one, both whole. Nothing is copied."""
+    if native is not None:
+        return native.is_same(text, at, other, start, size)
+    stretch = other[start : start + size]
+    return len(stretch) == size and text.startswith(stretch, at)

@@ -7,7 +7,7 @@ its meaning; the tests hold the two together to the byte:
     native.wire          through model/value.py's `prepare`
     native.lift          through model/lift.py's `Lifting`
     native.suspect       through policy/sanitise.py's `may_hold_secret`
-    native.end_of_value, native.run_of_items    through formats/json_text.py
+    native.end_of_value, run_of_items, is_same    through formats/json_text.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 3
+REVISION: Final = 4
 
 
 class Kernel(Protocol):
@@ -85,6 +85,9 @@ class Kernel(Protocol):
 
     def end_of_value(self, text: bytes, at: int, limit: int, /) -> int:
         """Do as formats.json_text.end_of_value."""
+
+    def is_same(self, text: bytes, at: int, other: bytes, start: int, size: int, /) -> bool:
+        """Do as formats.json_text.is_same."""
 
     def run_of_items(  # noqa: PLR0917
         self,

@@ -18,6 +18,9 @@ PyDoc_STRVAR(suspect_doc,
 PyDoc_STRVAR(end_of_value_doc,
 "end_of_value(text, at, limit) -> int\n\nDo as formats/json_text.py.");
 
+PyDoc_STRVAR(is_same_doc,
+"is_same(text, at, other, start, size) -> bool\n\nDo as formats/json_text.py.");
+
 PyDoc_STRVAR(run_of_items_doc,
 "run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max) -> tuple\n\n"
 "Do as formats/json_text.py.");
@@ -31,6 +34,7 @@ static PyMethodDef methods[] = {
     FUNCTION(suspect),
     FUNCTION(end_of_value),
     FUNCTION(run_of_items),
+    FUNCTION(is_same),
     {NULL, NULL, 0, NULL},
 };
 

@@ -249,3 +249,23 @@ kernel_run_of_items(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_
     }
     return Py_BuildValue("nnnKi", place, gathered, items, (unsigned long long)drawn, is_closed);
 }
+
+PyObject *
+kernel_is_same(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 5) {
+        PyErr_SetString(PyExc_TypeError, "is_same takes 5 arguments");
+        return NULL;
+    }
+    Py_ssize_t at = PyLong_AsSsize_t(arguments[1]), from = PyLong_AsSsize_t(arguments[3]);
+    Py_ssize_t size = PyLong_AsSsize_t(arguments[4]);
+    if (!is_text(arguments[0], at) || !is_text(arguments[2], from)) {
+        return NULL;
+    }
+    if (size < 0 || size > PyBytes_GET_SIZE(arguments[0]) - at
+        || size > PyBytes_GET_SIZE(arguments[2]) - from) {
+        Py_RETURN_FALSE;
+    }
+    return PyBool_FromLong(memcmp(PyBytes_AS_STRING(arguments[0]) + at,
+                                  PyBytes_AS_STRING(arguments[2]) + from, (size_t)size) == 0);
+}

@@ -188,3 +188,18 @@ def test_wrong_arguments_are_refused(arguments):
 def test_wrong_arguments_of_a_run_are_refused(arguments):
     with pytest.raises((TypeError, IndexError, ValueError)):
         native.run_of_items(*arguments)
+
+
+@given(
+    text=st.binary(max_size=40),
+    other=st.binary(max_size=40),
+    at=st.integers(0, 39),
+    start=st.integers(0, 39),
+    size=st.integers(0, 50),
+)
+def test_sameness_is_that_of_slices(text, other, at, start, size):
+    if at < len(text) and start < len(other):
+        stretch = other[start : start + size]
+        expected = len(stretch) == size and text[at : at + size] == stretch
+        assert json_text.is_same(text, at, other, start, size) == expected
+        assert json_text.is_same(text, at, text, at, len(text) - at)

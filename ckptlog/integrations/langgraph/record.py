@@ -258,13 +258,13 @@ class _Text(NamedTuple):
         return _encode([self.task, self.number, self.channel, self.raw, self.path])
 
 
-def _composed(texts: Iterable[_Text], rest: bytes) -> bytes:
+def _composed(texts: Iterable[_Text], rest: memoryview) -> bytes:
     writes = b",".join(one.text for one in sorted(texts, key=lambda one: one[:3]))
     return b"".join((_HEAD, writes, b"]", rest))
 
 
-def _split(wire: bytes) -> tuple[_Stored, bytes]:
-    """Return what the writes are, and the wire from behind their list on, unread."""
+def _split(wire: bytes) -> tuple[_Stored, memoryview]:
+    """Return what the writes are, and the wire from behind their list on, unread, not copied."""
     begin = len(_HEAD) - 1
     if not wire.startswith(_HEAD):
         raise foreign()
@@ -272,7 +272,7 @@ def _split(wire: bytes) -> tuple[_Stored, bytes]:
         end = end_of_value(wire, begin, len(wire))
     except (ValueError, IndexError) as error:
         raise foreign() from error
-    return _parted(wire[:end] + b"}"), wire[end:]
+    return _parted(wire[:end] + b"}"), memoryview(wire)[end:]
 
 
 def _parted(wire: bytes) -> _Stored:
