@@ -158,7 +158,7 @@ def _filled(root: Path) -> NotAStoreError | None:
     log = root / "log"
     left = list(log.iterdir()) if log.is_dir() else []
     segments = [path for path in left if segment.parse_name(path.name)]
-    if any(path.stat().st_size > HEADER_FRAME_BYTES for path in segments):
+    if any(_size(path) > HEADER_FRAME_BYTES for path in segments):
         return NotAStoreError(
             f"{log} holds events, but {root / STORE_JSON} is missing.",
             hint="Restore that file from a backup; nothing was changed.",
@@ -178,7 +178,15 @@ def _is_unfinished(path: Path) -> bool:
     """Say whether a file in the log's folder can be what a killed creation left."""
     name = path.name
     is_ours = name == "end" or name.endswith(files.TEMPORARY_SUFFIX) or segment.parse_name(name)
-    return path.is_file() and bool(is_ours)
+    # Where another process makes the store just now, files come and go while we look.
+    return bool(is_ours) and (path.is_file() or not path.exists())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _clear_unfinished(log: Path) -> None:

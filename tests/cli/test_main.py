@@ -73,7 +73,6 @@ def test_no_command_prints_the_help_as_an_error(run):
         ["list", "--since", "soon"],
         ["show"],
         ["show", "x", "--at", "-1"],
-        ["import"],
         ["import", "zip"],
         ["list", "--stor", "x"],
         ["completion", "cmd"],
