@@ -150,7 +150,7 @@ def main() -> None:
     with measure.scratch(options.dir) as folder:
         measure.machine(folder, *peer.PACKAGES)
         for path in workload.transcripts(options.transcripts):
-            compare(path.name, workload.transcript_states(path), 4, folder)
+            compare(path.name, workload.transcript_states(path), 8, folder)
         if options.versions:
             # The target is for 60 versions: fewer share less.
             least = 50 if options.versions >= 60 else 0
