@@ -18,6 +18,7 @@ import re
 import sys
 import zoneinfo
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import Any, Final
@@ -242,8 +243,30 @@ def _of_langgraph() -> list[TypeCodec]:
         ]
     for module, names in _DECLARED.items():
         kinds = (_get(module, name) for name in names)
-        found += [TypeCodec.of(kind, name=_name(kind)) for kind in kinds if kind is not None]
+        found += [_declared(kind) for kind in kinds if kind is not None]
     return found
+
+
+def _declared(kind: type) -> TypeCodec:
+    codec = TypeCodec.of(kind, name=_name(kind))
+    count = len(codec.attributes)
+    if not count:
+        return codec
+    lift = codec.lift
+    return replace(codec, lift=lambda content: lift(_known_part(content, count)))
+
+
+def _known_part(content: Any, count: int) -> Any:
+    """Leave out what a newer LangGraph's class has more, where it says nothing (None).
+
+    Raises:
+        ValueError: It says something, which this version's class has no place for.
+    """
+    if type(content) is not list or len(content) <= count:
+        return content
+    if any(item is not None for item in content[count:]):
+        raise ValueError("a newer LangGraph stored more attributes than this one's class has")
+    return content[:count]
 
 
 def _name(kind: type) -> str:
@@ -265,7 +288,8 @@ def _slotted(kind: Any, attributes: tuple[str, ...]) -> TypeCodec:
 
     def lift(content: Any) -> Any:
         value = kind.__new__(kind)
-        for name, item in zip(attributes, [*content, None], strict=False):
+        known = _known_part(content, len(attributes))
+        for name, item in zip(attributes, [*known, None], strict=False):
             object.__setattr__(value, name, item)
         return value
 

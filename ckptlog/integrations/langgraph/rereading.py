@@ -11,6 +11,7 @@ Pickle is never read.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from typing import Any, Final
 import ormsgpack
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from ckptlog.errors import SettingsError
 from ckptlog.model.quotation import quoted
 
 PICKLE: Final = "import.pickle"
@@ -83,10 +85,14 @@ class Rereader:
     Args:
         types: Classes of the user's that may be built besides LangGraph's own list.
 
+    Raises:
+        SettingsError: The LangGraph that is installed builds whatever bytes name.
+
     Threads: not safe.
     """
 
     def __init__(self, types: Iterable[type] = ()) -> None:
+        _check_serialiser(_Strict)
         listed = list(types)
         named = [(kind.__module__, kind.__name__) for kind in listed]
         self._named = set(named)
@@ -157,6 +163,18 @@ class Rereader:
     def _refused(self, name: str, content: Any, reason: str) -> Unread:
         self._unread += 1
         return Unread(name, content, reason)
+
+
+def _check_serialiser(serialiser: type) -> None:
+    """Refuse a serialiser without a list: reading would import what a foreign file names."""
+    if "allowed_msgpack_modules" not in inspect.signature(serialiser).parameters:
+        raise SettingsError(
+            "The langgraph-checkpoint that is installed has no list of classes that may be read, "
+            "so nothing can be copied with it.",
+            hint="Install 4.0.1 or newer, here or in an environment of its own: pip install "
+            '"langgraph-checkpoint>=4.0.1"',
+            argument="source",
+        )
 
 
 def _is_header(content: Any) -> bool:

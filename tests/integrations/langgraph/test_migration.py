@@ -21,8 +21,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.types import Command, Send
 
 import ckptlog
-from ckptlog.errors import ArgumentError, FormatError
-from ckptlog.integrations.langgraph import CkptlogSaver
+from ckptlog.errors import ArgumentError, FormatError, SettingsError
+from ckptlog.integrations.langgraph import CkptlogSaver, rereading
 from ckptlog.integrations.langgraph.migration import import_sqlite, ordered
 from ckptlog.integrations.langgraph.name import checkpoint_of
 from ckptlog.integrations.langgraph.original import Key
@@ -436,6 +436,19 @@ def test_pickle_is_never_read(tmp_path, store):
     ]
     assert report.copied == 1
     assert not mark.exists()
+
+
+def test_a_langgraph_that_builds_whatever_bytes_name_is_refused(old, store, monkeypatch):
+    class Unlisted:
+        """As the serialiser before langgraph-checkpoint 4.0.1."""
+
+        def __init__(self, *, pickle_fallback=False, __unpack_ext_hook__=None):
+            raise AssertionError
+
+    monkeypatch.setattr(rereading, "_Strict", Unlisted)
+    with pytest.raises(SettingsError, match="no list of classes"):
+        import_sqlite(store, old)
+    assert store.stats()["checkpoints"] == 0
 
 
 def test_nothing_is_imported_because_bytes_say_so(tmp_path, store):

@@ -188,6 +188,16 @@ class Odd:
 ODD = TypeCodec(kind=Odd, name="odd", lower=lambda value: value.text, lift=Odd)
 
 
+@pytest.mark.parametrize("value", [Interrupt("really?", id="i"), Send("node", [1])])
+def test_what_a_newer_langgraph_stored_is_read_where_nothing_is_lost(value):
+    codec = codecs_of(()).by_kind[type(value)]
+    content = codec.content(value)
+    assert codec.lifted([*content, None, None]) == value
+    with pytest.raises(ValueError, match="newer LangGraph"):
+        codec.lifted([*content, None, {"new": 1}])
+    assert codec.lifted(content[:2]) == value  # an older one's
+
+
 def test_own_types_are_named(tmp_path):
     profile = Profile(name="ada", plan=Plan(["a"]))
     profile._note = "private"
