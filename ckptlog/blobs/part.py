@@ -22,7 +22,7 @@ from ckptlog.model.quotation import quoted
 Step = str | int
 
 _token = re.compile(rb'[\[\]{},"]').search
-_index = re.compile("-?[0-9]{1,18}").fullmatch
+_index = re.compile("-?(?:0|[1-9][0-9]{0,17})").fullmatch
 _in_string = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL).match
 _DEPTH_STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _BEHIND_ITEMS: Final = frozenset((b",", b"]", b"}"))
@@ -70,7 +70,12 @@ def _value_in(parts: list[Part], step: Step, path: Sequence[Step], read: Read) -
             hint="Keys are texts, indices whole numbers; other objects are read whole.",
         )
     if found is None:
-        raise NoSuchPartError(f"There is no part {_shown(path)}.")
+        raise NoSuchPartError(
+            f"There is no part {_shown(path)}.",
+            hint="An object of a registered type (a message) is read whole."
+            if any(type(part) is bytes and part.startswith(b'{"$type":') for part in parts[:1])
+            else "",
+        )
     return found
 
 

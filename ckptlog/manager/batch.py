@@ -274,6 +274,7 @@ class _Drafting:
         self._pending: dict[str, _Pending | None] = {}
         self._newest: dict[str, str] = {}
         self._steps: list[Step] = []
+        self._own: set[bytes] = set()
         self._contents: list[Content] = []
 
     def run(self, requests: list[CreateRequest | ChangeRequest | Delete]) -> Drafted:
@@ -363,7 +364,10 @@ class _Drafting:
         return None if pending is None else pending.holder
 
     def _keep(self, step: Step, content: Content) -> None:
-        self._steps.append(step)
+        # A chunk that two operations bring (one state for two tasks) comes with the first.
+        records = [one for one in step.records if one[:DIGEST_BYTES] not in self._own]
+        self._own.update(one[:DIGEST_BYTES] for one in records)
+        self._steps.append(Step(step.command, records))
         self._contents.append(content)
         self._drafter.preparation.learn(content)
 

@@ -249,9 +249,16 @@ def _repeated(stage: Stage, intent: Intent, moment: Moment) -> Results | None:
 
 def _group(intent: Intent, decided: list[tuple[Event, ...]]) -> Group:
     items: list[Item] = []
+    # Chunks of a step that leaves no event are written too: later steps may build on them.
+    records: list[bytes] = []
     for step, events in zip(intent.steps, decided, strict=True):
-        for index, event in enumerate(events):
-            items.append(Item(event, step.records if index == 0 else ()))
+        records += step.records
+        for event in events:
+            items.append(Item(event, tuple(records)))
+            records = []
+    if records and items:
+        last = items[-1]
+        items[-1] = Item(last.event, (*last.records, *records))
     if intent.packs and items:
         last = items[-1]
         event = msgspec.structs.replace(last.event, packs=intent.packs)

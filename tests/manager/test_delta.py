@@ -505,3 +505,31 @@ def test_the_depth_of_a_record_is_read_where_it_is_not_remembered(path):
                 manager.store.blobs._depths.clear()
     tally = check_store(path)
     assert 10 < tally.deepest <= stores.DELTA_DEPTH_MAX
+
+
+@pytest.mark.parametrize("tasks", [("t", "u"), ("t", "new"), ("t", "t")])
+def test_one_state_for_two_checkpoints_of_a_batch(path, tasks):
+    lines = [f"{n} " + f"abc{n * 7919}" * 30 for n in range(400)]
+    changed = [*lines[:300], "changed", *lines[301:]]
+    with CheckpointManager(path) as manager:
+        for task in "tu":
+            manager.create_checkpoint(task, "T", 1, data={"lines": [*lines, task]})
+        with manager.batch() as batch:
+            names = [
+                batch.create_checkpoint(task, "T", 2, data={"lines": changed}) for task in tasks
+            ]
+        assert all(manager.get_checkpoint(name).data == {"lines": changed} for name in names)
+    check_store(path)
+
+
+def test_what_a_step_without_an_event_brings_is_there_for_the_others(path):
+    lines = [f"{n} " + f"abc{n * 7919}" * 30 for n in range(200)]
+    with CheckpointManager(path) as manager:
+        done = manager.create_checkpoint("done", "T", 1, data={"lines": lines})
+        manager.complete_checkpoint(done)
+        manager.create_checkpoint("t", "T", 1, data={"lines": lines[:-1]})
+        with manager.batch() as batch:
+            batch.complete_checkpoint(done, final_data={"lines": lines})  # nothing new: no event
+            new = batch.create_checkpoint("t", "T", 2, data={"lines": lines})
+        assert manager.get_checkpoint(new).data == {"lines": lines}
+    check_store(path)

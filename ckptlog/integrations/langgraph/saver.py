@@ -268,11 +268,12 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
             if not isinstance(value, str):
                 raise ArgumentError(f"{name} is {quoted(value)}; text is needed.", argument=name)
         listed: dict[int, Write] = {}
-        for position, (channel, value) in enumerate(writes):
+        for position, (channel, value) in enumerate(_pairs(writes)):
             index = WRITES_IDX_MAP.get(channel, position)
             # An exception is told by its text, as LangGraph's own savers do.
             told = repr(value) if isinstance(value, BaseException) else value
-            listed[index] = Write(task_id, index, channel, told, task_path)
+            named = _text(task_id), index, _text(channel)
+            listed[index] = Write(*named, told, _text(task_path))
         self._writer.put_writes(address, list(listed.values()))
 
     # --- threads ----------------------------------------------------------------------------
@@ -289,7 +290,14 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
 
         What a `DeltaChannel` of a later run needs goes too; `prune` keeps it.
         """
-        for run in _listed("run_ids", run_ids):
+        runs = _listed("run_ids", run_ids)
+        for run in runs:
+            # None would be the run of everything that has no run id.
+            if not isinstance(run, str):
+                raise ArgumentError(
+                    f"{quoted(run)} is no run id; text is needed.", argument="run_ids"
+                )
+        for run in runs:
             self._threads.delete_run(run)
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
@@ -379,7 +387,27 @@ def _check_checkpoint(checkpoint: Any) -> None:
         )
 
 
-def _listed(name: str, values: Any) -> list[str]:
+# Exactly a str, whatever the class of the text is (an enum's member, say).
+_text = str.__str__
+
+
+def _pairs(writes: Any) -> list[tuple[str, Any]]:
+    """Return writes as they are.
+
+    Raises:
+        ArgumentError: One of them is no pair of a channel's name and a value.
+    """
+    pairs = _listed("writes", writes)
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ArgumentError(
+                f"{quoted(pair)} is no write; a channel's name and a value are needed.",
+                argument="writes",
+            )
+    return pairs
+
+
+def _listed(name: str, values: Any) -> list[Any]:
     if isinstance(values, str | bytes):
         raise ArgumentError(
             f"{name} is {quoted(values)}; a list is needed.",

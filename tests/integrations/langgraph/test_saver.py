@@ -544,3 +544,30 @@ def test_writes_are_stored_in_the_order_of_application(saver):
     keys = [(path, task, number) for task, number, _, _, path in found.data["writes"]]
     assert keys == sorted(keys)
     assert len(keys) == 8
+
+
+@pytest.mark.parametrize("run", [None, True, 1])
+def test_only_text_is_a_run(saver, run):
+    new = put(saver, config("keep"), {"a": 1})
+    with pytest.raises(ArgumentError, match="no run id"):
+        saver.delete_for_runs(["other", run])
+    assert saver.get_tuple(new) is not None
+
+
+@pytest.mark.parametrize("writes", [[(3, 1)], [1], [("a",)], [("a", 1), ("b", 2, 3)], "ab"])
+def test_wrong_writes_are_refused_before_anything_is_stored(saver, writes):
+    state = checkpoint({"a": 1})
+    early = config("t", checkpoint=state["id"])
+    with pytest.raises(ArgumentError):
+        saver.put_writes(early, writes, "task")
+    new = saver.put(config("t"), state, {"source": "loop", "step": 0}, {})
+    assert saver.get_tuple(new).pending_writes == []
+
+
+def test_a_subclass_of_text_is_text(saver):
+    class Name(str):
+        __slots__ = ()
+
+    where = put(saver, config(), {"a": 1})
+    saver.put_writes(where, [(Name("a"), 1)], Name("task"), Name("path"))
+    assert saver.get_tuple(where).pending_writes == [("task", "a", 1)]
