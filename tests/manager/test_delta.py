@@ -16,7 +16,12 @@ import pytest
 import ckptlog
 from ckptlog import CheckpointConfiguration, CheckpointManager
 from ckptlog.blobs import store as stores
-from ckptlog.errors import CheckpointError, FullError, InputOutputError
+from ckptlog.errors import (
+    BlobCorruptionError,
+    CheckpointError,
+    FullError,
+    InputOutputError,
+)
 from ckptlog.formats import chunk
 from ckptlog.log import log as logs
 from ckptlog.log.committer import Job
@@ -523,13 +528,24 @@ def test_one_state_for_two_checkpoints_of_a_batch(path, tasks):
 
 
 def test_what_a_step_without_an_event_brings_is_there_for_the_others(path):
+    """It brings something where what is stored already cannot be told: the neighbour is damaged."""
     lines = [f"{n} " + f"abc{n * 7919}" * 30 for n in range(200)]
     with CheckpointManager(path) as manager:
         done = manager.create_checkpoint("done", "T", 1, data={"lines": lines})
         manager.complete_checkpoint(done)
         manager.create_checkpoint("t", "T", 1, data={"lines": lines[:-1]})
-        with manager.batch() as batch:
-            batch.complete_checkpoint(done, final_data={"lines": lines})  # nothing new: no event
-            new = batch.create_checkpoint("t", "T", 2, data={"lines": lines})
+        lines_new = [*lines, "new"]
+        manager.create_checkpoint("u", "T", 1, data={"lines": lines_new})
+        manager.restore_checkpoint(done)
+        manager.complete_checkpoint(done, final_data={"lines": lines_new})
+        position = manager.store.position
+        broken = mock.Mock(side_effect=BlobCorruptionError("damaged"))
+        with mock.patch.object(manager.store.blobs, "digests", broken), manager.batch() as batch:
+            batch.complete_checkpoint(done, final_data={"lines": lines_new})  # no event
+            new = batch.create_checkpoint("t", "T", 2, data={"lines": lines_new})
+        (entry,) = manager.store.events(position)
+        assert entry.event.subject.checkpoint == new
+        assert list(manager.store.log.reader.commits())[-1].placements
+        lines = lines_new
         assert manager.get_checkpoint(new).data == {"lines": lines}
     check_store(path)
