@@ -424,7 +424,8 @@ class Stage:
         self.events: list[Event] = []
         self._found: dict[str, Found] = {}
         self._commands: dict[str, Event] = {}
-        self._deleted_tasks: set[str] = set()
+        # How often each task was deleted by the events here.
+        self._deleted_tasks: dict[str, int] = {}
 
     def living(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a checkpoint that was not deleted."""
@@ -456,10 +457,7 @@ class Stage:
 
     def incarnation(self, task: str) -> int:
         """Return how often a task was deleted."""
-        ours = sum(
-            event.type == kinds.TASK_DELETED and event.subject.task == task for event in self.events
-        )
-        return ours + self._facts.incarnation(task)
+        return self._deleted_tasks.get(task, 0) + self._facts.incarnation(task)
 
     def has_child(self, parent: str, task: str, namespace: str) -> bool:
         """Say whether a living checkpoint of a task has this parent; "" stands for none.
@@ -490,7 +488,7 @@ class Stage:
         self.apply(tuple(other.events))
 
     def _apply_task_deleted(self, task: str) -> None:
-        self._deleted_tasks.add(task)
+        self._deleted_tasks[task] = self._deleted_tasks.get(task, 0) + 1
         for name, (entry, _) in self._found.items():
             if entry.event.subject.task == task:
                 self._found[name] = (entry, True)
