@@ -133,6 +133,9 @@ class BlobStore:
         """
         if not self._has_trees:
             return payload.split(wire, self._chunker, self._codec, known=known)
+        if len(wire) < payload.MEMO_BYTES_MIN:
+            # Never a difference, nor what another is a difference from: nothing is remembered.
+            return payload.plant(wire, self._chunker, self._encode_whole, known=known)
         memo = None if old is None else self._memos.get(old.root)
 
         def encode(digest: bytes, made: Chunk) -> bytes:
@@ -149,6 +152,9 @@ class BlobStore:
             return record
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
+
+    def _encode_whole(self, digest: bytes, made: Chunk) -> bytes:
+        return self._codec.encode(made.domain, digest, made.raw)
 
     def packed(self, digests: Iterable[bytes]) -> None:
         """Take note that chunks were written into packs: nothing can be a difference from them."""
