@@ -45,7 +45,7 @@ def open_store(
         interval_s: Seconds between syncs for "interval"; above 0.
         timeout_s: Seconds to wait for another process's lock, or for a place in the queue.
         queue_max: Operations that may wait for a commit at once.
-        cache_bytes: Verified payload bytes kept in memory.
+        cache_bytes: Verified payload bytes kept in memory, memos for next versions included.
         compression_level: zstd's, 1 to 19.
         codecs: How objects of your own types are stored, each registered by its exact type.
 

@@ -93,7 +93,8 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
             options: `SaverOptions`, and what `ckptlog.open` takes (durability, read_only, ...).
 
         Raises:
-            SettingsError, ArgumentError: An option is wrong.
+            SettingsError, ArgumentError: An option's value is wrong.
+            TypeError: There is no option of that name.
             CheckpointStorageError: The store cannot be opened.
         """
         own = {name: options.pop(name) for name in opening.NAMES & options.keys()}
@@ -303,7 +304,9 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread's checkpoints, writes and order into a thread that is empty.
 
-        The copies name the same payloads: what is written is one small event each.
+        The copies name the same payloads: what is written is one small event each (and a small meta
+        where the thread's name does not fit). More than 10,000 are several commits: a kill, or a
+        change of the source meanwhile, can leave a part of them.
 
         Raises:
             CheckpointNotFoundError: The source has no checkpoints.
