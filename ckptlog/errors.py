@@ -36,6 +36,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- DeniedError                         storage.denied
         |-- InputOutputError                    storage.io
         |-- LockTimeoutError                    lock.timeout
+        |-- CollectionBusyError                 store.collection_busy
         |-- BusyError                           commit.busy
         |-- ConsumerBusyError                   consumer.busy
         |-- ConsumerForeignError                consumer.foreign
@@ -291,6 +292,13 @@ class LockTimeoutError(CheckpointStorageError):
     """Another process held a lock (the writer's, a history's) for too long."""
 
     code = "lock.timeout"
+    retryable = True
+
+
+class CollectionBusyError(CheckpointStorageError):
+    """Another collection of the store is at work, or was faster."""
+
+    code = "store.collection_busy"
     retryable = True
 
 

@@ -88,12 +88,29 @@ class PackWriter:
         self._entries: list[PackEntry] = []
         self._placements: dict[bytes, Placement] = {}
 
+    def has(self, digest: bytes) -> bool:
+        """Say whether a chunk was written."""
+        return digest in self._placements
+
+    def has_beside(self, digest: bytes) -> bool:
+        """Say whether a chunk lies in the pack that the next one goes to, if that has room."""
+        place = self._placements.get(digest)
+        return (
+            place is not None
+            and self._open is not None
+            and (place.container == self._open.container)
+        )
+
+    def make_room(self, record_bytes: int) -> None:
+        """Begin a new pack with the next chunk, where the present one has no room for so much."""
+        if self._open is not None and not self._open.has_room(record_bytes):
+            self._close_pack(self._open)
+
     def add(self, digest: bytes, record: bytes) -> None:
         """Write one chunk, into a new pack where the present one is full."""
         if digest in self._placements:
             return
-        if self._open is not None and not self._open.has_room(len(record)):
-            self._close_pack(self._open)
+        self.make_room(len(record))
         if self._open is None:
             self._open = self._begin()
         self._placements[digest] = self._open.add(digest, record)
@@ -144,7 +161,7 @@ class _OpenPack:
         self.path = path
         self.header = header
         self._seed = pack.seed(header.store_id, header.base, header.pack_id)
-        self._container = f"{FOLDER}/{path.name}"
+        self.container = f"{FOLDER}/{path.name}"
         self._chunks: list[pack.PackedChunk] = []
         self._buffer = bytearray(pack.encode_header(header))
         self._flushed = 0
@@ -165,7 +182,7 @@ class _OpenPack:
         framed = frame.encode(self._seed, offset, frame.CHUNK, 0, record)
         self._write(framed)
         self._chunks.append(pack.PackedChunk(digest, offset, len(framed)))
-        return Placement(digest, self._container, offset, len(framed))
+        return Placement(digest, self.container, offset, len(framed))
 
     def close(self) -> int:
         """Write the index, sync, take the final name; return the size in bytes."""

@@ -223,7 +223,7 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     if reference.kind == LEAF_KIND:
         return frozenset((root,))
     if reference.kind == TREE_KIND:
-        return _branch_digests(root, reference.size, read)
+        return frozenset(_branch_digests(root, reference.size, read, ()))
     found = {root}
     level, layer = _children(root, reference.size, None, read)
     while level > 1:
@@ -235,6 +235,23 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
         level -= 1
     found.update(child.digest for child in layer)
     return frozenset(found)
+
+
+def reach(reference: Reference, read: Read, seen: Container[bytes]) -> set[bytes]:
+    """Return the digests of a payload's chunks that were not seen yet, reading its nodes only.
+
+    Args:
+        seen: What is known; all that lies below a branch in it is in it, too.
+
+    Raises:
+        BlobCorruptionError, or what `read` raises: A node cannot be read.
+    """
+    root = root_of(reference)
+    if root in seen:
+        return set()
+    if reference.kind != TREE_KIND:
+        return {one for one in digests_of(reference, read) if one not in seen}
+    return _branch_digests(root, reference.size, read, seen)
 
 
 def text_of(parts: Iterable[Part], read: Read) -> bytes:
@@ -308,18 +325,18 @@ def _parts(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> lis
     return parts
 
 
-def _branch_digests(root: bytes, size: int, read: Read) -> frozenset[bytes]:
+def _branch_digests(root: bytes, size: int, read: Read, seen: Container[bytes]) -> set[bytes]:
     found = {root}
     waiting = [(root, size, False)]
     while waiting:
         digest, size, is_raw = waiting.pop()
         for part in _parts(digest, size, read, is_raw=is_raw):
-            if type(part) is not Link or part.digest in found:
+            if type(part) is not Link or part.digest in found or part.digest in seen:
                 continue
             found.add(part.digest)
             if part.kind != LEAF:
                 waiting.append((part.digest, part.size, is_raw or part.kind == BYTES))
-    return frozenset(found)
+    return found
 
 
 def _unfold(digest: bytes, size: int, level: int | None, read: Read, wire: bytearray) -> None:

@@ -276,6 +276,14 @@ class BlobStore:
             self._digests.put(key, found, len(found) * _DIGEST_COST + _ENTRY_COST)
         return found
 
+    def reach(self, reference: Reference, seen: Container[bytes]) -> set[bytes]:
+        """Return the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
+        return payload.reach(reference, self._reader(_NOTHING), seen)
+
+    def forget(self, container: str) -> None:
+        """Close a container that counts no more, so that its room comes back."""
+        self._containers.forget(container)
+
     def read_record(self, placement: Placement) -> bytes:
         """Return the record at a place: its frame is checked, the chunk itself is not decoded.
 

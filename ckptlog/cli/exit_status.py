@@ -52,6 +52,7 @@ BY_CODE: Final[dict[str, int]] = {
     "storage.denied": STORAGE,
     "storage.io": STORAGE,
     "lock.timeout": STORAGE,
+    "store.collection_busy": STORAGE,
     "commit.busy": STORAGE,
     "consumer.busy": STORAGE,
     "consumer.damaged": CORRUPTION,

@@ -47,6 +47,7 @@ RAW_BYTES_MAX: Final = 4 * 1024 * 1024
 HEADER_BYTES: Final = 52
 _HEADER = struct.Struct("<32sBBBBQII")
 _CODEC_AT: Final = 32
+RAW_LENGTH_AT: Final = 44
 _DOMAIN_TAGS: Final = (b"\x00", b"\x01", b"\x02")
 # Up to here copying the bytes behind their tag is cheaper than a second call of the hasher.
 _JOINED_BYTES_MAX: Final = 16 * 1024

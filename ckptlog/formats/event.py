@@ -20,7 +20,7 @@ import msgspec
 
 from ckptlog.errors import FormatError, UnsupportedError
 from ckptlog.model import leaf
-from ckptlog.model.event import INTEGER_MAX, SCHEMA, Event
+from ckptlog.model.event import FENCE, INTEGER_MAX, SCHEMA, SETTLED, Event
 
 ENTRY_BYTES_MAX: Final = 65_535
 PREFIX_BYTES: Final = 16
@@ -32,6 +32,9 @@ prefix_at = _PREFIX.unpack_from
 """`decode_prefix` for a body inside of a buffer, for who has checked its length."""
 # It becomes part of a file's name.
 _PACK_ID = re.compile("[0-9a-f]{32}")
+_CONTAINER = re.compile(
+    r"log/[0-9]{20}\.(0|[1-9][0-9]{0,8})\.seg|packs/[0-9]{20}-[0-9a-f]{32}\.pack"
+)
 _BACKSLASH = ord("\\")
 # An escape other than of a quote or of a backslash: a control character.
 _CONTROL = re.compile(rb'[^\\](?:\\\\)*\\[^"\\]')
@@ -57,7 +60,8 @@ def encode(event: Event) -> bytes:
         entry = _encoder.encode(event)
         # What is in the log must be readable for ever, so it is read before it is written.
         _decode(entry)
-        fault = _fault_rare(event) if event.facts or event.packs else None
+        is_rare = event.facts or event.packs or event.removes
+        fault = _fault_rare(event) if is_rare else None
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise FormatError(f"An event cannot be written: {_reason(error)}") from error
     if fault or _has_control(entry):
@@ -87,8 +91,9 @@ def decode(entry: bytes | memoryview) -> Event:
     if event.schema != SCHEMA:
         _refuse_newer(entry)
         raise FormatError(f"Event schema {event.schema} does not exist.")
-    # The decoder has checked the range of every number but those in these two.
-    if (event.facts or event.packs) and (fault := _fault_rare(event)):
+    # The decoder has checked the range of every number but those in these.
+    is_rare = event.facts or event.packs or event.removes
+    if is_rare and (fault := _fault_rare(event)):
         raise FormatError(f"These bytes are no event: {fault}.")
     return event
 
@@ -100,6 +105,8 @@ def _reason(error: Exception) -> str:
 
 
 def _fault_rare(event: Event) -> str | None:
+    if fault := _fault_collection(event):
+        return fault
     for pack in event.packs:
         if not 0 <= (pack.base | pack.bytes) <= INTEGER_MAX:
             return f"a pack's number is negative or above {INTEGER_MAX}"
@@ -111,6 +118,17 @@ def _fault_rare(event: Event) -> str | None:
             return f"the name {name!r} in facts is not ASCII"
         if type(value) is not str and (type(value) is not int or abs(value) > INTEGER_MAX):
             return f"{name} in facts is neither text nor a whole number below 2**53"
+    return None
+
+
+def _fault_collection(event: Event) -> str | None:
+    if event.type != SETTLED:
+        return f"{event.type} removes containers" if event.removes else None
+    fence = event.facts.get(FENCE)
+    if type(fence) is not int or fence < 0:
+        return "it has no fence"
+    if not all(_CONTAINER.fullmatch(name) for name in event.removes):
+        return "what it removes is no container"
     return None
 
 

@@ -32,6 +32,9 @@ CHUNK: Final = 3
 PACK: Final = 4
 PACK_INDEX: Final = 5
 PACK_TRAILER: Final = 6
+BLOCK: Final = 7
+BLOCK_INDEX: Final = 8
+BLOCK_TRAILER: Final = 9
 
 COMMIT: Final = 1
 FLAGS_KNOWN: Final = COMMIT
@@ -48,6 +51,9 @@ _BODY_BYTES_MAX: Final = {
     PACK: 4096,
     PACK_INDEX: 64 * 1024 * 1024,
     PACK_TRAILER: 4096,
+    BLOCK: 1024 * 1024 + 64 * 1024,
+    BLOCK_INDEX: 64 * 1024 * 1024,
+    BLOCK_TRAILER: 4096,
 }
 KINDS: Final = frozenset(_BODY_BYTES_MAX)
 BODY_BYTES_MAX: Final = max(_BODY_BYTES_MAX.values())

@@ -63,9 +63,15 @@ def seed(store_id: bytes, first: int, generation: int) -> int:
 
 def encode(header: SegmentHeader) -> bytes:
     """Return the header's frame, to stand at offset 0."""
+    place = seed(header.store_id, header.first, header.generation)
+    return frame.encode(place, 0, frame.SEGMENT, 0, encode_body(header))
+
+
+def encode_body(header: SegmentHeader) -> bytes:
+    """Return what the header's frame holds."""
     if (len(header.store_id), len(header.leaf)) != (16, 32):
         raise FormatError("A segment's header needs a store id of 16 bytes and a hash of 32.")
-    body = _HEADER.pack(
+    return _HEADER.pack(
         VERSION,
         0,
         header.store_id,
@@ -77,9 +83,6 @@ def encode(header: SegmentHeader) -> bytes:
         header.leaf,
         header.created_us,
     )
-    return frame.encode(
-        seed(header.store_id, header.first, header.generation), 0, frame.SEGMENT, 0, body
-    )
 
 
 def decode(store_id: bytes, first: int, generation: int, data: bytes | memoryview) -> SegmentHeader:
@@ -90,6 +93,13 @@ def decode(store_id: bytes, first: int, generation: int, data: bytes | memoryvie
         FormatError: It is not this segment's header.
     """
     checked = frame.decode(seed(store_id, first, generation), 0, data)
+    return decode_body(store_id, first, generation, checked)
+
+
+def decode_body(
+    store_id: bytes, first: int, generation: int, checked: frame.Frame
+) -> SegmentHeader:
+    """Return the header that a checked frame holds; errors are those of `decode`."""
     if checked.kind != frame.SEGMENT or len(checked.body) < 2:
         raise FormatError("The first frame of a segment is not its header.")
     (version,) = struct.unpack_from("<H", checked.body)

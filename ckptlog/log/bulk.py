@@ -14,23 +14,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from ckptlog.errors import CheckpointCorruptionError
-from ckptlog.formats import event, frame, segment
+from ckptlog.formats import chunk, event, frame, segment
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.scan import Window
 from ckptlog.log.segments import Segments, container_of, parse_container
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.leaf import leaf_hash
-from ckptlog.storage.disk import Disk
 
 EVENT_FRAME_BYTES = frame.HEADER_BYTES + event.PREFIX_BYTES
 """What an event's frame has in front of its stored bytes."""
-# Offset of the raw length in a chunk's frame (formats.chunk).
-_RAW_LENGTH_AT = frame.HEADER_BYTES + 44
+_RAW_LENGTH_AT = frame.HEADER_BYTES + chunk.RAW_LENGTH_AT
 _RECORD_BYTES_MIN = frame.HEADER_BYTES + 52
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
@@ -82,10 +79,9 @@ class BulkReader:
     Threads: safe.
     """
 
-    def __init__(self, segments: Segments, store_id: bytes, disk: Disk) -> None:
+    def __init__(self, segments: Segments, store_id: bytes) -> None:
         self._segments = segments
         self._store_id = store_id
-        self._disk = disk
 
     def stretches(
         self,
@@ -137,10 +133,10 @@ class BulkReader:
     def _run(
         self, header: SegmentHeader, offset: int, position: int, ends: tuple[int, int, bytes]
     ) -> _Run:
-        path = self._segments.path(header.first, header.generation)
-        seed = segment.seed(self._store_id, header.first, header.generation)
-        container = container_of(header.first, header.generation)
-        return _Run(self._disk, path, seed, container, offset=offset, position=position, ends=ends)
+        name = (header.first, header.generation)
+        seed = segment.seed(self._store_id, *name)
+        segments, container = self._segments, container_of(*name)
+        return _Run(segments, name, seed, container, offset=offset, position=position, ends=ends)
 
 
 class _Run:
@@ -155,8 +151,8 @@ class _Run:
 
     def __init__(
         self,
-        disk: Disk,
-        path: Path,
+        segments: Segments,
+        name: tuple[int, int],
         seed: int,
         container: str,
         *,
@@ -164,8 +160,8 @@ class _Run:
         position: int,
         ends: tuple[int, int, bytes],
     ) -> None:
-        self._disk = disk
-        self._path = path
+        self._segments = segments
+        self._name = name
         self._seed = seed
         self._container = container
         self._offset = offset
@@ -179,15 +175,15 @@ class _Run:
         if self._offset >= stop:
             self.is_complete = (self._offset, self._position) == (stop, position)
             return
-        fd = self._disk.open_read(self._path)
+        file = self._segments.open(*self._name)
         try:
             last: Stretch | None = None
             for last in self._collect(
-                Window(self._disk, fd), events, with_records=with_records, with_places=with_places
+                Window(file), events, with_records=with_records, with_places=with_places
             ):
                 yield last
         finally:
-            self._disk.close(fd)
+            file.close()
         if last is not None and (last.offset_end, last.position_next) == (stop, position):
             self.is_complete = leaf_hash(last.entries[-1]) == leaf
 
@@ -201,7 +197,9 @@ class _Run:
         records, places = run.records, run.places
         count = size = room = 0
         offset, stop = self._offset, self._ends[0]
+        is_settled = window.is_settled
         while offset < stop and self._bring(window, offset, stop):
+            offset = window.start
             base, data = window.start, window.data
             for kind, flags, begin, end in frame.walk(self._seed, base, data):
                 offset = base + end
@@ -214,6 +212,8 @@ class _Run:
                     entries.append(data[begin + EVENT_FRAME_BYTES : end])
                     commits.append(commit)
                     ends.append(offset)
+                    if is_settled:
+                        count, size = window.brought(base + begin) or (0, 0)
                     chunks.append(count)
                     sizes.append(size)
                     count = size = 0
@@ -244,6 +244,7 @@ class _Run:
 
     def _bring(self, window: Window, offset: int, stop: int) -> bool:
         """Bring at least the whole frame at offset into the window; say whether there is one."""
+        offset = window.seek(offset)
         window.move(offset, frame.HEADER_BYTES, stop)
         size = frame.body_length(window.data[: frame.HEADER_BYTES])
         if size is None:

@@ -72,7 +72,7 @@ class Log:
         self.published = PublishedEnd(
             root / FOLDER / "end", store_id, self._disk, read_only=read_only
         )
-        self.reader = LogReader(root, store_id, self.segments, self.published, self._disk)
+        self.reader = LogReader(root, store_id, self.segments, self.published)
         self._lock = WriterLock(root / "lock", environment)
         self._hold = Hold(self._lock, environment)
         self._boot = environment.boot()
@@ -225,6 +225,22 @@ class Log:
             built = build(tail, self._seed, self._container, groups)
         self._write(tail, built)
         return Won(built.commits)
+
+    def seal(self, bytes_min: int, timeout_s: float = 30.0) -> bool:
+        """Finish the present segment and begin another, where it has so many bytes; say whether.
+
+        Durability: all that it holds, when it returns.
+        """
+        with self.exclusive(timeout_s) as tail:
+            if tail.position == tail.first or tail.offset < bytes_min:
+                return False
+            self._roll(tail)
+            return True
+
+    def publish_durably(self, timeout_s: float = 30.0) -> None:
+        """Put the published end on the medium: no earlier one can come back with a power cut."""
+        with self.exclusive(timeout_s):
+            self.published.sync()
 
     def flush(self, timeout_s: float = 30.0) -> None:
         """Sync and publish what "interval" has left unsynced. Does nothing where all is durable."""

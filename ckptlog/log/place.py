@@ -18,7 +18,6 @@ from ckptlog.log.scan import Before, event_before
 from ckptlog.log.segments import Segments, container_of, parse_container
 from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry
 from ckptlog.model.entry import Commit
-from ckptlog.storage.disk import Disk
 
 
 class _Commits(Protocol):
@@ -33,10 +32,9 @@ class Places:
     Threads: safe.
     """
 
-    def __init__(self, store_id: bytes, segments: Segments, disk: Disk, commits: _Commits) -> None:
+    def __init__(self, store_id: bytes, segments: Segments, commits: _Commits) -> None:
         self._store_id = store_id
         self._segments = segments
-        self._disk = disk
         self._commits = commits
 
     def locate(self, position: int, near: Cursor | None, stop: End) -> Cursor:
@@ -91,7 +89,7 @@ class Places:
         Also beyond the published end: nothing is shown that is not durable, it is only compared.
         """
         named = parse_container(cursor.container)
-        if named is None or not self._segments.exists(*named):
+        if named is None or not self._segments.is_there(*named):
             return False
         return is_behind(self._before(*named, cursor.offset), cursor)
 
@@ -146,12 +144,11 @@ class Places:
         """Return the event whose frame ends at an offset of a segment's file."""
         if offset <= HEADER_FRAME_BYTES:
             return None
-        fd = self._disk.open_read(self._segments.path(first, generation))
+        file = self._segments.open(first, generation)
         try:
-            seed = segment.seed(self._store_id, first, generation)
-            return event_before(self._disk, fd, seed, offset)
+            return event_before(file, segment.seed(self._store_id, first, generation), offset)
         finally:
-            self._disk.close(fd)
+            file.close()
 
     def _search(self, position: int, stop: End) -> Cursor:
         for commit in self._commits(position=position, stop=stop):

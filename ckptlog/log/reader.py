@@ -19,10 +19,10 @@ from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.place import Places, is_behind
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.scan import Scan, Window, event_before
+from ckptlog.log.segment_file import SegmentFile
 from ckptlog.log.segments import Segments, container_of, parse_container
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.storage.disk import Disk
 
 _DESCRIPTORS_MAX = 32
 
@@ -39,17 +39,14 @@ class LogReader:
         store_id: bytes,
         segments: Segments,
         published: PublishedEnd,
-        disk: Disk,
     ) -> None:
         self._root = root
         self._store_id = store_id
         self._segments = segments
         self._published = published
-        self._disk = disk
-        self._open: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[SegmentFile, int]] = OrderedDict()
         self._lock = Lock()
-        self._near = ("", root)
-        self.places = Places(store_id, segments, disk, self.commits)
+        self.places = Places(store_id, segments, self.commits)
 
     def entry(
         self, container: str, offset: int, length: int, span: int
@@ -70,8 +67,8 @@ class LogReader:
         if not 0 <= span <= offset or not 0 < length <= frame.BODY_BYTES_MAX:
             raise LogCorruptionError(f"No event can stand in {where}.", path=container)
         with self._lock:
-            fd, seed = self._descriptor(container)
-            data = self._disk.read(fd, span + length, offset - span)
+            file, seed = self._opened(container)
+            data = file.read(span + length, offset - span)
         try:
             found = frame.decode(seed, offset, data, span)
             if found.kind != frame.EVENT or len(found.body) + frame.HEADER_BYTES != length:
@@ -94,25 +91,32 @@ class LogReader:
 
     def abandon(self) -> None:
         """Close every descriptor in a forked child, whose lock another thread may have held."""
-        for fd, _ in self._open.values():
-            self._disk.close(fd)
+        for file, _ in self._open.values():
+            file.close()
         self._open.clear()
 
-    def _descriptor(self, container: str) -> tuple[int, int]:
+    def forget(self, container: str) -> None:
+        """Close a segment that is no more, so that its room comes back."""
+        with self._lock:
+            found = self._open.pop(container, None)
+            if found is not None:
+                found[0].close()
+
+    def _opened(self, container: str) -> tuple[SegmentFile, int]:
         found = self._open.get(container)
         if found is not None:
             return found
         name = parse_container(container)
         if name is None:
             raise LogCorruptionError(f"{container!r} is not a segment.", path=container)
-        path = self._segments.path(*name)
-        if not path.exists():
+        if not self._segments.is_there(*name):
+            path = self._segments.path(*name)
             raise LogCorruptionError(f"The segment {path} is missing.", path=str(path))
-        found = (self._disk.open_read(path), segment.seed(self._store_id, *name))
+        found = (self._segments.open(*name), segment.seed(self._store_id, *name))
         self._open[container] = found
         if len(self._open) > _DESCRIPTORS_MAX:
             _, (oldest, _) = self._open.popitem(last=False)
-            self._disk.close(oldest)
+            oldest.close()
         return found
 
     def commits(
@@ -188,19 +192,18 @@ class LogReader:
         container = container_of(first, generation)
         if cursor.container != container or not HEADER_FRAME_BYTES < cursor.offset < stop.offset:
             return None
-        path = self._path(container, first, generation)
-        fd = self._disk.open_read(path)
+        file = self._segments.open(first, generation)
         seed = segment.seed(self._store_id, first, generation)
         try:
-            found = event_before(self._disk, fd, seed, cursor.offset)
+            found = event_before(file, seed, cursor.offset)
         except BaseException:
-            self._disk.close(fd)
+            file.close()
             raise
         if not is_behind(found, cursor):
-            self._disk.close(fd)
+            file.close()
             return None
         scan = Scan(
-            Window(self._disk, fd),
+            Window(file),
             seed,
             container,
             offset=cursor.offset,
@@ -208,43 +211,40 @@ class LogReader:
             leaf=cursor.leaf,
             stop=stop.offset,
         )
-        return self._scanned(fd, path, scan, _Limit(stop.offset, stop.position, stop.leaf))
-
-    def _path(self, container: str, first: int, generation: int) -> Path:
-        """Return a segment's path; a follower asks for the same one again and again."""
-        near = self._near
-        if near[0] != container:
-            near = self._near = (container, self._segments.path(first, generation))
-        return near[1]
+        limit = _Limit(stop.offset, stop.position, stop.leaf)
+        return self._scanned(file, container, scan, limit)
 
     def _segment_commits(
         self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
     ) -> Iterator[Commit]:
-        path = self._segments.path(header.first, header.generation)
-        fd = self._disk.open_read(path)
+        file = self._segments.open(header.first, header.generation)
+        container = container_of(header.first, header.generation)
         scan = Scan(
-            Window(self._disk, fd),
+            Window(file),
             segment.seed(self._store_id, header.first, header.generation),
-            container_of(header.first, header.generation),
+            container,
             offset=offset,
             position=position,
             leaf=leaf,
             stop=limit.offset,
         )
-        yield from self._scanned(fd, path, scan, limit)
+        yield from self._scanned(file, container, scan, limit)
 
-    def _scanned(self, fd: int, path: Path, scan: Scan, limit: _Limit) -> Iterator[Commit]:
+    def _scanned(
+        self, file: SegmentFile, container: str, scan: Scan, limit: _Limit
+    ) -> Iterator[Commit]:
         """Yield what a scan finds, close the file, and check that it ends where it must."""
         offset = scan.offset
         try:
             yield from scan
         finally:
-            self._disk.close(fd)
+            file.close()
         # From a place in the middle on, the leaf hash is known only once a commit was read.
         is_leaf_known = scan.offset > offset or offset == HEADER_FRAME_BYTES
         if (scan.offset, scan.position) != (limit.offset, limit.position) or (
             is_leaf_known and scan.leaf != limit.leaf
         ):
+            path = self._root / container
             raise LogCorruptionError(
                 f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
                 f"{scan.flaw or 'other events stood there'}; {limit.offset} bytes up to position "

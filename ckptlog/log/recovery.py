@@ -29,6 +29,7 @@ from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.batch import Tail
 from ckptlog.log.scan import Scan, Window, durable_after
+from ckptlog.log.segment_file import WrittenSegment
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.storage.environment import Environment
 
@@ -159,7 +160,7 @@ class Recovery:
 
     def _scan(self, fd: int, header: SegmentHeader, start: _Start, stop: int | None) -> Scan:
         return Scan(
-            Window(self._disk, fd),
+            Window(WrittenSegment(self._disk, fd)),
             segment.seed(self._store_id, header.first, header.generation),
             container_of(header.first, header.generation),
             offset=start.offset,

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from ckptlog.errors import FormatError
 from ckptlog.formats import chunk, event, frame
+from ckptlog.log.segment_file import SegmentFile
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.leaf import leaf_hash
-from ckptlog.storage.disk import Disk
 
 _WINDOW_BYTES = 1024 * 1024
 _NOTHING = bytes(4)
@@ -35,9 +35,8 @@ class Window:
         data: The buffer.
     """
 
-    def __init__(self, disk: Disk, fd: int, window_bytes: int = _WINDOW_BYTES) -> None:
-        self._disk = disk
-        self._fd = fd
+    def __init__(self, file: SegmentFile, window_bytes: int = _WINDOW_BYTES) -> None:
+        self._file = file
         self._window_bytes = window_bytes
         self.start = 0
         self.data = b""
@@ -67,8 +66,21 @@ class Window:
         wanted = self._window_bytes
         if stop is not None:
             wanted = min(wanted, stop - offset)
-        self.data = self._disk.read(self._fd, max(length, wanted), offset)
+        self.data = self._file.run(max(length, wanted), offset)
         self.start = offset
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the chunks of the file are gone."""
+        return self._file.is_settled
+
+    def seek(self, offset: int) -> int:
+        """Return the first offset from this one on at which something may stand."""
+        return self._file.seek(offset)
+
+    def brought(self, offset: int) -> tuple[int, int] | None:
+        """Return what came with the event there (`SegmentFile.brought`)."""
+        return self._file.brought(offset)
 
 
 class Scan:
@@ -118,6 +130,7 @@ class Scan:
         placements: list[Placement] = []
         raw: list[bytes] = []
         while self._is_more(offset):
+            offset = self._window.start
             base, data = self._window.start, self._window.data
             for kind, flags, begin, end in frame.walk(self._seed, base, data):
                 offset, length = base + begin, end - begin
@@ -170,7 +183,8 @@ class Scan:
         if self._stop is not None and offset >= self._stop and offset == self.offset:
             return False
         window = self._window
-        window.move(offset, frame.HEADER_BYTES, self._stop)
+        at = window.seek(offset)
+        window.move(at, frame.HEADER_BYTES, self._stop)
         head = window.data[: frame.HEADER_BYTES]
         if not head or head[:4] == _NOTHING:
             if offset == self.offset:
@@ -178,10 +192,10 @@ class Scan:
             raise FormatError(f"The commit at offset {self.offset} is not whole.")
         size = frame.body_length(head)
         if size is None:
-            raise FormatError(f"No frame begins at offset {offset}.")
+            raise FormatError(f"No frame begins at offset {at}.")
         if len(window.data) < frame.HEADER_BYTES + size:
-            window.move(offset, frame.HEADER_BYTES + size, self._stop)
-        frame.measure(self._seed, offset, window.data)
+            window.move(at, frame.HEADER_BYTES + size, self._stop)
+        frame.measure(self._seed, at, window.data)
         return True
 
 
@@ -226,7 +240,7 @@ class Before(NamedTuple):
     ends_commit: bool
 
 
-def event_before(disk: Disk, fd: int, seed: int, offset: int) -> Before | None:
+def event_before(file: SegmentFile, seed: int, offset: int) -> Before | None:
     """Return the event whose frame ends at an offset, None for no such.
 
     Frames name their length in front, so their magic is searched from the back. The checksum
@@ -234,7 +248,7 @@ def event_before(disk: Disk, fd: int, seed: int, offset: int) -> Before | None:
     """
     for length in _LOOKS_BACK_BYTES:
         base = max(0, offset - length)
-        data = disk.read(fd, offset - base, base)
+        data = file.read(offset - base, base)
         at = data.rfind(_EVENT_START)
         while at >= 0:
             size = frame.body_length(data[at : at + frame.HEADER_BYTES])

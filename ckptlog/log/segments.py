@@ -1,8 +1,11 @@
 """The segments of a store: which are live, how long each is, and where to find a position.
 
-The folder may hold several files with one first position (after a sync error, later after
-settling); the one with the highest generation and a valid header counts. A segment's valid
-length is what the header of its successor says; the newest one's is the published end.
+The folder may hold several files with one first position (after a sync error); the one with the
+highest generation and a valid header counts. A segment's valid length is what the header of its
+successor says; the newest one's is the published end.
+
+A segment that was settled (specs/settled.md) is another file of the same name and generation. While
+the written one is there, it counts: it has all that the settled one has.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from ckptlog.errors import (
     LogCorruptionError,
     operating_system_door,
 )
-from ckptlog.formats import segment
+from ckptlog.formats import segment, settled
 from ckptlog.formats.segment import SegmentHeader
+from ckptlog.log.segment_file import SegmentFile, SettledSegment, WrittenSegment
 from ckptlog.storage.disk import Disk
 
 FOLDER = "log"
@@ -57,6 +61,47 @@ class Segments:
         """Return the path of a segment."""
         return self.folder / segment.segment_name(first, generation)
 
+    def settled_path(self, first: int, generation: int) -> Path:
+        """Return the path of a segment that was settled."""
+        return self.folder / settled.settled_name(first, generation)
+
+    def open(self, first: int, generation: int) -> SegmentFile:
+        """Open a segment for reading, written or settled.
+
+        Raises:
+            CheckpointStorageError: There is neither, or it cannot be opened.
+            LogCorruptionError: The settled one is damaged.
+        """
+        path = self.path(first, generation)
+        try:
+            return WrittenSegment(self._disk, self._disk.open_read(path))
+        except CheckpointStorageError as error:
+            if error.context.get("errno") != errno.ENOENT:
+                raise
+            other = self.settled_path(first, generation)
+            try:
+                fd = self._disk.open_read(other)
+            except CheckpointStorageError as second:
+                if second.context.get("errno") != errno.ENOENT:
+                    raise
+                raise error from second
+            return SettledSegment(self._disk, fd, self._store_id, (first, generation), str(other))
+
+    def is_settled_whole(self, first: int, generation: int) -> bool:
+        """Say whether the settled form of a segment is there, and as long as it must be.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        after = self.successor(self.header(first, generation))
+        path = self.settled_path(first, generation)
+        fd = self._disk.open_read(path)
+        file = SettledSegment(self._disk, fd, self._store_id, (first, generation), str(path))
+        try:
+            return after is not None and file.size == after.previous_length
+        finally:
+            file.close()
+
     def refresh(self) -> tuple[SegmentHeader, ...]:
         """List the folder; return the live headers in order of their first position."""
         best: dict[int, SegmentHeader] = {}
@@ -79,9 +124,10 @@ class Segments:
         return self._live
 
     def names(self) -> list[tuple[int, int]]:
-        """Return (first, generation) of every segment file, sorted."""
+        """Return (first, generation) of every segment, written or settled, sorted."""
         with operating_system_door("Cannot list the log"):
-            found = (segment.parse_name(name) for name in os.listdir(self.folder))
+            files = os.listdir(self.folder)
+        found = {segment.parse_name(name) or settled.parse_name(name) for name in files}
         return sorted(name for name in found if name is not None)
 
     def header(self, first: int, generation: int) -> SegmentHeader:
@@ -90,17 +136,25 @@ class Segments:
         Raises:
             FormatError: It is damaged or not whole.
         """
-        fd = self._disk.open_read(self.path(first, generation))
+        file = self.open(first, generation)
         try:
-            data = self._disk.read(fd, segment.HEADER_FRAME_BYTES, 0)
+            data = file.read(segment.HEADER_FRAME_BYTES, 0)
+        except LogCorruptionError as error:  # of a settled one
+            raise FormatError(error.message) from error
         finally:
-            self._disk.close(fd)
+            file.close()
         return segment.decode(self._store_id, first, generation, data)
 
     def exists(self, first: int, generation: int) -> bool:
-        """Say whether there is a file of this name, whatever is in it."""
+        """Say whether there is a written segment of this name, whatever is in it."""
         # access, not exists: a file that is not there, the usual case, raises nothing inside.
         return os.access(self._prefix + segment.segment_name(first, generation), os.F_OK)
+
+    def is_there(self, first: int, generation: int) -> bool:
+        """Say whether there is a segment of this name, written or settled."""
+        return self.exists(first, generation) or os.access(
+            self._prefix + settled.settled_name(first, generation), os.F_OK
+        )
 
     def follow(self, first: int, generation: int) -> None:
         """Make sure that the list is no older than this segment, which the published end names."""

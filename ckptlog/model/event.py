@@ -33,11 +33,14 @@ TASK_DELETED: Final = "task.deleted"
 CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
+SETTLED: Final = "gc.settled"
+# Its fact: packs whose preparation began before this position are registered no more.
+FENCE: Final = "fence"
 
 # What is recorded about no single checkpoint, by itself.
 RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, STORAGE_PRESSURE})
 CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
-TYPES: Final = CHECKPOINT_TYPES | {TASK_DELETED, CLEANED, IMPORTED, STORAGE_PRESSURE}
+TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, SETTLED}
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -95,6 +98,7 @@ class Event(
     origin: Position of the checkpoint's creation; -1 in the creation itself.
     packs: Packs that this commit registers; only in the last event of a commit.
     previous: Position of the checkpoint's event before this one; -1 where there is none.
+    removes: Containers whose chunks count no more (specs/collection.md); in `gc.settled` only.
     sanitised: Secrets replaced in this event's payloads.
     schema: Version of this record.
     state: The checkpoint's state after the event.
@@ -116,6 +120,7 @@ class Event(
     origin: Link = -1
     packs: tuple[PackEntry, ...] = ()
     previous: Link = -1
+    removes: tuple[str, ...] = ()
     sanitised: Natural = 0
     schema: int
     state: str = ""
@@ -139,3 +144,9 @@ def saved_bytes(event: Event) -> int:
         if event.meta is not None:
             size += event.meta.size
     return size
+
+
+def fence_of(event: Event) -> int:
+    """Return the fence that a `gc.settled` sets; 0 for any other event."""
+    fence = event.facts.get(FENCE, 0) if event.type == SETTLED else 0
+    return fence if type(fence) is int else 0

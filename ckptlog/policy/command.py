@@ -135,5 +135,17 @@ class Record(Command, frozen=True, gc=False, kw_only=True):
     task: str = ""
 
 
-AnyCommand = Create | Change | Delete | DeleteTask | Record
+class Settle(Command, frozen=True, gc=False, kw_only=True):
+    """Say that chunks were moved: what containers count no more (specs/collection.md).
+
+    fence: Position that the collection marked at; its packs have it as their base.
+    removes: Containers. facts: What was done, in numbers.
+    """
+
+    fence: int
+    facts: dict[str, int | str]
+    removes: tuple[str, ...]
+
+
+AnyCommand = Create | Change | Delete | DeleteTask | Record | Settle
 Commands = Sequence[AnyCommand]

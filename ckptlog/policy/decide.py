@@ -39,6 +39,7 @@ from ckptlog.policy.command import (
     Moment,
     Payloads,
     Record,
+    Settle,
 )
 
 
@@ -47,6 +48,7 @@ class State(Protocol):
 
     position: int
     id_time_max: int
+    fence: int
 
     def living(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a checkpoint that was not deleted."""
@@ -99,6 +101,8 @@ def decide(state: State, command: AnyCommand, moment: Moment) -> Decision | Stal
         return _delete(state, command, moment)
     if isinstance(command, DeleteTask):
         return _delete_task(state, command, moment)
+    if isinstance(command, Settle):
+        return _settle(state, command, moment)
     return _record(command, moment)
 
 
@@ -125,6 +129,8 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
         return earlier.type == kinds.CREATED and subject.task == command.task
     if isinstance(command, Change | Delete):
         return subject.checkpoint == command.checkpoint and earlier.type != kinds.CREATED
+    if isinstance(command, Settle):
+        return earlier.type == kinds.SETTLED
     return subject.task == command.task
 
 
@@ -357,6 +363,14 @@ def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision 
 def _record(command: Record, moment: Moment) -> Decision:
     event = _plain(command, moment, command.type, command.facts, command.task)
     return Decision((event,), True)
+
+
+def _settle(state: State, command: Settle, moment: Moment) -> Decision | Stale:
+    if command.fence < state.fence:
+        return Stale("another collection was faster")
+    facts: dict[str, int | str] = {**command.facts, kinds.FENCE: command.fence}
+    event = _plain(command, moment, kinds.SETTLED, facts, "")
+    return Decision((msgspec.structs.replace(event, removes=command.removes),), True)
 
 
 def _plain(

@@ -86,7 +86,7 @@ class Analytics:
         if view is None:
             store = self._store
             log = store.log
-            bulk = BulkReader(log.segments, store.info.id_bytes, store.environment.disk)
+            bulk = BulkReader(log.segments, store.info.id_bytes)
             source = Source(store.path, store.id, log.reader, bulk, log.published, self._wire_of)
             view = self._views[folder] = HistoryView(folder, source)
         return view

@@ -63,7 +63,7 @@ class Builder:
         self._store_id = store_id
         self._log = log
         self._environment = environment
-        self._bulk = BulkReader(log.segments, store_id, environment.disk)
+        self._bulk = BulkReader(log.segments, store_id)
         self._raw_of = raw_of
 
     def fill(self, view: CurrentView, end: End, taken: Taken, *, with_places: bool) -> bool:

@@ -19,10 +19,10 @@ from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.scan import Scan, Window
+from ckptlog.log.segment_file import SegmentFile
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.model.entry import Commit
 from ckptlog.repository.report import Book
-from ckptlog.storage.disk import Disk
 
 CORRUPT = "log.corrupt"
 
@@ -35,10 +35,9 @@ class Chain:
         lost: Stretches of positions (start, stop) that could not be read.
     """
 
-    def __init__(self, segments: Segments, store_id: bytes, disk: Disk, book: Book) -> None:
+    def __init__(self, segments: Segments, store_id: bytes, book: Book) -> None:
         self._segments = segments
         self._store_id = store_id
-        self._disk = disk
         self._book = book
         self.position = 0
         self.leaf: bytes | None = LEAF_EMPTY
@@ -157,26 +156,25 @@ class Chain:
     def _segment(self, header: SegmentHeader, limit: int | None) -> Iterator[tuple[Commit, Window]]:
         self.leaf = header.leaf
         self._book.advance(HEADER_FRAME_BYTES)
-        path = self._segments.path(header.first, header.generation)
         try:
-            fd = self._disk.open_read(path)
+            file = self._segments.open(header.first, header.generation)
             try:
-                yield from self._stretches(fd, header, limit)
+                yield from self._stretches(file, header, limit)
             finally:
-                self._disk.close(fd)
+                file.close()
         except CheckpointError as error:  # the medium: EIO, denied, gone meanwhile
             self.leaf = None
             self._book.problem(error.code, str(error), self._name(header))
 
     def _stretches(
-        self, fd: int, header: SegmentHeader, limit: int | None
+        self, file: SegmentFile, header: SegmentHeader, limit: int | None
     ) -> Iterator[tuple[Commit, Window]]:
         """Yield the commits of one file, stepping over damage."""
-        window = Window(self._disk, fd)
+        window = Window(file)
         offset: int | None = HEADER_FRAME_BYTES
         while offset is not None:
             scan = Scan(
-                Window(self._disk, fd),
+                Window(file),
                 segment.seed(self._store_id, header.first, header.generation),
                 container_of(header.first, header.generation),
                 offset=offset,
@@ -196,7 +194,7 @@ class Chain:
             if offset == limit or (limit is None and scan.flaw is None):
                 return
             self._report(header, offset, limit, scan.flaw)
-            offset = self._resume(fd, header, offset, limit)
+            offset = self._resume(file, header, offset, limit)
 
     def _check_canonical(self, commit: Commit, window: Window) -> None:
         """Report entries that another parser could read as another event (specs/event.md)."""
@@ -222,11 +220,13 @@ class Chain:
             f"{self._name(header)}:{offset}",
         )
 
-    def _resume(self, fd: int, header: SegmentHeader, offset: int, limit: int | None) -> int | None:
+    def _resume(
+        self, file: SegmentFile, header: SegmentHeader, offset: int, limit: int | None
+    ) -> int | None:
         """Find where whole frames lead up to an event again; None where nothing does."""
-        size = self._disk.size(fd)
+        size = file.size
         stop = size if limit is None else min(size, limit)
-        data = self._disk.read(fd, max(0, stop - offset), offset)
+        data = file.read(max(0, stop - offset), offset)
         seed = segment.seed(self._store_id, header.first, header.generation)
         start = after = 0
         for found in _frames(data, seed, offset):

@@ -27,6 +27,7 @@ from ckptlog.errors import CheckpointError, FormatError, UnsupportedError
 from ckptlog.formats import frame, pack
 from ckptlog.formats.store import StoreInfo
 from ckptlog.log.scan import Window
+from ckptlog.log.segment_file import WrittenSegment
 from ckptlog.model import value as values
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import PackEntry, Reference
@@ -150,7 +151,7 @@ class Contents:
         return places
 
     def _pack_frames(self, fd: int, seed: int, places: list[Placement]) -> None:
-        window = Window(self._disk, fd)
+        window = Window(WrittenSegment(self._disk, fd))
         expected = pack.HEADER_FRAME_BYTES
         for place in sorted(places, key=lambda place: place.offset):
             if place.offset != expected:

@@ -8,7 +8,7 @@ Nothing here is ever a reason to fail: who misses a chunk asks the log (`find_mi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
@@ -20,14 +20,17 @@ from ckptlog.blobs.sheaf import Sheaf
 from ckptlog.errors import CheckpointError
 from ckptlog.formats.end import End
 from ckptlog.formats.pack import pack_name
-from ckptlog.log.bulk import Stretch
+from ckptlog.log.bulk import BulkReader, Stretch
 from ckptlog.log.log import Log
 from ckptlog.log.segments import container_of
+from ckptlog.model.cursor import BEGINNING
 from ckptlog.model.entry import Commit, Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.views.leaf import LeafCache
 from ckptlog.views.rebuild import complete
+
+_STRETCH_EVENTS = 8192
 
 
 class Indexer:
@@ -106,6 +109,40 @@ class Indexer:
                 if commit.position_next > position:
                     return
                 self.add(commit)
+
+    # --- after a collection -------------------------------------------------------------------
+
+    def gather(self, folder: Path, end: End, packs: Iterable[str]) -> Run | None:
+        """Return the places of the chunks in segments and in packs, made anew in a folder.
+
+        Args:
+            packs: The containers that count, in the order of their registration.
+
+        Returns:
+            None where the log cannot be read through in bulk: the index that is there stays.
+
+        Raises:
+            CheckpointStorageError: The run cannot be written.
+        """
+        sheaf, position = Sheaf(folder, self._store_id), 0
+        bulk = BulkReader(self._log.segments, self._store_id)
+        for stretch in bulk.stretches(BEGINNING, end, events=_STRETCH_EVENTS, with_places=True):
+            sheaf.add(stretch.container, stretch.places)
+            mark = stretch.cursor
+            position = mark.position
+            sheaf.bind(Mark(position, mark.container, mark.offset, mark.leaf))
+        if position != end.position or not position:
+            return None
+        for name in packs:
+            with suppress(CheckpointError):
+                sheaf.add_each(read_index(self._root / name, self._store_id))
+        container = container_of(end.first, end.generation)
+        return sheaf.run(Mark(end.position, container, end.offset, end.leaf))
+
+    def adopt(self, run: Run) -> None:
+        """Let a gathered run be the index."""
+        self.index.adopt(run)
+        self._reindexed_at = -1
 
     # --- a chunk that is not found ------------------------------------------------------------
 

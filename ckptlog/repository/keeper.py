@@ -15,7 +15,7 @@ written under the log's lock (`follow` is what a writer calls there).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import RLock
@@ -258,6 +258,22 @@ class Keeper:
         if self._epoch != epoch:
             self.ledger = self._open_ledger(self.ledger.view, may_apply=may_apply)
             self._epoch = epoch
+
+    def renew_index(self, folder: Path, packs: Iterable[str]) -> None:
+        """Make the chunk index anew, after a collection: without what is no more.
+
+        Args:
+            folder: An empty one to work in. packs: As in `Indexer.gather`.
+        """
+        with suppress(CheckpointStorageError, FormatError):
+            run = self._indexer.gather(folder, self._log.end(), packs)
+            if run is None:
+                return
+            with self.fold_lock:
+                self._indexer.adopt(run)
+                self._indexer.index_up_to(self.ledger.position)
+                for commit in self.ledger.pending:  # acknowledged, but not durable yet
+                    self._indexer.add(commit)
 
     # --- the view -----------------------------------------------------------------------------
 

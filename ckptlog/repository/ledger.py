@@ -22,7 +22,7 @@ import msgspec
 from ckptlog.errors import CheckpointError, LogCorruptionError
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject
+from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject, fence_of
 from ckptlog.model.identifier import id_time
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
@@ -43,6 +43,7 @@ class Facts(Protocol):
 
     position: int
     id_time_max: int
+    fence: int
 
     def find(self, checkpoint: str) -> Found | None:
         """Return a checkpoint's newest event and whether it is deleted."""
@@ -74,6 +75,8 @@ class Ledger:
         self.container = mark.container
         self.offset = mark.offset
         self.id_time_max = view.id_time_max
+        # Packs whose preparation began before it are registered no more (specs/collection.md).
+        self.fence = view.fence
         self._recent: dict[str, Found] = {}
         self._remembered: dict[str, Found] = {}
         self._commands: dict[str, Entry] = {}
@@ -328,6 +331,8 @@ class Ledger:
             self._fold_checkpoint(entry)
         elif event.type == kinds.TASK_DELETED:
             self._fold_task_deleted(entry)
+        elif event.type == kinds.SETTLED:
+            self.fence = max(self.fence, fence_of(event))
 
     def _fold_checkpoint(self, entry: Entry) -> None:
         event = entry.event
@@ -421,6 +426,7 @@ class Stage:
         self._facts = facts
         self.position = facts.position
         self.id_time_max = facts.id_time_max
+        self.fence = facts.fence
         self.events: list[Event] = []
         self._found: dict[str, Found] = {}
         self._commands: dict[str, Event] = {}
@@ -479,6 +485,8 @@ class Stage:
                 self.id_time_max = max(self.id_time_max, id_time(name))
             elif event.type == kinds.TASK_DELETED:
                 self._apply_task_deleted(event.subject.task)
+            elif event.type == kinds.SETTLED:
+                self.fence = max(self.fence, fence_of(event))
             self._commands[event.id] = event
             self.events.append(event)
             self.position += 1

@@ -21,7 +21,6 @@ from ckptlog.log.log import Log
 from ckptlog.log.scan import Window
 from ckptlog.log.segments import container_of, parse_container
 from ckptlog.model.entry import Entry
-from ckptlog.storage.disk import Disk
 
 _WINDOW_BYTES: Final = 64 * 1024
 _PLACES_MAX: Final = 4096
@@ -39,9 +38,8 @@ class Locator:
     Threads: safe; what is remembered may be lost between two of them.
     """
 
-    def __init__(self, log: Log, disk: Disk, waypoint: Waypoint) -> None:
+    def __init__(self, log: Log, waypoint: Waypoint) -> None:
         self._log = log
-        self._disk = disk
         self._waypoint = waypoint
         self._places: dict[int, Place] = {}
 
@@ -105,12 +103,12 @@ class Locator:
         name = parse_container(container)
         if name is None:
             return
-        fd = self._disk.open_read(self._log.segments.path(*name))
+        file = self._log.segments.open(*name)
         try:
-            window = Window(self._disk, fd, _WINDOW_BYTES)
+            window = Window(file, _WINDOW_BYTES)
             span_start = offset
             needed = frame.HEADER_BYTES + event.PREFIX_BYTES
-            while offset + needed <= limit:
+            while (offset := window.seek(offset)) + needed <= limit:
                 begin = window.locate(offset, needed)
                 head = window.data[begin : begin + needed]
                 size = frame.body_length(head)
@@ -123,4 +121,4 @@ class Locator:
                     span_start = offset + length
                 offset += length
         finally:
-            self._disk.close(fd)
+            file.close()

@@ -200,7 +200,7 @@ class _Past:
         """Write the views into an empty folder."""
         store = self._store
         log = store.log
-        bulk = BulkReader(log.segments, store.info.id_bytes, store.environment.disk)
+        bulk = BulkReader(log.segments, store.info.id_bytes)
         rebuild = Rebuild(log.reader, bulk, store.blobs.raw, taken=self._meet)
         windows = self._windows(rebuild.windows(BEGINNING, log.end()))
         try:

@@ -13,12 +13,12 @@ fold lock, then those of view, index and cache.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
+    from ckptlog.repository.collection import Collected, CollectOptions
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -150,7 +151,7 @@ class Store(StoreReader, Retrospect):
             timeout_s=self.timeout_s,
             queue_max=self._queue_max,
         )
-        self._locator = Locator(self.log, self.environment.disk, self._waypoint)
+        self._locator = Locator(self.log, self._waypoint)
         self._watching: Watcher | None = None
         self._stop = Signal()
         if self.durability == "interval" and not self.read_only:
@@ -348,11 +349,7 @@ class Store(StoreReader, Retrospect):
             ReadOnlyError: The store is open for reading only.
         """
         if self.read_only:
-            raise ReadOnlyError(
-                f"The store {self.path} is open for reading only.",
-                hint="Open it without read_only=True to write.",
-                path=str(self.path),
-            )
+            self._refuse_writing()
         self._check_open()
         watching = self._watching
         if watching is not None:
@@ -362,6 +359,13 @@ class Store(StoreReader, Retrospect):
             watching.notify()
         self._keeper.relieve()
         return outcome
+
+    def _refuse_writing(self) -> NoReturn:
+        raise ReadOnlyError(
+            f"The store {self.path} is open for reading only.",
+            hint="Open it without read_only=True to write.",
+            path=str(self.path),
+        )
 
     def submit_with_reserve(self, intent: Intent) -> Outcome:
         """Commit what frees space; on a full disk the reserve is given up for it."""
@@ -412,6 +416,26 @@ class Store(StoreReader, Retrospect):
 
         self._check_open()
         return verify(self, level, progress)
+
+    def compact(
+        self, options: CollectOptions | None = None, progress: Progress | None = None
+    ) -> Collected:
+        """Give back the room of what was deleted (see `repository.collection.collect`)."""
+        from ckptlog.repository.collection import collect
+
+        self._check_open()
+        if self.read_only:
+            self._refuse_writing()
+        return collect(self, options, progress)
+
+    def renew_index(self, folder: Path, packs: Iterable[str]) -> None:
+        """Make the chunk index anew (see `Keeper.renew_index`)."""
+        self._keeper.renew_index(folder, packs)
+
+    def forget(self, container: str) -> None:
+        """Close a container that counts no more."""
+        self.blobs.forget(container)
+        self.log.reader.forget(container)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""

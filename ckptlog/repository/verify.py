@@ -140,7 +140,7 @@ class _Run:
         self.book = Book(level, _size(root), progress)
         disk = source.environment.disk
         segments = Segments(root / FOLDER, info.id_bytes, disk)
-        self._chain = Chain(segments, info.id_bytes, disk, self.book)
+        self._chain = Chain(segments, info.id_bytes, self.book)
         self._history = History(self.book, self._chain.is_lost)
         self._contents: Contents | None = None
         if level == _FULL:

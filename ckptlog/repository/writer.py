@@ -125,6 +125,9 @@ class Writer:
             if not self._has_bases(job.work, earlier):
                 job.result = Stale("a chunk that another is a difference from is elsewhere")
                 continue
+            if any(pack.base < stage.fence for pack in job.work.packs):
+                job.result = Stale("a collection began after the chunks were prepared")
+                continue
             try:
                 outcome = _decide_intent(stage, job.work, moment, is_last=job is last)
             except CheckpointError as error:

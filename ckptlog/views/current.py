@@ -165,6 +165,11 @@ class CurrentView:
         """
         return self._standing().id_time_max
 
+    @property
+    def fence(self) -> int:
+        """Position below which no preparation counts any more (specs/collection.md)."""
+        return self._standing().fence
+
     def _standing(self) -> Standing:
         with self._read_lock:
             try:

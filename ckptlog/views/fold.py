@@ -15,8 +15,10 @@ from ckptlog.model.event import (
     CHECKPOINT_TYPES,
     CREATED,
     DELETED,
+    SETTLED,
     TASK_DELETED,
     Event,
+    fence_of,
     saved_bytes,
 )
 
@@ -38,6 +40,7 @@ class Fold:
         commands: (id, position) of every event.
         waypoints: (position, container, offset) of commits that hold a multiple of 64.
         logical, new, sanitised: Sums over the events.
+        fence: Greatest one of the collections here.
     """
 
     def __init__(self) -> None:
@@ -52,6 +55,7 @@ class Fold:
         self.logical = 0
         self.new = 0
         self.sanitised = 0
+        self.fence = 0
         # Made when the first task ends: most runs have none.
         self._by_task: dict[str, list[int]] | None = None
 
@@ -77,6 +81,8 @@ class Fold:
                     self.ended[event.origin] = entry
             elif kind == TASK_DELETED:
                 self._end_task(entry, event.subject.task)
+            elif kind == SETTLED:
+                self.fence = max(self.fence, fence_of(event))
             if event.new or kind == CREATED:  # others have saved nothing
                 self.logical += saved_bytes(event)
                 self.new += event.new

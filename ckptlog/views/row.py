@@ -79,6 +79,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_un
     checkpoints: Living ones.
     logical, new, sanitised: Sums over all events (`Totals`).
     id_time_max: Greatest number that an id beginning `cp_` ends in.
+    fence: Of the last collection (specs/collection.md).
     """
 
     store: bytes
@@ -92,6 +93,7 @@ class Standing(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_un
     new: _Count = 0
     sanitised: _Count = 0
     id_time_max: _Count = 0
+    fence: _Count = 0
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):

@@ -118,6 +118,7 @@ def _apply_window(
         new=standing.new + fold.new,
         sanitised=standing.sanitised + fold.sanitised,
         id_time_max=max(standing.id_time_max, projection.id_time_max),
+        fence=max(standing.fence, fold.fence),
     )
 
 

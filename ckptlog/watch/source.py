@@ -58,5 +58,5 @@ class Source(msgspec.Struct, frozen=True):
         folder = self.root / LOG_FOLDER
         segments = Segments(folder, self.store_id, disk)
         published = PublishedEnd(folder / "end", self.store_id, disk, read_only=True)
-        reader = LogReader(self.root, self.store_id, segments, published, disk)
+        reader = LogReader(self.root, self.store_id, segments, published)
         return OpenedLog(reader, published, self.environment)

@@ -35,7 +35,7 @@ def log(tmp_path):
 
 
 def bulk_of(log):
-    return BulkReader(log.segments, STORE_ID, Environment().disk)
+    return BulkReader(log.segments, STORE_ID)
 
 
 def read(log, place=Cursor(), *, stop=None, events=7):  # noqa: B008 - it is frozen
@@ -83,7 +83,7 @@ def test_sizes_are_those_that_the_records_say(tmp_path):
             for n in range(1, 9):
                 batch.create_checkpoint("t", "T", n, data={"list": list(range(700 * n))})
         store = manager.store
-        bulk = BulkReader(store.log.segments, store.info.id_bytes, Environment().disk)
+        bulk = BulkReader(store.log.segments, store.info.id_bytes)
         (run,) = bulk.stretches(Cursor(), store.log.published.read(), events=100)
         (commit,) = store.log.reader.commits()
         wanted = []
@@ -184,7 +184,7 @@ def test_records_are_kept_where_they_are_asked_for(tmp_path):
     with CheckpointManager(tmp_path / "store") as manager:
         manager.create_checkpoint("t", "T", 1, data={"list": list(range(5000))})
         store = manager.store
-        bulk = BulkReader(store.log.segments, store.info.id_bytes, Environment().disk)
+        bulk = BulkReader(store.log.segments, store.info.id_bytes)
         end = store.log.published.read()
         (run,) = bulk.stretches(Cursor(), end, events=1, with_records=True)
         (commit,) = store.log.reader.commits()

@@ -10,6 +10,7 @@ from ckptlog.formats import event as event_format
 from ckptlog.formats import frame, segment
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log.scan import Scan, Window, durable_after, event_before
+from ckptlog.log.segment_file import WrittenSegment
 from ckptlog.storage.disk import Disk
 from tests.log.sample import STORE_ID, append, create_log, event, group, record, segment_paths
 
@@ -38,7 +39,7 @@ class Scanned:
     def __init__(self, path, *, window_bytes=1 << 20, **options):
         fd = os.open(path, os.O_RDONLY)
         try:
-            window = Window(Disk(), fd, window_bytes)
+            window = Window(WrittenSegment(Disk(), fd), window_bytes)
             options = {"offset": HEADER_FRAME_BYTES, "position": 0, "leaf": LEAF, **options}
             self.scan = Scan(window, SEED, CONTAINER, **options)
             self.commits = list(self.scan)
@@ -207,10 +208,10 @@ def test_finds_the_event_before_a_place(path, size):
     end = path.stat().st_size
     fd = os.open(path, os.O_RDONLY)
     leaf = event_format.leaf_hash(event_format.encode(fact))
-    assert event_before(Disk(), fd, SEED, end) == (7, leaf, True)
+    assert event_before(WrittenSegment(Disk(), fd), SEED, end) == (7, leaf, True)
     for wrong in (end - 1, end + 1, HEADER_FRAME_BYTES + 116, HEADER_FRAME_BYTES, 0):
-        assert event_before(Disk(), fd, SEED, wrong) is None
-    assert event_before(Disk(), fd, SEED + 1, end) is None
+        assert event_before(WrittenSegment(Disk(), fd), SEED, wrong) is None
+    assert event_before(WrittenSegment(Disk(), fd), SEED + 1, end) is None
     os.close(fd)
 
 

@@ -53,7 +53,7 @@ def path(tmp_path):
 
 
 def rebuilt(store, view, **options):
-    bulk = BulkReader(store.log.segments, store.info.id_bytes, Environment().disk)
+    bulk = BulkReader(store.log.segments, store.info.id_bytes)
     raw_of = options.pop("raw_of", store.blobs.raw)
     return Rebuild(store.log.reader, bulk, raw_of).run(view, store.log.published.read())
 
@@ -115,7 +115,7 @@ def test_a_damaged_title_is_left_out_and_stops_nothing(path, tmp_path):
         view = new_view(store, tmp_path / "new" / "current.sqlite")
         rebuild = Rebuild(
             store.log.reader,
-            BulkReader(store.log.segments, store.info.id_bytes, Environment().disk),
+            BulkReader(store.log.segments, store.info.id_bytes),
             store.blobs.raw,
         )
         rebuild._codec.raw = lambda *_, **__: (_ for _ in ()).throw(

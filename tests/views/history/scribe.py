@@ -73,7 +73,7 @@ class Scribe:
 
     def source(self) -> Source:
         log, info = self.log, self.info
-        bulk = BulkReader(log.segments, info.id_bytes, Environment().disk)
+        bulk = BulkReader(log.segments, info.id_bytes)
         return Source(self.root, info.id, log.reader, bulk, log.published, self.wire_of)
 
     def view(self, folder: Path | None = None, **options: Any) -> HistoryView:

@@ -129,7 +129,7 @@ span.SIZES = (64, 16, 4)
 root, folder = Path(sys.argv[1]), Path(sys.argv[2])
 info, environment = layout.read_info(root), Environment()
 log = Log(root, info.id_bytes, environment, read_only=True)
-bulk = BulkReader(log.segments, info.id_bytes, environment.disk)
+bulk = BulkReader(log.segments, info.id_bytes)
 source = Source(root, info.id, log.reader, bulk, log.published, lambda _: None)
 print("begin", flush=True)
 while True:

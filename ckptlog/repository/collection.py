@@ -1,0 +1,457 @@
+"""Collection: gives back the room of what nobody wants any more (specs/collection.md).
+
+    seal -> P: the log says what counts and what became of each checkpoint   (fate)
+         -> mark: the chunks of every payload that is kept                   (blobs.live_set)
+         -> for a few containers at a time: copy what is wanted into packs,  (mover, log.settling)
+            append `gc.settled`, make the end durable, remove the files
+         -> sweep: what the durable log says is removed, packs that were never registered
+
+Beside writers, readers and other collections; stopped at any moment it leaves a sound store, and
+the next one finishes. Nothing is held while it works: what is dead at P stays dead, since a commit
+may rely on stored chunks only through a checkpoint that lives where it is appended.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ckptlog.blobs.live_set import LiveSet
+from ckptlog.blobs.pack import FOLDER as PACKS
+from ckptlog.blobs.pack import PackWriter
+from ckptlog.errors import (
+    BlobCorruptionError,
+    CheckpointCorruptionError,
+    CheckpointError,
+    CollectionBusyError,
+    FullError,
+    LockTimeoutError,
+    MissingBlobError,
+    operating_system_door,
+)
+from ckptlog.formats import pack
+from ckptlog.formats.end import End
+from ckptlog.log import settling
+from ckptlog.log.bulk import BulkReader
+from ckptlog.log.segments import FOLDER as LOG
+from ckptlog.log.segments import container_of, parse_container
+from ckptlog.log.settling import Sealed
+from ckptlog.model.cursor import BEGINNING, Cursor
+from ckptlog.model.event import Event, Reference
+from ckptlog.policy.command import Settle
+from ckptlog.policy.decide import Stale
+from ckptlog.repository import layout
+from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
+from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
+from ckptlog.repository.statistics import measure
+from ckptlog.storage import files
+from ckptlog.storage.lock import WriterLock
+
+if TYPE_CHECKING:
+    from ckptlog.repository.store import Store
+
+Progress = Callable[[int, int], None]
+
+# What one settle copies at most, but for a single large container: bounds memory, and the room that
+# is needed before any is given back.
+_BATCH_BYTES: Final = 64 * 1024 * 1024
+_BATCH_CONTAINERS: Final = 200
+# A shorter segment stays: a folder of tiny ones helps nobody.
+SEAL_BYTES_MIN: Final = 256 * 1024
+GARBAGE_MIN: Final = 0.05
+_FOLDER: Final = "collect"
+
+
+class CollectOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How to collect.
+
+    drop_superseded: Also let go of payloads that a later event of their checkpoint replaced: what
+        is there now can be read, what was there before only in its outlines.
+    garbage_min: Share of a pack that must be garbage, 0 to 1.
+    seal_bytes_min: The segment that is being written is finished first where it has so many bytes.
+    dry_run: Change nothing; say what could be given back.
+    actor: Who asks.
+    """
+
+    drop_superseded: bool = False
+    garbage_min: float = GARBAGE_MIN
+    seal_bytes_min: int = SEAL_BYTES_MIN
+    dry_run: bool = False
+    actor: str = ""
+
+
+class Collected(msgspec.Struct, kw_only=True):
+    """What a collection did, or would do.
+
+    bytes_before, bytes_after: Of log and packs. position: What was marked at.
+    chunks_kept, chunks_dropped, bytes_dropped: Met in the containers that were emptied.
+    segments, packs: Containers that were emptied. packs_written: New ones.
+    orphans: Files that no event registers, or that an earlier collection had no time to remove.
+    is_dry_run: Whether nothing was changed.
+    """
+
+    bytes_before: int
+    bytes_after: int = 0
+    position: int = 0
+    chunks_kept: int = 0
+    chunks_dropped: int = 0
+    bytes_dropped: int = 0
+    segments: int = 0
+    packs: int = 0
+    packs_written: int = 0
+    orphans: int = 0
+    is_dry_run: bool = False
+
+    @property
+    def bytes_freed(self) -> int:
+        """How much smaller log and packs became; negative where they grew."""
+        return self.bytes_before - self.bytes_after
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it safe for JSON."""
+        return {**msgspec.to_builtins(self), "bytes_freed": self.bytes_freed}
+
+
+def collect(
+    store: Store, options: CollectOptions | None = None, progress: Progress | None = None
+) -> Collected:
+    """Give back the room of deleted checkpoints, and compress the log's settled part.
+
+    Args:
+        progress: Called now and then with bytes gone through and bytes in all.
+
+    Raises:
+        CollectionBusyError: Another process collects this store.
+        CheckpointCorruptionError: Something that must be kept is damaged; what was not emptied
+            before stays as it is.
+        CheckpointStorageError: By kind. On a full disk what is nothing but garbage goes first.
+
+    Durability: what is removed is removed for good; everything that is kept was durable before.
+    Threads: safe beside everything.
+    """
+    options = options or CollectOptions()
+    collection = _Collection(store, options, progress or (lambda _done, _total: None))
+    with _workplace(store) as folder:
+        return collection.run(folder)
+
+
+class _Collection:
+    """One collection."""
+
+    def __init__(self, store: Store, options: CollectOptions, progress: Progress) -> None:
+        self._store = store
+        self._options = options
+        self._progress = progress
+        self._done = self._total = 0
+        bulk = BulkReader(store.log.segments, store.info.id_bytes)
+        self._events = EventReader(store.log.reader, bulk)
+        self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
+
+    def run(self, folder: Path) -> Collected:
+        store, options, found = self._store, self._options, self._found
+        if not options.dry_run:
+            store.log.seal(options.seal_bytes_min)
+        end = store.opened().log.end()
+        found.position = end.position
+        fates = fates_of(self._events, end)
+        live = self._mark(fates, end, folder)
+        sources = self._sources(fates, end)
+        self._total = 2 * sum(source.bytes for source in sources)
+        mover = Mover(
+            store.path,
+            store.info.id_bytes,
+            store.log.segments,
+            store.blobs,
+            live=live,
+            orders=_orders(fates, sources, end),
+            removed=fates.removed,
+        )
+        chosen = self._chosen(mover, sources)
+        if options.dry_run:
+            found.bytes_after = found.bytes_before - found.bytes_dropped
+            return found
+        self._sweep(fates)
+        for batch in _batches(chosen):
+            self._settle(mover, batch, fates)
+        self._finish(fates, end)
+        if chosen:
+            by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
+            store.renew_index(folder, by_position)
+        found.bytes_after = _bytes(store)
+        return found
+
+    def _step(self, done: int) -> None:
+        self._done += done
+        self._progress(min(self._done, self._total), self._total)
+
+    # --- what is kept -----------------------------------------------------------------------
+
+    def _mark(self, fates: Fates, end: End, folder: Path) -> LiveSet:
+        """Return the chunks of every payload that is kept."""
+        live = LiveSet(folder, self._store.info.id_bytes)
+        for position, event in self._events.events(BEGINNING, end):
+            if not fates.is_living(position, event):
+                continue
+            if self._options.drop_superseded and not fates.is_newest(position, event):
+                continue
+            for reference in (event.data, event.meta):
+                if reference is not None:
+                    self._mark_one(reference, live, fates.may_be_gone(position, event), event)
+        return live
+
+    def _mark_one(
+        self,
+        reference: Reference,
+        live: LiveSet,
+        may_be_gone: bool,
+        event: Event,
+    ) -> None:
+        try:
+            live.update(self._store.blobs.reach(reference, live))
+        except MissingBlobError as error:
+            if not may_be_gone:
+                raise _unknown(event, error) from error
+        except BlobCorruptionError as error:
+            raise _unknown(event, error) from error
+
+    # --- containers -------------------------------------------------------------------------
+
+    def _sources(self, fates: Fates, end: End) -> list[Source]:
+        """Return every container that could be emptied: sealed segments that were not, packs."""
+        store = self._store
+        found = []
+        segments = store.log.segments
+        headers = [header for header in segments.refresh() if header.first <= end.first]
+        for header, after in zip(headers, headers[1:], strict=False):
+            name = container_of(header.first, header.generation)
+            size = file_bytes(store.path, name)
+            if size is None or name in fates.removed or after.first == header.first:
+                continue
+            sealed = Sealed(header, after.previous_length, after.first, after.leaf)
+            found.append(Source(name, (header.first, 0), size, sealed))
+        for name, registered in fates.packs.items():
+            size = file_bytes(store.path, name)
+            if size is not None:
+                found.append(Source(name, (registered.position, 1), size))
+        return found
+
+    def _chosen(self, mover: Mover, sources: list[Source]) -> list[tuple[Source, Survey]]:
+        """Return what is worth to be emptied, what has least to copy first."""
+        chosen = []
+        for source in sources:
+            survey = mover.survey(source)
+            self._step(source.bytes)
+            dropped = survey.chunk_bytes - survey.live_bytes
+            is_worth_it = dropped > self._options.garbage_min * survey.chunk_bytes
+            if source.sealed is not None or is_worth_it or not survey.chunks:
+                chosen.append((source, survey))
+                self._count(source, survey)
+            else:
+                self._step(source.bytes)
+        chosen.sort(key=lambda pair: (pair[1].live_bytes, pair[0].order))
+        return chosen
+
+    def _count(self, source: Source, survey: Survey) -> None:
+        found = self._found
+        found.segments += source.sealed is not None
+        found.packs += source.sealed is None
+        found.chunks_kept += survey.live_chunks
+        found.chunks_dropped += survey.chunks - survey.live_chunks
+        found.bytes_dropped += survey.chunk_bytes - survey.live_bytes
+
+    # --- emptying ---------------------------------------------------------------------------
+
+    def _settle(self, mover: Mover, batch: list[tuple[Source, Survey]], fates: Fates) -> None:
+        """Empty a few containers: copy, write the settled forms, append the event, remove."""
+        store = self._store
+        # In the order of registration, for what lies in two of them.
+        sources = sorted((source for source, _ in batch), key=lambda source: source.order)
+        for source in sources:
+            if source.sealed is not None:
+                sealed = source.sealed
+                self._with_room(lambda sealed=sealed: settling.settle(store.log.segments, sealed))  # type: ignore[misc]
+        writer = PackWriter(
+            store.path / PACKS,
+            store.info.id_bytes,
+            self._found.position,
+            lambda: store.environment.random_bytes(16),
+        )
+        packs, placements = mover.move(sources, writer, self._step)
+        removes = tuple(source.container for source in sources)
+        survey = [one for _, one in batch]
+        command = Settle(
+            actor=self._options.actor or store.environment.actor(),
+            command=_command_id(store),
+            fence=self._found.position,
+            removes=removes,
+            facts={
+                "chunks_kept": sum(one.live_chunks for one in survey),
+                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
+                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
+                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
+            },
+        )
+        outcome = store.submit_with_reserve(Intent((Step(command),), packs, placements))
+        if isinstance(outcome, Stale):
+            for one in packs:
+                files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
+            raise CollectionBusyError(
+                "Another collection of this store was faster.", hint="Nothing is lost. Run again."
+            )
+        self._found.packs_written += len(packs)
+        fates.removed.update(removes)
+        self._make_durable()
+        self._remove(removes)
+
+    def _with_room(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except FullError:
+            if not layout.release_reserve(self._store.path):
+                raise
+            write()
+
+    def _make_durable(self) -> None:
+        """Make sure that no end can come back that lies before what will be removed."""
+        self._store.log.flush()
+        self._store.log.publish_durably()
+
+    def _remove(self, containers: Sequence[str]) -> int:
+        """Remove the files of containers that the durable log says are removed; return how many.
+
+        A segment goes only where its settled form is whole.
+        """
+        store = self._store
+        count = 0
+        for container in containers:
+            path = store.path / container
+            if not path.exists() or not self._may_go(container):
+                continue
+            files.remove(path)
+            store.forget(container)
+            count += 1
+        for folder in (LOG, PACKS):
+            files.sync_directory(store.path / folder)
+        return count
+
+    def _may_go(self, container: str) -> bool:
+        name = parse_container(container)
+        if name is None:
+            return True
+        segments = self._store.log.segments
+        with suppress(CheckpointError):
+            return segments.is_settled_whole(*name)
+        return False
+
+    # --- what others left -------------------------------------------------------------------
+
+    def _sweep(self, fates: Fates) -> None:
+        """Remove what earlier collections said is removed and had no time for, and orphans."""
+        self._make_durable()
+        left = [name for name in fates.removed if (self._store.path / name).exists()]
+        self._found.orphans += self._remove(left)
+        self._found.orphans += self._remove_orphans(fates)
+
+    def _remove_orphans(self, fates: Fates) -> int:
+        """Remove packs whose base lies below the fence and that no event has registered.
+
+        The fence makes sure that none will.
+        """
+        folder = self._store.path / PACKS
+        count = 0
+        for path in sorted(folder.glob("*.pack")):
+            parsed = pack.parse_name(path.name)
+            name = f"{PACKS}/{path.name}"
+            if parsed is None or parsed[0] >= fates.fence or name in fates.packs:
+                continue
+            files.remove(path)
+            self._store.forget(name)
+            count += 1
+        if count:
+            files.sync_directory(folder)
+        return count
+
+    def _finish(self, fates: Fates, end: End) -> None:
+        """Look once more at what was appended meanwhile, then remove orphans below our fence."""
+        now = self._store.opened().log.end()
+        place = Cursor(end.position, end.leaf, container_of(end.first, end.generation), end.offset)
+        for position, event in self._events.events(place if end.position else BEGINNING, now):
+            if position >= end.position:
+                fates.add(position, event)
+        self._make_durable()
+        self._found.orphans += self._remove_orphans(fates)
+
+
+def _unknown(event: Event, error: CheckpointError) -> CheckpointCorruptionError:
+    subject = event.subject.checkpoint or event.subject.task or event.type
+    return BlobCorruptionError(
+        f"A payload of {subject!r} cannot be read, so nobody can say which chunks it needs: "
+        f"{error.message}",
+        hint="Nothing was collected. Repair the store, or delete that checkpoint; "
+        "ckptlog verify lists what is damaged.",
+        checkpoint_id=event.subject.checkpoint,
+    )
+
+
+def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
+    orders = {source.container: source.order for source in sources}
+    orders[container_of(end.first, end.generation)] = (end.first, 0)
+    for name, registered in fates.packs.items():
+        orders.setdefault(name, (registered.position, 1))
+    return orders
+
+
+def _batches(
+    chosen: list[tuple[Source, Survey]],
+) -> Iterator[list[tuple[Source, Survey]]]:
+    batch: list[tuple[Source, Survey]] = []
+    size = 0
+    for source, survey in chosen:
+        is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= _BATCH_CONTAINERS
+        if batch and is_full:
+            yield batch
+            batch, size = [], 0
+        batch.append((source, survey))
+        size += survey.live_bytes
+    if batch:
+        yield batch
+
+
+def _bytes(store: Store) -> int:
+    sizes = measure(store.path)
+    return sizes.log + sizes.packs
+
+
+def _command_id(store: Store) -> str:
+    return f"{store.environment.now_us():014x}{store.environment.random_bytes(5).hex()}"
+
+
+@contextmanager
+def _workplace(store: Store) -> Iterator[Path]:
+    """Give an empty folder that no other collection of this store has."""
+    folder = store.path / layout.VIEWS / _FOLDER
+    with operating_system_door("Cannot make a folder to work in"):
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(folder / "lock", store.environment)
+    try:
+        lock.acquire(0.0)
+    except LockTimeoutError as error:
+        raise CollectionBusyError(
+            f"Another collection of {store.path} is at work ({error.context.get('holder')}).",
+            hint="Wait for it; one that was killed never blocks.",
+            path=str(store.path),
+        ) from error
+    try:
+        yield folder
+    finally:
+        for path in folder.iterdir():
+            if path.name != "lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        lock.release()
+        lock.close()
