@@ -13,6 +13,7 @@ from ckptlog.errors import FormatError, NotAStoreError, UnsupportedError
 FORMAT: Final = 1
 FORMAT_NAME: Final = "ckptlog"
 TREES: Final = "payload-trees"
+SETTLED: Final = "segments-settled"
 FEATURES: Final = (
     "chunks-blake3",
     "chunks-delta",
@@ -20,6 +21,7 @@ FEATURES: Final = (
     "events-1",
     "log-1",
     TREES,
+    SETTLED,
     "values-json1",
 )
 FEATURES_READ: Final = frozenset(FEATURES)

@@ -187,7 +187,7 @@ class _Run:
         if last is not None and (last.offset_end, last.position_next) == (stop, position):
             self.is_complete = leaf_hash(last.entries[-1]) == leaf
 
-    def _collect(  # noqa: C901 - the one loop over all frames
+    def _collect(  # noqa: C901, PLR0912 - the one loop over all frames
         self, window: Window, events: int, *, with_records: bool, with_places: bool
     ) -> Iterator[Stretch]:
         """The one loop over frames: plain locals, nothing called that need not be."""

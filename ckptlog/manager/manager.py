@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from ckptlog.errors import (
     ArgumentError,
@@ -42,6 +42,7 @@ from ckptlog.manager.draft import (
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
+from ckptlog.manager.upkeep import CompactOptions
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -52,6 +53,7 @@ from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.intent import Intent, Results, Step
+from ckptlog.repository.report import Progress
 from ckptlog.repository.store import Store
 
 # Preparations of one change that others overtook; each time another one got through.
@@ -494,9 +496,11 @@ class CheckpointManager(CheckpointReader):
         """Read and check everything: log, chunks, histories, views. Returns the problems found."""
         return [str(problem) for problem in self.store.verify("full").problems]
 
-    def compact_checkpoint_storage(self) -> dict[str, Any]:
-        """Give back what can be given back today and return the figures (see `stats`)."""
-        return upkeep.compact(self)
+    def compact_checkpoint_storage(
+        self, progress: Progress | None = None, **options: Unpack[CompactOptions]
+    ) -> dict[str, Any]:
+        """Give back the room of what was deleted; return before and after (`upkeep.compact`)."""
+        return upkeep.compact(self, progress, **options)
 
     def get_checkpoint_summary(self) -> dict[str, Any]:
         """Return how many checkpoints, tasks and events there are, by state, and sizes."""

@@ -1,14 +1,13 @@
 """Upkeep of a manager's store: clean-up, compaction, figures.
 
-A clean-up deletes, and frees nothing in this version: what is deleted stays in the log and in
-packs, where its history can be read.
+A clean-up deletes; a compaction gives the room back that the deleted ones took.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 import msgspec
 
@@ -25,7 +24,9 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete, Record
 from ckptlog.policy.decide import Stale
+from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.intent import Intent, Results, Step
+from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask, measure, statistics
 from ckptlog.repository.store import Store
 from ckptlog.views.query import Filter
@@ -148,22 +149,46 @@ def _pages(store: Store, wanted: Filter, size: int) -> Iterator[list[Row]]:
 # --- compaction -----------------------------------------------------------------------------------
 
 
-def compact(manager: CheckpointManager) -> dict[str, Any]:
-    """Give back what can be given back today.
+class CompactOptions(TypedDict, total=False):
+    """What `compact` takes; `CollectOptions` says what each means."""
+
+    drop_superseded: bool
+    garbage_min: float
+    seal_bytes_min: int
+    dry_run: bool
+    upgrade: bool
+
+
+def compact(
+    manager: CheckpointManager,
+    progress: Progress | None = None,
+    **options: Unpack[CompactOptions],
+) -> dict[str, Any]:
+    """Give back the room of deleted checkpoints; compress what of the log is finished.
 
     The view takes in what it has not yet, and is made anew where it is mostly free pages; the
     chunk index is written and its parts merged. Files that a crash or a recovery left are counted,
-    not removed. Room of deleted checkpoints is not collected in this version.
+    not removed.
+
+    Args:
+        progress: Called now and then with bytes gone through and bytes in all.
+        options: Those of `repository.collection.CollectOptions`.
 
     Returns:
         bytes_before, bytes_after, bytes_freed: Of the store's directory.
         view: "kept" or "rebuilt". chunks: Entries of the index.
         torn_files, temporary_files: Files that do not count.
-        collection: That there is none yet.
+        collection: What `Store.compact` says, as a dictionary.
         statistics: As `Store.stats`.
+
+    Raises:
+        CollectionBusyError: Another process collects this store.
+        CheckpointCorruptionError: Something that must be kept is damaged.
+        ReadOnlyError, UnsupportedError, CheckpointStorageError: It cannot be written, by kind.
     """
     store = manager.store
     before = measure(store.path)
+    collected = store.compact(CollectOptions(**options, actor=manager.actor), progress)
     # The history and the files of checkpoints hold no free pages: a rebuild would free nothing.
     totals = ask(store, lambda view: view.totals())
     fresh_bytes = (
@@ -172,7 +197,7 @@ def compact(manager: CheckpointManager) -> dict[str, Any]:
         + _EVENT_BYTES * totals.events
         + _CHUNK_BYTES * store.index.entries
     )
-    is_rebuilt = before.folded > fresh_bytes and not store.read_only
+    is_rebuilt = before.folded > fresh_bytes and not collected.is_dry_run
     if is_rebuilt:
         store.rebuild_views()
     store.index.flush(force=True)
@@ -185,7 +210,7 @@ def compact(manager: CheckpointManager) -> dict[str, Any]:
         "chunks": store.index.entries,
         "torn_files": after.torn_files,
         "temporary_files": after.temporary_files,
-        "collection": "not available in this version",
+        "collection": collected.to_dict(),
         "statistics": statistics(store),
     }
 

@@ -101,9 +101,7 @@ def decide(state: State, command: AnyCommand, moment: Moment) -> Decision | Stal
         return _delete(state, command, moment)
     if isinstance(command, DeleteTask):
         return _delete_task(state, command, moment)
-    if isinstance(command, Settle):
-        return _settle(state, command, moment)
-    return _record(command, moment)
+    return _record_or_settle(state, command, moment)
 
 
 def _repeat(earlier: Event, command: AnyCommand) -> Decision:
@@ -358,6 +356,12 @@ def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision 
     facts: dict[str, int | str] = {"checkpoints": command.count}
     event = _plain(command, moment, kinds.TASK_DELETED, facts, command.task)
     return Decision((event,), command.count)
+
+
+def _record_or_settle(state: State, command: Record | Settle, moment: Moment) -> Decision | Stale:
+    if isinstance(command, Settle):
+        return _settle(state, command, moment)
+    return _record(command, moment)
 
 
 def _record(command: Record, moment: Moment) -> Decision:

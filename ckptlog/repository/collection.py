@@ -32,17 +32,19 @@ from ckptlog.errors import (
     FullError,
     LockTimeoutError,
     MissingBlobError,
+    UnsupportedError,
     operating_system_door,
 )
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
+from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.log.segments import container_of, parse_container
 from ckptlog.log.settling import Sealed
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.event import Event, Reference
+from ckptlog.model.event import Event
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
@@ -76,6 +78,8 @@ class CollectOptions(msgspec.Struct, frozen=True, kw_only=True):
     garbage_min: Share of a pack that must be garbage, 0 to 1.
     seal_bytes_min: The segment that is being written is finished first where it has so many bytes.
     dry_run: Change nothing; say what could be given back.
+    upgrade: A store that was made by an older version becomes one that only this version and newer
+        ones open.
     actor: Who asks.
     """
 
@@ -83,6 +87,7 @@ class CollectOptions(msgspec.Struct, frozen=True, kw_only=True):
     garbage_min: float = GARBAGE_MIN
     seal_bytes_min: int = SEAL_BYTES_MIN
     dry_run: bool = False
+    upgrade: bool = False
     actor: str = ""
 
 
@@ -156,6 +161,7 @@ class _Collection:
     def run(self, folder: Path) -> Collected:
         store, options, found = self._store, self._options, self._found
         if not options.dry_run:
+            _allow(store, has_agreed=options.upgrade)
             store.log.seal(options.seal_bytes_min)
         end = store.opened().log.end()
         found.position = end.position
@@ -201,24 +207,15 @@ class _Collection:
             if self._options.drop_superseded and not fates.is_newest(position, event):
                 continue
             for reference in (event.data, event.meta):
-                if reference is not None:
-                    self._mark_one(reference, live, fates.may_be_gone(position, event), event)
+                try:
+                    if reference is not None:
+                        live.update(self._store.blobs.reach(reference, live))
+                except MissingBlobError as error:
+                    if not fates.may_be_gone(position, event):
+                        raise _unknown(event, error) from error
+                except BlobCorruptionError as error:
+                    raise _unknown(event, error) from error
         return live
-
-    def _mark_one(
-        self,
-        reference: Reference,
-        live: LiveSet,
-        may_be_gone: bool,
-        event: Event,
-    ) -> None:
-        try:
-            live.update(self._store.blobs.reach(reference, live))
-        except MissingBlobError as error:
-            if not may_be_gone:
-                raise _unknown(event, error) from error
-        except BlobCorruptionError as error:
-            raise _unknown(event, error) from error
 
     # --- containers -------------------------------------------------------------------------
 
@@ -386,6 +383,24 @@ class _Collection:
                 fates.add(position, event)
         self._make_durable()
         self._found.orphans += self._remove_orphans(fates)
+
+
+def _allow(store: Store, *, has_agreed: bool) -> None:
+    """Make sure that no older program opens the store from now on.
+
+    Raises:
+        UnsupportedError: The store was made by one, and nobody has agreed.
+    """
+    if SETTLED in store.info.features:
+        return
+    if not has_agreed:
+        raise UnsupportedError(
+            f"The store {store.path} was made by an older version of ckptlog, which could not read "
+            "it any more.",
+            hint="Once no older program has it open: ckptlog compact --upgrade (upgrade=True).",
+            path=str(store.path),
+        )
+    store.info = layout.upgrade(store.path, store.info, SETTLED)
 
 
 def _unknown(event: Event, error: CheckpointError) -> CheckpointCorruptionError:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ckptlog.errors import (
     NotAStoreError,
     ReadOnlyError,
@@ -143,6 +145,18 @@ def _fill(root: Path, environment: Environment) -> StoreInfo:
             stacklevel=2,
         )
     return info
+
+
+def upgrade(root: Path, info: StoreInfo, feature: str) -> StoreInfo:
+    """Add a feature to a store: programs that do not know it refuse it from now on, by name.
+
+    Durability: the new store.json, when it returns.
+    """
+    features = tuple(sorted({*info.features, feature}))
+    upgraded = msgspec.structs.replace(info, features=features)
+    files.write_atomically(root / STORE_JSON, store_format.encode(upgraded))
+    files.sync_directory(root)
+    return upgraded
 
 
 def _refuse_filled(root: Path) -> None:

@@ -100,7 +100,7 @@ def measure(root: Path) -> Sizes:
         folded=folded,
         reserve=sizes[RESERVE],
         other=sizes["other"],
-        segments=sum(place == "log" and name.endswith(".seg") for place, name in names),
+        segments=sum(place == "log" and name.endswith((".seg", ".set")) for place, name in names),
         pack_files=sum(place == "packs" and name.endswith(".pack") for place, name in names),
         torn_files=sum(place == "log" and name.startswith("torn-") for place, name in names),
         temporary_files=sum(name.endswith(TEMPORARY_SUFFIX) for _, name in names),

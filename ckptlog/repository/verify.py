@@ -234,7 +234,7 @@ class _Run:
 def _size(root: Path) -> int:
     """Return how much there is to read, bytes, as far as that can be told."""
     total = 0
-    for pattern in ("log/*.seg", "packs/*.pack"):
+    for pattern in ("log/*.seg", "log/*.set", "packs/*.pack"):
         for path in root.glob(pattern):
             try:
                 total += path.stat().st_size

@@ -74,7 +74,7 @@ def test_a_wrong_waypoint_makes_no_wrong_answer(path, waypoint):
                 return waypoint
             return everything[position].container, *waypoint[1:]
 
-        locator = Locator(store.log, store.environment.disk, wrong)
+        locator = Locator(store.log, wrong)
         for position in range(0, len(everything), 17):
             assert locator.entry(position) in (None, everything[position])
             assert store.event_at(position) == everything[position]
@@ -94,7 +94,7 @@ def test_frames_beyond_the_end_are_not_met(tmp_path):
             return later.container, begin, position
 
         def locator():
-            return Locator(manager.store.log, manager.store.environment.disk, at_the_second)
+            return Locator(manager.store.log, at_the_second)
 
         assert locator().entry(1) == later
         manager.store.log.published.read = lambda: end
@@ -121,7 +121,7 @@ def test_what_is_remembered_is_bounded(path, monkeypatch):
     monkeypatch.setattr("ckptlog.repository.locator._PLACES_MAX", 10)
     with ckptlog.open(path) as store:
         everything = list(store.events())
-        locator = Locator(store.log, store.environment.disk, lambda position: None)
+        locator = Locator(store.log, lambda position: None)
         for position in reversed(range(0, len(everything), 23)):
             assert locator.entry(position) == everything[position]
             assert len(locator._places) <= 20
@@ -130,7 +130,7 @@ def test_what_is_remembered_is_bounded(path, monkeypatch):
 def test_neighbours_are_found_without_a_search(path, monkeypatch):
     with ckptlog.open(path) as store:
         everything = list(store.events())
-        locator = Locator(store.log, store.environment.disk, lambda position: None)
+        locator = Locator(store.log, lambda position: None)
         assert locator.entry(40) == everything[40]
         monkeypatch.setattr(locator, "_find", None)
         met = [one for one in everything[:40] if one.container == everything[40].container]
