@@ -42,7 +42,6 @@ from ckptlog.manager.draft import (
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
-from ckptlog.manager.upkeep import CompactOptions
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -497,7 +496,7 @@ class CheckpointManager(CheckpointReader):
         return [str(problem) for problem in self.store.verify("full").problems]
 
     def compact_checkpoint_storage(
-        self, progress: Progress | None = None, **options: Unpack[CompactOptions]
+        self, progress: Progress | None = None, **options: Unpack[upkeep.CompactOptions]
     ) -> dict[str, Any]:
         """Give back the room of what was deleted; return before and after (`upkeep.compact`)."""
         return upkeep.compact(self, progress, **options)
