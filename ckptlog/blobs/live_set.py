@@ -6,7 +6,7 @@ Halves of digests are kept: two that agree in 128 bits would both stay, which lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,13 @@ class LiveSet:
         if digest[:KEY_BYTES] in self._recent:
             return True
         return any(run.find(digest) is not None for run in reversed(self._runs))
+
+    def among(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Return those of some digests that were added."""
+        if self._runs:
+            return {digest for digest in digests if digest in self}
+        recent, size = self._recent, KEY_BYTES
+        return {digest for digest in digests if digest[:size] in recent}
 
     def update(self, digests: Iterable[bytes]) -> None:
         """Add digests of 32 bytes.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from ckptlog.errors import (
+    BlobCorruptionError,
     CheckpointStorageError,
     FormatError,
     MissingBlobError,
@@ -216,7 +217,16 @@ class _OpenPack:
 
 
 def read_index(path: Path, store_id: bytes) -> tuple[Placement, ...]:
-    """Return where the chunks of a pack lie, sorted by digest.
+    """Return where the chunks of a pack lie, sorted by digest; errors are those of `read_lines`."""
+    container = f"{FOLDER}/{path.name}"
+    return tuple(
+        Placement(digest, container, offset, length)
+        for digest, offset, length in read_lines(path, store_id)
+    )
+
+
+def read_lines(path: Path, store_id: bytes) -> list[tuple[bytes, int, int]]:
+    """Return digest, offset and length of the chunks' frames in a pack, sorted by digest.
 
     Raises:
         MissingBlobError: There is no such file.
@@ -233,7 +243,7 @@ def read_index(path: Path, store_id: bytes) -> tuple[Placement, ...]:
                 f"The pack {path} is missing.", hint="Run ckptlog verify.", path=str(path)
             ) from error
     try:
-        rows = _rows(fd, path.name, store_id)
+        return _lines(fd, path.name, store_id)
     except FormatError as error:
         raise FormatError(
             f"The pack {path} is damaged: {error.message}",
@@ -242,11 +252,9 @@ def read_index(path: Path, store_id: bytes) -> tuple[Placement, ...]:
         ) from error
     finally:
         os.close(fd)
-    container = f"{FOLDER}/{path.name}"
-    return tuple(Placement(row.digest, container, row.offset, row.length) for row in rows)
 
 
-def _rows(fd: int, name: str, store_id: bytes) -> list[pack.PackedChunk]:
+def _lines(fd: int, name: str, store_id: bytes) -> list[tuple[bytes, int, int]]:
     with operating_system_door("Cannot look at a pack"):
         size = os.fstat(fd).st_size
     if size < pack.HEADER_FRAME_BYTES + pack.TRAILER_FRAME_BYTES:
@@ -255,9 +263,62 @@ def _rows(fd: int, name: str, store_id: bytes) -> list[pack.PackedChunk]:
     place = pack.seed(store_id, header.base, header.pack_id)
     trailer = files.read_at(fd, pack.TRAILER_FRAME_BYTES, size - pack.TRAILER_FRAME_BYTES)
     offset, count = pack.decode_trailer(place, size, trailer)
-    rows = pack.decode_index(
+    lines = pack.decode_lines(
         place, offset, files.read_at(fd, size - pack.TRAILER_FRAME_BYTES - offset, offset)
     )
-    if len(rows) != count:
+    if len(lines) != count:
         raise FormatError("Its index does not agree with its trailer.")
-    return rows
+    return lines
+
+
+class PackReader:
+    """Reads many chunks of one pack, ahead of who goes forward.
+
+    Raises:
+        MissingBlobError: There is no such pack.
+
+    Threads: one.
+    """
+
+    def __init__(self, root: Path, container: str, store_id: bytes) -> None:
+        self._container = container
+        self._seed = frame.container_seed(store_id, container.rpartition("/")[2])
+        self._data, self._start = b"", 0
+        with operating_system_door("Cannot open a pack"):
+            try:
+                self._fd = os.open(root / container, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError as error:
+                raise MissingBlobError(
+                    f"The pack {container} is missing.", container=container
+                ) from error
+
+    def record(self, offset: int, length: int, digest: bytes) -> bytes:
+        """Return the record at a place, its frame checked.
+
+        Raises:
+            BlobCorruptionError: No sound frame with that chunk stands there.
+        """
+        begin = offset - self._start
+        if begin < 0 or begin + length > len(self._data):
+            self._data = files.read_at(self._fd, max(length, _BUFFER_BYTES), offset)
+            self._start, begin = offset, 0
+        try:
+            kind, _, end = frame.measure(self._seed, offset, self._data, begin)
+        except FormatError as error:
+            raise self._damaged(offset, error.message) from error
+        record = self._data[begin + frame.HEADER_BYTES : end]
+        if kind != frame.CHUNK or end - begin != length or not record.startswith(digest):
+            raise self._damaged(offset, "another frame stands there.")
+        return record
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def _damaged(self, offset: int, why: str) -> BlobCorruptionError:
+        return BlobCorruptionError(
+            f"The pack {self._container} is damaged at {offset}: {why}",
+            hint="Run ckptlog verify; other checkpoints can still be read.",
+            container=self._container,
+            offset=offset,
+        )

@@ -103,7 +103,7 @@ def decode_header(store_id: bytes, name: str, data: bytes | memoryview) -> PackH
 def encode_index(place: int, offset: int, chunks: Iterable[PackedChunk]) -> bytes:
     """Return index and trailer frames, to stand at `offset`; place is the pack's seed."""
     rows = sorted(chunks, key=lambda chunk: chunk.digest)
-    _check_rows(rows, offset)
+    _check_lines([(row.digest, row.offset, row.length) for row in rows], offset)
     body = b"".join(_ENTRY.pack(row.digest, row.offset, row.length) for row in rows)
     index = frame.encode(place, offset, frame.PACK_INDEX, 0, body)
     trailer = _TRAILER.pack(offset, len(rows))
@@ -127,18 +127,27 @@ def decode_trailer(place: int, size: int, data: bytes | memoryview) -> tuple[int
 
 def decode_index(place: int, offset: int, data: bytes | memoryview) -> list[PackedChunk]:
     """Return the lines of the index frame that stands at `offset`, checked and sorted."""
+    return [PackedChunk(*fields) for fields in decode_lines(place, offset, data)]
+
+
+def decode_lines(place: int, offset: int, data: bytes | memoryview) -> list[tuple[bytes, int, int]]:
+    """Return the same as tuples of digest, offset and length: for who reads a million."""
     checked = frame.decode(place, offset, data)
     if checked.kind != frame.PACK_INDEX or len(checked.body) % _ENTRY.size:
         raise FormatError("A pack's index frame is malformed.")
-    rows = [PackedChunk(*fields) for fields in _ENTRY.iter_unpack(checked.body)]
-    _check_rows(rows, offset)
-    return rows
+    lines: list[tuple[bytes, int, int]] = list(_ENTRY.iter_unpack(checked.body))
+    _check_lines(lines, offset)
+    return lines
 
 
-def _check_rows(rows: list[PackedChunk], offset: int) -> None:
-    if len(rows) > CHUNKS_MAX:
-        raise FormatError(f"A pack has {len(rows)} chunks; {CHUNKS_MAX} are allowed.")
-    if any(a.digest >= b.digest for a, b in zip(rows, rows[1:], strict=False)):
+def _check_lines(lines: list[tuple[bytes, int, int]], offset: int) -> None:
+    if len(lines) > CHUNKS_MAX:
+        raise FormatError(f"A pack has {len(lines)} chunks; {CHUNKS_MAX} are allowed.")
+    digests = [digest for digest, _, _ in lines]
+    if len(set(digests)) != len(digests) or sorted(digests) != digests:
         raise FormatError("A pack's index is not sorted, or names a chunk twice.")
-    if any(row.offset < HEADER_FRAME_BYTES or row.offset + row.length > offset for row in rows):
+    if not lines:
+        return
+    first = min(begin for _, begin, _ in lines)
+    if first < HEADER_FRAME_BYTES or max(begin + size for _, begin, size in lines) > offset:
         raise FormatError("A pack's index names bytes outside of its chunks.")

@@ -279,7 +279,10 @@ class _Collection:
             self._found.position,
             lambda: store.environment.random_bytes(16),
         )
-        packs, placements = mover.move(sources, writer, self._step)
+        empty = {source.container for source, survey in batch if not survey.live_chunks}
+        self._step(sum(source.bytes for source in sources if source.container in empty))
+        full = [source for source in sources if source.container not in empty]
+        packs, placements = mover.move(full, writer, self._step)
         removes = tuple(source.container for source in sources)
         survey = [one for _, one in batch]
         command = Settle(

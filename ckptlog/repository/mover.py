@@ -15,10 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from ckptlog.blobs.pack import PackWriter, read_index
+from ckptlog.blobs.live_set import LiveSet
+from ckptlog.blobs.pack import PackReader, PackWriter, read_lines
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
-from ckptlog.formats import chunk, frame
+from ckptlog.formats import chunk
 from ckptlog.log.segments import Segments
 from ckptlog.log.settling import Sealed, reading
 from ckptlog.model.entry import Placement
@@ -40,21 +41,13 @@ class Source(msgspec.Struct, frozen=True):
     sealed: Sealed | None = None
 
 
-class Survey(msgspec.Struct):
-    """What is in a container: chunks and their bytes, and those of them that are wanted."""
+class Survey(msgspec.Struct, frozen=True):
+    """What is in a container: chunks and their frames' bytes, and those of them that are wanted."""
 
-    chunks: int = 0
-    chunk_bytes: int = 0
-    live_chunks: int = 0
-    live_bytes: int = 0
-
-    def add(self, length: int, *, is_live: bool) -> None:
-        """Count a chunk's frame."""
-        self.chunks += 1
-        self.chunk_bytes += length
-        if is_live:
-            self.live_chunks += 1
-            self.live_bytes += length
+    chunks: int
+    chunk_bytes: int
+    live_chunks: int
+    live_bytes: int
 
 
 class Mover:
@@ -75,7 +68,7 @@ class Mover:
         segments: Segments,
         blobs: BlobStore,
         *,
-        live: Container[bytes],
+        live: LiveSet,
         orders: dict[str, Order],
         removed: Container[str],
     ) -> None:
@@ -93,16 +86,15 @@ class Mover:
         Raises:
             CheckpointError: It is damaged or missing.
         """
-        found, live = Survey(), self._live
         if source.sealed is None:
-            for place in self._packed(source):
-                found.add(place.length, is_live=place.digest in live)
-            return found
-        with reading(self._segments, source.sealed) as reader:
-            for met in reader.frames():
-                if met.kind == frame.CHUNK:
-                    found.add(met.length, is_live=met.digest in live)
-        return found
+            places = [(digest, length) for digest, _, length in self._lines(source)]
+        else:
+            with reading(self._segments, source.sealed) as reader:
+                places = [(one.digest, one.length) for one in reader.frames() if one.digest]
+        live = self._live.among([digest for digest, _ in places])
+        kept = [length for digest, length in places if digest in live]
+        total = sum(length for _, length in places)
+        return Survey(len(places), total, len(kept), sum(kept))
 
     def move(
         self,
@@ -134,26 +126,34 @@ class Mover:
             raise
 
     def _move_packed(self, source: Source, writer: PackWriter) -> None:
+        lines = self._lines(source)
+        live = self._live.among([digest for digest, _, _ in lines])
+        if not live:
+            return
         # In the order of the file: a base stands before what differs from it.
-        for place in sorted(self._packed(source), key=lambda one: one.offset):
-            if self._is_wanted(place.digest, source, writer):
-                self._put(place.digest, self._blobs.read_record(place), writer)
+        wanted = sorted((at, length, digest) for digest, at, length in lines if digest in live)
+        records = PackReader(self._root, source.container, self._store_id)
+        try:
+            for offset, length, digest in wanted:
+                if self._is_wanted(digest, source, writer):
+                    self._put(digest, records.record(offset, length, digest), writer)
+        finally:
+            records.close()
 
     def _move_sealed(self, source: Source, sealed: Sealed, writer: PackWriter) -> None:
         with reading(self._segments, sealed) as reader:
-            for met in reader.frames():
-                if met.kind == frame.CHUNK and self._is_wanted(met.digest, source, writer):
+            chunks = [met for met in reader.frames() if met.digest]
+            live = self._live.among([met.digest for met in chunks])
+            for met in chunks:
+                if met.digest in live and self._is_wanted(met.digest, source, writer):
                     self._put(met.digest, reader.body(met), writer)
 
-    def _packed(self, source: Source) -> tuple[Placement, ...]:
-        return read_index(self._root / source.container, self._store_id)
+    def _lines(self, source: Source) -> list[tuple[bytes, int, int]]:
+        return read_lines(self._root / source.container, self._store_id)
 
     def _is_wanted(self, digest: bytes, source: Source, writer: PackWriter) -> bool:
-        return (
-            digest in self._live
-            and not writer.has(digest)
-            and not self._is_held_later(digest, source)
-        )
+        """Say whether a live chunk must be copied."""
+        return not writer.has(digest) and not self._is_held_later(digest, source)
 
     def _is_held_later(self, digest: bytes, source: Source) -> bool:
         """Say whether a container that was registered later holds a chunk, read and checked."""
