@@ -7,7 +7,7 @@ for: each frame of an event lies at its old offset, and between them nothing.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ckptlog.errors import FormatError, LogCorruptionError
 from ckptlog.formats import frame, segment, settled
@@ -86,6 +86,14 @@ class WrittenSegment:
             self._disk.close(fd)
 
 
+class _Block(NamedTuple):
+    """A block: where it starts, where each event's frame ends, the events."""
+
+    start: int
+    ends: list[int]
+    rows: list[settled.Row]
+
+
 class SettledSegment:
     """A segment of which the events are left.
 
@@ -108,7 +116,9 @@ class SettledSegment:
         self._name = name
         self._where = where
         self._place = settled.seed(store_id, *name)
-        self._blocks: dict[int, list[settled.Row]] = {}
+        self._blocks: dict[int, _Block] = {}
+        # The event that was looked at last: who goes forward asks for it again, or for the next.
+        self._near: tuple[_Block, int] | None = None
         try:
             self._lines, self._trailer = self._read_end()
         except FormatError as error:
@@ -178,14 +188,22 @@ class SettledSegment:
 
     def _row(self, offset: int) -> settled.Row | None:
         """Return the event whose frame holds an offset, or else the next one; None behind all."""
-        index = max(0, bisect_right(self._starts, offset) - 1)
+        if self._near is not None:
+            block, at = self._near
+            ends = block.ends
+            if (ends[at - 1] if at else block.start) <= offset < ends[at]:
+                return block.rows[at]
+            if ends[at] <= offset and at + 1 < len(ends) and offset < ends[at + 1]:
+                self._near = (block, at + 1)
+                return block.rows[at + 1]
         if not self._lines or offset >= self._lines[-1].stop:
             return None
         if offset < HEADER_FRAME_BYTES:
             return self._header()
-        rows = self._block(index)
-        at = bisect_right(rows, offset, key=_end_of)
-        return rows[at]
+        block = self._block(bisect_right(self._starts, offset) - 1)
+        at = bisect_right(block.ends, offset)
+        self._near = (block, at)
+        return block.rows[at]
 
     def _header(self) -> settled.Row:
         """Return the header's frame in the form that the segment had it."""
@@ -196,9 +214,9 @@ class SettledSegment:
             raise self._damaged(error) from error
         return settled.Row(0, segment.encode(header), 0, 0)
 
-    def _block(self, index: int) -> list[settled.Row]:
-        rows = self._blocks.get(index)
-        if rows is None:
+    def _block(self, index: int) -> _Block:
+        block = self._blocks.get(index)
+        if block is None:
             line = self._lines[index]
             data = self._disk.read(self._fd, line.length, line.offset)
             try:
@@ -207,8 +225,9 @@ class SettledSegment:
                 raise self._damaged(error) from error
             while len(self._blocks) >= _BLOCKS_KEPT:
                 del self._blocks[next(iter(self._blocks))]
-            self._blocks[index] = rows
-        return rows
+            ends = [row.offset + len(row.data) for row in rows]
+            block = self._blocks[index] = _Block(line.start, ends, rows)
+        return block
 
     def _read_end(self) -> tuple[list[settled.Line], settled.Trailer]:
         size = self._disk.size(self._fd)
@@ -226,7 +245,3 @@ class SettledSegment:
             hint="Run ckptlog verify; restore the file from a backup.",
             path=self._where,
         )
-
-
-def _end_of(row: settled.Row) -> int:
-    return row.offset + len(row.data)
