@@ -136,13 +136,14 @@ class Segments:
         Raises:
             FormatError: It is damaged or not whole.
         """
-        file = self.open(first, generation)
         try:
-            data = file.read(segment.HEADER_FRAME_BYTES, 0)
+            file = self.open(first, generation)
+            try:
+                data = file.read(segment.HEADER_FRAME_BYTES, 0)
+            finally:
+                file.close()
         except LogCorruptionError as error:  # of a settled one
             raise FormatError(error.message) from error
-        finally:
-            file.close()
         return segment.decode(self._store_id, first, generation, data)
 
     def exists(self, first: int, generation: int) -> bool:
