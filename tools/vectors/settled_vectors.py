@@ -134,7 +134,7 @@ def _blocks() -> dict[str, Document]:
         "bad-block-huge": refuse("Claims 4 GiB.", block(made, size=2**32 - 1), "index"),
         "bad-block-count": refuse("2**32 - 1 events.", block(made, count=2**32 - 1), "length"),
         "bad-block-none": refuse("No event.", block(made, count=0), "fill"),
-        "bad-block-one": refuse("One event is not in the table.", block(made, count=1), "A block has an event"),
+        "bad-block-one": refuse("One event is not in the table.", block(made, count=1), "fill"),
         "bad-block-gap": refuse("A gap too long.", block(made, gaps=(0, 301)), "fill"),
         "bad-block-zstd": refuse("No zstd.", block(made, zstd=b"no zstd"), "decompressed"),
         "bad-block-bomb": refuse(
