@@ -182,7 +182,7 @@ class _Collection:
         if options.dry_run:
             found.bytes_after = found.bytes_before - found.bytes_dropped
             return found
-        self._sweep(fates)
+        self._sweep(fates, end)
         for batch in _batches(chosen):
             self._settle(mover, batch, fates)
         self._finish(fates, end)
@@ -223,20 +223,24 @@ class _Collection:
         """Return every container that could be emptied: sealed segments that were not, packs."""
         store = self._store
         found = []
-        segments = store.log.segments
-        headers = [header for header in segments.refresh() if header.first <= end.first]
-        for header, after in zip(headers, headers[1:], strict=False):
-            name = container_of(header.first, header.generation)
+        for name, sealed in self._sealed(end):
             size = file_bytes(store.path, name)
-            if size is None or name in fates.removed or after.first == header.first:
-                continue
-            sealed = Sealed(header, after.previous_length, after.first, after.leaf)
-            found.append(Source(name, (header.first, 0), size, sealed))
+            if size is not None and name not in fates.removed:
+                found.append(Source(name, (sealed.header.first, 0), size, sealed))
         for name, registered in fates.packs.items():
             size = file_bytes(store.path, name)
             if size is not None:
                 found.append(Source(name, (registered.position, 1), size))
         return found
+
+    def _sealed(self, end: End) -> Iterator[tuple[str, Sealed]]:
+        """Yield container and ends of every segment that nothing is appended to any more."""
+        segments = self._store.log.segments
+        headers = [header for header in segments.refresh() if header.first <= end.first]
+        for header, after in zip(headers, headers[1:], strict=False):
+            if after.first > header.first:
+                sealed = Sealed(header, after.previous_length, after.first, after.leaf)
+                yield container_of(header.first, header.generation), sealed
 
     def _chosen(self, mover: Mover, sources: list[Source]) -> list[tuple[Source, Survey]]:
         """Return what is worth to be emptied, what has least to copy first."""
@@ -294,7 +298,10 @@ class _Collection:
                 SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
             },
         )
-        outcome = store.submit_with_reserve(Intent((Step(command),), packs, placements))
+        intent = Intent((Step(command),), packs, placements)
+        outcome = store.submit_with_reserve(intent)
+        if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+            outcome = store.submit_with_reserve(intent)
         if isinstance(outcome, Stale):
             for one in packs:
                 files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
@@ -348,10 +355,14 @@ class _Collection:
 
     # --- what others left -------------------------------------------------------------------
 
-    def _sweep(self, fates: Fates) -> None:
+    def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._make_durable()
         left = [name for name in fates.removed if (self._store.path / name).exists()]
+        sealed = dict(self._sealed(end)) if left else {}
+        for name in left:
+            if name in sealed and not self._may_go(name):  # its settled form came to harm
+                settling.settle(self._store.log.segments, sealed[name])
         self._found.orphans += self._remove(left)
         self._found.orphans += self._remove_orphans(fates)
 
