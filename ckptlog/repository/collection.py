@@ -30,6 +30,7 @@ from ckptlog.errors import (
     CheckpointError,
     CollectionBusyError,
     FullError,
+    InputOutputError,
     LockTimeoutError,
     MissingBlobError,
     UnsupportedError,
@@ -143,7 +144,13 @@ def collect(
     options = options or CollectOptions()
     collection = _Collection(store, options, progress or (lambda _done, _total: None))
     with _workplace(store) as folder:
-        return collection.run(folder)
+        try:
+            return collection.run(folder)
+        except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
+            # What was here a moment ago: another machine, or another folder of views, collects.
+            if collection.is_overtaken():
+                raise _faster() from error
+            raise
 
 
 class _Collection:
@@ -154,6 +161,7 @@ class _Collection:
         self._options = options
         self._progress = progress
         self._done = self._total = 0
+        self._own: list[str] = []
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._events = EventReader(store.log.reader, bulk)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
@@ -191,6 +199,19 @@ class _Collection:
             store.renew_index(folder, by_position)
         found.bytes_after = _bytes(store)
         return found
+
+    def is_overtaken(self) -> bool:
+        """Say whether another collection removed containers since this one looked."""
+        with suppress(CheckpointError):
+            return any(
+                entry.event.removes and entry.event.id not in self._own
+                for entry in self._store.events(self._found.position)
+            )
+        return False
+
+    def _new_id(self) -> str:
+        self._own.append(_command_id(self._store))
+        return self._own[-1]
 
     def _step(self, done: int) -> None:
         self._done += done
@@ -288,7 +309,7 @@ class _Collection:
         survey = [one for _, one in batch]
         command = Settle(
             actor=self._options.actor or store.environment.actor(),
-            command=_command_id(store),
+            command=self._new_id(),
             fence=self._found.position,
             removes=removes,
             facts={
@@ -305,9 +326,7 @@ class _Collection:
         if isinstance(outcome, Stale):
             for one in packs:
                 files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
-            raise CollectionBusyError(
-                "Another collection of this store was faster.", hint="Nothing is lost. Run again."
-            )
+            raise _faster()
         self._found.packs_written += len(packs)
         fates.removed.update(removes)
         self._make_durable()
@@ -452,6 +471,12 @@ def _batches(
 def _bytes(store: Store) -> int:
     sizes = measure(store.path)
     return sizes.log + sizes.packs
+
+
+def _faster() -> CollectionBusyError:
+    return CollectionBusyError(
+        "Another collection of this store was faster.", hint="Nothing is lost. Run again."
+    )
 
 
 def _command_id(store: Store) -> str:
