@@ -406,9 +406,15 @@ class BlobStore:
             raise error
         raise MissingBlobError(
             f"Chunk {digest.hex()} is in no container that the log knows.",
-            hint="Run ckptlog verify; a backup may have the container.",
+            hint=_GONE,
             digest=digest.hex(),
         )
+
+
+_GONE: Final = (
+    "A compaction lets go of what was deleted, or replaced where it was told to; of anything else "
+    "run ckptlog verify: a backup may have it."
+)
 
 
 class _OpenFile:
@@ -473,7 +479,7 @@ class _Containers:
             except FileNotFoundError as error:
                 raise MissingBlobError(
                     f"Chunk {placement.digest.hex()} is in {container}, which is missing.",
-                    hint="Run ckptlog verify; a backup may have the file.",
+                    hint=_GONE,
                     digest=placement.digest.hex(),
                     container=container,
                 ) from error

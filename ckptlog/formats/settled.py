@@ -142,15 +142,22 @@ def decode_block(place: int, line: Line, data: bytes | memoryview) -> list[Row]:
     start, stop, count, size = _HEAD.unpack_from(body)
     if (start, stop) != (line.start, line.stop) or size > BLOCK_RAW_BYTES_MAX:
         raise FormatError("A block does not agree with the index.")
-    try:
-        raw = zstandard.ZstdDecompressor().decompress(
-            body[_HEAD.size :], max_output_size=size, allow_extra_data=False
-        )
-    except zstandard.ZstdError as error:
-        raise FormatError(f"A block cannot be decompressed: {error}") from error
+    raw = _decompress(body[_HEAD.size :], size)
     if len(raw) != size or count * _ROW.size > size:
         raise FormatError("A block has another length than it says.")
     return _rows(raw, start, stop, count)
+
+
+def _decompress(packed: bytes, size: int) -> bytes:
+    try:
+        # What the frame itself says is what the library would allocate, whatever we say.
+        if zstandard.get_frame_parameters(packed).content_size != size:
+            raise FormatError("A block cannot be decompressed: it says another length.")
+        return zstandard.ZstdDecompressor().decompress(
+            packed, max_output_size=size, allow_extra_data=False
+        )
+    except zstandard.ZstdError as error:
+        raise FormatError(f"A block cannot be decompressed: {error}") from error
 
 
 def _rows(raw: bytes, start: int, stop: int, count: int) -> list[Row]:
@@ -180,6 +187,8 @@ def encode_end(
 
 def decode_trailer(place: int, size: int, data: bytes | memoryview) -> Trailer:
     """Return what the last frame of a file of `size` bytes says."""
+    if size < TRAILER_FRAME_BYTES:
+        raise FormatError(f"{size} bytes are too short for a settled segment.")
     checked = frame.decode(place, size - TRAILER_FRAME_BYTES, data)
     if checked.kind != frame.BLOCK_TRAILER or len(checked.body) != _TRAILER.size:
         raise FormatError("The last frame of a settled segment is not its trailer.")

@@ -68,9 +68,11 @@ class LogReader:
             raise LogCorruptionError(f"No event can stand in {where}.", path=container)
         with self._lock:
             file, seed = self._opened(container)
-            data = file.read(span + length, offset - span)
+            # Of a settled segment the chunks are gone, and how far they reached is only claimed.
+            near = 0 if file.is_settled else span
+            data = file.read(near + length, offset - near)
         try:
-            found = frame.decode(seed, offset, data, span)
+            found = frame.decode(seed, offset, data, near)
             if found.kind != frame.EVENT or len(found.body) + frame.HEADER_BYTES != length:
                 raise FormatError("Another frame stands there.")
             position, _ = event.decode_prefix(found.body)
@@ -82,7 +84,7 @@ class LogReader:
                 path=container,
                 offset=offset,
             ) from error
-        return Entry(fact, position, container, offset, length, span), _records(data, span)
+        return Entry(fact, position, container, offset, length, span), _records(data, near)
 
     def close(self) -> None:
         """Close every descriptor."""

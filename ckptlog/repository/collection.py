@@ -30,6 +30,7 @@ from ckptlog.errors import (
     CheckpointError,
     CollectionBusyError,
     FullError,
+    InputOutputError,
     LockTimeoutError,
     MissingBlobError,
     UnsupportedError,
@@ -143,7 +144,13 @@ def collect(
     options = options or CollectOptions()
     collection = _Collection(store, options, progress or (lambda _done, _total: None))
     with _workplace(store) as folder:
-        return collection.run(folder)
+        try:
+            return collection.run(folder)
+        except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
+            # What was here a moment ago: another machine, or another folder of views, collects.
+            if collection.is_overtaken():
+                raise _faster() from error
+            raise
 
 
 class _Collection:
@@ -154,6 +161,7 @@ class _Collection:
         self._options = options
         self._progress = progress
         self._done = self._total = 0
+        self._own: list[str] = []
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._events = EventReader(store.log.reader, bulk)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
@@ -182,7 +190,7 @@ class _Collection:
         if options.dry_run:
             found.bytes_after = found.bytes_before - found.bytes_dropped
             return found
-        self._sweep(fates)
+        self._sweep(fates, end)
         for batch in _batches(chosen):
             self._settle(mover, batch, fates)
         self._finish(fates, end)
@@ -191,6 +199,19 @@ class _Collection:
             store.renew_index(folder, by_position)
         found.bytes_after = _bytes(store)
         return found
+
+    def is_overtaken(self) -> bool:
+        """Say whether another collection removed containers since this one looked."""
+        with suppress(CheckpointError):
+            return any(
+                entry.event.removes and entry.event.id not in self._own
+                for entry in self._store.events(self._found.position)
+            )
+        return False
+
+    def _new_id(self) -> str:
+        self._own.append(_command_id(self._store))
+        return self._own[-1]
 
     def _step(self, done: int) -> None:
         self._done += done
@@ -223,20 +244,24 @@ class _Collection:
         """Return every container that could be emptied: sealed segments that were not, packs."""
         store = self._store
         found = []
-        segments = store.log.segments
-        headers = [header for header in segments.refresh() if header.first <= end.first]
-        for header, after in zip(headers, headers[1:], strict=False):
-            name = container_of(header.first, header.generation)
+        for name, sealed in self._sealed(end):
             size = file_bytes(store.path, name)
-            if size is None or name in fates.removed or after.first == header.first:
-                continue
-            sealed = Sealed(header, after.previous_length, after.first, after.leaf)
-            found.append(Source(name, (header.first, 0), size, sealed))
+            if size is not None and name not in fates.removed:
+                found.append(Source(name, (sealed.header.first, 0), size, sealed))
         for name, registered in fates.packs.items():
             size = file_bytes(store.path, name)
             if size is not None:
                 found.append(Source(name, (registered.position, 1), size))
         return found
+
+    def _sealed(self, end: End) -> Iterator[tuple[str, Sealed]]:
+        """Yield container and ends of every segment that nothing is appended to any more."""
+        segments = self._store.log.segments
+        headers = [header for header in segments.refresh() if header.first <= end.first]
+        for header, after in zip(headers, headers[1:], strict=False):
+            if after.first > header.first:
+                sealed = Sealed(header, after.previous_length, after.first, after.leaf)
+                yield container_of(header.first, header.generation), sealed
 
     def _chosen(self, mover: Mover, sources: list[Source]) -> list[tuple[Source, Survey]]:
         """Return what is worth to be emptied, what has least to copy first."""
@@ -287,7 +312,7 @@ class _Collection:
         survey = [one for _, one in batch]
         command = Settle(
             actor=self._options.actor or store.environment.actor(),
-            command=_command_id(store),
+            command=self._new_id(),
             fence=self._found.position,
             removes=removes,
             facts={
@@ -297,13 +322,14 @@ class _Collection:
                 SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
             },
         )
-        outcome = store.submit_with_reserve(Intent((Step(command),), packs, placements))
+        intent = Intent((Step(command),), packs, placements)
+        outcome = store.submit_with_reserve(intent)
+        if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+            outcome = store.submit_with_reserve(intent)
         if isinstance(outcome, Stale):
             for one in packs:
                 files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
-            raise CollectionBusyError(
-                "Another collection of this store was faster.", hint="Nothing is lost. Run again."
-            )
+            raise _faster()
         self._found.packs_written += len(packs)
         fates.removed.update(removes)
         self._make_durable()
@@ -351,10 +377,14 @@ class _Collection:
 
     # --- what others left -------------------------------------------------------------------
 
-    def _sweep(self, fates: Fates) -> None:
+    def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._make_durable()
         left = [name for name in fates.removed if (self._store.path / name).exists()]
+        sealed = dict(self._sealed(end)) if left else {}
+        for name in left:
+            if name in sealed and not self._may_go(name):  # its settled form came to harm
+                settling.settle(self._store.log.segments, sealed[name])
         self._found.orphans += self._remove(left)
         self._found.orphans += self._remove_orphans(fates)
 
@@ -444,6 +474,12 @@ def _batches(
 def _bytes(store: Store) -> int:
     sizes = measure(store.path)
     return sizes.log + sizes.packs
+
+
+def _faster() -> CollectionBusyError:
+    return CollectionBusyError(
+        "Another collection of this store was faster.", hint="Nothing is lost. Run again."
+    )
 
 
 def _command_id(store: Store) -> str:

@@ -86,6 +86,8 @@ class Keeper:
         self._indexer = Indexer(root, store_id, log, read_only=read_only)
         self.index = self._indexer.index
         self.find_missing = self._indexer.find_missing
+        # Where the index was filled again last; once for each position, whatever is damaged.
+        self._refilled_at = -1
         self.ledger: Ledger
 
     def begin(self, wire: Callable[[Reference], bytes], raw_of: RawOf) -> None:
@@ -225,6 +227,15 @@ class Keeper:
         # The log has just read the end itself; under the lock it cannot have moved since.
         if self.ledger.position < self._log.durable_position:
             self._follow_into(self.ledger, may_apply=False)
+        if self.index.position < self.ledger.position != self._refilled_at:
+            self._refill()
+
+    def _refill(self) -> None:
+        """Index again what the index has lost with a damaged run, so that differences can be."""
+        self._refilled_at = self.ledger.position
+        self._indexer.index_up_to(self.ledger.position)
+        for commit in self.ledger.pending:  # acknowledged, but not durable yet
+            self._indexer.add(commit)
 
     def _follow_into(self, ledger: Ledger, *, may_apply: bool = True) -> None:
         """Absorb what is published; apply it to the view on the way, unless the log is locked."""
@@ -271,9 +282,7 @@ class Keeper:
                 return
             with self.fold_lock:
                 self._indexer.adopt(run)
-                self._indexer.index_up_to(self.ledger.position)
-                for commit in self.ledger.pending:  # acknowledged, but not durable yet
-                    self._indexer.add(commit)
+                self._refill()
 
     # --- the view -----------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ DEFAULTS: dict[str, object] = {
     "new": 0,
     "origin": -1,
     "packs": (),
+    "removes": (),
     "previous": -1,
     "sanitised": 0,
     "state": "",

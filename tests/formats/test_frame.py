@@ -123,6 +123,9 @@ LIMITS = {
     frame.PACK: 4096,
     frame.PACK_INDEX: 67_108_864,
     frame.PACK_TRAILER: 4096,
+    frame.BLOCK: 1_114_112,
+    frame.BLOCK_INDEX: 67_108_864,
+    frame.BLOCK_TRAILER: 4096,
 }
 
 
@@ -143,13 +146,15 @@ def test_a_length_above_the_limit_is_no_frame_and_allocates_nothing(kind):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", [frame.SEGMENT, frame.PACK, frame.PACK_TRAILER])
+@pytest.mark.parametrize(
+    "kind", [frame.SEGMENT, frame.PACK, frame.PACK_TRAILER, frame.BLOCK_TRAILER]
+)
 def test_what_could_not_be_read_is_not_written(kind):
     with pytest.raises(FormatError, match="4097 bytes"):
         frame.encode(SEED, 0, kind, 0, bytes(4097))
 
 
-@pytest.mark.parametrize(("kind", "flags"), [(0, 0), (7, 0), (255, 0), (frame.EVENT, 2)])
+@pytest.mark.parametrize(("kind", "flags"), [(0, 0), (10, 0), (255, 0), (frame.EVENT, 2)])
 def test_unknown_kinds_and_flags_are_not_written(kind, flags):
     with pytest.raises(FormatError, match=f"kind {kind} has flags"):
         frame.encode(SEED, 0, kind, flags, b"")
@@ -188,7 +193,7 @@ def measured(data: bytes, base: int) -> list[tuple[int, int, int, int]]:
 
 frames = st.lists(
     st.tuples(
-        st.sampled_from([1, 2, 2, 2, 3, 3, 6, 7, 0]),
+        st.sampled_from([1, 2, 2, 2, 3, 3, 6, 7, 10, 0]),
         st.sampled_from([0, 0, 1, 2]),
         st.binary(max_size=40),
     ),

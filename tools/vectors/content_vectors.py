@@ -74,9 +74,20 @@ def _good_events() -> dict[str, tuple[str, Event]]:
         "good-least": ("Only what must stand.", _event()),
         "good-everything": ("Every field, the largest numbers.", everything),
         "good-text": ("Quotes, DEL, U+2028, beyond the BMP.", texts),
-        "good-unknown-type": ("A type of later is kept.", _event(type="gc.settled")),
+        "good-unknown-type": ("A type of later is kept.", _event(type="moon.risen")),
+        "good-settled": ("A collection.", _settled()),
         "good-step-max": ("The largest step.", _event(step=2**53 - 1, total=2**53 - 1)),
     }
+
+
+def _settled() -> Event:
+    return _event(
+        facts={"bytes_dropped": 9000, "chunks_dropped": 3, "fence": 40, "superseded": "kept"},
+        packs=(PackEntry(40, 70_000_000, PACK_ID.hex()),),
+        removes=(f"log/{0:020d}.0.seg", f"packs/{17:020d}-{PACK_ID.hex()}.pack"),
+        subject=Subject(),
+        type="gc.settled",
+    )
 
 
 def _no_events() -> dict[str, Refusal]:
@@ -111,6 +122,29 @@ def _no_events() -> dict[str, Refusal]:
         "bad-utf8": ("Half a character.", entry.replace(b"ada", b"\xc3"), "utf-8"),
         "bad-surrogate": ("A surrogate.", entry.replace(b"ada", b"\xed\xa0\x80"), "utf-8"),
         **_no_numbers(entry),
+        **_no_settled(),
+    }
+
+
+def _no_settled() -> dict[str, Refusal]:
+    entry = event.encode(_settled())
+
+    def with_(old: str, new: str) -> bytes:
+        assert old.encode() in entry
+        return entry.replace(old.encode(), new.encode())
+
+    return {
+        "bad-settled-no-fence": ("No fence.", with_('"fence":40,', ""), "fence"),
+        "bad-settled-fence-text": ("A fence of text.", with_('"fence":40', '"fence":"4"'), "fence"),
+        "bad-settled-fence-low": ("Below 0.", with_('"fence":40', '"fence":-1'), "fence"),
+        "bad-settled-name": ("Out of the store.", with_('"log/', '"log/../'), "no container"),
+        "bad-settled-form": ("A settled segment.", with_(".seg", ".set"), "no container"),
+        "bad-settled-folder": ("Elsewhere.", with_('"packs/0', '"views/0'), "no container"),
+        "bad-removes": (
+            "Only a collection removes.",
+            with_("gc.settled", "cleanup.finished"),
+            "removes containers",
+        ),
     }
 
 
@@ -285,13 +319,15 @@ _FIRST_FEATURES: Final = (
     "log-1",
     "values-json1",
 )
+_TREE_FEATURES: Final = tuple(sorted((*_FIRST_FEATURES, "chunks-delta", store.TREES)))
 
 
 def stores() -> dict[str, Document]:
     """Vectors of store.json."""
     now = store.StoreInfo(created="2026-01-02T03:04:05.678901Z", id=STORE_ID.hex())
-    # The vectors of the first version stay what they are.
+    # The vectors of older versions stay what they are.
     made = msgspec.structs.replace(now, features=_FIRST_FEATURES)
+    trees = msgspec.structs.replace(now, features=_TREE_FEATURES)
     data = store.encode(made)
     table: dict[str, Refusal] = {
         **_newer_stores(data),
@@ -305,7 +341,10 @@ def stores() -> dict[str, Document]:
     documents = refusals(table, where="store.json")
     documents["good-plain"] = good("A new store.", data, made, where="store.json")
     documents["good-trees"] = good(
-        "A store with payload trees.", store.encode(now), now, where="store.json"
+        "A store with payload trees.", store.encode(trees), trees, where="store.json"
+    )
+    documents["good-settled"] = good(
+        "A store with settled segments.", store.encode(now), now, where="store.json"
     )
     return {name: as_text(document) for name, document in documents.items()}
 

@@ -58,7 +58,7 @@ def _no_frames(data: bytes, here: Document) -> dict[str, Document]:
             "bad-zeros": ("Preallocated, not written.", bytes(16), "No frame begins"),
             "bad-magic": ("Not the magic.", flipped(data, 0), "No frame begins"),
             "bad-kind-0": ("No such kind.", flipped(data, 2, 2), "No frame begins"),
-            "bad-kind-7": ("A kind of later.", flipped(data, 2, 5), "No frame begins"),
+            "bad-kind-10": ("A kind of later.", flipped(data, 2, 8), "No frame begins"),
             "bad-flag": ("A flag of later.", flipped(data, 3, 2), "No frame begins"),
             "bad-length-over": ("More than an event may.", over, "No frame begins"),
             "bad-length-4g": ("Claims 4 GiB.", huge, "No frame begins"),

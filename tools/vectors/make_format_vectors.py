@@ -21,7 +21,12 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.vectors import content_vectors, cursor_vectors, envelope_vectors  # noqa: E402
+from tools.vectors import (  # noqa: E402
+    content_vectors,
+    cursor_vectors,
+    envelope_vectors,
+    settled_vectors,
+)
 from tools.vectors.vector import Document  # noqa: E402
 
 MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
@@ -34,6 +39,7 @@ MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
     "node": content_vectors.nodes,
     "pack": envelope_vectors.packs,
     "segment": envelope_vectors.segments,
+    "settled": settled_vectors.settled_segments,
     "store": content_vectors.stores,
 }
 

@@ -26,10 +26,17 @@ PACK_ID: Final = bytes(range(32, 48))
 LEAF: Final = bytes(range(64, 96))
 
 
+# Fields that are younger than the first vectors: left out where they say nothing, so that what
+# was fixed then stays as it is.
+_YOUNGER: Final = frozenset({"removes"})
+
+
 def plain(value: Any) -> Any:
     """Return a decoded value as JSON: structs by field, bytes as hexadecimal digits."""
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        shown = {n: item for n, item in fields.items() if n not in _YOUNGER or item}
+        return {name: plain(item) for name, item in shown.items()}
     if isinstance(value, bytes | memoryview):
         return value.hex()
     if isinstance(value, list | tuple):

@@ -140,7 +140,7 @@ def test_unknown_types_and_states_are_rows_like_any_other():
     rows = rows_of(
         entry(0, type=CREATED, state="created"),
         entry(1, type="checkpoint.frozen", state="frozen", previous=0, origin=0),
-        entry(2, type="gc.settled", subject=Subject(), facts={"b": 1, "a": "x"}),
+        entry(2, type="moon.risen", subject=Subject(), facts={"b": 1, "a": "x"}),
     )
     assert [row["state_after"] for row in rows] == ["created", "frozen", None]
     assert rows[1]["state_us"] == EPOCH_US
