@@ -18,6 +18,7 @@ from ckptlog import __version__
 from ckptlog.cli import (
     audit,
     bisect,
+    cleanup,
     completion,
     consumers,
     demo,
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, exporting, removal, completion):
+    for module in (verify, stats, doctor, importing, exporting, cleanup, removal, completion):
         module.add_commands(commands)
     return parser
 

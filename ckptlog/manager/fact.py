@@ -146,11 +146,9 @@ def _number(raw: bytes) -> float | None:
     """Return a number as rules compare it; None for what is none (True and False are none)."""
     try:
         value = values.decode(raw, OPAQUE)
-        if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-            # A numpy scalar is one where numpy is there; an array of one element is none.
-            is_scalar = getattr(value, "ndim", None) == 0 and getattr(value, "dtype", None) != bool
-            if not is_scalar:
-                return None
-        return float(value)
+        is_plain = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+        # A numpy scalar is a number too; an array of one element, or of truth values, is none.
+        is_scalar = getattr(value, "ndim", 1) == 0 and value.dtype.kind in "iuf"
+        return float(value) if is_plain or is_scalar else None
     except (CheckpointError, ValueError, TypeError, OverflowError, ArithmeticError):
         return None

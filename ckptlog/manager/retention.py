@@ -270,9 +270,7 @@ class _Dry:
     def _weight(self, scale: Scale, origins: set[int]) -> Weight:
         after = None
         scale.begin_keeping()
-        while origins and (
-            rows := self._store.select(Filter(), after=after, limit=_PAGE_ROWS)
-        ):
+        while origins and (rows := self._store.select(Filter(), after=after, limit=_PAGE_ROWS)):
             for row in rows:
                 if row.origin not in origins:
                     data = Reference(row.data_kind, row.data_root, row.data_size)

@@ -60,9 +60,9 @@ def clean_up(
 ) -> int:
     """Delete completed and failed checkpoints that were not updated for max_age_days.
 
-    What is pinned, or changes meanwhile, is spared. Each delete names the clean-up as its cause; an event
-    `cleanup.finished` ends it, unless there was nothing to delete. On a full disk the store's
-    reserve is used.
+    What is pinned, or changes meanwhile, is spared. Each delete names the clean-up as its cause;
+    an event `cleanup.finished` ends it, unless there was nothing to delete. On a full disk the
+    store's reserve is used.
 
     Args:
         max_age_days: 0 or more; 0 takes whatever has ended by now.

@@ -96,13 +96,11 @@ def decide(state: State, command: AnyCommand, moment: Moment) -> Decision | Stal
         return _create(state, command, moment)
     if isinstance(command, Change):
         return _change(state, command, moment)
-    if isinstance(command, Pin):
-        return _pin(state, command, moment)
     if isinstance(command, Delete):
         return _delete(state, command, moment)
     if isinstance(command, DeleteTask):
         return _delete_task(state, command, moment)
-    return _record(command, moment)
+    return _pin(state, command, moment) if isinstance(command, Pin) else _record(command, moment)
 
 
 def _repeat(earlier: Event, command: AnyCommand) -> Decision:

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: rules over the facts of one task's checkpoints, pure (specs/retention.md).
+"""Which checkpoints stay: rules over the facts of a task's checkpoints (specs/retention.md); pure.
 
     policy = rules, each for the tasks that its patterns name
     a checkpoint stays if any rule of its task keeps it, or one of the guards does:
