@@ -10,7 +10,6 @@ name that nobody knows is refused: a slip of the pen must not delete what it sho
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final
@@ -78,7 +77,7 @@ def text_of(policy: Policy) -> str:
     return json.dumps(form_of(policy), separators=(",", ":"), sort_keys=True)
 
 
-def best_of(text: str) -> dict[str, Any]:
+def best_of(text: str, at: str = "keep_best") -> dict[str, Any]:
     """Return what `metric:min|max[:n]` says, as a dictionary. The metric may hold colons.
 
     Raises:
@@ -90,7 +89,7 @@ def best_of(text: str) -> dict[str, Any]:
     else:
         count = 1
     if len(words) < 2 or words[-1] not in ("min", "max") or not (metric := ":".join(words[:-1])):
-        raise _wrong("keep_best", text, "METRIC:min or METRIC:max, and :N behind it, is needed")
+        raise _wrong(at, text, "METRIC:min or METRIC:max, and :N behind it, is needed")
     return {"metric": metric, "order": words[-1], "n": count}
 
 
@@ -156,7 +155,8 @@ def _count(least: int) -> Callable[[str, object], int]:
 
 
 def _days(at: str, value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= DAYS_MAX:  # type: ignore[arg-type, operator]
+    # NaN is in no range.
+    if type(value) not in (int, float) or not 0 <= value <= DAYS_MAX:  # type: ignore[operator]
         raise _wrong(at, value, f"a number of days from 0 to {DAYS_MAX} is needed")
     return value  # type: ignore[return-value]
 
@@ -202,10 +202,7 @@ def _bests(at: str, value: object) -> tuple[Best, ...]:
 
 def _best(at: str, given: object) -> Best:
     if isinstance(given, str):
-        try:
-            given = best_of(given)
-        except ArgumentError as error:
-            raise ArgumentError(error.message, hint=error.hint, argument=at) from error
+        given = best_of(given, at)
     fields = _mapping(at, given)
     _refuse_unknown(f"{at}.", fields, ("metric", "order", "n"))
     metric, order = fields.get("metric"), fields.get("order")
