@@ -81,7 +81,7 @@ def test_a_policy_in_a_file(run, path, tmp_path, name, content):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b'[[rules]]\nkeep_last = 1\n[[rules]]\nkeep_lsat = 2\n', "rules[1].keep_lsat"),
+        (b"[[rules]]\nkeep_last = 1\n[[rules]]\nkeep_lsat = 2\n", "rules[1].keep_lsat"),
         (b"keep_last = 0x", "no TOML and no JSON"),
         (b"\xff", "no TOML and no JSON"),
         (b'{"keep_last": ', "no TOML and no JSON"),
@@ -164,4 +164,6 @@ def test_what_was_left_is_told(run, path, monkeypatch):
     done = run("--store", path, "cleanup", "--keep-last", 1)
     assert done.status == 1
     assert "2 checkpoints of tasks that change all the time are left" in done.err
-    assert json.loads(run("--store", path, "cleanup", "--keep-last", 1, "--json").out)["spared"] == 2
+    assert (
+        json.loads(run("--store", path, "cleanup", "--keep-last", 1, "--json").out)["spared"] == 2
+    )

@@ -189,9 +189,7 @@ def test_progress_comes_to_its_end(manager):
     manager.plan_cleanup(retention=policy, progress=lambda *pair: seen.append(pair))
     assert seen[-1] == (70, 70)
     seen.clear()
-    manager.cleanup_old_checkpoints(
-        retention=policy, progress=lambda *pair: seen.append(pair)
-    )
+    manager.cleanup_old_checkpoints(retention=policy, progress=lambda *pair: seen.append(pair))
     assert seen[-1] == (35, 35)
     assert sorted(seen) == seen
 
@@ -332,6 +330,7 @@ def test_a_pin_comes_in_time(manager):
 def test_a_task_that_changes_all_the_time_is_left(manager):
     ids = many(manager, 3)
     many(manager, 3, "calm")
+
     def change(number):
         return lambda: manager.update_checkpoint(ids[2], data={"n": number})
 
@@ -465,15 +464,15 @@ def test_a_pin_is_an_event_and_leaves_everything_else(manager):
 
 @pytest.mark.parametrize(
     "metadata",
-    [{}, {"$bytes": 1}, {"$a": {"b": b"c"}}, {"é\n\"": 1}, {"k": "v" * 100_000}, {"pinned": "no"}],
+    [{}, {"$bytes": 1}, {"$a": {"b": b"c"}}, {'é\n"': 1}, {"k": "v" * 100_000}, {"pinned": "no"}],
 )
 def test_metadata_of_any_kind_can_hold_a_pin(manager, metadata):
     name = manager.create_checkpoint("t", "T", 1, metadata=metadata)
     assert manager.pin_checkpoint(name)
     assert manager.get_checkpoint(name).metadata == {**metadata, "pinned": True}
-    assert manager.plan_cleanup(
-        retention={"keep_last": 0, "keep_recovery_points": False}
-    ).kept == {"pinned": 1}
+    assert manager.plan_cleanup(retention={"keep_last": 0, "keep_recovery_points": False}).kept == {
+        "pinned": 1
+    }
     assert manager.unpin_checkpoint(name)
     rest = {key: value for key, value in metadata.items() if key != "pinned"}
     assert manager.get_checkpoint(name).metadata == rest

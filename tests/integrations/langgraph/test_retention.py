@@ -32,9 +32,7 @@ def deltas(saver, length, snapshots):
 
 
 def left(saver):
-    return sorted(
-        one.config["configurable"]["checkpoint_id"] for one in saver.list(config())
-    )
+    return sorted(one.config["configurable"]["checkpoint_id"] for one in saver.list(config()))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +121,10 @@ def test_the_newest_of_each_namespace_stays(saver, manager):
         for number in range(3):
             where = put(saver, where, {"x": number}, identifier=f"{number:03}")
     assert manager.cleanup_old_checkpoints(retention={"keep_last": 0}) == 4
-    assert {one.config["configurable"]["checkpoint_ns"] for one in saver.list(None)} == {"", "child"}
+    assert {one.config["configurable"]["checkpoint_ns"] for one in saver.list(None)} == {
+        "",
+        "child",
+    }
 
 
 def test_a_pin_on_a_thread_is_seen_by_langgraph(saver, manager):
