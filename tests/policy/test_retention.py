@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -149,7 +150,7 @@ POLICIES = st.builds(
 def beats(best, one, other):
     """Say whether one is better than other, or as good and newer."""
     ours, theirs = one.metrics.get(best.metric), other.metrics.get(best.metric)
-    if ours is None or ours != ours or theirs is None:
+    if ours is None or math.isnan(ours) or theirs is None:
         return False
     if ours == theirs:
         return one.order > other.order
@@ -171,7 +172,7 @@ def brute(policy, facts):
             keeps.append(one.state in rule.keep_states)
             for best in rule.keep_best:
                 value = one.metrics.get(best.metric)
-                is_value = value is not None and value == value
+                is_value = value is not None and not math.isnan(value)
                 better = sum(beats(best, other, one) for other in others)
                 keeps.append(is_value and better < best.n)
         if any(keeps):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -85,10 +86,14 @@ class RetentionMachine(RuleBasedStateMachine):
 
     # --- writers ------------------------------------------------------------------------------
 
-    @initialize(count=st.integers(0, 8), task=TASKS)
-    def some_are_there(self, count, task):
-        for step in range(1, count + 1):
-            self.create(task, step, {}, None)
+    @initialize(losses=st.lists(METRIC, max_size=8), task=TASKS)
+    def some_are_there(self, losses, task):
+        self.create_many(losses, task)
+
+    @rule(losses=st.lists(METRIC, min_size=2, max_size=8), task=TASKS)
+    def create_many(self, losses, task):
+        for step, loss in enumerate(losses, 1):
+            self.create(task, step, {"loss": loss, "acc": 5 - step}, None)
 
     @rule(
         task=TASKS,
@@ -105,10 +110,8 @@ class RetentionMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0), act=st.sampled_from(("update", "complete", "fail", "restore")))
     def change(self, pick, act):
         one = self.any(pick)
-        try:
+        with suppress(ckptlog.CheckpointUpdateError):
             getattr(self.manager, f"{act}_checkpoint")(one.checkpoint_id)
-        except ckptlog.CheckpointUpdateError:
-            pass
 
     @precondition(lambda self: self.living())
     @rule(pick=st.integers(0), is_pinned=st.booleans())
