@@ -654,10 +654,23 @@ proctype Reader() {
     :: alive == 0 -> goto done
     fi;
     seen = payload[who];
+#ifdef KEYS
+    if
+    :: HAS(destroyed, key[who]) -> goto done
+    :: else
+    fi;
+    if
+    :: HAS(seen, 3) -> what = 3
+    :: HAS(seen, 2) && !HAS(seen, 3) -> what = 2
+    :: HAS(seen, 1) -> what = 1
+    :: HAS(seen, 0) && !HAS(seen, 1) -> what = 0
+    fi;
+#else
     if
     :: HAS(seen, 1) -> what = 1
     :: else -> what = 0
     fi;
+#endif
     d_step { find_newest(what, open); where = newest_; newest_ = 0 }
     assert(where != NONE)
   }
@@ -672,6 +685,9 @@ proctype Reader() {
           AT_BOUNDARY;                     /* catch up, resolve again */
           if
           :: !HAS(alive, who) || payload[who] != seen -> goto done   /* gone, and said to be */
+#ifdef KEYS
+          :: HAS(destroyed, key[who]) -> goto done
+#endif
           :: else
           fi;
           d_step { find_newest(what, open); where = newest_; newest_ = 0 };

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from decimal import Decimal
 
@@ -523,3 +526,46 @@ def test_a_checkpoint_that_is_not_whole_has_no_place_for_a_pin(manager, monkeypa
     monkeypatch.setattr(manager.store, "newest", lambda _: bare)
     with pytest.raises(CheckpointUpdateError, match="no place"):
         manager.pin_checkpoint(name)
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+CLEANING = """
+import sys
+from ckptlog import CheckpointManager
+from ckptlog.manager import sweep
+
+sweep.DELETES_MAX = 2
+with CheckpointManager(sys.argv[1]) as manager:
+    submit = manager.store.submit_with_reserve
+
+    def told(intent):
+        outcome = submit(intent)
+        print("commit", flush=True)
+        return outcome
+
+    manager.store.submit_with_reserve = told
+    manager.cleanup_old_checkpoints(retention={"keep_last": 3})
+"""
+
+
+@pytest.mark.parametrize("commits", [1, 2, 5])
+def test_a_killed_clean_up_is_done_again(tmp_path, commits):
+    path = tmp_path / "killed"
+    with CheckpointManager(path) as manager:
+        many(manager, 20)
+    command = [sys.executable, "-c", CLEANING, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(commits):
+            assert process.stdout.readline() == "commit\n"
+        process.send_signal(signal.SIGKILL)
+    with CheckpointManager(path) as manager:
+        left = steps(manager)
+        # The event that holds the policy came first; whole commits, the oldest first.
+        assert len(left) <= 20 - 2 * (commits - 1)
+        assert left == list(range(21 - len(left), 21))
+        (started,) = events(manager, CLEANUP_STARTED)
+        assert {one.cause for one in events(manager, DELETED)} <= {started.id}
+        manager.cleanup_old_checkpoints(retention={"keep_last": 3})
+        assert steps(manager) == [18, 19, 20]
+        assert manager.store.verify().ok
