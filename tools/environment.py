@@ -39,6 +39,8 @@ DEBIAN_PACKAGES = {
         "tests of the import from PostgreSQL",
     ),
     "strace": ("strace", "tests marked strace (faults injected into system calls)"),
+    "spin": ("spin", "tests of the protocols' models (tests/models)"),
+    "gcc": ("gcc", "tests of the protocols' models (tests/models)"),
 }
 
 

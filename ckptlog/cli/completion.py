@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
 
-_FILES = {"out", "transcript", "file"}
+_FILES = {"out", "transcript", "file", "policy"}
 _FOLDERS = {"store", "path", "dir", "folder"}
 
 

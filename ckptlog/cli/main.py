@@ -18,6 +18,7 @@ from ckptlog import __version__
 from ckptlog.cli import (
     audit,
     bisect,
+    cleanup,
     compact,
     completion,
     consumers,
@@ -74,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, compact, stats, doctor, importing, exporting, removal, completion):
+    for module in (verify, cleanup, compact, stats, doctor, importing, exporting):
+        module.add_commands(commands)
+    for module in (removal, completion):
         module.add_commands(commands)
     return parser
 

@@ -42,6 +42,7 @@ from ckptlog.manager.draft import (
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
+from ckptlog.manager.retention import Retention
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -63,7 +64,7 @@ _MESSAGE_CHARACTERS_MAX = 10_000
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader):
+class CheckpointManager(CheckpointReader, Retention):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:
@@ -482,14 +483,6 @@ class CheckpointManager(CheckpointReader):
         return entry is not None and entry.event.state not in ended
 
     # --- upkeep -------------------------------------------------------------------------------
-
-    def cleanup_old_checkpoints(self, max_age_days: int = 30, *, dry_run: bool = False) -> int:
-        """Delete completed and failed checkpoints last updated over max_age_days ago.
-
-        Returns:
-            How many were deleted, or would be (dry_run).
-        """
-        return upkeep.clean_up(self, max_age_days, dry_run=dry_run)
 
     def validate_checkpoint_integrity(self) -> list[str]:
         """Read and check everything: log, chunks, histories, views. Returns the problems found."""

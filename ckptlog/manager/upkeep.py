@@ -17,6 +17,7 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
     ConflictError,
 )
+from ckptlog.manager.fact import is_pinned
 from ckptlog.manager.quota import Quota
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.event import CLEANED
@@ -25,6 +26,7 @@ from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete, Record
 from ckptlog.policy.decide import Stale
 from ckptlog.repository.collection import CollectOptions
+from ckptlog.policy.retention import Policy, Rule
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask, measure, statistics
@@ -59,9 +61,9 @@ def clean_up(
 ) -> int:
     """Delete completed and failed checkpoints that were not updated for max_age_days.
 
-    What changes meanwhile is spared. Each delete names the clean-up as its cause; an event
-    `cleanup.finished` ends it, unless there was nothing to delete. On a full disk the store's
-    reserve is used.
+    What is pinned, or changes meanwhile, is spared. Each delete names the clean-up as its cause;
+    an event `cleanup.finished` ends it, unless there was nothing to delete. On a full disk the
+    store's reserve is used.
 
     Args:
         max_age_days: 0 or more; 0 takes whatever has ended by now.
@@ -78,13 +80,13 @@ def clean_up(
     store = manager.store
     wanted = Filter(states=_ENDED, updated_before=_limit(store, max_age_days))
     if dry_run:
-        return ask(store, lambda view: view.count(wanted))
+        return sum(len(_loose(store, rows)) for rows in _pages(store, wanted, _PAGE_ROWS))
     cause = manager.new_command_id()
     deleted = spared = 0
     for rows in _pages(store, wanted, _DELETES_MAX):
         if is_stopping():
             break
-        gone, kept = _delete(manager, rows, cause)
+        gone, kept = _delete(manager, _loose(store, rows), cause)
         deleted, spared = deleted + gone, spared + kept
     if deleted:
         facts: dict[str, int | str] = {
@@ -96,6 +98,23 @@ def clean_up(
         }
         _submit(store, [Record(actor=manager.actor, command=cause, type=CLEANED, facts=facts)])
     return deleted
+
+
+def age_policy(store: Store, max_age_days: float) -> Policy:
+    """Return the policy that says what `clean_up` does.
+
+    Raises:
+        ArgumentError: As `clean_up`.
+    """
+    _limit(store, max_age_days)
+    going = tuple(state.value for state in CheckpointState if state.value not in _ENDED)
+    rule = Rule(keep_days=max_age_days, keep_states=going)
+    return Policy(rules=(rule,), keep_recovery_points=False)
+
+
+def _loose(store: Store, rows: list[Row]) -> list[Row]:
+    """Return the rows of what is not pinned."""
+    return [row for row in rows if not is_pinned(store, row)]
 
 
 def _limit(store: Store, max_age_days: float) -> str:
@@ -114,6 +133,8 @@ def _limit(store: Store, max_age_days: float) -> str:
 
 def _delete(manager: CheckpointManager, rows: list[Row], cause: str) -> tuple[int, int]:
     """Delete rows in one commit, or each by itself where one has changed; (deleted, spared)."""
+    if not rows:
+        return 0, 0
     deletes = [
         Delete(
             actor=manager.actor,

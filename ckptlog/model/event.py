@@ -28,8 +28,11 @@ UPDATED: Final = "checkpoint.updated"
 COMPLETED: Final = "checkpoint.completed"
 FAILED: Final = "checkpoint.failed"
 RESTORED: Final = "checkpoint.restored"
+PINNED: Final = "checkpoint.pinned"
+UNPINNED: Final = "checkpoint.unpinned"
 DELETED: Final = "checkpoint.deleted"
 TASK_DELETED: Final = "task.deleted"
+CLEANUP_STARTED: Final = "cleanup.started"
 CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
@@ -38,8 +41,10 @@ SETTLED: Final = "gc.settled"
 FENCE: Final = "fence"
 
 # What is recorded about no single checkpoint, by itself.
-RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, STORAGE_PRESSURE})
-CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
+RECORDED_TYPES: Final = frozenset({CLEANUP_STARTED, CLEANED, IMPORTED, STORAGE_PRESSURE})
+# What changes the metadata of a checkpoint in whatever state it is, and leaves the state.
+PIN_TYPES: Final = frozenset({PINNED, UNPINNED})
+CHECKPOINT_TYPES: Final = PIN_TYPES | {CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED}
 TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, SETTLED}
 
 

@@ -102,6 +102,18 @@ class Change(Command, frozen=True, gc=False, kw_only=True):
     total: int | None = None
 
 
+class Pin(Command, frozen=True, gc=False, kw_only=True):
+    """Say in a checkpoint's metadata whether clean-ups must spare it; its state stays.
+
+    based_on: Position of the event that the new metadata was made from.
+    """
+
+    checkpoint: str
+    based_on: int
+    is_pinned: bool
+    payloads: Payloads
+
+
 class Delete(Command, frozen=True, gc=False, kw_only=True):
     """End a checkpoint.
 
@@ -147,5 +159,5 @@ class Settle(Command, frozen=True, gc=False, kw_only=True):
     removes: tuple[str, ...]
 
 
-AnyCommand = Create | Change | Delete | DeleteTask | Record | Settle
+AnyCommand = Create | Change | Pin | Delete | DeleteTask | Record | Settle
 Commands = Sequence[AnyCommand]

@@ -38,6 +38,7 @@ from ckptlog.policy.command import (
     DeleteTask,
     Moment,
     Payloads,
+    Pin,
     Record,
     Settle,
 )
@@ -125,7 +126,7 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
     subject = earlier.subject
     if isinstance(command, Create):
         return earlier.type == kinds.CREATED and subject.task == command.task
-    if isinstance(command, Change | Delete):
+    if isinstance(command, Change | Pin | Delete):
         return subject.checkpoint == command.checkpoint and earlier.type != kinds.CREATED
     if isinstance(command, Settle):
         return earlier.type == kinds.SETTLED
@@ -317,6 +318,33 @@ def _illegal(before: Event, target: CheckpointState) -> IllegalTransitionError:
         state=before.state,
         target=target.value,
     )
+
+
+def _pin(state: State, command: Pin, moment: Moment) -> Decision | Stale:
+    entry = _require(state, command.checkpoint, None)
+    if entry.position != command.based_on:
+        return Stale("another change of the checkpoint came first")
+    if stale := _stale_witness(state, command.payloads):
+        return stale
+    event = msgspec.structs.replace(
+        entry.event,
+        actor=command.actor,
+        cause="",
+        created=entry.created,
+        facts={},
+        fingerprint=command.fingerprint,
+        id=command.command,
+        meta=command.payloads.meta,
+        new=command.payloads.new,
+        origin=entry.origin,
+        packs=(),
+        previous=entry.position,
+        sanitised=0,
+        schema=SCHEMA,
+        time=moment.iso,
+        type=kinds.PINNED if command.is_pinned else kinds.UNPINNED,
+    )
+    return Decision((event,), True)
 
 
 def _delete(state: State, command: Delete, moment: Moment) -> Decision | Stale:

@@ -200,6 +200,8 @@ def _identity(event: Event) -> int:
 def _step_fault(event: Event, state: str) -> str | None:
     if event.type == kinds.DELETED:
         return None if event.state == state else f"the state is {state}, it says {event.state}."
+    if event.type in kinds.PIN_TYPES:
+        return None if event.state == state else f"the state is {state}, it says {event.state}."
     if _TYPE_OF.get(event.state) != event.type:
         return f"its state is {event.state!r}."
     if state not in _TYPE_OF or not is_legal(state, event.state):
