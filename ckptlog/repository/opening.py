@@ -32,6 +32,7 @@ def open_store(
     cache_bytes: int = 100 * 1024 * 1024,
     compression_level: int = 1,
     codecs: Codecs | Iterable[TypeCodec] = (),
+    head_interval_s: float | None = None,
     environment: Environment | None = None,
 ) -> Store:
     """Open the store in a directory.
@@ -48,6 +49,8 @@ def open_store(
         cache_bytes: Verified payload bytes kept in memory, memos for next versions included.
         compression_level: zstd's, 1 to 19.
         codecs: How objects of your own types are stored, each registered by its exact type.
+        head_interval_s: Seconds between two signed heads (specs/transparency.md), above 0, made
+            beside the writers; None signs on request only.
 
     Raises:
         StoreMissingError: There is none, and create is off.
@@ -63,6 +66,8 @@ def open_store(
     _check_number("cache_bytes", cache_bytes, int)
     _check_choice("durability", durability, get_args(Durability))
     _check_choice("compression_level", compression_level, LEVELS)
+    if head_interval_s is not None:
+        _check_number("head_interval_s", head_interval_s, float, above=0)
     registry = Codecs.of(codecs)  # a SettingsError where they do not fit together
     environment = environment or Environment()
     if create and not read_only and not _exists(root / layout.STORE_JSON):
@@ -78,6 +83,7 @@ def open_store(
         cache_bytes=cache_bytes,
         compression_level=compression_level,
         codecs=registry,
+        head_interval_s=head_interval_s,
         environment=environment,
     )
 
