@@ -21,7 +21,12 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tools.vectors import content_vectors, cursor_vectors, envelope_vectors  # noqa: E402
+from tools.vectors import (  # noqa: E402
+    content_vectors,
+    cursor_vectors,
+    envelope_vectors,
+    history_vectors,
+)
 from tools.vectors.vector import Document  # noqa: E402
 
 MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
@@ -31,10 +36,14 @@ MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
     "end": envelope_vectors.ends,
     "event": content_vectors.events,
     "frame": envelope_vectors.frames,
+    "head": history_vectors.heads,
+    "merkle": history_vectors.trees,
     "node": content_vectors.nodes,
+    "note": history_vectors.notes,
     "pack": envelope_vectors.packs,
     "segment": envelope_vectors.segments,
     "store": content_vectors.stores,
+    "tile": history_vectors.tiles,
 }
 
 
