@@ -27,14 +27,12 @@ PATH_MAX: Final = 63
 Perfect = Callable[[int, int], bytes]
 """Returns the hash of the perfect subtree (level, index): leaves index << level and on."""
 
-_begin = hashlib.sha256(b"\x01").copy
+_sha256 = hashlib.sha256
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node, 32 bytes."""
-    hasher = _begin()
-    hasher.update(left + right)
-    return hasher.digest()
+    return _sha256(b"\x01" + left + right).digest()
 
 
 def perfect_hash(hashes: Sequence[bytes]) -> bytes:

@@ -311,8 +311,10 @@ class Notary:
             former = self._last_head()
             key = self.ring.next_key() or self._new_key()
             self._record(own, former, key, actor or self._store.environment.actor())
-            if former is not None and not self._store.read_only:
+            if former is not None:
                 self.shelf.keep(former)
+            if own is not None and own.verifier not in self.shelf.keys():
+                self.shelf.add_key(own.verifier)  # a backup from before the first head lacks it
             self.ring.retire(own)
             self.shelf.add_key(key.verifier)
             head = self._signed(key, None, is_kept=True)
