@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from ckptlog.formats.note import Note, VerifierKey
     from ckptlog.repository.head_shelf import SignedHead
 
-_COLUMNS = (Column("events", is_number=True), Column("root"), Column("origin"), Column("signatures"))
+_COLUMNS = (
+    Column("events", is_number=True),
+    Column("root"),
+    Column("origin"),
+    Column("signatures"),
+)
 
 
 def add_acts(acts: Commands) -> None:
@@ -47,7 +52,9 @@ def add_acts(acts: Commands) -> None:
         acts, "publish", run_publish, about="export the log as static files (C2SP tlog-tiles)"
     )
     publish.add_argument("folder", metavar="DIR", help="a new folder, or an earlier export")
-    publish.add_argument("--latest", action="store_true", help="sign nothing, up to the newest head")
+    publish.add_argument(
+        "--latest", action="store_true", help="sign nothing, up to the newest head"
+    )
     add_command(
         acts,
         "fork",
@@ -88,7 +95,9 @@ def run_head(context: Context) -> int:
     with context.store(is_reading=arguments.latest or arguments.list) as store:
         notary = store.notary
         if arguments.list:
-            return _list(context, list(notary.shelf.all()))
+            # The newest one may lie there twice; that which has cosignatures comes first.
+            heads = {one.note.text: one for one in reversed(list(notary.shelf.all()))}
+            return _list(context, list(reversed(heads.values())))
         signed = notary.latest() if arguments.latest else notary.sign()
         key = notary.key
     if signed is None:
@@ -151,9 +160,9 @@ def run_prove(context: Context) -> int:
     with context.store() as store:
         proof = store.notary.prove(context.arguments.position)
     data, head = formats.encode_inclusion(proof), formats.decode(proof.note.text)
-    fields = {"kind": "inclusion", "position": proof.index, "hashes": len(proof.path)}
+    fields = {"kind": "inclusion", "position": proof.position, "hashes": len(proof.path)}
     _put(context, data, {**fields, **_head(head), "proof": data.decode()})
-    _tell_out(context, f"event {proof.index} among {head.size:,}")
+    _tell_out(context, f"event {proof.position} among {head.size:,}")
     return OK
 
 
@@ -230,14 +239,16 @@ def _inclusion(proof: Any, head: Head) -> dict[str, Any]:
 
     found: InclusionProof = proof
     if found.extra is None:
-        raise ProofError("The proof does not hold the event.", hint="ckptlog audit prove makes one.")
+        raise ProofError(
+            "The proof does not hold the event.", hint="ckptlog audit prove makes one."
+        )
     leaf = leaf_hash(found.extra)
-    merkle.verify_inclusion(leaf, found.index, head.size, found.path, root=head.root)
+    merkle.verify_inclusion(leaf, found.position, head.size, found.path, root=head.root)
     # Only now is it known to be an event of the log.
     import msgspec
 
     fields = msgspec.to_builtins(event.decode(found.extra))
-    return {"kind": "inclusion", "position": found.index, "leaf": leaf.hex(), "event": fields}
+    return {"kind": "inclusion", "position": found.position, "leaf": leaf.hex(), "event": fields}
 
 
 def _consistency(context: Context, proof: Any, head: Head, key: VerifierKey) -> dict[str, Any]:
@@ -258,7 +269,9 @@ def _consistency(context: Context, proof: Any, head: Head, key: VerifierKey) -> 
     old = formats.decode(former.text)
     _check_origin(old, key)
     if old.size != found.old:
-        raise ProofError(f"The proof begins from {found.old} events, the earlier head has {old.size}.")
+        raise ProofError(
+            f"The proof begins from {found.old} events, the earlier head has {old.size}."
+        )
     merkle.verify_consistency(
         old.size, head.size, found.path, old_root=old.root, new_root=head.root
     )
@@ -289,7 +302,9 @@ def _print_verified(
     ok = output.paint("ok", "ok")
     if fields["kind"] == "inclusion":
         event = fields["event"]
-        output.line(f"{ok}: event {fields['position']} of {head.size:,} in {text.escape(head.origin)}")
+        output.line(
+            f"{ok}: event {fields['position']} of {head.size:,} in {text.escape(head.origin)}"
+        )
         subject = event.get("subject", {})
         shown = {name: event[name] for name in ("type", "time", "actor", "state") if name in event}
         output.details({**shown, **subject, "leaf": fields["leaf"]})
@@ -387,5 +402,3 @@ def run_fork(context: Context) -> int:
     output.line(text.escape(str(done.key)))
     output.note("Tell this key to everybody who verifies; heads of the former one stay in heads/.")
     return OK
-
-

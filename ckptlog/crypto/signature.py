@@ -1,10 +1,10 @@
-"""Ed25519 signatures and cosignatures of notes; the only door to `cryptography` (specs/transparency.md).
+"""Ed25519 signatures and cosignatures of notes; the only door to `cryptography`.
 
 A signature is made over a note's text, never over anything else, so that a key cannot be talked
 into signing something that means another thing elsewhere. `cryptography` is loaded by the first
 call that needs it.
 
-Errors of the library end here: a signature is right, or it is none.
+Errors of the library end here: a signature is right, or it is none. Page: specs/transparency.md.
 """
 
 from __future__ import annotations

@@ -42,9 +42,9 @@ class Head(NamedTuple):
 
 
 class InclusionProof(NamedTuple):
-    """That an entry stands at an index of the tree of a head. extra: The entry, in ours."""
+    """That an entry stands at a position of the tree of a head. extra: The entry, in ours."""
 
-    index: int
+    position: int
     path: tuple[bytes, ...]
     note: Note
     extra: bytes | None = None
@@ -94,7 +94,7 @@ def decode(text: str) -> Head:
 def encode_inclusion(proof: InclusionProof) -> bytes:
     """Return an inclusion proof as text."""
     extra = [] if proof.extra is None else [_EXTRA + _base64(proof.extra)]
-    first = [_INCLUSION, *extra, f"{_INDEX}{proof.index}"]
+    first = [_INCLUSION, *extra, f"{_INDEX}{proof.position}"]
     return _encode(first, proof.path, proof.note)
 
 

@@ -69,7 +69,8 @@ def decode_entries(data: bytes) -> list[bytes]:
     Raises:
         FormatError: It is none.
     """
-    entries, at = [], 0
+    entries: list[bytes] = []
+    at = 0
     while at < len(data):
         stop = at + _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "big")
         if at + _LENGTH_BYTES > len(data) or stop > len(data) or len(entries) == WIDTH:

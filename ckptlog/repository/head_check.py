@@ -101,7 +101,7 @@ class HeadCheck:
         """Return keys by origin, and whether the present one is known from the store alone."""
         published: tuple[VerifierKey, ...] = ()
         try:
-            published = self._shelf.keys()
+            published = self._shelf.verifier_keys()
         except CheckpointError as error:
             self._faults.append((error.code, error.message, "heads/keys"))
         keys = {key.name: key for key in published}
@@ -142,7 +142,7 @@ class HeadCheck:
                 found = read_note(path)
                 if found is None:
                     if is_asked:
-                        raise FormatError(f"There is no head in {path}.")  # noqa: TRY301
+                        raise FormatError(f"There is no head in {path}.")
                     continue
                 head = self._signed(found)
             except CheckpointError as error:

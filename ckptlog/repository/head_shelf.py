@@ -53,7 +53,7 @@ class HeadShelf:
     def __init__(self, root: Path) -> None:
         self.folder = root / FOLDER
 
-    def keys(self) -> tuple[VerifierKey, ...]:
+    def verifier_keys(self) -> tuple[VerifierKey, ...]:
         """Return the verifier keys, the present one last.
 
         Raises:
@@ -63,7 +63,7 @@ class HeadShelf:
 
     def add_key(self, key: VerifierKey) -> None:
         """Publish a key, as the present one."""
-        keys = [*(one for one in self.keys() if one != key), key]
+        keys = [*(one for one in self.verifier_keys() if one != key), key]
         self._make(self.folder)
         text = "".join(f"{one}\n" for one in keys)
         files.write_atomically(self.folder / _KEYS, text.encode())
@@ -96,7 +96,7 @@ class HeadShelf:
 
     def find(self, size: int) -> SignedHead | None:
         """Return a head of a size, of the present origin where there are several."""
-        keys = self.keys()
+        keys = self.verifier_keys()
         origin = keys[-1].name if keys else ""
         found = [one for one in self.all() if one.head.size == size]
         return max(found, key=lambda one: one.head.origin == origin, default=None)

@@ -78,7 +78,7 @@ class Notary:
         own = self.ring.signing_key()
         if own is not None:
             return own.verifier
-        published = self.shelf.keys()
+        published = self.shelf.verifier_keys()
         return published[-1] if published else None
 
     def make_key(self) -> VerifierKey:
@@ -93,7 +93,7 @@ class Notary:
 
     def _own_key(self) -> SigningKey:
         key = self.ring.signing_key()
-        published = self.shelf.keys()
+        published = self.shelf.verifier_keys()
         if key is None:
             if published:
                 raise KeyMissingError(
@@ -139,7 +139,7 @@ class Notary:
         return found
 
     def _key_of(self, head: Head) -> VerifierKey:
-        for key in self.shelf.keys():
+        for key in self.shelf.verifier_keys():
             if key.name == head.origin:
                 return key
         raise KeyMissingError(
@@ -313,7 +313,7 @@ class Notary:
             self._record(own, former, key, actor or self._store.environment.actor())
             if former is not None:
                 self.shelf.keep(former)
-            if own is not None and own.verifier not in self.shelf.keys():
+            if own is not None and own.verifier not in self.shelf.verifier_keys():
                 self.shelf.add_key(own.verifier)  # a backup from before the first head lacks it
             self.ring.retire(own)
             self.shelf.add_key(key.verifier)
@@ -328,7 +328,7 @@ class Notary:
         """Return the largest head that is known of the present origin, whatever the log says."""
         remembered = self.ring.head()
         known = list(self.shelf.all()) if remembered is None else [signed_head(remembered)]
-        keys = self.shelf.keys()
+        keys = self.shelf.verifier_keys()
         if remembered is None and keys:
             known = [one for one in known if one.head.origin == keys[-1].name]
         return max(known, key=lambda one: one.head.size, default=None)

@@ -11,7 +11,6 @@ Everything new comes from the log itself, never from a cache. Nothing here takes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ckptlog.errors import CheckpointStorageError, LogCorruptionError, RewrittenError

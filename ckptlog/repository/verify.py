@@ -64,7 +64,7 @@ def verify(
         level: "structure": the log, its frames, every history, the packs' outlines, a sample of
             the view. "full": every chunk, every payload and every row of the view, too.
         progress: Called now and then with bytes read and bytes in all.
-        kept: Signed heads that the user has kept, beside those of the store (repository.head_check).
+        kept: Signed heads that the user has kept, beside the store's (repository.head_check).
 
     Raises:
         ArgumentError: There is no such level. Damage is never raised.

@@ -67,7 +67,9 @@ def test_a_flipped_byte_in_any_file_is_refused(go, published):
         whole = path.read_bytes()
         for _ in range(3):
             at = chance.randrange(len(whole))
-            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :])
+            path.write_bytes(
+                whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :]
+            )
             status, said = go("published", published.folder, published.key)
             assert status == 1, (path, at, said)
         path.write_bytes(whole)

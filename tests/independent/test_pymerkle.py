@@ -83,7 +83,10 @@ def test_its_consistency_proofs_hold_between_our_roots_and_ours_between_its(tree
 
 def changed(entries, how):
     if how == "a flipped byte":
-        return [bytes([entries[5][0] ^ 1]) + entries[5][1:] if n == 5 else e for n, e in enumerate(entries)]
+        return [
+            bytes([entries[5][0] ^ 1]) + entries[5][1:] if n == 5 else e
+            for n, e in enumerate(entries)
+        ]
     if how == "swapped events":
         return [entries[6], *entries[1:6], entries[0], *entries[7:]]
     if how == "a truncated tail":

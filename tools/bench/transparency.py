@@ -2,8 +2,8 @@
 
 Appending, one thread and a commit each, and in batches of 100: with the tree kept up and a head
 signed every `--interval` seconds in the same process, and without. Proofs in a log of `--events`
-events: made (the event read, hashes from the tree, checked) and verified (parsed, signature, hashes),
-beside pymerkle's tree of the same events in memory.
+events: made (the event read, hashes from the tree, checked) and verified (parsed, the signature,
+the hashes), beside pymerkle's tree of the same events in memory.
 Usage: tools/bench/run transparency [--events N] [--rounds N] [--writes N] [--interval S]
     [--proofs N] [--dir DIR]
 """
@@ -85,12 +85,12 @@ def _verified(data: bytes, key: VerifierKey) -> None:
     if not isinstance(proof, InclusionProof) or proof.extra is None:
         raise TypeError(data)
     leaf = leaf_hash(proof.extra)
-    merkle.verify_inclusion(leaf, proof.index, head.size, proof.path, root=head.root)
+    merkle.verify_inclusion(leaf, proof.position, head.size, proof.path, root=head.root)
 
 
 def proofs(root: Path, options: argparse.Namespace) -> None:
     """Print proofs made and verified, ours and pymerkle's."""
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - the same positions each time
     with ckptlog.open(root) as store:
         notary = store.notary
         begin = time.perf_counter()
