@@ -16,7 +16,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ckptlog.errors import CheckpointError, FormatError, KeyMissingError, SignatureError
+from ckptlog.errors import (
+    CheckpointError,
+    DeniedError,
+    FormatError,
+    InputOutputError,
+    KeyMissingError,
+    SignatureError,
+)
 from ckptlog.formats.head import Head
 from ckptlog.formats.merkle import Frontier
 from ckptlog.formats.note import Note, VerifierKey
@@ -145,6 +152,12 @@ class HeadCheck:
                         raise FormatError(f"There is no head in {path}.")
                     continue
                 head = self._signed(found)
+            except (DeniedError, InputOutputError) as error:  # another user's keys, for one
+                if is_asked:
+                    self._faults.append((error.code, error.message, where))
+                else:
+                    self._notes.append(f"Not compared, as it cannot be read: {error.message}")
+                continue
             except CheckpointError as error:
                 self._faults.append((error.code, error.message, where))
                 continue
@@ -189,8 +202,12 @@ class HeadCheck:
 
     # --- what was found -----------------------------------------------------------------------
 
-    def report(self, book: Book) -> None:
-        """Enter what is wrong, and what is worth knowing."""
+    def report(self, book: Book, *, is_whole: bool = True) -> None:
+        """Enter what is wrong, and what is worth knowing.
+
+        Args:
+            is_whole: Whether the pass came to the log's end; else what is missing says nothing.
+        """
         for code, message, where in self._faults:
             book.problem(code, message, where)
         agreed = 0
@@ -198,7 +215,7 @@ class HeadCheck:
             root = self._roots.get(claim.head.size)
             if root == claim.head.root:
                 agreed = claim.head.size
-            elif root is None and self._is_broken:
+            elif root is None and (self._is_broken or not is_whole):
                 book.notes.append(f"{claim.where} was not compared: a part of the log is lost.")
             else:
                 self._enter(book, claim, agreed)

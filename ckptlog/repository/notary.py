@@ -60,12 +60,12 @@ class Fork(NamedTuple):
 class Notary:
     """Signs and proves for one open store. Get it as `store.notary`.
 
-    Threads: safe.
+    Threads: safe. Who uses `tree` holds `lock`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = RLock()
+        self.lock = RLock()
         self.tree = EventTree(store)
         self.ring = KeyRing(keys_folder(store.environment) / store.id, store.environment)
         self.shelf = HeadShelf(store.path)
@@ -88,7 +88,7 @@ class Notary:
             KeyMissingError: The store has one, and it is not here.
             ReadOnlyError, CheckpointStorageError: It cannot be written.
         """
-        with self._lock, self.ring.locked():
+        with self.lock, self.ring.locked():
             return self._own_key().verifier
 
     def _own_key(self) -> SigningKey:
@@ -165,7 +165,7 @@ class Notary:
 
     def sign_published(self, *, is_kept: bool) -> SignedHead:
         """Do as `sign` for what is published, also while the store is being closed."""
-        with self._lock, self.ring.locked():
+        with self.lock, self.ring.locked():
             key = self._own_key()
             former = self._former(key.verifier)
             position = self.tree.end().position
@@ -261,7 +261,7 @@ class Notary:
 
     def _proved(self, signed: SignedHead, proved: _Prover) -> tuple[bytes, ...]:
         """Prove with the tree as it is cached; where that proves nothing, made from the log."""
-        with self._lock:
+        with self.lock:
             end = self.tree.end()
             if signed.head.size > end.position:
                 raise rolled_back(signed.head, end.position)
@@ -306,7 +306,7 @@ class Notary:
         Durability: on the medium when it returns; the event comes before the key is used.
         """
         self._store.opened()
-        with self._lock, self.ring.locked():
+        with self.lock, self.ring.locked():
             own = self.ring.signing_key()
             former = self._last_head()
             key = self.ring.next_key() or self._new_key()

@@ -69,10 +69,11 @@ class Publication:
             time.
         """
         head = signed.head
-        tree = self._notary.tree.grown(head, head.size)
-        former = self._former(head, tree)
-        self._entries(former, head.size)
-        self._tiles(former, head.size, tree)
+        with self._notary.lock:
+            tree = self._notary.tree.grown(head, head.size)
+            former = self._former(head, tree)
+            self._entries(former, head.size)
+            self._tiles(former, head.size, tree)
         if self._files:
             os.sync()  # thousands of files: one call for all, before what names them
         self._checkpoint(signed)

@@ -268,6 +268,7 @@ class Store(StoreReader, Retrospect, Attesting):
             "max_concurrent_operations": self._queue_max,
             "cache_size_bytes": self._cache_bytes,
             "zstd_level": self._compression_level,
+            "head_interval_s": self._head_interval_s or 0,
         }
 
     @property

@@ -167,7 +167,8 @@ class _Run:
         try:
             leaf_at_mark = self._read(mark.position if mark else 0)
             self._history.close()
-            self._heads.report(self.book)
+            is_whole = self._end is not None and not self._chain.lost
+            self._heads.report(self.book, is_whole=is_whole)
             if self._contents:
                 self._contents.report(self._newest)
             if view is not None and mark is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -11,6 +13,7 @@ import pytest
 import ckptlog
 from ckptlog.errors import ArgumentError, RolledBackError
 from ckptlog.repository.notary import Notary
+from tests.architecture.tree import ROOT
 from tests.repository.attested import codes, house
 
 
@@ -40,6 +43,15 @@ def test_heads_come_by_themselves_and_at_the_end(tmp_path):
         assert store.notary.latest().head.size == 2
         assert not (path / "heads" / "kept").exists()
         assert store.verify().ok
+
+
+def test_a_manager_takes_the_interval_from_its_configuration(tmp_path):
+    config = ckptlog.CheckpointConfiguration(str(tmp_path / "s"), head_interval_s=1000)
+    with ckptlog.CheckpointManager(config=config) as manager:
+        manager.create_checkpoint("t", "T", 1)
+        assert manager.store.settings["head_interval_s"] == 1000
+    with ckptlog.open(tmp_path / "s") as store:
+        assert store.notary.latest().head.size == 1
 
 
 def test_no_new_event_no_new_signature(tmp_path, monkeypatch):
@@ -115,6 +127,32 @@ def test_read_only_signs_nothing(tmp_path):
     with home.open(read_only=True, head_interval_s=0.01):
         time.sleep(0.1)
     assert not (home.path / "heads").exists()
+
+
+SIGNER = """
+import sys, ckptlog
+store = ckptlog.open(sys.argv[1], create=True, head_interval_s=0.001)
+manager = ckptlog.CheckpointManager(store=store)
+print("ready", flush=True)
+for step in range(1, 10**6):
+    manager.create_checkpoint("t", "T", step)
+    store.notary.sign()
+"""
+
+
+def test_killed_at_any_moment_it_signs_on(tmp_path):
+    path = tmp_path / "s"
+    for number in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", SIGNER, str(path)], stdout=subprocess.PIPE, cwd=ROOT
+        ) as process:
+            assert process.stdout.readline() == b"ready\n"
+            time.sleep(0.03 * (number + 1))
+            process.kill()
+        with ckptlog.open(path) as store:
+            assert store.verify().problems == ()
+            signed = store.notary.sign()
+            assert signed.head.size == store.position
 
 
 def test_a_forked_child_signs_too(tmp_path):
