@@ -24,6 +24,10 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- ConsumerDamagedError                consumer.damaged
     |   |-- FormatError                         format.malformed
     |   |-- LogCorruptionError                  log.corrupt
+    |   |-- ProofError                          proof.invalid
+    |   |-- RewrittenError                      head.rewritten
+    |   |-- RolledBackError                     head.rolled_back
+    |   |-- SignatureError                      signature.invalid
     |   `-- BlobCorruptionError                 blob.corrupt
     `-- CheckpointStorageError (OSError's cousins end here)
         |-- StoreMissingError (LookupError)     store.missing
@@ -41,9 +45,13 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- ConsumerBusyError                   consumer.busy
         |-- ConsumerForeignError                consumer.foreign
         |-- DeliveryError                       delivery.failed
+        |-- ForkedError                         head.forked
+        |-- KeyMissingError (LookupError)       key.missing
+        |-- KeyUnsafeError                      key.unsafe
         |-- OtherTimelineError                  log.other_timeline
         |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
+        |-- WitnessError                        witness.conflict
         `-- MissingBlobError (LookupError)      blob.missing
 
 Foreign errors (OSError, sqlite3.Error, zstandard.ZstdError) cross into this tree at one door
@@ -221,6 +229,30 @@ class LogCorruptionError(CheckpointCorruptionError):
     code = "log.corrupt"
 
 
+class ProofError(CheckpointCorruptionError):
+    """A proof does not prove what it says."""
+
+    code = "proof.invalid"
+
+
+class RewrittenError(CheckpointCorruptionError):
+    """A signed head covers other events than the log has: its past was changed."""
+
+    code = "head.rewritten"
+
+
+class RolledBackError(CheckpointCorruptionError):
+    """A signed head covers more events than the log has: it was cut, or set back to a backup."""
+
+    code = "head.rolled_back"
+
+
+class SignatureError(CheckpointCorruptionError):
+    """A head or a cosignature is not signed by the key that it should be signed by."""
+
+    code = "signature.invalid"
+
+
 class BlobCorruptionError(CheckpointCorruptionError):
     """A chunk's bytes do not hash to its name."""
 
@@ -329,6 +361,24 @@ class DeliveryError(CheckpointStorageError):
     retryable = True
 
 
+class ForkedError(CheckpointStorageError):
+    """A head is of a history that was given up: the log says itself that it was forked."""
+
+    code = "head.forked"
+
+
+class KeyMissingError(CheckpointStorageError, LookupError):
+    """The key that signs this store's heads is not on this machine, or there is none yet."""
+
+    code = "key.missing"
+
+
+class KeyUnsafeError(CheckpointStorageError):
+    """A private key's file can be read by others."""
+
+    code = "key.unsafe"
+
+
 class UnacknowledgedError(CheckpointStorageError):
     """A consumer has taken as many events as it may without acknowledging any."""
 
@@ -347,6 +397,12 @@ class OutcomeUnknownError(CheckpointStorageError):
 
     code = "commit.outcome_unknown"
     retryable = True
+
+
+class WitnessError(CheckpointStorageError):
+    """A witness remembers another head of a log than the one that a request begins from."""
+
+    code = "witness.conflict"
 
 
 class MissingBlobError(CheckpointStorageError, LookupError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,7 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Keys lie in the user's home; those of tests never do, nor those of processes that they start.
+    os.environ["CKPTLOG_KEYS"] = tempfile.mkdtemp(prefix="ckptlog-test-keys-")
     settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ.pop("CKPTLOG_KEYS", ""), ignore_errors=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

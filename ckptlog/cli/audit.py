@@ -1,4 +1,7 @@
-"""`ckptlog audit`: who did what, when, to which task; and what deserves a look."""
+"""`ckptlog audit`: who did what, when, to which task; and what deserves a look.
+
+Its acts (`ckptlog audit head`, ...) sign and prove the history: `cli.transparency`, `cli.witness`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptlog.cli import text
+from ckptlog.cli import text, transparency, witness
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK, PARTIAL
 from ckptlog.cli.moment import moment, natural
@@ -93,6 +96,11 @@ def add_commands(commands: Commands) -> None:
         choices=("warning", "info"),
         help="end with status 1 if there are anomalies of this level (default: warning) or above",
     )
+    acts = parser.add_subparsers(
+        title="acts (signed history: specs/transparency.md)", metavar="ACT", dest="act"
+    )
+    transparency.add_acts(acts)
+    witness.add_acts(acts)
 
 
 def run_audit(context: Context) -> int:

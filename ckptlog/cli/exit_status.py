@@ -40,6 +40,10 @@ BY_CODE: Final[dict[str, int]] = {
     "corruption.detected": CORRUPTION,
     "format.malformed": CORRUPTION,
     "log.corrupt": CORRUPTION,
+    "proof.invalid": CORRUPTION,
+    "head.rewritten": CORRUPTION,
+    "head.rolled_back": CORRUPTION,
+    "signature.invalid": CORRUPTION,
     "blob.corrupt": CORRUPTION,
     "storage.failed": STORAGE,
     "store.missing": NOT_FOUND,
@@ -59,8 +63,12 @@ BY_CODE: Final[dict[str, int]] = {
     "consumer.foreign": CONFLICT,
     "consumer.unacknowledged": STORAGE,
     "delivery.failed": STORAGE,
+    "head.forked": CONFLICT,
+    "key.missing": NOT_FOUND,
+    "key.unsafe": STORAGE,
     "log.other_timeline": CONFLICT,
     "commit.outcome_unknown": STORAGE,
+    "witness.conflict": CONFLICT,
     "blob.missing": CORRUPTION,
 }
 

@@ -10,8 +10,10 @@ from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import CORRUPTION, OK
 from ckptlog.cli.output import Column, Output
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.transparency import read_key
 
 if TYPE_CHECKING:
+    from ckptlog.repository.head_check import KeptHeads
     from ckptlog.repository.report import Report
 
 _HINT_OPEN = (
@@ -33,6 +35,12 @@ def add_commands(commands: Commands) -> None:
         choices=("structure", "full"),
         default="full",
         help="structure: the log and its frames; full: every payload's bytes too (default)",
+    )
+    parser.add_argument(
+        "--head", action="append", default=[], metavar="FILE", help="a signed head that you kept"
+    )
+    parser.add_argument(
+        "--vkey", action="append", default=[], metavar="KEY", help="the verifier key of its log"
     )
 
 
@@ -63,15 +71,22 @@ def _verify(context: Context, path: Path, progress: Progress) -> tuple[Report, b
     """
     from ckptlog.errors import CheckpointCorruptionError
 
-    level = context.arguments.level
+    level, kept = context.arguments.level, _kept(context)
     try:
         store = open_store(path, context.output, is_reading=True)
     except CheckpointCorruptionError:
         from ckptlog.repository.verify import verify_directory
 
-        return verify_directory(path, level, progress), False
+        return verify_directory(path, level, progress, kept=kept), False
     with store:
-        return store.verify(level, progress), True
+        return store.verify(level, progress, kept=kept), True
+
+
+def _kept(context: Context) -> KeptHeads:
+    from ckptlog.repository.head_check import KeptHeads
+
+    heads, keys = context.arguments.head, context.arguments.vkey
+    return KeptHeads(tuple(map(Path, heads)), tuple(map(read_key, keys)))
 
 
 def _print(output: Output, report: Report) -> None:

@@ -46,6 +46,7 @@ def open_for(
         cache_bytes=config.cache_size_bytes,
         compression_level=config.zstd_level,
         codecs=codecs,
+        head_interval_s=config.head_interval_s or None,
     )
 
 

@@ -53,6 +53,7 @@ _LIMITS: Final[dict[str, Limit]] = {
     "cleanup_interval_hours": Limit(0, 87_600, "hours"),
     "max_checkpoint_age_days": Limit(0.001, 36_500, "days"),
     "interval_s": Limit(0.001, 60, "seconds"),
+    "head_interval_s": Limit(0, 31_536_000, "seconds"),
     "compression_level": Limit(1, len(_ZSTD_LEVELS), "(level)", whole=True),
 }
 _SWITCHES: Final = frozenset({"encryption_enabled", "access_control_enabled", "sanitise"})
@@ -86,6 +87,7 @@ class CheckpointConfiguration:
         the whole match, is replaced. With one of them every text is read at every write.
     actor: Who acts, in events; None means user@host.
     compression_level: 1 (fast) to 9 (small).
+    head_interval_s: Time between two signed heads of the history; 0 signs on request only.
     """
 
     storage_dir: str = ".taskmaster/checkpoints"
@@ -107,6 +109,7 @@ class CheckpointConfiguration:
     sanitise_extra_patterns: tuple[str, ...] = ()
     actor: str | None = None
     compression_level: int = 1
+    head_interval_s: float = 0
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, _checked(name, value))

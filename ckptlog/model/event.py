@@ -36,6 +36,7 @@ CLEANUP_STARTED: Final = "cleanup.started"
 CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
+FORKED: Final = "audit.forked"
 SETTLED: Final = "gc.settled"
 # Its fact: packs whose preparation began before this position are registered no more.
 FENCE: Final = "fence"
@@ -45,7 +46,7 @@ RECORDED_TYPES: Final = frozenset({CLEANUP_STARTED, CLEANED, IMPORTED, STORAGE_P
 # What changes the metadata of a checkpoint in whatever state it is, and leaves the state.
 PIN_TYPES: Final = frozenset({PINNED, UNPINNED})
 CHECKPOINT_TYPES: Final = PIN_TYPES | {CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED}
-TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, SETTLED}
+TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, FORKED, SETTLED}
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -102,7 +102,7 @@ def decide(state: State, command: AnyCommand, moment: Moment) -> Decision | Stal
         return _delete(state, command, moment)
     if isinstance(command, DeleteTask):
         return _delete_task(state, command, moment)
-    return _record_or_settle(state, command, moment)
+    return _rare(state, command, moment)
 
 
 def _repeat(earlier: Event, command: AnyCommand) -> Decision:
@@ -386,7 +386,9 @@ def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision 
     return Decision((event,), command.count)
 
 
-def _record_or_settle(state: State, command: Record | Settle, moment: Moment) -> Decision | Stale:
+def _rare(state: State, command: Pin | Record | Settle, moment: Moment) -> Decision | Stale:
+    if isinstance(command, Pin):
+        return _pin(state, command, moment)
     if isinstance(command, Settle):
         return _settle(state, command, moment)
     return _record(command, moment)

@@ -33,7 +33,9 @@ VIEWS: Final = "views"
 RESERVE: Final = "reserve"
 RESERVE_BYTES: Final = 256 * 1024
 FOLDERS: Final = ("log", "packs", "views", "consumers", "keys")
-_OWN_NAMES: Final = frozenset({*FOLDERS, "lock", RESERVE, STORE_JSON})
+# Made when the first head is signed.
+HEADS: Final = "heads"
+_OWN_NAMES: Final = frozenset({*FOLDERS, HEADS, "lock", RESERVE, STORE_JSON})
 _LEGACY_FOLDERS: Final = frozenset({"active", "completed", "failed"})
 _LEGACY_FILES: Final = frozenset({"index.json"})
 # flock or mmap are unreliable there, or another machine may write at once.

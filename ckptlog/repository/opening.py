@@ -32,6 +32,7 @@ def open_store(
     cache_bytes: int = 100 * 1024 * 1024,
     compression_level: int = 1,
     codecs: Codecs | Iterable[TypeCodec] = (),
+    head_interval_s: float | None = None,
     environment: Environment | None = None,
 ) -> Store:
     """Open the store in a directory.
@@ -48,26 +49,24 @@ def open_store(
         cache_bytes: Verified payload bytes kept in memory, memos for next versions included.
         compression_level: zstd's, 1 to 19.
         codecs: How objects of your own types are stored, each registered by its exact type.
+        head_interval_s: Seconds between two signed heads (specs/transparency.md); None: on request.
 
     Raises:
-        StoreMissingError: There is none, and create is off.
-        NotAStoreError: The directory holds something else.
+        StoreMissingError, NotAStoreError: There is none and create is off, or something else.
         UnsupportedError: A newer version made it, or the file system is refused for writing.
         LogCorruptionError: Its log is damaged where it was durable.
         CheckpointStorageError: The operating system refused.
     """
     root = _path(path)
-    _check_number("interval_s", interval_s, float, above=0)
-    _check_number("timeout_s", timeout_s, float)
+    _check_times(interval_s, timeout_s, head_interval_s)
     _check_number("queue_max", queue_max, int, above=0)
     _check_number("cache_bytes", cache_bytes, int)
     _check_choice("durability", durability, get_args(Durability))
     _check_choice("compression_level", compression_level, LEVELS)
     registry = Codecs.of(codecs)  # a SettingsError where they do not fit together
     environment = environment or Environment()
-    if create and not read_only and not _exists(root / layout.STORE_JSON):
-        layout.refuse_unsafe_file_system(root, environment)
-        layout.create(root, environment)
+    if create and not read_only:
+        _make_missing(root, environment)
     return Store(
         root,
         read_only=read_only,
@@ -78,8 +77,15 @@ def open_store(
         cache_bytes=cache_bytes,
         compression_level=compression_level,
         codecs=registry,
+        head_interval_s=head_interval_s,
         environment=environment,
     )
+
+
+def _make_missing(root: Path, environment: Environment) -> None:
+    if not _exists(root / layout.STORE_JSON):
+        layout.refuse_unsafe_file_system(root, environment)
+        layout.create(root, environment)
 
 
 def _path(path: object) -> Path:
@@ -109,6 +115,13 @@ def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 def _exists(path: Path) -> bool:
     with operating_system_door("Cannot look for a store"):
         return path.exists()
+
+
+def _check_times(interval_s: object, timeout_s: object, head_interval_s: object) -> None:
+    _check_number("interval_s", interval_s, float, above=0)
+    _check_number("timeout_s", timeout_s, float)
+    if head_interval_s is not None:
+        _check_number("head_interval_s", head_interval_s, float, above=0)
 
 
 def _check_number(name: str, value: object, kind: type, *, above: float | None = None) -> None:

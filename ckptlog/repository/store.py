@@ -36,6 +36,8 @@ from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
+from ckptlog.repository.attesting import Attesting
+from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.locator import Locator
@@ -79,7 +81,7 @@ class _AfterFork:
 _after_fork = _AfterFork()
 
 
-class Store(StoreReader, Retrospect):
+class Store(StoreReader, Retrospect, Attesting):
     """An open store. Make one with `ckptlog.open`.
 
     Threads: safe. A forked child that uses it opens it anew by itself.
@@ -97,6 +99,7 @@ class Store(StoreReader, Retrospect):
         cache_bytes: int = 100 * 1024 * 1024,
         compression_level: int = 1,
         codecs: Codecs = NO_CODECS,
+        head_interval_s: float | None = None,
         environment: Environment | None = None,
     ) -> None:
         self.path = root
@@ -109,6 +112,7 @@ class Store(StoreReader, Retrospect):
         self._queue_max = queue_max
         self._cache_bytes = cache_bytes
         self._compression_level = compression_level
+        self._head_interval_s = head_interval_s
         self._is_closed = False
         self.info: StoreInfo = layout.read_info(root)
         if not read_only:
@@ -157,6 +161,7 @@ class Store(StoreReader, Retrospect):
         if self.durability == "interval" and not self.read_only:
             Thread(target=self._flush_forever, name="ckptlog-flush", daemon=True).start()
         self._analytics: Analytics | None = None
+        self._begin_attesting()
         # Last: the other threads of a forked child go by it.
         self._pid = os.getpid()
 
@@ -193,6 +198,7 @@ class Store(StoreReader, Retrospect):
             if self._watching is not None:
                 self._watching.close()
         finally:
+            self._end_attesting()
             self._keeper.close()
             self.log.close()
             self.blobs.close()
@@ -263,6 +269,7 @@ class Store(StoreReader, Retrospect):
             "max_concurrent_operations": self._queue_max,
             "cache_size_bytes": self._cache_bytes,
             "zstd_level": self._compression_level,
+            "head_interval_s": self._head_interval_s or 0,
         }
 
     @property
@@ -410,12 +417,18 @@ class Store(StoreReader, Retrospect):
 
     # --- upkeep -------------------------------------------------------------------------------
 
-    def verify(self, level: Level = "full", progress: Progress | None = None) -> Report:
+    def verify(
+        self,
+        level: Level = "full",
+        progress: Progress | None = None,
+        *,
+        kept: KeptHeads = NONE_KEPT,
+    ) -> Report:
         """Check everything that is stored (see `repository.verify`)."""
         from ckptlog.repository.verify import verify
 
         self._check_open()
-        return verify(self, level, progress)
+        return verify(self, level, progress, kept=kept)
 
     def compact(
         self, options: CollectOptions | None = None, progress: Progress | None = None

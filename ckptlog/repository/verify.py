@@ -34,6 +34,7 @@ from ckptlog.repository import layout
 from ckptlog.repository.chain import CORRUPT, Chain
 from ckptlog.repository.comparison import DIFFERS, Comparison
 from ckptlog.repository.contents import Contents, left_overs, pack_of, read_pack
+from ckptlog.repository.head_check import NONE_KEPT, HeadCheck, KeptHeads
 from ckptlog.repository.history import History
 from ckptlog.repository.leaf_check import LeafCheck
 from ckptlog.repository.report import Book, Level, Problem, Progress, Report
@@ -50,13 +51,20 @@ __all__ = ["Level", "Problem", "Progress", "Report", "verify", "verify_directory
 _FULL: Final = "full"
 
 
-def verify(store: Store, level: Level = "full", progress: Progress | None = None) -> Report:
+def verify(
+    store: Store,
+    level: Level = "full",
+    progress: Progress | None = None,
+    *,
+    kept: KeptHeads = NONE_KEPT,
+) -> Report:
     """Check a store up to its published end.
 
     Args:
         level: "structure": the log, its frames, every history, the packs' outlines, a sample of
             the view. "full": every chunk, every payload and every row of the view, too.
         progress: Called now and then with bytes read and bytes in all.
+        kept: Signed heads that the user has kept, beside the store's (repository.head_check).
 
     Raises:
         ArgumentError: There is no such level. Damage is never raised.
@@ -68,7 +76,7 @@ def verify(store: Store, level: Level = "full", progress: Progress | None = None
     source = _Source(
         store.path, store.info, store.environment, store.log.published.read, store.index
     )
-    run = _Run(source, level, progress)
+    run = _Run(source, level, progress, kept)
     if fault and store.log.published.read() is not None:  # else the log is told of, not the view
         run.book.problem(
             DIFFERS, f"The view cannot be read: {fault} `ckptlog replay` builds it anew.", "views"
@@ -82,6 +90,7 @@ def verify_directory(
     progress: Progress | None = None,
     *,
     environment: Environment | None = None,
+    kept: KeptHeads = NONE_KEPT,
 ) -> Report:
     """Check a store that is not open, or cannot be: without its view, and without writing.
 
@@ -93,7 +102,7 @@ def verify_directory(
     environment = environment or Environment()
     info = layout.read_info(path)
     published = PublishedEnd(path / FOLDER / "end", info.id_bytes, environment.disk, read_only=True)
-    run = _Run(_Source(path, info, environment, published.read, None), level, progress)
+    run = _Run(_Source(path, info, environment, published.read, None), level, progress, kept)
     run.book.notes.append("The view was not compared: the store was not opened.")
     try:
         return run.report(None, None)
@@ -132,7 +141,9 @@ class _Source(msgspec.Struct, frozen=True):
 class _Run:
     """One verification."""
 
-    def __init__(self, source: _Source, level: Level, progress: Progress | None) -> None:
+    def __init__(
+        self, source: _Source, level: Level, progress: Progress | None, kept: KeptHeads
+    ) -> None:
         self._root = root = source.root
         self._info = info = source.info
         self._published = source.published
@@ -149,12 +160,15 @@ class _Run:
             self._contents = Contents(root, info, disk, self.book, knows)
         self._registered: set[str] = set()
         self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
+        self._heads = HeadCheck(root, info.id, source.environment, kept)
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:
         """Read everything and return what was found."""
         try:
             leaf_at_mark = self._read(mark.position if mark else 0)
             self._history.close()
+            is_whole = self._end is not None and not self._chain.lost
+            self._heads.report(self.book, is_whole=is_whole)
             if self._contents:
                 self._contents.report(self._newest)
             if view is not None and mark is not None:
@@ -174,6 +188,7 @@ class _Run:
             for commit, window in self._chain.commits(self._end):
                 self._history.add(commit)
                 self._leaves.add(commit)
+                self._heads.add(commit)
                 packs = self._packs(commit)
                 if self._contents:
                     self._contents.add(commit, window, packs)

@@ -56,6 +56,10 @@ class Environment:
         except OSError:
             return ""
 
+    def variable(self, name: str) -> str:
+        """Return an environment variable; empty where it is not set."""
+        return os.environ.get(name, "")
+
     def actor(self) -> str:
         """Return who works here by default: user@host."""
         return _actor()

@@ -41,6 +41,7 @@ def test_defaults():
         "sanitise_extra_patterns": [],
         "actor": None,
         "compression_level": 1,
+        "head_interval_s": 0,
     }
     assert set(facts) == FIELDS
 
@@ -95,6 +96,7 @@ BAD = [
     ("compression_level", 0, "a whole number from 1 to 9"),
     ("compression_level", 10, "a whole number from 1 to 9"),
     ("interval_s", 0, "a number from 0.001 to 60 seconds"),
+    ("head_interval_s", -1, "a number from 0 to 31,536,000 seconds"),
     ("durability", "none", "it must be commit or interval"),
     ("durability", None, "it must be commit or interval"),
     ("sanitise", 1, "it must be True or False"),

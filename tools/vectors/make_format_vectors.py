@@ -25,6 +25,7 @@ from tools.vectors import (  # noqa: E402
     content_vectors,
     cursor_vectors,
     envelope_vectors,
+    history_vectors,
     settled_vectors,
 )
 from tools.vectors.vector import Document  # noqa: E402
@@ -36,11 +37,15 @@ MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
     "end": envelope_vectors.ends,
     "event": content_vectors.events,
     "frame": envelope_vectors.frames,
+    "head": history_vectors.heads,
+    "merkle": history_vectors.trees,
     "node": content_vectors.nodes,
+    "note": history_vectors.notes,
     "pack": envelope_vectors.packs,
     "segment": envelope_vectors.segments,
     "settled": settled_vectors.settled_segments,
     "store": content_vectors.stores,
+    "tile": history_vectors.tiles,
 }
 
 

@@ -1,0 +1,1 @@
+"""Keys: the one room that signs and verifies."""
