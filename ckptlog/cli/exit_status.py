@@ -61,6 +61,10 @@ BY_CODE: Final[dict[str, int]] = {
     "log.other_timeline": CONFLICT,
     "commit.outcome_unknown": STORAGE,
     "blob.missing": CORRUPTION,
+    "backup.damaged": CORRUPTION,
+    "backup.diverged": CONFLICT,
+    "backup.foreign": CONFLICT,
+    "import.conflict": CONFLICT,
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ckptlog import __version__
 from ckptlog.cli import (
     audit,
+    backup,
     bisect,
     completion,
     consumers,
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, exporting, removal, completion):
+    for module in (verify, stats, doctor, backup, importing, exporting, removal, completion):
         module.add_commands(commands)
     return parser
 

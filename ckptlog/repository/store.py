@@ -36,6 +36,7 @@ from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
+from ckptlog.repository.backing import refuse_backup
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.locator import Locator
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
+    from ckptlog.repository.backup import BackupReport
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -113,6 +115,7 @@ class Store(StoreReader, Retrospect):
         if not read_only:
             layout.refuse_unsafe_file_system(root, self.environment)
             layout.refuse_read_only(root)
+            refuse_backup(root)
         self._compose()
 
     # --- opening and closing ------------------------------------------------------------------
@@ -412,6 +415,32 @@ class Store(StoreReader, Retrospect):
 
         self._check_open()
         return verify(self, level, progress)
+
+    def backup(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        progress: Progress | None = None,
+    ) -> BackupReport:
+        """Make a backup in a directory, or bring one there to the present end.
+
+        Args:
+            dest: A new or empty directory, or an earlier backup of this store.
+            verify: Read the whole backup again and check it.
+            progress: Called now and then with bytes done and bytes in all.
+
+        Raises:
+            BackupForeignError, BackupDivergedError, BackupDamagedError: It may not go there.
+            LockTimeoutError: Another backup to it is at work.
+            CheckpointCorruptionError: What would be copied is damaged; the old state stays.
+
+        Durability: on the medium when it returns; killed anywhere, the state before is there.
+        Threads: safe beside writers.        Page: specs/backup.md.
+        """
+        from ckptlog.repository.backup import back_up
+
+        return back_up(self.opened(), dest, verify=verify, progress=progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""
