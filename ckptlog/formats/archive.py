@@ -2,8 +2,8 @@
 
     magic, HEAD, TASK.., [NOTE], (EVNT | SKIP).., CHNK.., LACK.., DONE
 
-Each record has a tag, a length and a checksum that is bound to its offset. Limits are checked before
-anything is allocated. Page: specs/archive.md.
+Each record has a tag, a length and a checksum that is bound to its offset. Limits are checked
+before anything is allocated. Page: specs/archive.md.
 """
 
 from __future__ import annotations
@@ -180,9 +180,7 @@ def decode_skip(body: bytes) -> tuple[int, int, list[tuple[int, bytes]]]:
     wide = list(widths(start, stop))
     if len(body) != _STRETCH.size + HASH_BYTES * len(wide):
         raise FormatError(f"A skip from {start} to {stop} has not {len(wide)} hashes.")
-    hashes = (
-        body[at : at + HASH_BYTES] for at in range(_STRETCH.size, len(body), HASH_BYTES)
-    )
+    hashes = (body[at : at + HASH_BYTES] for at in range(_STRETCH.size, len(body), HASH_BYTES))
     return start, stop, list(zip(wide, hashes, strict=True))
 
 

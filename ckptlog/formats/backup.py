@@ -15,7 +15,9 @@ import msgspec
 from blake3 import blake3
 
 from ckptlog.errors import FormatError, UnsupportedError
-from ckptlog.formats import end, pack, segment
+from ckptlog.formats import end as end_format
+from ckptlog.formats import pack, segment
+from ckptlog.formats.end import End
 
 FORMAT: Final = 1
 KIND: Final = "ckptlog-backup"
@@ -64,9 +66,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.end)
 
     @property
-    def end_record(self) -> end.End:
+    def end_record(self) -> End:
         """The published end of the state; only where it is whole."""
-        return end.decode(bytes.fromhex(self.end), bytes.fromhex(self.store))
+        return end_format.decode(bytes.fromhex(self.end), bytes.fromhex(self.store))
 
     @property
     def by_name(self) -> dict[str, BackedFile]:

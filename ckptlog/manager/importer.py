@@ -3,17 +3,16 @@
     verify all of it -> look for conflicts -> one command for each event, in the order of the log
 
 Ids, states, steps and payloads arrive as they were; where an event comes from stands in
-`metadata["imported"]` after it. Command ids come from the leaf hashes of the origin, so that what was
-imported is never imported twice, and a run that was killed is gone on with. Page: specs/archive.md.
+`metadata["imported"]` after it. Command ids come from the leaf hashes of the origin, so that what
+was imported is never imported twice, and a run that was killed is gone on with. Page: specs/archive.md.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,9 +52,9 @@ class ArchiveImport(msgspec.Struct, kw_only=True):
     """What an import did, or a verification found.
 
     path, origin, size, root: The file; the store it is of; the log that proves it. note: The signed
-    head in it, as text. imported: Events that are new here. unchanged: Events that were here already.
-    left_out: Earlier states whose payloads the origin no longer had. deleted: Checkpoints that are
-    deleted, there or here, and were not brought. is_changed: Whether anything was written.
+    head in it, as text. imported: Events that are new here. unchanged: Events that were here
+    already. left_out: Earlier states whose payloads the origin no longer had. deleted: Checkpoints
+    that are deleted, there or here, and were not brought.
     """
 
     path: str
@@ -151,7 +150,8 @@ class _Past(msgspec.Struct):
     """What the archive tells of a checkpoint so far.
 
     state, position: Of its last event there. here: Its newest event in this store, deleted or not.
-    is_ours: Whether that event came from this archive's past. is_known: Whether all events are here.
+    is_gone: Whether it was deleted. is_ours: Whether that event came from this archive's past.
+    is_known: Whether all events of the archive are here.
     """
 
     state: str
@@ -461,7 +461,7 @@ def _check_event(told: Told, past: _Past | None) -> None:
         is_sound = is_sound and event.type == EVENT_OF_STATE[state]
     if not is_sound or event.step < 1:
         raise FormatError(
-            f"Event {told.position} of the archive ({event.type}, {event.state}) cannot follow what "
-            "stands before it.",
+            f"Event {told.position} of the archive ({event.type}, {event.state}) cannot follow "
+            "what stands before it.",
             position=told.position,
         )

@@ -3,9 +3,9 @@
     pass 1, over the log: events of the tasks as they stand, all others folded into subtrees
     pass 2, over the log: the chunks of what living checkpoints name, each once
 
-The file has a temporary name until it is whole and synced. Memory: the names of deleted checkpoints,
-one million digests at most (a chunk that comes again much later may be written twice), one payload's
-digests, one chunk. Page: specs/archive.md.
+The file has a temporary name until it is whole and synced. Memory: the names of the tasks'
+checkpoints, one million digests at most (a chunk that comes again much later may be written twice),
+one payload's digests, one chunk. Page: specs/archive.md.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _checked(tasks: Sequence[str]) -> list[str]:
     return names
 
 
-def _target(path: str | os.PathLike[str], *, is_replaced: bool) -> Path:
+def _target(path: object, *, is_replaced: bool) -> Path:
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(f"{quoted(path)} is not a path.", argument="path")

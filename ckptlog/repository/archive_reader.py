@@ -32,7 +32,15 @@ from ckptlog.formats import archive, chunk, event
 from ckptlog.formats.proof import Fold
 from ckptlog.model import value as values
 from ckptlog.model.entry import Commit, Entry, Placement
-from ckptlog.model.event import CHECKPOINT_TYPES, DELETED, SCHEMA, TASK_DELETED, Event, Reference, Subject
+from ckptlog.model.event import (
+    CHECKPOINT_TYPES,
+    DELETED,
+    SCHEMA,
+    TASK_DELETED,
+    Event,
+    Reference,
+    Subject,
+)
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.model.quotation import quoted
 from ckptlog.repository.archive import parse_note
@@ -136,9 +144,7 @@ class ArchiveReader:
                 progress(offset, total)
         self.contents = contents = check.close()
         self._learn()
-        told = 0
-        for one in self.events():
-            told += 1
+        for told, one in enumerate(self.events(), 1):
             self._check_payloads(one)
             if progress:
                 progress(self.bytes + self.bytes * told // max(1, contents.events), total)
@@ -240,9 +246,7 @@ class ArchiveReader:
                 f"Chunk {digest.hex()} is not in the archive.", digest=digest.hex()
             )
         with operating_system_door("Cannot read the archive"):
-            body = os.pread(
-                self._file.fileno(), place.length, place.offset + archive.HEADER_BYTES
-            )
+            body = os.pread(self._file.fileno(), place.length, place.offset + archive.HEADER_BYTES)
         raw = self._codec.raw(body, digest, domain=domain)
         self._raw.put((digest, domain), raw, len(raw))
         return raw

@@ -2,8 +2,8 @@
 
     stage -> sync -> replace backup.json (the new state counts) -> `finish`: rename, log/end, remove
 
-`finish` may be repeated: whoever works on the directory next does, so a run that was killed in it is
-completed. Page: specs/backup.md.
+`finish` may be repeated: whoever works on the directory next does so, and completes what a killed
+run has left. Page: specs/backup.md.
 """
 
 from __future__ import annotations

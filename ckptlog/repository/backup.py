@@ -103,7 +103,7 @@ def back_up(
         return msgspec.structs.replace(report, is_verified=True)
 
 
-def _directory(store: Store, destination: str | os.PathLike[str]) -> Path:
+def _directory(store: Store, destination: object) -> Path:
     text = os.fspath(destination) if isinstance(destination, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(f"{quoted(destination)} is not a path.", argument="destination")
@@ -260,9 +260,10 @@ class _Run:
                 position=end.position,
             )
         near = Cursor(old.position, old.leaf, container_of(old.first, old.generation), old.offset)
-        if old.position and self._store.log.reader.locate(
-            old.position, near, stop=end
-        ).leaf != old.leaf:
+        if (
+            old.position
+            and self._store.log.reader.locate(old.position, near, stop=end).leaf != old.leaf
+        ):
             raise BackupDivergedError(
                 f"Event {old.position - 1} is another one in the store than in the backup "
                 f"{self._folder.root}.",
@@ -309,8 +310,7 @@ class _Run:
             return BEGINNING
         old, reader = self._old.end_record, self._store.log.reader
         near = Cursor(old.position, old.leaf, container_of(old.first, old.generation), old.offset)
-        found = reader.locate(old.position, near, stop=self._store.log.end())
-        return found
+        return reader.locate(old.position, near, stop=self._store.log.end())
 
     def _known(self, wanted: Container) -> BackedFile | None:
         """Return what the backup has already, where that is all of a container."""

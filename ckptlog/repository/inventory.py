@@ -36,7 +36,7 @@ _STRETCH_EVENTS: Final = 4096
 
 
 class Container(msgspec.Struct, frozen=True, gc=False):
-    """A file of the log, or a pack. bytes: Its valid length; -1: the whole file, whatever it has."""
+    """A file of the log, or a pack. bytes: Its valid length; -1 for the whole file."""
 
     name: str
     bytes: int

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
+    from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.backup import BackupReport
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
@@ -441,6 +442,23 @@ class Store(StoreReader, Retrospect):
         from ckptlog.repository.backup import back_up
 
         return back_up(self.opened(), dest, verify=verify, progress=progress)
+
+    def export_archive(
+        self,
+        tasks: Sequence[str],
+        path: str | os.PathLike[str],
+        *,
+        is_replaced: bool = False,
+        progress: Progress | None = None,
+    ) -> ArchiveReport:
+        """Write tasks, with a proof of where they come from, into one file.
+
+        See `repository.archive.export_archive`; `ckptlog.import_archive` brings them into a store.
+        """
+        from ckptlog.repository.archive import export_archive
+
+        self._check_open()
+        return export_archive(self, tasks, path, is_replaced=is_replaced, progress=progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""

@@ -56,7 +56,7 @@ class WriterLock:
             if self._environment.monotonic_s() >= deadline_s:
                 holder = describe_holder(self.path)
                 raise LockTimeoutError(
-                    f"The writer's lock {self.path} was held by {holder} for {timeout_s:g} s.",
+                    f"The lock {self.path} was held by {holder} for {timeout_s:g} s.",
                     hint="Wait for it, or stop that process; a killed one never blocks.",
                     path=self._name,
                     holder=holder,

@@ -30,7 +30,9 @@ def write(root: str, worker: str) -> None:
     while True:
         number += 1
         size = chance.choice([20, 400, 4000, 1_300_000 * (number % 60 == 0)])
-        name = manager.create_checkpoint(worker, "T", 1, data={"x": chance.randbytes(size // 2).hex()})
+        name = manager.create_checkpoint(
+            worker, "T", 1, data={"x": chance.randbytes(size // 2).hex()}
+        )
         if chance.random() < 0.3:
             manager.complete_checkpoint(name, {"done": number})
         time.sleep(0.002)
@@ -61,7 +63,9 @@ def run(tmp_path: Path, kills: int) -> None:
             deadline = time.monotonic() + 60
             # Sometimes in the first run of the process, sometimes in a later one.
             wanted = before + chance.choice([0, 1, 1, 2])
-            while told.exists() < (wanted > 0) or (wanted and told.read_text().count("\n") < wanted):
+            while told.exists() < (wanted > 0) or (
+                wanted and told.read_text().count("\n") < wanted
+            ):
                 assert time.monotonic() < deadline
                 assert process.is_alive()
                 time.sleep(0.002)

@@ -224,12 +224,14 @@ def test_damage_in_the_backup_is_found_by_verify_and_restore(manager, tmp_path, 
     if path.is_dir():
         path = min(one for one in path.iterdir() if one.suffix in (".seg", ".pack"))
     damage(path, what)
-    expected = BackupForeignError if (what, which) == ("gone", "backup.json") else BackupDamagedError
+    expected = (
+        BackupForeignError if (what, which) == ("gone", "backup.json") else BackupDamagedError
+    )
     with pytest.raises(expected):
         verify_backup(tmp_path / "b")
     with pytest.raises(expected):
         restore_store(tmp_path / "b", tmp_path / "r")
-    with pytest.raises(Exception):  # noqa: B017, PT011 - by what is left
+    with pytest.raises(Exception):  # noqa: B017 - by what is left
         ckptlog.open(tmp_path / "r")
     if which in ("log", "packs") and what in ("cut", "gone"):
         report = manager.store.backup(tmp_path / "b", verify=True)
@@ -298,7 +300,20 @@ def settle(store, path: Path) -> None:
     data = path.read_bytes()
     old, new = (segment.seed(store.info.id_bytes, first, g) for g in (generation, generation + 1))
     header = segment.decode(store.info.id_bytes, first, generation, data)
-    out = bytearray(segment.encode(type(header)(header.store_id, first, generation + 1, header.previous_first, header.previous_generation, header.previous_length, header.leaf, header.created_us)))
+    out = bytearray(
+        segment.encode(
+            type(header)(
+                header.store_id,
+                first,
+                generation + 1,
+                header.previous_first,
+                header.previous_generation,
+                header.previous_length,
+                header.leaf,
+                header.created_us,
+            )
+        )
+    )
     for kind, flags, begin, end in list(frame.walk(old, 0, data))[1:]:
         out += frame.encode(new, len(out), kind, flags, data[begin + frame.HEADER_BYTES : end])
     path.with_name(segment.segment_name(first, generation + 1)).write_bytes(out)

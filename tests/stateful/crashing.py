@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ACTS = ("pwrite", "replace", "rename", "unlink", "rmdir", "mkdir", "ftruncate", "fsync", "fdatasync")
+ACTS = (
+    "pwrite",
+    "replace",
+    "rename",
+    "unlink",
+    "rmdir",
+    "mkdir",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+)
 
 
 class Killed(BaseException):

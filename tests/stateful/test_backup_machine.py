@@ -168,7 +168,9 @@ def test_killed_at_every_act(tmp_path, is_first):
         def grow() -> None:
             for _ in range(8):
                 manager.create_checkpoint("a", "A", 1, data={"x": "y" * 700})
-            manager.create_checkpoint("large", "L", 1, data={"x": "z" * 100, "n": manager.store.position})
+            manager.create_checkpoint(
+                "large", "L", 1, data={"x": "z" * 100, "n": manager.store.position}
+            )
             (tmp_path / "s/keys/k").write_bytes(b"%d" % manager.store.position)
             states[manager.store.position] = content(manager)
 
