@@ -202,8 +202,8 @@ def archives() -> dict[str, Document]:
             "leaves are there",
         ),
         "bad-order": (
-            "A chunk before events.",
-            _file([*_records()[:2], *_records()[7:], *_records()[2:7]]),
+            "A chunk behind what is lacking.",
+            _file([*_records()[:8], (b"LACK", _digest(DATA)), _records()[8]]),
             "where none may",
         ),
         "bad-headless": ("No head.", _file(_records()[1:]), "its head"),
