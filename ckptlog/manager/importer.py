@@ -43,6 +43,7 @@ from ckptlog.views.query import Filter
 
 LOCK: Final = "import.lock"
 KEY: Final = "imported"
+_PREFIX: Final = "import-"
 _PAYLOAD_BYTES_MAX: Final = 1 << 40
 _ATTEMPTS_MAX: Final = 100
 _PAGE: Final = 256
@@ -225,8 +226,7 @@ class _Import:
     def _refuse_conflict(self, name: str, past: _Past) -> None:
         if past.here is None or past.is_gone or past.is_ours or past.is_known:
             return
-        here = past.here.event
-        if here.id.startswith("import-") or self._is_from_there(past.here):
+        if self._is_from_there(past.here.origin):
             raise ImportConflictError(
                 f"The checkpoint {name!r} went on in this store after it was imported, and the "
                 "archive has more of it.",
@@ -239,19 +239,23 @@ class _Import:
             checkpoint_id=name,
         )
 
-    def _is_from_there(self, entry: Entry) -> bool:
-        origin = self._store.event_at(entry.origin)
-        return origin is not None and origin.event.id.startswith("import-")
+    def _is_from_there(self, position: int) -> bool:
+        """Say whether the creation at a position was imported from the archive's store."""
+        entry = self._store.event_at(position)
+        if entry is None:
+            return False
+        command = entry.event.id
+        return command.startswith(_PREFIX) and entry.event.fingerprint == self._fingerprint(command)
 
     def _refuse_strangers(self, task: str) -> None:
-        """Refuse a task that has living checkpoints here that the archive does not know."""
+        """Refuse a task that has living checkpoints here that did not come from that store."""
         after: int | None = None
         while rows := self._store.select(Filter(task=task), after=after, limit=_PAGE):
             for row in rows:
-                if row.id not in self._pasts and row.id not in self._contents.deleted:
+                if row.id not in self._pasts and not self._is_from_there(row.origin):
                     raise ImportConflictError(
-                        f"The task {task!r} has checkpoints in this store that are not in the "
-                        f"archive ({row.id!r}).",
+                        f"The task {task!r} has checkpoints in this store that did not come "
+                        f"from the archive's ({row.id!r}).",
                         hint="Nothing was imported. Import into another store.",
                         task_id=task,
                         checkpoint_id=row.id,
@@ -418,7 +422,7 @@ class _Import:
 
 
 def _id(told: Told) -> str:
-    return f"import-{told.leaf.hex()}"
+    return f"{_PREFIX}{told.leaf.hex()}"
 
 
 def _ids(told: Told) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def test_a_task_that_lives_here_by_itself_is_refused(source, target, tmp_path):
     source.create_checkpoint("t", "T", 1)
     target.create_checkpoint("t", "T", 1)
     position = target.store.position
-    with pytest.raises(ImportConflictError, match="not in the archive"):
+    with pytest.raises(ImportConflictError, match="did not come from"):
         import_archive(target.store, export(source, tmp_path))
     assert target.store.position == position
 

@@ -26,6 +26,7 @@ class ImportMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="ckptlog-import-"))
         self.source = CheckpointManager(self.root / "s")
+        self.best: dict[str, int] = {}
         self.target = CheckpointManager(self.root / "t")
         self.living: dict[str, str] = {}
         self.sent: list[Sent] = []
@@ -35,7 +36,7 @@ class ImportMachine(RuleBasedStateMachine):
         self.number = 0
 
     def teardown(self) -> None:
-        if hasattr(self, "root"):
+        if hasattr(self, "target"):
             self.source.close()
             self.target.close()
             shutil.rmtree(self.root)
@@ -122,11 +123,8 @@ class ImportMachine(RuleBasedStateMachine):
     def _is_newer(self, path, name) -> bool:
         """Say whether no later archive that was received has this checkpoint."""
         number = int(path.stem)
-        best = getattr(self, "best", None)
-        if best is None:
-            best = self.best = {}
-        if best.get(name, -1) <= number:
-            best[name] = number
+        if self.best.get(name, -1) <= number:
+            self.best[name] = number
             return True
         return False
 
