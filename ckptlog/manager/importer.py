@@ -4,7 +4,8 @@
 
 Ids, states, steps and payloads arrive as they were; where an event comes from stands in
 `metadata["imported"]` after it. Command ids come from the leaf hashes of the origin, so that what
-was imported is never imported twice, and a run that was killed is gone on with. Page: specs/archive.md.
+was imported is never imported twice, and a run that was killed is gone on with.
+Page: specs/archive.md.
 """
 
 from __future__ import annotations
