@@ -191,7 +191,10 @@ def test_a_bind_mount_for_reading(tmp_path, capsys):
     try:
         assert mount("-o", "remount,bind,ro", str(tmp_path / "m"))
         assert main(["--store", str(tmp_path / "m"), "--json", "list"]) == 0
-        with ckptlog.open(tmp_path / "m", read_only=True) as reader, CheckpointManager(tmp_path / "s") as writer:
+        with (
+            ckptlog.open(tmp_path / "m", read_only=True) as reader,
+            CheckpointManager(tmp_path / "s") as writer,
+        ):
             name = writer.create_checkpoint("t", "T", 9)
             assert reader.newest(name) is not None, "it follows who writes elsewhere"
     finally:

@@ -374,3 +374,34 @@ def test_a_backup_that_was_never_finished_is_told(manager, tmp_path, monkeypatch
     monkeypatch.undo()
     report = manager.store.backup(tmp_path / "b", verify=True)
     assert report.bytes_copied < 1000, "what the killed run has copied was kept"
+
+
+def test_no_consumer_is_ahead_of_the_end(manager, tmp_path, monkeypatch):
+    """What is acknowledged after the end was read is behind it in the backup, never before it."""
+    store = manager.store
+    end, subscription = store.log.end, store.watch("mine")
+
+    def busy():
+        found = end()
+        if not busy.is_done:
+            busy.is_done = True
+            manager.create_checkpoint("t", "T", 99)
+            for event in subscription:
+                subscription.ack(event)
+                if event.position >= found.position:
+                    break
+        return found
+
+    busy.is_done = False
+    with subscription:
+        for event, _ in zip(subscription, range(3), strict=False):
+            subscription.ack(event)
+        monkeypatch.setattr(store.log, "end", busy)
+        # Only the run itself is disturbed, not `opened`.
+        position = store.backup(tmp_path / "b").position
+    monkeypatch.undo()
+    restore_store(tmp_path / "b", tmp_path / "r")
+    with ckptlog.open(tmp_path / "r") as other:
+        (status,) = other.consumers()
+        assert status.fault == ""
+        assert status.position <= position

@@ -47,11 +47,15 @@ class ImportMachine(RuleBasedStateMachine):
     @rule(task=st.sampled_from("ab"), size=st.sampled_from([3, 3000, 40_000]))
     def create(self, task, size) -> None:
         self.number += 1
-        name = self.source.create_checkpoint(task, "T", self.number, data={"x": [self.number] * size})
+        name = self.source.create_checkpoint(
+            task, "T", self.number, data={"x": [self.number] * size}
+        )
         self.living[name] = task
 
     @precondition(lambda self: self.living)
-    @rule(number=st.integers(0, 10**6), act=st.sampled_from(["update", "complete", "fail", "delete"]))
+    @rule(
+        number=st.integers(0, 10**6), act=st.sampled_from(["update", "complete", "fail", "delete"])
+    )
     def change(self, number, act) -> None:
         name = self._pick(self.living, number)
         state = self.source.get_checkpoint(name).state.value
@@ -146,7 +150,9 @@ class ImportMachine(RuleBasedStateMachine):
     def _check(self) -> None:
         for name, wanted in self.arrived.items():
             assert facts(self.target.get_checkpoint(name)) == wanted
-        there = {one.checkpoint_id for task in "ab" for one in self.target.get_task_checkpoints(task)}
+        there = {
+            one.checkpoint_id for task in "ab" for one in self.target.get_task_checkpoints(task)
+        }
         assert there == self.arrived.keys()
 
 
