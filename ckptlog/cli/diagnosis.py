@@ -203,9 +203,8 @@ def lock_holder(path: Path) -> Finding:
 def other_locks(path: Path) -> Iterator[Finding]:
     """Say who holds the locks of consumers and of imports."""
     locks = [*sorted((path / "consumers").glob("*.lock")), path / "import.lock"]
-    held = [
-        f"{lock.relative_to(path)}: {', '.join(found)}" for lock in locks if (found := holders(lock))
-    ]
+    found = [(lock.relative_to(path), holders(lock)) for lock in locks]
+    held = [f"{name}: {', '.join(who)}" for name, who in found if who]
     if held:
         shown = "; ".join(held[:_LOCKS_SHOWN])
         more = f" and {len(held) - _LOCKS_SHOWN} more" * (len(held) > _LOCKS_SHOWN)

@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from blake3 import blake3
 
 from ckptlog.errors import (
     BusyError,
-    CheckpointError,
     FormatError,
     ImportConflictError,
 )
+from ckptlog.manager.conflict import Plan, command_id
 from ckptlog.manager.preparation import Content, Preparation, holder_of
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, CREATED, DELETED, IMPORTED, Event, Reference
-from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
-from ckptlog.model.state import EVENT_OF_STATE, CheckpointState, is_legal
+from ckptlog.model.event import IMPORTED, Reference
+from ckptlog.model.identifier import check_id
+from ckptlog.model.state import CheckpointState, is_legal
 from ckptlog.model.value import Prepared
 from ckptlog.policy.command import AnyCommand, Change, Create, Record
 from ckptlog.policy.decide import Stale
@@ -40,7 +39,6 @@ from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.store import Store
 from ckptlog.storage.lock import WriterLock
-from ckptlog.views.query import Filter
 
 LOCK: Final = "import.lock"
 KEY: Final = "imported"
@@ -112,8 +110,9 @@ def import_archive(
         contents = reader.verify(progress)
         report = _report(reader, contents)
         with _alone(store.opened()):
-            run = _Import(store, reader, report, actor or store.environment.actor())
-            run.plan()
+            plan = Plan(store, reader)
+            plan.look()
+            run = _Import(store, reader, plan, report, actor or store.environment.actor())
             run.carry_out(progress)
         return report
 
@@ -148,166 +147,57 @@ def _alone(store: Store) -> Iterator[None]:
         lock.close()
 
 
-class _Past(msgspec.Struct):
-    """What the archive tells of a checkpoint so far.
-
-    state, position: Of its last event there. here: Its newest event in this store, deleted or not.
-    is_gone: Whether it was deleted. is_ours: Whether that event came from this archive's past.
-    is_known: Whether all events of the archive are here.
-    """
-
-    state: str
-    position: int
-    here: Entry | None
-    is_gone: bool
-    is_ours: bool = False
-    is_known: bool = True
-
-
 class _Import:
     """One import."""
 
     def __init__(
-        self, store: Store, reader: ArchiveReader, report: ArchiveImport, actor: str
+        self, store: Store, reader: ArchiveReader, plan: Plan, report: ArchiveImport, actor: str
     ) -> None:
         self._store = store
         self._reader = reader
+        self._plan = plan
         self._report = report
         self._actor = check_id("actor", actor)
         self._contents = reader.contents
         self._preparation = Preparation(store, Sanitiser(), size_bytes_max=_PAYLOAD_BYTES_MAX)
-        self._pasts: dict[str, _Past] = {}
-
-    # --- before anything is written -----------------------------------------------------------
-
-    def plan(self) -> None:
-        """Look for everything that could stop the import half-way.
-
-        Raises:
-            ImportConflictError, FormatError: It would.
-        """
-        if self._contents.store == self._store.id:
-            raise ImportConflictError(
-                f"The archive {self._report.path} is of this very store ({self._store.id}).",
-                hint="What it holds is here, or was deleted here, which is for good.",
-                store=self._store.id,
-            )
-        for task in self._contents.tasks:
-            check_id("task_id", task)
-        for told in self._told():
-            self._follow(told)
-        for name, past in self._pasts.items():
-            self._refuse_conflict(name, past)
-        for task in self._contents.tasks:
-            self._refuse_strangers(task)
-
-    def _told(self) -> Iterator[Told]:
-        """Yield the events to bring: of checkpoints that are not deleted in the archive."""
-        deleted = self._contents.deleted
-        for told in self._reader.events():
-            name = told.event.subject.checkpoint
-            if told.event.type in CHECKPOINT_TYPES - {DELETED} and name not in deleted:
-                yield told
-
-    def _follow(self, told: Told) -> None:
-        event, name = told.event, told.event.subject.checkpoint
-        past = self._pasts.get(name)
-        _check_event(told, past)
-        if past is None:
-            here = self._store.newest_ever(name)
-            is_gone = here is not None and self._store.newest(name) is None
-            past = self._pasts[name] = _Past(event.state, told.position, here, is_gone)
-        past.state, past.position = event.state, told.position
-        if self._is_lacking(event):
-            return
-        if past.here is not None and past.here.event.id in _ids(told):
-            past.is_ours = True
-        past.is_known = past.is_known and self._store.command(_id(told)) is not None
-
-    def _refuse_conflict(self, name: str, past: _Past) -> None:
-        if past.here is None or past.is_gone or past.is_ours or past.is_known:
-            return
-        if self._is_from_there(past.here.origin):
-            raise ImportConflictError(
-                f"The checkpoint {name!r} went on in this store after it was imported, and the "
-                "archive has more of it.",
-                hint="Nothing was imported. Import into another store.",
-                checkpoint_id=name,
-            )
-        raise ImportConflictError(
-            f"The checkpoint id {name!r} is taken in this store by another checkpoint.",
-            hint="Nothing was imported. Import into another store.",
-            checkpoint_id=name,
-        )
-
-    def _is_from_there(self, position: int) -> bool:
-        """Say whether the creation at a position was imported from the archive's store."""
-        entry = self._store.event_at(position)
-        if entry is None:
-            return False
-        command = entry.event.id
-        return command.startswith(_PREFIX) and entry.event.fingerprint == self._fingerprint(command)
-
-    def _refuse_strangers(self, task: str) -> None:
-        """Refuse a task that has living checkpoints here that did not come from that store."""
-        after: int | None = None
-        while rows := self._store.select(Filter(task=task), after=after, limit=_PAGE):
-            for row in rows:
-                if row.id not in self._pasts and not self._is_from_there(row.origin):
-                    raise ImportConflictError(
-                        f"The task {task!r} has checkpoints in this store that did not come "
-                        f"from the archive's ({row.id!r}).",
-                        hint="Nothing was imported. Import into another store.",
-                        task_id=task,
-                        checkpoint_id=row.id,
-                    )
-            after = rows[-1].origin
-
-    def _is_lacking(self, event: Event) -> bool:
-        return any(
-            reference is not None and self._reader.is_lacking(reference)
-            for reference in (event.data, event.meta)
-        )
-
-    # --- writing ------------------------------------------------------------------------------
 
     def carry_out(self, progress: Progress | None) -> None:
         """Write what is not here yet."""
         report, total = self._report, max(1, self._report.events)
-        for done, told in enumerate(self._told(), 1):
+        for done, told in enumerate(self._plan.told(), 1):
             self._bring(told)
             if progress:
                 progress(min(done, total), total)
-        gone = [name for name, past in self._pasts.items() if past.is_gone]
+        gone = [name for name, past in self._plan.pasts.items() if past.is_gone]
         report.deleted = len(gone) + len(self._contents.deleted)
         if report.imported:
             self._record()
 
     def _bring(self, told: Told) -> None:
         event, report = told.event, self._report
-        past = self._pasts[event.subject.checkpoint]
+        past = self._plan.pasts[event.subject.checkpoint]
         if past.is_gone:
             return
-        if self._is_lacking(event):
+        if self._plan.is_lacking(event):
             report.left_out += 1
             return
-        if self._store.command(_id(told)) is not None:
+        if self._store.command(command_id(told)) is not None:
             report.unchanged += 1
             return
         here = self._store.newest(event.subject.checkpoint)
         if here is None:
             is_new = event.state == CheckpointState.CREATED.value
             suffix = "" if is_new else "-create"
-            self._submit(lambda: self._create(told, _id(told) + suffix))
+            self._submit(lambda: self._create(told, command_id(told) + suffix))
             if is_new:
                 report.imported += 1
                 return
         target = CheckpointState(event.state)
         if not is_legal(self._present(told).event.state, target.value):
             self._submit(
-                lambda: self._change(told, CheckpointState.RESTORED, f"{_id(told)}-restored")
+                lambda: self._change(told, CheckpointState.RESTORED, f"{command_id(told)}-restored")
             )
-        self._submit(lambda: self._change(told, target, _id(told)))
+        self._submit(lambda: self._change(told, target, command_id(told)))
         report.imported += 1
 
     def _present(self, told: Told) -> Entry:
@@ -328,7 +218,7 @@ class _Import:
             actor=self._actor,
             checkpoint=subject.checkpoint,
             command=command,
-            fingerprint=self._fingerprint(command),
+            fingerprint=self._plan.fingerprint(command),
             is_late_accepted=True,
             namespace=subject.namespace,
             parent=subject.parent,
@@ -353,7 +243,7 @@ class _Import:
             checkpoint=event.subject.checkpoint,
             command=command,
             expected=here.position,
-            fingerprint=self._fingerprint(command),
+            fingerprint=self._plan.fingerprint(command),
             parent=event.subject.parent,
             payloads=content.payloads,
             state=state,
@@ -377,9 +267,6 @@ class _Import:
         raise BusyError(
             f"Other writers came first {_ATTEMPTS_MAX} times: {why}.", hint="Run the import again."
         )
-
-    def _fingerprint(self, command: str) -> str:
-        return blake3(f"{self._contents.store} {command}".encode()).hexdigest()[:32]
 
     def _data(self, reference: Reference | None) -> Prepared | None:
         return None if reference is None else Prepared(self._reader.wire(reference))
@@ -422,15 +309,6 @@ class _Import:
         self._store.submit(Intent((Step(command),)))
 
 
-def _id(told: Told) -> str:
-    return f"{_PREFIX}{told.leaf.hex()}"
-
-
-def _ids(told: Told) -> tuple[str, ...]:
-    own = _id(told)
-    return own, f"{own}-create", f"{own}-restored"
-
-
 def _loaded(wire: bytes, told: Told) -> dict[str, Any]:
     try:
         meta = json.loads(wire)
@@ -439,34 +317,3 @@ def _loaded(wire: bytes, told: Told) -> dict[str, Any]:
     if type(meta) is not dict:
         raise FormatError(f"The meta of event {told.position} is no object.")
     return meta
-
-
-def _check_event(told: Told, past: _Past | None) -> None:
-    """Refuse an event that no store of ours can have written.
-
-    Raises:
-        FormatError: Its ids, its numbers, its state, or how it follows the one before.
-    """
-    event, subject = told.event, told.event.subject
-    try:
-        check_id("task_id", subject.task)
-        check_id("checkpoint_id", subject.checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
-        for name, word in (("namespace", subject.namespace), ("worker_id", subject.worker)):
-            if word:
-                check_id(name, word)
-        if subject.parent:
-            check_id("parent_checkpoint_id", subject.parent, CHECKPOINT_ID_CHARACTERS_MAX)
-        state = CheckpointState(event.state)
-    except (CheckpointError, ValueError) as error:
-        raise FormatError(f"Event {told.position} of the archive: {error}") from error
-    if past is None:
-        is_sound = event.type == CREATED and state is CheckpointState.CREATED
-    else:
-        is_sound = event.previous == past.position and is_legal(past.state, state.value)
-        is_sound = is_sound and event.type == EVENT_OF_STATE[state]
-    if not is_sound or event.step < 1:
-        raise FormatError(
-            f"Event {told.position} of the archive ({event.type}, {event.state}) cannot follow "
-            "what stands before it.",
-            position=told.position,
-        )

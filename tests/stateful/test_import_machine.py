@@ -143,7 +143,7 @@ class ImportMachine(RuleBasedStateMachine):
             self.gone.add(name)
         elif self.arrived[name][0] not in ("completed", "failed"):
             self.target.update_checkpoint(name, metadata={"mine": number})
-            state, step, data = self.arrived[name]
+            _, step, data = self.arrived[name]
             self.arrived[name] = ("active", step, data)
             self.own.add(name)
 

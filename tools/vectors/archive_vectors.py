@@ -18,12 +18,11 @@ from xxhash import xxh3_64_intdigest
 from ckptlog.formats import backup
 from ckptlog.formats.backup import BackedFile, Manifest
 from tools.vectors.vector import (
-    MALFORMED,
     STORE_ID,
     UNSUPPORTED,
     Document,
+    Refusal,
     as_text,
-    bad,
     flipped,
     good,
     refusals,
@@ -155,7 +154,7 @@ def archives() -> dict[str, Document]:
     lacking = [*_records()[:7], (b"CHNK", _chunk(META)), (b"LACK", _digest(DATA))]
     other = _event("created", "created", subject={"checkpoint": "x", "task": "u"})
     spaced = CREATED.replace(b'"step":1', b'"step": 1')
-    rows = {
+    rows: dict[str, Refusal] = {
         "bad-magic": ("Another file.", flipped(data, 7), "not an archive"),
         "bad-nothing": ("Nothing.", b"", "not an archive"),
         "bad-cut": ("Cut in the last record.", data[:-1], "cut at offset"),
@@ -245,10 +244,7 @@ def archives() -> dict[str, Document]:
                 "lacks": [_digest(DATA).hex()],
             },
         ),
-        **{
-            name: bad(row[0], row[1], row[2], row[3] if len(row) > 3 else MALFORMED, context={})
-            for name, row in rows.items()
-        },
+        **refusals(rows),
     }
 
 
