@@ -1,7 +1,7 @@
 """Vectors of the archive (as a whole file) and of a backup's manifest.
 
-The archive is written here as its page says, plainly, with nothing of the package but the vector's own
-words; so the page, and not the code, is what fixes the bytes.
+The archive is written here as its page says, plainly, with nothing of the package; so the page, and
+not the code, is what fixes the bytes.
 """
 
 from __future__ import annotations
@@ -136,25 +136,9 @@ def _with(at: int, record: tuple[bytes, bytes]) -> Records:
     return records
 
 
-def archives() -> dict[str, Document]:
-    """Vectors of whole archives."""
-    data = _file(_records())
-    value = {
-        "store": STORE_ID.hex(),
-        "size": 8,
-        "root": ROOT.hex(),
-        "note": "",
-        "tasks": ["t"],
-        "events": [[3, _LEAVES[3].hex()], [6, _LEAVES[6].hex()]],
-        "payloads": {_digest(raw).hex(): raw.decode() for raw in (DATA, META)},
-        "lacks": [],
-    }
-    signed = _records()
-    signed.insert(2, (b"NOTE", NOTE))
-    lacking = [*_records()[:7], (b"CHNK", _chunk(META)), (b"LACK", _digest(DATA))]
-    other = _event("created", "created", subject={"checkpoint": "x", "task": "u"})
-    spaced = CREATED.replace(b'"step":1', b'"step": 1')
-    rows: dict[str, Refusal] = {
+def _bad_bytes(data: bytes) -> dict[str, Refusal]:
+    """Files that are no archive of this version."""
+    return {
         "bad-magic": ("Another file.", flipped(data, 7), "not an archive"),
         "bad-nothing": ("Nothing.", b"", "not an archive"),
         "bad-cut": ("Cut in the last record.", data[:-1], "cut at offset"),
@@ -167,22 +151,31 @@ def archives() -> dict[str, Document]:
             data[:-104] + _record(len(data) - 104, b"DONE", data[-88:-1] + b"\x00"),
             "hash is another",
         ),
-        "bad-root": ("Another root.", _file(_records(), root=bytes(32)), "not in the log"),
-        "bad-counts": ("Other numbers.", _file(_records(), counts=(2, 3, 0)), "says otherwise"),
-        "bad-event": (
-            "An event of another task.",
-            _file(_with(3, (b"EVNT", struct.pack("<Q", 3) + other))),
-            "another task",
+        "bad-kind": ("Another kind.", _file(_with(0, _head(kind="x"))), "no archive's head"),
+        "bad-format": ("A newer format.", _file(_with(0, _head(format=2))), "knows 1", UNSUPPORTED),
+        "bad-tag": (
+            "A record of a later version.",
+            data[:-104] + _record(len(data) - 104, b"LATE", b""),
+            "does not know",
+            UNSUPPORTED,
         ),
-        "bad-canonical": (
-            "An event with a blank.",
-            _file(_with(3, (b"EVNT", struct.pack("<Q", 3) + spaced))),
-            "not canonical",
+    }
+
+
+def _bad_order() -> dict[str, Refusal]:
+    """Records that stand where they may not."""
+    return {
+        "bad-order": (
+            "A chunk behind what is lacking.",
+            _file([*_records()[:8], (b"LACK", _digest(DATA)), _records()[8]]),
+            "where none may",
         ),
-        "bad-position": (
-            "An event elsewhere.",
-            _file(_with(3, (b"EVNT", struct.pack("<Q", 4) + CREATED))),
-            "stands where",
+        "bad-headless": ("No head.", _file(_records()[1:]), "its head"),
+        "bad-tasks": ("A task too few.", _file(_without(b"TASK")), "tasks are there"),
+        "bad-short": (
+            "Leaves are missing.",
+            _file(_records()[:6] + _records()[7:]),
+            "leaves are there",
         ),
         "bad-skip": ("A hash too few.", _file(_with(2, _skip(0, 3, (0, 2)))), "has not 2"),
         "bad-gap": (
@@ -195,18 +188,31 @@ def archives() -> dict[str, Document]:
             _file(_with(6, _skip(7, 9, (7, 8), (7, 8)))),
             "is expected",
         ),
-        "bad-short": (
-            "Leaves are missing.",
-            _file(_records()[:6] + _records()[7:]),
-            "leaves are there",
+        "bad-position": (
+            "An event elsewhere.",
+            _file(_with(3, (b"EVNT", struct.pack("<Q", 4) + CREATED))),
+            "stands where",
         ),
-        "bad-order": (
-            "A chunk behind what is lacking.",
-            _file([*_records()[:8], (b"LACK", _digest(DATA)), _records()[8]]),
-            "where none may",
+    }
+
+
+def _bad_meaning() -> dict[str, Refusal]:
+    """Records that say what is not so."""
+    other = _event("created", "created", subject={"checkpoint": "x", "task": "u"})
+    spaced = CREATED.replace(b'"step":1', b'"step": 1')
+    return {
+        "bad-root": ("Another root.", _file(_records(), root=bytes(32)), "not in the log"),
+        "bad-counts": ("Other numbers.", _file(_records(), counts=(2, 3, 0)), "says otherwise"),
+        "bad-event": (
+            "An event of another task.",
+            _file(_with(3, (b"EVNT", struct.pack("<Q", 3) + other))),
+            "another task",
         ),
-        "bad-headless": ("No head.", _file(_records()[1:]), "its head"),
-        "bad-tasks": ("A task too few.", _file(_without(b"TASK")), "tasks are there"),
+        "bad-canonical": (
+            "An event with a blank.",
+            _file(_with(3, (b"EVNT", struct.pack("<Q", 3) + spaced))),
+            "not canonical",
+        ),
         "bad-note": (
             "A head of another log.",
             _file([*_records()[:2], (b"NOTE", NOTE.replace(b"\n8\n", b"\n9\n")), *_records()[2:]]),
@@ -223,15 +229,25 @@ def archives() -> dict[str, Document]:
             "do not hash",
             "blob.corrupt",
         ),
-        "bad-kind": ("Another kind.", _file(_with(0, _head(kind="x"))), "no archive's head"),
-        "bad-format": ("A newer format.", _file(_with(0, _head(format=2))), "knows 1", UNSUPPORTED),
-        "bad-tag": (
-            "A record of a later version.",
-            data[:-104] + _record(len(data) - 104, b"LATE", b""),
-            "does not know",
-            UNSUPPORTED,
-        ),
     }
+
+
+def archives() -> dict[str, Document]:
+    """Vectors of whole archives."""
+    data = _file(_records())
+    value = {
+        "store": STORE_ID.hex(),
+        "size": 8,
+        "root": ROOT.hex(),
+        "note": "",
+        "tasks": ["t"],
+        "events": [[3, _LEAVES[3].hex()], [6, _LEAVES[6].hex()]],
+        "payloads": {_digest(raw).hex(): raw.decode() for raw in (DATA, META)},
+        "lacks": [],
+    }
+    signed = _records()
+    signed.insert(2, (b"NOTE", NOTE))
+    lacking = [*_records()[:7], (b"CHNK", _chunk(META)), (b"LACK", _digest(DATA))]
     return {
         "good-plain": good("A task of two events in a log of eight.", data, value),
         "good-signed": good("With a signed head.", _file(signed), {**value, "note": NOTE.decode()}),
@@ -244,7 +260,7 @@ def archives() -> dict[str, Document]:
                 "lacks": [_digest(DATA).hex()],
             },
         ),
-        **refusals(rows),
+        **refusals({**_bad_bytes(data), **_bad_order(), **_bad_meaning()}),
     }
 
 
