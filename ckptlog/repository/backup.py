@@ -22,6 +22,7 @@ from blake3 import blake3
 from ckptlog.errors import (
     ArgumentError,
     BackupDivergedError,
+    BlobCorruptionError,
     CheckpointStorageError,
     FormatError,
     LogCorruptionError,
@@ -387,8 +388,9 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _damaged(path: Path, error: FormatError) -> LogCorruptionError:
-    return LogCorruptionError(
+def _damaged(path: Path, error: FormatError) -> BlobCorruptionError | LogCorruptionError:
+    kind = BlobCorruptionError if path.parent.name == "packs" else LogCorruptionError
+    return kind(
         f"{path} is damaged: {error.message}",
         hint="The backup stays as it was. Run ckptlog verify on the store.",
         path=str(path),

@@ -15,6 +15,7 @@ from ckptlog.errors import (
     BackupDamagedError,
     BackupDivergedError,
     BackupForeignError,
+    BlobCorruptionError,
     LockTimeoutError,
     LogCorruptionError,
     MissingBlobError,
@@ -189,6 +190,15 @@ def test_damage_in_the_source_stops_and_the_state_before_stays(manager, tmp_path
         manager.store.backup(tmp_path / "b")
     assert (tmp_path / "b/backup.json").read_bytes() == before
     assert restore_store(tmp_path / "b", tmp_path / "r").position == 24
+
+
+def test_a_damaged_pack_in_the_source_is_not_copied(manager, tmp_path):
+    large(manager)
+    (pack,) = (tmp_path / "store/packs").glob("*.pack")
+    damage(pack, "flip")
+    with pytest.raises(BlobCorruptionError):
+        manager.store.backup(tmp_path / "b")
+    assert not list((tmp_path / "b/packs").iterdir())
 
 
 def test_a_missing_pack_is_damage_and_a_backed_up_one_is_kept(manager, tmp_path):
