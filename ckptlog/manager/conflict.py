@@ -96,7 +96,11 @@ class Plan:
             return
         if past.here is not None and past.here.event.id in _command_ids(told):
             past.is_ours = True
-        past.is_known = past.is_known and self._store.command(command_id(told)) is not None
+        past.is_known = past.is_known and self.is_here(told, past)
+
+    def is_here(self, told: Told, past: Past) -> bool:
+        """Say whether an event was imported; it takes a look-up only where something is here."""
+        return past.here is not None and self._store.command(command_id(told)) is not None
 
     def _refuse_conflict(self, name: str, past: Past) -> None:
         if past.here is None or past.is_gone or past.is_ours or past.is_known:

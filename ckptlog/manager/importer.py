@@ -181,7 +181,7 @@ class _Import:
         if self._plan.is_lacking(event):
             report.left_out += 1
             return
-        if self._store.command(command_id(told)) is not None:
+        if self._plan.is_here(told, past):
             report.unchanged += 1
             return
         here = self._store.newest(event.subject.checkpoint)

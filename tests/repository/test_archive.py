@@ -127,9 +127,9 @@ def test_a_head_of_another_log_stops_the_export(manager, tmp_path):
 
 
 def test_what_was_deleted_is_not_handed_on(manager, tmp_path):
-    name = manager.create_checkpoint("t", "T", 1, data={"secret": "s3cr3t"})
+    name = manager.create_checkpoint("t", "T", 1, data={"note": "s3cr3t"})
     manager.delete_checkpoint(name)
-    manager.create_checkpoint("t", "T", 2, data={"secret": "gone with the task"})
+    manager.create_checkpoint("t", "T", 2, data={"note": "gone with the task"})
     manager.delete_task("t")
     manager.create_checkpoint("t", "T", 3, data={"public": 1})
     report = export_archive(manager.store, ["t"], tmp_path / "a.ckpt")
