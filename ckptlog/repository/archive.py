@@ -109,7 +109,8 @@ def export_archive(
     target = _target(path, is_replaced=is_replaced)
     fd, temporary = files.create_temporary(target)
     try:
-        with os.fdopen(fd, "wb") as file:
+        # Closing writes what is buffered, and fails again where writing has failed.
+        with operating_system_door("Cannot write the archive"), os.fdopen(fd, "wb") as file:
             report = _Export(store.opened(), names, file, progress).run(target)
             file.flush()
             files.sync_file(file.fileno())
