@@ -111,7 +111,7 @@ class BackupFolder:
             BackupForeignError: Another store's backup, or no backup.
         """
         if manifest is None:
-            self._refuse_other_things()
+            self.refuse_other_things()
             manifest = Manifest(created=created, end="", files=(), serial=0, store=store)
             files.write_atomically(self.path(NAME), backup_format.encode(manifest))
         elif manifest.store != store:
@@ -124,7 +124,8 @@ class BackupFolder:
         self.finish(manifest)
         return manifest
 
-    def _refuse_other_things(self) -> None:
+    def refuse_other_things(self) -> None:
+        """Refuse a directory without a manifest that is not empty."""
         with operating_system_door("Cannot list"):
             names = [
                 name

@@ -94,6 +94,8 @@ def back_up(
 ) -> BackupReport:
     """Bring a backup to the store's present end (see `Store.backup`)."""
     root = _directory(store, destination)
+    if read_manifest(root) is None:  # before a lock is left in somebody else's directory
+        BackupFolder(root).refuse_other_things()
     with locked(root, store.environment, store.timeout_s):
         report = _Run(store, BackupFolder(root), progress).run()
         if not verify:
