@@ -284,3 +284,25 @@ def test_a_killed_import_is_gone_on_with(source, tmp_path):
         assert types.count("checkpoint.created") == types.count("checkpoint.completed") == 59
         assert target.store.verify().ok
     assert len(seen) > 1
+
+
+def test_a_way_that_lost_its_middle_gets_a_restored(source, target, tmp_path, monkeypatch):
+    name = source.create_checkpoint("t", "T", 1, data={"v": "first"})
+    source.complete_checkpoint(name, {"v": "done"})
+    source.update_checkpoint(name, data={"v": "lost"}, state=ckptlog.CheckpointState.RESTORED)
+    lost = source.store.newest(name).event.data.root
+    source.update_checkpoint(name, data={"v": "last"})
+    raw = source.store.blobs.raw
+
+    def lossy(digest, domain, *rest):
+        if digest.hex() == lost:
+            raise MissingBlobError("gone")
+        return raw(digest, domain, *rest)
+
+    monkeypatch.setattr(source.store.blobs, "raw", lossy)
+    path = export(source, tmp_path)
+    assert import_archive(target.store, path).left_out == 1
+    states = [e.event.state for e in target.store.events() if e.event.subject.checkpoint == name]
+    assert states == ["created", "completed", "restored", "active"]
+    assert bare(target.get_checkpoint(name)) == bare(source.get_checkpoint(name))
+    assert import_archive(target.store, path).imported == 0
