@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
+        BackupDamagedError,
+        BackupDivergedError,
+        BackupForeignError,
         BlobCorruptionError,
         BusyError,
         CheckpointCorruptionError,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         FormatError,
         FullError,
         IllegalTransitionError,
+        ImportConflictError,
         InputOutputError,
         InvalidCreationError,
         InvalidUpdateError,
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     )
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
+    from ckptlog.manager.importer import ArchiveImport, import_archive, verify_archive
     from ckptlog.manager.index import CheckpointIndex
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
@@ -83,9 +88,12 @@ if TYPE_CHECKING:
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.audit import AuditEvent
+    from ckptlog.repository.backup import BackupReport
     from ckptlog.repository.layout import LegacyLayoutWarning
     from ckptlog.repository.opening import open_store
+    from ckptlog.repository.restoration import RestoreReport, restore_store
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
     from ckptlog.watch.bus import EventBus, InProcessEventBus
@@ -99,6 +107,9 @@ __version__ = "0.1.0"
 _ERRORS = (
     "AddressError",
     "ArgumentError",
+    "BackupDamagedError",
+    "BackupDivergedError",
+    "BackupForeignError",
     "BlobCorruptionError",
     "BusyError",
     "CheckpointCorruptionError",
@@ -121,6 +132,7 @@ _ERRORS = (
     "FormatError",
     "FullError",
     "IllegalTransitionError",
+    "ImportConflictError",
     "InputOutputError",
     "InvalidCreationError",
     "InvalidUpdateError",
@@ -151,7 +163,10 @@ _ERRORS = (
 
 _HOMES = {
     "Anomaly": "policy.anomaly",
+    "ArchiveImport": "manager.importer",
+    "ArchiveReport": "repository.archive",
     "AuditEvent": "repository.audit",
+    "BackupReport": "repository.backup",
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
@@ -171,6 +186,7 @@ _HOMES = {
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
     "Report": "repository.verify",
+    "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
@@ -178,14 +194,23 @@ _HOMES = {
     "TypeCodec": "model.codec",
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
+    "import_archive": "manager.importer",
+    "restore_store": "repository.restoration",
+    "verify_archive": "manager.importer",
     **dict.fromkeys(_ERRORS, "errors"),
 }
 
 __all__ = [
     "AddressError",
     "Anomaly",
+    "ArchiveImport",
+    "ArchiveReport",
     "ArgumentError",
     "AuditEvent",
+    "BackupDamagedError",
+    "BackupDivergedError",
+    "BackupForeignError",
+    "BackupReport",
     "Batch",
     "BlobCorruptionError",
     "BusyError",
@@ -222,6 +247,7 @@ __all__ = [
     "FullError",
     "HistoryEntry",
     "IllegalTransitionError",
+    "ImportConflictError",
     "InProcessEventBus",
     "InputOutputError",
     "InvalidCreationError",
@@ -242,6 +268,7 @@ __all__ = [
     "QuotaError",
     "ReadOnlyError",
     "Report",
+    "RestoreReport",
     "RewrittenError",
     "RolledBackError",
     "Sanitiser",
@@ -261,6 +288,9 @@ __all__ = [
     "WatchEvent",
     "WitnessError",
     "__version__",
+    "import_archive",
+    "restore_store",
+    "verify_archive",
 ]
 # Not `open`: `from ckptlog import *` would put it in the place of the builtin.
 _BY_NAME_ONLY = ("open",)

@@ -21,6 +21,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- ConflictError                       update.conflict
     |   `-- CommandReusedError                  command.id_reused
     |-- CheckpointCorruptionError
+    |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
     |   |-- FormatError                         format.malformed
     |   |-- LogCorruptionError                  log.corrupt
@@ -35,6 +36,9 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- UnsupportedError                    store.unsupported
         |   `-- UnregisteredTypeError           value.unregistered_type
         |-- ReadOnlyError                       store.read_only
+        |-- BackupDivergedError                 backup.diverged
+        |-- BackupForeignError                  backup.foreign
+        |-- ImportConflictError                 import.conflict
         |-- StoreClosedError                    store.closed
         |-- FullError                           storage.full
         |-- DeniedError                         storage.denied
@@ -211,6 +215,12 @@ class CheckpointCorruptionError(CheckpointError):
     code = "corruption.detected"
 
 
+class BackupDamagedError(CheckpointCorruptionError):
+    """A backup is not as it was written, or has no whole state."""
+
+    code = "backup.damaged"
+
+
 class ConsumerDamagedError(CheckpointCorruptionError):
     """The file that says how far a consumer has come cannot be read."""
 
@@ -293,6 +303,24 @@ class ReadOnlyError(CheckpointStorageError):
     """A change was asked of a store that is open for reading only."""
 
     code = "store.read_only"
+
+
+class BackupDivergedError(CheckpointStorageError):
+    """A backup holds what the store does not have: the store was set back, or is another copy."""
+
+    code = "backup.diverged"
+
+
+class BackupForeignError(CheckpointStorageError):
+    """A directory is another store's backup, or no backup."""
+
+    code = "backup.foreign"
+
+
+class ImportConflictError(CheckpointStorageError):
+    """What an archive holds cannot be brought into this store beside what is there."""
+
+    code = "import.conflict"
 
 
 class StoreClosedError(CheckpointStorageError):

@@ -73,7 +73,7 @@ def open_store(
     import warnings
 
     import ckptlog
-    from ckptlog.errors import ReadOnlyError, UnsupportedError
+    from ckptlog.errors import DeniedError, ReadOnlyError, UnsupportedError
     from ckptlog.model.codec import OPAQUE
 
     # The program has no classes of its users: their objects are shown by name and content.
@@ -81,7 +81,7 @@ def open_store(
         warnings.simplefilter("always")
         try:
             store = ckptlog.open(path, create=is_created, codecs=OPAQUE)
-        except (ReadOnlyError, UnsupportedError):
+        except (ReadOnlyError, UnsupportedError, DeniedError):
             if not is_reading:
                 raise
             store = ckptlog.open(path, read_only=True, codecs=OPAQUE)

@@ -16,7 +16,7 @@ from typing import Final
 from ckptlog.repository.report import Finding
 from ckptlog.storage.environment import Environment
 from ckptlog.storage.file_system import file_system_of
-from ckptlog.storage.lock import describe_holder
+from ckptlog.storage.lock import holders
 
 OK: Final = "ok"
 WARNING: Final = "warning"
@@ -27,6 +27,7 @@ FREE_BYTES_NEEDED = 16_000_000
 # flock and fdatasync of these do not promise what the log needs between machines.
 _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs")
 _VOLATILE = ("tmpfs", "ramfs")
+_LOCKS_SHOWN: Final = 10
 
 
 def surroundings(path: Path, environment: Environment) -> Iterator[Finding]:
@@ -39,6 +40,7 @@ def surroundings(path: Path, environment: Environment) -> Iterator[Finding]:
     yield free_space(path)
     yield file_system(path, environment)
     yield lock_holder(path)
+    yield from other_locks(path)
 
 
 def versions() -> Iterator[Finding]:
@@ -187,13 +189,23 @@ def file_system(path: Path, environment: Environment) -> Finding:
 
 def lock_holder(path: Path) -> Finding:
     """Say who holds the writer's lock at this moment."""
-    lock = path / "lock"
-    holder = describe_holder(lock) if lock.exists() else ""
-    if "process " not in holder or holder == "an unknown process":
+    found = holders(path / "lock")
+    if not found:
         return Finding(OK, "doctor.lock", "No process holds the writer's lock.")
     return Finding(
         OK,
         "doctor.lock",
-        f"The writer's lock is held by {holder}.",
+        f"The writer's lock is held by {', '.join(found)}.",
         "Writers hold it for the time of a commit; it dies with its process.",
     )
+
+
+def other_locks(path: Path) -> Iterator[Finding]:
+    """Say who holds the locks of consumers and of imports."""
+    locks = [*sorted((path / "consumers").glob("*.lock")), path / "import.lock"]
+    found = [(lock.relative_to(path), holders(lock)) for lock in locks]
+    held = [f"{name}: {', '.join(who)}" for name, who in found if who]
+    if held:
+        shown = "; ".join(held[:_LOCKS_SHOWN])
+        more = f" and {len(held) - _LOCKS_SHOWN} more" * (len(held) > _LOCKS_SHOWN)
+        yield Finding(OK, "doctor.locks", f"Other locks that are held: {shown}{more}.")

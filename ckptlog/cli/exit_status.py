@@ -70,6 +70,10 @@ BY_CODE: Final[dict[str, int]] = {
     "commit.outcome_unknown": STORAGE,
     "witness.conflict": CONFLICT,
     "blob.missing": CORRUPTION,
+    "backup.damaged": CORRUPTION,
+    "backup.diverged": CONFLICT,
+    "backup.foreign": CONFLICT,
+    "import.conflict": CONFLICT,
 }
 
 

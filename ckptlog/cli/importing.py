@@ -1,4 +1,4 @@
-"""`ckptlog import`: bring in the old layout, the transcript of a run, or LangGraph's threads."""
+"""`ckptlog import`: bring in archives, the old layout, transcripts, or LangGraph's threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ckptlog.cli.progress import Progress
 
 if TYPE_CHECKING:
     from ckptlog.integrations.legacy import ImportReport
+    from ckptlog.manager.importer import ArchiveImport
 
 
 def add_commands(commands: Commands) -> None:
-    """Add `import legacy`, `import transcript` and `import --langgraph-sqlite`."""
+    """Add `import` with its sources, and `import --langgraph-sqlite`."""
     parser = commands.add_parser(
         "import",
         help="import checkpoints from elsewhere",
@@ -25,6 +26,17 @@ def add_commands(commands: Commands) -> None:
     add_global_options(parser)
     migration.add_options(parser)
     sources = parser.add_subparsers(title="other sources", metavar="SOURCE", dest="source")
+    archive = add_command(
+        sources,
+        "archive",
+        run_archive,
+        about="import the tasks of an archive (`ckptlog export archive`), after verifying it",
+        epilog="Running it again changes nothing. On a conflict nothing is imported.",
+    )
+    archive.add_argument("file", metavar="FILE")
+    archive.add_argument(
+        "--verify-only", action="store_true", help="check the archive; no store is needed"
+    )
     legacy = add_command(
         sources,
         "legacy",
@@ -43,6 +55,47 @@ def add_commands(commands: Commands) -> None:
     )
     transcript.add_argument("file", metavar="FILE")
     transcript.add_argument("--task", default="", metavar="ID", help="(default: the file's name)")
+
+
+def run_archive(context: Context) -> int:
+    """Verify an archive and import it."""
+    from ckptlog.manager.importer import import_archive, verify_archive
+
+    migration.refuse_options(context)
+    arguments, output = context.arguments, context.output
+    progress = Progress(output, "import")
+    try:
+        if arguments.verify_only:
+            report = verify_archive(arguments.file, progress=progress)
+        else:
+            with context.store() as store:
+                report = import_archive(store, arguments.file, progress=progress)
+    finally:
+        progress.close()
+    if output.is_json:
+        answer = report.to_dict()
+        if arguments.verify_only:
+            for name in ("imported", "unchanged", "left_out", "deleted"):
+                del answer[name]
+        output.document(answer)
+        return OK
+    content = f"{text.count(len(report.tasks), 'task')}, {text.count(report.events, 'event')}"
+    output.line(text.escape(f"{report.path}: {content} of the store {report.origin}, verified."))
+    output.line(f"root {report.root} of {text.count(report.size, 'event')}")
+    if not arguments.verify_only:
+        new = text.count(report.imported, "event")
+        output.line(f"Imported {new}; {report.unchanged:,} were there already.")
+        _tell_left_out(context, report)
+    return OK
+
+
+def _tell_left_out(context: Context, report: ArchiveImport) -> None:
+    if report.deleted:
+        number = text.count(report.deleted, "checkpoint")
+        context.output.note(f"{number} deleted in one of the two stores: not brought.")
+    if report.left_out:
+        number = text.count(report.left_out, "earlier state")
+        context.output.note(f"{number} left out: the archive does not have their data.")
 
 
 def run_legacy(context: Context) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ckptlog import __version__
 from ckptlog.cli import (
     audit,
+    backup,
     bisect,
     cleanup,
     compact,
@@ -75,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, cleanup, compact, stats, doctor, importing, exporting):
+    for module in (verify, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
     for module in (removal, completion):
         module.add_commands(commands)

@@ -265,13 +265,33 @@ def restore_reserve(root: Path) -> None:
 
 
 def refuse_read_only(root: Path) -> None:
-    """Raise ReadOnlyError where nobody may write."""
-    if not os.access(root, os.W_OK | os.X_OK):
+    """Raise ReadOnlyError where nobody, or not this user, may write.
+
+    Whatever else refuses later is an error of its own; this is what can be told beforehand.
+    """
+    with operating_system_door("Cannot look at the medium"):
+        is_mounted_so = bool(os.statvfs(root).f_flag & os.ST_RDONLY)
+    if is_mounted_so:
         raise ReadOnlyError(
-            f"The directory {root} cannot be written by this user.",
-            hint="Change its permissions, or open it with read_only=True.",
+            f"{root} lies on a medium that is mounted read-only.",
+            hint="Mount it for writing, or open the store with read_only=True.",
             path=str(root),
         )
+    closed = [one for one in (root, root / "log") if not os.access(one, os.W_OK | os.X_OK)]
+    if closed:
+        raise ReadOnlyError(
+            f"The directory {closed[0]} cannot be written by this user.",
+            hint="Change its permissions, or open it with read_only=True.",
+            path=str(closed[0]),
+        )
+    for name in ("lock", "log/end"):
+        path = root / name
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ReadOnlyError(
+                f"The file {path} cannot be written by this user.",
+                hint="Change its permissions, or open the store with read_only=True.",
+                path=str(path),
+            )
 
 
 def _iso(time_us: int) -> str:

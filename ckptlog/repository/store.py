@@ -38,6 +38,7 @@ from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
 from ckptlog.repository.attesting import Attesting
 from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
+from ckptlog.repository.backing import refuse_backup
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.locator import Locator
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
     from ckptlog.repository.analytics import Analytics
     from ckptlog.repository.collection import Collected, CollectOptions
+    from ckptlog.repository.archive import ArchiveReport
+    from ckptlog.repository.backup import BackupReport
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -118,6 +121,7 @@ class Store(StoreReader, Retrospect, Attesting):
         if not read_only:
             layout.refuse_unsafe_file_system(root, self.environment)
             layout.refuse_read_only(root)
+            refuse_backup(root)
         self._compose()
 
     # --- opening and closing ------------------------------------------------------------------
@@ -449,6 +453,49 @@ class Store(StoreReader, Retrospect, Attesting):
         """Close a container that counts no more."""
         self.blobs.forget(container)
         self.log.reader.forget(container)
+
+    def backup(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        progress: Progress | None = None,
+    ) -> BackupReport:
+        """Make a backup in a directory, or bring one there to the present end.
+
+        Args:
+            dest: A new or empty directory, or an earlier backup of this store.
+            verify: Read the whole backup again and check it.
+            progress: Called now and then with bytes done and bytes in all.
+
+        Raises:
+            BackupForeignError, BackupDivergedError, BackupDamagedError: It may not go there.
+            LockTimeoutError: Another backup to it is at work.
+            CheckpointCorruptionError: What would be copied is damaged; the old state stays.
+
+        Durability: on the medium when it returns; killed anywhere, the state before is there.
+        Threads: safe beside writers.        Page: specs/backup.md.
+        """
+        from ckptlog.repository.backup import back_up
+
+        return back_up(self.opened(), dest, verify=verify, progress=progress)
+
+    def export_archive(
+        self,
+        tasks: Sequence[str],
+        path: str | os.PathLike[str],
+        *,
+        is_replaced: bool = False,
+        progress: Progress | None = None,
+    ) -> ArchiveReport:
+        """Write tasks, with a proof of where they come from, into one file.
+
+        See `repository.archive.export_archive`; `ckptlog.import_archive` brings them into a store.
+        """
+        from ckptlog.repository.archive import export_archive
+
+        self._check_open()
+        return export_archive(self, tasks, path, is_replaced=is_replaced, progress=progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import weakref
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ckptlog.errors import LockTimeoutError, from_os_error
@@ -56,7 +58,7 @@ class WriterLock:
             if self._environment.monotonic_s() >= deadline_s:
                 holder = describe_holder(self.path)
                 raise LockTimeoutError(
-                    f"The writer's lock {self.path} was held by {holder} for {timeout_s:g} s.",
+                    f"The lock {self.path} was held by {holder} for {timeout_s:g} s.",
                     hint="Wait for it, or stop that process; a killed one never blocks.",
                     path=self._name,
                     holder=holder,
@@ -117,13 +119,17 @@ def describe_holder(path: Path) -> str:
     """Say which process holds a flock on path, from the kernel's list; "an unknown process"."""
     # The list is read piece by piece; where others lock and unlock meanwhile, it may lack a line.
     for _ in range(_LIST_ATTEMPTS):
-        if holders := _holders(path):
-            return ", ".join(holders)
+        if found := holders(path):
+            return ", ".join(found)
     return "an unknown process"
 
 
-def _holders(path: Path) -> list[str]:
-    holders = []
+def holders(path: Path) -> list[str]:
+    """Return who holds a flock on path: process, command, host, and since when it runs.
+
+    Empty where nobody does, where there is no such file, or where the system does not tell.
+    """
+    found = []
     try:
         inode = os.stat(path).st_ino
         lines = Path("/proc/locks").read_text().splitlines()
@@ -133,13 +139,30 @@ def _holders(path: Path) -> list[str]:
         fields = line.split()
         # "1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF"; waiters have "->" as second field.
         if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-            holders.append(_describe_process(fields[4]))
-    return holders
+            found.append(_describe_process(fields[4]))
+    return found
 
 
 def _describe_process(pid: str) -> str:
+    if pid in {"0", "-1"}:  # of another pid namespace: it has no number here
+        return f"process of another container (on {socket.gethostname()})"
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except (OSError, UnicodeDecodeError):
         command = ""
-    return f"process {pid} ({command[:80]})" if command else f"process {pid}"
+    if not command:
+        return f"process {pid}"
+    return f"process {pid} ({command[:80]}) on {socket.gethostname()}{_since(pid)}"
+
+
+def _since(pid: str) -> str:
+    """Return since when a process runs, in words; empty where the system does not tell."""
+    try:
+        # Behind the name, which may hold blanks and brackets; start time is field 22 of all.
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        lines = Path("/proc/stat").read_text().splitlines()
+        (boot_s,) = [int(line.split()[1]) for line in lines if line.startswith("btime ")]
+        start_s = boot_s + ticks / os.sysconf("SC_CLK_TCK")
+        return f" since {datetime.fromtimestamp(start_s, UTC):%Y-%m-%d %H:%M:%SZ}"
+    except (OSError, ValueError, IndexError, OverflowError):
+        return ""

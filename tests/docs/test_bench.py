@@ -14,7 +14,7 @@ from tools.bench.measure import Contestant, Round
 
 SCRIPTS = (
     *("create", "read", "size", "startup", "requirements", "growth", "hot"),
-    *("follow", "past", "history"),
+    *("follow", "past", "history", "backup"),
 )
 
 

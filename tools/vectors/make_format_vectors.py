@@ -22,6 +22,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tools.vectors import (  # noqa: E402
+    archive_vectors,
     content_vectors,
     cursor_vectors,
     envelope_vectors,
@@ -31,6 +32,8 @@ from tools.vectors import (  # noqa: E402
 from tools.vectors.vector import Document  # noqa: E402
 
 MAKERS: Final[dict[str, Callable[[], dict[str, Document]]]] = {
+    "archive": archive_vectors.archives,
+    "backup": archive_vectors.manifests,
     "branch": content_vectors.branches,
     "chunk": content_vectors.chunks,
     "cursor": cursor_vectors.cursors,

@@ -1,0 +1,316 @@
+"""A backup read again: checked where it is, or made into a store.
+
+    DIR/restoring -> files, each compared with its length and hash -> log/end -> store.json
+    -> verified -> `restoring` removed
+
+Until `restoring` is gone, DIR is no store; a restore that was killed is begun anew there.
+Page: specs/backup.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ckptlog.errors import (
+    BackupDamagedError,
+    BackupForeignError,
+    CheckpointStorageError,
+    FormatError,
+    NotAStoreError,
+    StoreMissingError,
+    operating_system_door,
+)
+from ckptlog.formats.backup import BackedFile, Manifest
+from ckptlog.repository import layout
+from ckptlog.repository.backing import (
+    END,
+    FOLDERS,
+    STORE_JSON,
+    BackupFolder,
+    locked,
+    read_manifest,
+    seed_of,
+)
+from ckptlog.repository.carrier import Carrier, Job
+from ckptlog.repository.report import Level, Progress, Report
+from ckptlog.repository.verify import verify_directory
+from ckptlog.storage import files
+from ckptlog.storage.environment import Environment
+
+RESTORING: Final = "restoring"
+_TIMEOUT_S: Final = 30.0
+
+
+class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a restore made.
+
+    path: The new store. backup: Where it came from. store: Its id, the same as the original's.
+    position: P, after the last event. bytes, files: Copied. events, checkpoints: Verified.
+    """
+
+    path: str
+    backup: str
+    store: str
+    position: int
+    bytes: int
+    files: int
+    events: int
+    checkpoints: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, safe for JSON."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+
+def verify_backup(
+    root: Path,
+    *,
+    level: Level = "full",
+    environment: Environment | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Read a backup: every file against its hash, then the whole as a store.
+
+    Raises:
+        BackupDamagedError: Something is not as it was written; the message says what.
+    """
+    environment = environment or Environment()
+    manifest = _whole_manifest(root)
+    folder = BackupFolder(root)
+    total = sum(file.bytes for file in manifest.files)
+    count = _Count(total, progress)
+    carrier = Carrier(environment.disk, count.advance)
+    for file in manifest.files:
+        _check_hash(folder, manifest, file, carrier)
+        count.advance(file.bytes)
+    report = verify_directory(root, level, progress, environment=environment)
+    _refuse_problems(root, report)
+    return report
+
+
+def restore_store(
+    backup: str | os.PathLike[str],
+    directory: str | os.PathLike[str],
+    *,
+    level: Level = "full",
+    environment: Environment | None = None,
+    progress: Progress | None = None,
+) -> RestoreReport:
+    """Make a store of a backup in a new or empty directory.
+
+    Args:
+        level: How thoroughly the new store is verified; hashes of files are compared in any case.
+        progress: Called now and then with bytes done and bytes in all.
+
+    Raises:
+        StoreMissingError, BackupForeignError: There is no backup.
+        BackupDamagedError: It is not as it was written.
+        NotAStoreError: The directory is not empty.
+        LockTimeoutError: A backup to it is at work.
+
+    Durability: the new store is on the medium when it returns; killed before, it is no store.
+    """
+    environment = environment or Environment()
+    source, root = _resolved(backup), _resolved(directory)
+    _whole_manifest(source)
+    layout.refuse_unsafe_file_system(_existing(root), environment)
+    _begin(source, root)
+    with _quiet(source, environment):
+        # Read under the lock: no run removes files of this state while it is copied.
+        manifest = _whole_manifest(source)
+        _copy(BackupFolder(source), manifest, root, environment, progress)
+    report = verify_directory(root, level, progress, environment=environment)
+    try:
+        _refuse_problems(source, report)
+    except BackupDamagedError:
+        files.remove(root / STORE_JSON)
+        raise
+    files.remove(root / RESTORING)
+    files.sync_directory(root)
+    return RestoreReport(
+        path=str(root),
+        backup=str(source),
+        store=manifest.store,
+        position=manifest.end_record.position,
+        bytes=sum(file.bytes for file in manifest.files),
+        files=len(manifest.files),
+        events=report.events,
+        checkpoints=report.checkpoints,
+    )
+
+
+def _resolved(path: str | os.PathLike[str]) -> Path:
+    with operating_system_door("Cannot find the directory"):
+        return Path(path).expanduser().resolve()
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest directory that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _whole_manifest(root: Path) -> Manifest:
+    manifest = read_manifest(root)
+    if manifest is None:
+        if not root.exists():
+            raise StoreMissingError(
+                f"There is no backup at {root}.", hint="Correct the path.", path=str(root)
+            )
+        raise BackupForeignError(
+            f"{root} is no backup: it has no backup.json.",
+            hint="Make one with: ckptlog backup DEST.",
+            path=str(root),
+        )
+    if not manifest.is_whole:
+        raise BackupDamagedError(
+            f"The backup {root} was begun, and never finished.",
+            hint="Run ckptlog backup to it again.",
+            path=str(root),
+        )
+    return manifest
+
+
+@contextmanager
+def _quiet(source: Path, environment: Environment) -> Iterator[None]:
+    """Keep runs of backup away, where the medium lets us; where it does not, none can come."""
+    if not os.access(source, os.W_OK):
+        yield
+        return
+    with locked(source, environment, _TIMEOUT_S):
+        yield
+
+
+def _begin(source: Path, root: Path) -> None:
+    """Make the directory ready; what a killed restore has left there is cleared.
+
+    Raises:
+        NotAStoreError: Something else is in it.
+    """
+    if source == root or source in root.parents or root in source.parents:
+        raise NotAStoreError(
+            f"{root} and the backup {source} lie in one another.",
+            hint="Choose another directory.",
+            path=str(root),
+        )
+    with operating_system_door("Cannot make the new store's directory"):
+        root.mkdir(parents=True, exist_ok=True)
+        names = os.listdir(root)
+    if names and RESTORING not in names:
+        shown = ", ".join(sorted(names)[:3])
+        raise NotAStoreError(
+            f"{root} is not empty (it holds {shown}).",
+            hint="Choose a new or an empty directory; nothing was changed.",
+            path=str(root),
+        )
+    files.write_atomically(root / RESTORING, f"from {source}\n".encode())
+    with operating_system_door("Cannot clear what a restore has left"):
+        files.remove(root / STORE_JSON)
+        for name in FOLDERS:
+            shutil.rmtree(root / name, ignore_errors=True)
+        for name in layout.FOLDERS:
+            (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
+        (root / "heads").mkdir(exist_ok=True)
+
+
+def _copy(
+    folder: BackupFolder,
+    manifest: Manifest,
+    root: Path,
+    environment: Environment,
+    progress: Progress | None,
+) -> None:
+    count = _Count(sum(file.bytes for file in manifest.files), progress)
+    carrier = Carrier(environment.disk, count.advance)
+    for file in manifest.files:
+        if file.name != STORE_JSON:
+            _carry(folder, manifest, file, carrier, root)
+    files.write_atomically(root / END, bytes.fromhex(manifest.end))
+    layout.restore_reserve(root)
+    for name in (*FOLDERS, ""):
+        files.sync_directory(root / name)
+    _carry(folder, manifest, manifest.by_name[STORE_JSON], carrier, root)
+    files.sync_directory(root)
+    files.sync_directory(root.parent)
+
+
+def _carry(
+    folder: BackupFolder, manifest: Manifest, file: BackedFile, carrier: Carrier, root: Path
+) -> None:
+    job = Job(
+        name=file.name,
+        source=folder.where(manifest, file.name),
+        target=root / file.name,
+        bytes=file.bytes,
+        seed=seed_of(file.name, bytes.fromhex(manifest.store)),
+    )
+    try:
+        carried = carrier.carry(job)
+    except FormatError as error:
+        raise _damaged(folder.root, file.name, error.message) from error
+    except CheckpointStorageError as error:
+        if error.context.get("errno") == errno.ENOENT:
+            raise _damaged(folder.root, file.name, "it is missing.") from error
+        raise
+    if carried.file != file:
+        files.remove(job.target)
+        raise _damaged(folder.root, file.name, "its hash is another one.")
+
+
+def _check_hash(
+    folder: BackupFolder, manifest: Manifest, file: BackedFile, carrier: Carrier
+) -> None:
+    with operating_system_door("Cannot read the backup"):
+        try:
+            fd = os.open(folder.where(manifest, file.name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise _damaged(folder.root, file.name, "it is missing.") from error
+    try:
+        found = carrier.hash_part(fd, file.bytes)
+    finally:
+        os.close(fd)
+    if found != file.blake3:
+        raise _damaged(folder.root, file.name, "its hash is another one, or it is cut.")
+
+
+def _damaged(root: Path, name: str, why: str) -> BackupDamagedError:
+    return BackupDamagedError(
+        f"{name} in the backup {root} is damaged: {why}",
+        hint="Restore from another backup, or back up again: what is damaged there is copied anew "
+        "once it is noticed (remove that file first).",
+        path=str(root / name),
+    )
+
+
+def _refuse_problems(root: Path, report: Report) -> None:
+    if report.ok:
+        return
+    first = report.problems[0]
+    raise BackupDamagedError(
+        f"The backup {root} does not verify: {first} ({len(report.problems)} problems in all).",
+        hint="The store may have been damaged before it was backed up: run ckptlog verify on both.",
+        path=str(root),
+        problems=len(report.problems),
+    )
+
+
+class _Count:
+    """Counts bytes for a progress bar."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total = total
+        self._progress = progress
+        self._done = 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._progress:
+            self._progress(min(self._done, self._total), self._total)
