@@ -251,7 +251,7 @@ class _Export:
     def _raw_events(self, end: End, size: int) -> Iterator[tuple[int, list[bytes]]]:
         """Yield runs of events as they stand: the first one's position, and their bytes."""
         log, at = self._store.log, BEGINNING
-        bulk = BulkReader(log.segments, self._store.info.id_bytes, self._store.environment.disk)
+        bulk = BulkReader(log.segments, self._store.info.id_bytes)
         for stretch in bulk.stretches(at, end, events=_STRETCH_EVENTS):
             yield stretch.first, stretch.entries[: max(0, size - stretch.first)]
             at = stretch.cursor

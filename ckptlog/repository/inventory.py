@@ -127,7 +127,7 @@ def _telling(store: Store, start: Cursor, end: End) -> Iterator[tuple[int, Event
     log, at = store.log, start
     if at.position == 0:
         at = BEGINNING
-    bulk = BulkReader(log.segments, store.info.id_bytes, store.environment.disk)
+    bulk = BulkReader(log.segments, store.info.id_bytes)
     for stretch in bulk.stretches(at, end, events=_STRETCH_EVENTS):
         for number, entry in enumerate(stretch.entries):
             if b'"packs"' in entry or b'"gc.' in entry:

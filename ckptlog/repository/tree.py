@@ -45,7 +45,7 @@ class EventTree:
 
     def __init__(self, store: Store) -> None:
         self._log = store.log
-        self._bulk = BulkReader(store.log.segments, store.info.id_bytes, store.environment.disk)
+        self._bulk = BulkReader(store.log.segments, store.info.id_bytes)
         folder = store.path / "views" / "tree"
         self._kept: Tree | None = Tree(folder)
         self._is_read_only = store.read_only
