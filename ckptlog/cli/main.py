@@ -31,6 +31,7 @@ from ckptlog.cli import (
     init,
     listing,
     removal,
+    repair,
     replay,
     restore,
     show,
@@ -73,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, stats, doctor, importing, exporting, removal, completion):
+    for module in (verify, repair, stats, doctor, importing, exporting, removal, completion):
         module.add_commands(commands)
     return parser
 

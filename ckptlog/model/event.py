@@ -33,11 +33,14 @@ TASK_DELETED: Final = "task.deleted"
 CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
+# What repairs leave (specs/repair.md): a tombstone at a lost position, and what was done.
+LOST: Final = "repair.lost"
+REPAIRED: Final = "repair.finished"
 
 # What is recorded about no single checkpoint, by itself.
 RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, STORAGE_PRESSURE})
 CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
-TYPES: Final = CHECKPOINT_TYPES | {TASK_DELETED, CLEANED, IMPORTED, STORAGE_PRESSURE}
+TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, LOST, REPAIRED}
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -356,6 +356,8 @@ def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision 
 
 def _record(command: Record, moment: Moment) -> Decision:
     event = _plain(command, moment, command.type, command.facts, command.task)
+    if command.data is not None:
+        event = msgspec.structs.replace(event, data=command.data, new=command.new)
     return Decision((event,), True)
 
 

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
+    from ckptlog.repository.depth import Depth
+    from ckptlog.repository.mending import Mending
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -406,12 +408,30 @@ class Store(StoreReader, Retrospect):
 
     # --- upkeep -------------------------------------------------------------------------------
 
-    def verify(self, level: Level = "full", progress: Progress | None = None) -> Report:
+    def verify(self, level: Level | Depth = "full", progress: Progress | None = None) -> Report:
         """Check everything that is stored (see `repository.verify`)."""
         from ckptlog.repository.verify import verify
 
         self._check_open()
         return verify(self, level, progress)
+
+    def repair(
+        self,
+        *,
+        apply: bool = False,
+        copy: str | os.PathLike[str] | None = None,
+        actor: str = "ckptlog repair",
+        progress: Progress | None = None,
+    ) -> Mending:
+        """Say what of the damage can be mended; with apply, mend it (see `repository.repair`).
+
+        A store that cannot be opened is repaired by its path: `repository.repair.repair`.
+        """
+        from ckptlog.repository.repair import repair_store
+
+        self._check_open()
+        source = None if copy is None else Path(copy)
+        return repair_store(self, is_applied=apply, copy=source, actor=actor, progress=progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""

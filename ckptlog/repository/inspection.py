@@ -1,0 +1,197 @@
+"""Chunk records on their way through two threads: decoded, hashed, and what they stand for told.
+
+BLAKE3, zstd and XXH3 let go of the interpreter's lock on bytes of some length, so two threads keep
+two processors at work while a third reads. Batches come back in the order in which they were given;
+a few are under way at once, which bounds memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final
+
+from ckptlog.blobs.cache import Cache
+from ckptlog.blobs.codec import Codec
+from ckptlog.errors import (
+    BlobCorruptionError,
+    CheckpointError,
+    FormatError,
+    MissingBlobError,
+)
+from ckptlog.formats import chunk, frame
+from ckptlog.model.entry import Placement
+from ckptlog.repository.claim import LEAF, Shape, shape_of
+from ckptlog.storage.disk import Disk
+
+THREADS: Final = 2
+_UNDER_WAY_MAX: Final = 4
+_BASES_BYTES: Final = 8 * 1024 * 1024
+_DIFFERENCES_MAX: Final = 128
+# Values of one chunk are mostly shorter; they are kept for a moment, to be decoded.
+_VALUE_BYTES_MAX: Final = 16 * 1024
+
+
+class Bases:
+    """Chunks of one container that others in it are differences from, undone once while they last.
+
+    Threads: `learn` is called by the one that reads; `raw` by those that hash.
+    """
+
+    def __init__(self, path: Path, seed: int, disk: Disk, codec: Codec) -> None:
+        self._path = path
+        self._seed = seed
+        self._disk = disk
+        self._codec = codec
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._raws: Cache[bytes, bytes] = Cache(_BASES_BYTES)
+        self._lock = Lock()
+        self._fd = -1
+
+    def learn(self, places: tuple[Placement, ...]) -> None:
+        """Take note of chunks; the first record of a digest is the one that others may name."""
+        known = self._places
+        for place in places:
+            known.setdefault(place.digest, (place.offset, place.length))
+
+    def raw(self, digest: bytes) -> bytes:
+        """Return the verified raw bytes of a chunk in the container.
+
+        Raises:
+            MissingBlobError, BlobCorruptionError: It is not here, or not whole.
+        """
+        chain: list[tuple[bytes, bytes]] = []
+        raw = self._raws.get(digest)
+        while raw is None:
+            if len(chain) >= _DIFFERENCES_MAX:
+                raise BlobCorruptionError(
+                    f"Chunk {digest.hex()} is more than {_DIFFERENCES_MAX} differences away from "
+                    "a whole one.",
+                    digest=digest.hex(),
+                )
+            record = self._record(digest)
+            chain.append((digest, record))
+            digest = chunk.base_in(record)
+            if not digest:
+                break
+            raw = self._raws.get(digest)
+        for name, record in reversed(chain):
+            below = raw
+            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
+            self._raws.put(name, raw, len(raw))
+        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
+        return raw
+
+    def _record(self, digest: bytes) -> bytes:
+        place = self._places.get(digest)
+        if place is None:
+            raise MissingBlobError(
+                f"Chunk {digest.hex()}, from which another is a difference, is not in "
+                f"{self._path.name}.",
+                digest=digest.hex(),
+            )
+        with self._lock:
+            if self._fd < 0:
+                self._fd = self._disk.open_read(self._path)
+        data = self._disk.read(self._fd, place[1], place[0])
+        return bytes(frame.decode(self._seed, place[0], data).body)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+class Batch:
+    """Records of one container, to be looked at.
+
+    seed: Of a pack, whose frames are checked here; None where they were.
+    items: Places, and the frames there (of a pack) or the records.
+    owner: What the caller wants to do once the batch is done.
+    """
+
+    __slots__ = ("bases", "items", "owner", "seed", "size")
+
+    def __init__(self, bases: Bases | None, seed: int | None) -> None:
+        self.bases = bases
+        self.seed = seed
+        self.items: list[tuple[Placement, memoryview]] = []
+        self.owner: list[Any] = []
+        self.size = 0
+
+    def add(self, place: Placement, data: memoryview) -> None:
+        """Add a record; the buffer below data stays alive."""
+        self.items.append((place, data))
+        self.size += len(data)
+
+
+class Found:
+    """What a batch held: facts of sound chunks, links of branches and nodes, faults, short values."""
+
+    __slots__ = ("facts", "faults", "owner", "shapes", "values")
+
+    def __init__(self, owner: list[Any]) -> None:
+        self.owner = owner
+        self.facts: list[tuple[bytes, int]] = []
+        self.shapes: list[tuple[bytes, Shape]] = []
+        self.faults: list[tuple[Placement, CheckpointError]] = []
+        self.values: dict[bytes, bytes] = {}
+
+
+class Inspection:
+    """Hands batches to threads and gives back what they found, in order. Close it."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ckptlog-verify")
+        self._under_way: deque[Future[Found]] = deque()
+
+    def submit(self, batch: Batch) -> Iterator[Found]:
+        """Hand in a batch; yield what is done, so that no more than a few are under way."""
+        self._under_way.append(self._pool.submit(self._look, batch))
+        while len(self._under_way) > _UNDER_WAY_MAX:
+            yield self._under_way.popleft().result()
+
+    def drain(self) -> Iterator[Found]:
+        """Yield everything that is still under way."""
+        while self._under_way:
+            yield self._under_way.popleft().result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _look(self, batch: Batch) -> Found:
+        found = Found(batch.owner)
+        base_of = batch.bases.raw if batch.bases is not None else None
+        for place, data in batch.items:
+            try:
+                record = data if batch.seed is None else _body(batch.seed, place, data)
+                domain, raw = self._codec.verified(record, place.digest, base_of=base_of)
+                if domain == LEAF:
+                    found.facts.append((place.digest, len(raw)))
+                    if len(raw) <= _VALUE_BYTES_MAX and batch.seed is None:
+                        found.values[place.digest] = bytes(raw)
+                else:
+                    found.shapes.append((place.digest, shape_of(domain, bytes(raw))))
+            except CheckpointError as error:
+                found.faults.append((place, error))
+        return found
+
+
+def _body(seed: int, place: Placement, data: memoryview) -> memoryview:
+    try:
+        kind, _, end = frame.measure_long(seed, place.offset, data)
+    except FormatError as error:
+        raise _damaged(place, error.message) from error
+    if kind != frame.CHUNK or end != place.length:
+        raise _damaged(place, "another frame stands there")
+    return data[frame.HEADER_BYTES :]
+
+
+def _damaged(place: Placement, why: str) -> BlobCorruptionError:
+    return BlobCorruptionError(f"Chunk {place.digest.hex()} is not there: {why}")
