@@ -63,4 +63,8 @@ def left(elapsed_s: float, done: int, total: int) -> str:
     rest_s = round(elapsed_s * (total - done) / done)
     minutes, seconds = divmod(rest_s, 60)
     hours, minutes = divmod(minutes, 60)
-    return f"  {hours}:{minutes:02d}:{seconds:02d} left" if hours else f"  {minutes}:{seconds:02d} left"
+    return (
+        f"  {hours}:{minutes:02d}:{seconds:02d} left"
+        if hours
+        else f"  {minutes}:{seconds:02d} left"
+    )

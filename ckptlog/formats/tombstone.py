@@ -31,9 +31,12 @@ class Lost:
 def entry_of(lost: Lost, time: str, dots: int = 0) -> bytes:
     """Return a tombstone's entry, longer by so many dots."""
     facts: dict[str, int | str] = {} if lost.leaf is None else {"leaf": lost.leaf.hex()}
-    name = f"lost-{lost.position}" + "." * dots
+    # No caller can give an id that ends in a blank.
+    name = f"lost-{lost.position}" + "." * dots + " "
     return event.encode(
-        Event(actor="", facts=facts, id=name, schema=SCHEMA, subject=Subject(), time=time, type=LOST)
+        Event(
+            actor="", facts=facts, id=name, schema=SCHEMA, subject=Subject(), time=time, type=LOST
+        )
     )
 
 

@@ -145,7 +145,7 @@ class Breakage:
 
 def name_of(reference: Reference) -> bytes:
     """Return the key of a reference."""
-    return xxh3_128_digest(f"{reference.kind} {reference.root} {reference.size}")
+    return xxh3_128_digest(f"{reference.kind} {reference.root} {reference.size}".encode())
 
 
 def _other_shape(key: bytes) -> CheckpointError:
@@ -156,7 +156,7 @@ def _other_shape(key: bytes) -> CheckpointError:
 
 def _problem(broken: Broken, newest: Callable[[str], int]) -> Problem:
     present = broken.present(newest)
-    shown = ", ".join(present[:3]) + (", ..." if len(present) > 3 else "")  # noqa: PLR2004
+    shown = ", ".join(present[:3]) + (", ..." if len(present) > 3 else "")
     needed = f"Present state of: {shown}." if present else "Only past states need it."
     first = broken.first
     return Problem(

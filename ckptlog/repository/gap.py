@@ -193,7 +193,7 @@ class Walk:
 def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:
     """Return the frame at a place with the one bit turned that makes its checksum hold."""
     head = bytearray(data[at : at + frame.HEADER_BYTES])
-    size = frame.body_length(head)
+    size = frame.body_length(bytes(head))
     if size is not None and size <= _MENDED_BYTES_MAX:
         whole = bytearray(data[at : at + frame.HEADER_BYTES + size])
         if len(whole) == frame.HEADER_BYTES + size:
@@ -202,7 +202,7 @@ def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:
                     return bytes(whole)
     for bit in range(8 * len(head)):
         head[bit >> 3] ^= 1 << (bit & 7)
-        size = frame.body_length(head)
+        size = frame.body_length(bytes(head))
         if size is not None and at + frame.HEADER_BYTES + size <= len(data):
             body = data[at + frame.HEADER_BYTES : at + frame.HEADER_BYTES + size]
             if _does_hold(seed, at, bytes(head) + body):
@@ -222,6 +222,6 @@ def _try(seed: int, at: int, whole: bytearray, bit: int) -> bool:
 
 def _does_hold(seed: int, at: int, whole: bytes | bytearray) -> bool:
     try:
-        return frame.measure(seed, at, whole)[2] == len(whole)
+        return frame.measure(seed, at, memoryview(whole))[2] == len(whole)
     except FormatError:
         return False

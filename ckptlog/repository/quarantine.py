@@ -1,7 +1,7 @@
 """STORE/quarantine: the originals of what repairs have replaced. Nothing here is ever removed.
 
-    quarantine/<time>/log/...seg, packs/...pack     as they were
-    quarantine/<time>/repair.json                   what is being done; done.json when it was done
+quarantine/<time>/log/...seg, packs/...pack     as they were
+quarantine/<time>/repair.json                   what is being done; done.json when it was done
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from ckptlog.formats import pack
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.model import value as values
-from ckptlog.model.event import LOST, REPAIRED, PackEntry
+from ckptlog.model.entry import Placement
+from ckptlog.model.event import REPAIRED, PackEntry
 from ckptlog.policy.command import Record
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
@@ -56,6 +57,7 @@ _CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
 _PACKED_BYTES: Final = 1024 * 1024
 _DISPOSABLE: Final = ("current.sqlite*", "chunks", "tree", "history", "anew", "verify.json")
 _ATTEMPTS_MAX: Final = 5
+_NO_PLACES: Final[tuple[Placement, ...]] = ()
 
 
 def repair(
@@ -144,9 +146,7 @@ class _Work:
         """Return what would be done."""
         return self._look(stage_folder, progress)[0]
 
-    def _look(
-        self, stage_folder: Path, progress: Progress | None
-    ) -> tuple[Mending, Planner]:
+    def _look(self, stage_folder: Path, progress: Progress | None) -> tuple[Mending, Planner]:
         with closed_run(self._root, Depth(), progress, environment=self._environment) as run:
             before = run.report(None, None)
         planner = self._planned(run)
@@ -230,7 +230,7 @@ class _Work:
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
             affected=tuple(_affected(affected, run)),
             past=tuple(sorted(touched - affected)),
-            named=tuple(sorted(_named(planner.salvages, run))),
+            named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
         )
@@ -321,7 +321,9 @@ class _Work:
         """Append the event that says what was done, once files were mended or chunks lost."""
         if not mending.is_applied:
             return mending
-        if not any(one.action == "refused" and one.container.startswith(LOG) for one in mending.files):
+        if not any(
+            one.action == "refused" and one.container.startswith(LOG) for one in mending.files
+        ):
             mending = self._recorded(mending, actor)
         for folder in self._folders:
             finish(folder)
@@ -345,7 +347,7 @@ class _Work:
                     data=draft.reference,
                     new=size,
                 )
-                packs, places = self._packs, ()
+                packs, places = self._packs, _NO_PLACES
                 step = Step(command, [record for _, record in draft.fresh])
                 if size > _PACKED_BYTES:
                     more, places = store.write_packs(draft.fresh)
@@ -393,8 +395,8 @@ def _rank(life: Life) -> tuple[bool, int]:
     return life.state != "failed", life.origin
 
 
-def _named(salvages: Sequence[Salvage], run: Run) -> set[str]:
-    """Return ids that stand in the bytes of lost events, and those whose next event names one."""
+def _named(salvages: Sequence[Salvage]) -> set[str]:
+    """Return ids of checkpoints that stand in the bytes of lost events."""
     found = set()
     for salvage in salvages:
         if salvage.events_lost:
@@ -403,6 +405,3 @@ def _named(salvages: Sequence[Salvage], run: Run) -> set[str]:
                     text = name.decode("utf-8", "replace")
                     found.add(text)
     return found
-
-
-__all__ = ["LOST", "Mending", "repair", "repair_store"]

@@ -19,7 +19,7 @@ from ckptlog.formats import chunk, frame, pack, segment, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.formats.tombstone import Lost
 from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
-from ckptlog.repository.gap import Copy, Piece, Walk, judge_by
+from ckptlog.repository.gap import Copy, Walk, judge_by
 
 SEGMENT_KINDS: Final = frozenset({frame.EVENT, frame.CHUNK})
 PACK_KINDS: Final = frozenset({frame.CHUNK})
@@ -175,11 +175,15 @@ class SegmentSalvage:
     def _believe(self, walk: Walk) -> None:
         """Forget what the cache of leaf hashes says, where it is wrong about a whole event."""
         told = self._leaf_at
-        events = [one for one in walk.pieces if one.kind == frame.EVENT]
-        is_right = any(told(one.position) == one.leaf for one in events) and all(
-            told(one.position) in (None, one.leaf) for one in events
-        )
         last, leaf = self._bounds.position_next, self._bounds.leaf
+        known = [(one.position, one.leaf) for one in walk.pieces if one.kind == frame.EVENT]
+        if last and leaf is not None:
+            known.append((last - 1, leaf))
+        if self._made.first:
+            known.append((self._made.first - 1, self._made.leaf))
+        is_right = any(told(position) == one for position, one in known) and all(
+            told(position) in (None, one) for position, one in known
+        )
 
         def leaf_at(position: int) -> bytes | None:
             if leaf is not None and last is not None and position == last - 1:
@@ -214,8 +218,8 @@ class SegmentSalvage:
             position, leaf, ends_commit = last_lost.position + 1, leaf_hash(self._last_entry), True
         if not ends_commit or (stop is not None and position != stop):
             raise FormatError(
-                f"log/{self._name} ends at position {position}, in the middle of a commit or before "
-                f"{stop}; what is missing has no place.",
+                f"log/{self._name} ends at position {position}, in the middle of a commit or "
+                f"before {stop}; what is missing has no place.",
             )
         known = self._bounds.leaf
         if known is not None and position > self._made.first and leaf != known:
@@ -289,7 +293,7 @@ class _Chunks:
         return raw
 
     def _base(self, digest: bytes) -> bytes:
-        chain = []
+        chain: list[tuple[bytes, bytes]] = []
         while True:
             record = self._records.get(digest)
             if record is None or len(chain) > _DIFFERENCES_MAX:
@@ -413,7 +417,9 @@ class PackSalvage:
         self, offset: int, length: int, rows: dict[int, pack.PackedChunk] | None
     ) -> list[int]:
         if rows is not None:
-            inside = [row.length for at, row in sorted(rows.items()) if offset <= at < offset + length]
+            inside = [
+                row.length for at, row in sorted(rows.items()) if offset <= at < offset + length
+            ]
             if sum(inside) == length:
                 return inside
             raise FormatError(f"{self._found.container} has an index that does not fit its chunks.")

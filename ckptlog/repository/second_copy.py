@@ -1,4 +1,4 @@
-"""A second copy of a store, from which damaged bytes are taken: read only, and checked by whoever asks."""
+"""A second copy of a store, from which damaged bytes are taken. Who asks checks them."""
 
 from __future__ import annotations
 

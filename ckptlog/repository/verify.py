@@ -58,9 +58,7 @@ __all__ = ["Depth", "Level", "Problem", "Progress", "Report", "verify", "verify_
 _STRUCTURE: Final = "structure"
 
 
-def verify(
-    store: Store, level: Level | Depth = "full", progress: Progress | None = None
-) -> Report:
+def verify(store: Store, level: Level | Depth = "full", progress: Progress | None = None) -> Report:
     """Check a store up to its published end.
 
     Args:
