@@ -140,12 +140,14 @@ def measure(
 
 def measure_long(seed: int, offset: int, data: memoryview) -> tuple[int, int, int]:
     """Do as `measure` for a frame of many bytes: nothing is copied, other threads go on."""
-    size = body_length(data[:HEADER_BYTES])
-    if size is None or len(data) < HEADER_BYTES + size:
+    try:
+        magic, kind, flags, size, check = _WHOLE.unpack_from(data)
+    except struct.error:
         return measure(seed, offset, data)  # which says what is wrong
-    magic, kind, flags, size, check = _WHOLE.unpack_from(data)
-    hasher = xxh3_64(_BOUND.pack(offset, magic, kind, flags, size), seed)
     end = HEADER_BYTES + size
+    if magic != MAGIC or flags & ~FLAGS_KNOWN or size > _LIMITS[kind] or end > len(data):
+        return measure(seed, offset, data)
+    hasher = xxh3_64(_BOUND.pack(offset, magic, kind, flags, size), seed)
     hasher.update(data[HEADER_BYTES:end])
     if check != hasher.intdigest():
         raise FormatError(f"The checksum of the frame at offset {offset} is wrong.", offset=offset)

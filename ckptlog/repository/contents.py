@@ -1,8 +1,8 @@
 """What the log's events rely on: chunks in segments and packs, and the payloads made of them.
 
-    commit -> its chunks  -> Inspection (two threads) -> facts, links    \\
-           -> its events  -> claims about roots                           > Claims -> what is broken
-    packs, after the log  -> Inspection, or the frames' heads -> facts   /
+    commit -> its chunks -> Inspection (two threads) -> facts, links -> Claims -> what is broken
+           -> its events -> claims about roots
+    packs, after the log -> Inspection, or the frames' heads -> facts, links
 
 The places of chunks come from the containers themselves, never from the store's index, whose word
 is only compared. A damaged payload is one problem, however many events name it.
@@ -13,7 +13,7 @@ Memory: some batches of a few MiB, and what `Claims` keeps.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,13 +31,12 @@ from ckptlog.repository import claim
 from ckptlog.repository.bookmark import Bookmark
 from ckptlog.repository.breakage import Breakage, name_of
 from ckptlog.repository.depth import Depth
-from ckptlog.repository.inspection import Bases, Batch, Found, Inspection
+from ckptlog.repository.inspection import READ_BYTES, Bases, Batch, Found, Inspection, Stretch
 from ckptlog.repository.report import Book
 from ckptlog.storage.disk import Disk
 
 _BATCH_BYTES: Final = 2 * 1024 * 1024
 _BATCH_ITEMS: Final = 2000
-_READ_BYTES: Final = 4 * 1024 * 1024
 # A root comes again with the next events of its checkpoint; much later it is simply claimed again.
 _ROOTS_REMEMBERED: Final = 50_000
 _VALUES_BYTES: Final = 8 * 1024 * 1024
@@ -85,7 +84,7 @@ class Contents:
         self._depth_here = depth
         self._bases: Bases | None = None
         self._old_bases: list[Bases] = []
-        self._batch = Batch(None, None)
+        self._batch = Batch(None)
 
     def add(self, commit: Commit, window: Window) -> None:
         """Check the next commit: its chunks, then the payloads that its events name.
@@ -97,6 +96,7 @@ class Contents:
             self._begin(commit.container)
         assert self._bases is not None  # noqa: S101 - `_begin` made it
         self._bases.learn(commit.placements)
+        self._count(commit.placements)
         for place in commit.placements:
             begin = window.locate(place.offset, place.length) + frame.HEADER_BYTES
             record = window.view[begin : begin + place.length - frame.HEADER_BYTES]
@@ -143,7 +143,7 @@ class Contents:
         name = container.rpartition("/")[2]
         seed = frame.container_seed(self._store_id, name)
         self._bases = Bases(self._root / container, seed, self._disk, self._codec)
-        self._batch = Batch(self._bases, None)
+        self._batch = Batch(self._bases)
 
     def _depth_of(self, container: str) -> Depth:
         if self._bookmark.is_done(container):
@@ -153,7 +153,6 @@ class Contents:
         return self._depth
 
     def _record(self, place: Placement, record: memoryview) -> None:
-        self._count(place)
         if self._depth_here.level == "full":
             self._batch.add(place, record)
         else:
@@ -170,18 +169,18 @@ class Contents:
         else:
             self._claims.fact(place.digest, claim.LEAF, size)
 
-    def _count(self, place: Placement) -> None:
-        book = self._book
-        book.chunks += 1
-        if self._knows is None:
+    def _count(self, places: Sequence[Placement]) -> None:
+        book, knows = self._book, self._knows
+        before = book.chunks
+        book.chunks += len(places)
+        if knows is None:
             return
-        is_asked = book.chunks < _ASKED_ALWAYS or book.chunks % _ASKED_EVERY == 0
-        if is_asked and not self._knows(place.digest):
-            self._unknown += 1
+        asked = places if before < _ASKED_ALWAYS else places[before % _ASKED_EVERY :: _ASKED_EVERY]
+        self._unknown += sum(not knows(place.digest) for place in asked)
 
     def _send(self) -> None:
         batch = self._batch
-        self._batch = Batch(batch.bases, batch.seed)
+        self._batch = Batch(batch.bases)
         if batch.items or batch.owner:
             for found in self._inspection.submit(batch):
                 self._take(found)
@@ -190,14 +189,14 @@ class Contents:
         self._send()
         for found in self._inspection.drain():
             self._take(found)
-        if self._container and self._container not in self._book.files:
-            if self._depth_here.level == "full":
-                self._bookmark.enter(self._container)
+        is_sound = self._container and self._container not in self._book.files
+        if is_sound and self._depth_here.level == "full":
+            self._bookmark.enter(self._container)
         self._container = ""
         if self._bases is not None:
             self._bases.close()
             self._bases = None
-            self._batch = Batch(None, None)
+            self._batch = Batch(None)
 
     def _take(self, found: Found) -> None:
         """Enter what a batch held, then the events that came with it."""
@@ -266,13 +265,12 @@ class Contents:
         self._container = container = f"{FOLDER}/{name}"
         self._depth_here = self._depth_of(container)
         seed = frame.container_seed(self._store_id, name)
-        self._batch = Batch(None, seed)
         places.sort(key=lambda place: place.offset)
         try:
             fd = self._disk.open_read(self._root / FOLDER / name)
             try:
                 if self._depth_here.level == "full":
-                    self._frames(fd, places)
+                    self._frames(fd, seed, places)
                 else:
                     self._heads(fd, seed, places)
                 self._end_container()
@@ -281,22 +279,18 @@ class Contents:
         except CheckpointError as error:  # the medium, or the file went meanwhile
             self._book.problem(error.code, str(error), container)
 
-    def _frames(self, fd: int, places: list[Placement]) -> None:
+    def _frames(self, fd: int, seed: int, places: list[Placement]) -> None:
         """Read a pack from its beginning to its end, in long reads."""
         expected = pack.HEADER_FRAME_BYTES
         for run in _runs(places):
-            start = run[0].offset
-            length = run[-1].offset + run[-1].length - start
-            view = memoryview(self._disk.read(fd, length, start))
             for place in run:
                 if place.offset != expected:
                     self._gap(place, expected)
                 expected = place.offset + place.length
-                self._count(place)
-                begin = place.offset - start
-                self._batch.add(place, view[begin : begin + place.length])
-            self._book.advance(length)
-            self._send()
+            self._count(run)
+            for found in self._inspection.submit(Stretch(self._disk, fd, seed, run)):
+                self._take(found)
+            self._book.advance(expected - run[0].offset)
 
     def _gap(self, place: Placement, expected: int) -> None:
         self._book.problem(
@@ -307,8 +301,8 @@ class Contents:
 
     def _heads(self, fd: int, seed: int, places: list[Placement]) -> None:
         """Read the head of each frame; whole ones where the depth takes them."""
+        self._count(places)
         for place in places:
-            self._count(place)
             self._book.advance(place.length)
             head = memoryview(self._disk.read(fd, min(_HEAD_BYTES, place.length), place.offset))
             size = frame.body_length(head)
@@ -324,10 +318,8 @@ class Contents:
                 self._fault(place, FormatError(why))
                 continue
             if self._depth_here.takes(place.digest, domain):
-                data = self._disk.read(fd, place.length, place.offset)
-                self._batch.add(place, memoryview(data))
-                if self._batch.size >= _BATCH_BYTES:
-                    self._send()
+                for found in self._inspection.submit(Stretch(self._disk, fd, seed, [place])):
+                    self._take(found)
             else:
                 self._claims.fact(place.digest, claim.LEAF, length)
 
@@ -336,7 +328,7 @@ def _runs(places: list[Placement]) -> Iterator[list[Placement]]:
     """Yield runs of chunks that are read at once."""
     run: list[Placement] = []
     for place in places:
-        if run and place.offset + place.length - run[0].offset > _READ_BYTES:
+        if run and place.offset + place.length - run[0].offset > READ_BYTES:
             yield run
             run = []
         run.append(place)

@@ -1,8 +1,9 @@
 """Chunk records on their way through two threads: decoded, hashed, and what they stand for told.
 
 BLAKE3, zstd and XXH3 let go of the interpreter's lock on bytes of some length, so two threads keep
-two processors at work while a third reads. Batches come back in the order in which they were given;
-a few are under way at once, which bounds memory.
+two processors at work. Of segments the one that scans hands over records; packs are read by the
+threads themselves. What was found comes back in the order in which work was given; a few are under
+way at once, which bounds memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import Any, Final
 
 from ckptlog.blobs.cache import Cache
@@ -28,6 +29,8 @@ from ckptlog.repository.claim import LEAF, Shape, shape_of
 from ckptlog.storage.disk import Disk
 
 THREADS: Final = 2
+# What is read at once: sequential enough for a disk, and it stays in the processor's cache.
+READ_BYTES: Final = 1024 * 1024
 _UNDER_WAY_MAX: Final = 4
 _BASES_BYTES: Final = 8 * 1024 * 1024
 _DIFFERENCES_MAX: Final = 128
@@ -107,18 +110,16 @@ class Bases:
 
 
 class Batch:
-    """Records of one container, to be looked at.
+    """Records of one segment, whose frames were checked, to be looked at.
 
-    seed: Of a pack, whose frames are checked here; None where they were.
-    items: Places, and the frames there (of a pack) or the records.
+    items: Places, and the records.
     owner: What the caller wants to do once the batch is done.
     """
 
-    __slots__ = ("bases", "items", "owner", "seed", "size")
+    __slots__ = ("bases", "items", "owner", "size")
 
-    def __init__(self, bases: Bases | None, seed: int | None) -> None:
+    def __init__(self, bases: Bases | None) -> None:
         self.bases = bases
-        self.seed = seed
         self.items: list[tuple[Placement, memoryview]] = []
         self.owner: list[Any] = []
         self.size = 0
@@ -129,8 +130,23 @@ class Batch:
         self.size += len(data)
 
 
+class Stretch:
+    """Frames of a pack, to be read and looked at by the thread that hashes them.
+
+    places: Ascending, with no more than a few bytes between them.
+    """
+
+    __slots__ = ("disk", "fd", "places", "seed")
+
+    def __init__(self, disk: Disk, fd: int, seed: int, places: list[Placement]) -> None:
+        self.disk = disk
+        self.fd = fd
+        self.seed = seed
+        self.places = places
+
+
 class Found:
-    """What a batch held: facts of sound chunks, links of branches and nodes, faults, short values."""
+    """What was met: facts of sound chunks, links of branches and nodes, faults, short values."""
 
     __slots__ = ("facts", "faults", "owner", "shapes", "values")
 
@@ -143,16 +159,18 @@ class Found:
 
 
 class Inspection:
-    """Hands batches to threads and gives back what they found, in order. Close it."""
+    """Hands work to threads and gives back what was found, in order. Close it."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ckptlog-verify")
         self._under_way: deque[Future[Found]] = deque()
+        self._local = local()
 
-    def submit(self, batch: Batch) -> Iterator[Found]:
-        """Hand in a batch; yield what is done, so that no more than a few are under way."""
-        self._under_way.append(self._pool.submit(self._look, batch))
+    def submit(self, work: Batch | Stretch) -> Iterator[Found]:
+        """Hand in work; yield what is done, so that no more than a few are under way."""
+        act = self._records if isinstance(work, Batch) else self._frames
+        self._under_way.append(self._pool.submit(act, work))  # type: ignore[arg-type]
         while len(self._under_way) > _UNDER_WAY_MAX:
             yield self._under_way.popleft().result()
 
@@ -165,22 +183,49 @@ class Inspection:
         """End the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _look(self, batch: Batch) -> Found:
+    def _records(self, batch: Batch) -> Found:
         found = Found(batch.owner)
         base_of = batch.bases.raw if batch.bases is not None else None
-        for place, data in batch.items:
+        verified = self._codec.verified
+        for place, record in batch.items:
             try:
-                record = data if batch.seed is None else _body(batch.seed, place, data)
-                domain, raw = self._codec.verified(record, place.digest, base_of=base_of)
+                domain, raw = verified(record, place.digest, base_of=base_of)
                 if domain == LEAF:
                     found.facts.append((place.digest, len(raw)))
-                    if len(raw) <= _VALUE_BYTES_MAX and batch.seed is None:
+                    if len(raw) <= _VALUE_BYTES_MAX:
                         found.values[place.digest] = bytes(raw)
                 else:
                     found.shapes.append((place.digest, shape_of(domain, bytes(raw))))
             except CheckpointError as error:
                 found.faults.append((place, error))
         return found
+
+    def _frames(self, work: Stretch) -> Found:
+        found = Found([])
+        start = work.places[0].offset
+        length = work.places[-1].offset + work.places[-1].length - start
+        view = self._buffer(length)
+        count = work.disk.read_into(work.fd, view, start)
+        view, seed, verified = view[:count], work.seed, self._codec.verified
+        for place in work.places:
+            begin = place.offset - start
+            try:
+                record = _body(seed, place, view[begin : begin + place.length])
+                domain, raw = verified(record, place.digest)
+                if domain == LEAF:
+                    found.facts.append((place.digest, len(raw)))
+                else:
+                    found.shapes.append((place.digest, shape_of(domain, bytes(raw))))
+            except CheckpointError as error:
+                found.faults.append((place, error))
+        return found
+
+    def _buffer(self, length: int) -> memoryview:
+        """Return a buffer of this thread's, which is used again."""
+        kept: bytearray | None = getattr(self._local, "buffer", None)
+        if kept is None or len(kept) < length:
+            kept = self._local.buffer = bytearray(max(length, READ_BYTES))
+        return memoryview(kept)[:length]
 
 
 def _body(seed: int, place: Placement, data: memoryview) -> memoryview:

@@ -95,10 +95,7 @@ class Lineage:
         if name[0] == 0:
             return None, Bounds()
         if not earlier:
-            raise FormatError(
-                f"Nothing is there of what came before {container_of(*name)}, whose header is "
-                "damaged or missing.",
-            )
+            return (0, 0), Bounds(None, name[0], None)
         first = max(earlier)[0]
         candidates = [one for one in earlier if one[0] == first]
         sound = [one for one in candidates if self._headers[one] is not None]

@@ -21,7 +21,13 @@ from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
 from ckptlog.repository.lineage import Lineage, Link
-from ckptlog.repository.salvage import Bounds, PackSalvage, Salvage, SegmentSalvage
+from ckptlog.repository.salvage import (
+    Bounds,
+    PackSalvage,
+    Salvage,
+    SegmentSalvage,
+    made_of_tombstones,
+)
 from ckptlog.repository.second_copy import SecondCopy
 from ckptlog.storage.disk import Disk
 from ckptlog.views.leaf import LeafCache
@@ -79,25 +85,44 @@ class Planner:
             return
         self.strays = lineage.strays
         self.live = container_of(*lineage.links[-1].name)
-        before: SegmentHeader | None = None
-        limit, leaf = 0, LEAF_EMPTY
+        before = _Before()
         for link in lineage.links:
-            made = self._made(link, before, limit, leaf)
-            container = container_of(*link.name)
-            bounds = link.bounds
-            is_told = bounds.limit is not None and bounds.leaf is not None
-            if link.header is not None and is_told and container not in suspects:
-                before, limit, leaf = link.header, bounds.limit or 0, bounds.leaf or LEAF_EMPTY
-                continue
-            try:
+            before = self._after(link, before, suspects)
+
+    def _after(self, link: Link, before: _Before, suspects: set[str]) -> _Before:
+        """Plan one segment; return where the log stands behind it."""
+        first, bounds = link.name[0], link.bounds
+        if link.header is None and before.position < first:
+            before = self._bridged(before, first)
+        made = self._made(link, before)
+        container = container_of(*link.name)
+        told = _Before(
+            made, bounds.limit or 0, bounds.leaf or LEAF_EMPTY, bounds.position_next or 0
+        )
+        is_told = bounds.limit is not None and bounds.leaf is not None
+        if link.header is not None and is_told and container not in suspects:
+            return told
+        try:
+            if not link.is_there and bounds.limit is None:
+                found = self._tombstones(made, bounds.position_next or first)
+            else:
                 found = self._segment(made, bounds, container)
-            except CheckpointError as error:
-                self.refused.append(Refusal(container, error.message))
-                before, limit, leaf = made, bounds.limit or 0, bounds.leaf or LEAF_EMPTY
-                continue
-            if found.is_needed:
-                self.salvages.append(found)
-            before, limit, leaf = found.header, found.limit, found.last_leaf
+        except CheckpointError as error:
+            self.refused.append(Refusal(container, error.message))
+            return told
+        if found.is_needed:
+            self.salvages.append(found)
+        return _Before(found.header, found.limit, found.last_leaf, found.position_next)
+
+    def _bridged(self, before: _Before, stop: int) -> _Before:
+        """Put a segment of tombstones where nothing is left, and nothing tells what was there."""
+        header = self._made_header((before.position, 0), before)
+        found = self._tombstones(header, stop)
+        self.salvages.append(found)
+        return _Before(header, found.limit, found.last_leaf, stop)
+
+    def _tombstones(self, header: SegmentHeader, stop: int) -> Salvage:
+        return made_of_tombstones(header, stop, leaf_at=self._leaf_at, time=self._time)
 
     def packs(self, registered: Mapping[str, PackEntry], suspects: set[str]) -> None:
         """Plan the packs that whole events have registered."""
@@ -147,15 +172,23 @@ class Planner:
         )
         return salvage.run(self.read(container))
 
-    def _made(
-        self, link: Link, before: SegmentHeader | None, limit: int, leaf: bytes
-    ) -> SegmentHeader:
+    def _made(self, link: Link, before: _Before) -> SegmentHeader:
         """Return the header that a segment should have."""
-        if link.header is not None:
-            return link.header
-        first, generation = link.name
-        previous = (before.first, before.generation, limit) if before else (0, 0, 0)
-        return SegmentHeader(self._store_id, first, generation, *previous, leaf, 0)
+        return link.header or self._made_header(link.name, before)
+
+    def _made_header(self, name: tuple[int, int], before: _Before) -> SegmentHeader:
+        last = before.header
+        previous = (last.first, last.generation, before.limit) if last else (0, 0, 0)
+        return SegmentHeader(self._store_id, *name, *previous, before.leaf, 0)
+
+
+class _Before(msgspec.Struct, frozen=True):
+    """Where the log stands behind a segment: its header, valid length, last leaf, next position."""
+
+    header: SegmentHeader | None = None
+    limit: int = 0
+    leaf: bytes = LEAF_EMPTY
+    position: int = 0
 
 
 def suspects_of(files: set[str], registered: Mapping[str, PackEntry]) -> set[str]:

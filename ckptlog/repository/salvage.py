@@ -212,7 +212,8 @@ class SegmentSalvage:
             else:
                 ends_commit = False
         waiting += [one for one in (gap, *gaps) if one[1]]
-        stop = self._bounds.position_next
+        # Where nothing tells how long it was, what is lost at its end gets a segment of its own.
+        stop = None if self._bounds.limit is None else self._bounds.position_next
         last_lost = self._fill_run(waiting, position, position if stop is None else stop, data)
         if last_lost is not None:
             position, leaf, ends_commit = last_lost.position + 1, leaf_hash(self._last_entry), True
@@ -424,6 +425,30 @@ class PackSalvage:
                 return inside
             raise FormatError(f"{self._found.container} has an index that does not fit its chunks.")
         return tombstone.pieces(length)
+
+
+def made_of_tombstones(header: SegmentHeader, stop: int, *, leaf_at: LeafAt, time: str) -> Salvage:
+    """Return a segment for positions of which no file is left, and nothing tells how long it was.
+
+    Args:
+        header: Of the segment; stop: position after its last event.
+    """
+    container = f"log/{segment.segment_name(header.first, header.generation)}"
+    is_right = header.first > 0 and leaf_at(header.first - 1) == header.leaf
+    positions = range(header.first, stop)
+    lost = [Lost(position, leaf_at(position) if is_right else None) for position in positions]
+    seed = segment.seed(header.store_id, header.first, header.generation)
+    room = sum(tombstone.room_of(one, time) for one in lost)
+    body = tombstone.fill(seed, container, HEADER_FRAME_BYTES, room, lost, time=time)
+    found = Salvage(container, HEADER_FRAME_BYTES + room, patches=[], events_lost=[*positions])
+    found.chunks_lost, found.clues = [], []
+    found.limit, found.header, found.was_missing = HEADER_FRAME_BYTES + room, header, True
+    found.position_next = stop
+    found.last_leaf = header.leaf
+    if lost:
+        found.last_leaf = leaf_hash(_entry_at_end(seed, HEADER_FRAME_BYTES, body))
+    found.patches = [(0, segment.encode(header) + body)]
+    return found
 
 
 _LINE_BYTES: Final = 44
