@@ -23,6 +23,7 @@ from ckptlog.repository.contents import pack_of
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.salvage import (
     Bounds,
+    Leaves,
     PackSalvage,
     Salvage,
     SegmentSalvage,
@@ -64,8 +65,9 @@ class Planner:
         self._disk = disk
         self._time = time
         self._copy = copy
-        leaves = LeafCache(root / "views" / "tree" / "leaves")
-        self._leaf_at = lambda position: next(iter(leaves.read(position, position + 1)), None)
+        cache = LeafCache(root / "views" / "tree" / "leaves")
+        self._leaf_at = lambda position: next(iter(cache.read(position, position + 1)), None)
+        self._leaves = Leaves(self._leaf_at, False)
         self.salvages: list[Salvage] = []
         self.refused: list[Refusal] = []
         self.strays: list[str] = []
@@ -85,15 +87,21 @@ class Planner:
             return
         self.strays = lineage.strays
         self.live = container_of(*lineage.links[-1].name)
+        self._leaves = Leaves(self._leaf_at, self._is_right(lineage, end))
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
 
+    def _is_right(self, lineage: Lineage, end: End | None) -> bool:
+        headers = [link.header for link in lineage.links if link.header is not None]
+        known = [(header.first, header.leaf) for header in headers if header.first]
+        if end is not None and end.position:
+            known.append((end.position, end.leaf))
+        return bool(known) and all(self._leaf_at(at - 1) == leaf for at, leaf in known)
+
     def _after(self, link: Link, before: _Before, suspects: set[str]) -> _Before:
         """Plan one segment; return where the log stands behind it."""
         first, bounds = link.name[0], link.bounds
-        if link.header is None and before.position < first:
-            before = self._bridged(before, first)
         made = self._made(link, before)
         container = container_of(*link.name)
         told = _Before(
@@ -114,15 +122,8 @@ class Planner:
             self.salvages.append(found)
         return _Before(found.header, found.limit, found.last_leaf, found.position_next)
 
-    def _bridged(self, before: _Before, stop: int) -> _Before:
-        """Put a segment of tombstones where nothing is left, and nothing tells what was there."""
-        header = self._made_header((before.position, 0), before)
-        found = self._tombstones(header, stop)
-        self.salvages.append(found)
-        return _Before(header, found.limit, found.last_leaf, stop)
-
     def _tombstones(self, header: SegmentHeader, stop: int) -> Salvage:
-        return made_of_tombstones(header, stop, leaf_at=self._leaf_at, time=self._time)
+        return made_of_tombstones(header, stop, leaves=self._leaves, time=self._time)
 
     def packs(self, registered: Mapping[str, PackEntry], suspects: set[str]) -> None:
         """Plan the packs that whole events have registered."""
@@ -166,7 +167,7 @@ class Planner:
             self._store_id,
             made,
             bounds,
-            leaf_at=self._leaf_at,
+            leaves=self._leaves,
             time=self._time,
             copy=self._copy.of(container) if self._copy else None,
         )

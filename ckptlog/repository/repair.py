@@ -150,7 +150,7 @@ class _Work:
         with closed_run(self._root, Depth(), progress, environment=self._environment) as run:
             before = run.report(None, None)
         planner = self._planned(run)
-        mending = self._staged(stage_folder, planner, before)
+        mending = self._staged(stage_folder, planner, run, before)
         if not mending.files and not mending.lost_chunks:
             views = "would be rebuilt" if self._are_views_wrong(before) else "kept"
         else:
@@ -158,8 +158,8 @@ class _Work:
         return msgspec.structs.replace(mending, views=views), planner
 
     def _planned(self, run: Run) -> Planner:
-        second = self._environment.now_us() / 1e6
-        time = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now_s = self._now_us / 1e6
+        time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         planner = Planner(self._root, self._info, self._disk, time=time, copy=self._copy)
         end_path = self._root / LOG / "end"
         published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
@@ -172,15 +172,27 @@ class _Work:
         planner.packs(run.registered, suspects)
         return planner
 
-    def _staged(self, folder: Path, planner: Planner, before: Report) -> Mending:
+    def _staged(self, folder: Path, planner: Planner, before: Run, report: Report) -> Mending:
         """Verify the store as it would be, and tell of it."""
+        run, after = self._laid_out(folder / "1", planner)
+        hidden = {
+            name: entry for name, entry in run.registered.items() if name not in before.registered
+        }
+        if hidden:  # by events that were behind damage: nobody has looked at these packs yet
+            with closed_run(folder / "1", Depth(), environment=self._environment) as whole:
+                whole.report(None, None)
+            planner.packs(hidden, suspects_of(whole.book.files, hidden))
+            run, after = self._laid_out(folder / "2", planner)
+        return self._mending(planner, report, run, after)
+
+    def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
         Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
         run, after = self._verified(folder, ())
         if run.contents is not None and run.contents.breakage.missing:
             self._packs = self._helpful(run, run.contents.breakage.missing)
             if self._packs:
                 run, after = self._verified(folder, self._packs)
-        return self._mending(planner, before, run, after)
+        return run, after
 
     def _verified(self, folder: Path, packs: Sequence[PackEntry]) -> tuple[Run, Report]:
         with closed_run(folder, Depth("existence"), environment=self._environment) as run:

@@ -72,12 +72,22 @@ class Bounds(msgspec.Struct, frozen=True):
     leaf: bytes | None = None
 
 
+class Leaves(msgspec.Struct, frozen=True):
+    """The cache of leaf hashes. at: Returns one, None where it has none.
+
+    is_trusted: Whether it is right about every event that a sound header, or the end, names.
+    """
+
+    at: LeafAt
+    is_trusted: bool
+
+
 class SegmentSalvage:
     """Saves one segment.
 
     Args:
         made: The header that it should have, for where its own is damaged.
-        leaf_at: Returns the leaf hash of a lost event, where it is known.
+        leaves: The cache of leaf hashes.
         time: Of the tombstones.
     """
 
@@ -87,14 +97,15 @@ class SegmentSalvage:
         made: SegmentHeader,
         bounds: Bounds,
         *,
-        leaf_at: LeafAt,
+        leaves: Leaves,
         time: str,
         copy: Copy | None,
     ) -> None:
         self._store_id = store_id
         self._made = made
         self._bounds = bounds
-        self._leaf_at = leaf_at
+        self._leaves = leaves
+        self._leaf_at = leaves.at
         self._time = time
         self._copy = copy
         self._name = segment.segment_name(made.first, made.generation)
@@ -126,7 +137,8 @@ class SegmentSalvage:
             found.copied += one.how == "copy"
         self._believe(walk)
         self._fill(walk, data)
-        found.limit = max((one.offset_end for one in walk.pieces), default=HEADER_FRAME_BYTES)
+        if limit is None and found.length is None:
+            found.limit = max((one.offset_end for one in walk.pieces), default=HEADER_FRAME_BYTES)
         if limit is not None:
             found.limit = limit
             found.length = limit if len(data) < limit else None
@@ -166,9 +178,16 @@ class SegmentSalvage:
         return found if is_same else None
 
     def _cut_tail(self, walk: Walk) -> None:
-        """Forget what stands behind the last whole commit, where nothing says that it counts."""
-        ends = [piece.offset_end for piece in walk.pieces if piece.ends_commit]
-        stop = max(ends, default=HEADER_FRAME_BYTES)
+        """Forget what stands behind the last whole commit, where nothing says that it counts.
+
+        Where events are missing behind it, whole chunks and events there are kept.
+        """
+        pieces = walk.pieces
+        ends = [piece.offset_end for piece in pieces if piece.ends_commit]
+        stop, wanted = max(ends, default=HEADER_FRAME_BYTES), self._bounds.position_next
+        last = max((piece.position for piece in pieces), default=-1)
+        if wanted is not None and max(last + 1, self._made.first) < wanted:
+            stop = pieces[-1].offset_end if pieces else stop
         walk.pieces = [piece for piece in walk.pieces if piece.offset_end <= stop]
         walk.gaps = [gap for gap in walk.gaps if gap[0] < stop]
 
@@ -181,9 +200,8 @@ class SegmentSalvage:
             known.append((last - 1, leaf))
         if self._made.first:
             known.append((self._made.first - 1, self._made.leaf))
-        is_right = any(told(position) == one for position, one in known) and all(
-            told(position) in (None, one) for position, one in known
-        )
+        is_right = self._leaves.is_trusted or any(told(at) == one for at, one in known)
+        is_right = is_right and all(told(at) in (None, one) for at, one in known)
 
         def leaf_at(position: int) -> bytes | None:
             if leaf is not None and last is not None and position == last - 1:
@@ -212,8 +230,9 @@ class SegmentSalvage:
             else:
                 ends_commit = False
         waiting += [one for one in (gap, *gaps) if one[1]]
-        # Where nothing tells how long it was, what is lost at its end gets a segment of its own.
-        stop = None if self._bounds.limit is None else self._bounds.position_next
+        stop = self._bounds.position_next
+        if self._bounds.limit is None and stop is not None and position < stop:
+            waiting = [self._room_behind(walk, range(position, stop))]
         last_lost = self._fill_run(waiting, position, position if stop is None else stop, data)
         if last_lost is not None:
             position, leaf, ends_commit = last_lost.position + 1, leaf_hash(self._last_entry), True
@@ -228,6 +247,14 @@ class SegmentSalvage:
                 f"log/{self._name} does not end with the event that what follows it names."
             )
         found.position_next, found.last_leaf = position, leaf
+
+    def _room_behind(self, walk: Walk, lost: range) -> tuple[int, int]:
+        """Return a gap for lost events behind what is left, where nothing tells how long it was."""
+        end = walk.pieces[-1].offset_end if walk.pieces else HEADER_FRAME_BYTES
+        rooms = (tombstone.room_of(Lost(one, self._leaf_at(one)), self._time) for one in lost)
+        room = end, sum(rooms)
+        self._found.length = self._found.limit = sum(room)
+        return room
 
     def _fill_run(
         self, gaps: Sequence[tuple[int, int]], start: int, stop: int, data: bytes
@@ -427,16 +454,16 @@ class PackSalvage:
         return tombstone.pieces(length)
 
 
-def made_of_tombstones(header: SegmentHeader, stop: int, *, leaf_at: LeafAt, time: str) -> Salvage:
+def made_of_tombstones(header: SegmentHeader, stop: int, *, leaves: Leaves, time: str) -> Salvage:
     """Return a segment for positions of which no file is left, and nothing tells how long it was.
 
     Args:
         header: Of the segment; stop: position after its last event.
     """
     container = f"log/{segment.segment_name(header.first, header.generation)}"
-    is_right = header.first > 0 and leaf_at(header.first - 1) == header.leaf
     positions = range(header.first, stop)
-    lost = [Lost(position, leaf_at(position) if is_right else None) for position in positions]
+    told = leaves.at if leaves.is_trusted else (lambda _: None)
+    lost = [Lost(position, told(position)) for position in positions]
     seed = segment.seed(header.store_id, header.first, header.generation)
     room = sum(tombstone.room_of(one, time) for one in lost)
     body = tombstone.fill(seed, container, HEADER_FRAME_BYTES, room, lost, time=time)

@@ -11,7 +11,7 @@ import msgspec
 import ckptlog
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import frame
-from ckptlog.log import log as log_module
+from ckptlog.log.log import Log
 from ckptlog.model.event import CHECKPOINT_TYPES, LOST
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
@@ -29,26 +29,32 @@ class Truth(msgspec.Struct):
 
 def build(root: Path, *, steps: int = 12, segment_bytes: int = 24_000) -> Truth:
     """Make a store of several segments with differences, trees and packs."""
-    old = log_module.SEGMENT_BYTES
-    log_module.Log.__init__.__kwdefaults__["segment_bytes"] = segment_bytes  # type: ignore[index]
+    import ckptlog.manager.preparation as preparation
+
+    defaults = Log.__init__.__kwdefaults__
+    assert defaults is not None
+    before = defaults["segment_bytes"], preparation.CHUNK_BYTES_IN_LOG_MAX
+    defaults["segment_bytes"], preparation.CHUNK_BYTES_IN_LOG_MAX = segment_bytes, 60_000
     try:
         with ckptlog.CheckpointManager(root) as manager:
             names = []
             for step in range(1, steps):
                 data = {"step": step, "text": f"step {step} " * 60, "rows": NOISE[: 3 * step]}
-                name = manager.create_checkpoint(
-                    f"task {step % 3}", f"title {step}", step, data=data
-                )
+                task = f"task {step % 3}"
+                name = manager.create_checkpoint(task, f"title {step}", step, data=data)
                 names.append(name)
                 if step % 2:
-                    manager.complete_checkpoint(name, final_data={"done": step, "rows": NOISE[:9]})
+                    manager.complete_checkpoint(name, {"done": step, "rows": NOISE[:9]})
                 if step % 4 == 0:
                     manager.fail_checkpoint(name, {"message": "no"})
             manager.delete_checkpoint(names[4])
-            large = {"rows": [random.Random(n).randbytes(200).hex() for n in range(3000)]}
-            manager.create_checkpoint("large", "large", 1, data=large)
+            large = {"rows": [random.Random(n).randbytes(200).hex() for n in range(600)]}
+            name = manager.create_checkpoint("large", "large", 1, data=large)
+            manager.update_checkpoint(name, data={"rows": [*large["rows"], "more"]})
+            large = {"rows": [random.Random(-n).randbytes(200).hex() for n in range(700)]}
+            manager.create_checkpoint("large", "larger", 2, data=large)
     finally:
-        log_module.Log.__init__.__kwdefaults__["segment_bytes"] = old  # type: ignore[index]
+        defaults["segment_bytes"], preparation.CHUNK_BYTES_IN_LOG_MAX = before
     return truth_of(root)
 
 
