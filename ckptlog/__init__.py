@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from ckptlog.manager.batch import Batch
+    from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.index import CheckpointIndex
     from ckptlog.manager.manager import CheckpointManager
@@ -137,6 +138,7 @@ _HOMES = {
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
+    "CheckpointErrorRecovery": "manager.error_recovery",
     "CheckpointEvent": "manager.events",
     "CheckpointEvents": "manager.events",
     "CheckpointIndex": "manager.index",
@@ -176,6 +178,7 @@ __all__ = [
     "CheckpointCreationError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointErrorRecovery",
     "CheckpointEvent",
     "CheckpointEvents",
     "CheckpointIndex",

@@ -36,9 +36,11 @@ STORAGE_PRESSURE: Final = "storage.pressure"
 # What repairs leave (specs/repair.md): a tombstone at a lost position, and what was done.
 LOST: Final = "repair.lost"
 REPAIRED: Final = "repair.finished"
+# What an automatic recovery from an error has done (CheckpointErrorRecovery).
+RECOVERED: Final = "recovery.finished"
 
 # What is recorded about no single checkpoint, by itself.
-RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, STORAGE_PRESSURE})
+RECORDED_TYPES: Final = frozenset({CLEANED, IMPORTED, RECOVERED, STORAGE_PRESSURE})
 CHECKPOINT_TYPES: Final = frozenset({CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED})
 TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, LOST, REPAIRED}
 

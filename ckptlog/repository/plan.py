@@ -23,6 +23,7 @@ from ckptlog.repository.contents import pack_of
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.salvage import (
     Bounds,
+    LeafAt,
     Leaves,
     PackSalvage,
     Salvage,
@@ -66,7 +67,11 @@ class Planner:
         self._time = time
         self._copy = copy
         cache = LeafCache(root / "views" / "tree" / "leaves")
-        self._leaf_at = lambda position: next(iter(cache.read(position, position + 1)), None)
+
+        def leaf_at(position: int) -> bytes | None:
+            return next(iter(cache.read(position, position + 1)), None)
+
+        self._leaf_at: LeafAt = leaf_at
         self._leaves = Leaves(self._leaf_at, False)
         self.salvages: list[Salvage] = []
         self.refused: list[Refusal] = []

@@ -462,8 +462,8 @@ def made_of_tombstones(header: SegmentHeader, stop: int, *, leaves: Leaves, time
     """
     container = f"log/{segment.segment_name(header.first, header.generation)}"
     positions = range(header.first, stop)
-    told = leaves.at if leaves.is_trusted else (lambda _: None)
-    lost = [Lost(position, told(position)) for position in positions]
+    is_known = leaves.is_trusted
+    lost = [Lost(position, leaves.at(position) if is_known else None) for position in positions]
     seed = segment.seed(header.store_id, header.first, header.generation)
     room = sum(tombstone.room_of(one, time) for one in lost)
     body = tombstone.fill(seed, container, HEADER_FRAME_BYTES, room, lost, time=time)
