@@ -1,7 +1,7 @@
-"""What stands where bytes were lost: tombstones for events, fillers for the rest (specs/repair.md).
+"""What stands where bytes were lost: tombstones for events, fillers otherwise (specs/repair.md).
 
-Both are ordinary frames: an event of the type `repair.lost`, and a chunk that nobody names. A gap is
-filled to the byte, so that nothing behind it moves.
+Both are ordinary frames: an event of the type `repair.lost`, and a chunk that nobody names. A gap
+is filled to the byte, so that nothing behind it moves.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     corruption   mend the store (repository.repair), from a second copy where one is configured
     network      wait, longer each time, while another attempt makes sense
 
-Each returns whether the failed call may be made again. Nothing is deleted, and no other checkpoint is
-put in a damaged one's place: which to go on from is the caller's to decide. What was done is in `log`
-and in the history (`recovery.finished`, `repair.finished`).
+Each returns whether the failed call may be made again. Nothing is deleted, and no other checkpoint
+is put in a damaged one's place: which to go on from is the caller's to decide. What was done is in
+`log` and in the history (`recovery.finished`, `repair.finished`).
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ class CheckpointErrorRecovery:
             return self._done(error.code, "looked again", ok=self._look_again())
         return self._done(error.code, "nothing", ok=False)
 
-    def handle_corruption_error(
-        self, error: CheckpointCorruptionError | MissingBlobError
-    ) -> bool:
+    def handle_corruption_error(self, error: CheckpointCorruptionError | MissingBlobError) -> bool:
         """Mend the store; True: nothing is lost, call again.
 
         What cannot be brought back is in `mending`, with the recovery points that remain.

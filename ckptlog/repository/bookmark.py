@@ -43,11 +43,11 @@ class Bookmark:
     """Remembers whole containers while a run lasts.
 
     Args:
-        path: None keeps nothing.
+        end: What the run reads up to.
+        is_kept: Whether anything is written.
         is_resuming: Whether what an earlier run has left counts.
 
-    Attributes:
-        position, leaf: What an earlier run saw, to be compared with this log; 0 where there was none.
+    Threads: one.
     """
 
     def __init__(

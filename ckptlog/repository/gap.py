@@ -2,8 +2,8 @@
 
     whole frames | gap | whole frames | gap | ... | limit
 
-A frame's checksum binds it to its file and offset, so what is found whole is what stood there. A
-frame that is whole but holds something else than it says (a chunk with other bytes) counts as a gap.
+A frame's checksum binds it to its file and offset, so what is found whole is what stood there. One
+that is whole but holds something else than it says (a chunk with other bytes) counts as a gap.
 """
 
 from __future__ import annotations

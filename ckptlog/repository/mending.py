@@ -28,7 +28,7 @@ class MendedFile(msgspec.Struct, frozen=True, kw_only=True):
 class Affected(msgspec.Struct, frozen=True):
     """A checkpoint whose present state cannot be read.
 
-    position: Of its last event. recovery_point: The checkpoint of its task to go on from, "" if none.
+    position: Of its last event. recovery_point: What its task can go on from, "" if nothing.
     """
 
     checkpoint: str
@@ -44,7 +44,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     problems_before, problems_after: Of verifications; "after" of the mended files.
     lost_positions: Stretches (first, last) of events that are tombstones now.
     lost_chunks: First halves of the digests of chunks that payloads name and nobody has.
-    affected: Present states that cannot be read. past: Checkpoints of which only past states cannot.
+    affected: Present states that cannot be read. past: Those of which only past states cannot.
     named: Ids of checkpoints that could be read in the lost events' bytes.
     views: "rebuilt", "kept", or "would be rebuilt".
     position: Of the event that records it; -1 where there is none.

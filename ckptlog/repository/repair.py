@@ -1,4 +1,4 @@
-"""Repair: what can be saved of a damaged store is saved, and what is lost is said (specs/repair.md).
+"""Repair: what can be saved of a damaged store is saved, what is lost is said (specs/repair.md).
 
     verify (closed) -> plan -> stage, verified -> [quarantine -> mended files -> views -> event]
 

@@ -35,9 +35,7 @@ def types(manager):
 
 def spoil(manager, name, length=200):
     """Damage the bytes of a checkpoint's data in the log; return where."""
-    entry = next(
-        e for e in manager.store.events() if e.event.subject.checkpoint == name and e.span
-    )
+    entry = next(e for e in manager.store.events() if e.event.subject.checkpoint == name and e.span)
     path = manager.store.path / entry.container
     start = entry.offset - entry.span
     with path.open("r+b") as file:

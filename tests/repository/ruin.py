@@ -29,7 +29,7 @@ class Truth(msgspec.Struct):
 
 def build(root: Path, *, steps: int = 12, segment_bytes: int = 24_000) -> Truth:
     """Make a store of several segments with differences, trees and packs."""
-    import ckptlog.manager.preparation as preparation
+    from ckptlog.manager import preparation
 
     defaults = Log.__init__.__kwdefaults__
     assert defaults is not None
