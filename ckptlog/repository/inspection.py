@@ -32,6 +32,7 @@ THREADS: Final = 2
 # What is read at once: sequential enough for a disk, and it stays in the processor's cache.
 READ_BYTES: Final = 1024 * 1024
 _UNDER_WAY_MAX: Final = 4
+_LONG_BYTES: Final = 32 * 1024
 _BASES_BYTES: Final = 8 * 1024 * 1024
 _DIFFERENCES_MAX: Final = 128
 # Values of one chunk are mostly shorter; they are kept for a moment, to be decoded.
@@ -230,7 +231,9 @@ class Inspection:
 
 def _body(seed: int, place: Placement, data: memoryview) -> memoryview:
     try:
-        kind, _, end = frame.measure_long(seed, place.offset, data)
+        # Giving the interpreter's lock away and waiting for it costs more than a short copy.
+        measure = frame.measure if len(data) < _LONG_BYTES else frame.measure_long
+        kind, _, end = measure(seed, place.offset, data)
     except FormatError as error:
         raise _damaged(place, error.message) from error
     if kind != frame.CHUNK or end != place.length:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from ckptlog.errors import CheckpointError, FormatError
@@ -18,13 +20,14 @@ Name = tuple[int, int]
 class Link(msgspec.Struct, frozen=True):
     """One segment of the log.
 
-    header: None where it is damaged or the file is missing.
+    header: None where it is damaged or the file is missing. copied: That of a second copy, then.
     """
 
     name: Name
     header: SegmentHeader | None
     bounds: Bounds
     is_there: bool
+    copied: SegmentHeader | None = None
 
 
 class Lineage:
@@ -34,7 +37,15 @@ class Lineage:
         links: Them. strays: Files of segments that cannot be read and are none of them.
     """
 
-    def __init__(self, segments: Segments, disk: Disk, store_id: bytes, end: End | None) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        disk: Disk,
+        store_id: bytes,
+        end: End | None,
+        copied: Callable[[Name], SegmentHeader | None],
+    ) -> None:
+        self._copied = copied
         self._segments = segments
         self._disk = disk
         self._store_id = store_id
@@ -62,8 +73,9 @@ class Lineage:
         links: list[Link] = []
         while True:
             header = self._headers.get(name)
-            links.append(Link(name, header, bounds, name in self._headers))
-            before, bounds = self._before(name, header)
+            copied = self._copied(name) if header is None else None
+            links.append(Link(name, header, bounds, name in self._headers, copied))
+            before, bounds = self._before(name, header or copied)
             if before is None:
                 return links[::-1]
             if before[0] >= name[0]:

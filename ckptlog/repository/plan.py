@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from ckptlog.errors import CheckpointError
+from ckptlog.formats import segment
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import StoreInfo
@@ -86,7 +87,7 @@ class Planner:
         """
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
         try:
-            lineage = Lineage(segments, self._disk, self._store_id, end)
+            lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
         except CheckpointError as error:
             self.refused.append(Refusal(FOLDER, error.message))
             return
@@ -180,7 +181,17 @@ class Planner:
 
     def _made(self, link: Link, before: _Before) -> SegmentHeader:
         """Return the header that a segment should have."""
-        return link.header or self._made_header(link.name, before)
+        return link.header or link.copied or self._made_header(link.name, before)
+
+    def _copied(self, name: tuple[int, int]) -> SegmentHeader | None:
+        """Return a segment's header from the second copy."""
+        copy = self._copy.of(container_of(*name)) if self._copy else None
+        if copy is None:
+            return None
+        try:
+            return segment.decode(self._store_id, *name, copy(0, segment.HEADER_FRAME_BYTES))
+        except CheckpointError:
+            return None
 
     def _made_header(self, name: tuple[int, int], before: _Before) -> SegmentHeader:
         last = before.header

@@ -170,11 +170,7 @@ class SegmentSalvage:
             found = segment.decode(self._store_id, made.first, made.generation, data)
         except FormatError:
             return None
-        is_same = (found.previous_first, found.previous_generation, found.leaf) == (
-            made.previous_first,
-            made.previous_generation,
-            made.leaf,
-        )
+        is_same = msgspec.structs.replace(found, created_us=made.created_us) == made
         return found if is_same else None
 
     def _cut_tail(self, walk: Walk) -> None:
