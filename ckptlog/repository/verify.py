@@ -74,7 +74,12 @@ def verify(store: Store, level: Level | Depth = "full", progress: Progress | Non
     depth = _depth(level)
     view, mark, fault = _view_of(store)
     source = _Source(
-        store.path, store.info, store.environment, store.log.published.read, store.index
+        store.path,
+        store.info,
+        store.environment,
+        store.log.published.read,
+        store.index,
+        is_kept=not store.read_only,
     )
 
     def run(depth: Depth) -> Report:
@@ -94,7 +99,9 @@ def verify_directory(
     *,
     environment: Environment | None = None,
 ) -> Report:
-    """Check a store that is not open, or cannot be: without its view, and without writing.
+    """Check a store that is not open, or cannot be: without its view.
+
+    Nothing is written but how far "full" has come (`views/verify.json`), where that is possible.
 
     Raises:
         ArgumentError: There is no such level.
@@ -103,7 +110,7 @@ def verify_directory(
     depth = _depth(level)
 
     def run(depth: Depth) -> Report:
-        with closed_run(path, depth, progress, environment=environment) as one:
+        with closed_run(path, depth, progress, environment=environment, is_kept=True) as one:
             one.book.notes.append("The view was not compared: the store was not opened.")
             return one.report(None, None)
 
@@ -117,13 +124,19 @@ def closed_run(
     progress: Progress | None = None,
     *,
     environment: Environment | None = None,
+    is_kept: bool = False,
 ) -> Iterator[Run]:
-    """Give a run over a store that is not open; see `verify_directory`."""
+    """Give a run over a store that is not open; see `verify_directory`.
+
+    Args:
+        is_kept: Whether it writes down how far it has come.
+    """
     environment = environment or Environment()
     info = layout.read_info(path)
     published = PublishedEnd(path / FOLDER / "end", info.id_bytes, environment.disk, read_only=True)
     try:
-        yield Run(_Source(path, info, environment, published.read, None), depth, progress)
+        source = _Source(path, info, environment, published.read, None, is_kept=is_kept)
+        yield Run(source, depth, progress)
     finally:
         published.close()
 
@@ -155,13 +168,17 @@ def _view_of(store: Store) -> tuple[CurrentView | None, Mark | None, str]:
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """The store to read: its place and identity, its published end, its index if it is open."""
+    """The store to read: its place and identity, its published end, its index if it is open.
+
+    is_kept: Whether it may be written down how far a run has come.
+    """
 
     root: Path
     info: StoreInfo
     environment: Environment
     published: Callable[[], End | None]
     index: ChunkIndex | None
+    is_kept: bool = False
 
 
 class Run:
@@ -186,7 +203,7 @@ class Run:
             root,
             info.id_bytes,
             self._end,
-            is_kept=depth.level == "full",
+            is_kept=source.is_kept and depth.level == "full",
             is_resuming=depth.is_resuming,
         )
         self.contents: Contents | None = None

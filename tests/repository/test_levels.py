@@ -153,6 +153,22 @@ def test_sizes_and_kinds_of_trees_are_checked(tmp_path):
                 assert store.verify("existence").problems_total == 1
 
 
+def test_facts_and_claims_that_do_not_fit_into_memory(store, monkeypatch):
+    whole = verify_directory(store)
+    monkeypatch.setattr("ckptlog.repository.claim._KEPT_BYTES", 1000)
+    spilt = verify_directory(store)
+    assert (spilt.ok, spilt.chunks, spilt.payloads) == (True, whole.chunks, whole.payloads)
+    path = pack_of(store)
+    offset, length = leaves_in(path, store_id(store))[3]
+    data = bytearray(path.read_bytes())
+    data[offset + length - 1] ^= 1
+    path.write_bytes(bytes(data))
+    found = [one.checkpoints for one in verify_directory(store).problems]
+    monkeypatch.undo()
+    assert found == [one.checkpoints for one in verify_directory(store).problems]
+    assert any(found)
+
+
 # --- going on ---------------------------------------------------------------------------------
 
 
@@ -160,13 +176,17 @@ class Stop(BaseException):
     """What an interrupt is."""
 
 
-def interrupted(store, at: float):
+def interrupting(at: float):
     def stop(done, total):
         if done >= at * total:
             raise Stop
 
+    return stop
+
+
+def interrupted(store, at: float):
     with pytest.raises(Stop):
-        verify_directory(store, "full", stop)
+        verify_directory(store, "full", interrupting(at))
 
 
 @pytest.fixture
@@ -190,6 +210,28 @@ def test_a_run_goes_on_where_it_was_stopped(path):
     assert report.resumed > 2
     assert report.chunks_hashed < whole.chunks_hashed
     assert (report.chunks, report.payloads) == (whole.chunks, whole.payloads)
+    assert not (path / "views" / "verify.json").exists()
+
+
+def test_a_killed_run_is_gone_on_with(path, monkeypatch):
+    monkeypatch.setattr("ckptlog.repository.bookmark._INTERVAL_S", 0.0)
+    child = os.fork()
+    if not child:
+        try:
+            verify_directory(path, "full", lambda done, total: done < 0.7 * total or os._exit(7))
+        finally:
+            os._exit(8)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    report = verify_directory(path, Depth(is_resuming=True))
+    assert report.ok
+    assert report.resumed > 2
+
+
+def test_a_store_that_is_open_for_reading_gets_no_file(path):
+    with ckptlog.open(path, read_only=True) as store:
+        stop = interrupting(0.7)
+        with pytest.raises(Stop):
+            store.verify("full", stop)
     assert not (path / "views" / "verify.json").exists()
 
 
