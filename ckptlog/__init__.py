@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         WitnessError,
     )
     from ckptlog.manager.batch import Batch
+    from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.importer import ArchiveImport, import_archive, verify_archive
     from ckptlog.manager.index import CheckpointIndex
@@ -170,6 +171,7 @@ _HOMES = {
     "Batch": "manager.batch",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
+    "CheckpointErrorRecovery": "manager.error_recovery",
     "CheckpointEvent": "manager.events",
     "CheckpointEvents": "manager.events",
     "CheckpointIndex": "manager.index",
@@ -219,6 +221,7 @@ __all__ = [
     "CheckpointCreationError",
     "CheckpointData",
     "CheckpointError",
+    "CheckpointErrorRecovery",
     "CheckpointEvent",
     "CheckpointEvents",
     "CheckpointIndex",

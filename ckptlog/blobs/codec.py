@@ -111,10 +111,33 @@ class Codec:
             UnsupportedError: The record needs what this version does not have.
         """
         record = _decoded(record_bytes, expected_digest)
-        if record.digest != expected_digest:
-            raise _damaged(expected_digest, f"its record is that of {record.digest.hex()}")
         if domain is not None and record.domain != domain:
             raise _damaged(expected_digest, f"its domain is {record.domain}, not {domain}")
+        return self._verified(record, expected_digest, base_of)
+
+    def verified(
+        self,
+        record_bytes: memoryview,
+        expected_digest: bytes,
+        *,
+        base_of: Callable[[bytes], bytes] | None = None,
+    ) -> tuple[int, bytes | memoryview]:
+        """Return domain and raw bytes of a record, verified as by `raw`; nothing is copied.
+
+        Raises:
+            BlobCorruptionError, UnsupportedError: As `raw`.
+        """
+        record = _decoded(record_bytes, expected_digest, is_copied=False)
+        return record.domain, self._verified(record, expected_digest, base_of)
+
+    def _verified(
+        self,
+        record: chunk.Record,
+        expected_digest: bytes,
+        base_of: Callable[[bytes], bytes] | None,
+    ) -> bytes:
+        if record.digest != expected_digest:
+            raise _damaged(expected_digest, f"its record is that of {record.digest.hex()}")
         raw = record.stored
         if record.codec == chunk.CODEC_ZSTD:
             raw = self._decompress(record, self._decompressor())
@@ -176,9 +199,11 @@ def _decompressor_from(base: bytes) -> zstandard.ZstdDecompressor:
     )
 
 
-def _decoded(record_bytes: bytes | memoryview, expected: bytes) -> chunk.Record:
+def _decoded(
+    record_bytes: bytes | memoryview, expected: bytes, *, is_copied: bool = True
+) -> chunk.Record:
     try:
-        return chunk.decode(record_bytes)
+        return chunk.decode(record_bytes, is_copied=is_copied)
     except UnsupportedError as error:
         raise UnsupportedError(
             f"Chunk {expected.hex()}: {error.message}", hint=error.hint, digest=expected.hex()

@@ -34,6 +34,7 @@ from ckptlog.cli import (
     init,
     listing,
     removal,
+    repair,
     replay,
     restore,
     show,
@@ -76,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (audit, bisect, files, watch, consumers):
         module.add_commands(commands)
-    for module in (verify, cleanup, compact, stats, doctor, backup, importing, exporting):
+    for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
     for module in (removal, completion):
         module.add_commands(commands)

@@ -9,6 +9,7 @@ from ckptlog.cli.text import size
 
 _INTERVAL_S = 0.1
 _WIDTH = 24
+_GUESS_S = 1.0
 
 
 class Progress:
@@ -24,6 +25,7 @@ class Progress:
         self._label = label
         self._is_bytes = is_bytes
         self._is_shown = not output.is_json and self._stream.isatty()
+        self._begin_s = time.monotonic()
         self._next_s = 0.0
         self._is_drawn = False
 
@@ -34,7 +36,8 @@ class Progress:
             return
         self._next_s = now_s + _INTERVAL_S
         self._is_drawn = True
-        self._stream.write("\r" + bar(self._label, done, total, is_bytes=self._is_bytes))
+        drawn = bar(self._label, done, total, is_bytes=self._is_bytes)
+        self._stream.write(f"\r{drawn}{left(now_s - self._begin_s, done, total)}\x1b[K")
         self._stream.flush()
 
     def close(self) -> None:
@@ -51,3 +54,17 @@ def bar(label: str, done: int, total: int, *, is_bytes: bool = False) -> str:
     drawn = "#" * filled + "." * (_WIDTH - filled)
     numbers = f"{size(done)}/{size(total)}" if is_bytes else f"{done:,}/{total:,}"
     return f"{label} [{drawn}] {share:4.0%}  {numbers}"
+
+
+def left(elapsed_s: float, done: int, total: int) -> str:
+    """Return how long the rest will take, at the pace so far; nothing while that is a guess."""
+    if elapsed_s < _GUESS_S or not 0 < done < total:
+        return ""
+    rest_s = round(elapsed_s * (total - done) / done)
+    minutes, seconds = divmod(rest_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"  {hours}:{minutes:02d}:{seconds:02d} left"
+        if hours
+        else f"  {minutes}:{seconds:02d} left"
+    )

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import CORRUPTION, OK
+from ckptlog.cli.moment import natural
 from ckptlog.cli.output import Column, Output
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.transparency import read_key
 
 if TYPE_CHECKING:
+    from ckptlog.repository.depth import Depth
     from ckptlog.repository.head_check import KeptHeads
-    from ckptlog.repository.report import Report
+    from ckptlog.repository.report import Problem, Report
 
 _HINT_OPEN = (
     "Keep a copy of the directory before anything else, and leave this one where it is, with its "
-    "`views`: while they are there, `ckptlog list` and `ckptlog show` still read what is whole."
+    "`views`: while they are there, `ckptlog list` and `ckptlog show` still read what is whole. "
+    "`ckptlog repair` says what can be saved; it changes nothing without --apply."
 )
 _HINT_SHUT = (
     "Keep a copy of the directory before anything else. The store cannot be opened until the "
-    "damaged files are restored from a backup."
+    "damaged files are restored from a backup, or mended: `ckptlog repair` says what can be saved."
 )
 _COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
@@ -32,9 +35,28 @@ def add_commands(commands: Commands) -> None:
     parser = add_command(commands, "verify", run_verify, about="check the whole store")
     parser.add_argument(
         "--level",
-        choices=("structure", "full"),
+        choices=("structure", "existence", "sampled", "full"),
         default="full",
-        help="structure: the log and its frames; full: every payload's bytes too (default)",
+        help="structure: the log and its frames; existence: a place for every chunk; sampled: a "
+        "share of the chunks decoded; full: every byte (default)",
+    )
+    parser.add_argument(
+        "--share",
+        type=float,
+        metavar="SHARE",
+        help="with --level sampled: the share of the chunks, above 0 and at most 1 (default 0.05)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="with --level sampled: chooses the chunks; the same seed takes the same ones",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="with --level full: go on where an interrupted run has stopped",
     )
     parser.add_argument(
         "--head", action="append", default=[], metavar="FILE", help="a signed head that you kept"
@@ -50,6 +72,11 @@ def run_verify(context: Context) -> int:
     progress = Progress(output, "verify", is_bytes=True)
     try:
         report, is_open = _verify(context, path, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        if context.arguments.level == "full":
+            output.note("Go on where it stopped: ckptlog verify --level full --resume")
+        raise
     finally:
         progress.close()
     if output.is_json:
@@ -59,7 +86,7 @@ def run_verify(context: Context) -> int:
     if report.ok:
         return OK
     hint = _HINT_OPEN if is_open else _HINT_SHUT
-    _tell_failure(output, path, len(report.problems), hint)
+    _tell_failure(output, path, report.problems_total, hint)
     return CORRUPTION
 
 
@@ -71,15 +98,15 @@ def _verify(context: Context, path: Path, progress: Progress) -> tuple[Report, b
     """
     from ckptlog.errors import CheckpointCorruptionError
 
-    level, kept = context.arguments.level, _kept(context)
+    depth, kept = _depth(context), _kept(context)
     try:
         store = open_store(path, context.output, is_reading=True)
     except CheckpointCorruptionError:
         from ckptlog.repository.verify import verify_directory
 
-        return verify_directory(path, level, progress, kept=kept), False
+        return verify_directory(path, depth, progress, kept=kept), False
     with store:
-        return store.verify(level, progress, kept=kept), True
+        return store.verify(depth, progress, kept=kept), True
 
 
 def _kept(context: Context) -> KeptHeads:
@@ -87,6 +114,16 @@ def _kept(context: Context) -> KeptHeads:
 
     heads, keys = context.arguments.head, context.arguments.vkey
     return KeptHeads(tuple(map(Path, heads)), tuple(map(read_key, keys)))
+
+
+def _depth(context: Context) -> Depth:
+    from ckptlog.repository.depth import SHARE_DEFAULT, Depth
+
+    given = context.arguments
+    share = SHARE_DEFAULT if given.share is None else given.share
+    depth = Depth(given.level, share, given.seed, given.resume)
+    depth.check()
+    return depth
 
 
 def _print(output: Output, report: Report) -> None:
@@ -101,9 +138,26 @@ def _print(output: Output, report: Report) -> None:
         )
         output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level})")
     else:
-        output.table(_COLUMNS, [(p.code, p.where, p.message) for p in report.problems])
+        output.table(_COLUMNS, _rows(report.problems))
+    if report.losses:
+        output.line(f"{text.count(report.losses_total, 'lost payload')}, told of by a repair:")
+        output.table(_COLUMNS, _rows(report.losses))
+    if report.damaged_share_max is not None:
+        output.line(
+            f"sample: {text.count(report.chunks_hashed, 'chunk')} decoded (share {report.share:g}, "
+            f"seed {report.seed}); with confidence 0.95 fewer than "
+            f"{report.damaged_share_max:.3%} of all chunks are damaged"
+        )
+    if report.resumed:
+        output.line(f"note: {text.count(report.resumed, 'file')} had been checked before")
+    if report.events_lost:
+        output.line(f"note: {text.count(report.events_lost, 'event')} are lost (repair.lost)")
     for note in report.notes:
         output.line(f"note: {text.escape(note)}")
+
+
+def _rows(problems: tuple[Problem, ...]) -> list[tuple[str, str, str]]:
+    return [(one.code, one.where, one.message) for one in problems]
 
 
 def _tell_failure(output: Output, path: Path, number: int, hint: str) -> None:

@@ -19,7 +19,7 @@ Little-endian. The digest names raw bytes, so recompressing a chunk never change
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from blake3 import blake3
@@ -141,8 +141,25 @@ def digest_in(data: bytes | memoryview) -> bytes:
     return bytes(data[:DIGEST_BYTES])
 
 
-def decode(data: bytes | memoryview) -> Record:
+def outline(data: bytes | memoryview) -> tuple[int, int]:
+    """Return (domain, raw length) of a record by its head alone.
+
+    Raises:
+        FormatError: It is too short, or claims what no chunk has.
+    """
+    if len(data) < HEADER_BYTES:
+        raise FormatError(f"A chunk record of {len(data)} bytes is too short.")
+    _, _, _, _, domain, _, raw, _ = _HEADER.unpack_from(data)
+    if domain not in (LEAF, NODE, BRANCH) or raw > RAW_BYTES_MAX:
+        raise FormatError(f"A chunk has domain {domain} and {raw} bytes; no such thing.")
+    return domain, raw
+
+
+def decode(data: bytes | memoryview, *, is_copied: bool = True) -> Record:
     """Return the record that data is, whole.
+
+    Args:
+        is_copied: Whether `stored` is bytes of its own, or a part of data, which must stay.
 
     Raises:
         UnsupportedError: It needs a codec, flag or scheme that this version does not have.
@@ -162,7 +179,9 @@ def decode(data: bytes | memoryview) -> Record:
     if (codec == CODEC_ZSTD_DELTA) != bool(flags & DELTA):
         raise FormatError(f"A chunk has codec {codec} and flags {flags:#x}; no such thing.")
     base = bytes(data[HEADER_BYTES:begin])
-    return Record(digest, codec, flags, scheme, domain, key, raw, bytes(data[begin:]), base)
+    rest = data[begin:]
+    kept: Any = bytes(rest) if is_copied else rest
+    return Record(digest, codec, flags, scheme, domain, key, raw, kept, base)
 
 
 def _refuse_unknown(codec: int, flags: int, scheme: int, domain: int) -> None:

@@ -25,8 +25,8 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete, Record
 from ckptlog.policy.decide import Stale
-from ckptlog.repository.collection import CollectOptions
 from ckptlog.policy.retention import Policy, Rule
+from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask, measure, statistics

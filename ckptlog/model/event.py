@@ -37,16 +37,21 @@ CLEANED: Final = "cleanup.finished"
 IMPORTED: Final = "import.finished"
 STORAGE_PRESSURE: Final = "storage.pressure"
 FORKED: Final = "audit.forked"
+# What repairs leave (specs/repair.md): a tombstone at a lost position, and what was done.
+LOST: Final = "repair.lost"
+REPAIRED: Final = "repair.finished"
+# What an automatic recovery from an error has done (CheckpointErrorRecovery).
+RECOVERED: Final = "recovery.finished"
 SETTLED: Final = "gc.settled"
 # Its fact: packs whose preparation began before this position are registered no more.
 FENCE: Final = "fence"
 
 # What is recorded about no single checkpoint, by itself.
-RECORDED_TYPES: Final = frozenset({CLEANUP_STARTED, CLEANED, IMPORTED, STORAGE_PRESSURE})
+RECORDED_TYPES: Final = frozenset({CLEANUP_STARTED, CLEANED, IMPORTED, RECOVERED, STORAGE_PRESSURE})
 # What changes the metadata of a checkpoint in whatever state it is, and leaves the state.
 PIN_TYPES: Final = frozenset({PINNED, UNPINNED})
 CHECKPOINT_TYPES: Final = PIN_TYPES | {CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED}
-TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, FORKED, SETTLED}
+TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, FORKED, LOST, REPAIRED, SETTLED}
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

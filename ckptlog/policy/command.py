@@ -140,11 +140,16 @@ class DeleteTask(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Record(Command, frozen=True, gc=False, kw_only=True):
-    """Append a fact that is about no single checkpoint (a clean-up, an import)."""
+    """Append a fact that is about no single checkpoint (a clean-up, an import).
+
+    data: A payload that says more; new: bytes that the commit adds for it.
+    """
 
     type: str
     facts: dict[str, int | str]
     task: str = ""
+    data: Reference | None = None
+    new: int = 0
 
 
 class Settle(Command, frozen=True, gc=False, kw_only=True):

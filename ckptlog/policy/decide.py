@@ -396,6 +396,8 @@ def _rare(state: State, command: Pin | Record | Settle, moment: Moment) -> Decis
 
 def _record(command: Record, moment: Moment) -> Decision:
     event = _plain(command, moment, command.type, command.facts, command.task)
+    if command.data is not None:
+        event = msgspec.structs.replace(event, data=command.data, new=command.new)
     return Decision((event,), True)
 
 

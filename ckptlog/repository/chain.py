@@ -11,7 +11,9 @@ folds the history asks `is_lost` before complaining.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 
 from ckptlog.errors import CheckpointError, FormatError
 from ckptlog.formats import event, frame, segment
@@ -22,6 +24,7 @@ from ckptlog.log.scan import Scan, Window
 from ckptlog.log.segment_file import SegmentFile
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.model.entry import Commit
+from ckptlog.model.event import LOST
 from ckptlog.repository.report import Book
 
 CORRUPT = "log.corrupt"
@@ -32,7 +35,9 @@ class Chain:
 
     Attributes:
         position, leaf: After what was read last; None for the leaf hash that damage hides.
-        lost: Stretches of positions (start, stop) that could not be read.
+        lost: Stretches of positions (start, stop), ascending, that could not be read, or that hold
+            tombstones.
+        is_broken: Whether something could not be read.
     """
 
     def __init__(self, segments: Segments, store_id: bytes, book: Book) -> None:
@@ -42,10 +47,12 @@ class Chain:
         self.position = 0
         self.leaf: bytes | None = LEAF_EMPTY
         self.lost: list[tuple[int, int]] = []
+        self.is_broken = False
 
     def is_lost(self, position: int) -> bool:
-        """Say whether the event at a position could not be read."""
-        return any(start <= position < stop for start, stop in self.lost)
+        """Say whether the event at a position could not be read, or was lost before a repair."""
+        index = bisect_right(self.lost, position, key=itemgetter(0)) - 1
+        return index >= 0 and position < self.lost[index][1]
 
     def commits(self, end: End | None) -> Iterator[tuple[Commit, Window]]:
         """Yield every whole commit below the end, and a window on its file; report the rest.
@@ -91,6 +98,8 @@ class Chain:
 
     def _check_start(self, header: SegmentHeader) -> None:
         name = container_of(header.first, header.generation)
+        if header.first != self.position:
+            self.is_broken = True
         if self.leaf is None:  # damage before it, already told
             self._lose(self.position, header.first)
         elif header.first != self.position:
@@ -129,12 +138,14 @@ class Chain:
     def _check_end(self, last: SegmentHeader | None, end: End) -> None:
         where = container_of(end.first, end.generation)
         if last is None or (last.first, last.generation) != (end.first, end.generation):
+            self.is_broken = True
             self._lose(self.position, end.position)
             # A segment that was begun and holds no event yet may be missing without a loss.
             self._book.problem(
                 CORRUPT, "The log ends in this segment, which is missing or has no header.", where
             )
         elif self.position != end.position:
+            self.is_broken = True
             self._lose(self.position, end.position)
             self._book.problem(
                 CORRUPT,
@@ -148,7 +159,11 @@ class Chain:
             )
 
     def _lose(self, start: int, stop: int) -> None:
-        if start < stop:
+        if start >= stop:
+            return
+        if self.lost and self.lost[-1][1] >= start:
+            self.lost[-1] = (self.lost[-1][0], max(stop, self.lost[-1][1]))
+        else:
             self.lost.append((start, stop))
 
     # --- one segment ------------------------------------------------------------------------
@@ -163,7 +178,7 @@ class Chain:
             finally:
                 file.close()
         except CheckpointError as error:  # the medium: EIO, denied, gone meanwhile
-            self.leaf = None
+            self.leaf, self.is_broken = None, True
             self._book.problem(error.code, str(error), self._name(header))
 
     def _stretches(
@@ -189,16 +204,19 @@ class Chain:
                 self._book.commits += 1
                 self._book.advance(commit.offset_end - offset)
                 offset = commit.offset_end
-                self._check_canonical(commit, window)
+                self._check_events(commit, window)
                 yield commit, window
             if offset == limit or (limit is None and scan.flaw is None):
                 return
             self._report(header, offset, limit, scan.flaw)
             offset = self._resume(file, header, offset, limit)
 
-    def _check_canonical(self, commit: Commit, window: Window) -> None:
+    def _check_events(self, commit: Commit, window: Window) -> None:
         """Report entries that another parser could read as another event (specs/event.md)."""
         for entry in commit.entries:
+            if entry.event.type == LOST:
+                self._book.events_lost += 1
+                self._lose(entry.position, entry.position + 1)
             begin = window.locate(entry.offset, entry.length)
             start = begin + frame.HEADER_BYTES + event.PREFIX_BYTES
             raw = bytes(window.view[start : begin + entry.length])
@@ -207,6 +225,7 @@ class Chain:
                     "format.malformed",
                     f"Event {entry.position} is not canonical JSON.",
                     f"{entry.container}:{entry.offset}",
+                    position=entry.position,
                 )
 
     def _report(
@@ -218,7 +237,9 @@ class Chain:
             f"Damaged at position {self.position}: {flaw or 'no whole commit stands there.'}"
             f"{valid} Restore the file from a backup.",
             f"{self._name(header)}:{offset}",
+            position=self.position,
         )
+        self.is_broken = True
 
     def _resume(
         self, file: SegmentFile, header: SegmentHeader, offset: int, limit: int | None

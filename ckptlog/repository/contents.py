@@ -1,61 +1,54 @@
 """What the log's events rely on: chunks in segments and packs, and the payloads made of them.
 
-Every chunk is decompressed and hashed where it lies, and each payload that any event names is put
-together and decoded once, from the medium and past every cache. The places of chunks come from
-the containers themselves, never from the store's index, whose word is only compared.
+    commit -> its chunks -> Inspection (two threads) -> facts, links -> Claims -> what is broken
+           -> its events -> claims about roots
+    packs, after the log -> Inspection, or the frames' heads -> facts, links
 
-A damaged payload is one problem, however many events name it.
+The places of chunks come from the containers themselves, never from the store's index, whose word
+is only compared. A damaged payload is one problem, however many events name it.
+
+Memory: some batches of a few MiB, and what `Claims` keeps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from ckptlog.blobs import payload
 from ckptlog.blobs.cache import Cache
-from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
-from ckptlog.blobs.index import ChunkIndex
 from ckptlog.blobs.pack import FOLDER, read_index
-from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError, FormatError, UnsupportedError
-from ckptlog.formats import frame, pack
+from ckptlog.formats import chunk, frame, pack
 from ckptlog.formats.store import StoreInfo
 from ckptlog.log.scan import Window
-from ckptlog.log.segment_file import WrittenSegment
 from ckptlog.model import value as values
-from ckptlog.model.entry import Commit, Entry, Placement
+from ckptlog.model.entry import Commit, Placement
 from ckptlog.model.event import PackEntry, Reference
+from ckptlog.repository import claim
+from ckptlog.repository.bookmark import Bookmark
+from ckptlog.repository.breakage import Breakage, name_of
+from ckptlog.repository.depth import Depth
+from ckptlog.repository.inspection import READ_BYTES, Bases, Batch, Found, Inspection, Stretch
 from ckptlog.repository.report import Book
 from ckptlog.storage.disk import Disk
 
-# A chunk that many differences lead to is undone once.
-_BASES_BYTES: Final = 4 * 1024 * 1024
-# Versions of one value share most of their chunks: this saves hashing them for each again.
-_CHUNK_CACHE_BYTES: Final = 32 * 1024 * 1024
-# A root comes again with the next events of its checkpoint; much later it is simply read again.
+_BATCH_BYTES: Final = 2 * 1024 * 1024
+_BATCH_ITEMS: Final = 2000
+# A root comes again with the next events of its checkpoint; much later it is simply claimed again.
 _ROOTS_REMEMBERED: Final = 50_000
-
-Key = tuple[str, str, int]
-
-
-class _Bad(msgspec.Struct):
-    """A payload that cannot be read, and by which events it is named."""
-
-    error: CheckpointError
-    first: Entry
-    role: str
-    uses: int = 1
-    last: dict[str, int] = {}
+_VALUES_BYTES: Final = 8 * 1024 * 1024
+# Asking the index takes longer than hashing a small chunk.
+_ASKED_ALWAYS: Final = 10_000
+_ASKED_EVERY: Final = 16
+_KINDS: Final = {"leaf": claim.LEAF, "tree": claim.BRANCH, "list": claim.NODE}
+_HEAD_BYTES: Final = frame.HEADER_BYTES + chunk.HEADER_BYTES
 
 
 class Contents:
-    """Checks chunks and payloads, commit by commit.
+    """Checks chunks and payloads.
 
     Args:
         knows: Says whether the store's index knows a chunk; None where there is none to ask.
@@ -67,171 +60,283 @@ class Contents:
         info: StoreInfo,
         disk: Disk,
         book: Book,
-        knows: Callable[[bytes], bool] | None,
+        *,
+        depth: Depth,
+        bookmark: Bookmark,
+        knows: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._root = root
         self._store_id = info.id_bytes
         self._disk = disk
         self._book = book
+        self._depth = depth
+        self._bookmark = bookmark
         self._knows = knows
         self._unknown = 0
         self._codec = Codec()
-        self._index = ChunkIndex(None, self._store_id)
-        # A tenth of it holds chunks that others are differences from; the rest is not used here.
-        self._blobs = BlobStore(
-            root,
-            self._store_id,
-            self._index,
-            self._codec,
-            Chunker(info.chunker),
-            cache_bytes=10 * _BASES_BYTES,
-        )
-        self._raw: Cache[tuple[bytes, int], bytes] = Cache(_CHUNK_CACHE_BYTES)
-        self._sound: Cache[Key, bool] = Cache(_ROOTS_REMEMBERED)
-        self._bad: dict[Key, _Bad] = {}
+        self._inspection = Inspection(self._codec)
+        self._claims = claim.Claims()
+        self.breakage = Breakage(self._claims)
+        self._seen: Cache[bytes, bool] = Cache(_ROOTS_REMEMBERED)
+        self._values: Cache[bytes, bytes] = Cache(_VALUES_BYTES)
         self._unread: set[str] = set()
+        self._container = ""
+        self._depth_here = depth
+        self._bases: Bases | None = None
+        self._old_bases: list[Bases] = []
+        self._batch = Batch(None)
 
-    def add(self, commit: Commit, window: Window, packs: list[Placement]) -> None:
+    def add(self, commit: Commit, window: Window) -> None:
         """Check the next commit: its chunks, then the payloads that its events name.
 
         Args:
             window: On the commit's file.
-            packs: The chunks of the packs that it registers.
         """
-        # First: a chunk may be a difference from another one of the commit.
-        self._learn(commit, packs)
+        if commit.container != self._container:
+            self._begin(commit.container)
+        assert self._bases is not None  # noqa: S101 - `_begin` made it
+        self._bases.learn(commit.placements)
+        self._count(commit.placements)
         for place in commit.placements:
             begin = window.locate(place.offset, place.length) + frame.HEADER_BYTES
             record = window.view[begin : begin + place.length - frame.HEADER_BYTES]
-            self._chunk(place, record)
-        for entry in commit.entries:
-            for role, reference in (("data", entry.event.data), ("meta", entry.event.meta)):
-                if reference is not None:
-                    self._payload(entry, role, reference)
+            self._record(place, record)
+        self._batch.owner.append(commit)
+        if self._batch.size >= _BATCH_BYTES or len(self._batch.owner) >= _BATCH_ITEMS:
+            self._send()
 
-    def report(self, newest: Callable[[str], int]) -> None:
-        """Report damaged payloads, and what is worth a note.
+    def packs(self, entries: list[PackEntry]) -> None:
+        """Check packs, after the log."""
+        self._end_container()
+        for entry in entries:
+            self._pack(entry)
+
+    def finish(self, known_losses: frozenset[bytes]) -> None:
+        """Join what was found; `breakage` tells of it.
 
         Args:
-            newest: Returns the position of a checkpoint's last event; -1 where it is deleted.
+            known_losses: Keys of chunks that a repair has told of.
         """
-        for bad in self._bad.values():
-            self._report_payload(bad, newest)
+        self._end_container()
+        self.breakage.join(known_losses)
         if self._unknown:
             self._book.notes.append(
-                f"{self._unknown} chunks are not in the chunk index; `ckptlog replay` renews it."
+                f"At least {self._unknown} chunks are not in the chunk index; `ckptlog replay` "
+                "renews it."
             )
         for reason in sorted(self._unread):
             self._book.notes.append(f"Some values were not decoded: {reason}")
 
     def close(self) -> None:
-        """Close the containers."""
-        self._blobs.close()
+        """End the threads, close files."""
+        self._inspection.close()
+        for bases in (*self._old_bases, *([self._bases] if self._bases else ())):
+            bases.close()
+        self._claims.close()
 
-    def wire(self, reference: Reference) -> bytes:
-        """Return a payload's bytes, read from the medium and verified."""
-        return payload.assemble(reference, self._read)
+    # --- segments ---------------------------------------------------------------------------
 
-    # --- chunks -----------------------------------------------------------------------------
+    def _begin(self, container: str) -> None:
+        self._end_container()
+        self._container = container
+        self._depth_here = self._depth_of(container)
+        name = container.rpartition("/")[2]
+        seed = frame.container_seed(self._store_id, name)
+        self._bases = Bases(self._root / container, seed, self._disk, self._codec)
+        self._batch = Batch(self._bases)
 
-    def pack(self, entry: PackEntry) -> list[Placement]:
-        """Check a registered pack, every frame of it, and return where its chunks lie."""
-        places = read_pack(self._root, self._store_id, entry, self._book)
-        if not places:
-            return places
-        name = pack_of(entry)
+    def _depth_of(self, container: str) -> Depth:
+        if self._bookmark.is_done(container):
+            self._book.resumed += 1
+            self._bookmark.enter(container)
+            return Depth("existence")
+        return self._depth
+
+    def _record(self, place: Placement, record: memoryview) -> None:
+        if self._depth_here.level == "full":
+            self._batch.add(place, record)
+        else:
+            self._record_below_full(place, record)
+
+    def _record_below_full(self, place: Placement, record: memoryview) -> None:
         try:
-            fd = self._disk.open_read(self._root / FOLDER / name)
-            try:
-                self._pack_frames(fd, frame.container_seed(self._store_id, name), places)
-            finally:
-                self._disk.close(fd)
-        except CheckpointError as error:  # the medium, or the file went meanwhile
-            self._book.problem(error.code, str(error), f"{FOLDER}/{name}")
-        return places
-
-    def _pack_frames(self, fd: int, seed: int, places: list[Placement]) -> None:
-        window = Window(WrittenSegment(self._disk, fd))
-        expected = pack.HEADER_FRAME_BYTES
-        for place in sorted(places, key=lambda place: place.offset):
-            if place.offset != expected:
-                self._damaged(place, f"{expected} is where it should begin")
-            expected = place.offset + place.length
-            self._book.advance(place.length)
-            begin = window.locate(place.offset, place.length)
-            try:
-                found = frame.decode(seed, place.offset, window.view, begin)
-            except FormatError as error:
-                self._damaged(place, error.message)
-                continue
-            if found.kind != frame.CHUNK or found.offset_end != expected:
-                self._damaged(place, "another frame stands there")
-                continue
-            self._chunk(place, found.body)
-
-    def _chunk(self, place: Placement, record: bytes | memoryview) -> None:
-        self._book.chunks += 1
-        try:
-            self._blobs.check(place.digest, bytes(record))
-        except CheckpointError as error:
-            self._book.problem(error.code, error.message, _where(place))
-        if self._knows and not self._knows(place.digest):
-            self._unknown += 1
-
-    def _damaged(self, place: Placement, why: str) -> None:
-        self._book.problem(
-            "blob.corrupt", f"Chunk {place.digest.hex()} is not there: {why}", _where(place)
-        )
-
-    def _learn(self, commit: Commit, packs: list[Placement]) -> None:
-        if not self._index.add(commit, packs):
-            # Positions before it were lost: the index would wait for them for ever.
-            first = msgspec.structs.replace(commit.entries[0], position=self._index.position)
-            bridged = msgspec.structs.replace(commit, entries=(first, commit.entries[-1]))
-            self._index.add(bridged, packs)
-        self._index.flush()
-
-    # --- payloads ---------------------------------------------------------------------------
-
-    def _payload(self, entry: Entry, role: str, reference: Reference) -> None:
-        key = (reference.kind, reference.root, reference.size)
-        if bad := self._bad.get(key):
-            bad.uses += 1
-            bad.last[entry.event.subject.checkpoint] = entry.position
+            domain, size = chunk.outline(record)
+        except FormatError as error:
+            self._fault(place, error)
             return
-        if self._sound.get(key):
+        if self._depth_here.takes(place.digest, domain):
+            self._batch.add(place, record)
+        else:
+            self._claims.fact(place.digest, claim.LEAF, size)
+
+    def _count(self, places: Sequence[Placement]) -> None:
+        book, knows = self._book, self._knows
+        before = book.chunks
+        book.chunks += len(places)
+        if knows is None:
             return
+        asked = places if before < _ASKED_ALWAYS else places[before % _ASKED_EVERY :: _ASKED_EVERY]
+        self._unknown += sum(not knows(place.digest) for place in asked)
+
+    def _send(self) -> None:
+        batch = self._batch
+        self._batch = Batch(batch.bases)
+        if batch.items or batch.owner:
+            for found in self._inspection.submit(batch):
+                self._take(found)
+
+    def _end_container(self) -> None:
+        self._send()
+        for found in self._inspection.drain():
+            self._take(found)
+        is_sound = self._container and self._container not in self._book.files
+        if is_sound and self._depth_here.level == "full":
+            self._bookmark.enter(self._container)
+        self._container = ""
+        if self._bases is not None:
+            self._bases.close()
+            self._bases = None
+            self._batch = Batch(None)
+
+    def _take(self, found: Found) -> None:
+        """Enter what a batch held, then the events that came with it."""
+        claims = self._claims
+        self._book.chunks_hashed += len(found.facts) + len(found.shapes)
+        for digest, size in found.facts:
+            claims.fact(digest, claim.LEAF, size)
+        for digest, shape in found.shapes:
+            claims.fact(digest, shape.code, shape.size)
+            for child, size, code in shape.links:
+                claims.claim(child, size, code, digest)
+        for place, error in found.faults:
+            self._fault(place, error)
+        for digest, raw in found.values.items():
+            self._values.put(digest, raw, len(raw))
+        for commit in found.owner:
+            for entry in commit.entries:
+                for reference in (entry.event.data, entry.event.meta):
+                    if reference is not None:
+                        self._reference(reference)
+
+    def _fault(self, place: Placement, error: CheckpointError) -> None:
+        self._book.problem(error.code, error.message, f"{place.container}:{place.offset}")
+        self.breakage.bad_chunk(place.digest, error)
+
+    # --- references -------------------------------------------------------------------------
+
+    def _reference(self, reference: Reference) -> None:
+        key = name_of(reference)
+        if self._seen.get(key):
+            return
+        self._seen.put(key, True, 1)
         self._book.payloads += 1
+        code = _KINDS.get(reference.kind)
         try:
-            value = values.decode(self.wire(reference), opaque=True)
-            if type(value) is not dict:
-                raise FormatError(f"It is of type {type(value).__name__}; a dictionary is needed.")
+            root = bytes.fromhex(reference.root)
+            if code is None or len(root) != chunk.DIGEST_BYTES:
+                raise FormatError(f"No payload is a {reference.kind} of {reference.root}.")
+            self._claims.claim(root, reference.size, code, key)
+            if code == claim.LEAF:
+                self._decode(root)
         except UnsupportedError as error:
             self._unread.add(error.message)
         except CheckpointError as error:
-            last = {entry.event.subject.checkpoint: entry.position}
-            self._bad[key] = _Bad(error, entry, role, last=last)
-            return
-        self._sound.put(key, True, 1)
+            self.breakage.bad_payload(key, error)
+        except ValueError as error:
+            self.breakage.bad_payload(key, FormatError(f"No root of a payload: {error}."))
 
-    def _read(self, digest: bytes, domain: int) -> bytes:
-        raw = self._raw.get((digest, domain))
+    def _decode(self, root: bytes) -> None:
+        """Decode a value of one chunk, if it was read just now."""
+        raw = self._values.get(root)
         if raw is None:
-            raw = self._blobs.raw(digest, domain)
-            self._raw.put((digest, domain), raw, len(raw))
-        return raw
+            return
+        value = values.decode(raw, opaque=True)
+        if type(value) is not dict:
+            raise FormatError(f"It is of type {type(value).__name__}; a dictionary is needed.")
 
-    def _report_payload(self, bad: _Bad, newest: Callable[[str], int]) -> None:
-        broken = [name for name, position in bad.last.items() if newest(name) == position]
-        shown = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-        needed = f"Present state of: {shown}." if broken else "Only past states need it."
-        first = bad.first
+    # --- packs ------------------------------------------------------------------------------
+
+    def _pack(self, entry: PackEntry) -> None:
+        """Check a registered pack, every frame of it as deep as is asked for."""
+        places = read_pack(self._root, self._store_id, entry, self._book)
+        if not places:
+            return
+        name = pack_of(entry)
+        self._container = container = f"{FOLDER}/{name}"
+        self._depth_here = self._depth_of(container)
+        seed = frame.container_seed(self._store_id, name)
+        places.sort(key=lambda place: place.offset)
+        bases = Bases(self._root / container, seed, self._disk, self._codec)
+        bases.learn_later(places)
+        try:
+            fd = self._disk.open_read(self._root / FOLDER / name)
+            try:
+                if self._depth_here.level == "full":
+                    self._frames(fd, seed, places, bases)
+                else:
+                    self._heads(fd, seed, places, bases)
+                self._end_container()
+            finally:
+                self._disk.close(fd)
+                bases.close()
+        except CheckpointError as error:  # the medium, or the file went meanwhile
+            self._book.problem(error.code, str(error), container)
+
+    def _frames(self, fd: int, seed: int, places: list[Placement], bases: Bases) -> None:
+        """Read a pack from its beginning to its end, in long reads."""
+        expected = pack.HEADER_FRAME_BYTES
+        for run in _runs(places):
+            for place in run:
+                if place.offset != expected:
+                    self._gap(place, expected)
+                expected = place.offset + place.length
+            self._count(run)
+            for found in self._inspection.submit(Stretch(self._disk, fd, seed, run, bases)):
+                self._take(found)
+            self._book.advance(expected - run[0].offset)
+
+    def _gap(self, place: Placement, expected: int) -> None:
         self._book.problem(
-            bad.error.code,
-            f"The {bad.role} of {first.event.subject.checkpoint!r} after event {first.position} "
-            f"cannot be read: {bad.error.message} {bad.uses} events name it. {needed}",
-            f"{first.container}:{first.offset}",
+            "blob.corrupt",
+            f"Chunk {place.digest.hex()} is not there: {expected} is where it should begin",
+            f"{place.container}:{place.offset}",
         )
+
+    def _heads(self, fd: int, seed: int, places: list[Placement], bases: Bases) -> None:
+        """Read the head of each frame; whole ones where the depth takes them."""
+        self._count(places)
+        for place in places:
+            self._book.advance(place.length)
+            head = memoryview(self._disk.read(fd, min(_HEAD_BYTES, place.length), place.offset))
+            size = frame.body_length(head)
+            record = head[frame.HEADER_BYTES :]
+            try:
+                if size is None or frame.HEADER_BYTES + size != place.length:
+                    raise FormatError("no such frame stands there")
+                if chunk.digest_in(record) != place.digest:
+                    raise FormatError("another chunk stands there")
+                domain, length = chunk.outline(record)
+            except FormatError as error:
+                why = f"Chunk {place.digest.hex()} is not there: {error.message}"
+                self._fault(place, FormatError(why))
+                continue
+            if self._depth_here.takes(place.digest, domain):
+                for found in self._inspection.submit(Stretch(self._disk, fd, seed, [place], bases)):
+                    self._take(found)
+            else:
+                self._claims.fact(place.digest, claim.LEAF, length)
+
+
+def _runs(places: list[Placement]) -> Iterator[list[Placement]]:
+    """Yield runs of chunks that are read at once."""
+    run: list[Placement] = []
+    for place in places:
+        if run and place.offset + place.length - run[0].offset > READ_BYTES:
+            yield run
+            run = []
+        run.append(place)
+    if run:
+        yield run
 
 
 def pack_of(entry: PackEntry) -> str:
@@ -272,7 +377,5 @@ def left_overs(root: Path, registered: set[str]) -> Iterator[str]:
                 yield f"{where} was cut off by a recovery; it does not count."
             elif folder == FOLDER and name not in registered:
                 yield f"{where} is registered by no event that was read; it does not count."
-
-
-def _where(place: Placement) -> str:
-    return f"{place.container}:{place.offset}"
+            elif not folder and name == "quarantine":
+                yield f"{where} keeps what repairs have replaced; it does not count."

@@ -170,6 +170,7 @@ class History:
             ILLEGAL,
             f"Event {entry.position} ({event.type} of {about!r}) cannot stand there: {why}",
             f"{entry.container}:{entry.offset}",
+            position=entry.position,
         )
 
 

@@ -12,11 +12,12 @@ import msgspec
 
 from ckptlog.model import html
 
-Level = Literal["full", "structure"]
+Level = Literal["structure", "existence", "sampled", "full"]
 Progress = Callable[[int, int], None]
 
 # A store of which everything is gone must not fill the memory with complaints.
 PROBLEMS_MAX: Final = 1000
+CHECKPOINTS_MAX: Final = 100
 _PROGRESS_BYTES: Final = 256 * 1024
 
 
@@ -26,11 +27,33 @@ class Problem(msgspec.Struct, frozen=True):
     code: Stable `room.reason`: those of `ckptlog.errors`, and `history.illegal`, `view.differs`.
     message: What is wrong, for people.
     where: File below the store's root, with the offset in bytes where there is one.
+    position: Of the event that it is about; None where that is not known.
+    checkpoints: Whose present state cannot be read because of it; at most CHECKPOINTS_MAX.
     """
 
     code: str
     message: str
     where: str
+    position: int | None = None
+    checkpoints: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file below the store's root; empty where it is about none."""
+        name, _, offset = self.where.rpartition(":")
+        return name if offset.isdecimal() else self.where
+
+    @property
+    def offset(self) -> int | None:
+        """Where in the file, bytes."""
+        _, _, offset = self.where.rpartition(":")
+        return int(offset) if offset.isdecimal() else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, safe for JSON."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        fields["checkpoints"] = list(self.checkpoints)
+        return {**fields, "file": self.file, "offset": self.offset}
 
     def __str__(self) -> str:
         where = f" at {self.where}" if self.where else ""
@@ -40,11 +63,16 @@ class Problem(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found.
 
-    level: "full" or "structure". problems: Empty for a sound store. notes: What is no damage
-    but worth knowing (files that do not count, what could not be compared).
-    events, commits: Read and checked. chunks: Chunk records met ("full": rehashed).
-    payloads: Different payloads put together and decoded; 0 for "structure".
+    level: As asked for. problems: Empty for a sound store; problems_total counts those that are
+    not listed, too. notes: What is no damage but worth knowing (files that do not count, what could
+    not be compared). losses: What a repair has told of: payloads that lack a chunk for good.
+    events, commits: Read and checked. events_lost: Of them, tombstones (specs/repair.md).
+    chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run.
+    payloads: Different payloads, each checked as a tree; 0 for "structure".
     checkpoints: Living ones. bytes_read: Of segments and packs.
+    resumed: Containers that an interrupted run had checked.
+    share, seed, damaged_share_max: Of "sampled" (specs/verify.md); None for others.
+    seconds: It took so long.
     """
 
     level: Level
@@ -56,6 +84,16 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     payloads: int
     checkpoints: int
     bytes_read: int
+    problems_total: int = 0
+    losses: tuple[Problem, ...] = ()
+    losses_total: int = 0
+    events_lost: int = 0
+    chunks_hashed: int = 0
+    resumed: int = 0
+    share: float | None = None
+    seed: int | None = None
+    damaged_share_max: float | None = None
+    seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
@@ -73,7 +111,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "payloads": self.payloads,
             "bytes read": self.bytes_read,
         }
-        title = "Verified: sound" if self.ok else f"Verified: {len(self.problems):,} problems"
+        title = "Verified: sound" if self.ok else f"Verified: {self.problems_total:,} problems"
         parts = []
         if self.problems:
             rows = ((one.code, one.where, one.message) for one in self.problems)
@@ -86,7 +124,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON; `bytes` is what was read."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        fields["problems"], fields["notes"] = list(fields["problems"]), list(fields["notes"])
+        fields["problems"] = [one.to_dict() for one in self.problems]
+        fields["losses"] = [one.to_dict() for one in self.losses]
+        fields["notes"] = list(self.notes)
         fields["bytes"] = fields.pop("bytes_read")
         return {"ok": self.ok, **fields}
 
@@ -104,29 +144,56 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Book:
-    """Problems, notes, counts and progress of a verification while it runs.
+    """Problems, losses, notes, counts and progress of a verification while it runs.
 
     Args:
         total_bytes: What there is to read.
+
+    Attributes:
+        files: Those that a problem was entered for.
     """
 
     def __init__(self, level: Level, total_bytes: int, progress: Progress | None) -> None:
         self.level: Level = level
         self.events = self.commits = self.chunks = self.payloads = 0
+        self.events_lost = self.chunks_hashed = self.resumed = 0
         self.notes: list[str] = []
+        self.files: set[str] = set()
         self._problems: list[Problem] = []
-        self._more = 0
+        self._problems_total = 0
+        self._losses: list[Problem] = []
+        self._losses_total = 0
         self._total_bytes = total_bytes
         self._bytes_read = 0
         self._bytes_told = 0
         self._progress = progress
 
-    def problem(self, code: str, message: str, where: str = "") -> None:
+    @property
+    def is_clean(self) -> bool:
+        """Whether no problem was entered."""
+        return not self._problems_total
+
+    def problem(
+        self,
+        code: str,
+        message: str,
+        where: str = "",
+        *,
+        position: int | None = None,
+        checkpoints: tuple[str, ...] = (),
+    ) -> None:
         """Enter a problem; after a great many only their number."""
+        self._problems_total += 1
+        found = Problem(code, message, where, position, checkpoints[:CHECKPOINTS_MAX])
+        self.files.add(found.file)
         if len(self._problems) < PROBLEMS_MAX:
-            self._problems.append(Problem(code, message, where))
-        else:
-            self._more += 1
+            self._problems.append(found)
+
+    def loss(self, loss: Problem) -> None:
+        """Enter what a repair has told of; after a great many only their number."""
+        self._losses_total += 1
+        if len(self._losses) < PROBLEMS_MAX:
+            self._losses.append(loss)
 
     def advance(self, count: int) -> None:
         """Enter bytes that were read."""
@@ -135,20 +202,32 @@ class Book:
             self._bytes_told = self._bytes_read
             self._progress(min(self._bytes_read, self._total_bytes), self._total_bytes)
 
-    def close(self, *, checkpoints: int) -> Report:
-        """Return the report."""
+    def close(self, *, checkpoints: int, **sampling: Any) -> Report:
+        """Return the report.
+
+        Args:
+            sampling: share, seed, damaged_share_max, seconds.
+        """
         if self._progress:
             self._progress(self._total_bytes, self._total_bytes)
-        if self._more:
-            self.notes.append(f"{self._more} more problems are not listed.")
+        for total, what in ((self._problems_total, "problems"), (self._losses_total, "losses")):
+            if total > PROBLEMS_MAX:
+                self.notes.append(f"{total - PROBLEMS_MAX} more {what} are not listed.")
         return Report(
             level=self.level,
             problems=tuple(self._problems),
+            problems_total=self._problems_total,
+            losses=tuple(self._losses),
+            losses_total=self._losses_total,
             notes=tuple(self.notes),
             events=self.events,
+            events_lost=self.events_lost,
             commits=self.commits,
             chunks=self.chunks,
+            chunks_hashed=self.chunks_hashed,
+            resumed=self.resumed,
             payloads=self.payloads,
             checkpoints=checkpoints,
             bytes_read=self._bytes_read,
+            **sampling,
         )

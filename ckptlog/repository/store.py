@@ -37,8 +37,8 @@ from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
 from ckptlog.repository.attesting import Attesting
-from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
 from ckptlog.repository.backing import refuse_backup
+from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
 from ckptlog.repository.locator import Locator
@@ -53,9 +53,11 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
     from ckptlog.repository.analytics import Analytics
-    from ckptlog.repository.collection import Collected, CollectOptions
     from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.backup import BackupReport
+    from ckptlog.repository.collection import Collected, CollectOptions
+    from ckptlog.repository.depth import Depth
+    from ckptlog.repository.mending import Mending
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -423,7 +425,7 @@ class Store(StoreReader, Retrospect, Attesting):
 
     def verify(
         self,
-        level: Level = "full",
+        level: Level | Depth = "full",
         progress: Progress | None = None,
         *,
         kept: KeptHeads = NONE_KEPT,
@@ -496,6 +498,24 @@ class Store(StoreReader, Retrospect, Attesting):
 
         self._check_open()
         return export_archive(self, tasks, path, is_replaced=is_replaced, progress=progress)
+
+    def repair(
+        self,
+        *,
+        apply: bool = False,
+        copy: str | os.PathLike[str] | None = None,
+        actor: str = "ckptlog repair",
+        progress: Progress | None = None,
+    ) -> Mending:
+        """Say what of the damage can be mended; with apply, mend it (see `repository.repair`).
+
+        A store that cannot be opened is repaired by its path: `repository.repair.repair`.
+        """
+        from ckptlog.repository.repair import repair_store
+
+        self._check_open()
+        source = None if copy is None else Path(copy)
+        return repair_store(self, is_applied=apply, copy=source, actor=actor, progress=progress)
 
     def stats(self) -> dict[str, Any]:
         """Return counts and sizes (see `repository.statistics`)."""

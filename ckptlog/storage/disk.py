@@ -41,6 +41,10 @@ class Disk:
         """Return up to length bytes from offset; fewer only at the end of the file."""
         return files.read_at(fd, length, offset)
 
+    def read_into(self, fd: int, buffer: memoryview, offset: int) -> int:
+        """Fill a buffer from offset; return how many bytes came, fewer only at the file's end."""
+        return files.read_into(fd, buffer, offset)
+
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of data at offset."""
         files.write_all(fd, data, offset)

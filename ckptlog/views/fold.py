@@ -15,6 +15,7 @@ from ckptlog.model.event import (
     CHECKPOINT_TYPES,
     CREATED,
     DELETED,
+    LOST,
     SETTLED,
     TASK_DELETED,
     Event,
@@ -37,6 +38,7 @@ class Fold:
         tasks: First deletion here of each task: it ends all of the task's earlier checkpoints.
         task_ends: Position of the last deletion here of each task.
         task_deletions: How often each of them was deleted here.
+        lost: Positions of tombstones (specs/repair.md).
         commands: (id, position) of every event.
         waypoints: (position, container, offset) of commits that hold a multiple of 64.
         logical, new, sanitised: Sums over the events.
@@ -47,6 +49,7 @@ class Fold:
         self.last: dict[int, Entry] = {}
         self.born: set[int] = set()
         self.ended: dict[int, Entry] = {}
+        self.lost: set[int] = set()
         self.tasks: dict[str, Entry] = {}
         self.task_ends: dict[str, int] = {}
         self.task_deletions: dict[str, int] = {}
@@ -83,6 +86,8 @@ class Fold:
                 self._end_task(entry, event.subject.task)
             elif kind == SETTLED:
                 self.fence = max(self.fence, fence_of(event))
+            elif kind == LOST:
+                self.lost.add(entry.position)
             if event.new or kind == CREATED:  # others have saved nothing
                 self.logical += saved_bytes(event)
                 self.new += event.new

@@ -51,6 +51,7 @@ def test_the_names_of_the_specification_are_public():
     wanted = {
         "CheckpointConfiguration",
         "CheckpointData",
+        "CheckpointErrorRecovery",
         "CheckpointIndex",
         "CheckpointManager",
         "CheckpointPerformanceRequirements",

@@ -125,7 +125,7 @@ def _measured(build: Callable[[], int]) -> dict[str, Any]:
 
 
 def _bulk(store: Store) -> BulkReader:
-    return BulkReader(store.log.segments, store.info.id_bytes, Environment().disk)
+    return BulkReader(store.log.segments, store.info.id_bytes)
 
 
 def _end(store: Store) -> Any:

@@ -1,0 +1,258 @@
+"""Chunk records on their way through two threads: decoded, hashed, and what they stand for told.
+
+BLAKE3, zstd and XXH3 let go of the interpreter's lock on bytes of some length, so two threads keep
+two processors at work. Of segments the one that scans hands over records; packs are read by the
+threads themselves. What was found comes back in the order in which work was given; a few are under
+way at once, which bounds memory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock, local
+from typing import Any, Final
+
+from ckptlog.blobs.cache import Cache
+from ckptlog.blobs.codec import Codec
+from ckptlog.errors import (
+    BlobCorruptionError,
+    CheckpointError,
+    FormatError,
+    MissingBlobError,
+)
+from ckptlog.formats import chunk, frame
+from ckptlog.model.entry import Placement
+from ckptlog.repository.claim import LEAF, Shape, shape_of
+from ckptlog.storage.disk import Disk
+
+THREADS: Final = 2
+# What is read at once: sequential enough for a disk, and it stays in the processor's cache.
+READ_BYTES: Final = 1024 * 1024
+_UNDER_WAY_MAX: Final = 4
+_LONG_BYTES: Final = 32 * 1024
+_BASES_BYTES: Final = 8 * 1024 * 1024
+_DIFFERENCES_MAX: Final = 128
+# Values of one chunk are mostly shorter; they are kept for a moment, to be decoded.
+_VALUE_BYTES_MAX: Final = 16 * 1024
+
+
+class Bases:
+    """Chunks of one container that others in it are differences from, undone once while they last.
+
+    Threads: `learn` is called by the one that reads; `raw` by those that hash.
+    """
+
+    def __init__(self, path: Path, seed: int, disk: Disk, codec: Codec) -> None:
+        self._path = path
+        self._seed = seed
+        self._disk = disk
+        self._codec = codec
+        self._places: dict[bytes, tuple[int, int]] = {}
+        self._later: Sequence[Placement] = ()
+        self._raws: Cache[bytes, bytes] = Cache(_BASES_BYTES)
+        self._lock = Lock()
+        self._fd = -1
+
+    def learn_later(self, places: Sequence[Placement]) -> None:
+        """Take note of the chunks of a pack once one is asked for: few have differences."""
+        self._later = places
+
+    def learn(self, places: Sequence[Placement]) -> None:
+        """Take note of chunks; the first record of a digest is the one that others may name."""
+        known = self._places
+        for place in places:
+            known.setdefault(place.digest, (place.offset, place.length))
+
+    def raw(self, digest: bytes) -> bytes:
+        """Return the verified raw bytes of a chunk in the container.
+
+        Raises:
+            MissingBlobError, BlobCorruptionError: It is not here, or not whole.
+        """
+        chain: list[tuple[bytes, bytes]] = []
+        raw = self._raws.get(digest)
+        while raw is None:
+            if len(chain) >= _DIFFERENCES_MAX:
+                raise BlobCorruptionError(
+                    f"Chunk {digest.hex()} is more than {_DIFFERENCES_MAX} differences away from "
+                    "a whole one.",
+                    digest=digest.hex(),
+                )
+            record = self._record(digest)
+            chain.append((digest, record))
+            digest = chunk.base_in(record)
+            if not digest:
+                break
+            raw = self._raws.get(digest)
+        for name, record in reversed(chain):
+            below = raw
+            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
+            self._raws.put(name, raw, len(raw))
+        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
+        return raw
+
+    def _record(self, digest: bytes) -> bytes:
+        with self._lock:
+            if self._later:
+                self.learn(self._later)
+                self._later = ()
+        place = self._places.get(digest)
+        if place is None:
+            raise MissingBlobError(
+                f"Chunk {digest.hex()}, from which another is a difference, is not in "
+                f"{self._path.name}.",
+                digest=digest.hex(),
+            )
+        with self._lock:
+            if self._fd < 0:
+                self._fd = self._disk.open_read(self._path)
+        data = self._disk.read(self._fd, place[1], place[0])
+        return bytes(frame.decode(self._seed, place[0], data).body)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+class Batch:
+    """Records of one segment, whose frames were checked, to be looked at.
+
+    items: Places, and the records.
+    owner: What the caller wants to do once the batch is done.
+    """
+
+    __slots__ = ("bases", "items", "owner", "size")
+
+    def __init__(self, bases: Bases | None) -> None:
+        self.bases = bases
+        self.items: list[tuple[Placement, memoryview]] = []
+        self.owner: list[Any] = []
+        self.size = 0
+
+    def add(self, place: Placement, data: memoryview) -> None:
+        """Add a record; the buffer below data stays alive."""
+        self.items.append((place, data))
+        self.size += len(data)
+
+
+class Stretch:
+    """Frames of a pack, to be read and looked at by the thread that hashes them.
+
+    places: Ascending, with no more than a few bytes between them.
+    bases: Of the whole pack.
+    """
+
+    __slots__ = ("bases", "disk", "fd", "places", "seed")
+
+    def __init__(
+        self, disk: Disk, fd: int, seed: int, places: list[Placement], bases: Bases
+    ) -> None:
+        self.disk = disk
+        self.fd = fd
+        self.seed = seed
+        self.places = places
+        self.bases = bases
+
+
+class Found:
+    """What was met: facts of sound chunks, links of branches and nodes, faults, short values."""
+
+    __slots__ = ("facts", "faults", "owner", "shapes", "values")
+
+    def __init__(self, owner: list[Any]) -> None:
+        self.owner = owner
+        self.facts: list[tuple[bytes, int]] = []
+        self.shapes: list[tuple[bytes, Shape]] = []
+        self.faults: list[tuple[Placement, CheckpointError]] = []
+        self.values: dict[bytes, bytes] = {}
+
+
+class Inspection:
+    """Hands work to threads and gives back what was found, in order. Close it."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ckptlog-verify")
+        self._under_way: deque[Future[Found]] = deque()
+        self._local = local()
+
+    def submit(self, work: Batch | Stretch) -> Iterator[Found]:
+        """Hand in work; yield what is done, so that no more than a few are under way."""
+        act = self._records if isinstance(work, Batch) else self._frames
+        self._under_way.append(self._pool.submit(act, work))  # type: ignore[arg-type]
+        while len(self._under_way) > _UNDER_WAY_MAX:
+            yield self._under_way.popleft().result()
+
+    def drain(self) -> Iterator[Found]:
+        """Yield everything that is still under way."""
+        while self._under_way:
+            yield self._under_way.popleft().result()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _records(self, batch: Batch) -> Found:
+        found = Found(batch.owner)
+        base_of = batch.bases.raw if batch.bases is not None else None
+        verified = self._codec.verified
+        for place, record in batch.items:
+            try:
+                domain, raw = verified(record, place.digest, base_of=base_of)
+                if domain == LEAF:
+                    found.facts.append((place.digest, len(raw)))
+                    if len(raw) <= _VALUE_BYTES_MAX:
+                        found.values[place.digest] = bytes(raw)
+                else:
+                    found.shapes.append((place.digest, shape_of(domain, bytes(raw))))
+            except CheckpointError as error:
+                found.faults.append((place, error))
+        return found
+
+    def _frames(self, work: Stretch) -> Found:
+        found = Found([])
+        start = work.places[0].offset
+        length = work.places[-1].offset + work.places[-1].length - start
+        view = self._buffer(length)
+        count = work.disk.read_into(work.fd, view, start)
+        view, seed, verified = view[:count], work.seed, self._codec.verified
+        for place in work.places:
+            begin = place.offset - start
+            try:
+                record = _body(seed, place, view[begin : begin + place.length])
+                domain, raw = verified(record, place.digest, base_of=work.bases.raw)
+                if domain == LEAF:
+                    found.facts.append((place.digest, len(raw)))
+                else:
+                    found.shapes.append((place.digest, shape_of(domain, bytes(raw))))
+            except CheckpointError as error:
+                found.faults.append((place, error))
+        return found
+
+    def _buffer(self, length: int) -> memoryview:
+        """Return a buffer of this thread's, which is used again."""
+        kept: bytearray | None = getattr(self._local, "buffer", None)
+        if kept is None or len(kept) < length:
+            kept = self._local.buffer = bytearray(max(length, READ_BYTES))
+        return memoryview(kept)[:length]
+
+
+def _body(seed: int, place: Placement, data: memoryview) -> memoryview:
+    try:
+        # Giving the interpreter's lock away and waiting for it costs more than a short copy.
+        measure = frame.measure if len(data) < _LONG_BYTES else frame.measure_long
+        kind, _, end = measure(seed, place.offset, data)
+    except FormatError as error:
+        raise _damaged(place, error.message) from error
+    if kind != frame.CHUNK or end != place.length:
+        raise _damaged(place, "another frame stands there")
+    return data[frame.HEADER_BYTES :]
+
+
+def _damaged(place: Placement, why: str) -> BlobCorruptionError:
+    return BlobCorruptionError(f"Chunk {place.digest.hex()} is not there: {why}")

@@ -1,0 +1,130 @@
+"""Which segments a log is made of, told backwards from its end, whatever is damaged in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from ckptlog.errors import CheckpointError, FormatError
+from ckptlog.formats import frame, segment
+from ckptlog.formats.end import End
+from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.log.segments import Segments, container_of
+from ckptlog.repository.salvage import Bounds
+from ckptlog.storage.disk import Disk
+
+Name = tuple[int, int]
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One segment of the log.
+
+    header: None where it is damaged or the file is missing. copied: That of a second copy, then.
+    """
+
+    name: Name
+    header: SegmentHeader | None
+    bounds: Bounds
+    is_there: bool
+    copied: SegmentHeader | None = None
+
+
+class Lineage:
+    """The log's segments, first to last.
+
+    Attributes:
+        links: Them. strays: Files of segments that cannot be read and are none of them.
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        disk: Disk,
+        store_id: bytes,
+        end: End | None,
+        copied: Callable[[Name], SegmentHeader | None],
+    ) -> None:
+        self._copied = copied
+        self._segments = segments
+        self._disk = disk
+        self._store_id = store_id
+        self._headers: dict[Name, SegmentHeader | None] = {
+            name: self._header(*name) for name in segments.names()
+        }
+        self.links = self._trace(end)
+        live = {link.name for link in self.links}
+        self.strays = [
+            container_of(*name)
+            for name, header in self._headers.items()
+            if header is None and name not in live and name < self.links[-1].name
+        ]
+
+    def _header(self, first: int, generation: int) -> SegmentHeader | None:
+        try:
+            return self._segments.header(first, generation)
+        except CheckpointError as error:
+            if isinstance(error, FormatError):
+                return None
+            raise
+
+    def _trace(self, end: End | None) -> list[Link]:
+        name, bounds = self._last(end)
+        links: list[Link] = []
+        while True:
+            header = self._headers.get(name)
+            copied = self._copied(name) if header is None else None
+            links.append(Link(name, header, bounds, name in self._headers, copied))
+            before, bounds = self._before(name, header or copied)
+            if before is None:
+                return links[::-1]
+            if before[0] >= name[0]:
+                raise FormatError(
+                    f"{container_of(*name)} names {container_of(*before)} as the one before it."
+                )
+            name = before
+
+    def _last(self, end: End | None) -> tuple[Name, Bounds]:
+        if end is not None:
+            name = (end.first, end.generation)
+            later = [one for one in self._headers if one[0] == end.first and one > name]
+            if name not in self._headers and later and end.position == end.first:
+                return max(later), Bounds(None, end.position, None)
+            leaf = end.leaf if end.position else None
+            return name, Bounds(end.offset, end.position, leaf)
+        for name in sorted(self._headers, reverse=True):
+            if self._headers[name] is not None or self._holds_frames(name):
+                return name, Bounds()
+        raise FormatError(f"{self._segments.folder} holds no segment; nothing can be saved.")
+
+    def _before(self, name: Name, header: SegmentHeader | None) -> tuple[Name | None, Bounds]:
+        if header is not None:
+            if not header.previous_length:
+                return None, Bounds()
+            before = (header.previous_first, header.previous_generation)
+            return before, Bounds(header.previous_length, header.first, header.leaf)
+        earlier = [one for one in self._headers if one[0] < name[0]]
+        if name[0] == 0:
+            return None, Bounds()
+        if not earlier:
+            return (0, 0), Bounds(None, name[0], None)
+        first = max(earlier)[0]
+        candidates = [one for one in earlier if one[0] == first]
+        sound = [one for one in candidates if self._headers[one] is not None]
+        return max(sound or candidates), Bounds(None, name[0], None)
+
+    def _holds_frames(self, name: Name) -> bool:
+        path = self._segments.path(*name)
+        fd = self._disk.open_read(path)
+        try:
+            data = self._disk.read(fd, self._disk.size(fd), 0)
+        finally:
+            self._disk.close(fd)
+        seed = segment.seed(self._store_id, *name)
+        at = data.find(frame.MAGIC, 1)
+        while at >= 0:
+            try:
+                return frame.decode(seed, at, data, at).offset >= HEADER_FRAME_BYTES
+            except FormatError:
+                at = data.find(frame.MAGIC, at + 1)
+        return False

@@ -1,0 +1,91 @@
+"""What earlier repairs have told of: chunks that nobody can bring back (specs/repair.md).
+
+The list stands in the payload of each `repair.finished`. It is read from where the event's commit
+has put it, by digest, so that it can be believed in a store that is damaged, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from ckptlog.blobs import payload
+from ckptlog.blobs.codec import Codec
+from ckptlog.blobs.pack import FOLDER, read_index
+from ckptlog.errors import CheckpointError, MissingBlobError
+from ckptlog.formats import frame
+from ckptlog.formats.pack import pack_name
+from ckptlog.model import value as values
+from ckptlog.model.entry import Commit, Placement
+from ckptlog.model.event import REPAIRED
+from ckptlog.repository.claim import KEY_BYTES
+from ckptlog.storage.disk import Disk
+
+LOST_CHUNKS: Final = "lost_chunks"
+
+
+def known_losses(root: Path, store_id: bytes, repairs: Iterable[Commit]) -> frozenset[bytes]:
+    """Return the keys of all chunks that repairs have told of.
+
+    Args:
+        repairs: Commits that end with a `repair.finished`.
+    """
+    found: set[bytes] = set()
+    for commit in repairs:
+        try:
+            told = repair_record(root, store_id, commit)
+            found.update(_key(digits) for digits in told.get(LOST_CHUNKS, ()))
+        except (CheckpointError, ValueError, TypeError):
+            continue  # the payload is damaged, which is told as what it is
+    return frozenset(found)
+
+
+def _key(digits: object) -> bytes:
+    key = bytes.fromhex(str(digits))
+    if len(key) != KEY_BYTES:
+        raise ValueError(digits)
+    return key
+
+
+def repair_record(root: Path, store_id: bytes, commit: Commit) -> dict[str, Any]:
+    """Return what a repair has recorded.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    event = commit.entries[-1].event
+    if event.type != REPAIRED or event.data is None:
+        return {}
+    places: dict[bytes, Placement] = {place.digest: place for place in commit.placements}
+    for pack in event.packs:
+        path = root / FOLDER / pack_name(pack.base, bytes.fromhex(pack.id))
+        places.update((place.digest, place) for place in read_index(path, store_id))
+    reader = _Reader(root, store_id, places)
+    value = values.decode(payload.assemble(event.data, reader.raw), opaque=True)
+    return value if isinstance(value, dict) else {}
+
+
+class _Reader:
+    """Reads chunks of one commit; whole ones, as a repair writes them."""
+
+    def __init__(self, root: Path, store_id: bytes, places: dict[bytes, Placement]) -> None:
+        self._root = root
+        self._store_id = store_id
+        self._places = places
+        self._codec = Codec()
+        self._disk = Disk()
+
+    def raw(self, digest: bytes, domain: int) -> bytes:
+        place = self._places.get(digest)
+        if place is None:
+            raise MissingBlobError(f"Chunk {digest.hex()} did not come with its event.")
+        fd = self._disk.open_read(self._root / place.container)
+        try:
+            data = self._disk.read(fd, place.length, place.offset)
+        finally:
+            self._disk.close(fd)
+        name = place.container.rpartition("/")[2]
+        seed = frame.container_seed(self._store_id, name)
+        record = frame.decode(seed, place.offset, data).body
+        return self._codec.raw(record, digest, domain=domain)

@@ -1,0 +1,113 @@
+"""What a repair did, or would do: a report for people and programs (specs/repair.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class MendedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file.
+
+    action: "mended", "made" (it was missing), "moved" (it only kept the store from being opened),
+        "refused" (left as it is). quarantine: Where the original is, below the store's root.
+    bits, copied: Frames brought back by turning one bit, or from the second copy.
+    """
+
+    container: str
+    action: str
+    bits: int = 0
+    copied: int = 0
+    events_lost: int = 0
+    chunks_lost: int = 0
+    quarantine: str = ""
+    message: str = ""
+
+
+class Affected(msgspec.Struct, frozen=True):
+    """A checkpoint whose present state cannot be read.
+
+    position: Of its last event. recovery_point: What its task can go on from, "" if nothing.
+    """
+
+    checkpoint: str
+    task: str
+    position: int
+    recovery_point: str
+
+
+class Mending(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found and done.
+
+    is_applied: Whether it was done. ok: Whether the store is sound afterwards, but for losses.
+    problems_before, problems_after: Of verifications; "after" of the mended files.
+    lost_positions: Stretches (first, last) of events that are tombstones now.
+    lost_chunks: First halves of the digests of chunks that payloads name and nobody has.
+    affected: Present states that cannot be read. past: Those of which only past states cannot.
+    named: Ids of checkpoints that could be read in the lost events' bytes.
+    views: "rebuilt", "kept", or "would be rebuilt".
+    position: Of the event that records it; -1 where there is none.
+    """
+
+    store: str
+    is_applied: bool
+    files: tuple[MendedFile, ...] = ()
+    problems_before: tuple[str, ...] = ()
+    problems_before_total: int = 0
+    problems_after: tuple[str, ...] = ()
+    problems_after_total: int = 0
+    lost_positions: tuple[tuple[int, int], ...] = ()
+    lost_chunks: tuple[str, ...] = ()
+    affected: tuple[Affected, ...] = ()
+    past: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    packs_registered: tuple[str, ...] = ()
+    copy: str = ""
+    views: str = "kept"
+    position: int = -1
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is left to be mended."""
+        return not self.problems_after_total and not any(
+            one.action == "refused" for one in self.files
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was nothing to do."""
+        return not self.files and not self.lost_chunks and self.views == "kept"
+
+    @property
+    def events_lost(self) -> int:
+        """How many events this repair has lost."""
+        return sum(one.events_lost for one in self.files)
+
+    def facts(self) -> dict[str, int | str]:
+        """Return what the event says in public."""
+        return {
+            "bits": sum(one.bits for one in self.files),
+            "chunks_lost": len(self.lost_chunks),
+            "events_lost": self.events_lost,
+            "files": len(self.files),
+            "from_copy": sum(one.copied for one in self.files),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, safe for JSON."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        named = {name: _listed(value) for name, value in fields.items()}
+        return {"ok": self.ok, **self.facts(), **named}
+
+    def record(self) -> dict[str, Any]:
+        """Return what the event's payload lists."""
+        whole = self.to_dict()
+        kept = ("lost_positions", "lost_chunks", "affected", "past", "named", "copy")
+        return {"files": whole["files"], **{name: whole[name] for name in kept}}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_listed(one) for one in value]
+    return value

@@ -1,0 +1,214 @@
+"""What a repair would do: each damaged container with its salvage, and what cannot be mended.
+
+Reads only. Segments are looked at in their order, since the header of one names the end of the one
+before it; packs after them, by what whole events have registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ckptlog.errors import CheckpointError
+from ckptlog.formats import segment
+from ckptlog.formats.end import End
+from ckptlog.formats.segment import SegmentHeader
+from ckptlog.formats.store import StoreInfo
+from ckptlog.log.segments import FOLDER, Segments, container_of
+from ckptlog.model.event import PackEntry
+from ckptlog.model.leaf import LEAF_EMPTY
+from ckptlog.repository.contents import pack_of
+from ckptlog.repository.lineage import Lineage, Link
+from ckptlog.repository.salvage import (
+    Bounds,
+    LeafAt,
+    Leaves,
+    PackSalvage,
+    Salvage,
+    SegmentSalvage,
+    made_of_tombstones,
+)
+from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.storage.disk import Disk
+from ckptlog.views.leaf import LeafCache
+
+_BLOCK_BYTES: Final = 4096
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A container that is left as it is, and why."""
+
+    container: str
+    message: str
+
+
+class Planner:
+    """Makes the salvage of each container of one store.
+
+    Attributes:
+        salvages: Those that change something. refused: What cannot be mended. strays: Files that
+            only keep the store from being opened. live: The newest segment.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        info: StoreInfo,
+        disk: Disk,
+        *,
+        time: str,
+        copy: SecondCopy | None,
+    ) -> None:
+        self._root = root
+        self._store_id = info.id_bytes
+        self._disk = disk
+        self._time = time
+        self._copy = copy
+        cache = LeafCache(root / "views" / "tree" / "leaves")
+
+        def leaf_at(position: int) -> bytes | None:
+            return next(iter(cache.read(position, position + 1)), None)
+
+        self._leaf_at: LeafAt = leaf_at
+        self._leaves = Leaves(self._leaf_at, False)
+        self.salvages: list[Salvage] = []
+        self.refused: list[Refusal] = []
+        self.strays: list[str] = []
+        self.live = ""
+
+    def segments(self, end: End | None, suspects: set[str]) -> None:
+        """Plan the log.
+
+        Args:
+            suspects: Containers that a verification has found a problem in.
+        """
+        segments = Segments(self._root / FOLDER, self._store_id, self._disk)
+        try:
+            lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
+        except CheckpointError as error:
+            self.refused.append(Refusal(FOLDER, error.message))
+            return
+        self.strays = lineage.strays
+        self.live = container_of(*lineage.links[-1].name)
+        self._leaves = Leaves(self._leaf_at, self._is_right(lineage, end))
+        before = _Before()
+        for link in lineage.links:
+            before = self._after(link, before, suspects)
+
+    def _is_right(self, lineage: Lineage, end: End | None) -> bool:
+        headers = [link.header for link in lineage.links if link.header is not None]
+        known = [(header.first, header.leaf) for header in headers if header.first]
+        if end is not None and end.position:
+            known.append((end.position, end.leaf))
+        return bool(known) and all(self._leaf_at(at - 1) == leaf for at, leaf in known)
+
+    def _after(self, link: Link, before: _Before, suspects: set[str]) -> _Before:
+        """Plan one segment; return where the log stands behind it."""
+        first, bounds = link.name[0], link.bounds
+        made = self._made(link, before)
+        container = container_of(*link.name)
+        told = _Before(
+            made, bounds.limit or 0, bounds.leaf or LEAF_EMPTY, bounds.position_next or 0
+        )
+        is_told = bounds.limit is not None and bounds.leaf is not None
+        if link.header is not None and is_told and container not in suspects:
+            return told
+        try:
+            if not link.is_there and bounds.limit is None:
+                found = self._tombstones(made, bounds.position_next or first)
+            else:
+                found = self._segment(made, bounds, container)
+        except CheckpointError as error:
+            self.refused.append(Refusal(container, error.message))
+            return told
+        if found.is_needed:
+            self.salvages.append(found)
+        return _Before(found.header, found.limit, found.last_leaf, found.position_next)
+
+    def _tombstones(self, header: SegmentHeader, stop: int) -> Salvage:
+        return made_of_tombstones(header, stop, leaves=self._leaves, time=self._time)
+
+    def packs(self, registered: Mapping[str, PackEntry], suspects: set[str]) -> None:
+        """Plan the packs that whole events have registered."""
+        for name, entry in registered.items():
+            container = f"packs/{name}"
+            if container not in suspects:
+                continue
+            try:
+                copy = self._copy.of(container) if self._copy else None
+                salvage = PackSalvage(self._store_id, name, entry.bytes, copy=copy)
+                found = salvage.run(self.read(container))
+            except CheckpointError as error:
+                self.refused.append(Refusal(container, error.message))
+                continue
+            if found.is_needed:
+                self.salvages.append(found)
+
+    def read(self, container: str) -> bytes | None:
+        """Return a file's bytes, None where there is none; what cannot be read is zeros."""
+        path = self._root / container
+        if not path.exists():
+            return None
+        fd = self._disk.open_read(path)
+        try:
+            size = self._disk.size(fd)
+            try:
+                return self._disk.read(fd, size, 0)
+            except CheckpointError:
+                return b"".join(self._block(fd, at) for at in range(0, size, _BLOCK_BYTES))[:size]
+        finally:
+            self._disk.close(fd)
+
+    def _block(self, fd: int, offset: int) -> bytes:
+        try:
+            return self._disk.read(fd, _BLOCK_BYTES, offset)
+        except CheckpointError:
+            return bytes(_BLOCK_BYTES)
+
+    def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
+        salvage = SegmentSalvage(
+            self._store_id,
+            made,
+            bounds,
+            leaves=self._leaves,
+            time=self._time,
+            copy=self._copy.of(container) if self._copy else None,
+        )
+        return salvage.run(self.read(container))
+
+    def _made(self, link: Link, before: _Before) -> SegmentHeader:
+        """Return the header that a segment should have."""
+        return link.header or link.copied or self._made_header(link.name, before)
+
+    def _copied(self, name: tuple[int, int]) -> SegmentHeader | None:
+        """Return a segment's header from the second copy."""
+        copy = self._copy.of(container_of(*name)) if self._copy else None
+        if copy is None:
+            return None
+        try:
+            return segment.decode(self._store_id, *name, copy(0, segment.HEADER_FRAME_BYTES))
+        except CheckpointError:
+            return None
+
+    def _made_header(self, name: tuple[int, int], before: _Before) -> SegmentHeader:
+        last = before.header
+        previous = (last.first, last.generation, before.limit) if last else (0, 0, 0)
+        return SegmentHeader(self._store_id, *name, *previous, before.leaf, 0)
+
+
+class _Before(msgspec.Struct, frozen=True):
+    """Where the log stands behind a segment: its header, valid length, last leaf, next position."""
+
+    header: SegmentHeader | None = None
+    limit: int = 0
+    leaf: bytes = LEAF_EMPTY
+    position: int = 0
+
+
+def suspects_of(files: set[str], registered: Mapping[str, PackEntry]) -> set[str]:
+    """Return containers among files that problems were entered for."""
+    packs = {f"packs/{pack_of(entry)}" for entry in registered.values()}
+    return {name for name in files if name in packs or name.startswith("log/")}

@@ -1,0 +1,419 @@
+"""Repair: what can be saved of a damaged store is saved, what is lost is said (specs/repair.md).
+
+    verify (closed) -> plan -> stage, verified -> [quarantine -> mended files -> views -> event]
+
+Without `is_applied` it ends before the bracket: nothing of the store is changed. A repair that was
+killed is gone on with by the next: every file is as it was, or mended, and what is lost is found by
+looking, not remembered.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from ckptlog.blobs.pack import FOLDER as PACKS
+from ckptlog.blobs.pack import read_index
+from ckptlog.errors import CheckpointError, LogCorruptionError, operating_system_door
+from ckptlog.formats import pack
+from ckptlog.log.published import PublishedEnd
+from ckptlog.log.segments import FOLDER as LOG
+from ckptlog.model import value as values
+from ckptlog.model.entry import Placement
+from ckptlog.model.event import REPAIRED, PackEntry
+from ckptlog.policy.command import Record
+from ckptlog.policy.decide import Stale
+from ckptlog.repository import layout
+from ckptlog.repository.claim import KEY_BYTES
+from ckptlog.repository.depth import Depth
+from ckptlog.repository.history import Life
+from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.mending import Affected, MendedFile, Mending
+from ckptlog.repository.opening import open_store
+from ckptlog.repository.plan import Planner, suspects_of
+from ckptlog.repository.quarantine import Quarantine, finish, unfinished
+from ckptlog.repository.report import Progress, Report
+from ckptlog.repository.salvage import Salvage, ranges
+from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.repository.stage import Stage, write_mended
+from ckptlog.repository.verify import Run, closed_run
+from ckptlog.storage import files
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.lock import WriterLock
+
+if TYPE_CHECKING:
+    from ckptlog.repository.store import Store
+
+_CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
+_PACKED_BYTES: Final = 1024 * 1024
+_DISPOSABLE: Final = ("current.sqlite*", "chunks", "tree", "history", "anew", "verify.json")
+_ATTEMPTS_MAX: Final = 5
+_NO_PLACES: Final[tuple[Placement, ...]] = ()
+
+
+def repair(
+    path: Path,
+    *,
+    is_applied: bool = False,
+    copy: Path | None = None,
+    actor: str = "ckptlog repair",
+    progress: Progress | None = None,
+    timeout_s: float = 30.0,
+    environment: Environment | None = None,
+) -> Mending:
+    """Find what is damaged, and mend it if that is asked for.
+
+    Args:
+        path: The store's directory. It need not be possible to open it.
+        copy: Another directory of the same store, to take damaged bytes from.
+        progress: Called with bytes read and bytes in all, of the first verification.
+
+    Raises:
+        ArgumentError: The copy is no copy of this store.
+        StoreMissingError, NotAStoreError, UnsupportedError, FormatError: By what store.json says.
+        LockTimeoutError: A writer is at work.
+        CheckpointStorageError: The medium refused; what was done so far stands, originals are kept.
+
+    Durability: as specs/repair.md says, step by step.        Threads: one repair at a time.
+    """
+    environment = environment or Environment()
+    work = _Work(path, environment, copy)
+    if not is_applied:
+        with TemporaryDirectory(prefix="ckptlog-repair-") as folder:
+            return work.plan(Path(folder), progress)
+    layout.refuse_read_only(path)
+    layout.refuse_unsafe_file_system(path, environment)
+    with _locked(path, environment, timeout_s):
+        mending = work.apply(progress)
+    return work.record(mending, actor)
+
+
+def repair_store(
+    store: Store, *, is_applied: bool, copy: Path | None, actor: str, progress: Progress | None
+) -> Mending:
+    """Do as `repair` for an open store, which goes on with new views."""
+    mending = repair(
+        store.path,
+        is_applied=is_applied,
+        copy=copy,
+        actor=actor,
+        progress=progress,
+        timeout_s=store.timeout_s,
+        environment=store.environment,
+    )
+    if is_applied and not mending.is_empty:
+        store.rebuild_views()
+    return mending
+
+
+@contextmanager
+def _locked(path: Path, environment: Environment, timeout_s: float) -> Iterator[None]:
+    lock = WriterLock(path / "lock", environment)
+    try:
+        lock.acquire(timeout_s)
+        yield
+    finally:
+        lock.close()
+
+
+class _Work:
+    """One repair of one store."""
+
+    def __init__(self, root: Path, environment: Environment, copy: Path | None) -> None:
+        self._root = root
+        self._environment = environment
+        self._disk = environment.disk
+        self._info = layout.read_info(root)
+        self._now_us = environment.now_us()
+        self._copy = None
+        if copy is not None:
+            self._copy = SecondCopy(copy, root, self._info.id_bytes, self._disk)
+        self._packs: tuple[PackEntry, ...] = ()
+        self._folders: list[Path] = []
+
+    # --- finding out ------------------------------------------------------------------------
+
+    def plan(self, stage_folder: Path, progress: Progress | None) -> Mending:
+        """Return what would be done."""
+        return self._look(stage_folder, progress)[0]
+
+    def _look(self, stage_folder: Path, progress: Progress | None) -> tuple[Mending, Planner]:
+        with closed_run(self._root, Depth(), progress, environment=self._environment) as run:
+            before = run.report(None, None)
+        planner = self._planned(run)
+        mending = self._staged(stage_folder, planner, run, before)
+        if not mending.files and not mending.lost_chunks:
+            views = "would be rebuilt" if self._are_views_wrong(before) else "kept"
+        else:
+            views = "would be rebuilt"
+        return msgspec.structs.replace(mending, views=views), planner
+
+    def _planned(self, run: Run) -> Planner:
+        now_s = self._now_us / 1e6
+        time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        planner = Planner(self._root, self._info, self._disk, time=time, copy=self._copy)
+        end_path = self._root / LOG / "end"
+        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
+        try:
+            end = published.read()
+        finally:
+            published.close()
+        suspects = suspects_of(run.book.files, run.registered)
+        planner.segments(end, suspects)
+        planner.packs(run.registered, suspects)
+        return planner
+
+    def _staged(self, folder: Path, planner: Planner, before: Run, report: Report) -> Mending:
+        """Verify the store as it would be, and tell of it."""
+        run, after = self._laid_out(folder / "1", planner)
+        hidden = {
+            name: entry for name, entry in run.registered.items() if name not in before.registered
+        }
+        if hidden:  # by events that were behind damage: nobody has looked at these packs yet
+            with closed_run(folder / "1", Depth(), environment=self._environment) as whole:
+                whole.report(None, None)
+            planner.packs(hidden, suspects_of(whole.book.files, hidden))
+            run, after = self._laid_out(folder / "2", planner)
+        return self._mending(planner, report, run, after)
+
+    def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
+        Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
+        run, after = self._verified(folder, ())
+        if run.contents is not None and run.contents.breakage.missing:
+            self._packs = self._helpful(run, run.contents.breakage.missing)
+            if self._packs:
+                run, after = self._verified(folder, self._packs)
+        return run, after
+
+    def _verified(self, folder: Path, packs: Sequence[PackEntry]) -> tuple[Run, Report]:
+        with closed_run(folder, Depth("existence"), environment=self._environment) as run:
+            for entry in packs:
+                run.registered[pack.pack_name(entry.base, bytes.fromhex(entry.id))] = entry
+            return run, run.report(None, None)
+
+    def _helpful(self, run: Run, missing: set[bytes]) -> tuple[PackEntry, ...]:
+        """Return sound packs that only lost events had registered, and that payloads need."""
+        found = []
+        for path in sorted((self._root / PACKS).glob("*.pack")):
+            parsed = pack.parse_name(path.name)
+            if parsed is None or path.name in run.registered:
+                continue
+            try:
+                places = read_index(path, self._info.id_bytes)
+            except CheckpointError:
+                continue
+            if any(place.digest[:KEY_BYTES] in missing for place in places):
+                found.append(PackEntry(parsed[0], path.stat().st_size, parsed[1].hex()))
+        return tuple(found)
+
+    def _mending(self, planner: Planner, before: Report, run: Run, after: Report) -> Mending:
+        assert run.contents is not None  # noqa: S101 - of the level "existence"
+        breakage = run.contents.breakage
+        known = breakage.known
+        broken = [*breakage.payloads.values(), *breakage.losses.values()]
+        affected = {name for one in broken for name in one.present(run.newest)}
+        touched = {name for one in broken for name in one.last}
+        # What lacks a chunk is told of as affected, not as a problem that is left.
+        rest = [
+            one
+            for one in after.problems
+            if one.position is None or one.code not in ("blob.missing", "blob.corrupt")
+        ]
+        rest = [one for one in rest if one.file != "log/end"]
+        told = tuple(str(one) for one in before.problems)
+        return Mending(
+            store=str(self._root),
+            is_applied=False,
+            files=tuple(_files(planner)),
+            problems_before=told,
+            problems_before_total=before.problems_total,
+            problems_after=tuple(str(one) for one in rest),
+            problems_after_total=len(rest),
+            lost_positions=tuple(ranges([p for one in planner.salvages for p in one.events_lost])),
+            lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
+            affected=tuple(_affected(affected, run)),
+            past=tuple(sorted(touched - affected)),
+            named=tuple(sorted(_named(planner.salvages))),
+            packs_registered=tuple(entry.id for entry in self._packs),
+            copy=str(self._copy.path) if self._copy else "",
+        )
+
+    def _are_views_wrong(self, before: Report) -> bool:
+        """Say whether the view of a store whose files are sound tells something else."""
+        if before.problems_total:
+            return True
+        try:
+            with open_store(self._root, environment=self._environment) as store:
+                return any(one.code == "view.differs" for one in store.verify("structure").problems)
+        except CheckpointError:
+            return False
+
+    # --- doing it ---------------------------------------------------------------------------
+
+    def apply(self, progress: Progress | None) -> Mending:
+        """Mend the files, under the writer's lock; the event follows."""
+        self._folders = unfinished(self._root)
+        quarantine = Quarantine(self._root, self._now_us)
+        with TemporaryDirectory(prefix="ckptlog-repair-") as folder:
+            mending, planner = self._look(Path(folder), progress)
+        if mending.is_empty and not self._folders:
+            return mending
+        if planner.salvages or planner.strays:
+            quarantine.open(mending.to_dict())
+            self._folders.append(self._root / quarantine.name)
+        kept = {}
+        for salvage in planner.salvages:
+            kept[salvage.container] = self._mend(quarantine, planner, salvage)
+        for container in planner.strays:
+            kept[container] = quarantine.keep(container, is_copied=False)
+            self._disk.remove(self._root / container)
+            self._disk.sync_directory((self._root / container).parent)
+        self._throw_views_away()
+        named = tuple(
+            msgspec.structs.replace(one, quarantine=kept.get(one.container, ""))
+            for one in mending.files
+        )
+        return msgspec.structs.replace(mending, files=named, is_applied=True, views="rebuilt")
+
+    def _mend(self, quarantine: Quarantine, planner: Planner, salvage: Salvage) -> str:
+        """Put a mended file into the place of a damaged one; return where that is kept.
+
+        The newest segment is written in place: a writer may have it open, and would go on in a file
+        without a name. Only gaps are written, so a kill leaves them gaps.
+        """
+        path = self._root / salvage.container
+        data = planner.read(salvage.container)
+        is_live = salvage.container == planner.live and data is not None
+        kept = quarantine.keep(salvage.container, is_copied=is_live) if data is not None else ""
+        if is_live:
+            self._write_in_place(path, salvage)
+            return kept
+        fd, temporary = files.create_temporary(path)
+        try:
+            try:
+                write_mended(fd, data or b"", salvage)
+                files.sync_file(fd)
+            finally:
+                os.close(fd)
+            files.publish(temporary, path)
+        except BaseException:
+            files.remove(temporary)
+            raise
+        return kept
+
+    def _write_in_place(self, path: Path, salvage: Salvage) -> None:
+        fd = self._disk.open_write(path)
+        try:
+            for offset, patch in salvage.patches:
+                self._disk.write(fd, patch, offset)
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _throw_views_away(self) -> None:
+        views = self._root / layout.VIEWS
+        with operating_system_door("Cannot remove a view"):
+            for pattern in _DISPOSABLE:
+                for found in views.glob(pattern):
+                    if found.is_dir():
+                        shutil.rmtree(found)
+                    else:
+                        found.unlink()
+
+    def record(self, mending: Mending, actor: str) -> Mending:
+        """Append the event that says what was done, once files were mended or chunks lost."""
+        if not mending.is_applied:
+            return mending
+        if not any(
+            one.action == "refused" and one.container.startswith(LOG) for one in mending.files
+        ):
+            mending = self._recorded(mending, actor)
+        for folder in self._folders:
+            finish(folder)
+        return mending
+
+    def _recorded(self, mending: Mending, actor: str) -> Mending:
+        is_worth_it = mending.lost_chunks or self._folders or self._packs
+        with open_store(self._root, environment=self._environment) as store:
+            store.view()
+            if not is_worth_it:
+                return mending
+            wire = values.prepare(mending.record(), path="").wire
+            for _ in range(_ATTEMPTS_MAX):
+                draft = store.blobs.split(wire)
+                size = sum(len(record) for _, record in draft.fresh)
+                command = Record(
+                    actor=actor,
+                    command=f"repair-{self._now_us}-{os.getpid()}",
+                    type=REPAIRED,
+                    facts=mending.facts(),
+                    data=draft.reference,
+                    new=size,
+                )
+                packs, places = self._packs, _NO_PLACES
+                step = Step(command, [record for _, record in draft.fresh])
+                if size > _PACKED_BYTES:
+                    more, places = store.write_packs(draft.fresh)
+                    packs, step = (*packs, *more), Step(command)
+                outcome = store.submit_with_reserve(Intent((step,), packs, places))
+                if not isinstance(outcome, Stale):
+                    position = store.position - 1
+                    return msgspec.structs.replace(mending, position=position)
+        raise LogCorruptionError("The event of the repair could not be appended.")
+
+
+def _files(planner: Planner) -> Iterator[MendedFile]:
+    for one in planner.salvages:
+        yield MendedFile(
+            container=one.container,
+            action="made" if one.was_missing else "mended",
+            bits=one.bits,
+            copied=one.copied,
+            events_lost=len(one.events_lost),
+            chunks_lost=len(one.chunks_lost),
+        )
+    for container in planner.strays:
+        yield MendedFile(container=container, action="moved")
+    for refused in planner.refused:
+        yield MendedFile(container=refused.container, action="refused", message=refused.message)
+
+
+def _affected(names: Iterable[str], run: Run) -> Iterator[Affected]:
+    names = set(names)
+    lives = run.history.lives
+    tasks = {lives[name].task for name in names}
+    points: dict[str, tuple[tuple[bool, int], str]] = {}
+    for name, life in lives.items():
+        if life.task in tasks and not life.is_deleted and name not in names:
+            found = (_rank(life), name)
+            points[life.task] = max(found, points.get(life.task, found))
+    for name in sorted(names):
+        life = lives[name]
+        point = points.get(life.task)
+        yield Affected(name, life.task, life.position, point[1] if point else "")
+
+
+def _rank(life: Life) -> tuple[bool, int]:
+    """Order recovery points: a failed one only if nothing else is left, then the latest."""
+    return life.state != "failed", life.origin
+
+
+def _named(salvages: Sequence[Salvage]) -> set[str]:
+    """Return ids of checkpoints that stand in the bytes of lost events."""
+    found = set()
+    for salvage in salvages:
+        if salvage.events_lost:
+            for clue in salvage.clues:
+                for name in _CHECKPOINT_ID.findall(clue):
+                    text = name.decode("utf-8", "replace")
+                    found.add(text)
+    return found

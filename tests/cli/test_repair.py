@@ -1,0 +1,101 @@
+"""`ckptlog repair` and the levels of `ckptlog verify`: what is printed, and the exit statuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+import ckptlog
+from ckptlog.cli import verify as verify_command
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "s"
+    with ckptlog.CheckpointManager(path) as manager:
+        for step in range(1, 4):
+            data = {"noise": os.urandom(900).hex()}
+            manager.create_checkpoint("t", "T", step, data=data)
+    return path
+
+
+def spoil(store, length=300):
+    (path,) = store.glob("log/*.seg")
+    data = bytearray(path.read_bytes())
+    data[300 : 300 + length] = bytes(length)
+    path.write_bytes(bytes(data))
+
+
+def test_nothing_is_damaged(run, store):
+    for words in ((), ("--apply",), ("--dry-run",)):
+        done = run("--store", store, "repair", *words)
+        assert (done.status, done.out) == (0, "Nothing is damaged.\n")
+    document = run("--store", store, "repair", "--json").document
+    assert (document["ok"], document["files"], document["is_applied"]) == (True, [], False)
+
+
+def test_a_dry_run_and_then_the_repair(run, store):
+    spoil(store)
+    planned = run("--store", store, "repair", "--json")
+    assert planned.status == 5
+    assert planned.error["code"] == "corruption.detected"
+    assert run("--store", store, "verify").status == 5
+    done = run("--store", store, "repair", "--apply", "--json")
+    assert done.status == 1
+    assert done.error["code"] == "repair.losses"
+    for name in ("lost_chunks", "affected", "lost_positions"):
+        assert done.document[name] == planned.document[name]
+    assert done.document["affected"]
+    assert done.document["files"][0]["quarantine"].startswith("quarantine/")
+    verified = run("--store", store, "verify", "--json")
+    assert verified.status == 0
+    assert verified.document["losses_total"] == len(verified.document["losses"]) > 0
+    text = run("--store", store, "verify").out
+    assert "told of by a repair" in text
+    assert run("--store", store, "repair").out == "Nothing is damaged.\n"
+
+
+def test_in_words(run, store):
+    spoil(store)
+    planned = run("--store", store, "repair")
+    assert "mended" in planned.out
+    assert "The present state of these checkpoints cannot be read" in planned.out
+    assert "--apply" in planned.err
+    done = run("--store", store, "repair", "--apply")
+    assert "views: rebuilt" in done.out
+
+
+def test_from_a_copy(run, store, tmp_path):
+    shutil.copytree(store, tmp_path / "copy")
+    spoil(store)
+    done = run("--store", store, "repair", "--apply", "--from", tmp_path / "copy", "--json")
+    assert done.status == 0
+    assert done.document["from_copy"] == 1
+    assert run("--store", store, "verify").status == 0
+    other = run("--store", store, "repair", "--from", tmp_path / "nowhere")
+    assert other.status == 3
+    assert run("--store", store, "repair", "--from", store).status == 2
+    assert run("--store", store, "repair", "--apply", "--dry-run").status == 2
+
+
+def test_levels_of_verify(run, store):
+    for level in ("structure", "existence", "sampled", "full"):
+        document = run("--store", store, "verify", "--level", level, "--json").document
+        assert (document["ok"], document["level"]) == (True, level)
+    sampled = run("--store", store, "verify", "--level", "sampled", "--share", "0.5", "--seed", 7)
+    assert "share 0.5, seed 7" in sampled.out
+    assert run("--store", store, "verify", "--level", "sampled", "--share", "2").status == 2
+    assert run("--store", store, "verify", "--level", "structure", "--resume").status == 2
+    assert run("--store", store, "verify", "--resume").status == 0
+
+
+def test_an_interrupt_says_how_to_go_on(run, store, monkeypatch):
+    def interrupt(*_given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify_command, "_verify", interrupt)
+    done = run("--store", store, "verify")
+    assert done.status == 130
+    assert "ckptlog verify --level full --resume" in done.err
