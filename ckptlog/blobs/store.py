@@ -299,7 +299,9 @@ class BlobStore:
         if record is not None:
             try:
                 return self._codec.raw(record, digest, domain=domain, base_of=self._base)
-            except BlobCorruptionError:  # the copy in the store may be whole
+            # The copy in the store may be whole; and of a segment that was removed while it is
+            # open here, what a difference needs may be gone.
+            except (BlobCorruptionError, MissingBlobError):
                 pass
         placement = self.index.get(digest)
         if placement is None:

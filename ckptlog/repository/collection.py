@@ -193,10 +193,10 @@ class _Collection:
         self._sweep(fates, end)
         for batch in _batches(chosen):
             self._settle(mover, batch, fates)
-        self._finish(fates, end)
+        now = self._finish(fates, end)
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
-            store.renew_index(folder, by_position)
+            store.renew_index(folder, by_position, now)
         found.bytes_after = _bytes(store)
         return found
 
@@ -407,8 +407,12 @@ class _Collection:
             files.sync_directory(folder)
         return count
 
-    def _finish(self, fates: Fates, end: End) -> None:
-        """Look once more at what was appended meanwhile, then remove orphans below our fence."""
+    def _finish(self, fates: Fates, end: End) -> End:
+        """Look once more at what was appended meanwhile, then remove orphans below our fence.
+
+        Returns:
+            The end up to which the fates are known.
+        """
         now = self._store.opened().log.end()
         place = Cursor(end.position, end.leaf, container_of(end.first, end.generation), end.offset)
         for position, event in self._events.events(place if end.position else BEGINNING, now):
@@ -416,6 +420,7 @@ class _Collection:
                 fates.add(position, event)
         self._make_durable()
         self._found.orphans += self._remove_orphans(fates)
+        return now
 
 
 def _allow(store: Store, *, has_agreed: bool) -> None:

@@ -26,6 +26,7 @@ from ckptlog.errors import (
     FormatError,
     LogCorruptionError,
 )
+from ckptlog.formats.end import End
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
 from ckptlog.model.cursor import BEGINNING, Cursor
@@ -270,14 +271,15 @@ class Keeper:
             self.ledger = self._open_ledger(self.ledger.view, may_apply=may_apply)
             self._epoch = epoch
 
-    def renew_index(self, folder: Path, packs: Iterable[str]) -> None:
+    def renew_index(self, folder: Path, packs: Iterable[str], end: End) -> None:
         """Make the chunk index anew, after a collection: without what is no more.
 
         Args:
-            folder: An empty one to work in. packs: As in `Indexer.gather`.
+            folder: An empty one to work in. packs: As in `Indexer.gather`: what counts at
+            end: which is where the new index begins to follow the log.
         """
         with suppress(CheckpointStorageError, FormatError):
-            run = self._indexer.gather(folder, self._log.end(), packs)
+            run = self._indexer.gather(folder, end, packs)
             if run is None:
                 return
             with self.fold_lock:

@@ -31,6 +31,7 @@ from ckptlog.errors import (
     StoreClosedError,
 )
 from ckptlog.formats.store import TREES, StoreInfo
+from ckptlog.formats.end import End
 from ckptlog.log.log import Log
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
@@ -447,9 +448,9 @@ class Store(StoreReader, Retrospect, Attesting):
             self._refuse_writing()
         return collect(self, options, progress)
 
-    def renew_index(self, folder: Path, packs: Iterable[str]) -> None:
+    def renew_index(self, folder: Path, packs: Iterable[str], end: End) -> None:
         """Make the chunk index anew (see `Keeper.renew_index`)."""
-        self._keeper.renew_index(folder, packs)
+        self._keeper.renew_index(folder, packs, end)
 
     def forget(self, container: str) -> None:
         """Close a container that counts no more."""

@@ -95,9 +95,7 @@ def answers(log: Log, cursors: list[Cursor]) -> Answers:
         "near": [reader.places.locate(one.position, one, end) for one in cursors],
         "holds": [reader.places.holds(one) for one in cursors],
         "ends": [reader.places.ends_commit(one, end) for one in cursors],
-        "follow": [
-            bare(Follower(log.reader, log.published, one).commits()) for one in cursors
-        ],
+        "follow": [bare(Follower(log.reader, log.published, one).commits()) for one in cursors],
     }
     for events in (1, 4, 10**6):
         found[f"bulk {events}"] = [bulk(log, one, events) for one in bounds]

@@ -12,6 +12,7 @@ import ckptlog
 from ckptlog import CheckpointConfiguration, CheckpointManager, CollectionBusyError
 from ckptlog.blobs.pack import read_index
 from ckptlog.errors import BlobCorruptionError, ReadOnlyError, UnsupportedError
+from ckptlog.formats import chunk
 from ckptlog.formats import store as store_format
 from ckptlog.repository import collection, layout
 from ckptlog.repository.collection import CollectOptions
@@ -148,6 +149,26 @@ def test_a_base_that_nobody_wants_does_not_take_its_difference_along(path):
         assert manager.get_checkpoint("b").data == {"x": [text + "!", 2]}
 
 
+def test_a_difference_in_a_removed_segment_that_is_open_is_not_believed(path):
+    """Its event and its chunk are read through an open file; its base is gone for good."""
+    texts = list(TEXTS[6:16])
+    with opened(path, 10**7) as manager, opened(path, cache_size_mb=0) as other:
+        manager.create_checkpoint("t", "T", 1, checkpoint_id="a", data={"x": texts})
+        data = {"x": [texts[0][:-1] + "!", *[one[:-9] + "?" for one in texts[1:]]]}
+        manager.create_checkpoint("t", "T", 2, checkpoint_id="b", data=data)
+        entry = manager.store.newest("b")
+        place = (entry.container, entry.offset, entry.length, entry.span)
+        _, records = other.store.log.reader.entry(*place)
+        assert any(map(chunk.base_in, records.values()))
+        manager.delete_checkpoint("a")
+        quiet(manager)
+        _, records = other.store.log.reader.entry(*place)
+        assert records, "the file is still open"
+        assert other.get_checkpoint("b").data == data
+        assert manager.get_checkpoint("b").data == data
+    check_files(path)
+
+
 # --- who else uses the store ------------------------------------------------------------------
 
 
@@ -231,7 +252,9 @@ def test_threads_of_langgraph(path):
             for step in range(12):
                 said.append(TEXTS[step][:300] + thread)
                 where = put(saver, where, {"messages": list(said)}, step=step)
-                saver.put_writes(where, [("out", {"text": TEXTS[step][:200], "n": step})], f"w{step}")
+                saver.put_writes(
+                    where, [("out", {"text": TEXTS[step][:200], "n": step})], f"w{step}"
+                )
         saver.copy_thread("a", "copy")
         saver.delete_thread("b")
         saver.prune(["c"])

@@ -234,6 +234,6 @@ class CollectionMachine(RuleBasedStateMachine):
 
 _profile = settings()
 CollectionMachine.TestCase.settings = settings(
-    max_examples=max(5, _profile.max_examples // 5), stateful_step_count=15, deadline=None
+    max_examples=max(5, _profile.max_examples // 5), stateful_step_count=12, deadline=None
 )
 TestCollectionMachine = CollectionMachine.TestCase
