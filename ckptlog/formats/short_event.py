@@ -32,6 +32,9 @@ from ckptlog.model.event import (
 from ckptlog.model.state import EVENT_OF_STATE
 
 SHORT_SCHEMA: Final = 2
+REFERENCE: Final = (
+    "(?P<root>[A-Za-z0-9+/]{43}),(?P<size>0|[1-9][0-9]{0,15})(?:,(?P<kind>[a-z]{1,16}))?"
+)
 LEAF_KIND: Final = "leaf"
 TAIL_MARK: Final = "~"
 """From the last one on the ids of a checkpoint and its parent are mostly the same."""
@@ -40,6 +43,7 @@ STATE_OF_TYPE: Final = {kind: state.value for state, kind in EVENT_OF_STATE.item
 # The end of the year 9999: later times have no text.
 TIME_US_MAX: Final = 253_402_300_799_999_999
 
+_KIND_CHARACTERS_MAX: Final = 16
 _ROOT_BYTES: Final = 32
 # An id that the program makes (manager.preparation): 7 bytes of time, 5 others; hexadecimal.
 _MADE_TIME_BYTES: Final = 7
@@ -103,7 +107,7 @@ class Short(
     step: Natural = 0
     task: str = ""
     total: Natural = 0
-    type: str = CREATED
+    type: str | msgspec.UnsetType = msgspec.UNSET
     up: str = ""
     up_other: str = msgspec.field(default="", name="up~")
     worker: str = ""
@@ -142,7 +146,7 @@ def pack(event: Event) -> Short:
         step=event.step,
         task=subject.task,
         total=event.total,
-        type=kind if kind == CREATED else _type_text(kind),
+        type=unset if kind == CREATED else _type_text(kind),
         up=parent,
         up_other=shared,
         worker=subject.worker,
@@ -156,12 +160,11 @@ def unpack(short: Short) -> Event:
         FormatError: A text in it is malformed.
     """
     unset = msgspec.UNSET
-    at, age, kind = short.at, short.age, short.type
+    at, age = short.at, short.age
+    kind = CREATED if type(short.type) is msgspec.UnsetType else short.type
     if kind[:1] == ".":
         kind = TYPE_FAMILY + kind
     state = short.state
-    if short.up and short.up_other:
-        _refuse("a parent, beside another", short.up_other)
     return Event(
         actor=short.actor,
         cause=short.cause,
@@ -182,7 +185,7 @@ def unpack(short: Short) -> Event:
         subject=Subject(
             short.cp,
             short.space,
-            short.up or (short.up_other and parent_of(short.up_other, short.cp)),
+            parent(short.up, short.up_other, short.cp),
             short.task,
             short.worker,
         ),
@@ -277,7 +280,8 @@ def _reference(text: str) -> Reference:
 
 
 def _is_kind(kind: str) -> bool:
-    return kind != LEAF_KIND and kind.isascii() and kind.isalpha() and kind.islower()
+    is_word = kind.isascii() and kind.isalpha() and kind.islower()
+    return is_word and len(kind) <= _KIND_CHARACTERS_MAX and kind != LEAF_KIND
 
 
 def _made(identifier: str, at: int) -> str:
@@ -338,12 +342,16 @@ def _parent_parts(parent: str, checkpoint: str) -> tuple[str, str]:
     return "", parent[size - (differing.bit_length() + 7) // 8 : end]
 
 
-def parent_of(differing: str, checkpoint: str) -> str:
-    """Return a parent's whole id, from what differs and the checkpoint's.
+def parent(whole: str, differing: str, checkpoint: str) -> str:
+    """Return a parent's id, as it stands or from what differs in it; "" where there is none.
 
     Raises:
-        FormatError: It is longer than that.
+        FormatError: Both stand there, or more differs than there is.
     """
+    if not differing:
+        return whole
+    if whole:
+        _refuse("a parent, beside another", differing)
     end = _tail_at(checkpoint)
     begin = end - len(differing)
     if begin < 0:
