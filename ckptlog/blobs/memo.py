@@ -66,37 +66,31 @@ class Strip:
         Args:
             begin: Where it begins.
         """
-        made = self.moved(begin - self.begin)
-        if count < len(self.groups):
-            made._cut(count)
-        for index, group in enumerate(groups):
-            if not index:
-                made._own()
-            made._add(group)
+        behind = list(groups)
+        if not behind and count == len(self.groups):
+            return self.moved(begin - self.begin)
+        made = Strip(begin)
+        made.groups, made.links = self.groups[:count], self.links[:count]
+        made.ends, made.weights = self.ends[:count], self.weights[:count]
+        made.deep = self.deep[: bisect_left(self.deep, count)]
+        for group in behind:
+            made.add(group)
         return made
 
-    def weight(self, first: int, behind: int) -> int:
-        """Return what the groups from one to before another weigh."""
-        if first == behind:
-            return 0
-        return self.weights[behind - 1] - (self.weights[first - 1] if first else 0)
-
-    def _cut(self, count: int) -> None:
-        self.groups, self.links = self.groups[:count], self.links[:count]
-        self.ends, self.weights = self.ends[:count], self.weights[:count]
-        self.deep = self.deep[: bisect_left(self.deep, count)]
-
-    def _own(self) -> None:
-        """Part from the strip whose lists these were."""
-        self._cut(len(self.groups))
-
-    def _add(self, group: Group) -> None:
+    def add(self, group: Group) -> None:
+        """Take in the next group, while the strip is being made."""
         if group.link.kind == BRANCH:
             self.deep.append(len(self.groups))
         self.groups.append(group)
         self.links.append(group.link)
         self.ends.append((self.ends[-1] if self.ends else 0) + group.size)
         self.weights.append((self.weights[-1] if self.weights else 0) + group.weight)
+
+    def weight(self, first: int, behind: int) -> int:
+        """Return what the groups from one to before another weigh."""
+        if first == behind:
+            return 0
+        return self.weights[behind - 1] - (self.weights[first - 1] if first else 0)
 
     def start(self, index: int) -> int:
         """Return where in the text a group begins."""

@@ -237,15 +237,12 @@ class _Growing:
             if count:
                 pieces.append((begin, place))
             else:  # a long item
-                begin = place + (text[place] == COMMA)
-                if begin != place:
-                    pieces.append((place, begin))
-                place, item, weight = self._item(begin, at, memo.base(old, guess) or within)
+                base = memo.base(old, guess) or within
+                place, item, gathered_now, drawn, is_closed = self._long_item(
+                    place, at, gathered, base
+                )
                 pieces += item
-                count, gathered_now = 1, gathered + weight
-                if gathered_now >= BOUNDS.least:
-                    drawn = self._drawn(item)
-                    is_closed = drawn % BOUNDS.mean < weight or gathered_now >= BOUNDS.most
+                count = 1
             total += gathered_now - gathered
             gathered = gathered_now
             items += count
@@ -266,6 +263,20 @@ class _Growing:
         links = strip.links
         pieces = [head, *self._levels(links), *pieces, tail]
         return place + 1, pieces, _weight(pieces)
+
+    def _long_item(
+        self, place: int, around: int, gathered: int, within: Base | None
+    ) -> tuple[int, list[Piece], int, int, bool]:
+        """Return (end, pieces, gathered, drawn, is_closed) of an item that may be cut itself."""
+        begin = place + (self._text[place] == COMMA)
+        end, item, weight = self._item(begin, around, within)
+        pieces: list[Piece] = [(place, begin), *item] if begin != place else item
+        gathered += weight
+        if gathered < BOUNDS.least:
+            return end, pieces, gathered, 0, False
+        drawn = self._drawn(item)
+        is_closed = drawn % BOUNDS.mean < weight or gathered >= BOUNDS.most
+        return end, pieces, gathered, drawn, is_closed
 
     def _cut_off(
         self,
@@ -358,7 +369,7 @@ class _Growing:
         return low - first
 
     def _carried(self, old: Strip, first: int, count: int, place: int) -> tuple[int, int]:
-        """Step over old groups that stand at a place; return the place and the group behind them."""
+        """Step over old groups that stand at a place; return the place and the group behind."""
         begin, behind = old.start(first), first + count
         end = old.start(behind)
         if old.deep:

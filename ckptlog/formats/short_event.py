@@ -12,7 +12,7 @@ whichever schema it was written in. Nothing is needed but the entry itself.
 from __future__ import annotations
 
 import binascii
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Final, NoReturn
 
@@ -40,9 +40,13 @@ TAIL_MARK: Final = "~"
 """From the last one on the ids of a checkpoint and its parent are mostly the same."""
 TYPE_FAMILY: Final = "checkpoint"
 STATE_OF_TYPE: Final = {kind: state.value for state, kind in EVENT_OF_STATE.items()}
-# The end of the year 9999: later times have no text.
+# From the year 1 to the end of 9999: other times have no text.
+TIME_US_MIN: Final = -62_135_596_800_000_000
 TIME_US_MAX: Final = 253_402_300_799_999_999
 
+# Between the two.
+AGE_US_MAX: Final = TIME_US_MAX - TIME_US_MIN
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KIND_CHARACTERS_MAX: Final = 16
 _ROOT_BYTES: Final = 32
 # An id that the program makes (manager.preparation): 7 bytes of time, 5 others; hexadecimal.
@@ -56,8 +60,8 @@ _MILLION: Final = 1_000_000
 
 _a2b, _b2a = binascii.a2b_base64, binascii.b2a_base64
 
-Time = Annotated[int, msgspec.Meta(ge=0, le=TIME_US_MAX)]
-Age = Annotated[int, msgspec.Meta(ge=-TIME_US_MAX, le=TIME_US_MAX)]
+Span = Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
+"""Microseconds; what is further away (before 1684, after 2255) stands as text."""
 
 
 class Short(
@@ -71,7 +75,7 @@ class Short(
     """An event as it stands in schema 2; fields in alphabetical order of their names.
 
     age: Microseconds from the checkpoint's creation to the event; absent in the creation itself.
-    at: Unix time, microseconds.
+    at: Unix time, microseconds. Both are the time as text where that number is too large.
     cp: The checkpoint.
     data, meta: `<root in base64, without padding>,<size>`, and `,<kind>` unless that is leaf.
     id: The command's id as the caller gave it, else
@@ -87,8 +91,8 @@ class Short(
     """
 
     actor: str
-    age: Age | msgspec.UnsetType = msgspec.UNSET
-    at: Time
+    age: Span | str | msgspec.UnsetType = msgspec.UNSET
+    at: Span | str
     cause: str = ""
     cp: str = ""
     data: str = ""
@@ -126,8 +130,8 @@ def pack(event: Event) -> Short:
     unset = msgspec.UNSET
     return Short(
         actor=event.actor,
-        age=at - _us_of(event.created) if event.created else unset,
-        at=at,
+        age=_span(at - _us_of(event.created), event.created) if event.created else unset,
+        at=_span(at, event.time),
         cause=event.cause,
         cp=subject.checkpoint,
         data=_reference_text(event.data) if event.data is not None else "",
@@ -160,7 +164,7 @@ def unpack(short: Short) -> Event:
         FormatError: A text in it is malformed.
     """
     unset = msgspec.UNSET
-    at, age = short.at, short.age
+    at = _us_at(short.at)
     kind = CREATED if type(short.type) is msgspec.UnsetType else short.type
     if kind[:1] == ".":
         kind = TYPE_FAMILY + kind
@@ -168,7 +172,7 @@ def unpack(short: Short) -> Event:
     return Event(
         actor=short.actor,
         cause=short.cause,
-        created="" if age is unset else time_text(at - age),  # type: ignore[operator]
+        created="" if short.age is unset else time_text(_us_created(short.age, at)),
         data=_reference(short.data) if short.data else None,
         facts=short.facts,
         fingerprint=short.fingerprint,
@@ -177,10 +181,10 @@ def unpack(short: Short) -> Event:
         new=short.new,
         origin=short.origin,
         packs=short.packs,
-        previous=short.origin if short.previous is unset else short.previous,  # type: ignore[arg-type]
+        previous=short.origin if short.previous is unset else short.previous,
         sanitised=short.sanitised,
         schema=SHORT_SCHEMA,
-        state=STATE_OF_TYPE.get(kind, "") if state is unset else state,  # type: ignore[arg-type]
+        state=STATE_OF_TYPE.get(kind, "") if state is unset else state,
         step=short.step,
         subject=Subject(
             short.cp,
@@ -202,9 +206,9 @@ def time_text(us: int) -> str:
     """Return Unix microseconds as ISO text.
 
     Raises:
-        FormatError: It lies before 1970 or after 9999.
+        FormatError: It lies before the year 1 or after 9999.
     """
-    if not 0 <= us <= TIME_US_MAX:
+    if not TIME_US_MIN <= us <= TIME_US_MAX:
         raise FormatError(f"An event's time of {us} us is out of range.")
     second, rest = divmod(us, _MILLION)
     return f"{_second_text(second)}.{rest:06d}Z"
@@ -212,30 +216,52 @@ def time_text(us: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _second_text(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return (_EPOCH + timedelta(seconds=second)).isoformat()[:_SECONDS_CHARACTERS]
 
 
 @lru_cache(maxsize=4096)
 def _second_of(text: str) -> int:
-    second = int(datetime.fromisoformat(text + "+00:00").timestamp())
+    second = (datetime.fromisoformat(text + "+00:00") - _EPOCH) // timedelta(seconds=1)
     # The other way round it must be the same text: many write one instant.
-    if not 0 <= second <= TIME_US_MAX // _MILLION or _second_text(second) != text:
+    if _second_text(second) != text:
         raise ValueError(text)
     return second
+
+
+def _span(us: int, text: str) -> int | str:
+    return us if -INTEGER_MAX <= us <= INTEGER_MAX else text
+
+
+def _us_at(told: int | str) -> int:
+    """Return the Unix time that `at` tells."""
+    if type(told) is int:
+        return told
+    us = _us_of(told)  # type: ignore[arg-type]
+    if type(_span(us, "")) is int:
+        _refuse("a time that needs text", told)  # type: ignore[arg-type]
+    return us
+
+
+def _us_created(told: int | str, at: int) -> int:
+    """Return the Unix time that `age` tells."""
+    if type(told) is int:
+        return at - told
+    us = _us_of(told)  # type: ignore[arg-type]
+    if type(_span(at - us, "")) is int:
+        _refuse("a time that needs text", told)  # type: ignore[arg-type]
+    return us
 
 
 def _us_of(text: str) -> int:
     """Return ISO text as Unix microseconds."""
     digits = text[_SECONDS_CHARACTERS + 1 : -1]
     try:
-        if len(text) == _TIME_CHARACTERS and digits.isascii() and digits.isdecimal():
-            if text[_SECONDS_CHARACTERS] == "." and text[-1] == "Z":
-                return _second_of(text[:_SECONDS_CHARACTERS]) * _MILLION + int(digits)
+        is_sound = len(text) == _TIME_CHARACTERS and digits.isascii() and digits.isdecimal()
+        if is_sound and text[_SECONDS_CHARACTERS] == "." and text[-1] == "Z":
+            return _second_of(text[:_SECONDS_CHARACTERS]) * _MILLION + int(digits)
     except (ValueError, OverflowError):
         pass
-    raise FormatError(
-        f"The time {text!a:.60} is not written as YYYY-MM-DDTHH:MM:SS.ffffffZ, from 1970 on."
-    )
+    raise FormatError(f"The time {text!a:.60} is not written as YYYY-MM-DDTHH:MM:SS.ffffffZ.")
 
 
 # --- references, ids, types -----------------------------------------------------------------
@@ -298,7 +324,7 @@ def _made(identifier: str, at: int) -> str:
     except ValueError:
         return ""
     age = at - int.from_bytes(raw[:_MADE_TIME_BYTES])
-    if raw.hex() != digits or not -TIME_US_MAX <= age <= TIME_US_MAX:
+    if raw.hex() != digits or abs(age) > AGE_US_MAX:
         return ""
     rest = _b2a(raw[_MADE_TIME_BYTES:], newline=False)[:-1].decode()
     return f"{age},{rest}{blank}"

@@ -136,9 +136,7 @@ class Store(StoreReader, Retrospect):
             self.path,
             store_id,
             self.index,
-            Codec(
-                self._compression_level, has_dictionary=DICTIONARY in self.info.features
-            ),
+            Codec(self._compression_level, has_dictionary=DICTIONARY in self.info.features),
             Chunker(self.info.chunker),
             cache_bytes=self._cache_bytes,
             missing=keeper.find_missing,

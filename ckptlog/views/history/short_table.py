@@ -13,7 +13,7 @@ import msgspec
 
 from ckptlog.errors import FormatError
 from ckptlog.formats import short_event
-from ckptlog.formats.short_event import REFERENCE, TIME_US_MAX
+from ckptlog.formats.short_event import REFERENCE
 from ckptlog.model.event import CREATED, INTEGER_MAX, Event
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _TEXTS: Final = (
 _COUNTS: Final = ("new", "sanitised", "step", "total")
 _LINKS: Final = ("origin", "previous")
 _IDS: Final = {"checkpoint": "cp", "namespace": "space", "task": "task", "worker": "worker"}
+# Arrow does not write the zeros of years before.
+_YEAR_1000_US: Final = -30_610_224_000_000_000
 _TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -97,7 +99,7 @@ def _is_sound(told: Columns, created_us: pa.Array, sizes: Columns) -> bool:
     times = (told["at"], created_us)
     naturals = (*sizes.values(), *(told[name] for name in _COUNTS))
     return (
-        all(_lies_in(values, 0, TIME_US_MAX) for values in times)
+        all(_lies_in(values, _YEAR_1000_US, INTEGER_MAX) for values in times)
         and all(_lies_in(values, 0, INTEGER_MAX) for values in naturals)
         and all(_lies_in(told[name], -1, INTEGER_MAX) for name in _LINKS)
         # A reference that is malformed has no size.
@@ -167,9 +169,7 @@ def _parents(told: Columns) -> pa.Array:
     whole = told["up"]
     if told["up~"].null_count == len(whole):
         return _filled(whole)
-    rows = zip(
-        whole.to_pylist(), told["up~"].to_pylist(), told["cp"].to_pylist(), strict=True
-    )
+    rows = zip(whole.to_pylist(), told["up~"].to_pylist(), told["cp"].to_pylist(), strict=True)
     return pa.array(
         [short_event.parent(up or "", other or "", cp or "") or None for up, other, cp in rows],
         pa.string(),

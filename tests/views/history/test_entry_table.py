@@ -76,7 +76,10 @@ def test_both_ways_give_the_same_columns_of_short_events(events):
     same(read(entries), by_rule)
     at_once = entry_table._at_once(entries)
     if at_once is None:  # only where a text could be taken for something else
-        assert any(b"null" in entry or b'"schema":' in entry for entry in entries)
+        is_odd = any(b"null" in entry or b'"schema":' in entry for entry in entries)
+        times = [time for event in events for time in (event.time, event.created) if time]
+        # Before or after them a time stands as text, or Arrow would write another.
+        assert is_odd or any(not "1700" < time < "2254" for time in times)
     else:
         same(at_once, by_rule)
 
