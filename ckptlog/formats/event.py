@@ -73,6 +73,10 @@ def encode(event: Event) -> bytes:
     try:
         # What is in the log must be readable for ever, so it is read before it is written.
         if event.schema == SHORT_SCHEMA:
+            # What the kernel writes it has looked at, every byte.
+            written = short_event.encoded(event)
+            if written is not None:
+                return written
             entry = _encoder.encode(short_event.pack(event))
             _decode_short(entry)
         else:

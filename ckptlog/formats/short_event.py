@@ -19,6 +19,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 
 from ckptlog.errors import FormatError
+from ckptlog.kernel import native
 from ckptlog.model.event import (
     CREATED,
     INTEGER_MAX,
@@ -58,6 +59,7 @@ _SECONDS_CHARACTERS: Final = 19
 _TIME_CHARACTERS: Final = 27
 _MILLION: Final = 1_000_000
 
+_ABSENT: Final[tuple[str | None, int, str]] = (None, 0, "")
 _a2b, _b2a = binascii.a2b_base64, binascii.b2a_base64
 
 Span = Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
@@ -115,6 +117,40 @@ class Short(
     up: str = ""
     up_other: str = msgspec.field(default="", name="up~")
     worker: str = ""
+
+
+def encoded(event: Event) -> bytes | None:
+    """Return the bytes of an ordinary event by the kernel; None where only `pack` can tell."""
+    if native is None or event.facts or event.packs or event.sanitised:
+        return None
+    if event.cause or event.fingerprint or not event.time:
+        return None
+    subject, data, meta, kind = event.subject, event.data, event.meta, event.type
+    at, created = _us_of(event.time), event.created
+    return native.short_entry(
+        event.actor,
+        _span(at - _us_of(created), created) if created else None,
+        _span(at, event.time),
+        subject.checkpoint,
+        *(_parts(data) if data is not None else _ABSENT),
+        event.id,
+        *(_parts(meta) if meta is not None else _ABSENT),
+        event.new,
+        event.origin,
+        event.previous,
+        subject.namespace,
+        None if event.state == STATE_OF_TYPE.get(kind, "") else event.state,
+        event.step,
+        subject.task,
+        event.total,
+        None if kind == CREATED else _type_text(kind),
+        subject.parent,
+        subject.worker,
+    )
+
+
+def _parts(reference: Reference) -> tuple[str | None, int, str]:
+    return reference.root, reference.size, reference.kind
 
 
 def pack(event: Event) -> Short:
