@@ -40,6 +40,9 @@ _SAVED_BYTES_MIN: Final = 32
 _SAVED_SHIFT: Final = 4  # 1/16 of the raw bytes
 # A longer chunk has learned by itself what the dictionary knows.
 DICTIONARY_RAW_MAX: Final = 16 * 1024
+# With the dictionary level 1 makes what is shortest hardly longer (0.8 %) in 3 us less.
+_FAST_BYTES_MAX: Final = 2048
+_FAST_LEVEL: Final = 1
 # Below this length a difference is hardly shorter than the whole. Level 1 finds what two versions
 # have in common as well as level 3 does.
 _DELTA_BYTES_MIN: Final = 256
@@ -76,7 +79,7 @@ class Codec:
         codec, stored = chunk.CODEC_RAW, raw
         if size >= TRIAL_BYTES_MIN:
             is_short = self._has_dictionary and size <= DICTIONARY_RAW_MAX
-            packed = self._compress(raw, is_short=is_short)
+            packed = self._compress(raw, self._short_level(size) if is_short else 0)
             saved = size - len(packed)
             if saved >= _SAVED_BYTES_MIN and saved >= size >> _SAVED_SHIFT:
                 codec = chunk.CODEC_ZSTD_DICTIONARY if is_short else chunk.CODEC_ZSTD
@@ -138,13 +141,19 @@ class Codec:
             raise _damaged(expected_digest, "its bytes do not hash to its name")
         return raw
 
-    def _compress(self, raw: bytes, *, is_short: bool) -> bytes:
-        name = "compressor_short" if is_short else "compressor"
+    def _short_level(self, size: int) -> int:
+        return (
+            _FAST_LEVEL if size <= _FAST_BYTES_MAX and self.level == LEVEL_DEFAULT else self.level
+        )
+
+    def _compress(self, raw: bytes, short_level: int) -> bytes:
+        """Compress; short_level: with the dictionary at that level, 0: without."""
+        name = f"compressor_{short_level}"
         compressor: zstandard.ZstdCompressor | None = getattr(self._local, name, None)
         if compressor is None:
             compressor = zstandard.ZstdCompressor(
-                level=self.level,
-                dict_data=_dictionary(self.level) if is_short else None,
+                level=short_level or self.level,
+                dict_data=_dictionary(short_level) if short_level else None,
                 write_checksum=False,  # the digest is the checksum
                 write_content_size=True,
                 write_dict_id=False,
