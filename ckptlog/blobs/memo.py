@@ -5,11 +5,13 @@ Nothing here decides anything: `blobs.tree` uses a memo only where it would come
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
-from ckptlog.formats.branch import Link
+from ckptlog.formats.branch import BRANCH, Link
 
 
 class Base(NamedTuple):
@@ -37,17 +39,58 @@ class Group(NamedTuple):
 class Strip:
     """The closed groups of one container of one text, from its first item on, without a gap.
 
+    Lists are never changed once they are in a strip; the next version of the container takes over
+    how it begins, as whole slices, whatever its length.
+
     begin: Where the first one begins in the text.
     ends: Where each ends, from begin on.
+    weights: What each weighs, with those before it.
+    links: What stands for each.
+    deep: Indices of those that have links themselves.
     """
 
-    __slots__ = ("_behind", "begin", "ends", "groups")
+    __slots__ = ("_behind", "begin", "deep", "ends", "groups", "links", "weights")
 
-    def __init__(self, begin: int, groups: list[Group], ends: list[int]) -> None:
+    def __init__(self, begin: int) -> None:
         self.begin = begin
-        self.groups = groups
-        self.ends = ends
+        self.groups: list[Group] = []
+        self.ends: list[int] = []
+        self.weights: list[int] = []
+        self.links: list[Link] = []
+        self.deep: list[int] = []
         self._behind: dict[int, int] | None = None
+
+    def followed(self, begin: int, count: int, groups: Iterable[Group]) -> Strip:
+        """Return a strip of the first groups of this one, and of others behind them.
+
+        Args:
+            begin: Where it begins.
+        """
+        behind = list(groups)
+        if not behind and count == len(self.groups):
+            return self.moved(begin - self.begin)
+        made = Strip(begin)
+        made.groups, made.links = self.groups[:count], self.links[:count]
+        made.ends, made.weights = self.ends[:count], self.weights[:count]
+        made.deep = self.deep[: bisect_left(self.deep, count)]
+        for group in behind:
+            made.add(group)
+        return made
+
+    def add(self, group: Group) -> None:
+        """Take in the next group, while the strip is being made."""
+        if group.link.kind == BRANCH:
+            self.deep.append(len(self.groups))
+        self.groups.append(group)
+        self.links.append(group.link)
+        self.ends.append((self.ends[-1] if self.ends else 0) + group.size)
+        self.weights.append((self.weights[-1] if self.weights else 0) + group.weight)
+
+    def weight(self, first: int, behind: int) -> int:
+        """Return what the groups from one to before another weigh."""
+        if first == behind:
+            return 0
+        return self.weights[behind - 1] - (self.weights[first - 1] if first else 0)
 
     def start(self, index: int) -> int:
         """Return where in the text a group begins."""
@@ -61,7 +104,10 @@ class Strip:
 
     def moved(self, shift: int) -> Strip:
         """Return the same strip of a text in which it stands elsewhere."""
-        return Strip(self.begin + shift, self.groups, self.ends)
+        made = Strip(self.begin + shift)
+        made.groups, made.links, made.deep = self.groups, self.links, self.deep
+        made.ends, made.weights = self.ends, self.weights
+        return made
 
 
 class Memo(msgspec.Struct, frozen=True, gc=False):

@@ -27,7 +27,6 @@ import re
 import sys
 from bisect import bisect
 from collections.abc import Container, Iterator, Sequence
-from itertools import accumulate
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -75,7 +74,7 @@ Piece = tuple[int, int] | Link
 
 
 _NO_MEMO: Final = Memo()
-_NO_STRIP: Final = Strip(0, [], [])
+_NO_STRIP: Final = Strip(0)
 
 
 class Chunk(NamedTuple):
@@ -211,16 +210,19 @@ class _Growing:
         pieces: list[Piece] = []
         place = start = at + 1
         gathered = items = total = guess = 0
+        # How the container begins as it did: mostly all of it but its end.
+        same = self._taken(old, 0, place) if old.groups and text[place] not in CLOSING else 0
+        if same:
+            place, guess = self._carried(old, 0, same, place)
+            start, total = place, old.weight(0, same)
         while text[place] not in CLOSING:
             if not gathered and guess < len(old.groups):
                 taken = self._taken(old, guess, place)
                 if taken:
-                    groups = old.groups[guess : guess + taken]
-                    closed += groups
-                    total += sum([group.weight for group in groups])
-                    begin, guess = old.start(guess), guess + taken
-                    self._carry(groups, begin, old.start(guess), place - begin)
-                    place = start = place + old.start(guess) - begin
+                    closed += old.groups[guess : guess + taken]
+                    total += old.weight(guess, guess + taken)
+                    place, guess = self._carried(old, guess, taken, place)
+                    start = place
                     continue
             begin = place
             place, gathered_now, count, drawn, is_closed = run_of_items(
@@ -235,15 +237,12 @@ class _Growing:
             if count:
                 pieces.append((begin, place))
             else:  # a long item
-                begin = place + (text[place] == COMMA)
-                if begin != place:
-                    pieces.append((place, begin))
-                place, item, weight = self._item(begin, at, memo.base(old, guess) or within)
+                base = memo.base(old, guess) or within
+                place, item, gathered_now, drawn, is_closed = self._long_item(
+                    place, at, gathered, base
+                )
                 pieces += item
-                count, gathered_now = 1, gathered + weight
-                if gathered_now >= BOUNDS.least:
-                    drawn = self._drawn(item)
-                    is_closed = drawn % BOUNDS.mean < weight or gathered_now >= BOUNDS.most
+                count = 1
             total += gathered_now - gathered
             gathered = gathered_now
             items += count
@@ -254,37 +253,52 @@ class _Growing:
                 guess = guess + 1 if is_same_end else old.behind(drawn)
         head, tail = (at, at + 1), (place, place + 1)
         if total <= INLINE_MAX:
-            if any(type(one) is Group for one in closed):
+            if same or any(type(one) is Group for one in closed):
                 return None
             inline = [piece for one in closed for piece in one.pieces]  # type: ignore[union-attr]
             return place + 1, [head, *inline, *pieces, tail], total + 2
-        links = self._cut_off(at, key, closed, old, None if old.groups else within)
+        strip = self._cut_off(at, same, closed, old, None if old.groups else within)
+        if strip.groups:
+            self._strips.setdefault(key, []).append(strip)
+        links = strip.links
         pieces = [head, *self._levels(links), *pieces, tail]
         return place + 1, pieces, _weight(pieces)
+
+    def _long_item(
+        self, place: int, around: int, gathered: int, within: Base | None
+    ) -> tuple[int, list[Piece], int, int, bool]:
+        """Return (end, pieces, gathered, drawn, is_closed) of an item that may be cut itself."""
+        begin = place + (self._text[place] == COMMA)
+        end, item, weight = self._item(begin, around, within)
+        pieces: list[Piece] = [(place, begin), *item] if begin != place else item
+        gathered += weight
+        if gathered < BOUNDS.least:
+            return end, pieces, gathered, 0, False
+        drawn = self._drawn(item)
+        is_closed = drawn % BOUNDS.mean < weight or gathered >= BOUNDS.most
+        return end, pieces, gathered, drawn, is_closed
 
     def _cut_off(
         self,
         at: int,
-        key: bytes,
+        same: int,
         closed: list[Group | _Closing],
         old: Strip,
         cut_from: Base | None,
-    ) -> list[Link]:
-        """Return the links of a container's closed groups, and remember them.
+    ) -> Strip:
+        """Return a container's closed groups.
 
         Args:
+            same: Groups with which it begins as the old one did; `closed` are those behind them.
             cut_from: Where it was not cut before, the chunk that all of its groups come out of.
         """
-        groups = [
+        made = (
             one
             if isinstance(one, Group)
             else self._group(one, self._old.base(old, one.guess) or cut_from)
             for one in closed
-        ]
-        if groups:
-            ends = list(accumulate([group.size for group in groups]))
-            self._strips.setdefault(key, []).append(Strip(at + 1, groups, ends))
-        return [group.link for group in groups]
+        )
+        return old.followed(at + 1, same, made)
 
     def _group(self, one: _Closing, base: Base | None) -> Group:
         link = self._keep(_merged(one.pieces), base, one.items)
@@ -354,18 +368,26 @@ class _Growing:
                 low += step
         return low - first
 
-    def _carry(self, groups: list[Group], begin: int, end: int, shift: int) -> None:
+    def _carried(self, old: Strip, first: int, count: int, place: int) -> tuple[int, int]:
+        """Step over old groups that stand at a place; return the place and the group behind."""
+        begin, behind = old.start(first), first + count
+        end = old.start(behind)
+        if old.deep:
+            self._carry(old, (first, behind), (begin, end), place - begin)
+        return place + end - begin, behind
+
+    def _carry(
+        self, strip: Strip, groups: tuple[int, int], stretch: tuple[int, int], shift: int
+    ) -> None:
         """Keep what the memo knows about what lies below old groups."""
-        old = self._old
-        is_deep = False
-        for group in groups:
-            link = group.link
-            if link.kind == BRANCH:
-                is_deep = True
-                self._below[link.digest] = old.below[link.digest]
-                self._raws[link.digest] = old.raws[link.digest]
-        if not is_deep:
+        old, (begin, end) = self._old, stretch
+        deep = [index for index in strip.deep if groups[0] <= index < groups[1]]
+        if not deep:
             return
+        for index in deep:
+            digest = strip.links[index].digest
+            self._below[digest] = old.below[digest]
+            self._raws[digest] = old.raws[digest]
         if self._order is None:
             self._order = sorted(
                 (
@@ -376,14 +398,14 @@ class _Growing:
                 key=_first,
             )
         for index in range(bisect(self._order, begin, key=_first), len(self._order)):
-            place, key, strip = self._order[index]
+            place, key, inner = self._order[index]
             if place >= end:
                 break
-            self._strips.setdefault(key, []).append(strip.moved(shift))
-            for group in strip.groups:
-                if group.link.kind == BRANCH:
-                    self._below[group.link.digest] = old.below[group.link.digest]
-                    self._raws[group.link.digest] = old.raws[group.link.digest]
+            self._strips.setdefault(key, []).append(inner.moved(shift))
+            for deeper in inner.deep:
+                digest = inner.links[deeper].digest
+                self._below[digest] = old.below[digest]
+                self._raws[digest] = old.raws[digest]
 
     # --- chunks -----------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
     offset  size  field
     0       32    digest: the chunk's id over its domain tag and raw bytes
-    32      1     codec: 0 raw, 1 zstd, 2 zstd with the base as dictionary
+    32      1     codec: 0 raw, 1 zstd, 2 zstd with the base as dictionary,
+                  3 zstd with dictionary 1 (formats.dictionary)
     33      1     flags: bit 0 sealed (encrypted), bit 1 delta (a base digest follows)
     34      1     id scheme: 0 plain BLAKE3, 1 keyed BLAKE3
     35      1     domain: 0 leaf, 1 node, 2 branch
@@ -29,7 +30,8 @@ from ckptlog.errors import FormatError, UnsupportedError
 CODEC_RAW: Final = 0
 CODEC_ZSTD: Final = 1
 CODEC_ZSTD_DELTA: Final = 2
-CODECS_READ: Final = frozenset({CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD_DELTA})
+CODEC_ZSTD_DICTIONARY: Final = 3
+CODECS_READ: Final = frozenset({CODEC_RAW, CODEC_ZSTD, CODEC_ZSTD_DELTA, CODEC_ZSTD_DICTIONARY})
 
 SEALED: Final = 1
 DELTA: Final = 2

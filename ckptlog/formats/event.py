@@ -6,6 +6,9 @@
                   frame was written
     16      n     the event, canonical JSON, at most 65,535 bytes
 
+The JSON is written in one of two schemas; the feature in store.json says which. Schema 1 is the
+fields of `Event` as they are; schema 2 says the same in fewer bytes (`short_event`).
+
 Only the JSON is the entry that the RFC 6962 tree hashes: a tile of entries holds 16-bit lengths,
 hence the limit. `durable` is what tells a torn tail from corruption (specs/log.md).
 """
@@ -19,11 +22,14 @@ from typing import Final
 import msgspec
 
 from ckptlog.errors import FormatError, UnsupportedError
+from ckptlog.formats import short_event
+from ckptlog.formats.short_event import SHORT_SCHEMA, Short
 from ckptlog.model import leaf
 from ckptlog.model.event import FENCE, INTEGER_MAX, SCHEMA, SETTLED, Event
 
 ENTRY_BYTES_MAX: Final = 65_535
 PREFIX_BYTES: Final = 16
+LONG_SCHEMA: Final = 1
 LEAF_EMPTY: Final = leaf.LEAF_EMPTY
 leaf_hash = leaf.leaf_hash
 
@@ -41,10 +47,21 @@ _CONTROL = re.compile(rb'[^\\](?:\\\\)*\\[^"\\]')
 # Struct fields keep the order of their class; the keys of `facts` are sorted.
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decode = msgspec.json.Decoder(Event).decode
+_decode_short = msgspec.json.Decoder(Short).decode
+# The last is met where a field is of another type, on the way to the short form.
+_UNWRITABLE: Final = (
+    TypeError,
+    ValueError,
+    OverflowError,
+    msgspec.MsgspecError,
+    AttributeError,
+)
+# In a text its quotes would be escaped; in `facts` it can stand.
+_LONG_MARK = b'"schema":%d,' % LONG_SCHEMA
 
 
 class _Schema(msgspec.Struct):
-    schema: int
+    schema: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _schema_decoder = msgspec.json.Decoder(_Schema)
@@ -57,12 +74,20 @@ def encode(event: Event) -> bytes:
         FormatError: The event is larger than an entry may be, or has no canonical form.
     """
     try:
-        entry = _encoder.encode(event)
         # What is in the log must be readable for ever, so it is read before it is written.
-        _decode(entry)
+        if event.schema == SHORT_SCHEMA:
+            # What the kernel writes it has looked at, every byte.
+            written = short_event.encoded(event)
+            if written is not None:
+                return written
+            entry = _encoder.encode(short_event.pack(event))
+            _decode_short(entry)
+        else:
+            entry = _encoder.encode(event)
+            _decode(entry)
         is_rare = event.facts or event.packs or event.removes
         fault = _fault_rare(event) if is_rare else None
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+    except (*_UNWRITABLE, FormatError) as error:
         raise FormatError(f"An event cannot be written: {_reason(error)}") from error
     if fault or _has_control(entry):
         raise FormatError(f"An event cannot be written: {fault or 'it has a control character'}.")
@@ -83,18 +108,34 @@ def decode(entry: bytes | memoryview) -> Event:
     """
     if len(entry) > ENTRY_BYTES_MAX:
         raise FormatError(f"An event of {len(entry)} bytes is over {ENTRY_BYTES_MAX}.")
+    is_long = _LONG_MARK in (entry if type(entry) is bytes else bytes(entry))
     try:
-        event = _decode(entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _refuse_newer(entry)
-        raise FormatError(f"These bytes are no event: {_reason(error)}") from error
-    if event.schema != SCHEMA:
-        _refuse_newer(entry)
-        raise FormatError(f"Event schema {event.schema} does not exist.")
+        event = _decode(entry) if is_long else short_event.unpack(_decode_short(entry))
+        is_sound = not is_long or event.schema == LONG_SCHEMA
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError):
+        is_sound = False
+    if not is_sound:
+        event = _decoded_as_said(entry)
     # The decoder has checked the range of every number but those in these.
     is_rare = event.facts or event.packs or event.removes
     if is_rare and (fault := _fault_rare(event)):
         raise FormatError(f"These bytes are no event: {fault}.")
+    return event
+
+
+def _decoded_as_said(entry: bytes | memoryview) -> Event:
+    """Return an event that is not what it seems to be, or say what is wrong with it."""
+    schema = _schema_of(entry)
+    try:
+        if schema is None:
+            return short_event.unpack(_decode_short(entry))
+        event = _decode(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, FormatError) as error:
+        _refuse_newer(schema)
+        raise FormatError(f"These bytes are no event: {_reason(error)}") from error
+    _refuse_newer(schema)
+    if schema != LONG_SCHEMA:
+        raise FormatError(f"There is no event that names itself schema {schema}.")
     return event
 
 
@@ -136,12 +177,17 @@ def _has_control(entry: bytes) -> bool:
     return _BACKSLASH in entry and _CONTROL.search(entry) is not None
 
 
-def _refuse_newer(entry: bytes | memoryview) -> None:
+def _schema_of(entry: bytes | memoryview) -> int | None:
+    """Return the schema that an entry names, 0 for none that can be; None where it names none."""
     try:
         schema = _schema_decoder.decode(entry).schema
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return
-    if schema > SCHEMA:
+        return 0
+    return None if schema is msgspec.UNSET else schema
+
+
+def _refuse_newer(schema: int | None) -> None:
+    if schema is not None and schema > SCHEMA:
         raise UnsupportedError(
             f"An event has schema {schema}; this version of ckptlog reads up to {SCHEMA}.",
             hint="Install a newer ckptlog.",
@@ -151,7 +197,11 @@ def _refuse_newer(entry: bytes | memoryview) -> None:
 
 def is_canonical(entry: bytes, event: Event) -> bool:
     """Say whether entry is exactly what `encode` makes of the event."""
-    return _encoder.encode(event) == entry and not _has_control(entry)
+    try:
+        whole = short_event.pack(event) if event.schema == SHORT_SCHEMA else event
+    except FormatError:
+        return False
+    return _encoder.encode(whole) == entry and not _has_control(entry)
 
 
 def encode_body(position: int, durable: int, entry: bytes) -> bytes:

@@ -14,17 +14,21 @@ FORMAT: Final = 1
 FORMAT_NAME: Final = "ckptlog"
 TREES: Final = "payload-trees"
 SETTLED: Final = "segments-settled"
+DICTIONARY: Final = "chunks-dictionary-1"
+EVENTS_LONG: Final = "events-1"
+EVENTS_SHORT: Final = "events-2"
 FEATURES: Final = (
     "chunks-blake3",
     "chunks-delta",
+    DICTIONARY,
     "chunks-fastcdc2020",
-    "events-1",
+    EVENTS_SHORT,
     "log-1",
     TREES,
     SETTLED,
     "values-json1",
 )
-FEATURES_READ: Final = frozenset(FEATURES)
+FEATURES_READ: Final = frozenset({*FEATURES, EVENTS_LONG})
 JSON_BYTES_MAX: Final = 65_536
 _ID = re.compile("[0-9a-f]{32}")
 
@@ -57,6 +61,11 @@ class StoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     id_scheme: str = "plain"
     kind: str = FORMAT_NAME
+
+    @property
+    def event_schema(self) -> int:
+        """In which schema this store's events are written."""
+        return 2 if EVENTS_SHORT in self.features else 1
 
     @property
     def id_bytes(self) -> bytes:

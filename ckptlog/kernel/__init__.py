@@ -7,6 +7,7 @@ its meaning; the tests hold the two together to the byte:
     native.wire          through model/value.py's `prepare`
     native.lift          through model/lift.py's `Lifting`
     native.suspect       through policy/sanitise.py's `may_hold_secret`
+    native.short_entry   through formats/short_event.py's `pack`, and JSON
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
 
 Nothing here knows a room above; what a function needs is handed to it.
@@ -21,7 +22,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 4
+REVISION: Final = 5
 
 
 class Kernel(Protocol):
@@ -101,6 +102,40 @@ class Kernel(Protocol):
         /,
     ) -> tuple[int, int, int, int, int]:
         """Do as formats.json_text.run_of_items."""
+
+    def short_entry(  # noqa: PLR0917 - called once for each event, by one caller
+        self,
+        actor: str,
+        age: int | str | None,
+        at: int | str,
+        checkpoint: str,
+        data_root: str | None,
+        data_size: int,
+        data_kind: str,
+        identifier: str,
+        meta_root: str | None,
+        meta_size: int,
+        meta_kind: str,
+        new: int,
+        origin: int,
+        previous: int,
+        namespace: str,
+        state: str | None,
+        step: int,
+        task: str,
+        total: int,
+        kind: str | None,
+        parent: str,
+        worker: str,
+        /,
+    ) -> bytes | None:
+        """Return an ordinary event in schema 2; None where only the long way can write it.
+
+        Args:
+            age: None where there is none.
+            data_root, meta_root: None where there is no payload; size and kind do not count then.
+            state, kind: None where they are left out; `kind` is the type as it is written.
+        """
 
 
 def _compiled() -> Kernel | None:

@@ -25,6 +25,11 @@ PyDoc_STRVAR(run_of_items_doc,
 "run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max) -> tuple\n\n"
 "Do as formats/json_text.py.");
 
+PyDoc_STRVAR(short_entry_doc,
+"short_entry(actor, age, at, checkpoint, data's root, size, kind, id, meta's root, size, kind, new,\n"
+"origin, previous, namespace, state, step, task, total, type, parent, worker) -> bytes | None\n\n"
+"Return an ordinary event in schema 2; None where only the long way can write it.");
+
 #define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, name##_doc}
 
@@ -35,6 +40,7 @@ static PyMethodDef methods[] = {
     FUNCTION(end_of_value),
     FUNCTION(run_of_items),
     FUNCTION(is_same),
+    FUNCTION(short_entry),
     {NULL, NULL, 0, NULL},
 };
 

@@ -19,7 +19,7 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 4
+#define REVISION 5
 
 PyObject *kernel_wire(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lift(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
@@ -27,5 +27,6 @@ PyObject *kernel_suspect(PyObject *module, PyObject *const *arguments, Py_ssize_
 PyObject *kernel_end_of_value(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_is_same(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_short_entry(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

@@ -13,7 +13,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-SCHEMA: Final = 1
+# How an event is written: what it says is the same in both (specs/event.md).
+SCHEMA: Final = 2
+SCHEMAS: Final = (1, 2)
 # Beyond it a reader that holds numbers as IEEE doubles, as RFC 8785 does, sees another number.
 INTEGER_MAX: Final = 2**53 - 1
 
@@ -111,7 +113,7 @@ class Event(
     previous: Position of the checkpoint's event before this one; -1 where there is none.
     removes: Containers whose chunks count no more (specs/collection.md); in `gc.settled` only.
     sanitised: Secrets replaced in this event's payloads.
-    schema: Version of this record.
+    schema: In which form it is written.
     state: The checkpoint's state after the event.
     step, total: Progress; total is 0 where unknown.
     subject: The public ids.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ckptlog.model.event import Reference
+from ckptlog.model.event import SCHEMA, Reference
 from ckptlog.model.state import CheckpointState
 
 
@@ -22,10 +22,14 @@ class Witness(msgspec.Struct, frozen=True, gc=False):
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """When a round decides: Unix microseconds, and the same as ISO text."""
+    """When a round decides: Unix microseconds, and the same as ISO text.
+
+    schema: Of the events to be made; the store's.
+    """
 
     us: int
     iso: str
+    schema: int = SCHEMA
 
 
 class Command(msgspec.Struct, frozen=True, gc=False, kw_only=True):

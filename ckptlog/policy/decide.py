@@ -26,7 +26,7 @@ from ckptlog.errors import (
 )
 from ckptlog.model import event as kinds
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import SCHEMA, Event, Reference, Subject
+from ckptlog.model.event import Event, Reference, Subject
 from ckptlog.model.identifier import checkpoint_id, id_time
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, is_legal
 from ckptlog.policy.command import (
@@ -159,7 +159,7 @@ def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
         meta=command.payloads.meta,
         new=command.payloads.new,
         sanitised=command.payloads.sanitised,
-        schema=SCHEMA,
+        schema=moment.schema,
         state="created",
         step=command.step,
         subject=Subject(
@@ -270,7 +270,7 @@ def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
         origin=entry.origin,
         previous=entry.position,
         sanitised=payloads.sanitised,
-        schema=SCHEMA,
+        schema=moment.schema,
         state=target.value,
         step=before.step if command.step is None else command.step,
         subject=subject,
@@ -340,7 +340,7 @@ def _pin(state: State, command: Pin, moment: Moment) -> Decision | Stale:
         packs=(),
         previous=entry.position,
         sanitised=0,
-        schema=SCHEMA,
+        schema=moment.schema,
         time=moment.iso,
         type=kinds.PINNED if command.is_pinned else kinds.UNPINNED,
     )
@@ -362,7 +362,7 @@ def _delete(state: State, command: Delete, moment: Moment) -> Decision | Stale:
         id=command.command,
         origin=entry.origin,
         previous=entry.position,
-        schema=SCHEMA,
+        schema=moment.schema,
         state=before.state,
         step=before.step,
         subject=before.subject,
@@ -417,7 +417,7 @@ def _plain(
         facts=dict(sorted(facts.items())),
         fingerprint=command.fingerprint,
         id=command.command,
-        schema=SCHEMA,
+        schema=moment.schema,
         subject=Subject(task=task),
         time=moment.iso,
         type=kind,

@@ -30,8 +30,8 @@ from ckptlog.errors import (
     ReadOnlyError,
     StoreClosedError,
 )
-from ckptlog.formats.store import TREES, StoreInfo
 from ckptlog.formats.end import End
+from ckptlog.formats.store import DICTIONARY, TREES, StoreInfo
 from ckptlog.log.log import Log
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
@@ -148,7 +148,7 @@ class Store(StoreReader, Retrospect, Attesting):
             self.path,
             store_id,
             self.index,
-            Codec(self._compression_level),
+            Codec(self._compression_level, has_dictionary=DICTIONARY in self.info.features),
             Chunker(self.info.chunker),
             cache_bytes=self._cache_bytes,
             missing=keeper.find_missing,
@@ -161,6 +161,7 @@ class Store(StoreReader, Retrospect, Attesting):
             self.environment,
             timeout_s=self.timeout_s,
             queue_max=self._queue_max,
+            schema=self.info.event_schema,
         )
         self._locator = Locator(self.log, self._waypoint)
         self._watching: Watcher | None = None

@@ -18,7 +18,7 @@ from ckptlog.formats import chunk
 from ckptlog.log.batch import Group, Item, Tail, Won
 from ckptlog.log.committer import Committer, Job
 from ckptlog.log.log import Log
-from ckptlog.model.event import Event
+from ckptlog.model.event import SCHEMA, Event
 from ckptlog.policy.command import Moment
 from ckptlog.policy.decide import Decision, Stale, decide
 from ckptlog.repository.intent import Intent, Outcome, Results
@@ -31,6 +31,9 @@ from ckptlog.views.errors import ViewError
 class Writer:
     """Commits intents for all threads of a process.
 
+    Args:
+        schema: Of the events that it makes.
+
     Threads: safe.
     """
 
@@ -42,7 +45,9 @@ class Writer:
         *,
         timeout_s: float,
         queue_max: int,
+        schema: int = SCHEMA,
     ) -> None:
+        self._schema = schema
         self._log = log
         self._keeper = keeper
         self._environment = environment
@@ -193,7 +198,7 @@ class Writer:
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return Moment(now_us, f"{self._second_text}.{rest:06d}Z")
+        return Moment(now_us, f"{self._second_text}.{rest:06d}Z", self._schema)
 
 
 class _Decided(msgspec.Struct, gc=False):

@@ -9,6 +9,7 @@ what is found is never too little, and compares what he finds with the value its
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +24,10 @@ UNINDEXED: Final[Entry] = ("", "")
 ENTRIES_MAX: Final = 64
 CHARACTERS_MAX: Final = 200
 
+_NONE: Final[frozenset[Entry]] = frozenset()
+_WHOLE: Final = frozenset((UNINDEXED,))
+# Longer metas are looked at each time, so that what is known of others stays small.
+_KNOWN_BYTES_MAX: Final = 1024
 _BARE: Final = b'"metadata":{}}'
 # Tagged values that no scalar equals.
 _CONTAINERS: Final = frozenset({"$object", "$tuple", "$set", "$frozenset", "$bytes", "$bytearray"})
@@ -46,23 +51,28 @@ def key_of(value: object) -> str | None:
     return None
 
 
-def entries_of(row: Row) -> set[Entry]:
+def entries_of(row: Row) -> frozenset[Entry]:
     """Return the entries of a row's metadata."""
     wire = row.meta
     if wire is None:
-        return {UNINDEXED} if row.meta_root else set()
+        return _WHOLE if row.meta_root else _NONE
     if wire.endswith(_BARE):
-        return set()
+        return _NONE
+    return _entries_in(wire) if len(wire) <= _KNOWN_BYTES_MAX else _entries_in.__wrapped__(wire)
+
+
+@lru_cache(maxsize=256)  # the steps of a run have mostly the same
+def _entries_in(wire: bytes) -> frozenset[Entry]:
     try:
         metadata = _decode(wire).metadata
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return {UNINDEXED}
-    found = {
+        return _WHOLE
+    found = frozenset(
         (_text("", name), key)
         for name, value in metadata.items()
         if (key := _key_of_lowered(value)) is not None
-    }
-    return found if len(found) <= ENTRIES_MAX else {UNINDEXED}
+    )
+    return found if len(found) <= ENTRIES_MAX else _WHOLE
 
 
 def entry_of(name: str, value: object) -> Entry | None:

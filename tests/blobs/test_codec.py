@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import struct
 import threading
+from pathlib import Path
 from unittest import mock
 
 import msgspec
 import pytest
 import zstandard
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlog.blobs.codec import LEVELS, Codec
+from ckptlog.blobs.codec import DICTIONARY_RAW_MAX, LEVELS, Codec
 from ckptlog.errors import BlobCorruptionError, SettingsError, UnsupportedError
 from ckptlog.formats import chunk
+from ckptlog.formats.dictionary import DICTIONARY
 from tests.blobs.sample import noise, text
 
 CODEC = Codec()
@@ -99,7 +102,7 @@ def test_a_compressor_that_fails_leaves_the_bytes_raw():
             raise zstandard.ZstdError("no memory")
 
     codec = Codec()
-    codec._local.compressor = Failing()
+    codec._local.compressor_0 = Failing()
     digest, record = codec.record(chunk.LEAF, TEXT)
     assert chunk.decode(record).codec == chunk.CODEC_RAW
     assert codec.raw(record, digest) == TEXT
@@ -284,3 +287,47 @@ def test_a_compressor_that_fails_leaves_a_whole_record():
         digest = chunk.digest_of(chunk.LEAF, base + b"x")
         record = Codec().encode_from(chunk.LEAF, digest, base + b"x", (digest, base))
     assert chunk.decode(record).codec == chunk.CODEC_RAW
+
+
+# --- the dictionary -------------------------------------------------------------------------------
+
+MESSAGE = (
+    b'{"writes":[],"checkpoint":{"v":2,"id":null,"ts":"2026-03-04T05:06:07.080910+00:00",'
+    b'"channel_versions":{"messages":"00000000000000000000000000000007.0.5"},"versions_seen":{},'
+    b'"pending_sends":[],"updated_channels":null,"channel_values":{"messages":[{"$type":'
+    b'["lc.HumanMessage",[{"content":"hello","additional_kwargs":{},"response_metadata":{},'
+    b'"type":"human","name":null,"id":"7"},{},null]]}]}}}'
+)
+
+
+def test_the_dictionary_is_what_the_page_says_for_ever():
+    page = (Path(__file__).parents[2] / "specs" / "chunk.md").read_text(encoding="utf-8")
+    assert blake3(DICTIONARY).hexdigest() in page
+
+
+@pytest.mark.parametrize("level", [1, 3, 9, 19])
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_short_chunk_is_stored_against_the_dictionary_where_the_store_has_it(level, size):
+    raw = MESSAGE * size
+    digest, record = Codec(level, has_dictionary=True).record(chunk.LEAF, raw)
+    _, without = Codec(level).record(chunk.LEAF, raw)
+    assert chunk.decode(record).codec == chunk.CODEC_ZSTD_DICTIONARY
+    assert chunk.decode(without).codec == chunk.CODEC_ZSTD
+    assert len(record) < len(without) - 100
+    for reader in (Codec(), Codec(19, has_dictionary=True)):
+        assert reader.raw(record, digest) == reader.raw(without, digest) == raw
+
+
+def test_a_long_chunk_needs_no_dictionary():
+    raw = b"".join(MESSAGE.replace(b"hello", b"%d" % number) for number in range(80))
+    _, record = Codec(has_dictionary=True).record(chunk.LEAF, raw)
+    assert len(raw) > DICTIONARY_RAW_MAX
+    assert chunk.decode(record).codec == chunk.CODEC_ZSTD
+
+
+def test_a_chunk_that_needs_the_dictionary_and_does_not_say_so_is_damaged():
+    digest, record = Codec(has_dictionary=True).record(chunk.LEAF, MESSAGE)
+    odd = bytearray(record)
+    odd[32] = chunk.CODEC_ZSTD
+    with pytest.raises(BlobCorruptionError):
+        Codec().raw(bytes(odd), digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from hypothesis import strategies as st
 
-from ckptlog.formats import branch, chunk, end, node, pack, segment
+from ckptlog.formats import branch, chunk, end, node, pack, segment, short_event
 from ckptlog.formats.cursor import CursorRecord
 from ckptlog.formats.event import INTEGER_MAX
 from ckptlog.model.cursor import Cursor
@@ -60,6 +60,48 @@ events = st.builds(
     time=texts,
     total=numbers,
     type=texts,
+)
+
+# What schema 2 holds besides: times from 1970 on, real digests, ids that the program made, parents
+# whose ids look like their children's.
+times = st.integers(short_event.TIME_US_MIN, short_event.TIME_US_MAX).map(short_event.time_text)
+kinds = st.sampled_from(["leaf", "list", "tree", "x"])
+hex_roots = digests.map(bytes.hex)
+made_ids = st.builds(
+    lambda time, rest, blank: f"{time:014x}{rest.hex()}{blank}",
+    st.integers(0, 16**14 - 1) | st.integers(1_700_000_000_000_000, 1_700_000_000_001_000),
+    st.binary(min_size=5, max_size=5),
+    st.sampled_from(["", " "]),
+)
+likes = st.from_regex("[ab]{0,3}(~[ab]{0,2}){0,2}", fullmatch=True)
+short_references = st.none() | st.builds(Reference, kind=kinds, root=hex_roots, size=numbers)
+types = texts.filter(lambda text: text[:1] != ".") | st.sampled_from(
+    ["checkpoint.created", "checkpoint.updated", "checkpoint.x", "checkpoint.", "checkpoint"]
+)
+
+
+def _shortened(event: Event, **fields) -> Event:
+    return msgspec.structs.replace(event, schema=2, **fields)
+
+
+short_events = st.builds(
+    _shortened,
+    events,
+    created=st.just("") | times,
+    data=short_references,
+    id=texts | made_ids,
+    meta=short_references,
+    state=texts | st.sampled_from(["created", "active", ""]),
+    subject=st.builds(
+        Subject,
+        checkpoint=texts | likes,
+        namespace=texts,
+        parent=texts | likes,
+        task=texts,
+        worker=texts,
+    ),
+    time=times,
+    type=types,
 )
 
 ends = st.builds(

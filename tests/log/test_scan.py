@@ -172,7 +172,7 @@ def test_whole_frames_in_a_wrong_order_are_a_flaw(path, frames, words):
 
 
 def test_an_event_of_a_newer_version_is_refused_and_not_taken_for_a_flaw(path):
-    newer = event_format.encode(event("x")).replace(b'"schema":1', b'"schema":2')
+    newer = event_format.encode(event("x")).replace(b'"schema":1', b'"schema":3')
     written(path, (frame.EVENT, 1, event_format.encode_body(0, 0, newer)))
     with pytest.raises(UnsupportedError):
         Scanned(path)

@@ -2,7 +2,8 @@
 
 `tests/vectors/stores` holds whole stores (without the reserve), each with what its own version
 said of it in `expected.json`: `before-trees` was written before payload trees, schema 1 of the
-view; `with-trees` by the first version with trees and differences. They are never made anew.
+view; `with-trees` by the first version with trees and differences; `with-short-events` by the first
+with events of schema 2 and the dictionary of chunks. They are never made anew.
 """
 
 from __future__ import annotations

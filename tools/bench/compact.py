@@ -110,9 +110,7 @@ def _config(path: Path) -> CheckpointConfiguration:
 
 
 def _bytes(path: Path) -> int:
-    return sum(
-        file.stat().st_size for part in ("log", "packs") for file in (path / part).iterdir()
-    )
+    return sum(file.stat().st_size for part in ("log", "packs") for file in (path / part).iterdir())
 
 
 if __name__ == "__main__":

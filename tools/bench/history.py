@@ -27,7 +27,6 @@ from ckptlog import CheckpointManager
 from ckptlog.log.bulk import BulkReader
 from ckptlog.model.cursor import BEGINNING
 from ckptlog.repository.store import Store
-from ckptlog.storage.environment import Environment
 from tools.bench import chronicle, measure
 
 EVENTS = 1_000_000

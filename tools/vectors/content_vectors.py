@@ -70,7 +70,27 @@ def _good_events() -> dict[str, tuple[str, Event]]:
     )
     text = 'é ß 漢字 \U0001f680 " \\ / \x7f \x80 \u2028 \ufeff \U0010ffff <&>'
     texts = _event(actor=text, subject=Subject(task=text), facts={"text": text})
+    short = msgspec.structs.replace(
+        everything,
+        data=Reference("tree", "ab" * 32, 123_456),
+        id="06476be6cd8c6eb53cb503e9",
+        schema=2,
+        subject=Subject("1f1e-b~salt", "team", "1f1e-a~salt", "build", "w1"),
+    )
     return {
+        "good-short": ("Schema 2: every field, what is known left out.", short),
+        "good-short-ids": (
+            "Schema 2: ids, state and previous that do not follow from the rest.",
+            msgspec.structs.replace(
+                short,
+                id="mine",
+                origin=3,
+                state="odd",
+                subject=Subject("cp_1", "", "another", "", ""),
+                type="gc.settled",
+            ),
+        ),
+        "good-short-least": ("Schema 2: only what must stand.", _event(schema=2)),
         "good-least": ("Only what must stand.", _event()),
         "good-everything": ("Every field, the largest numbers.", everything),
         "good-text": ("Quotes, DEL, U+2028, beyond the BMP.", texts),
@@ -96,17 +116,22 @@ def _no_events() -> dict[str, Refusal]:
     def with_(old: str, new: str) -> bytes:
         return entry.replace(old.encode(), new.encode())
 
-    newer = with_('"schema":1', '"schema":2,"shape":[1.5,null]')
+    newer = with_('"schema":1', '"schema":3,"shape":[1.5,null]')
     return {
-        "bad-schema-2": ("Of later.", newer, "schema 2", UNSUPPORTED),
-        "bad-schema-2-same": (
+        "bad-schema-3": ("Of later.", newer, "schema 3", UNSUPPORTED),
+        "bad-schema-3-same": (
             "Of later, the same fields.",
-            with_('"schema":1', '"schema":2'),
-            "schema 2",
+            with_('"schema":1', '"schema":3'),
+            "schema 3",
             UNSUPPORTED,
         ),
+        "bad-schema-2": (
+            "Schema 2 does not name itself.",
+            with_('"schema":1', '"schema":2'),
+            "schema 2",
+        ),
         "bad-schema-0": ("Schema 0.", with_('"schema":1', '"schema":0'), "schema 0"),
-        "bad-no-schema": ("No schema.", with_('"schema":1,', ""), "schema"),
+        "bad-no-schema": ("No schema.", with_('"schema":1,', ""), "field"),
         "bad-no-actor": ("No actor.", with_('"actor":"ada@host",', ""), "actor"),
         "bad-unknown-field": ("A field of nobody.", with_('"actor"', '"a":1,"actor"'), "field"),
         "bad-facts-name": ("Beyond ASCII.", with_('"id"', '"facts":{"é":1},"id"'), "ASCII"),
@@ -214,6 +239,11 @@ def chunks() -> dict[str, Document]:
         "good-leaf": good("Bytes of a value.", _record(), chunk.decode(_record())),
         "good-node-zstd": good("A compressed node.", chunk.encode(squeezed), squeezed),
         "good-branch": good("A branch.", _record(domain=2), chunk.decode(_record(domain=2))),
+        "good-dictionary": good(
+            "Zstd with the dictionary.",
+            _record(codec=3, raw_length=4096),
+            chunk.decode(_record(codec=3, raw_length=4096)),
+        ),
         "good-delta": good("A difference.", _delta(), chunk.decode(_delta())),
         "good-raw-most": good("The most raw bytes.", chunk.encode(most), most),
         **refusals(_no_chunks()),
@@ -322,12 +352,14 @@ _FIRST_FEATURES: Final = (
 _TREE_FEATURES: Final = tuple(sorted((*_FIRST_FEATURES, "chunks-delta", store.TREES)))
 
 
+_SHORT_FEATURES: Final = tuple(name for name in store.FEATURES if name != store.SETTLED)
+
+
 def stores() -> dict[str, Document]:
     """Vectors of store.json."""
     now = store.StoreInfo(created="2026-01-02T03:04:05.678901Z", id=STORE_ID.hex())
     # The vectors of older versions stay what they are.
     made = msgspec.structs.replace(now, features=_FIRST_FEATURES)
-    trees = msgspec.structs.replace(now, features=_TREE_FEATURES)
     data = store.encode(made)
     table: dict[str, Refusal] = {
         **_newer_stores(data),
@@ -340,12 +372,13 @@ def stores() -> dict[str, Document]:
     }
     documents = refusals(table, where="store.json")
     documents["good-plain"] = good("A new store.", data, made, where="store.json")
-    documents["good-trees"] = good(
-        "A store with payload trees.", store.encode(trees), trees, where="store.json"
-    )
-    documents["good-settled"] = good(
-        "A store with settled segments.", store.encode(now), now, where="store.json"
-    )
+    for name, about, features in (
+        ("good-trees", "A store with payload trees.", _TREE_FEATURES),
+        ("good-short-events", "A store with events of schema 2.", _SHORT_FEATURES),
+        ("good-settled", "A store with settled segments.", store.FEATURES),
+    ):
+        made = msgspec.structs.replace(now, features=features)
+        documents[name] = good(about, store.encode(made), made, where="store.json")
     return {name: as_text(document) for name, document in documents.items()}
 
 

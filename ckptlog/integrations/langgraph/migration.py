@@ -252,7 +252,11 @@ class _Copier:
         self._store = manager.store
         self._source = source
         self._report = report
-        self._wiring = Wiring(opening.registry(options, manager.store.codecs), None)
+        self._wiring = Wiring(
+            opening.registry(options, manager.store.codecs),
+            None,
+            leaves_out_id=manager.store.info.event_schema > 1,
+        )
         self._reader = Reader(reading, self._wiring)
         self._reading = reading
         preparation = Preparation(

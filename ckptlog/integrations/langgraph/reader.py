@@ -124,10 +124,10 @@ class Reader:
         if event.data is None:
             return None
         data = self._store.blobs.wire(event.data, records)
-        checkpoint, writes = self._wiring.data(data)
         subject = event.subject
         parent = rank_of(subject.parent) or None
         identifier = rank_of(subject.checkpoint)
+        checkpoint, writes = self._wiring.data(data, identifier)
         return Found(thread, space, identifier, parent, checkpoint, writes, metadata)
 
     # --- many -------------------------------------------------------------------------------

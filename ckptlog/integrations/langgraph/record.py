@@ -31,6 +31,7 @@ from ckptlog.model.value import Prepared
 WRITES: Final = "writes"
 CHECKPOINT: Final = "checkpoint"
 VALUES: Final = "channel_values"
+ID: Final = "id"
 STEP: Final = "step"
 STEP_SHIFT: Final = 2
 
@@ -74,12 +75,18 @@ _encode = msgspec.json.Encoder().encode
 class Wiring:
     """Turns values into wires and back, by one saver's codecs.
 
+    Args:
+        leaves_out_id: Whether a checkpoint's id stands in its event alone.
+
     Threads: safe.
     """
 
-    def __init__(self, codecs: Codecs, sanitiser: Sanitiser | None) -> None:
+    def __init__(
+        self, codecs: Codecs, sanitiser: Sanitiser | None, *, leaves_out_id: bool = False
+    ) -> None:
         self.codecs = codecs
         self._sanitiser = sanitiser
+        self._leaves_out_id = leaves_out_id
 
     # --- in ---------------------------------------------------------------------------------
 
@@ -90,6 +97,8 @@ class Wiring:
             UnstorableError: A value cannot be stored; the message has the path.
         """
         parts = {name: item for name, item in checkpoint.items() if name != VALUES}
+        if self._leaves_out_id and type(parts.get(ID)) is str:
+            parts[ID] = None  # in its place
         parts[VALUES] = dict(checkpoint[VALUES])
         listed = [list(write) for write in sorted(writes, key=lambda write: write.order)]
         return self.prepare({WRITES: listed, CHECKPOINT: parts})
@@ -144,8 +153,11 @@ class Wiring:
         value = values.decode(wire, self.codecs)
         return without_pairs(value) if _PAIRS_MARK in wire else value
 
-    def data(self, wire: bytes) -> tuple[dict[str, Any], list[Write]]:
+    def data(self, wire: bytes, identifier: str) -> tuple[dict[str, Any], list[Write]]:
         """Return the checkpoint and its writes, in the order in which they are applied.
+
+        Args:
+            identifier: LangGraph's id of the checkpoint, from its event.
 
         Raises:
             FormatError: It is the data of something else.
@@ -154,6 +166,8 @@ class Wiring:
         checkpoint = data.get(CHECKPOINT) if type(data) is dict else None
         if type(checkpoint) is not dict or type(checkpoint.get(VALUES)) is not dict:
             raise foreign()
+        if checkpoint.get(ID, "") is None:
+            checkpoint[ID] = identifier
         return checkpoint, _listed(data.get(WRITES))
 
     def metadata(self, wire: bytes, step: int) -> tuple[str, str, dict[str, Any]]:

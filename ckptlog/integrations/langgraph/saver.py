@@ -111,7 +111,7 @@ class CkptlogSaver(AsynchronousMethods, BaseCheckpointSaver[str]):
         options, manager = self._options, self.manager
         self._codecs = codecs
         sanitiser = sanitiser_of(manager.config) if options.sanitise else None
-        wiring = Wiring(codecs, sanitiser)
+        wiring = Wiring(codecs, sanitiser, leaves_out_id=self.store.info.event_schema > 1)
         self._reader = Reader(self.store, wiring)
         size_bytes_max = int(options.state_size_mb_max * _MEBIBYTE)
         preparation = Preparation(

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ckptlog.formats import event as event_format
-from ckptlog.model.event import INTEGER_MAX, SCHEMA, Event, Reference
+from ckptlog.formats.event import LONG_SCHEMA
+from ckptlog.formats.short_event import SHORT_SCHEMA
+from ckptlog.model.event import INTEGER_MAX, Event, Reference
+from ckptlog.views.history import short_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,19 +102,22 @@ def _at_once(entries: Sequence[bytes]) -> Columns | None:
     import pyarrow as pa
 
     lines = b"\n".join(entries)
+    is_short = b'"schema":' not in lines  # if so, all are: what is not fails to be parsed
     if b'"facts":' in lines or b'"packs":' in lines:  # rare: not for Arrow, or to be checked
         entries = [_plain(entry) for entry in entries]
         lines = b"\n".join(entries)
     if b"null" in lines or lines.count(b"\n") != len(entries) - 1:
         return None
     try:
-        table = _parse(lines)
-        if table.num_rows != len(entries) or not _is_sound(table):
+        table = _parse(lines, short_table.schema() if is_short else _schema())
+        if table.num_rows != len(entries):
             return None
         table.validate(full=True)
+        if is_short:
+            return short_table.columns(table)
+        return _columns(table) if _is_sound(table) else None
     except pa.ArrowException:
         return None
-    return _columns(table)
 
 
 def _plain(entry: bytes) -> bytes:
@@ -119,6 +125,8 @@ def _plain(entry: bytes) -> bytes:
     if b'"facts":' not in entry and b'"packs":' not in entry:
         return entry
     event = event_format.decode(entry)
+    if event.schema == SHORT_SCHEMA:
+        return short_table.plain(event, _facts(event))
     fields: dict[str, Any] = msgspec.to_builtins(event)
     fields.pop("packs", None)
     if event.facts:
@@ -141,7 +149,7 @@ def _schema() -> pa.Schema:
     return pa.schema(list(kinds.items()))
 
 
-def _parse(lines: bytes) -> pa.Table:
+def _parse(lines: bytes, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
     from pyarrow import json
 
@@ -150,7 +158,7 @@ def _parse(lines: bytes) -> pa.Table:
         # One block, so that each column is one array.
         read_options=json.ReadOptions(use_threads=False, block_size=len(lines) + 1),
         parse_options=json.ParseOptions(
-            explicit_schema=_schema(),
+            explicit_schema=schema,
             newlines_in_values=False,
             unexpected_field_behavior="error",
         ),
@@ -164,7 +172,7 @@ def _is_sound(table: pa.Table) -> bool:
     if any(table[name].null_count for name in _REQUIRED):
         return False
     schemas = pc.min_max(table["schema"])
-    if schemas["min"].as_py() != SCHEMA or schemas["max"].as_py() != SCHEMA:
+    if schemas["min"].as_py() != LONG_SCHEMA or schemas["max"].as_py() != LONG_SCHEMA:
         return False
     for name in _PAYLOADS:
         nulls = {pc.struct_field(table[name], part).null_count for part in ("kind", "root", "size")}

@@ -109,7 +109,7 @@ OTHERS = [
 
 def round_trip(wiring, value):
     prepared = wiring.checkpoint({"id": "a", "channel_values": {"it": value}})
-    return wiring.data(prepared.wire)[0]["channel_values"]["it"]
+    return wiring.data(prepared.wire, "1")[0]["channel_values"]["it"]
 
 
 @pytest.mark.parametrize("value", MESSAGES, ids=lambda one: type(one).__name__)
@@ -312,7 +312,7 @@ def test_the_schema_of_a_graph_may_name_types(saver):
 def test_hostile_content_is_refused(content):
     wire = b'{"writes":[],"checkpoint":{"channel_values":{"a":{"$type":%b}}}}' % content.encode()
     with pytest.raises(FormatError):
-        Wiring(codecs_of(()), None).data(wire)
+        Wiring(codecs_of(()), None).data(wire, "1")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_hostile_content_is_refused(content):
 )
 def test_data_of_something_else_is_refused(wire):
     with pytest.raises(FormatError):
-        Wiring(codecs_of(()), None).data(wire)
+        Wiring(codecs_of(()), None).data(wire, "1")
 
 
 def test_pairs_are_no_value_of_their_own():
