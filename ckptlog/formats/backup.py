@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from ckptlog.errors import FormatError, UnsupportedError
 from ckptlog.formats import end as end_format
-from ckptlog.formats import pack, segment
+from ckptlog.formats import pack, segment, settled
 from ckptlog.formats.end import End
 
 FORMAT: Final = 1
@@ -139,7 +139,7 @@ def is_name(name: str) -> bool:
     if folder == "":
         return rest == "store.json"
     if folder == "log":
-        return segment.parse_name(rest) is not None
+        return (segment.parse_name(rest) or settled.parse_name(rest)) is not None
     if folder == "packs":
         return pack.parse_name(rest) is not None
     return folder in SMALL_FOLDERS and _SMALL.fullmatch(rest) is not None

@@ -295,15 +295,17 @@ class _Run:
         for file in self._old.files:
             if not file.name.startswith("packs/"):
                 continue
+            if file.name in told.removed:
+                continue
             if file.name in present:
                 wanted.append(Container(file.name, file.bytes))
-            elif told.settled < 0:
+            else:
                 kept.append(file)
                 self._note(f"{file.name} is missing in the store; the backup keeps its copy.")
         for name, size in told.packs.items():
             if name in present:
                 wanted.append(Container(name, size))
-            elif told.settled < told.born[name]:
+            else:
                 raise _VanishedError(name)
         return wanted, kept
 

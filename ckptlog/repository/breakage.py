@@ -93,14 +93,29 @@ class Breakage:
         """Whether everything is whole."""
         return not self._bad and not self._lost
 
-    def name(self, commits: Iterable[Commit]) -> None:
-        """Find the events that name broken payloads: the log is read once more."""
+    def name(
+        self,
+        commits: Iterable[Commit],
+        may_be_gone: Callable[[str, int], bool] = lambda _checkpoint, _position: False,
+    ) -> None:
+        """Find the events that name broken payloads: the log is read once more.
+
+        Args:
+            may_be_gone: Says of a checkpoint and the position of an event of it whether a
+                collection may have let go of what that one names; then it counts for nothing.
+        """
+        was_collected = False
         for commit in commits:
             for entry in commit.entries:
                 event = entry.event
+                if may_be_gone(event.subject.checkpoint, entry.position):
+                    was_collected = True
+                    continue
                 for role, reference in (("data", event.data), ("meta", event.meta)):
                     if reference is not None:
                         self._name(entry, role, reference)
+        if was_collected:
+            self.missing &= self._claims.below(set(self.payloads) | set(self.losses))
 
     def _name(self, entry: Entry, role: str, reference: Reference) -> None:
         key = name_of(reference)
@@ -128,18 +143,13 @@ class Breakage:
         self,
         book: Book,
         newest: Callable[[str], int],
-        may_be_gone: Callable[[str, int], bool] = lambda _checkpoint, _position: False,
     ) -> None:
         """Enter what is broken.
 
         Args:
             newest: Returns the position of a checkpoint's last event; -1 where it is deleted.
-            may_be_gone: Says whether a collection may have let go of what an event of a checkpoint
-                names.
         """
         for broken in self.payloads.values():
-            if all(may_be_gone(name, position) for name, position in broken.last.items()):
-                continue
             problem = _problem(broken, newest)
             book.problem(
                 problem.code,

@@ -138,6 +138,19 @@ class Claims:
                         bad[parent] = bad[child]
                         has_grown = True
 
+    def below(self, roots: set[bytes]) -> set[bytes]:
+        """Return every key that roots need, directly or through others."""
+        found = set(roots)
+        has_grown = True
+        while has_grown:
+            has_grown = False
+            for part in range(_PARTS):
+                for child, parent, _, _ in _CLAIM.iter_unpack(self._claims.read(part)):
+                    if parent in found and child not in found:
+                        found.add(child)
+                        has_grown = True
+        return found
+
     def close(self) -> None:
         """Drop everything."""
         self._facts.close()

@@ -1,11 +1,10 @@
 """What a store consists of at a published end: its live segments, and the packs that count.
 
     segments = the live chain up to the end, each up to its valid length
-    packs    = those that events below the end register, less what collection has removed
+    packs    = those that events below the end register, less what collections have removed
 
-A segment that was settled is another generation of the same first position; its successor still
-names the old one, and its valid length is its size. Files may vanish at any time by collection: who
-reads them asks anew then (specs/backup.md).
+A segment is the file that was written, or its settled form once that file is gone. Files may vanish
+at any time by collection: who reads them asks anew then (specs/backup.md).
 """
 
 from __future__ import annotations
@@ -22,16 +21,15 @@ from ckptlog.formats import event
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.log.bulk import BulkReader
+from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.log.segments import container_of
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.event import Event, PackEntry
+from ckptlog.model.event import Event
 from ckptlog.repository.contents import pack_of
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
-# An event of collection: after it packs that were registered before may be gone (specs/log.md).
-_SETTLED: Final = "gc.settled"
 _STRETCH_EVENTS: Final = 4096
 
 
@@ -45,13 +43,12 @@ class Container(msgspec.Struct, frozen=True, gc=False):
 class Registered(msgspec.Struct, frozen=True):
     """What a stretch of events says of packs.
 
-    packs: Bytes of each by container name. settled: Position of the last collection; -1 for none.
-    born: Position at which each was registered.
+    packs: Bytes of each that counts, by container name.
+    removed: Containers that collections have removed.
     """
 
     packs: dict[str, int]
-    born: dict[str, int]
-    settled: int = -1
+    removed: frozenset[str]
 
 
 def segments_at(store: Store, end: End) -> list[Container]:
@@ -64,9 +61,9 @@ def segments_at(store: Store, end: End) -> list[Container]:
     headers = [one for one in segments.refresh() if one.first <= end.first]
     if not headers or headers[0].first != 0 or headers[-1].first != end.first:
         raise _missing(store, end)
-    found = []
-    for header, after in zip(headers, headers[1:], strict=False):
-        found.append(Container(_name(header), _length(store, header, after)))
+    found = [
+        _sealed(store, header, after) for header, after in zip(headers, headers[1:], strict=False)
+    ]
     last = headers[-1]
     if last.generation != end.generation and end.position > end.first:
         raise _missing(store, end)
@@ -74,16 +71,18 @@ def segments_at(store: Store, end: End) -> list[Container]:
     return [*found, Container(_name(last), length)]
 
 
-def _length(store: Store, header: SegmentHeader, after: SegmentHeader) -> int:
-    if after.previous_first != header.first or after.previous_generation > header.generation:
+def _sealed(store: Store, header: SegmentHeader, after: SegmentHeader) -> Container:
+    name = (header.first, header.generation)
+    if (after.previous_first, after.previous_generation) != name:
         raise LogCorruptionError(
             f"Segment {_name(after)} does not follow {_name(header)}: one is missing.",
             hint="ckptlog verify lists what is there.",
             path=str(store.path / "log"),
         )
-    if after.previous_generation == header.generation:
-        return after.previous_length
-    return -1
+    segments = store.log.segments
+    if segments.exists(*name):
+        return Container(_name(header), after.previous_length)
+    return Container(f"{LOG}/{segments.settled_path(*name).name}", -1)
 
 
 def _name(header: SegmentHeader) -> str:
@@ -107,37 +106,32 @@ def registered(store: Store, start: Cursor, end: End) -> Registered:
     Cost: 4 us for an event; only those that name packs are decoded.
     """
     packs: dict[str, int] = {}
-    born: dict[str, int] = {}
-    settled = -1
-    for position, one in _telling(store, start, end):
-        if one.type == _SETTLED:
-            settled = position
+    removed: set[str] = set()
+    for one in _telling(store, start, end):
+        removed.update(one.removes)
+        for name in one.removes:
+            packs.pop(name, None)
         for entry in one.packs:
-            name = f"{PACKS}/{pack_of(entry)}"
-            packs[name], born[name] = _bytes(entry), position
-    return Registered(packs, born, settled)
+            packs[f"{PACKS}/{pack_of(entry)}"] = entry.bytes
+    return Registered(packs, frozenset(removed))
 
 
-def _bytes(entry: PackEntry) -> int:
-    return entry.bytes
-
-
-def _telling(store: Store, start: Cursor, end: End) -> Iterator[tuple[int, Event]]:
-    """Yield position and content of each event that may say something of packs."""
+def _telling(store: Store, start: Cursor, end: End) -> Iterator[Event]:
+    """Yield each event that may say something of packs."""
     log, at = store.log, start
     if at.position == 0:
         at = BEGINNING
     bulk = BulkReader(log.segments, store.info.id_bytes)
     for stretch in bulk.stretches(at, end, events=_STRETCH_EVENTS):
-        for number, entry in enumerate(stretch.entries):
-            if b'"packs"' in entry or b'"gc.' in entry:
-                yield stretch.first + number, event.decode(entry)
+        for entry in stretch.entries:
+            if b'"packs"' in entry or b'"removes"' in entry:
+                yield event.decode(entry)
         at = stretch.cursor
     if at.position < end.position:  # it ends where anything is odd: the careful reader tells what
         for commit in log.reader.commits(at.container, at.offset, at.position, stop=end):
             for one in commit.entries:
                 if one.position >= at.position:
-                    yield one.position, one.event
+                    yield one.event
 
 
 def pack_names(store: Store) -> frozenset[str]:

@@ -367,8 +367,9 @@ class Run:
         breakage = contents.breakage
         if not breakage.is_empty:
             silent = Book(_STRUCTURE, 0, None)
-            breakage.name(commit for commit, _ in self._chain(silent).commits(self._end))
-            breakage.report(self.book, self.newest, self._may_be_gone)
+            commits = (commit for commit, _ in self._chain(silent).commits(self._end))
+            breakage.name(commits, self._may_be_gone)
+            breakage.report(self.book, self.newest)
 
     def _sampling(self) -> dict[str, float | int | None]:
         seconds = round(self._source.environment.monotonic_s() - self._begin_s, 3)
