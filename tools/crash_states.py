@@ -17,6 +17,7 @@ import hashlib
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -35,6 +36,10 @@ from tools.crash.medium import Image, Medium, lay_out
 from tools.crash.trace import Replay, surrounding, trace
 from tools.crash.workload import WORKLOADS, make_small
 
+# A second crash, while a process recovers from a first one.
+RECOVER = "recover"
+_STARTS = 6
+_CUT_OFF = ("torn", "prefix", "scattered", "kill")
 # Each fourth state is first opened by a reader, who has to bear with more.
 _READER_EVERY = 4
 
@@ -100,40 +105,73 @@ class Tally:
         return "\n".join(lines)
 
 
-def states(
-    workload: str, folder: Path, *, each: int = 0, stride: int = 1, seed: int = 0, bug: str = ""
-) -> Iterator[State]:
+@dataclass(frozen=True)
+class Draw:
+    """Which states are taken: of every stride-th call, so many of each (0: all), by a seed."""
+
+    each: int = 0
+    stride: int = 1
+    seed: int = 0
+
+    def takes(self, step: int) -> bool:
+        """Say whether a call's states are taken."""
+        return (step + self.seed) % self.stride == 0
+
+    def of(self, medium: Medium, step: int) -> list[tuple[str, Image]]:
+        """Return the states of the medium that are taken; for one seed always the same."""
+        found = list(medium.states())
+        chance = random.Random(f"{self.seed}/{step}")  # noqa: S311 - the same each time
+        return chance.sample(found, min(self.each, len(found))) if self.each else found
+
+
+def states(workload: str, folder: Path, draw: Draw, bug: str = "") -> Iterator[State]:
     """Run a workload under strace and yield what its crashes may leave.
 
     Args:
-        each: Draw so many states of each call; 0: all of them.
-        stride: Take every n-th call only.
         bug: One of tools/crash/bug.py that the process shall have.
     """
     root = folder / workload / "store"
     root.parent.mkdir(parents=True)
-    lines = prepared(root) if workload != "prepare" else []
+    if workload == RECOVER:
+        for start in _starts(folder, draw.seed):
+            root.mkdir()
+            lay_out(start.image, root)
+            yield from _traced(workload, root, start.lines, draw, bug)
+            shutil.rmtree(root)
+    else:
+        lines = prepared(root) if workload != "prepare" else []
+        yield from _traced(workload, root, tuple(lines), draw, bug)
+    shutil.rmtree(root.parent)
+
+
+def _traced(
+    workload: str, root: Path, lines: tuple[str, ...], draw: Draw, bug: str
+) -> Iterator[State]:
     root.mkdir(exist_ok=True)
     medium = Medium(root)
-    command = [sys.executable, "-m", "tools.crash.workload", workload, str(root), bug]
+    acts = "create update" if workload == RECOVER else workload
+    command = [sys.executable, "-m", "tools.crash.workload", acts, str(root), bug]
     replay = Replay(medium)
     calls, _ = trace(command)
     for step, call in enumerate(replay.steps(calls)):
-        # Kept and dropped at the same steps in each run of the same seed.
-        chance = random.Random(f"{seed}/{workload}/{step}")  # noqa: S311 - the same each time
-        if (step + seed) % stride:
-            continue
-        told = (*lines, *replay.told)
-        found = list(medium.states())
-        for kind, image in chance.sample(found, min(each, len(found))) if each else found:
-            yield State(workload, step, call, kind, image, told)
-    shutil.rmtree(root.parent)
+        if draw.takes(step):
+            told = (*lines, *replay.told)
+            for kind, image in draw.of(medium, step):
+                yield State(workload, step, call, kind, image, told)
+
+
+def _starts(folder: Path, seed: int) -> list[State]:
+    """Return states in which a commit was cut off: what the workload `recover` begins with."""
+    found = []
+    for workload in ("commit", "roll"):
+        for state in states(workload, folder / "first", Draw(seed=seed)):
+            if state.call == "pwrite64 segment" and state.kind in _CUT_OFF:
+                found.append(state)
+    return random.Random(seed).sample(found, _STARTS)  # noqa: S311 - the same each time
 
 
 def prepared(root: Path) -> list[str]:
     """Make the store that workloads begin with; return what was told."""
-    import subprocess
-
     command = [sys.executable, "-m", "tools.crash.workload", "prepare", str(root)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=surrounding())
     return done.stdout.splitlines()
@@ -174,10 +212,8 @@ def different(found: Iterable[State], tally: Tally) -> Iterator[State]:
 
 def explore(
     workloads: Iterable[str],
+    draw: Draw,
     *,
-    each: int = 0,
-    stride: int = 1,
-    seed: int = 0,
     jobs: int = 1,
     keep: Path | None = None,
     bug: str = "",
@@ -191,8 +227,8 @@ def explore(
     tally = Tally()
     with tempfile.TemporaryDirectory(prefix="ckptlog-crash-", dir=memory()) as folder:
         for workload in workloads:
-            drawn = states(workload, Path(folder), each=each, stride=stride, seed=seed, bug=bug)
-            for state, faults in _judged_all(different(drawn, tally), jobs):
+            drawn = different(states(workload, Path(folder), draw, bug), tally)
+            for state, faults in _judged_all(drawn, jobs):
                 tally.enter(state, faults)
                 if faults and keep is not None:
                     _keep(keep / f"{state.workload}-{state.step}-{tally.states}", state)
@@ -216,7 +252,7 @@ def _keep(folder: Path, state: State) -> None:
 def main() -> int:
     """Explore, print counts; 1 where something is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    names = ["prepare", *WORKLOADS]
+    names = ["prepare", *WORKLOADS, RECOVER]
     parser.add_argument("--workload", action="append", choices=names, help="default: all")
     parser.add_argument("--each", type=int, default=0, help="states of each call (default: all)")
     parser.add_argument("--stride", type=int, default=1, help="take every n-th call")
@@ -228,9 +264,7 @@ def main() -> int:
     options = parser.parse_args()
     tally = explore(
         options.workload or names,
-        each=options.each,
-        stride=options.stride,
-        seed=options.seed,
+        Draw(options.each, options.stride, options.seed),
         jobs=options.jobs,
         keep=options.keep,
         bug=options.bug,

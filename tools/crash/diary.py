@@ -6,8 +6,8 @@ One line of JSON for each step:
     {"ack": true}                                     it returned: durable from here on
     {"refused": true}                                 it raised, and said that nothing was written
     {"unknown": true}                                 it raised "outcome unknown"
-    {"reader": {"a": "3/500/active"}}                 what somebody has been shown
 
+Other lines, and one that was cut off, are left out.
 An act that neither returned nor raised (the process was stopped) is in doubt like an unknown one.
 `whole` says that the act is one commit: all of its checkpoints change, or none.
 """
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ABSENT = "absent"
+_OUTCOMES = frozenset({"ack", "refused", "unknown"})
 DELETED = "deleted"
 
 
@@ -54,7 +55,7 @@ class Diary:
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> Diary:
-        """Read what was told; a last line that was cut off counts as not told."""
+        """Read what was told."""
         diary = cls()
         tried: Mapping[str, Any] | None = None
         for line in lines:
@@ -64,7 +65,7 @@ class Diary:
             if "try" in entry:
                 diary._doubt(tried)
                 tried = entry
-            elif tried is not None:
+            elif tried is not None and _OUTCOMES & entry.keys():
                 diary._settle(tried, entry)
                 tried = None
         diary._doubt(tried)

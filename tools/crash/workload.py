@@ -63,8 +63,8 @@ class Scene:
         self.manager = CheckpointManager(store=self.store)
         for checkpoint in self.manager.iterate():
             self.values[checkpoint.checkpoint_id] = str(checkpoint.data["value"])
-        # What was there before: old enough for a clean-up.
-        self.old = frozenset(self.values)
+        # What was there before: old enough for a clean-up, unless it is changed.
+        self._old = dict(self.values)
         self._serial = self.store.position * 100
 
     def value(self, size: int, state: str) -> str:
@@ -99,7 +99,7 @@ class Scene:
         return [
             name
             for name, value in self.values.items()
-            if name in self.old and value.endswith("completed")
+            if value == self._old.get(name) and value.endswith("completed")
         ]
 
     def close(self) -> None:
