@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def _judged_all(found: Iterator[State], jobs: int) -> Iterator[tuple[State, list
     if jobs == 1:
         yield from ((state, judged(state)) for state in found)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         while batch := [state for _, state in zip(range(200), found, strict=False)]:
             yield from zip(batch, pool.map(judged, batch, chunksize=10), strict=True)
 

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,7 +43,7 @@ def main() -> int:
     else:
         seeds = range(options.first, options.first + options.count)
         results = []
-        with ProcessPoolExecutor(options.jobs) as pool:
+        with ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool:
             for result in pool.map(partial(drawn, bug=options.bug), seeds, chunksize=4):
                 results.append(result)
                 if result.wrong and options.until_wrong:
