@@ -163,11 +163,13 @@ def _traced(
 
 def _starts(folder: Path, seed: int) -> list[State]:
     """Return states in which a commit was cut off: what the workload `recover` begins with."""
-    found = []
+    found: list[State] = []
     for workload in ("commit", "roll"):
-        for state in states(workload, folder / "first", Draw(seed=seed)):
-            if state.call == "pwrite64 segment" and state.kind in _CUT_OFF:
-                found.append(state)
+        found += [
+            state
+            for state in states(workload, folder / "first", Draw(seed=seed))
+            if state.call == "pwrite64 segment" and state.kind in _CUT_OFF
+        ]
     return random.Random(seed).sample(found, _STARTS)  # noqa: S311 - the same each time
 
 

@@ -1,9 +1,10 @@
 """Let every system call of a workload fail or be the last, and judge the store each time.
 
-strace kills the process at its n-th call of a kind, or lets that call fail with EIO or ENOSPC: once,
-or from then on. Only calls that have to do with the store count. Page: specs/testing.md.
+strace kills the process at its n-th call of a kind, or lets that call fail with EIO or ENOSPC:
+once, or from then on. Only calls that have to do with the store count. Page: specs/testing.md.
 
-Usage: fault_sweep.py [--workload NAME]... [--fault NAME]... [--stride N] [--seed N] [--jobs N] [--json]
+Usage: fault_sweep.py [--workload NAME]... [--fault NAME]... [--stride N] [--seed N] [--jobs N]
+       [--json]
 Exit status 1 where something is wrong.
 """
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.crash.diary import Diary
 from tools.crash.judge import judge
-from tools.crash.trace import Call, surrounding, trace
+from tools.crash.trace import surrounding, trace
 from tools.crash.workload import WORKLOADS
 from tools.crash_states import memory, prepared
 
@@ -98,7 +99,7 @@ class Sweep:
         self._lines = prepared(folder / "prepared")
 
     def points(self, faults: Iterable[str]) -> Iterator[Point]:
-        """Yield every point: each call that has to do with the store, each fault that it can have."""
+        """Yield every point: each call that has to do with the store, each fault it can have."""
         root = self._copy("traced")
         calls, _ = trace(self._command(root))
         ours = [call for call in calls if call.is_below(root)]
@@ -108,7 +109,7 @@ class Sweep:
             seen: set[tuple[str, int]] = set()
             for call in ours:
                 key = (call.name, call.number)
-                if key not in seen and (fault == "kill" or _is_among(call, may_fail)):
+                if key not in seen and (fault == "kill" or call.name in may_fail):
                     seen.add(key)
                     yield Point(self.workload, fault, *key)
 
@@ -139,10 +140,6 @@ class Sweep:
         root = self._folder / name
         shutil.copytree(self._folder / "prepared", root)
         return root
-
-
-def _is_among(call: Call, names: tuple[str, ...]) -> bool:
-    return call.name in names
 
 
 def _ending(done: subprocess.CompletedProcess[str]) -> str:

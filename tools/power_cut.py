@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -155,9 +155,9 @@ class Device:
         call("cp", "--sparse=always", str(self._image), f"{self._image}.cut")
 
     def take_copy(self) -> None:
-        """Let a copy of the cut take the place of what was written since; only where one was made."""
+        """Let a copy of the cut, if one was made, take the place of what was written since."""
         if self.how == "copied":
-            os.replace(f"{self._image}.cut", self._image)
+            Path(f"{self._image}.cut").replace(self._image)
 
 
 def program_of(system: str) -> str | None:
@@ -297,12 +297,17 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one document")
     parser.add_argument(_INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    unshare = shutil.which("unshare")
+    if not options.inside and os.geteuid() == 0 and unshare is not None:
+        _go_inside(unshare)
     if options.inside:
         return work(options)
-    unshare = shutil.which("unshare")
-    if os.geteuid() != 0 or unshare is None:
-        print("needs root and unshare", file=sys.stderr)
-        return CANNOT
+    print("needs root and unshare", file=sys.stderr)
+    return CANNOT
+
+
+def _go_inside(unshare: str) -> NoReturn:
+    """Begin anew in namespaces that end with us."""
     words = ["--mount", "--pid", "--mount-proc", "--kill-child=SIGKILL"]
     os.execv(unshare, [unshare, *words, sys.executable, *sys.argv, _INSIDE])  # noqa: S606
 

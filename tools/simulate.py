@@ -35,7 +35,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--bug", default="", choices=["", *BUGS], help="plant a bug: find it")
     parser.add_argument("--line", help="run this one episode")
-    parser.add_argument("--until-wrong", action="store_true", help="stop at the first that is wrong")
+    parser.add_argument(
+        "--until-wrong", action="store_true", help="stop at the first that is wrong"
+    )
     parser.add_argument("--json", action="store_true", help="print one document")
     options = parser.parse_args()
     if options.line:

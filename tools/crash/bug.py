@@ -21,7 +21,7 @@ Plant = Callable[[], dict[tuple[Any, str], object]]
 
 def no_sync() -> dict[tuple[Any, str], object]:
     """Commits are not synced (C4 left out)."""
-    return {(Disk, "sync"): lambda self, fd: None}
+    return {(Disk, "sync"): lambda *_: None}
 
 
 def early_publish() -> dict[tuple[Any, str], object]:
@@ -38,8 +38,8 @@ def early_publish() -> dict[tuple[Any, str], object]:
 def no_folder_sync() -> dict[tuple[Any, str], object]:
     """No folder is synced: names may be lost (R4 left out, packs too)."""
     return {
-        (files, "sync_directory"): lambda path: None,
-        (Disk, "sync_directory"): lambda self, path: None,
+        (files, "sync_directory"): lambda *_: None,
+        (Disk, "sync_directory"): lambda *_: None,
     }
 
 
@@ -66,15 +66,15 @@ def no_cut() -> dict[tuple[Any, str], object]:
 
     return {
         (Recovery, "_settle_tail"): settle_uncut,
-        (Recovery, "_set_aside_rest"): lambda self, path, rest, scan: None,
+        (Recovery, "_set_aside_rest"): lambda *_: None,
     }
 
 
 def no_lock() -> dict[tuple[Any, str], object]:
     """Two processes write at once."""
     return {
-        (WriterLock, "try_acquire"): lambda self: True,
-        (WriterLock, "release"): lambda self: None,
+        (WriterLock, "try_acquire"): lambda *_: True,
+        (WriterLock, "release"): lambda *_: None,
     }
 
 

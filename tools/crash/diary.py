@@ -26,7 +26,10 @@ DELETED = "deleted"
 
 
 def data_of(value: str) -> dict[str, Any]:
-    """Return the data that stands for a value: `serial/bytes/state`, the same each time."""
+    """Return the data that stands for a value: `serial/bytes/state`, the same each time.
+
+    Those of 0 bytes are all stored in one size: parts of commits can take each other's place.
+    """
     size = int(value.split("/")[1])
     words = random.Random(value).randbytes(size // 2).hex()  # noqa: S311 - the same each time
     return {"value": value, "rows": [words[at : at + 400] for at in range(0, size, 400)]}

@@ -1,10 +1,10 @@
 """Is a store that a fault has left what its process told it to be?
 
-    reader    opened for reading only: what it shows was true once, or it says what is wrong
-    writer    opens without repair; every acknowledged value is there, none is half there
-    log       positions are dense
-    verify    full: nothing is wrong
-    goes on   a new checkpoint can be made, and read again after another opening
+reader    opened for reading only: what it shows was true once, or it says what is wrong
+writer    opens without repair; every acknowledged value is there, none is half there
+log       positions are dense
+verify    full: nothing is wrong
+goes on   a new checkpoint can be made, and read again after another opening
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -76,11 +77,12 @@ class Node:
         return data
 
     def sized(self) -> bytes:
-        """Return the durable bytes at the length asked for: the file grew, its bytes did not come."""
+        """Return the durable bytes at the length asked for: the file grew, its bytes are lost."""
         size = len(self.content())
         return self.durable[:size].ljust(size, b"\0")
 
     def sync(self) -> None:
+        """Put all that was asked on the medium."""
         self.durable, self.pending = self.content(), []
 
     def forget(self) -> None:
@@ -88,13 +90,17 @@ class Node:
         self.pending = [change for change in self.pending if isinstance(change, Cut)]
 
     def scattered(self, chance: random.Random) -> bytes:
-        """Return a content of which each page, and the length, is as of a time of its own."""
+        """Return a content of which each page or sector, and the length, is of its own time."""
+        unit = chance.choice((SECTOR_BYTES, PAGE_BYTES))
         times = [0, *(change.time for change in self.pending)]
         data = self.content(chance.choice(times))
         size = len(data)
-        pages = bytearray(max(len(self.content(time)) for time in times))
-        for start in range(0, len(pages), PAGE_BYTES):
-            page = self.content(chance.choice(times))[start : start + PAGE_BYTES]
+        if len(times) == 1:
+            return data
+        versions = [self.content(time) for time in times]
+        pages = bytearray(max(map(len, versions)))
+        for start in range(0, len(pages), unit):
+            page = versions[chance.randrange(len(times))][start : start + unit]
             pages[start : start + len(page)] = page
         return bytes(pages[:size])
 
@@ -134,23 +140,28 @@ class Medium:
         self.links = []
 
     def name(self, path: Path) -> str:
+        """Return a path as the model names it."""
         return str(path.relative_to(self.root))
 
     def tick(self) -> int:
+        """Return the next time."""
         self.time += 1
         return self.time
 
     # --- what the disk tells -----------------------------------------------------------------
 
     def create(self, path: Path, *, is_folder: bool = False) -> Node:
+        """Enter a file or folder that was made."""
         node = Node(is_folder=is_folder)
         self._link(path, None, self.name(path), node)
         return node
 
     def rename(self, old: Path, new: Path) -> None:
+        """Enter another name."""
         self._link(new, self.name(old), self.name(new), self.names[self.name(old)])
 
     def remove(self, path: Path) -> None:
+        """Enter that a name is gone."""
         self._link(path, self.name(path), None, self.names[self.name(path)])
 
     def _link(self, path: Path, old: str | None, new: str | None, node: Node) -> None:
@@ -159,6 +170,7 @@ class Medium:
         _apply(self.names, link)
 
     def sync_folder(self, path: Path) -> None:
+        """Put the names in a folder on the medium."""
         folder = self.name(path)
         for link in self.links:
             if link.folder == folder:
@@ -189,7 +201,7 @@ class Medium:
             yield f"everything, {word}", image_of(names, Node.content)
         yield from self._prefixes(self.times(), (0, 1))
         for seed in range(seeds):
-            yield f"scattered {seed}", self.scattered(random.Random(seed))
+            yield f"scattered {seed}", self.scattered(random.Random(seed))  # noqa: S311 - the same each time
 
     def states(self, seeds: int = 2) -> Iterator[tuple[str, Image]]:
         """Yield (kind, files) for each thing that a crash may leave now, within a bound.
@@ -210,22 +222,20 @@ class Medium:
         for label, image in self._prefixes(times, (0, 1, SECTOR_BYTES, PAGE_BYTES)):
             yield "torn" if "torn" in label else "prefix", image
         for time in times:
-            yield "dropped", image_of(cached, lambda node, time=time: node.without(time))
+            yield "dropped", image_of(cached, partial(Node.without, time=time))
             yield "names", image_of(self._names_without(time), Node.content)
         for some in self._sets_of_files():
-            yield "files", image_of(cached, lambda node, some=some: _if(node in some, node))
+            yield "files", image_of(cached, partial(_some, some))
         for seed in range(seeds):
-            yield "scattered", self.scattered(random.Random(f"{self.time}/{seed}"))
+            yield "scattered", self.scattered(random.Random(f"{self.time}/{seed}"))  # noqa: S311 - the same each time
 
-    def _prefixes(
-        self, times: list[int], parts: tuple[int, ...]
-    ) -> Iterator[tuple[str, Image]]:
+    def _prefixes(self, times: list[int], parts: tuple[int, ...]) -> Iterator[tuple[str, Image]]:
         for time in times:
             names = self._names_at(time)
             for torn in parts:
                 yield (
                     f"prefix {time}{f' torn {torn}' if torn else ''}",
-                    image_of(names, lambda node, t=time, torn=torn: node.content(t, torn=torn)),
+                    image_of(names, partial(Node.content, time=time, torn=torn)),
                 )
 
     def _nodes(self) -> set[Node]:
@@ -319,8 +329,8 @@ def lay_out(image: Image, root: Path) -> None:
         path.write_bytes(data)
 
 
-def _if(is_there: bool, node: Node) -> bytes:  # noqa: FBT001 - a question
-    return node.content() if is_there else node.durable
+def _some(there: set[Node], node: Node) -> bytes:
+    return node.content() if node in there else node.durable
 
 
 def _torn(change: Write | Cut, unit: int) -> Write | Cut:

@@ -2,9 +2,9 @@
 
     {"seed": 5, "scripts": [["create", "read"], ["batch"]], "faults": [[40, "power"], [90, "kill"]]}
 
-seed: of the scheduler, of torn writes, of what a power cut leaves. scripts: the acts of each process.
-faults: turn and kind of each, in order of turns; `power pwrite` waits for the next such call. A line
-may also be the number alone.
+seed: of the scheduler, of torn writes, of what a power cut leaves. scripts: the acts of each
+process. faults: turn and kind of each, in order of turns; `power pwrite` waits for the next such
+call. A line may also be the number alone.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from tools.crash.system import (
     partly,
 )
 
-TURNS_MAX: Final = 60_000
+TURNS_MAX: Final = 20_000
 # Calls that a full disk refuses, and calls that a broken one lets fail.
 _TAKE_SPACE: Final = ("create", "write", "pwrite", "fsync", "fsync folder", "mkdir", "rename")
 _CAN_FAIL: Final = (*_TAKE_SPACE, "ftruncate", "unlink", "pread")

@@ -1,8 +1,8 @@
 """Episodes: several simulated processes on one simulated disk, faults, and a judgement at the end.
 
-Clock, randomness, waiting and the machine enter through the store's `Environment`; files, locks and
-turns through tools/crash/system.py. All of it follows from the scenario, so an episode that has gone
-wrong once goes wrong again.
+Clock, randomness, waiting and the machine enter through the store's `Environment`; files, locks
+and turns through tools/crash/system.py. All of it follows from the scenario, so an episode that has
+gone wrong once goes wrong again.
 
 A killed process is begun anew and goes on with its script. After a power cut, the disk holds what
 the model of the medium says it may, and all begin anew. Views are in memory (SQLite writes past the
@@ -41,8 +41,8 @@ from tools.crash.truth import SHARED, Truth, Wrong
 from tools.crash.workload import make_small
 
 _EPOCH_US = 1_700_000_000_000_000
-# All values are of one size, and more than a page: commits that are torn can fit into each other.
-_SIZE, _PACK_SIZE = 4_500, 60_000
+# Most values are stored in one size: parts of commits that were torn can fit into others' places.
+_SIZES, _PACK_SIZE = (0, 0, 0, 4_500), 60_000
 _IMAGES_AT_THE_END = 3
 
 
@@ -107,17 +107,19 @@ class Result:
 class Slot:
     """A script, the process that works on it now, and what it has to remember in between."""
 
-    def __init__(self, number: int, script: tuple[str, ...]) -> None:
+    def __init__(self, number: int, script: tuple[str, ...], chance: random.Random) -> None:
         self.number = number
+        self._chance = chance
         self.rest = list(script)
         self.serial = 0
         self.living: dict[str, str] = {}
         # What was under way when it was stopped: asked for again with the same id.
-        self.doubt: tuple[str, dict[str, str], Callable[[CheckpointManager], Any]] | None = None
+        self.doubt: tuple[dict[str, str], Callable[[CheckpointManager], Any]] | None = None
 
-    def value(self, state: str, size: int = _SIZE) -> str:
+    def value(self, state: str, size: int | None = None) -> str:
         """Return a value that no checkpoint has had."""
         self.serial += 1
+        size = self._chance.choice(_SIZES) if size is None else size
         return f"{self.number}{self.serial:05d}/{size}/{state}"
 
 
@@ -162,7 +164,10 @@ class Episode:
         self._boot = 0
         self.truth = Truth()
         self.result = Result(scenario)
-        self._slots = [Slot(number, script) for number, script in enumerate(scenario.scripts)]
+        self._slots = [
+            Slot(number, script, random.Random(f"values {scenario.seed} {number}"))  # noqa: S311
+            for number, script in enumerate(scenario.scripts)
+        ]
         self._system = System(self._laid_out(dict(_template())))
         self._scheduler = Scheduler(
             self._system,
@@ -244,8 +249,7 @@ class Episode:
             self.root, environment=SimulatedEnvironment(self._scheduler, process, self._boot)
         )
         manager = CheckpointManager(store=store)
-        if slot.doubt is not None:
-            self._retry(manager, slot)
+        self._retry(manager, slot)
         while slot.rest:
             act = slot.rest.pop(0)
             self.result.acts[act] += 1
@@ -259,7 +263,7 @@ class Episode:
         self, slot: Slot, wanted: dict[str, str], again: Callable[[CheckpointManager], Any]
     ) -> Iterator[None]:
         self.truth.begin(wanted)
-        slot.doubt = (f"{slot.number}-{slot.serial}", wanted, again)
+        slot.doubt = (wanted, again)
         try:
             yield
         except OutcomeUnknownError:
@@ -283,8 +287,9 @@ class Episode:
 
     def _retry(self, manager: CheckpointManager, slot: Slot) -> None:
         """Ask for what was in doubt once more, with the same id: it is done once."""
-        assert slot.doubt is not None
-        _, wanted, again = slot.doubt
+        if slot.doubt is None:
+            return
+        wanted, again = slot.doubt
         try:
             again(manager)
         except OutcomeUnknownError:
@@ -298,10 +303,16 @@ class Episode:
         self._done(slot, wanted)
 
     def _ask(
-        self, manager: CheckpointManager, slot: Slot, wanted: dict[str, str], method: str, *args: Any,
+        self,
+        manager: CheckpointManager,
+        slot: Slot,
+        wanted: dict[str, str],
+        method: str,
+        *args: Any,
         **options: Any,
-    ) -> None:  # fmt: skip
-        command = f"id-{slot.number}-{slot.serial}"
+    ) -> None:
+        # As long as that of a step of a batch.
+        command = f"id-{slot.number}-{slot.serial:05d}.0"
 
         def act(manager: CheckpointManager) -> None:
             getattr(manager, method)(*args, **options, command_id=command)
@@ -309,7 +320,7 @@ class Episode:
         with self._asked(slot, wanted, act):
             act(manager)
 
-    def _create(self, manager: CheckpointManager, slot: Slot, size: int = _SIZE) -> None:
+    def _create(self, manager: CheckpointManager, slot: Slot, size: int | None = None) -> None:
         value = slot.value("created", size)
         name = f"c{value.split('/')[0]}"
         self._ask(
@@ -323,7 +334,7 @@ class Episode:
     def _batch(self, manager: CheckpointManager, slot: Slot) -> None:
         values = [slot.value("created") for _ in range(3)]
         wanted = {f"c{value.split('/')[0]}": value for value in values}
-        command = f"id-{slot.number}-{slot.serial}"
+        command = f"id-{slot.number}-{slot.serial:05d}"
 
         def act(manager: CheckpointManager) -> None:
             with manager.batch(command_id=command) as work:
@@ -342,9 +353,7 @@ class Episode:
         name = self._oldest(slot, "created", "active")
         if name is not None:
             value = slot.value("active")
-            self._ask(
-                manager, slot, {name: value}, "update_checkpoint", name, data=data_of(value)
-            )
+            self._ask(manager, slot, {name: value}, "update_checkpoint", name, data=data_of(value))
 
     def _complete(self, manager: CheckpointManager, slot: Slot) -> None:
         name = self._oldest(slot, "created", "active")

@@ -28,8 +28,9 @@ from typing import Any, Final, Protocol
 
 from tools.crash.medium import Cut, Medium, Node, Write
 
-_NAMES: Final = ("open", "close", "read", "pread", "write", "pwrite", "fsync", "fdatasync",
-                 "ftruncate", "rename", "replace", "unlink", "remove", "mkdir", "rmdir")  # fmt: skip
+_NAMES: Final = ("open", "close", "read", "pread", "write", "pwrite", "fsync",
+                 "fdatasync", "ftruncate", "rename", "replace", "unlink", "remove", "mkdir",
+                 "rmdir")  # fmt: skip
 
 
 class Stopped(BaseException):
@@ -108,7 +109,7 @@ class System:
     def tidy(self) -> None:
         """Give the numbers of the dead back, when all is over."""
         gc.collect()
-        nothing = os.stat(os.devnull).st_ino
+        nothing = Path(os.devnull).stat().st_ino
         for fd in self._dead:
             with suppress(OSError):
                 if os.fstat(fd).st_ino == nothing:
@@ -185,6 +186,7 @@ class System:
         self._real["close"](fd)
 
     def _read(self, actor: Actor, fd: int, count: int) -> bytes:
+        del actor
         return bytes(self._real["read"](fd, count))
 
     def _pread(self, actor: Actor, fd: int, count: int, offset: int) -> bytes:

@@ -26,7 +26,9 @@ _FOLLOWED = (
     "openat,write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,rename,renameat,renameat2,"
     "ftruncate,unlink,unlinkat,rmdir,mkdir,mkdirat,lseek,flock"
 )
-_UNKNOWN = "open,creat,truncate,fallocate,copy_file_range,sendfile,splice,link,linkat,symlink,symlinkat"
+_UNKNOWN = (
+    "open,creat,truncate,fallocate,copy_file_range,sendfile,splice,link,linkat,symlink,symlinkat"
+)
 _LINE = re.compile(r"^(\d+) +(.*)$")
 _CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+)")
 _RESUMED = re.compile(r"^<\.\.\. \w+ resumed>(.*)$")

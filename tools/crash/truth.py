@@ -16,7 +16,7 @@ from tools.crash.diary import ABSENT, DELETED, Diary
 SHARED = "shared"
 
 
-class Wrong(AssertionError):
+class Wrong(AssertionError):  # noqa: N818 - what the episode is then
     """A promise was broken."""
 
 
@@ -77,9 +77,7 @@ class Truth:
 
     def saw_events(self, identifiers: Sequence[str]) -> None:
         """Somebody has read the log from its beginning."""
-        for position, (identifier, known) in enumerate(
-            zip(identifiers, self.shown, strict=False)
-        ):
+        for position, (identifier, known) in enumerate(zip(identifiers, self.shown, strict=False)):
             if identifier != known:
                 raise Wrong(f"position {position} was shown as {known} and is {identifier} now")
         if len(set(identifiers)) != len(identifiers):

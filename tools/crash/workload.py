@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import OutcomeUnknownError
@@ -177,7 +176,7 @@ def consume(scene: Scene) -> None:
 
 def cleanup(scene: Scene) -> None:
     """Do what `ckptlog cleanup` does."""
-    gone: dict[str, str | None] = {name: None for name in scene.finished()}
+    gone: dict[str, str | None] = dict.fromkeys(scene.finished())
     with scene.act(gone, whole=False):
         scene.manager.cleanup_old_checkpoints(1)
 
@@ -186,7 +185,7 @@ def cleanup_command(scene: Scene) -> None:
     """Run `ckptlog cleanup` beside the open store; a status of 0 says that all of it was done."""
     from ckptlog.cli.main import main as command
 
-    gone: dict[str, str | None] = {name: None for name in scene.finished()}
+    gone: dict[str, str | None] = dict.fromkeys(scene.finished())
     with scene.act(gone, whole=False):
         status = command(["--store", str(scene.root), "cleanup", "--max-age-days", "1", "--json"])
         if status:
@@ -241,13 +240,15 @@ def run(root: Path, acts: Iterable[str], say: Callable[[str], None], *, age_days
 
 def make_small() -> None:
     """Let this process begin a new segment often."""
-    log_module.Log.__init__.__kwdefaults__["segment_bytes"] = SEGMENT_BYTES
+    defaults = log_module.Log.__init__.__kwdefaults__ or {}
+    defaults["segment_bytes"] = SEGMENT_BYTES
     log_module.PREALLOCATION_BYTES = PREALLOCATION_BYTES
-    preparation.CHUNK_BYTES_IN_LOG_MAX = batch_module.CHUNK_BYTES_IN_LOG_MAX = LOG_BYTES
+    for module in (preparation, batch_module):
+        vars(module)["CHUNK_BYTES_IN_LOG_MAX"] = LOG_BYTES
 
 
 def main(name: str, root: str, bug: str = "") -> None:
-    """Tell on stdout, one write for each line; with a bug of tools/crash/bug.py, if one is named."""
+    """Tell on stdout, one write for each line; bug: one of tools/crash/bug.py, or none."""
 
     def say(line: str) -> None:
         os.write(1, f"{line}\n".encode())
