@@ -134,7 +134,7 @@ def states(workload: str, folder: Path, draw: Draw, bug: str = "") -> Iterator[S
     root = folder / workload / "store"
     root.parent.mkdir(parents=True)
     if workload == RECOVER:
-        for start in _starts(folder, draw.seed):
+        for start in _starts(folder, draw):
             root.mkdir()
             lay_out(start.image, root)
             yield from _traced(workload, root, start.lines, draw, bug)
@@ -161,16 +161,16 @@ def _traced(
                 yield State(workload, step, call, kind, image, told)
 
 
-def _starts(folder: Path, seed: int) -> list[State]:
+def _starts(folder: Path, draw: Draw) -> list[State]:
     """Return states in which a commit was cut off: what the workload `recover` begins with."""
-    found: list[State] = []
-    for workload in ("commit", "roll"):
-        found += [
-            state
-            for state in states(workload, folder / "first", Draw(seed=seed))
-            if state.call == "pwrite64 segment" and state.kind in _CUT_OFF
-        ]
-    return random.Random(seed).sample(found, _STARTS)  # noqa: S311 - the same each time
+    first = Draw(each=5, seed=draw.seed)
+    found = [
+        state
+        for state in states("commit", folder / "first", first)
+        if state.call == "pwrite64 segment" and state.kind in _CUT_OFF
+    ]
+    chance = random.Random(draw.seed)  # noqa: S311 - the same each time
+    return chance.sample(found, _STARTS if draw.each == 0 else 2)
 
 
 def prepared(root: Path) -> list[str]:

@@ -55,7 +55,7 @@ _MAKE = {
 }
 # How the files are mounted, in turn: what may reach the medium before what.
 _OPTIONS = {
-    "ext4": ("", "data=writeback", "nodelalloc", "journal_async_commit"),
+    "ext4": ("", "data=writeback", "nodelalloc", "data=writeback,journal_async_commit"),
     "xfs": ("",),
     "btrfs": ("", "compress=zstd"),
     "f2fs": ("",),
@@ -231,6 +231,8 @@ class Cutter:
 
     def _work(self, acts: list[str], pipe: int) -> None:
         """Be the worker, until the end."""
+        # What commands print is not for whoever called us.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         try:
             with suppress(BaseException), planted(self._bug):
                 run(self._device.point / "store", acts, lambda line: _say(pipe, line))

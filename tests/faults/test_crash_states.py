@@ -16,7 +16,7 @@ BUGS = [("no_sync", "commit"), ("no_folder_sync", "packs"), ("early_pack_name", 
 
 @pytest.mark.parametrize("workload", EVERY_WORKLOAD)
 def test_a_sample_of_crash_states(workload):
-    stride = 24 if workload == RECOVER else 6
+    stride = 20 if workload == RECOVER else 9
     tally = explore([workload], Draw(each=1, stride=stride, seed=1))
     assert tally.states > 5
     assert not tally.faults
@@ -24,7 +24,7 @@ def test_a_sample_of_crash_states(workload):
 
 @pytest.mark.parametrize(("bug", "workload"), BUGS)
 def test_a_planted_bug_is_found(bug, workload):
-    assert explore([workload], Draw(each=3, stride=3), bug=bug).faults
+    assert explore([workload], Draw(each=2, stride=4), bug=bug).faults
 
 
 @pytest.mark.thorough
