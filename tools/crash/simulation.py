@@ -42,7 +42,7 @@ from tools.crash.workload import make_small
 
 _EPOCH_US = 1_700_000_000_000_000
 # Most values are stored in one size: parts of commits that were torn can fit into others' places.
-_SIZES, _PACK_SIZE = (0, 0, 0, 4_500), 60_000
+_SIZES, _PACK_SIZE = ((0,), (0,), (0, 4_500)), 60_000
 _IMAGES_AT_THE_END = 3
 
 
@@ -109,7 +109,7 @@ class Slot:
 
     def __init__(self, number: int, script: tuple[str, ...], chance: random.Random) -> None:
         self.number = number
-        self._chance = chance
+        self._chance, self._sizes = chance, chance.choice(_SIZES)
         self.rest = list(script)
         self.serial = 0
         self.living: dict[str, str] = {}
@@ -119,7 +119,7 @@ class Slot:
     def value(self, state: str, size: int | None = None) -> str:
         """Return a value that no checkpoint has had."""
         self.serial += 1
-        size = self._chance.choice(_SIZES) if size is None else size
+        size = self._chance.choice(self._sizes) if size is None else size
         return f"{self.number}{self.serial:05d}/{size}/{state}"
 
 
