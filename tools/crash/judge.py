@@ -71,8 +71,13 @@ def values_of(manager: CheckpointManager, names: list[str] | set[str]) -> dict[s
 
 def _value_of(manager: CheckpointManager, name: str) -> str:
     checkpoint = manager.get_checkpoint(name)
+    if checkpoint is None and manager.store.is_taken(name):
+        # Deleted; or made between the two questions.
+        checkpoint = manager.get_checkpoint(name)
+        if checkpoint is None:
+            return DELETED
     if checkpoint is None:
-        return DELETED if manager.store.is_taken(name) else ABSENT
+        return ABSENT
     value = str(checkpoint.data.get("value"))
     if checkpoint.data != data_of(value):
         return f"{value} with wrong data"

@@ -30,7 +30,7 @@ from ckptlog.errors import (
 )
 from ckptlog.repository.keeper import Keeper
 from ckptlog.storage.environment import Environment
-from tools.crash.bug import planted
+from tools.crash.bug import planted, replaced
 from tools.crash.diary import ABSENT, DELETED, data_of
 from tools.crash.judge import judge, values_of
 from tools.crash.medium import Image, Medium, lay_out
@@ -472,13 +472,12 @@ def simulate(scenario: Scenario, *, bug: str = "") -> Result:
     make_small()
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - made by mkdtemp
     folder = Path(tempfile.mkdtemp(prefix="ckptlog-sim-", dir=memory))
-    new_view = Keeper._new_view  # noqa: SLF001 - views in memory: SQLite knows no doors
+    # SQLite knows no doors.
+    views = {(Keeper, "_new_view"): vars(Keeper)["_view_in_memory"]}
     try:
-        Keeper._new_view = Keeper._view_in_memory  # type: ignore[method-assign]  # noqa: SLF001
-        with planted(bug):
+        with replaced(views), planted(bug):
             return Episode(scenario, folder).play()
     finally:
-        Keeper._new_view = new_view  # type: ignore[method-assign]  # noqa: SLF001
         shutil.rmtree(folder, ignore_errors=True)
 
 
