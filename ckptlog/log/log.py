@@ -134,10 +134,18 @@ class Log:
         """Give the lock back after `hold`; depth: that of the caller before it. Twice is fine."""
         self._hold.give_back(depth)
 
-    def recover_if_free(self) -> bool:
-        """Recover what stands beyond the published end, if no writer is at work; say whether."""
+    def recover_if_free(self, timeout_s: float = 0.0) -> bool:
+        """Recover what stands beyond the published end, if no writer is at work; say whether.
+
+        Args:
+            timeout_s: How long to wait for a writer where nobody has written since the machine
+                was started: the end is not synced at each commit, so a power cut may have left
+                one that is older than what was acknowledged, and that writer is recovering.
+        """
+        end = self.published.read()
+        is_of_this_boot = end is not None and end.boot == self._boot
         try:
-            with self.exclusive(0.0):
+            with self.exclusive(0.0 if is_of_this_boot else timeout_s):
                 return True
         except LockTimeoutError:
             return False
@@ -180,7 +188,9 @@ class Log:
         tail = recovered.tail
         self._open_segment(tail)
         place = (tail.position, tail.first, tail.generation)
-        if end is not None and place == (end.position, end.first, end.generation):
+        is_shown = end is not None and place == (end.position, end.first, end.generation)
+        # One of an earlier boot is written again: until then everyone who opens waits for us.
+        if is_shown and end is not None and end.boot == self._boot:
             self._end_seen = end
         else:
             self._publish(tail)

@@ -139,7 +139,7 @@ class Store(StoreReader, Retrospect, Attesting):
             is_durable=self.durability == "commit",
         )
         if not self.read_only:
-            self.log.recover_if_free()
+            self.log.recover_if_free(self.timeout_s)
         self._keeper = keeper = Keeper(
             self.path, store_id, self.log, self.environment, read_only=self.read_only
         )

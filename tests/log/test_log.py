@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,11 +19,14 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import event as event_format
 from ckptlog.log.batch import Lost, Won
-from ckptlog.log.log import PREALLOCATION_BYTES
+from ckptlog.log.log import PREALLOCATION_BYTES, Log
+from ckptlog.storage.lock import WriterLock
 from tests.faults.fault_disk import FaultDisk
 from tests.faults.medium import Medium
 from tests.log.sample import (
+    STORE_ID,
     WAIT_S,
+    StillEnvironment,
     append,
     create_log,
     durables,
@@ -274,6 +278,36 @@ def test_only_one_log_holds_the_lock(log, root):
             pass
     assert other.recover_if_free()
     other.close()
+
+
+class OtherBoot(StillEnvironment):
+    """The same machine, started again."""
+
+    def boot(self):
+        return b"another boot...."
+
+
+def test_after_a_restart_an_opener_waits_for_who_recovers(log, root):
+    """Until somebody has recovered, the end may be older than what was acknowledged."""
+    append(log, group("a"))
+    log.close()
+    second = Log(root, STORE_ID, OtherBoot())
+    holder = WriterLock(root / "lock", OtherBoot())
+    holder.acquire(WAIT_S)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(second.recover_if_free, WAIT_S)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.1)
+        holder.release()
+        assert waiting.result(WAIT_S)
+    # Whoever recovers says so, even with nothing to recover: nobody need wait for it again.
+    assert second.published.read().boot == OtherBoot().boot()
+    holder.acquire(WAIT_S)
+    third = Log(root, STORE_ID, OtherBoot())
+    assert not third.recover_if_free(10_000.0)
+    holder.close()
+    second.close()
+    third.close()
 
 
 def test_a_timeout_leaves_nothing_held(log, root):

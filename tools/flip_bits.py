@@ -1,0 +1,310 @@
+"""Flip single bits in every kind of file of a store: each flip is told, or mended, or harmless.
+
+For each flip a copy of a small closed store is opened and asked everything that a user can learn:
+checkpoints, list, events, the history's rows, the files, where a consumer stands; then verified. An
+answer may be right or an error of ours. Wrong is what must not be. Page: specs/testing.md.
+
+told       an answer was an error of ours, or verification names a problem
+mended     all answers are right, and the file holds other bytes than the damaged ones now
+harmless   all answers are right
+again      documented: a consumer goes on from an earlier place, and is told events again
+lost       documented: the last write of a store whose published end is lost too (kind `unclean`)
+
+Usage: flip_bits.py [--kind NAME]... [--every N] [--all] [--seed N] [--jobs N] [--json]
+By default one bit of every N-th byte (64); --all: each bit of each byte. Exit status 1 where wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import ckptlog
+from ckptlog import CheckpointError, CheckpointManager
+from ckptlog.repository.file_view import FileView
+from tools.crash.diary import Diary
+from tools.crash.judge import values_of
+from tools.crash.medium import Image, lay_out
+from tools.crash.workload import make_small, run
+from tools.crash_states import memory
+
+KINDS: dict[str, Callable[[str], bool]] = {
+    "segment": lambda name: name.startswith("log/") and name.endswith(".seg"),
+    "end": lambda name: name == "log/end",
+    "pack": lambda name: name.startswith("packs/"),
+    "store.json": lambda name: name == "store.json",
+    "cursor": lambda name: name.startswith("consumers/") and not name.endswith("lock"),
+    "view": lambda name: name.startswith("views/current.sqlite"),
+    "index": lambda name: name.startswith("views/chunks/"),
+    "leaves": lambda name: name == "views/tree/leaves",
+    "files": lambda name: name.startswith("views/files/"),
+    "history": lambda name: name.startswith("views/history"),
+    "rest": lambda name: name in ("lock", "reserve"),
+}
+UNCLEAN = "unclean"
+_HEAD_BYTES = 64
+_ACTS = "create update complete batch create delete pack view consume history"
+# What the store says of itself may be told to be wrong; what is disposable has to be right.
+_MUST_BE_RIGHT = ("end", "view", "index", "leaves", "files", "history", "rest")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A small store with a file of each kind, and what it answers.
+
+    Attributes:
+        last: Offset of the last write in the newest segment, for the kind `unclean`.
+    """
+
+    image: Image
+    names: tuple[str, ...]
+    answers: dict[str, Any]
+    before_last: dict[str, Any]
+    newest: str
+    last: int
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One bit of one file."""
+
+    kind: str
+    name: str
+    byte: int
+    bit: int
+
+
+@dataclass
+class Tally:
+    """How each kind's flips ended."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    wrong: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def flips(self) -> int:
+        """How many flips were tried."""
+        return sum(counts.total() for counts in self.counts.values())
+
+    def enter(self, flip: Flip, ending: str, why: str) -> None:
+        """Count a flip."""
+        self.counts.setdefault(flip.kind, Counter())[ending] += 1
+        if ending == "wrong":
+            self.wrong.append({**vars(flip), "why": why})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all counts, safe for JSON."""
+        kinds = {kind: dict(counts) for kind, counts in self.counts.items()}
+        return {"flips": self.flips, "kinds": kinds, "wrong": self.wrong}
+
+    def __str__(self) -> str:
+        lines = [f"{self.flips} flips"]
+        for kind, counts in self.counts.items():
+            words = ", ".join(f"{word} {count}" for word, count in sorted(counts.items()))
+            lines.append(f"{kind}: {words}")
+        lines += [f"WRONG {json.dumps(one)}" for one in self.wrong[:20]]
+        return "\n".join([*lines, f"{len(self.wrong)} flips gave a wrong answer"])
+
+
+def make_sample() -> Sample:
+    """Make the store."""
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="ckptlog-flip-", dir=memory()) as folder:
+        root = Path(folder) / "store"
+        run(root, _ACTS.split(), lines.append)
+        names = tuple(Diary.of(lines).possible)
+        with ckptlog.open(root) as store:
+            FileView(store).refresh()
+        before = ask(root, names)
+        newest = max(path.name for path in (root / "log").glob("*.seg"))
+        last = (root / "log" / newest).stat().st_size
+        run(root, ["create"], lines.append)
+        names = tuple(Diary.of(lines).possible)
+        answers = ask(root, names)
+        image = {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and not path.name.endswith("-shm")
+        }
+        lacking = [kind for kind, is_one in KINDS.items() if not any(map(is_one, image))]
+        failed = [answer for answer in answers.values() if isinstance(answer, CheckpointError)]
+        if lacking or failed:
+            sys.exit(f"The sample is not whole: {lacking} {failed}")
+        return Sample(image, names, answers, before, f"log/{newest}", last)
+
+
+def ask(root: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Return all that a user can learn, by question; an error of ours is an answer too."""
+    answers: dict[str, Any] = {}
+    try:
+        with ckptlog.open(root) as store:
+            manager = CheckpointManager(store=store)
+            for question, answer in _questions(manager, names):
+                try:
+                    answers[question] = answer()
+                except CheckpointError as error:
+                    answers[question] = error
+    except CheckpointError as error:
+        answers["open"] = error
+    return answers
+
+
+def _questions(
+    manager: CheckpointManager, names: Iterable[str]
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    store = manager.store
+    yield "list", lambda: [one.checkpoint_id for one in manager.iterate()]
+    for name in names:
+        yield name, partial(lambda name: values_of(manager, [name])[name], name)
+    yield "events", lambda: [(one.position, one.event.id) for one in store.events()]
+    yield "history", lambda: store.history().to_table(columns=_COLUMNS).to_pylist()
+    yield "files", lambda: _files(manager)
+    yield "consumer", lambda: _consumer(manager)
+
+
+_COLUMNS = ["position", "type", "checkpoint", "event_id", "data_bytes"]
+
+
+def _files(manager: CheckpointManager) -> dict[str, bytes]:
+    """Let the files show what is there, and read them."""
+    view = FileView(manager.store)
+    view.refresh(is_thorough=True)
+    found = {}
+    for path in sorted(view.folder.rglob("*.json")):
+        if not any(part.startswith(".") for part in path.relative_to(view.folder).parts):
+            found[str(path.relative_to(view.folder))] = path.read_bytes()
+    return found
+
+
+def _consumer(manager: CheckpointManager) -> int:
+    with manager.store.watch("reader", follow=False, watcher=False) as events:
+        return events.position
+
+
+def try_flip(sample: Sample, flip: Flip) -> tuple[str, str]:
+    """Return how a flip ended, and what is wrong."""
+    make_small()
+    folder = Path(tempfile.mkdtemp(prefix="ckptlog-flip-", dir=memory()))
+    try:
+        root = folder / "store"
+        root.mkdir()
+        damaged = bytearray(sample.image[flip.name])
+        damaged[flip.byte] ^= 1 << flip.bit
+        image = {**sample.image, flip.name: bytes(damaged)}
+        if flip.kind == UNCLEAN:
+            del image["log/end"]
+        lay_out(image, root)
+        return _judged(sample, flip, root, bytes(damaged))
+    except Exception as error:  # noqa: BLE001 - whatever it is, this flip shows it
+        return "wrong", f"{type(error).__name__}: {error}"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _judged(sample: Sample, flip: Flip, root: Path, damaged: bytes) -> tuple[str, str]:
+    answers = ask(root, sample.names)
+    errors = [answer for answer in answers.values() if isinstance(answer, CheckpointError)]
+    bad = {
+        question: answer
+        for question, answer in answers.items()
+        if not isinstance(answer, CheckpointError) and answer != sample.answers[question]
+    }
+    if bad and flip.kind == UNCLEAN and flip.byte >= sample.last:
+        # Nothing tells it from a commit that was torn: the store is what it was before.
+        is_before = all(
+            answers.get(question) == answer
+            for question, answer in sample.before_last.items()
+            if question in ("list", "events")
+        )
+        return ("lost", "") if is_before else ("wrong", str(bad)[:300])
+    if flip.kind == "cursor" and not errors and bad.keys() == {"consumer"}:
+        is_earlier = 0 <= bad["consumer"] < sample.answers["consumer"]
+        return ("again", "") if is_earlier else ("wrong", str(bad)[:300])
+    if bad or (errors and flip.kind in _MUST_BE_RIGHT):
+        return "wrong", str(bad or errors[0])[:300]
+    if errors:
+        return "told", ""
+    path = root / flip.name
+    if not path.exists() or path.read_bytes() != damaged:
+        return "mended", ""
+    with ckptlog.open(root) as store:
+        is_told = not store.verify().ok
+    return ("told" if is_told else "harmless"), ""
+
+
+def flips(
+    sample: Sample, kinds: Iterable[str], *, every: int = 64, seed: int = 0, is_all: bool = False
+) -> Iterator[Flip]:
+    """Yield the flips of kinds: all, or one bit of every n-th byte of each file.
+
+    The first and last bytes of a file, where headers and trailers are, come always.
+    """
+    for kind in kinds:
+        for name, data in sample.image.items():
+            if not (name == sample.newest if kind == UNCLEAN else KINDS[kind](name)):
+                continue
+            chance = random.Random(f"{seed}/{name}")  # noqa: S311 - the same each time
+            if is_all:
+                yield from (
+                    Flip(kind, name, at, bit) for at in range(len(data)) for bit in range(8)
+                )
+                continue
+            places = {chance.randrange(at, min(at + every, len(data)))
+                      for at in range(0, len(data), every)}  # fmt: skip
+            places |= {*range(0, min(len(data), _HEAD_BYTES), 5), *range(len(data))[-8::3]}
+            yield from (Flip(kind, name, at, chance.randrange(8)) for at in sorted(places))
+
+
+def explore(sample: Sample, wanted: Iterable[Flip], *, jobs: int = 1) -> Tally:
+    """Try flips; jobs: processes, this one alone with 1."""
+    tally = Tally()
+    if jobs == 1:
+        for flip in wanted:
+            tally.enter(flip, *try_flip(sample, flip))
+        return tally
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        iterator = iter(wanted)
+        while batch := [flip for _, flip in zip(range(500), iterator, strict=False)]:
+            for flip, ending in zip(
+                batch, pool.map(partial(try_flip, sample), batch, chunksize=25), strict=True
+            ):
+                tally.enter(flip, *ending)
+    return tally
+
+
+def main() -> int:
+    """Flip, print counts; 1 where something is wrong."""
+    names = [*KINDS, UNCLEAN]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kind", action="append", choices=names, help="default: all")
+    parser.add_argument("--every", type=int, default=64, help="one bit of every n-th byte")
+    parser.add_argument("--all", action="store_true", help="every bit of every byte")
+    parser.add_argument("--seed", type=int, default=0, help="which bits")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--json", action="store_true", help="print one document")
+    options = parser.parse_args()
+    sample = make_sample()
+    wanted = flips(
+        sample, options.kind or names, every=options.every, seed=options.seed, is_all=options.all
+    )
+    tally = explore(sample, wanted, jobs=options.jobs)
+    print(json.dumps(tally.to_dict(), indent=1) if options.json else tally)
+    return 1 if tally.wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
