@@ -140,6 +140,8 @@ class Drafter:
         identity = self.identity(request.command, self._change_content, request)
         return Change(
             actor=request.actor,
+            # Of no state: where the checkpoint is there after all, it is prepared again.
+            based_on=-1,
             checkpoint=request.checkpoint,
             command=identity.command,
             fingerprint=identity.fingerprint,

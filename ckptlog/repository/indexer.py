@@ -39,13 +39,16 @@ class Indexer:
     Threads: safe.
     """
 
-    def __init__(self, root: Path, store_id: bytes, log: Log, *, read_only: bool) -> None:
+    def __init__(
+        self, root: Path, store_id: bytes, log: Log, *, read_only: bool, boot: bytes | None = None
+    ) -> None:
         self._root = root
         self._store_id = store_id
         self._log = log
         self._missing_lock = RLock()
         self._reindexed_at = -1
-        self.leaves = LeafCache(None if read_only else root / "views" / "tree" / "leaves")
+        path = None if read_only else root / "views" / "tree" / "leaves"
+        self.leaves = LeafCache(path, boot)
         self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
 
     def clear(self) -> None:

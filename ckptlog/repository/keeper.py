@@ -84,7 +84,7 @@ class Keeper:
         self._wire: Callable[[Reference], bytes]
         self._builder: Builder
         self.fold_lock = RLock()
-        self._indexer = Indexer(root, store_id, log, read_only=read_only)
+        self._indexer = Indexer(root, store_id, log, read_only=read_only, boot=environment.boot())
         self.index = self._indexer.index
         self.find_missing = self._indexer.find_missing
         # Where the index was filled again last; once for each position, whatever is damaged.
@@ -116,6 +116,7 @@ class Keeper:
         finally:
             self.ledger.view.close()
             self.index.close()
+            self._indexer.leaves.close()
 
     def abandon(self) -> None:
         """Drop everything without touching the store: for a forked child."""

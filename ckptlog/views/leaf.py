@@ -8,24 +8,37 @@ computed again from the log; verification never believes this file, it compares.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from xxhash import xxh3_64_intdigest
+
 from ckptlog.model.entry import Commit
 
 LEAF_BYTES: Final = 32
+# boot id, position up to which the leaves are on the medium, sum
+_SEAL: Final = struct.Struct("<16sQQ")
 
 
 class LeafCache:
     """The file of leaf hashes; nothing is kept where it cannot be written.
 
+    Args:
+        boot: 16 bytes that differ after a reboot: a power cut may leave a file that is long enough
+            and holds zeros, so what was not synced before a reboot is cut off. None: whoever reads
+            compares what it gets.
+
     Durability: none; it is disposable.        Threads: the owner serialises writes.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, boot: bytes | None = None) -> None:
         self._path = path
+        self._boot = boot
+        self._is_sealed = boot is None
+        self._has_written = False
 
     @property
     def position(self) -> int:
@@ -65,6 +78,9 @@ class LeafCache:
             return False
         data = b"".join(leaves)
         try:
+            self._leave_seal()
+            if first > self.position:
+                return False
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -75,6 +91,55 @@ class LeafCache:
             # A cache that cannot be written is simply not there.
             self._path = None
         return True
+
+    def close(self) -> None:
+        """Put what is there on the medium, so that it counts after a reboot."""
+        if self._path is None or self._boot is None or not self._has_written:
+            return
+        with suppress(OSError):
+            position = self.position
+            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            self._seal(position)
+
+    def _leave_seal(self) -> None:
+        """Before the first write: cut off what was not synced before a reboot."""
+        self._has_written = True
+        if self._is_sealed or self._path is None:
+            return
+        boot, synced = self._read_seal()
+        if boot != self._boot:
+            self.cut(synced)
+            self._seal(synced)
+        self._is_sealed = True
+
+    def _read_seal(self) -> tuple[bytes, int]:
+        try:
+            data = self._seal_path.read_bytes()
+        except OSError:
+            return b"", 0
+        is_whole = len(data) == _SEAL.size and xxh3_64_intdigest(data[:-8]) == int.from_bytes(
+            data[-8:], "little"
+        )
+        return (data[:16], int.from_bytes(data[16:24], "little")) if is_whole else (b"", 0)
+
+    def _seal(self, position: int) -> None:
+        """Say in which boot the file is written, and up to where it is on the medium."""
+        assert self._boot is not None  # noqa: S101 - asked by the callers
+        self._seal_path.parent.mkdir(parents=True, exist_ok=True)
+        data = self._boot + position.to_bytes(8, "little")
+        data += xxh3_64_intdigest(data).to_bytes(8, "little")
+        temporary = self._seal_path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(self._seal_path)
+
+    @property
+    def _seal_path(self) -> Path:
+        assert self._path is not None  # noqa: S101 - asked by the callers
+        return self._path.with_name("seal")
 
     def cut(self, position: int) -> None:
         """Drop what lies behind a position, after it was written anew up to there."""
