@@ -238,11 +238,9 @@ class _Growing:
                 pieces.append((begin, place))
             else:  # a long item
                 base = memo.base(old, guess) or within
-                place, item, gathered_now, drawn, is_closed = self._long_item(
-                    place, at, gathered, base
-                )
-                pieces += item
-                count = 1
+                found = self._long_item(place, at, gathered, base)
+                place, item, gathered_now, drawn, is_closed = found
+                pieces, count = pieces + item, 1
             total += gathered_now - gathered
             gathered = gathered_now
             items += count
@@ -260,8 +258,7 @@ class _Growing:
         strip = self._cut_off(at, same, closed, old, None if old.groups else within)
         if strip.groups:
             self._strips.setdefault(key, []).append(strip)
-        links = strip.links
-        pieces = [head, *self._levels(links), *pieces, tail]
+        pieces = [head, *self._levels(strip.links), *pieces, tail]
         return place + 1, pieces, _weight(pieces)
 
     def _long_item(

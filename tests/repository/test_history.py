@@ -96,7 +96,7 @@ from tests.repository.damage import (
             ],
             "used before",
         ),
-        ([record("a", time="2026-01-02")], "its time"),
+        ([record("a", schema=1, time="2026-01-02")], "its time"),
         (
             [record("a", packs=(PackEntry(0, 1, "00" * 16),)), record("b")],
             "does not end its commit",
@@ -131,7 +131,7 @@ def test_events_are_canonical(tmp_path, monkeypatch):
         monkeypatch.setattr(event, "encode", lambda one: plain(one).replace(b'":', b'": '))
         append(store, record("a"))
         monkeypatch.undo()
-        append(store, record("b"))
+        append(store, record("b", schema=1))
         (problem,) = store.verify("structure").problems
     assert problem.code == "format.malformed"
     assert "Event 0 is not canonical" in problem.message
@@ -144,7 +144,7 @@ def test_an_event_of_a_newer_version(tmp_path, monkeypatch):
         monkeypatch.setattr(
             event, "encode", lambda one: plain(one).replace(b'"schema":1', b'"schema":9')
         )
-        append(store, record("b"))
+        append(store, record("b", schema=1))
         monkeypatch.undo()
     report = verify_directory(tmp_path / "s")
     assert codes(report)[0] == "store.unsupported"

@@ -224,7 +224,7 @@ def test_store_json(store_path):
 
 def test_no_more_than_a_thousand_problems(store_path):
     with ckptlog.open(store_path) as store:
-        append(store, *[record(f"c{number}", time="yesterday") for number in range(1100)])
+        append(store, *[record(f"c{number}", schema=1, time="yesterday") for number in range(1100)])
         report = verify_directory(store_path)
     assert len(report.problems) == 1000
     assert "100 more problems" in notes(report)

@@ -23,7 +23,7 @@ def path(tmp_path):
     path = tmp_path / "store"
     chance = random.Random(2)
     with CheckpointManager(path) as manager:
-        manager.store.log._segment_bytes = 20_000
+        manager.store.log._segment_bytes = 12_000
         names = []
         for step in range(1, 90):
             data = {"text": "x" * chance.choice([5, 300, 20_000])}
