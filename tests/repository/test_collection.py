@@ -431,7 +431,7 @@ def test_a_damaged_later_copy_does_not_count(path, monkeypatch):
         a = manager.create_checkpoint("a", "T", 1, data={**data, "junk": TEXTS[6]})
         manager.update_checkpoint(a, data={"junk": ""})
         b = manager.create_checkpoint("b", "T", 1, data=data)
-        early, late = sorted(path.glob("packs/*.pack"))[0], sorted(path.glob("packs/*.pack"))[-1]
+        early, late = min(path.glob("packs/*.pack")), max(path.glob("packs/*.pack"))
         ours = {one.digest for one in read_index(early, manager.store.info.id_bytes)}
         shared = [
             one for one in read_index(late, manager.store.info.id_bytes) if one.digest in ours

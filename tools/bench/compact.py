@@ -48,7 +48,8 @@ def ours_figures(folder: Path, count: int, size: int) -> dict[str, Any]:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         manager.compact_checkpoint_storage()
         wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
-        values = [manager.get_checkpoint(identifier).data["value"] for identifier in kept]
+        found = [manager.get_checkpoint(identifier) for identifier in kept]
+        values = [one.data["value"] for one in found if one is not None]
     after = _bytes(path)
     fresh = folder / "fresh"
     with CheckpointManager(fresh, config=_config(fresh)) as manager:
