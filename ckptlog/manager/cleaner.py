@@ -2,7 +2,8 @@
 
 Not before one interval has passed since the last clean-up that the log tells of (or since the
 store was made): a program that runs shorter than the interval must clean up now and then too, and
-one that is started often must not do so each time. It looks a few seconds after the opening, so
+one that is started often must not do so each time. What it deletes it also compacts
+(specs/collection.md), but in stores of older versions. It looks a few seconds after the opening, so
 that a short program does not pay for it.
 
 Errors are logged under "ckptlog", with their code, and never raised. The thread does not keep its
@@ -19,6 +20,7 @@ from threading import Event, Thread, current_thread
 from typing import TYPE_CHECKING, Final
 
 from ckptlog.errors import CheckpointError, StoreClosedError
+from ckptlog.formats.store import SETTLED
 from ckptlog.manager import upkeep
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.event import CLEANED
@@ -32,6 +34,10 @@ _JOIN_S: Final = 10.0
 _LOOK_BACK_EVENTS: Final = 10_000
 
 _logger = logging.getLogger("ckptlog")
+
+
+class _StoppedError(Exception):
+    """The manager is closed while its store is compacted."""
 
 
 class Cleaner:
@@ -99,6 +105,9 @@ class Cleaner:
             )
             if count:
                 _logger.info("Deleted %d checkpoints of %s.", count, manager.store.path)
+                self._compact(manager)
+        except _StoppedError:
+            pass
         except StoreClosedError:
             self._is_stopped = True
         except CheckpointError as error:
@@ -106,6 +115,17 @@ class Cleaner:
         except Exception:
             _logger.exception("A clean-up failed (checkpoint.error).")
         return self._interval_s
+
+    def _compact(self, manager: CheckpointManager) -> None:
+        """Give back the room of what was deleted; ends early where the manager is closed."""
+
+        def look(_done: int, _total: int) -> None:
+            if self._is_stopped:
+                raise _StoppedError
+
+        if SETTLED in manager.store.info.features:
+            freed = manager.store.compact(None, look).bytes_freed
+            _logger.info("Gave back %d bytes of %s.", freed, manager.store.path)
 
     def _due_in_s(self, store: Store) -> float:
         """Return how long to wait after the last clean-up; 0 or less where it is time."""

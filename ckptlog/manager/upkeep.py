@@ -26,7 +26,7 @@ from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete, Record
 from ckptlog.policy.decide import Stale
 from ckptlog.policy.retention import Policy, Rule
-from ckptlog.repository.collection import CollectOptions
+from ckptlog.repository.collection import CollectOptions, spare_bytes
 from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask, measure, statistics
@@ -196,7 +196,8 @@ def compact(
         options: Those of `repository.collection.CollectOptions`.
 
     Returns:
-        bytes_before, bytes_after, bytes_freed: Of the store's directory.
+        bytes_before, bytes_after, bytes_freed: Of the store's directory, without the room that the
+            log makes ahead.
         view: "kept" or "rebuilt". chunks: Entries of the index.
         torn_files, temporary_files: Files that do not count.
         collection: What `Store.compact` says, as a dictionary.
@@ -208,7 +209,7 @@ def compact(
         ReadOnlyError, UnsupportedError, CheckpointStorageError: It cannot be written, by kind.
     """
     store = manager.store
-    before = measure(store.path)
+    before, spare_before = measure(store.path), spare_bytes(store)
     collected = store.compact(CollectOptions(**options, actor=manager.actor), progress)
     # The history and the files of checkpoints hold no free pages: a rebuild would free nothing.
     totals = ask(store, lambda view: view.totals())
@@ -222,10 +223,10 @@ def compact(
     if is_rebuilt:
         store.rebuild_views()
     store.index.flush(force=True)
-    after = measure(store.path)
+    after, spare_after = measure(store.path), spare_bytes(store)
     return {
-        "bytes_before": before.total,
-        "bytes_after": after.total,
+        "bytes_before": before.total - spare_before,
+        "bytes_after": after.total - spare_after,
         "bytes_freed": before.total - after.total,
         "view": "rebuilt" if is_rebuilt else "kept",
         "chunks": store.index.entries,

@@ -69,6 +69,7 @@ _BATCH_CONTAINERS: Final = 200
 SEAL_BYTES_MIN: Final = 256 * 1024
 GARBAGE_MIN: Final = 0.05
 _FOLDER: Final = "collect"
+_TELL_EVENTS: Final = 4096
 
 
 class CollectOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +131,8 @@ def collect(
     """Give back the room of deleted checkpoints, and compress the log's settled part.
 
     Args:
-        progress: Called now and then with bytes gone through and bytes in all.
+        progress: Called now and then with how much is done, and of how much; what it raises ends
+            the collection between two steps, and passes through.
 
     Raises:
         CollectionBusyError: Another process collects this store.
@@ -174,9 +176,12 @@ class _Collection:
         end = store.opened().log.end()
         found.position = end.position
         fates = fates_of(self._events, end)
-        live = self._mark(fates, end, folder)
         sources = self._sources(fates, end)
-        self._total = 2 * sum(source.bytes for source in sources)
+        work = sum(source.bytes for source in sources)
+        # A third each for the mark, the survey, and what is moved.
+        self._total = 3 * work
+        live = self._mark(fates, end, folder)
+        self._done = work
         mover = Mover(
             store.path,
             store.info.id_bytes,
@@ -223,6 +228,8 @@ class _Collection:
         """Return the chunks of every payload that is kept."""
         live = LiveSet(folder, self._store.info.id_bytes)
         for position, event in self._events.events(BEGINNING, end):
+            if position % _TELL_EVENTS == 0:
+                self._progress(self._total * position // (3 * end.position), self._total)
             if not fates.is_living(position, event):
                 continue
             if self._options.drop_superseded and not fates.is_newest(position, event):
@@ -478,7 +485,16 @@ def _batches(
 
 def _bytes(store: Store) -> int:
     sizes = measure(store.path)
-    return sizes.log + sizes.packs
+    return sizes.log + sizes.packs - spare_bytes(store)
+
+
+def spare_bytes(store: Store) -> int:
+    """Return the zeros behind the log's end: room made ahead, cut off when the store is closed."""
+    end = store.log.published.read()
+    if end is None:
+        return 0
+    size = file_bytes(store.path, container_of(end.first, end.generation))
+    return max(0, (size or 0) - end.offset)
 
 
 def _faster() -> CollectionBusyError:
