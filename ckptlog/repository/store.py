@@ -30,8 +30,8 @@ from ckptlog.errors import (
     ReadOnlyError,
     StoreClosedError,
 )
-from ckptlog.formats.store import TREES, StoreInfo
 from ckptlog.formats.end import End
+from ckptlog.formats.store import TREES, StoreInfo
 from ckptlog.log.log import Log
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement

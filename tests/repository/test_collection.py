@@ -164,6 +164,7 @@ def test_a_difference_in_a_removed_segment_that_is_open_is_not_believed(path):
         quiet(manager)
         _, records = other.store.log.reader.entry(*place)
         assert records, "the file is still open"
+        assert [one.data for one in other.iterate()] == [data]
         assert other.get_checkpoint("b").data == data
         assert manager.get_checkpoint("b").data == data
     check_files(path)
