@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from ckptlog import CollectionBusyError
 from ckptlog.errors import FullError
+from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import collection, layout
@@ -126,6 +128,25 @@ def test_packs_prepared_before_the_fence_are_not_registered_after_it(path, monke
         quiet(other)
         story.check(manager)
         story.check(other)
+    check_files(path)
+
+
+def test_packs_prepared_at_the_fence_itself_are_left_alone(path, monkeypatch):
+    """Nobody has registered them yet, and somebody may."""
+    data = {"x": list(TEXTS[:20])}
+    with opened(path) as manager, opened(path) as other:
+        story = Story(3).steps(other, 30)
+        manager.store.catch_up()
+        done = once_before_commit(monkeypatch, manager, lambda: quiet(other))
+        manager.create_checkpoint("new", "T", 1, checkpoint_id="new", data=data)
+        assert done[0] > 0
+        assert not isinstance(done[1], Stale)
+        story.living["new"] = data
+        for one in (manager, other):
+            one.store.blobs.close()
+            story.check(one)
+        quiet(other)
+        story.check(manager)
     check_files(path)
 
 
@@ -300,6 +321,32 @@ def test_the_fence_outlives_views_and_restarts(path):
     shutil.rmtree(path / "views")
     with opened(path) as manager:
         assert manager.store._keeper.ledger.fence == fence
+
+
+def test_nothing_is_removed_before_the_log_says_so_durably(path, monkeypatch):
+    """Rule DELETE LAST: the event, then the end on the medium, then the files."""
+    with opened(path) as manager:
+        Story(24).steps(manager, 40)
+        real = {name: getattr(Path, name) for name in ("unlink",)}
+        said, synced, removed = [], [], []
+
+        def publish(log, timeout_s=30.0, _real=Log.publish_durably):
+            _real(log, timeout_s)
+            synced[:] = [name for event in events_of(path) for name in event.removes]
+
+        def unlink(self, missing_ok=False):  # noqa: FBT002
+            name = f"{self.parent.name}/{self.name}"
+            if self.parent.name in {"log", "packs"} and self.suffix in {".seg", ".pack"}:
+                removed.append(name)
+                said.append(name in synced)
+            return real["unlink"](self, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Log, "publish_durably", publish)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        quiet(manager)
+        monkeypatch.undo()
+    assert removed
+    assert all(said), removed
 
 
 # --- a full disk --------------------------------------------------------------------------------
