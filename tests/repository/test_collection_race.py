@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from ckptlog import CollectionBusyError
+from ckptlog.blobs.pack import read_index
 from ckptlog.errors import FullError
 from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
@@ -291,6 +292,45 @@ def test_the_slower_one_leaves_no_packs(path, tmp_path, monkeypatch):
         assert written
         assert not [name for name in written if (path / "packs" / name).exists()]
         story.check(manager)
+
+
+def test_two_that_would_leave_a_chunk_to_each_other(path, tmp_path, monkeypatch):
+    """LATEST: only a later container may be relied on, so no two empty ones rely on each other."""
+    without_lock(monkeypatch, tmp_path)
+    monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
+    with opened(path, 10**9) as manager, opened(path, 10**9) as other:
+        data = {"x": [one for one in TEXTS if len(one) > 5000][:3]}
+        for task in "ab":
+            manager.create_checkpoint(task, "T", 1, checkpoint_id=task, data=data)
+        early, late = (f"packs/{one.name}" for one in sorted(path.glob("packs/*.pack")))
+        places = {
+            one.digest: one for one in read_index(path / early, manager.store.info.id_bytes)
+        }
+        # The one knows the earlier copies only, and has them open; the other the later ones.
+        manager.store.index._view.tail.update(places)
+        for place in places.values():
+            manager.store.blobs.read_record(place)
+        real_chosen, real_move = collection._Collection._chosen, collection.Mover.move
+
+        def chosen(self, mover, sources):
+            wanted = late if self._store is manager.store else early
+            found = [(one, mover.survey(one)) for one in sources if one.container == wanted]
+            assert real_chosen(self, mover, sources) == []
+            return found
+
+        def move(self, *args):
+            if self._blobs is manager.store.blobs:
+                other.store.compact(CollectOptions(seal_bytes_min=10**9))
+            return real_move(self, *args)
+
+        monkeypatch.setattr(collection._Collection, "_chosen", chosen)
+        monkeypatch.setattr(collection.Mover, "move", move)
+        manager.store.compact(CollectOptions(seal_bytes_min=10**9))
+        assert not (path / early).exists()
+        assert not (path / late).exists()
+        for one in (manager, other):
+            one.store.blobs.close()
+            assert [found.data for found in one.iterate()] == [data, data]
 
 
 def test_a_lower_fence_is_refused(path):
