@@ -95,7 +95,7 @@ def test_golden_trailer(vector):
 def test_bytes_are_those_of_the_page():
     written = segment.encode(HEADER)
     assert HEAD[frame.HEADER_BYTES :] == written[frame.HEADER_BYTES :]
-    assert HEAD != written, "its checksum is bound to the other file"
+    assert written != HEAD, "its checksum is bound to the other file"
     table = b"".join(
         gap.to_bytes(4, "little")
         + len(row.data).to_bytes(4, "little")

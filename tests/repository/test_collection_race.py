@@ -303,9 +303,7 @@ def test_two_that_would_leave_a_chunk_to_each_other(path, tmp_path, monkeypatch)
         for task in "ab":
             manager.create_checkpoint(task, "T", 1, checkpoint_id=task, data=data)
         early, late = (f"packs/{one.name}" for one in sorted(path.glob("packs/*.pack")))
-        places = {
-            one.digest: one for one in read_index(path / early, manager.store.info.id_bytes)
-        }
+        places = {one.digest: one for one in read_index(path / early, manager.store.info.id_bytes)}
         # The one knows the earlier copies only, and has them open; the other the later ones.
         manager.store.index._view.tail.update(places)
         for place in places.values():
@@ -374,7 +372,7 @@ def test_nothing_is_removed_before_the_log_says_so_durably(path, monkeypatch):
             _real(log, timeout_s)
             synced[:] = [name for event in events_of(path) for name in event.removes]
 
-        def unlink(self, missing_ok=False):  # noqa: FBT002
+        def unlink(self, missing_ok=False):
             name = f"{self.parent.name}/{self.name}"
             if self.parent.name in {"log", "packs"} and self.suffix in {".seg", ".pack"}:
                 removed.append(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,8 @@ class CollectionMachine(RuleBasedStateMachine):
             if number == at:
                 raise Stop
 
-        with self.watched(where, stop):
-            try:
-                self.collect(who, drops=drops)
-            except Stop:
-                pass
+        with self.watched(where, stop), suppress(Stop):
+            self.collect(who, drops=drops)
 
     @rule(
         who=WHO,
@@ -108,7 +105,7 @@ class CollectionMachine(RuleBasedStateMachine):
         collects=st.booleans(),
         drops=st.booleans(),
     )
-    def beside(self, who, where, at, writes, collects, drops):
+    def beside(self, who, where, at, writes, collects, drops):  # noqa: PLR0917
         """Collect, while the other one writes and collects in the middle."""
         other = "two" if who == "one" else "one"
 

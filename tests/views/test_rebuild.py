@@ -9,7 +9,6 @@ import pytest
 import ckptlog
 from ckptlog import CheckpointManager, LogCorruptionError
 from ckptlog.log.bulk import BulkReader
-from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
 from ckptlog.views.query import Filter
 from ckptlog.views.rebuild import Rebuild
