@@ -144,6 +144,7 @@ class Store(StoreReader, Retrospect):
             missing=keeper.find_missing,
             has_trees=TREES in self.info.features,
         )
+        keeper.forget = self.forget
         keeper.begin(self.blobs.wire, self.blobs.raw)
         self._writer = Writer(
             self.log,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -205,6 +207,29 @@ def test_a_process_that_knows_only_removed_places_finds_the_chunks(path):
         other.store.blobs.close()
         story.check(other)
     check_files(path)
+
+
+def test_others_let_go_of_what_was_removed(path, monkeypatch):
+    """A file that stays open gives no room back."""
+    monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 3000)
+    with opened(path) as manager, opened(path, cache_size_mb=0) as other:
+        story = Story(19).steps(manager, 50)
+        story.check(other)
+        assert held(path)
+        quiet(manager)
+        story.check(other)
+        gone = [name for name in held(path) if name.endswith("(deleted)")]
+        # The one that it would have gone on writing stays open until it writes.
+        assert gone in ([], [f"{path}/log/{0:020d}.0.seg (deleted)"])
+
+
+def held(path):
+    """Return the files of a store's log and packs that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return [name for name in found if f"{path}/log/0" in name or f"{path}/packs/" in name]
 
 
 def test_a_read_that_has_begun_finds_the_chunks_where_they_are_now(path):
