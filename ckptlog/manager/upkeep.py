@@ -227,7 +227,7 @@ def compact(
     return {
         "bytes_before": before.total - spare_before,
         "bytes_after": after.total - spare_after,
-        "bytes_freed": before.total - after.total,
+        "bytes_freed": (before.total - spare_before) - (after.total - spare_after),
         "view": "rebuilt" if is_rebuilt else "kept",
         "chunks": store.index.entries,
         "torn_files": after.torn_files,

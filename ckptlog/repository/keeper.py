@@ -89,6 +89,9 @@ class Keeper:
         self.find_missing = self._indexer.find_missing
         # Where the index was filled again last; once for each position, whatever is damaged.
         self._refilled_at = -1
+        # Told of containers that another process has emptied: who has one open closes it, or its
+        # room would come back only when this process ends.
+        self.forget: Callable[[str], None] = lambda _: None
         self.ledger: Ledger
 
     def begin(self, wire: Callable[[Reference], bytes], raw_of: RawOf) -> None:
@@ -250,6 +253,8 @@ class Keeper:
         for commit in follower.commits(end):
             self._indexer.add(commit)
             ledger.absorb((commit,))
+            for container in commit.entries[-1].event.removes:
+                self.forget(container)
             if may_apply and ledger.pending_events >= _CATCHING_UP_EVENTS_MAX:
                 self._apply_pending(ledger)
 

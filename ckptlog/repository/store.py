@@ -154,6 +154,7 @@ class Store(StoreReader, Retrospect, Attesting):
             missing=keeper.find_missing,
             has_trees=TREES in self.info.features,
         )
+        keeper.forget = self.forget
         keeper.begin(self.blobs.wire, self.blobs.raw)
         self._writer = Writer(
             self.log,

@@ -9,8 +9,26 @@ import pytest
 
 from ckptlog.blobs import store as blobs
 from ckptlog.blobs import tree
-from ckptlog.errors import FormatError, MissingBlobError, NotAStoreError, UnsupportedError
-from ckptlog.formats import branch, chunk, cursor, end, event, frame, node, pack, segment, store
+from ckptlog.errors import (
+    FormatError,
+    LogCorruptionError,
+    MissingBlobError,
+    NotAStoreError,
+    UnsupportedError,
+)
+from ckptlog.formats import (
+    branch,
+    chunk,
+    cursor,
+    end,
+    event,
+    frame,
+    node,
+    pack,
+    segment,
+    settled,
+    store,
+)
 from ckptlog.model.event import Event, PackEntry, Reference, Subject
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, mermaid
 
@@ -25,6 +43,7 @@ FORMAT_PAGES = [
     "node",
     "pack",
     "segment",
+    "settled",
     "store",
 ]
 Table = list[list[str]]
@@ -77,6 +96,10 @@ def fixed_size(rows: Table) -> int:
         ("pack", 0, pack.HEADER_FRAME_BYTES - frame.HEADER_BYTES),
         ("pack", 1, 44),
         ("pack", 2, pack.TRAILER_FRAME_BYTES - frame.HEADER_BYTES),
+        ("settled", 0, settled.BODY_BYTES_MIN),
+        ("settled", 1, 20),
+        ("settled", 2, 28),
+        ("settled", 3, settled.TRAILER_FRAME_BYTES - frame.HEADER_BYTES),
         ("end", 0, end.BYTES),
         ("cursor", 0, cursor.BYTES),
     ],
@@ -143,7 +166,7 @@ def test_every_format_page_says_how_a_reader_refuses_and_what_is_reserved(name):
     (rows,) = tables(name, "what stands there")
     codes = {code for row in rows for code in code_words(row[1])}
     known = {FormatError.code, UnsupportedError.code, NotAStoreError.code, "blob.corrupt"}
-    known.add(MissingBlobError.code)
+    known |= {MissingBlobError.code, LogCorruptionError.code}
     assert FormatError.code in codes
     assert codes <= known
     assert "\n## Versioning, reserved\n" in page(name)

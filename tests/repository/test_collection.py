@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -164,6 +166,7 @@ def test_a_difference_in_a_removed_segment_that_is_open_is_not_believed(path):
         quiet(manager)
         _, records = other.store.log.reader.entry(*place)
         assert records, "the file is still open"
+        assert [one.data for one in other.iterate()] == [data]
         assert other.get_checkpoint("b").data == data
         assert manager.get_checkpoint("b").data == data
     check_files(path)
@@ -204,6 +207,42 @@ def test_a_process_that_knows_only_removed_places_finds_the_chunks(path):
         other.store.blobs.close()
         story.check(other)
     check_files(path)
+
+
+def test_others_let_go_of_what_was_removed(path, monkeypatch):
+    """A file that stays open gives no room back."""
+    monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 3000)
+    with opened(path) as manager, opened(path, cache_size_mb=0) as other:
+        story = Story(19).steps(manager, 50)
+        story.check(other)
+        assert held(path)
+        quiet(manager)
+        story.check(other)
+        gone = [name for name in held(path) if name.endswith("(deleted)")]
+        # The one that it would have gone on writing stays open until it writes.
+        assert gone in ([], [f"{path}/log/{0:020d}.0.seg (deleted)"])
+
+
+def held(path):
+    """Return the files of a store's log and packs that this process has open."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return [name for name in found if f"{path}/log/0" in name or f"{path}/packs/" in name]
+
+
+def test_a_read_that_has_begun_finds_the_chunks_where_they_are_now(path):
+    """Rule READ AGAIN: who has not caught up has places that are no more."""
+    story = Story(18)
+    with opened(path) as manager, opened(path, cache_size_mb=0) as other:
+        story.steps(manager, 50)
+        begun = {name: other.store.read(name)[0].event.data for name in story.living}
+        quiet(manager)
+        other.store.blobs.close()
+        for name, reference in begun.items():
+            wire = other.store.blobs.wire(reference)
+            assert msgspec.json.decode(wire) == story.living[name]
 
 
 @pytest.mark.parametrize("durability", ["commit", "interval"])
@@ -427,25 +466,26 @@ def test_a_damaged_later_copy_does_not_count(path, monkeypatch):
     """LATEST: what holds a chunk later is read and checked before the earlier one goes."""
     monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
     with opened(path, 10**9) as manager:
-        data = {"x": TEXTS[3] + TEXTS[4]}
+        texts = [one for one in TEXTS if len(one) > 5000][:3]
+        data = {"x": texts}
         a = manager.create_checkpoint("a", "T", 1, data={**data, "junk": TEXTS[6]})
         manager.update_checkpoint(a, data={"junk": ""})
         b = manager.create_checkpoint("b", "T", 1, data=data)
-        early, late = min(path.glob("packs/*.pack")), max(path.glob("packs/*.pack"))
-        ours = {one.digest for one in read_index(early, manager.store.info.id_bytes)}
-        shared = [
-            one for one in read_index(late, manager.store.info.id_bytes) if one.digest in ours
-        ]
-        assert shared
-        manager.delete_checkpoint(b)
+        info, packs = manager.store.info, list(path.glob("packs/*.pack"))
+        early, late = min(packs), max(packs)
+        ours = {one.digest for one in read_index(early, info.id_bytes)}
+        shared = [one for one in read_index(late, info.id_bytes) if one.digest in ours]
         big = max(shared, key=lambda one: one.length)
+        assert manager.store.index.get(big.digest).container == f"packs/{late.name}"
         with flipped(late, big.offset + big.length - 3):
-            # Nobody wants the later one's payload; its chunks are wanted by the earlier.
             manager.store.blobs.close()
-            manager.store.index.clear()
-            manager.store.compact(CollectOptions(drop_superseded=True, garbage_min=0.01))
+            done = manager.store.compact(CollectOptions(drop_superseded=True, garbage_min=0.01))
+            assert done.packs
+            assert late.exists()
+            assert not early.exists()
             manager.store.blobs.close()
-            assert manager.get_checkpoint(a).data["x"] == data["x"]
+            assert manager.get_checkpoint(a).data["x"] == texts
+            assert manager.get_checkpoint(b).data == data
 
 
 @pytest.mark.parametrize("packs", [300, 10**9], ids=["packs", "segments"])

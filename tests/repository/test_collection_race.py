@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from ckptlog import CollectionBusyError
+from ckptlog.blobs.pack import read_index
 from ckptlog.errors import FullError
+from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import collection, layout
@@ -126,6 +129,25 @@ def test_packs_prepared_before_the_fence_are_not_registered_after_it(path, monke
         quiet(other)
         story.check(manager)
         story.check(other)
+    check_files(path)
+
+
+def test_packs_prepared_at_the_fence_itself_are_left_alone(path, monkeypatch):
+    """Nobody has registered them yet, and somebody may."""
+    data = {"x": list(TEXTS[:20])}
+    with opened(path) as manager, opened(path) as other:
+        story = Story(3).steps(other, 30)
+        manager.store.catch_up()
+        done = once_before_commit(monkeypatch, manager, lambda: quiet(other))
+        manager.create_checkpoint("new", "T", 1, checkpoint_id="new", data=data)
+        assert done[0] > 0
+        assert not isinstance(done[1], Stale)
+        story.living["new"] = data
+        for one in (manager, other):
+            one.store.blobs.close()
+            story.check(one)
+        quiet(other)
+        story.check(manager)
     check_files(path)
 
 
@@ -272,6 +294,43 @@ def test_the_slower_one_leaves_no_packs(path, tmp_path, monkeypatch):
         story.check(manager)
 
 
+def test_two_that_would_leave_a_chunk_to_each_other(path, tmp_path, monkeypatch):
+    """LATEST: only a later container may be relied on, so no two empty ones rely on each other."""
+    without_lock(monkeypatch, tmp_path)
+    monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
+    with opened(path, 10**9) as manager, opened(path, 10**9) as other:
+        data = {"x": [one for one in TEXTS if len(one) > 5000][:3]}
+        for task in "ab":
+            manager.create_checkpoint(task, "T", 1, checkpoint_id=task, data=data)
+        early, late = (f"packs/{one.name}" for one in sorted(path.glob("packs/*.pack")))
+        places = {one.digest: one for one in read_index(path / early, manager.store.info.id_bytes)}
+        # The one knows the earlier copies only, and has them open; the other the later ones.
+        manager.store.index._view.tail.update(places)
+        for place in places.values():
+            manager.store.blobs.read_record(place)
+        real_chosen, real_move = collection._Collection._chosen, collection.Mover.move
+
+        def chosen(self, mover, sources):
+            wanted = late if self._store is manager.store else early
+            found = [(one, mover.survey(one)) for one in sources if one.container == wanted]
+            assert real_chosen(self, mover, sources) == []
+            return found
+
+        def move(self, *args):
+            if self._blobs is manager.store.blobs:
+                other.store.compact(CollectOptions(seal_bytes_min=10**9))
+            return real_move(self, *args)
+
+        monkeypatch.setattr(collection._Collection, "_chosen", chosen)
+        monkeypatch.setattr(collection.Mover, "move", move)
+        manager.store.compact(CollectOptions(seal_bytes_min=10**9))
+        assert not (path / early).exists()
+        assert not (path / late).exists()
+        for one in (manager, other):
+            one.store.blobs.close()
+            assert [found.data for found in one.iterate()] == [data, data]
+
+
 def test_a_lower_fence_is_refused(path):
     with opened(path) as manager:
         Story(21).steps(manager, 30)
@@ -300,6 +359,32 @@ def test_the_fence_outlives_views_and_restarts(path):
     shutil.rmtree(path / "views")
     with opened(path) as manager:
         assert manager.store._keeper.ledger.fence == fence
+
+
+def test_nothing_is_removed_before_the_log_says_so_durably(path, monkeypatch):
+    """Rule DELETE LAST: the event, then the end on the medium, then the files."""
+    with opened(path) as manager:
+        Story(24).steps(manager, 40)
+        real = {name: getattr(Path, name) for name in ("unlink",)}
+        said, synced, removed = [], [], []
+
+        def publish(log, timeout_s=30.0, _real=Log.publish_durably):
+            _real(log, timeout_s)
+            synced[:] = [name for event in events_of(path) for name in event.removes]
+
+        def unlink(self, missing_ok=False):
+            name = f"{self.parent.name}/{self.name}"
+            if self.parent.name in {"log", "packs"} and self.suffix in {".seg", ".pack"}:
+                removed.append(name)
+                said.append(name in synced)
+            return real["unlink"](self, missing_ok=missing_ok)
+
+        monkeypatch.setattr(Log, "publish_durably", publish)
+        monkeypatch.setattr(Path, "unlink", unlink)
+        quiet(manager)
+        monkeypatch.undo()
+    assert removed
+    assert all(said), removed
 
 
 # --- a full disk --------------------------------------------------------------------------------
