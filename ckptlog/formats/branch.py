@@ -104,6 +104,9 @@ def decode(raw: bytes) -> list[Part]:
 
 def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
     """Return (number, offset behind it); one number has one spelling."""
+    end = at + 2
+    if end < len(raw) and raw[at] >= 0x80 and 0 < raw[at + 1] < 0x80:  # nearly all have two bytes
+        return raw[at] & 0x7F | raw[at + 1] << 7, end
     number = shift = 0
     for index in range(at, min(at + _VARINT_BYTES_MAX, len(raw))):
         byte = raw[index]

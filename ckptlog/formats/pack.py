@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
+from operator import add
 from typing import Final
 
 import msgspec
@@ -143,11 +144,10 @@ def decode_lines(place: int, offset: int, data: bytes | memoryview) -> list[tupl
 def _check_lines(lines: list[tuple[bytes, int, int]], offset: int) -> None:
     if len(lines) > CHUNKS_MAX:
         raise FormatError(f"A pack has {len(lines)} chunks; {CHUNKS_MAX} are allowed.")
-    digests = [digest for digest, _, _ in lines]
-    if len(set(digests)) != len(digests) or sorted(digests) != digests:
-        raise FormatError("A pack's index is not sorted, or names a chunk twice.")
     if not lines:
         return
-    first = min(begin for _, begin, _ in lines)
-    if first < HEADER_FRAME_BYTES or max(begin + size for _, begin, size in lines) > offset:
+    digests, begins, sizes = zip(*lines, strict=True)  # a million lines: nothing is called for each
+    if len(set(digests)) != len(digests) or tuple(sorted(digests)) != digests:
+        raise FormatError("A pack's index is not sorted, or names a chunk twice.")
+    if min(begins) < HEADER_FRAME_BYTES or max(map(add, begins, sizes)) > offset:
         raise FormatError("A pack's index names bytes outside of its chunks.")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
+from itertools import compress
 from pathlib import Path
 
 import msgspec
@@ -87,14 +88,16 @@ class Mover:
             CheckpointError: It is damaged or missing.
         """
         if source.sealed is None:
-            places = [(digest, length) for digest, _, length in self._lines(source)]
+            lines = self._lines(source)
+            places = [*zip(*lines, strict=True)][::2] if lines else [(), ()]
         else:
             with reading(self._segments, source.sealed) as reader:
-                places = [(one.digest, one.length) for one in reader.frames() if one.digest]
-        live = self._live.among([digest for digest, _ in places])
-        kept = [length for digest, length in places if digest in live]
-        total = sum(length for _, length in places)
-        return Survey(len(places), total, len(kept), sum(kept))
+                found = [(one.digest, one.length) for one in reader.frames() if one.digest]
+            places = [*zip(*found, strict=True)] or [(), ()]
+        digests, lengths = places
+        live = self._live.among(digests)
+        kept = [*compress(lengths, map(live.__contains__, digests))] if live else []
+        return Survey(len(digests), sum(lengths), len(kept), sum(kept))
 
     def move(
         self,
