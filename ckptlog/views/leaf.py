@@ -16,7 +16,9 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
+from ckptlog.errors import CheckpointStorageError
 from ckptlog.model.entry import Commit
+from ckptlog.storage import files
 
 LEAF_BYTES: Final = 32
 # boot id, position up to which the leaves are on the medium, sum
@@ -132,9 +134,8 @@ class LeafCache:
         self._seal_path.parent.mkdir(parents=True, exist_ok=True)
         data = self._boot + position.to_bytes(8, "little")
         data += xxh3_64_intdigest(data).to_bytes(8, "little")
-        temporary = self._seal_path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(self._seal_path)
+        with suppress(CheckpointStorageError):
+            files.write_atomically(self._seal_path, data, durable=False)
 
     @property
     def _seal_path(self) -> Path:

@@ -218,7 +218,7 @@ def test_positions_with_a_gap_are_found(finished, monkeypatch):
 def test_damage_is_found(finished):
     (segment,) = (finished[0].store / "log").glob("*.seg")
     content = segment.read_bytes()
-    offset = content.index(b"checkpoint.created")
+    offset = content.index(b'"actor":') + 1
     segment.write_bytes(content[:offset] + b"C" + content[offset + 1 :])
     with pytest.raises(CheckpointCorruptionError):
         prove(finished[0], steps(SHIPPED), [finished[1]])

@@ -228,6 +228,7 @@ def test_every_command_takes_json():
     words = {"show": ["x"], "history": ["x"], "diff": ["a", "b"], "restore": ["x"]}
     words |= {"delete": ["x"], "delete-task": ["x"], "completion": ["bash"]}
     words |= {"import": ["legacy", "x"], "export": ["history", "x"]}
+    words |= {"pin": ["x"], "unpin": ["x"]}
     words |= {"backup": ["x"], "restore-store": ["x", "y"]}
     words |= {"bisect": ["--task", "t", "--expression", "step_number > 1"]}
     (commands,) = (action for action in parser._actions if action.dest == "command")

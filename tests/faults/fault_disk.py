@@ -121,6 +121,11 @@ class FaultDisk(QuietDisk):
             f"read {self._role(fd)}", lambda: super(FaultDisk, self).read(fd, length, offset)
         )
 
+    def read_into(self, fd: int, buffer: memoryview, offset: int) -> int:
+        data = self.read(fd, len(buffer), offset)
+        buffer[: len(data)] = data
+        return len(data)
+
     def write(self, fd: int, data: bytes, offset: int) -> None:
         self._do(
             f"write {self._role(fd)}",

@@ -253,7 +253,7 @@ def hostile(rows, path, *, valid_length=None, events=None):
 def rows_of(root, path):
     log = open_log(root, read_only=True)
     file = log.segments.open(*settled.parse_name(path.name))
-    rows = [row for index in range(len(file._lines)) for row in file._block(index)]
+    rows = [row for index in range(len(file._lines)) for row in file._block(index).rows]
     file.close()
     log.close()
     return rows

@@ -125,7 +125,9 @@ def test_a_report_of_a_damaged_store():
     counts = dict.fromkeys(
         ("events", "commits", "chunks", "payloads", "checkpoints", "bytes_read"), 1000
     )
-    report = Report(level="full", problems=(problem,) * 60, notes=(HOSTILE,), **counts)
+    report = Report(
+        level="full", problems=(problem,) * 60, problems_total=60, notes=(HOSTILE,), **counts
+    )
     text = read(report._repr_html_())
     assert "60 problems" in text
     assert "showing 50 of 60" in text

@@ -87,7 +87,7 @@ def _good_events() -> dict[str, tuple[str, Event]]:
                 origin=3,
                 state="odd",
                 subject=Subject("cp_1", "", "another", "", ""),
-                type="gc.settled",
+                type="gc.later",
             ),
         ),
         "good-short-least": ("Schema 2: only what must stand.", _event(schema=2)),
