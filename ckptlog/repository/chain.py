@@ -21,7 +21,7 @@ from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.scan import Scan, Window
-from ckptlog.log.segment_file import SegmentFile
+from ckptlog.log.segment_file import SegmentFile, SettledSegment
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.model.entry import Commit
 from ckptlog.model.event import LOST
@@ -172,7 +172,7 @@ class Chain:
         self.leaf = header.leaf
         self._book.advance(HEADER_FRAME_BYTES)
         try:
-            file = self._segments.open(header.first, header.generation)
+            file = self._segments.open(header.first, header.generation, is_lenient=True)
             try:
                 yield from self._stretches(file, header, limit)
             finally:
@@ -208,7 +208,8 @@ class Chain:
                 yield commit, window
             if offset == limit or (limit is None and scan.flaw is None):
                 return
-            self._report(header, offset, limit, scan.flaw)
+            fault = file.fault if isinstance(file, SettledSegment) else ""
+            self._report(header, offset, limit, fault or scan.flaw)
             offset = self._resume(file, header, offset, limit)
 
     def _check_events(self, commit: Commit, window: Window) -> None:

@@ -8,7 +8,7 @@ that is whole but holds something else than it says (a chunk with other bytes) c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -90,11 +90,11 @@ class Walk:
         gaps: (offset, length) of what could not be.
     """
 
-    def __init__(self, seed: int, data: bytes, judge: Judge, copy: Copy | None) -> None:
+    def __init__(self, seed: int, data: bytes, judge: Judge, copies: Sequence[Copy]) -> None:
         self._seed = seed
         self._data = data
         self._judge = judge
-        self._copy = copy
+        self._copies = copies
         self._is_framed = False
         self.pieces: list[Piece] = []
         self.mended: list[Mended] = []
@@ -152,10 +152,11 @@ class Walk:
         return self._from_copy(at, limit, kinds)
 
     def _from_copy(self, at: int, limit: int, kinds: frozenset[int]) -> int:
-        """Return where the copy has a whole frame behind a place, else the limit."""
-        if self._copy is None:
-            return limit
-        data = self._copy(0, limit)
+        """Return where a copy has a whole frame behind a place, else the limit."""
+        return min((self._from(copy, at, limit, kinds) for copy in self._copies), default=limit)
+
+    def _from(self, copy: Copy, at: int, limit: int, kinds: frozenset[int]) -> int:
+        data = copy(0, limit)
         found = data.find(frame.MAGIC, at + 1)
         while 0 <= found < limit:
             try:
@@ -183,11 +184,10 @@ class Walk:
         turned = None if self._is_framed else with_a_bit_turned(self._seed, at, self._data)
         if turned is not None:
             yield "bit", turned
-        if self._copy is not None:
-            head = self._copy(at, frame.HEADER_BYTES)
-            size = frame.body_length(head)
+        for copy in self._copies:
+            size = frame.body_length(copy(at, frame.HEADER_BYTES))
             if size is not None:
-                yield "copy", self._copy(at, frame.HEADER_BYTES + size)
+                yield "copy", copy(at, frame.HEADER_BYTES + size)
 
 
 def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:

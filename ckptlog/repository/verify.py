@@ -209,6 +209,7 @@ class Run:
 
     Attributes:
         history, chain: What was read of the log. contents: None for "structure".
+        registered, removed: Packs that count; containers that collections have removed.
         repairs: Data of the events that repairs have left.
     """
 
@@ -248,6 +249,7 @@ class Run:
                 knows=(lambda digest: index.get(digest) is not None) if index else None,
             )
         self.registered: dict[str, PackEntry] = {}
+        self.removed: set[str] = set()
         self.repairs: list[Commit] = []
         # What collections have said: below it what is dead may be gone; so may what was replaced.
         self._fence = self._dropped_before = 0
@@ -326,6 +328,7 @@ class Run:
 
     def _settled(self, event: Event) -> None:
         """Take note of what a collection let go (specs/collection.md)."""
+        self.removed.update(event.removes)
         for container in event.removes:
             self.registered.pop(container.partition("/")[2], None)
         self._fence = max(self._fence, fence_of(event))
