@@ -139,29 +139,21 @@ class Walk:
 
         One that is whole as a frame, and no good, is a boundary too: it becomes the next gap.
         """
-        data = self._data
-        found = data.find(frame.MAGIC, at + 1)
-        while 0 <= found < limit:
+        found = self._next_in(self._data, 0, at, limit, kinds)
+        for copy in self._copies:  # of a settled form, say: events here and there
+            found = self._next_in(copy(at, found - at), at, at, found, kinds)
+        return found
+
+    def _next_in(
+        self, data: bytes, base: int, at: int, limit: int, kinds: frozenset[int]
+    ) -> int:
+        """Return where data, which lie at base, have a whole frame behind a place; else limit."""
+        found = data.find(frame.MAGIC, at + 1 - base)
+        while 0 <= found < limit - base:
             try:
-                one = frame.decode(self._seed, found, data, found)
+                one = frame.decode(self._seed, base + found, data, found)
                 if one.kind in kinds and one.offset_end <= limit:
-                    return found
-            except FormatError:
-                pass
-            found = data.find(frame.MAGIC, found + 1)
-        return self._from_copy(at, limit, kinds)
-
-    def _from_copy(self, at: int, limit: int, kinds: frozenset[int]) -> int:
-        """Return where a copy has a whole frame behind a place, else the limit."""
-        return min((self._from(copy, at, limit, kinds) for copy in self._copies), default=limit)
-
-    def _from(self, copy: Copy, at: int, limit: int, kinds: frozenset[int]) -> int:
-        data = copy(0, limit)
-        found = data.find(frame.MAGIC, at + 1)
-        while 0 <= found < limit:
-            try:
-                if frame.decode(self._seed, found, data, found).kind in kinds:
-                    return found
+                    return base + found
             except FormatError:
                 pass
             found = data.find(frame.MAGIC, found + 1)
