@@ -206,10 +206,12 @@ class Chain:
                 offset = commit.offset_end
                 self._check_events(commit, window)
                 yield commit, window
-            if offset == limit or (limit is None and scan.flaw is None):
+            flaw = scan.flaw
+            if isinstance(file, SettledSegment):
+                flaw = file.fault or flaw
+            if offset == limit or (limit is None and flaw is None):
                 return
-            fault = file.fault if isinstance(file, SettledSegment) else ""
-            self._report(header, offset, limit, fault or scan.flaw)
+            self._report(header, offset, limit, flaw)
             offset = self._resume(file, header, offset, limit)
 
     def _check_events(self, commit: Commit, window: Window) -> None:

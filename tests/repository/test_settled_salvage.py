@@ -16,7 +16,7 @@ from ckptlog.repository.verify import verify_directory
 from tests.repository.ground import Story, quiet
 from tests.repository.ruin import check_repaired, fresh, leaves_of, newest_of, states_of, truth_of
 
-STEPS = 150
+STEPS = 100
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,10 @@ def image(tmp_path_factory):
         patch.setattr("ckptlog.log.settling._BLOCK_BYTES", 600)
         with ckptlog.CheckpointManager(path, actor="tester") as manager:
             manager.store.log._segment_bytes = 60_000
-            story = Story(7).steps(manager, STEPS)
+            story = Story(7)
+            # Lost, it would leave checkpoints whose chunks are gone for good reason.
+            story.delete_task = lambda _manager: None
+            story.steps(manager, STEPS)
             quiet(manager)
             story.steps(manager, STEPS // 2)
         shutil.copytree(path, folder / "between")
