@@ -37,6 +37,7 @@ from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
+from ckptlog.repository.collected import Collected
 from ckptlog.repository.attesting import Attesting
 from ckptlog.repository.backing import refuse_backup
 from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
@@ -131,6 +132,7 @@ class Store(StoreReader, Retrospect, Attesting):
 
     def _compose(self) -> None:
         store_id = self.info.id_bytes
+        self.collected = Collected()
         self.log = Log(
             self.path,
             store_id,
