@@ -59,8 +59,12 @@ class Collected:
         Cost: the events that were appended since the last call, some 10 us each.
         """
         with self._lock:
-            for one in store.events(len(self._replaced)):
-                self._add(one.position, one.event)
+            # Not by the store's door: what a history returned is also read after a close.
+            start = len(self._replaced)
+            for commit in store.log.reader.commits("", 0, start):
+                for one in commit.entries:
+                    if one.position >= start:
+                        self._add(one.position, one.event)
             end, replaced = self._end_of(entry), self._replaced[entry.position]
             for found in self._collections:
                 if end is not None and end < found.fence:
