@@ -54,4 +54,8 @@ def _leaf_in(entry: bytes) -> bytes | None:
     found = _LEAF.match(entry)
     if found is None:
         return None
-    return bytes.fromhex(found[1].decode("ascii")) if found[1] else binascii.a2b_base64(found[2] + b"=")
+    return (
+        bytes.fromhex(found[1].decode("ascii"))
+        if found[1]
+        else binascii.a2b_base64(found[2] + b"=")
+    )

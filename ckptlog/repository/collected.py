@@ -2,8 +2,8 @@
 
     a payload lacks a chunk -> what the log says of its event -> "was collected", and when
 
-A payload may be gone once a `gc.settled` with a fence above its event stands in the log, and by that
-fence the checkpoint was deleted, or the event replaced where the collection dropped such
+A payload may be gone once a `gc.settled` with a fence above its event stands in the log, and by
+that fence the checkpoint was deleted, or the event replaced where the collection dropped such
 (specs/collection.md). Of anything else a missing chunk is damage.
 """
 
@@ -101,7 +101,7 @@ class Outcomes:
         return min(ends, default=None)
 
 
-class Collected:
+class CollectedPast:
     """What collections may have let go of in an open store; read when it is first asked.
 
     Threads: safe.

@@ -144,9 +144,7 @@ class Walk:
             found = self._next_in(copy(at, found - at), at, at, found, kinds)
         return found
 
-    def _next_in(
-        self, data: bytes, base: int, at: int, limit: int, kinds: frozenset[int]
-    ) -> int:
+    def _next_in(self, data: bytes, base: int, at: int, limit: int, kinds: frozenset[int]) -> int:
         """Return where data, which lie at base, have a whole frame behind a place; else limit."""
         found = data.find(frame.MAGIC, at + 1 - base)
         while 0 <= found < limit - base:

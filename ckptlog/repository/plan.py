@@ -34,7 +34,12 @@ from ckptlog.repository.salvage import (
     made_of_tombstones,
 )
 from ckptlog.repository.second_copy import SecondCopy
-from ckptlog.repository.settled_salvage import SettledRows, SettledSalvage, WrittenRows
+from ckptlog.repository.settled_salvage import (
+    SettledRows,
+    SettledSalvage,
+    Source,
+    WrittenRows,
+)
 from ckptlog.storage.disk import Disk
 from ckptlog.views.leaf import LeafCache
 
@@ -218,14 +223,17 @@ class Planner:
     def _settled(self, made: SegmentHeader, bounds: Bounds) -> Salvage:
         name = (made.first, made.generation)
         container = f"{FOLDER}/{settled.settled_name(*name)}"
-        salvage = SettledSalvage(
-            self._store_id, made, bounds, leaves=self._leaves, time=self._time
-        )
+        salvage = SettledSalvage(self._store_id, made, bounds, leaves=self._leaves, time=self._time)
         for copy in self._copies(container):
-            salvage.sources.append(lambda: SettledRows(self._store_id, name, copy(0, _WHOLE)))
+            salvage.sources.append(self._source(SettledRows, name, copy))
         for copy in self._copies(container_of(*name)):
-            salvage.sources.append(lambda: WrittenRows(self._store_id, name, copy(0, _WHOLE)))
+            salvage.sources.append(self._source(WrittenRows, name, copy))
         return salvage.run(self.read(container))
+
+    def _source(
+        self, kind: type[SettledRows | WrittenRows], name: tuple[int, int], copy: Copy
+    ) -> Source:
+        return lambda: kind(self._store_id, name, copy(0, _WHOLE))
 
     def _made(self, link: Link, before: _Before) -> SegmentHeader:
         """Return the header that a segment should have."""

@@ -84,7 +84,9 @@ class Leaves(msgspec.Struct, frozen=True):
     is_trusted: bool
     schema: int = SCHEMA
 
-    def believed(self, bounds: Bounds, made: SegmentHeader, known: list[tuple[int, bytes]]) -> LeafAt:
+    def believed(
+        self, bounds: Bounds, made: SegmentHeader, known: list[tuple[int, bytes]]
+    ) -> LeafAt:
         """Return what tells the leaf hashes of lost events of a segment.
 
         Nothing that the cache says is believed where it is wrong about a whole event.

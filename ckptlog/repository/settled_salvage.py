@@ -17,6 +17,7 @@ from ckptlog.errors import CheckpointError, FormatError
 from ckptlog.formats import chunk, event, frame, segment, settled, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.settling import settled_bytes
+from ckptlog.model.event import LOST
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.repository.gap import Piece, Walk, judge_by
 from ckptlog.repository.salvage import SEGMENT_KINDS, Bounds, LeafAt, Leaves, Salvage
@@ -265,17 +266,13 @@ class SettledSalvage:
         self, positions: range, start: int, stop: int | None, leaf_at: LeafAt
     ) -> list[settled.Row]:
         """Return tombstones that end at `stop`, or right behind `start` where that is not told."""
-        lost = [
-            tombstone.Lost(one, leaf_at(one), self._leaves.schema) for one in positions
-        ]
+        lost = [tombstone.Lost(one, leaf_at(one), self._leaves.schema) for one in positions]
         room = sum(tombstone.room_of(one, self._time) for one in lost)
         stop = start + room if stop is None else stop
         at = max(start, stop - room)
         if at >= stop:
             raise FormatError(f"{self._container} has no room for what was lost at {start}.")
-        filled = tombstone.fill(
-            self._seed, self._container, at, stop - at, lost, time=self._time
-        )
+        filled = tombstone.fill(self._seed, self._container, at, stop - at, lost, time=self._time)
         return [
             settled.Row(at + begin, filled[begin:end], 0, 0)
             for kind, _, begin, end in frame.walk(self._seed, at, filled)
@@ -303,6 +300,4 @@ def _leaf_of(row: settled.Row) -> bytes:
 
 def _is_lost(row: settled.Row) -> bool:
     entry = row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :]
-    return event.decode(entry).type == tombstone.LOST
-
-
+    return event.decode(entry).type == LOST

@@ -48,7 +48,11 @@ def test_it_says_which_event_and_since_when(dropped, name, at):
             manager.get_checkpoint_at(name, at)
         (settled,) = [one for one in manager.store.events() if one.event.type == "gc.settled"]
     error = caught.value
-    assert (error.code, status_of(error), error.retryable) == ("payload.collected", NOT_FOUND, False)
+    assert (error.code, status_of(error), error.retryable) == (
+        "payload.collected",
+        NOT_FOUND,
+        False,
+    )
     assert error.context["position"] == at
     assert error.context["collected_by"] == settled.position
     assert settled.event.time in error.message

@@ -156,7 +156,7 @@ def test_verification_beside_a_compaction_tells_of_nothing(path):
                 for _ in range(6):
                     story.steps(other, 8)
                     quiet(other)
-        except BaseException as error:  # noqa: BLE001 - for the assertion
+        except BaseException as error:
             faults.append(error)
         finally:
             done.set()
@@ -250,7 +250,7 @@ def test_a_backup_beside_a_compaction(path, tmp_path):
                 for _ in range(6):
                     story.steps(other, 8)
                     quiet(other)
-        except BaseException as error:  # noqa: BLE001 - for the assertion
+        except BaseException as error:
             faults.append(error)
         finally:
             done.set()
@@ -409,4 +409,3 @@ def test_an_old_store_is_compacted_once_that_is_agreed(tmp_path, name):
         quiet(manager)
         clean(manager.store.verify())
     clean(verify_directory(path))
-
