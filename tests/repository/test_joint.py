@@ -17,13 +17,15 @@ import ckptlog
 from ckptlog.errors import UnsupportedError
 from ckptlog.formats import merkle
 from ckptlog.manager.importer import import_archive
+from ckptlog.model.event import LOST
 from ckptlog.repository.archive import export_archive
 from ckptlog.repository.backing import read_manifest
 from ckptlog.repository.depth import Depth
 from ckptlog.repository.publication import Publication
+from ckptlog.repository.repair import repair
 from ckptlog.repository.restoration import restore_store
 from ckptlog.repository.verify import verify_directory
-from tests.repository.ground import Story, check_files, quiet
+from tests.repository.ground import TEXTS, Story, check_files, quiet
 from tests.repository.ruin import leaves_of
 
 LEVELS = ("structure", "existence", "sampled", "full")
@@ -36,8 +38,9 @@ def path(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Some chunks in packs, some beside their events."""
+def small(monkeypatch, tmp_path):
+    """Some chunks in packs, some beside their events; keys of their own for each test."""
+    monkeypatch.setenv("CKPTLOG_KEYS", str(tmp_path / "keys"))
     monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 6_000)
 
 
@@ -384,11 +387,15 @@ def test_the_history_made_anew_is_the_same(path, raw):
 # --- old stores -------------------------------------------------------------------------------
 
 
+def extracted(name, folder):
+    with tarfile.open(STORES / name) as archive:
+        archive.extractall(folder, filter="data")
+    return next(one.parent for one in folder.rglob("store.json"))
+
+
 @pytest.mark.parametrize("name", sorted(one.name for one in STORES.glob("*.tar.gz")))
 def test_an_old_store_is_compacted_once_that_is_agreed(tmp_path, name):
-    with tarfile.open(STORES / name) as archive:
-        archive.extractall(tmp_path, filter="data")
-    path = next(one.parent for one in tmp_path.rglob("store.json"))
+    path = extracted(name, tmp_path)
     before = states(path)
     events = {one.relative_to(path): one.read_bytes() for one in path.glob("log/*.seg")}
     with ckptlog.CheckpointManager(path) as manager:
@@ -409,3 +416,56 @@ def test_an_old_store_is_compacted_once_that_is_agreed(tmp_path, name):
         quiet(manager)
         clean(manager.store.verify())
     clean(verify_directory(path))
+
+
+@pytest.mark.parametrize("name", sorted(one.name for one in STORES.glob("*.tar.gz")))
+def test_an_old_store_is_repaired_in_its_own_schema(tmp_path, name):
+    path = extracted(name, tmp_path)
+    before, info = states(path), (path / "store.json").read_bytes()
+    with ckptlog.open(path, read_only=True) as store:
+        entries = list(store.events())
+        schema = entries[0].event.schema
+    hit = entries[3]
+    with (path / hit.container).open("r+b") as file:
+        file.seek(hit.offset + 16)
+        file.write(bytes(hit.length - 16))
+    done = repair(path, is_applied=True)
+    assert done.lost_positions == ((3, 3),)
+    with ckptlog.open(path) as store:
+        lost = next(one.event for one in store.events() if one.event.type == LOST)
+        assert lost.schema == schema
+        assert leaves_of(store)[: len(entries)] == before[1]
+        clean(store.verify())
+    assert (path / "store.json").read_bytes() == info
+
+
+# --- what a compaction relies on --------------------------------------------------------------
+
+
+def test_a_written_segment_stays_until_its_settled_form_is_sound(path):
+    story = grown(path, raw=True)
+    file = max(path.glob("log/*.set"), key=lambda one: one.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[200] ^= 1
+    file.write_bytes(data)
+    assert file.with_suffix(".seg").exists()
+    with opened(path) as manager:
+        quiet(manager)
+        assert not file.with_suffix(".seg").exists()
+        clean(manager.store.verify())
+        story.check(manager)
+
+
+def test_a_state_that_a_compaction_kept_is_missed(path):
+    """It was the newest at the fence, was replaced later, and no compaction let go of it."""
+    with opened(path) as manager:
+        manager.create_checkpoint("t", "T", 1, checkpoint_id="a", data={"x": TEXTS[0] * 50})
+        manager.update_checkpoint("a", data={"x": TEXTS[1] * 50})
+        quiet(manager, drop_superseded=True)
+        manager.update_checkpoint("a", data={"x": TEXTS[2] * 50})
+        clean(manager.store.verify())
+        for file in path.glob("packs/*.pack"):
+            file.unlink()
+        found = [one.position for one in manager.store.verify().problems]
+    assert 1 in found
+    assert 0 not in found
