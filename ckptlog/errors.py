@@ -57,6 +57,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- OutcomeUnknownError                 commit.outcome_unknown
         |-- WitnessError                        witness.conflict
         `-- MissingBlobError (LookupError)      blob.missing
+            `-- PayloadCollectedError           payload.collected
 
 Foreign errors (OSError, sqlite3.Error, zstandard.ZstdError) cross into this tree at one door
 per library; `operating_system_door` is the one for OSError.
@@ -437,6 +438,12 @@ class MissingBlobError(CheckpointStorageError, LookupError):
     """A chunk is in no container that the log knows."""
 
     code = "blob.missing"
+
+
+class PayloadCollectedError(MissingBlobError):
+    """A compaction let go of a past payload, as it was told to; nothing is damaged."""
+
+    code = "payload.collected"
 
 
 _BY_ERRNO: dict[int, type[CheckpointStorageError]] = {

@@ -166,6 +166,10 @@ class _OpenPack:
         self._chunks: list[pack.PackedChunk] = []
         self._buffer = bytearray(pack.encode_header(header))
         self._flushed = 0
+        if not path.parent.is_dir():  # a copy of a store may lack a folder that was empty
+            with operating_system_door("Cannot make the folder of packs"):
+                path.parent.mkdir(exist_ok=True)
+            files.sync_directory(path.parent.parent)
         self._fd, self._temporary = files.create_temporary(path)
 
     @property

@@ -228,6 +228,8 @@ def _print(output: Output, found: Bisection) -> None:
         output.line(f"Not to be judged, so it may be one of these: {_listed(found.doubtful)}.")
     if found.damaged:
         output.line(f"Damaged: {_listed(found.damaged)} (ckptlog verify).")
+    if found.collected:
+        output.line(f"Collected by a compaction: {_listed(found.collected)}.")
     for path in found.unseen:
         output.note(f"no checkpoint that was asked about has {path}")
 

@@ -83,16 +83,30 @@ def run_history(context: Context) -> int:
     identifier, output = context.arguments.checkpoint, context.output
     with context.manager(is_reading=True) as manager:
         entries = manager.history(identifier)
-    if not entries:
-        from ckptlog.cli.show import unknown_checkpoint
+        if not entries:
+            from ckptlog.cli.show import unknown_checkpoint
 
-        raise unknown_checkpoint(identifier)
-    if output.is_json:
-        for entry in entries:
-            output.item(_history_fields(entry))
-    else:
-        output.table(_HISTORY_COLUMNS, [_history_row(entry) for entry in entries])
+            raise unknown_checkpoint(identifier)
+        if output.is_json:
+            for entry in entries:
+                output.item(_history_fields(entry))
+        else:
+            output.table(_HISTORY_COLUMNS, [_history_row(entry) for entry in entries])
     return OK
+
+
+def _state_then(entry: Any) -> tuple[Any, str]:
+    """Return the checkpoint after an event, None where it ended or where a compaction let it go.
+
+    Returns:
+        It, and what to say where it is gone.
+    """
+    from ckptlog.errors import PayloadCollectedError
+
+    try:
+        return entry.checkpoint, ""
+    except PayloadCollectedError as error:
+        return None, f"(collected by event {error.context['collected_by']})"
 
 
 def _range(arguments: argparse.Namespace, position_next: int) -> tuple[int, int | None]:
@@ -168,19 +182,23 @@ def _parts(entry: Entry) -> Iterator[str]:
 def _history_fields(entry: Any) -> dict[str, Any]:
     from ckptlog.cli.presenter import summary
 
-    checkpoint = None if entry.checkpoint is None else summary(entry.checkpoint)
-    return {
+    checkpoint, gone = _state_then(entry)
+    fields = {
         "position": entry.position,
         "time": entry.time,
         "type": entry.type,
         "actor": entry.actor,
-        "checkpoint": checkpoint,
+        "checkpoint": None if checkpoint is None else summary(checkpoint),
     }
+    return {**fields, "collected": True} if gone else fields
 
 
 def _history_row(entry: Any) -> tuple[object, ...]:
     kind = entry.type.removeprefix("checkpoint.")
-    checkpoint = entry.checkpoint
+    checkpoint, gone = _state_then(entry)
+    if gone:
+        state, step = entry.state, text.progress(entry.step_number, None)
+        return entry.position, text.instant(entry.time), kind, state, step, entry.actor, gone
     if checkpoint is None:
         return entry.position, text.instant(entry.time), kind, "-", "-", entry.actor, ""
     return (

@@ -70,6 +70,7 @@ BY_CODE: Final[dict[str, int]] = {
     "commit.outcome_unknown": STORAGE,
     "witness.conflict": CONFLICT,
     "blob.missing": CORRUPTION,
+    "payload.collected": NOT_FOUND,
     "backup.damaged": CORRUPTION,
     "backup.diverged": CONFLICT,
     "backup.foreign": CONFLICT,

@@ -137,10 +137,24 @@ def decode_block(place: int, line: Line, data: bytes | memoryview) -> list[Row]:
     body = bytes(checked.body)
     if checked.kind != frame.BLOCK or checked.offset_end != line.offset + line.length:
         raise FormatError("Another frame stands where a block should.")
+    if body_span(body) != (line.start, line.stop):
+        raise FormatError("A block does not agree with the index.")
+    return body_rows(body)
+
+
+def body_span(body: bytes) -> tuple[int, int]:
+    """Return where the events of a block's body begin and end in the segment."""
     if len(body) < BODY_BYTES_MIN:
         raise FormatError("A block is too short.")
-    start, stop, count, size = _HEAD.unpack_from(body)
-    if (start, stop) != (line.start, line.stop) or size > BLOCK_RAW_BYTES_MAX:
+    start, stop, _, _ = _HEAD.unpack_from(body)
+    return start, stop
+
+
+def body_rows(body: bytes) -> list[Row]:
+    """Return the events of a block's checked body; see `decode_block`."""
+    start, stop = body_span(body)
+    _, _, count, size = _HEAD.unpack_from(body)
+    if size > BLOCK_RAW_BYTES_MAX:
         raise FormatError("A block does not agree with the index.")
     raw = _decompress(body[_HEAD.size :], size)
     if len(raw) != size or count * _ROW.size > size:

@@ -12,6 +12,7 @@ from typing import Final
 from ckptlog.errors import FormatError
 from ckptlog.formats import chunk, event, frame
 from ckptlog.model.event import LOST, SCHEMA, Event, Subject
+from ckptlog.model.leaf import leaf_text
 
 FILLER_BYTES_MIN: Final = frame.HEADER_BYTES + chunk.HEADER_BYTES
 _FILLER_BYTES_MAX: Final = FILLER_BYTES_MIN + chunk.RAW_BYTES_MAX
@@ -19,23 +20,35 @@ _EVENT_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
 
 
 class Lost:
-    """An event to be replaced. leaf: The leaf hash of what stood there; None where not known."""
+    """An event to be replaced.
 
-    __slots__ = ("leaf", "position")
+    leaf: The leaf hash of what stood there; None where not known. schema: What the store writes.
+    """
 
-    def __init__(self, position: int, leaf: bytes | None) -> None:
+    __slots__ = ("leaf", "position", "schema")
+
+    def __init__(self, position: int, leaf: bytes | None, schema: int = SCHEMA) -> None:
         self.position = position
         self.leaf = leaf
+        self.schema = schema
 
 
 def entry_of(lost: Lost, time: str, dots: int = 0) -> bytes:
     """Return a tombstone's entry, longer by so many dots."""
-    facts: dict[str, int | str] = {} if lost.leaf is None else {"leaf": lost.leaf.hex()}
+    facts: dict[str, int | str] = {}
+    if lost.leaf is not None:
+        facts["leaf"] = leaf_text(lost.leaf, is_short=lost.schema == SCHEMA)
     # No caller can give an id that ends in a blank.
     name = f"lost-{lost.position}" + "." * dots + " "
     return event.encode(
         Event(
-            actor="", facts=facts, id=name, schema=SCHEMA, subject=Subject(), time=time, type=LOST
+            actor="",
+            facts=facts,
+            id=name,
+            schema=lost.schema,
+            subject=Subject(),
+            time=time,
+            type=LOST,
         )
     )
 
@@ -85,7 +98,7 @@ def _fitted(length: int, lost: Sequence[Lost], time: str) -> list[Lost]:
     for index in reversed(range(len(wanted))):
         if sum(room_of(one, time) for one in wanted) <= length:
             break
-        wanted[index] = Lost(wanted[index].position, None)
+        wanted[index] = Lost(wanted[index].position, None, wanted[index].schema)
     return wanted
 
 

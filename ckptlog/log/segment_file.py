@@ -100,6 +100,7 @@ class SettledSegment:
     Args:
         fd: Of the settled segment's file; it is this object's from now on, whatever happens.
         name: (first, generation). where: The path, for messages.
+        is_lenient: Take a damaged block for one without events; `fault` says what is wrong.
 
     Raises:
         LogCorruptionError: The file is damaged.
@@ -108,8 +109,17 @@ class SettledSegment:
     is_settled = True
 
     def __init__(
-        self, disk: Disk, fd: int, store_id: bytes, name: tuple[int, int], where: str
+        self,
+        disk: Disk,
+        fd: int,
+        store_id: bytes,
+        name: tuple[int, int],
+        where: str,
+        *,
+        is_lenient: bool = False,
     ) -> None:
+        self.fault = ""
+        self._is_lenient = is_lenient
         self._disk = disk
         self._fd = fd
         self._store_id = store_id
@@ -218,16 +228,33 @@ class SettledSegment:
         block = self._blocks.get(index)
         if block is None:
             line = self._lines[index]
-            data = self._disk.read(self._fd, line.length, line.offset)
-            try:
-                rows = settled.decode_block(self._place, line, data)
-            except FormatError as error:
-                raise self._damaged(error) from error
+            rows = self._rows_of(line)
             while len(self._blocks) >= _BLOCKS_KEPT:
                 del self._blocks[next(iter(self._blocks))]
             ends = [row.offset + len(row.data) for row in rows]
             block = self._blocks[index] = _Block(line.start, ends, rows)
         return block
+
+    def _rows_of(self, line: settled.Line) -> list[settled.Row]:
+        data = self._disk.read(self._fd, line.length, line.offset)
+        try:
+            return settled.decode_block(self._place, line, data)
+        except FormatError as error:
+            if not self._is_lenient:
+                raise self._damaged(error) from error
+            self.fault = f"{self._where} is damaged at offset {line.offset}: {error.message}"
+            return [settled.Row(line.stop, b"", 0, 0)]
+
+    def check(self) -> None:
+        """Read every block.
+
+        Raises:
+            LogCorruptionError: One is damaged.
+        """
+        count = sum(len(self._rows_of(line)) for line in self._lines)
+        if count != self._trailer.events:
+            raise self._damaged(FormatError(f"It has {count} events, not {self._trailer.events}."))
+        self._header()
 
     def _read_end(self) -> tuple[list[settled.Line], settled.Trailer]:
         size = self._disk.size(self._fd)

@@ -65,8 +65,11 @@ class Segments:
         """Return the path of a segment that was settled."""
         return self.folder / settled.settled_name(first, generation)
 
-    def open(self, first: int, generation: int) -> SegmentFile:
+    def open(self, first: int, generation: int, *, is_lenient: bool = False) -> SegmentFile:
         """Open a segment for reading, written or settled.
+
+        Args:
+            is_lenient: Step over damaged blocks of a settled one (`SettledSegment`).
 
         Raises:
             CheckpointStorageError: There is neither, or it cannot be opened.
@@ -85,10 +88,13 @@ class Segments:
                 if second.context.get("errno") != errno.ENOENT:
                     raise
                 raise error from second
-            return SettledSegment(self._disk, fd, self._store_id, (first, generation), str(other))
+            name = (first, generation)
+            return SettledSegment(
+                self._disk, fd, self._store_id, name, str(other), is_lenient=is_lenient
+            )
 
     def is_settled_whole(self, first: int, generation: int) -> bool:
-        """Say whether the settled form of a segment is there, and as long as it must be.
+        """Say whether the settled form of a segment is there, as long as it must be, and sound.
 
         Raises:
             CheckpointError: It cannot be read.
@@ -98,6 +104,7 @@ class Segments:
         fd = self._disk.open_read(path)
         file = SettledSegment(self._disk, fd, self._store_id, (first, generation), str(path))
         try:
+            file.check()
             return after is not None and file.size == after.previous_length
         finally:
             file.close()
@@ -150,6 +157,13 @@ class Segments:
         """Say whether there is a written segment of this name, whatever is in it."""
         # access, not exists: a file that is not there, the usual case, raises nothing inside.
         return os.access(self._prefix + segment.segment_name(first, generation), os.F_OK)
+
+    def file_name(self, first: int, generation: int) -> str:
+        """Return the path below the store's root of the file that counts; written, if neither."""
+        name = settled.settled_name(first, generation)
+        if not self.exists(first, generation) and os.access(self._prefix + name, os.F_OK):
+            return f"{FOLDER}/{name}"
+        return container_of(first, generation)
 
     def is_there(self, first: int, generation: int) -> bool:
         """Say whether there is a segment of this name, written or settled."""

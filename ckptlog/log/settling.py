@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -160,7 +160,7 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
     path = segments.settled_path(header.first, header.generation)
     fd, temporary = files.create_temporary(path)
     try:
-        writer = _Writer(fd, header)
+        writer = _Writer(lambda data, offset: files.write_all(fd, data, offset), header)
         position, leaf = header.first, header.leaf
         for row, entry in _rows(source):
             if event.decode_prefix(entry)[0] != position:
@@ -181,6 +181,27 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
     return size
 
 
+def settled_bytes(header: SegmentHeader, rows: Iterable[settled.Row], valid_length: int) -> bytes:
+    """Return a settled segment's bytes from its events.
+
+    Args:
+        rows: In order, without a gap from the header up to the valid length.
+
+    Raises:
+        FormatError: They do not fill it.
+    """
+    out = bytearray()
+
+    def write(data: bytes, _offset: int) -> None:
+        out.extend(data)
+
+    writer = _Writer(write, header)
+    for row in rows:
+        writer.add(row)
+    writer.finish(valid_length)
+    return bytes(out)
+
+
 def _rows(source: SealedReader) -> Iterator[tuple[settled.Row, bytes]]:
     chunks = raw_bytes = 0
     for met in source.frames():
@@ -196,8 +217,8 @@ def _rows(source: SealedReader) -> Iterator[tuple[settled.Row, bytes]]:
 class _Writer:
     """The file, block by block."""
 
-    def __init__(self, fd: int, header: SegmentHeader) -> None:
-        self._fd = fd
+    def __init__(self, write: Callable[[bytes, int], None], header: SegmentHeader) -> None:
+        self._write = write
         self._place = settled.seed(header.store_id, header.first, header.generation)
         self._lines: list[settled.Line] = []
         self._rows: list[settled.Row] = []
@@ -235,5 +256,5 @@ class _Writer:
         self._start, self._rows, self._bytes = stop, [], 0
 
     def _put(self, data: bytes) -> None:
-        files.write_all(self._fd, data, self._size)
+        self._write(data, self._size)
         self._size += len(data)

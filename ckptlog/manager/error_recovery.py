@@ -27,6 +27,7 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
     CheckpointStorageError,
     MissingBlobError,
+    PayloadCollectedError,
 )
 from ckptlog.model.event import RECOVERED
 
@@ -100,7 +101,7 @@ class CheckpointErrorRecovery:
         for it. An outcome that is not known: the log is looked at again, so that a repetition
         with the same command id is safe. A missing chunk is damage. Anything else needs people.
         """
-        if isinstance(error, MissingBlobError):
+        if isinstance(error, MissingBlobError) and not isinstance(error, PayloadCollectedError):
             return self.handle_corruption_error(error)
         if error.code == "storage.full":
             return self._done(error.code, "compacted", ok=self._make_room())

@@ -21,6 +21,7 @@ from ckptlog.errors import ArgumentError
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.model import event as kinds
 from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.repository.collected import told_apart
 from ckptlog.repository.snapshot import build
 from ckptlog.repository.store import Store
 from ckptlog.watch.bus import CALLBACK_FAILED, Callback, EventBus, InProcessEventBus, call
@@ -236,7 +237,9 @@ class Relay:
             return None
         store, fact = self._store, event.event
         store.catch_up()
-        return build(event.entry, store.value(fact.data) or {}, store.value(fact.meta) or {})
+        with told_apart(store, event.entry):
+            data, meta = store.value(fact.data) or {}, store.value(fact.meta) or {}
+        return build(event.entry, data, meta)
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Publish what is committed by now, then end; a callback that hangs is not waited for.

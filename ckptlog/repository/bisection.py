@@ -12,6 +12,7 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointNotFoundError,
     MissingBlobError,
+    PayloadCollectedError,
 )
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
@@ -35,6 +36,7 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     previous: Position of the last event before it after which it is false; None where none is.
     doubtful: Positions between the two that could not be judged.
     damaged: Positions whose bytes cannot be read, of those that were asked for.
+    collected: Positions whose bytes a compaction let go of, of those.
     unseen: Paths of the expression that no checkpoint had that was asked about.
     events: How many events there were to choose from. asked: How many were looked at.
     is_linear: Whether every event was asked, so that nothing is assumed.
@@ -44,6 +46,7 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
     previous: int | None
     doubtful: tuple[int, ...]
     damaged: tuple[int, ...]
+    collected: tuple[int, ...] = ()
     unseen: tuple[str, ...]
     events: int
     asked: int
@@ -79,6 +82,7 @@ class Bisection(msgspec.Struct, frozen=True, kw_only=True):
             "previous": self.previous,
             "doubtful": list(self.doubtful),
             "damaged": list(self.damaged),
+            "collected": list(self.collected),
             "unseen_paths": list(self.unseen),
             "events": self.events,
             "asked": self.asked,
@@ -160,6 +164,7 @@ class _Judge:
         self._store = store
         self._progress = progress
         self._damaged: list[int] = []
+        self._collected: list[int] = []
         self._unseen: frozenset[str] | None = None
         self._expression: Expression | None = None
         if callable(predicate):
@@ -178,6 +183,9 @@ class _Judge:
         try:
             entry = self._store.event_at(position)
             checkpoint = None if entry is None else snapshot(self._store, entry)
+        except PayloadCollectedError:
+            self._collected.append(position)
+            return None
         except (CheckpointCorruptionError, MissingBlobError):
             checkpoint = None
         if checkpoint is None:
@@ -201,6 +209,7 @@ class _Judge:
             previous=None if before is None else positions[before],
             doubtful=tuple(positions[index] for index in turn.doubtful),
             damaged=tuple(sorted(self._damaged)),
+            collected=tuple(sorted(self._collected)),
             unseen=tuple(sorted(self._unseen or ())),
             events=len(positions),
             asked=turn.asked,

@@ -96,19 +96,19 @@ class Breakage:
     def name(
         self,
         commits: Iterable[Commit],
-        may_be_gone: Callable[[str, int], bool] = lambda _checkpoint, _position: False,
+        may_be_gone: Callable[[Entry], bool] = lambda _entry: False,
     ) -> None:
         """Find the events that name broken payloads: the log is read once more.
 
         Args:
-            may_be_gone: Says of a checkpoint and the position of an event of it whether a
-                collection may have let go of what that one names; then it counts for nothing.
+            may_be_gone: Says whether a collection may have let go of what an event names; then it
+                counts for nothing.
         """
         was_collected = False
         for commit in commits:
             for entry in commit.entries:
                 event = entry.event
-                if may_be_gone(event.subject.checkpoint, entry.position):
+                if may_be_gone(entry):
                     was_collected = True
                     continue
                 for role, reference in (("data", event.data), ("meta", event.meta)):

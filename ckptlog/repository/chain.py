@@ -21,7 +21,7 @@ from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.scan import Scan, Window
-from ckptlog.log.segment_file import SegmentFile
+from ckptlog.log.segment_file import SegmentFile, SettledSegment
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.model.entry import Commit
 from ckptlog.model.event import LOST
@@ -172,7 +172,7 @@ class Chain:
         self.leaf = header.leaf
         self._book.advance(HEADER_FRAME_BYTES)
         try:
-            file = self._segments.open(header.first, header.generation)
+            file = self._segments.open(header.first, header.generation, is_lenient=True)
             try:
                 yield from self._stretches(file, header, limit)
             finally:
@@ -206,9 +206,12 @@ class Chain:
                 offset = commit.offset_end
                 self._check_events(commit, window)
                 yield commit, window
-            if offset == limit or (limit is None and scan.flaw is None):
+            flaw = scan.flaw
+            if isinstance(file, SettledSegment):
+                flaw = file.fault or flaw
+            if offset == limit or (limit is None and flaw is None):
                 return
-            self._report(header, offset, limit, scan.flaw)
+            self._report(header, offset, limit, flaw)
             offset = self._resume(file, header, offset, limit)
 
     def _check_events(self, commit: Commit, window: Window) -> None:

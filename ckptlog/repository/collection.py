@@ -370,7 +370,8 @@ class _Collection:
             store.forget(container)
             count += 1
         for folder in (LOG, PACKS):
-            files.sync_directory(store.path / folder)
+            if (store.path / folder).is_dir():  # a store of an older version may have no packs
+                files.sync_directory(store.path / folder)
         return count
 
     def _may_go(self, container: str) -> bool:

@@ -33,6 +33,7 @@ from ckptlog.errors import (
 from ckptlog.log.follower import Follower, confirm
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Entry
+from ckptlog.repository.collected import told_apart
 from ckptlog.storage.lock import WriterLock
 from ckptlog.views.document import FOLDERS, document
 from ckptlog.views.errors import ViewDamagedError
@@ -372,8 +373,7 @@ def document_of(store: Store, entry: Entry) -> bytes:
         CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
     """
     event = entry.event
-    return document(
-        entry,
-        None if event.data is None else store.wire(event.data),
-        None if event.meta is None else store.wire(event.meta),
-    )
+    with told_apart(store, entry):
+        data = None if event.data is None else store.wire(event.data)
+        meta = None if event.meta is None else store.wire(event.meta)
+    return document(entry, data, meta)

@@ -8,7 +8,7 @@ that is whole but holds something else than it says (a chunk with other bytes) c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -90,11 +90,11 @@ class Walk:
         gaps: (offset, length) of what could not be.
     """
 
-    def __init__(self, seed: int, data: bytes, judge: Judge, copy: Copy | None) -> None:
+    def __init__(self, seed: int, data: bytes, judge: Judge, copies: Sequence[Copy]) -> None:
         self._seed = seed
         self._data = data
         self._judge = judge
-        self._copy = copy
+        self._copies = copies
         self._is_framed = False
         self.pieces: list[Piece] = []
         self.mended: list[Mended] = []
@@ -139,28 +139,19 @@ class Walk:
 
         One that is whole as a frame, and no good, is a boundary too: it becomes the next gap.
         """
-        data = self._data
-        found = data.find(frame.MAGIC, at + 1)
-        while 0 <= found < limit:
-            try:
-                one = frame.decode(self._seed, found, data, found)
-                if one.kind in kinds and one.offset_end <= limit:
-                    return found
-            except FormatError:
-                pass
-            found = data.find(frame.MAGIC, found + 1)
-        return self._from_copy(at, limit, kinds)
+        found = self._next_in(self._data, 0, at, limit, kinds)
+        for copy in self._copies:  # of a settled form, say: events here and there
+            found = self._next_in(copy(at, found - at), at, at, found, kinds)
+        return found
 
-    def _from_copy(self, at: int, limit: int, kinds: frozenset[int]) -> int:
-        """Return where the copy has a whole frame behind a place, else the limit."""
-        if self._copy is None:
-            return limit
-        data = self._copy(0, limit)
-        found = data.find(frame.MAGIC, at + 1)
-        while 0 <= found < limit:
+    def _next_in(self, data: bytes, base: int, at: int, limit: int, kinds: frozenset[int]) -> int:
+        """Return where data, which lie at base, have a whole frame behind a place; else limit."""
+        found = data.find(frame.MAGIC, at + 1 - base)
+        while 0 <= found < limit - base:
             try:
-                if frame.decode(self._seed, found, data, found).kind in kinds:
-                    return found
+                one = frame.decode(self._seed, base + found, data, found)
+                if one.kind in kinds and one.offset_end <= limit:
+                    return base + found
             except FormatError:
                 pass
             found = data.find(frame.MAGIC, found + 1)
@@ -183,11 +174,10 @@ class Walk:
         turned = None if self._is_framed else with_a_bit_turned(self._seed, at, self._data)
         if turned is not None:
             yield "bit", turned
-        if self._copy is not None:
-            head = self._copy(at, frame.HEADER_BYTES)
-            size = frame.body_length(head)
+        for copy in self._copies:
+            size = frame.body_length(copy(at, frame.HEADER_BYTES))
             if size is not None:
-                yield "copy", self._copy(at, frame.HEADER_BYTES + size)
+                yield "copy", copy(at, frame.HEADER_BYTES + size)
 
 
 def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:

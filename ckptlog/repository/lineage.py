@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from ckptlog.errors import CheckpointError, FormatError
-from ckptlog.formats import frame, segment
+from ckptlog.formats import frame, segment, settled
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.segments import Segments, container_of
@@ -21,6 +21,7 @@ class Link(msgspec.Struct, frozen=True):
     """One segment of the log.
 
     header: None where it is damaged or the file is missing. copied: That of a second copy, then.
+    is_damaged: Whether the end of a settled one cannot be read.
     """
 
     name: Name
@@ -28,6 +29,7 @@ class Link(msgspec.Struct, frozen=True):
     bounds: Bounds
     is_there: bool
     copied: SegmentHeader | None = None
+    is_damaged: bool = False
 
 
 class Lineage:
@@ -49,24 +51,42 @@ class Lineage:
         self._segments = segments
         self._disk = disk
         self._store_id = store_id
+        self._damaged: set[Name] = set()
         self._headers: dict[Name, SegmentHeader | None] = {
             name: self._header(*name) for name in segments.names()
         }
         self.links = self._trace(end)
         live = {link.name for link in self.links}
         self.strays = [
-            container_of(*name)
+            segments.file_name(*name)
             for name, header in self._headers.items()
-            if header is None and name not in live and name < self.links[-1].name
+            if (header is None or name in self._damaged)
+            and name not in live
+            and name < self.links[-1].name
         ]
 
     def _header(self, first: int, generation: int) -> SegmentHeader | None:
         try:
             return self._segments.header(first, generation)
         except CheckpointError as error:
-            if isinstance(error, FormatError):
-                return None
-            raise
+            if not isinstance(error, FormatError):
+                raise
+        return self._settled_header(first, generation)
+
+    def _settled_header(self, first: int, generation: int) -> SegmentHeader | None:
+        """Return the header of a settled segment whose end is damaged: it is a frame of its own."""
+        path = self._segments.settled_path(first, generation)
+        if self._segments.exists(first, generation) or not path.exists():
+            return None
+        self._damaged.add((first, generation))
+        fd = self._disk.open_read(path)
+        try:
+            data = self._disk.read(fd, HEADER_FRAME_BYTES, 0)
+            return settled.decode_header(self._store_id, first, generation, data)
+        except FormatError:
+            return None
+        finally:
+            self._disk.close(fd)
 
     def _trace(self, end: End | None) -> list[Link]:
         name, bounds = self._last(end)
@@ -74,7 +94,9 @@ class Lineage:
         while True:
             header = self._headers.get(name)
             copied = self._copied(name) if header is None else None
-            links.append(Link(name, header, bounds, name in self._headers, copied))
+            is_damaged = name in self._damaged
+            is_there = name in self._headers
+            links.append(Link(name, header, bounds, is_there, copied, is_damaged))
             before, bounds = self._before(name, header or copied)
             if before is None:
                 return links[::-1]
@@ -115,6 +137,8 @@ class Lineage:
 
     def _holds_frames(self, name: Name) -> bool:
         path = self._segments.path(*name)
+        if not path.exists():  # a settled one is never the last
+            return False
         fd = self._disk.open_read(path)
         try:
             data = self._disk.read(fd, self._disk.size(fd), 0)

@@ -7,13 +7,14 @@ before it; packs after them, by what whole events have registered.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ckptlog.errors import CheckpointError
-from ckptlog.formats import segment
+from ckptlog.formats import segment, settled
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import StoreInfo
@@ -21,6 +22,7 @@ from ckptlog.log.segments import FOLDER, Segments, container_of
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
+from ckptlog.repository.gap import Copy
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.salvage import (
     Bounds,
@@ -32,10 +34,17 @@ from ckptlog.repository.salvage import (
     made_of_tombstones,
 )
 from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.repository.settled_salvage import (
+    SettledRows,
+    SettledSalvage,
+    Source,
+    WrittenRows,
+)
 from ckptlog.storage.disk import Disk
 from ckptlog.views.leaf import LeafCache
 
 _BLOCK_BYTES: Final = 4096
+_WHOLE: Final = 1 << 62
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -73,18 +82,22 @@ class Planner:
             return next(iter(cache.read(position, position + 1)), None)
 
         self._leaf_at: LeafAt = leaf_at
-        self._leaves = Leaves(self._leaf_at, False)
+        self._schema = info.event_schema
+        self._leaves = Leaves(self._leaf_at, False, self._schema)
+        self._removed: set[str] = set()
         self.salvages: list[Salvage] = []
         self.refused: list[Refusal] = []
         self.strays: list[str] = []
         self.live = ""
 
-    def segments(self, end: End | None, suspects: set[str]) -> None:
+    def segments(self, end: End | None, suspects: set[str], removed: set[str]) -> None:
         """Plan the log.
 
         Args:
             suspects: Containers that a verification has found a problem in.
+            removed: Containers of which collections have said that they are removed.
         """
+        self._removed = removed
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
         try:
             lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
@@ -93,7 +106,7 @@ class Planner:
             return
         self.strays = lineage.strays
         self.live = container_of(*lineage.links[-1].name)
-        self._leaves = Leaves(self._leaf_at, self._is_right(lineage, end))
+        self._leaves = Leaves(self._leaf_at, self._is_right(lineage, end), self._schema)
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
@@ -114,10 +127,13 @@ class Planner:
             made, bounds.limit or 0, bounds.leaf or LEAF_EMPTY, bounds.position_next or 0
         )
         is_told = bounds.limit is not None and bounds.leaf is not None
-        if link.header is not None and is_told and container not in suspects:
+        is_sound = link.header is not None and not link.is_damaged
+        if is_sound and is_told and container not in suspects:
             return told
         try:
-            if not link.is_there and bounds.limit is None:
+            if self._is_settled(link.name):
+                found = self._settled(made, bounds)
+            elif not link.is_there and bounds.limit is None:
                 found = self._tombstones(made, bounds.position_next or first)
             else:
                 found = self._segment(made, bounds, container)
@@ -175,9 +191,49 @@ class Planner:
             bounds,
             leaves=self._leaves,
             time=self._time,
-            copy=self._copy.of(container) if self._copy else None,
+            copies=[*self._copies(container), *self._events_of(made)],
         )
         return salvage.run(self.read(container))
+
+    def _copies(self, container: str) -> list[Copy]:
+        copy = self._copy.of(container) if self._copy else None
+        return [] if copy is None else [copy]
+
+    def _events_of(self, made: SegmentHeader) -> list[Copy]:
+        """Return the settled form that lies beside a written segment, as a copy of its events."""
+        name = (made.first, made.generation)
+        path = self._root / FOLDER / settled.settled_name(*name)
+        data = self.read(f"{FOLDER}/{path.name}")
+        if data is None:
+            return []
+        found = SettledRows(self._store_id, name, data)
+        return [found.frame_at]
+
+    # --- settled segments ---------------------------------------------------------------------
+
+    def _is_settled(self, name: tuple[int, int]) -> bool:
+        """Say whether a segment is there, or should be, as a settled one."""
+        written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
+        if (self._root / written).exists():
+            return False
+        if written in self._removed or (self._root / other).exists():
+            return True
+        return not self._copies(written) and bool(self._copies(other))
+
+    def _settled(self, made: SegmentHeader, bounds: Bounds) -> Salvage:
+        name = (made.first, made.generation)
+        container = f"{FOLDER}/{settled.settled_name(*name)}"
+        salvage = SettledSalvage(self._store_id, made, bounds, leaves=self._leaves, time=self._time)
+        for copy in self._copies(container):
+            salvage.sources.append(self._source(SettledRows, name, copy))
+        for copy in self._copies(container_of(*name)):
+            salvage.sources.append(self._source(WrittenRows, name, copy))
+        return salvage.run(self.read(container))
+
+    def _source(
+        self, kind: type[SettledRows | WrittenRows], name: tuple[int, int], copy: Copy
+    ) -> Source:
+        return lambda: kind(self._store_id, name, copy(0, _WHOLE))
 
     def _made(self, link: Link, before: _Before) -> SegmentHeader:
         """Return the header that a segment should have."""
@@ -185,13 +241,14 @@ class Planner:
 
     def _copied(self, name: tuple[int, int]) -> SegmentHeader | None:
         """Return a segment's header from the second copy."""
-        copy = self._copy.of(container_of(*name)) if self._copy else None
-        if copy is None:
-            return None
-        try:
-            return segment.decode(self._store_id, *name, copy(0, segment.HEADER_FRAME_BYTES))
-        except CheckpointError:
-            return None
+        for copy in self._copies(container_of(*name)):
+            with suppress(CheckpointError):
+                return segment.decode(self._store_id, *name, copy(0, segment.HEADER_FRAME_BYTES))
+        for copy in self._copies(f"{FOLDER}/{settled.settled_name(*name)}"):
+            with suppress(CheckpointError):
+                head = copy(0, segment.HEADER_FRAME_BYTES)
+                return settled.decode_header(self._store_id, *name, head)
+        return None
 
     def _made_header(self, name: tuple[int, int], before: _Before) -> SegmentHeader:
         last = before.header

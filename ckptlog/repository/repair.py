@@ -168,7 +168,7 @@ class _Work:
         finally:
             published.close()
         suspects = suspects_of(run.book.files, run.registered)
-        planner.segments(end, suspects)
+        planner.segments(end, suspects, run.removed)
         planner.packs(run.registered, suspects)
         return planner
 

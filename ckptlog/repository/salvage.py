@@ -18,6 +18,7 @@ from ckptlog.errors import BlobCorruptionError, FormatError
 from ckptlog.formats import chunk, frame, pack, segment, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.formats.tombstone import Lost
+from ckptlog.model.event import SCHEMA
 from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
 from ckptlog.repository.gap import Copy, Walk, judge_by
 
@@ -76,10 +77,40 @@ class Leaves(msgspec.Struct, frozen=True):
     """The cache of leaf hashes. at: Returns one, None where it has none.
 
     is_trusted: Whether it is right about every event that a sound header, or the end, names.
+    schema: Of events that the store writes.
     """
 
     at: LeafAt
     is_trusted: bool
+    schema: int = SCHEMA
+
+    def believed(
+        self, bounds: Bounds, made: SegmentHeader, known: list[tuple[int, bytes]]
+    ) -> LeafAt:
+        """Return what tells the leaf hashes of lost events of a segment.
+
+        Nothing that the cache says is believed where it is wrong about a whole event.
+
+        Args:
+            made: The segment's header.
+            known: Positions and leaf hashes of its whole events.
+        """
+        told = self.at
+        last, leaf = bounds.position_next, bounds.leaf
+        known = [*known]
+        if last and leaf is not None:
+            known.append((last - 1, leaf))
+        if made.first:
+            known.append((made.first - 1, made.leaf))
+        is_right = self.is_trusted or any(told(at) == one for at, one in known)
+        is_right = is_right and all(told(at) in (None, one) for at, one in known)
+
+        def leaf_at(position: int) -> bytes | None:
+            if leaf is not None and last is not None and position == last - 1:
+                return leaf
+            return told(position) if is_right else None
+
+        return leaf_at
 
 
 class SegmentSalvage:
@@ -99,7 +130,7 @@ class SegmentSalvage:
         *,
         leaves: Leaves,
         time: str,
-        copy: Copy | None,
+        copies: Sequence[Copy],
     ) -> None:
         self._store_id = store_id
         self._made = made
@@ -107,7 +138,7 @@ class SegmentSalvage:
         self._leaves = leaves
         self._leaf_at = leaves.at
         self._time = time
-        self._copy = copy
+        self._copies = copies
         self._name = segment.segment_name(made.first, made.generation)
         self._seed = segment.seed(store_id, made.first, made.generation)
         self._found = Salvage(f"log/{self._name}", patches=[], events_lost=[], chunks_lost=[])
@@ -127,7 +158,7 @@ class SegmentSalvage:
         data = self._with_header(data or b"")
         limit = self._bounds.limit
         self._chunks = _Chunks()
-        walk = Walk(self._seed, data, judge_by(self._chunks.raw), self._copy)
+        walk = Walk(self._seed, data, judge_by(self._chunks.raw), self._copies)
         walk.run(HEADER_FRAME_BYTES, len(data) if limit is None else limit, kinds=SEGMENT_KINDS)
         if limit is None:
             self._cut_tail(walk)
@@ -135,7 +166,8 @@ class SegmentSalvage:
             found.patches.append((one.offset, one.data))
             found.bits += one.how == "bit"
             found.copied += one.how == "copy"
-        self._believe(walk)
+        known = [(one.position, one.leaf) for one in walk.pieces if one.kind == frame.EVENT]
+        self._leaf_at = self._leaves.believed(self._bounds, self._made, known)
         self._fill(walk, data)
         if limit is None and found.length is None:
             found.limit = max((one.offset_end for one in walk.pieces), default=HEADER_FRAME_BYTES)
@@ -152,8 +184,8 @@ class SegmentSalvage:
             own = segment.decode(self._store_id, made.first, made.generation, data)
         except FormatError:
             own = None
-        if own is None and self._copy is not None:
-            own = self._copied_header()
+        for copy in self._copies:
+            own = own or self._copied_header(copy)
         is_new = own is None
         self._found.header = header = made if own is None else own
         encoded = segment.encode(header)
@@ -162,11 +194,10 @@ class SegmentSalvage:
             self._found.copied += not is_new
         return encoded + data[HEADER_FRAME_BYTES:]
 
-    def _copied_header(self) -> SegmentHeader | None:
-        assert self._copy is not None  # noqa: S101 - asked by the caller
+    def _copied_header(self, copy: Copy) -> SegmentHeader | None:
         made = self._made
         try:
-            data = self._copy(0, HEADER_FRAME_BYTES)
+            data = copy(0, HEADER_FRAME_BYTES)
             found = segment.decode(self._store_id, made.first, made.generation, data)
         except FormatError:
             return None
@@ -186,25 +217,6 @@ class SegmentSalvage:
             stop = pieces[-1].offset_end if pieces else stop
         walk.pieces = [piece for piece in walk.pieces if piece.offset_end <= stop]
         walk.gaps = [gap for gap in walk.gaps if gap[0] < stop]
-
-    def _believe(self, walk: Walk) -> None:
-        """Forget what the cache of leaf hashes says, where it is wrong about a whole event."""
-        told = self._leaf_at
-        last, leaf = self._bounds.position_next, self._bounds.leaf
-        known = [(one.position, one.leaf) for one in walk.pieces if one.kind == frame.EVENT]
-        if last and leaf is not None:
-            known.append((last - 1, leaf))
-        if self._made.first:
-            known.append((self._made.first - 1, self._made.leaf))
-        is_right = self._leaves.is_trusted or any(told(at) == one for at, one in known)
-        is_right = is_right and all(told(at) in (None, one) for at, one in known)
-
-        def leaf_at(position: int) -> bytes | None:
-            if leaf is not None and last is not None and position == last - 1:
-                return leaf
-            return told(position) if is_right else None
-
-        self._leaf_at = leaf_at
 
     def _fill(self, walk: Walk, data: bytes) -> None:
         """Fill the gaps between one event and the next with what was lost there."""
@@ -247,7 +259,7 @@ class SegmentSalvage:
     def _room_behind(self, walk: Walk, lost: range) -> tuple[int, int]:
         """Return a gap for lost events behind what is left, where nothing tells how long it was."""
         end = walk.pieces[-1].offset_end if walk.pieces else HEADER_FRAME_BYTES
-        rooms = (tombstone.room_of(Lost(one, self._leaf_at(one)), self._time) for one in lost)
+        rooms = (tombstone.room_of(self._lost(one), self._time) for one in lost)
         room = end, sum(rooms)
         self._found.length = self._found.limit = sum(room)
         return room
@@ -260,7 +272,7 @@ class SegmentSalvage:
             raise FormatError(
                 f"log/{self._name} has event {stop} where {start} is expected, and nothing between."
             )
-        waiting = [Lost(position, self._leaf_at(position)) for position in range(start, stop)]
+        waiting = [self._lost(position) for position in range(start, stop)]
         last = waiting[-1] if waiting else None
         for index, (offset, length) in enumerate(gaps):
             here = waiting if index == len(gaps) - 1 else self._fitting(waiting, length)
@@ -272,8 +284,11 @@ class SegmentSalvage:
             )
             self._found.patches.append((offset, filled))
             if here and here[-1] is last:
-                self._last_entry = _entry_at_end(self._seed, offset, filled)
+                self._last_entry = entry_at_end(self._seed, offset, filled)
         return last
+
+    def _lost(self, position: int) -> Lost:
+        return Lost(position, self._leaf_at(position), self._leaves.schema)
 
     def _fitting(self, waiting: list[Lost], length: int) -> list[Lost]:
         """Return the first of the lost events that fit into a gap."""
@@ -297,7 +312,8 @@ _CLUES_MAX: Final = 1000
 _CLUE_BYTES_MAX: Final = 256 * 1024
 
 
-def _entry_at_end(seed: int, offset: int, filled: bytes) -> bytes:
+def entry_at_end(seed: int, offset: int, filled: bytes) -> bytes:
+    """Return the entry of the last event in frames that stand at an offset."""
     last = (0, 0)
     for _, _, begin, end in frame.walk(seed, offset, filled):
         last = (begin, end)
@@ -364,7 +380,7 @@ class PackSalvage:
             found.patches.append((0, head))
         data = head + data[len(head) :]
         rows, stop = self._index(data)
-        walk = Walk(self._seed, data, judge_by(_Chunks().raw), self._copy)
+        walk = Walk(self._seed, data, judge_by(_Chunks().raw), (self._copy,) if self._copy else ())
         walk.run(len(head), stop, kinds=PACK_KINDS)
         for one in walk.mended:
             found.patches.append((one.offset, one.data))
@@ -459,7 +475,10 @@ def made_of_tombstones(header: SegmentHeader, stop: int, *, leaves: Leaves, time
     container = f"log/{segment.segment_name(header.first, header.generation)}"
     positions = range(header.first, stop)
     is_known = leaves.is_trusted
-    lost = [Lost(position, leaves.at(position) if is_known else None) for position in positions]
+    lost = [
+        Lost(position, leaves.at(position) if is_known else None, leaves.schema)
+        for position in positions
+    ]
     seed = segment.seed(header.store_id, header.first, header.generation)
     room = sum(tombstone.room_of(one, time) for one in lost)
     body = tombstone.fill(seed, container, HEADER_FRAME_BYTES, room, lost, time=time)
@@ -469,7 +488,7 @@ def made_of_tombstones(header: SegmentHeader, stop: int, *, leaves: Leaves, time
     found.position_next = stop
     found.last_leaf = header.leaf
     if lost:
-        found.last_leaf = leaf_hash(_entry_at_end(seed, HEADER_FRAME_BYTES, body))
+        found.last_leaf = leaf_hash(entry_at_end(seed, HEADER_FRAME_BYTES, body))
     found.patches = [(0, segment.encode(header) + body)]
     return found
 

@@ -10,6 +10,7 @@ from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
 from ckptlog.model.state import CheckpointState
+from ckptlog.repository.collected import told_apart
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
@@ -25,13 +26,15 @@ def snapshot(
 
     Raises:
         CheckpointCorruptionError, MissingBlobError: Its bytes are damaged or gone.
+        PayloadCollectedError: A collection let go of them.
     """
     # Not by the store's own door: what a history returned is also read after the store was closed.
     event, wire = entry.event, store.blobs.wire
-    data, meta = (
-        {} if root is None else values.decode(wire(root, records or {}), store.codecs)
-        for root in (event.data, event.meta)
-    )
+    with told_apart(store, entry):
+        data, meta = (
+            {} if root is None else values.decode(wire(root, records or {}), store.codecs)
+            for root in (event.data, event.meta)
+        )
     return build(entry, data, meta)
 
 

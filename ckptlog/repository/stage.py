@@ -38,7 +38,7 @@ class Stage:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._link(layout.STORE_JSON)
             for name in ("log", "packs"):
-                for path in sorted((self._root / name).iterdir()):
+                for path in sorted((self._root / name).glob("*")):
                     container = f"{name}/{path.name}"
                     if container not in mended and container not in strays:
                         self._link(container)

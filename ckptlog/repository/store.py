@@ -39,6 +39,7 @@ from ckptlog.model.event import PackEntry
 from ckptlog.repository import layout
 from ckptlog.repository.attesting import Attesting
 from ckptlog.repository.backing import refuse_backup
+from ckptlog.repository.collected import CollectedPast
 from ckptlog.repository.head_check import NONE_KEPT, KeptHeads
 from ckptlog.repository.intent import Intent, Outcome
 from ckptlog.repository.keeper import Keeper
@@ -131,6 +132,7 @@ class Store(StoreReader, Retrospect, Attesting):
 
     def _compose(self) -> None:
         store_id = self.info.id_bytes
+        self.collected = CollectedPast()
         self.log = Log(
             self.path,
             store_id,

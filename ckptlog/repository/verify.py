@@ -34,14 +34,14 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER, Segments
 from ckptlog.model.entry import Commit
-from ckptlog.model.event import REPAIRED, SETTLED, Event, PackEntry, Reference, fence_of
+from ckptlog.model.event import REPAIRED, SETTLED, Event, PackEntry, Reference
 from ckptlog.repository import layout
 from ckptlog.repository.bookmark import Bookmark
 from ckptlog.repository.chain import CORRUPT, Chain
+from ckptlog.repository.collected import Outcomes
 from ckptlog.repository.comparison import DIFFERS, Comparison
 from ckptlog.repository.contents import Contents, left_overs, pack_of, read_pack
 from ckptlog.repository.depth import Depth, damaged_share_max
-from ckptlog.repository.fate import DROPPED, SUPERSEDED
 from ckptlog.repository.head_check import NONE_KEPT, HeadCheck, KeptHeads
 from ckptlog.repository.history import History
 from ckptlog.repository.leaf_check import LeafCheck
@@ -209,6 +209,7 @@ class Run:
 
     Attributes:
         history, chain: What was read of the log. contents: None for "structure".
+        registered, removed: Packs that count; containers that collections have removed.
         repairs: Data of the events that repairs have left.
     """
 
@@ -248,9 +249,8 @@ class Run:
                 knows=(lambda digest: index.get(digest) is not None) if index else None,
             )
         self.registered: dict[str, PackEntry] = {}
+        self.removed: set[str] = set()
         self.repairs: list[Commit] = []
-        # What collections have said: below it what is dead may be gone; so may what was replaced.
-        self._fence = self._dropped_before = 0
         self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
         self._heads = HeadCheck(root, info.id, source.environment, kept)
 
@@ -326,11 +326,9 @@ class Run:
 
     def _settled(self, event: Event) -> None:
         """Take note of what a collection let go (specs/collection.md)."""
+        self.removed.update(event.removes)
         for container in event.removes:
             self.registered.pop(container.partition("/")[2], None)
-        self._fence = max(self._fence, fence_of(event))
-        if event.facts.get(SUPERSEDED) == DROPPED:
-            self._dropped_before = max(self._dropped_before, fence_of(event))
 
     def _was_collected(self) -> bool:
         """Say whether a collection came between what we read up to and now."""
@@ -343,15 +341,6 @@ class Run:
             if commit.position_next > end.position
             for entry in commit.entries
         )
-
-    def _may_be_gone(self, checkpoint: str, position: int) -> bool:
-        """Say whether a collection may have let go of what an event names, the last that does."""
-        life = self.history.lives.get(checkpoint)
-        if life is None:
-            return False
-        if life.is_deleted:
-            return life.position < self._fence
-        return position < self._dropped_before and position != life.position
 
     def _packs(self) -> None:
         """Check the packs that the log has registered."""
@@ -366,10 +355,17 @@ class Run:
         contents.finish(known_losses(self._root, self._info.id_bytes, self.repairs))
         breakage = contents.breakage
         if not breakage.is_empty:
-            silent = Book(_STRUCTURE, 0, None)
-            commits = (commit for commit, _ in self._chain(silent).commits(self._end))
-            breakage.name(commits, self._may_be_gone)
+            outcomes = Outcomes()
+            for commit in self._again():
+                for entry in commit.entries:
+                    outcomes.add(entry)
+            breakage.name(self._again(), lambda entry: outcomes.gone(entry) is not None)
             breakage.report(self.book, self.newest)
+
+    def _again(self) -> Iterator[Commit]:
+        """Yield the commits that can be read, once more and in silence."""
+        silent = Book(_STRUCTURE, 0, None)
+        return (commit for commit, _ in self._chain(silent).commits(self._end))
 
     def _sampling(self) -> dict[str, float | int | None]:
         seconds = round(self._source.environment.monotonic_s() - self._begin_s, 3)

@@ -27,6 +27,7 @@ from ckptlog.repository.backing import BackupFolder, read_manifest
 from ckptlog.repository.restoration import restore_store, verify_backup
 from ckptlog.storage.environment import Environment
 from ckptlog.storage.lock import WriterLock
+from tests.repository.ground import quiet
 
 
 @pytest.fixture
@@ -280,61 +281,35 @@ def test_another_backup_at_work_is_named(manager, tmp_path):
 
 
 def test_what_vanishes_is_looked_for_again(manager, tmp_path, monkeypatch):
-    """As collection does it: a sealed segment gives way to its next generation, mid-copy."""
+    """A compaction takes the written segments away mid-copy."""
     from ckptlog.repository import carrier
 
     store, seen = manager.store, []
     carry = carrier.Carrier.carry
 
     def once(self, job):
-        if not seen and job.name.startswith("log/") and job.name != "log/" + last:
+        if not seen and job.name.startswith("log/"):
             seen.append(job.name)
-            settle(store, tmp_path / "store" / job.name)
+            quiet(manager)
+            assert not (tmp_path / "store" / job.name).exists()
         return carry(self, job)
 
-    last = max(path.name for path in (tmp_path / "store/log").glob("*.seg"))
     monkeypatch.setattr(carrier.Carrier, "carry", once)
-    monkeypatch.setattr("ckptlog.log.segments.Segments._check_link", lambda *_: None)
-    report = store.backup(tmp_path / "b")
+    report = store.backup(tmp_path / "b", verify=True)
     names = {file.name for file in read_manifest(tmp_path / "b").files}
     assert seen[0] not in names
-    assert seen[0].replace(".0.seg", ".1.seg") in names
-    assert report.position == 24
+    assert seen[0].replace(".seg", ".set") in names
+    assert report.position == store.position > 24
+    restore_store(tmp_path / "b", tmp_path / "r")
+    assert content(tmp_path / "r") == content(tmp_path / "store")
 
 
-def settle(store, path: Path) -> None:
-    """Write a segment's next generation and remove it, as a settle does (here with all it has)."""
-    from ckptlog.formats import frame, segment
-
-    first, generation = segment.parse_name(path.name)
-    data = path.read_bytes()
-    old, new = (segment.seed(store.info.id_bytes, first, g) for g in (generation, generation + 1))
-    header = segment.decode(store.info.id_bytes, first, generation, data)
-    out = bytearray(
-        segment.encode(
-            type(header)(
-                header.store_id,
-                first,
-                generation + 1,
-                header.previous_first,
-                header.previous_generation,
-                header.previous_length,
-                header.leaf,
-                header.created_us,
-            )
-        )
-    )
-    for kind, flags, begin, end in list(frame.walk(old, 0, data))[1:]:
-        out += frame.encode(new, len(out), kind, flags, data[begin + frame.HEADER_BYTES : end])
-    path.with_name(segment.segment_name(first, generation + 1)).write_bytes(out)
-    path.unlink()
-
-
-def test_a_settled_generation_waits_until_the_new_state_counts(manager, tmp_path, monkeypatch):
+def test_a_settled_segment_waits_until_the_new_state_counts(manager, tmp_path, monkeypatch):
     store = manager.store
-    monkeypatch.setattr("ckptlog.log.segments.Segments._check_link", lambda *_: None)
     store.backup(tmp_path / "b")
-    settle(store, min((tmp_path / "store/log").glob("*.seg")))
+    before = content(tmp_path / "store")
+    written = {path.name for path in (tmp_path / "b/log").glob("*.seg")}
+    quiet(manager)
     commit = BackupFolder.commit
 
     def refuse(self, manifest):
@@ -343,14 +318,18 @@ def test_a_settled_generation_waits_until_the_new_state_counts(manager, tmp_path
     monkeypatch.setattr(BackupFolder, "commit", refuse)
     with pytest.raises(KeyboardInterrupt):
         store.backup(tmp_path / "b")
-    assert not list((tmp_path / "b/log").glob("*.1.seg"))
+    assert written <= {path.name for path in (tmp_path / "b/log").glob("*.seg")}
     assert restore_store(tmp_path / "b", tmp_path / "r").position == 24
+    assert content(tmp_path / "r") == before
     monkeypatch.setattr(BackupFolder, "commit", commit)
-    report = store.backup(tmp_path / "b")
-    assert report.files_removed == 1
-    assert len(list((tmp_path / "b/log").glob("*.1.seg"))) == 1
-    settled = [file for file in read_manifest(tmp_path / "b").files if file.name.endswith(".1.seg")]
-    assert [file.bytes for file in settled] == [(tmp_path / "b" / settled[0].name).stat().st_size]
+    report = store.backup(tmp_path / "b", verify=True)
+    assert report.files_removed == len(written)
+    settled = [file for file in read_manifest(tmp_path / "b").files if file.name.endswith(".set")]
+    assert {Path(file.name).stem for file in settled} == {Path(name).stem for name in written}
+    for file in settled:
+        assert file.bytes == (tmp_path / "b" / file.name).stat().st_size
+    restore_store(tmp_path / "b", tmp_path / "again")
+    assert content(tmp_path / "again") == before
 
 
 def test_a_file_that_is_never_there_is_damage(manager, tmp_path):

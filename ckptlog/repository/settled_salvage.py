@@ -1,0 +1,303 @@
+"""What of a damaged settled segment can be saved, and the file that takes its place.
+
+    its own blocks -> events by position <- blocks, or frames, of a second copy
+                   -> tombstones for the rest -> blocks, index and trailer, made anew
+
+Every event keeps its offset in the segment, as specs/settled.md demands; so blocks may be cut
+otherwise than before. An event's frame has a checksum that binds it to its segment and offset,
+wherever it was found; so what is whole is what stood there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from ckptlog.errors import CheckpointError, FormatError
+from ckptlog.formats import chunk, event, frame, segment, settled, tombstone
+from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
+from ckptlog.log.settling import settled_bytes
+from ckptlog.model.event import LOST
+from ckptlog.model.leaf import leaf_hash
+from ckptlog.repository.gap import Piece, Walk, judge_by
+from ckptlog.repository.salvage import SEGMENT_KINDS, Bounds, LeafAt, Leaves, Salvage
+
+_KINDS: Final = frozenset({frame.BLOCK, frame.BLOCK_INDEX, frame.BLOCK_TRAILER})
+_RAW_AT: Final = frame.HEADER_BYTES + chunk.RAW_LENGTH_AT
+
+Name = tuple[int, int]
+
+
+class Known(NamedTuple):
+    """An event that was found whole.
+
+    begin: Where the event before it ended, in the segment. piece: Its position, leaf hash, flags.
+    """
+
+    begin: int
+    row: settled.Row
+    piece: Piece
+
+
+def _event_of(seed: int, offset: int, data: bytes) -> Piece | None:
+    """Return what the frame of an event says; None for anything else."""
+    try:
+        found = frame.decode(seed, offset, data)
+        piece = judge_by(lambda _digest, _record: None)(found)
+    except CheckpointError:
+        return None
+    return piece if piece.kind == frame.EVENT and piece.length == len(data) else None
+
+
+class SettledRows:
+    """The events that can be read in a settled segment's bytes, whatever is damaged.
+
+    Attributes:
+        known: By position. bits: Frames that were brought back by a bit.
+        header, trailer: None where damaged.
+    """
+
+    def __init__(self, store_id: bytes, name: Name, data: bytes) -> None:
+        self._seed = segment.seed(store_id, *name)
+        self._place = settled.seed(store_id, *name)
+        self.known: dict[int, Known] = {}
+        self.header: SegmentHeader | None = None
+        self.trailer: settled.Trailer | None = None
+        self._by_offset: dict[int, bytes] | None = None
+        try:
+            self.header = settled.decode_header(store_id, *name, data)
+        except FormatError:
+            self.header = None
+        self._bodies: list[bytes] = []
+        walk = Walk(self._place, data, self._judge, ())
+        walk.run(HEADER_FRAME_BYTES, len(data), kinds=_KINDS)
+        self.bits = len(walk.mended)
+        for body in self._bodies:
+            self._add(body)
+        self._read_trailer(walk, data)
+
+    def frame_at(self, offset: int, length: int) -> bytes:
+        """Return bytes of the segment, zeros where nothing is known: a `gap.Copy`."""
+        stop = max((one.row.offset + len(one.row.data) for one in self.known.values()), default=0)
+        out = bytearray(max(0, min(length, stop - offset)))
+        if self._by_offset is None:
+            self._by_offset = {one.row.offset: one.row.data for one in self.known.values()}
+        near = self._by_offset.get(offset)
+        rows = [(offset, near)] if near and length <= len(near) else [*self._by_offset.items()]
+        for at, data in rows:
+            begin, end = max(at, offset), min(at + len(data), offset + len(out))
+            if begin < end:
+                out[begin - offset : end - offset] = data[begin - at : end - at]
+        return bytes(out)
+
+    def _judge(self, found: frame.Frame) -> Piece:
+        length = found.offset_end - found.offset
+        if found.kind == frame.BLOCK:
+            body = bytes(found.body)
+            settled.body_rows(body)
+            self._bodies.append(body)
+        return Piece(found.kind, found.offset, length)
+
+    def _add(self, body: bytes) -> None:
+        begin, _ = settled.body_span(body)
+        for row in settled.body_rows(body):
+            piece = _event_of(self._seed, row.offset, row.data)
+            if piece is not None:
+                self.known.setdefault(piece.position, Known(begin, row, piece))
+            begin = row.offset + len(row.data)
+
+    def _read_trailer(self, walk: Walk, data: bytes) -> None:
+        last = next((one for one in walk.pieces if one.kind == frame.BLOCK_TRAILER), None)
+        if last is None:
+            return
+        mended = {one.offset: one.data for one in walk.mended}
+        whole = mended.get(last.offset, data[last.offset : last.offset_end])
+        try:
+            self.trailer = settled.decode_trailer(self._place, last.offset_end, whole)
+        except FormatError:
+            self.trailer = None
+
+
+class WrittenRows:
+    """The events of a segment as it was written, of a second copy; see `SettledRows`."""
+
+    def __init__(self, store_id: bytes, name: Name, data: bytes) -> None:
+        seed = segment.seed(store_id, *name)
+        self.known: dict[int, Known] = {}
+        self.header: SegmentHeader | None = None
+        self.trailer: settled.Trailer | None = None
+        try:
+            self.header = segment.decode(store_id, *name, data)
+        except FormatError:
+            self.header = None
+        walk = Walk(seed, data, judge_by(lambda _digest, _record: None), ())
+        walk.run(HEADER_FRAME_BYTES, len(data), kinds=SEGMENT_KINDS)
+        self._add(walk, data)
+
+    def _add(self, walk: Walk, data: bytes) -> None:
+        mended = {one.offset: one.data for one in walk.mended}
+        begin, chunks, raw_bytes, expected = HEADER_FRAME_BYTES, 0, 0, -1
+        for piece in walk.pieces:
+            if piece.kind == frame.CHUNK:
+                at = piece.offset + _RAW_AT
+                chunks += 1
+                raw_bytes += int.from_bytes(data[at : at + 4], "little")
+                continue
+            if expected not in (-1, piece.position):  # what was before it is lost here, too
+                begin, chunks, raw_bytes = piece.offset, 0, 0
+            whole = mended.get(piece.offset, data[piece.offset : piece.offset_end])
+            row = settled.Row(piece.offset, whole, chunks, raw_bytes)
+            self.known[piece.position] = Known(begin, row, piece)
+            begin, chunks, raw_bytes, expected = piece.offset_end, 0, 0, piece.position + 1
+
+
+Source = Callable[[], SettledRows | WrittenRows]
+
+
+class SettledSalvage:
+    """Saves one settled segment; see `salvage.SegmentSalvage`.
+
+    Attributes:
+        sources: Give what second copies have of it; asked only for what is missing.
+    """
+
+    def __init__(
+        self, store_id: bytes, made: SegmentHeader, bounds: Bounds, *, leaves: Leaves, time: str
+    ) -> None:
+        self._store_id = store_id
+        self._made = made
+        self._bounds = bounds
+        self._leaves = leaves
+        self._time = time
+        self._seed = segment.seed(store_id, made.first, made.generation)
+        self._container = f"log/{settled.settled_name(made.first, made.generation)}"
+        self.sources: list[Source] = []
+
+    def run(self, data: bytes | None) -> Salvage:
+        """Return what becomes of the segment.
+
+        Args:
+            data: The file's bytes, None where it is missing.
+
+        Raises:
+            FormatError: Two things contradict each other, or what was lost does not fit.
+        """
+        made = self._made
+        name = (made.first, made.generation)
+        own = SettledRows(self._store_id, name, data or b"")
+        found = Salvage(self._container, 0, patches=[], events_lost=[], chunks_lost=[], clues=[])
+        found.was_missing, found.bits = data is None, own.bits
+        known = dict(own.known)
+        stop, limit = self._ends(own)
+        leaf_at = self._leaf_at(known)
+        header = own.header
+        for source in self.sources:
+            if header is not None and stop is not None and len(known) == stop - made.first:
+                break
+            other = source()
+            header = header or other.header
+            found.copied += self._take(known, other, leaf_at)
+        found.header = header = header or made
+        stop = max(known, default=made.first - 1) + 1 if stop is None else stop
+        rows, lost, end = self._filled(known, stop, limit, leaf_at)
+        found.events_lost = lost
+        self._check_last(rows, end, stop)
+        found.position_next, found.limit = stop, end
+        found.last_leaf = _leaf_of(rows[-1]) if rows else header.leaf
+        whole = settled_bytes(header, rows, end)
+        if whole != data:
+            found.patches = [(0, whole)]
+        return found
+
+    def _ends(self, own: SettledRows) -> tuple[int | None, int | None]:
+        """Return the position after the last event, and the valid length, as far as told."""
+        stop, limit = self._bounds.position_next, self._bounds.limit
+        if own.trailer is not None:
+            stop = self._made.first + own.trailer.events if stop is None else stop
+            limit = own.trailer.valid_length if limit is None else limit
+        return stop, limit
+
+    def _leaf_at(self, known: dict[int, Known]) -> LeafAt:
+        told = [(one.piece.position, one.piece.leaf) for one in known.values()]
+        return self._leaves.believed(self._bounds, self._made, told)
+
+    def _take(
+        self, known: dict[int, Known], other: SettledRows | WrittenRows, leaf_at: LeafAt
+    ) -> int:
+        """Take what a copy has and is missing here; return how many events."""
+        count, stop = 0, self._bounds.position_next
+        for position, one in other.known.items():
+            is_ours = position >= self._made.first and (stop is None or position < stop)
+            if position in known or not is_ours:
+                continue
+            if leaf_at(position) in (None, one.piece.leaf):
+                known[position] = one
+                count += 1
+        return count
+
+    def _filled(
+        self, known: dict[int, Known], stop: int, limit: int | None, leaf_at: LeafAt
+    ) -> tuple[list[settled.Row], list[int], int]:
+        """Return the segment's events, tombstones among them; those lost; and where it ends."""
+        rows: list[settled.Row] = []
+        lost: list[int] = []
+        at, expected = HEADER_FRAME_BYTES, self._made.first
+        for position in sorted(known):
+            one = known[position]
+            if not expected <= position < stop:
+                raise FormatError(f"{self._container} has event {position} out of place.")
+            if position > expected:
+                rows += self._tombstones(range(expected, position), at, one.begin, leaf_at)
+                lost += range(expected, position)
+                at = one.begin
+            if one.row.offset < at:
+                raise FormatError(f"{self._container} has two events at offset {one.row.offset}.")
+            rows.append(settled.Row(*one.row))
+            at, expected = one.row.offset + len(one.row.data), position + 1
+        if expected < stop:
+            rows += self._tombstones(range(expected, stop), at, limit, leaf_at)
+            lost += range(expected, stop)
+            at = rows[-1].offset + len(rows[-1].data)
+        if limit not in (None, at):
+            raise FormatError(f"{self._container} ends at {at}; {limit} is where it must end.")
+        return rows, lost, at
+
+    def _tombstones(
+        self, positions: range, start: int, stop: int | None, leaf_at: LeafAt
+    ) -> list[settled.Row]:
+        """Return tombstones that end at `stop`, or right behind `start` where that is not told."""
+        lost = [tombstone.Lost(one, leaf_at(one), self._leaves.schema) for one in positions]
+        room = sum(tombstone.room_of(one, self._time) for one in lost)
+        stop = start + room if stop is None else stop
+        at = max(start, stop - room)
+        if at >= stop:
+            raise FormatError(f"{self._container} has no room for what was lost at {start}.")
+        filled = tombstone.fill(self._seed, self._container, at, stop - at, lost, time=self._time)
+        return [
+            settled.Row(at + begin, filled[begin:end], 0, 0)
+            for kind, _, begin, end in frame.walk(self._seed, at, filled)
+            if kind == frame.EVENT
+        ]
+
+    def _check_last(self, rows: list[settled.Row], end: int, stop: int) -> None:
+        if not rows:
+            raise FormatError(f"{self._container} holds nothing, and nothing tells what it held.")
+        last = _event_of(self._seed, rows[-1].offset, rows[-1].data)
+        if last is None or not last.ends_commit:
+            raise FormatError(f"{self._container} ends in the middle of a commit, at {end}.")
+        known = self._bounds.leaf
+        if known is not None and last.leaf != known and not _is_lost(rows[-1]):
+            raise FormatError(
+                f"{self._container} does not end with the event that what follows it names."
+            )
+        if last.position != stop - 1:
+            raise FormatError(f"{self._container} ends with event {last.position}.")
+
+
+def _leaf_of(row: settled.Row) -> bytes:
+    return leaf_hash(row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :])
+
+
+def _is_lost(row: settled.Row) -> bool:
+    entry = row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :]
+    return event.decode(entry).type == LOST
