@@ -14,7 +14,7 @@ from __future__ import annotations
 import binascii
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn, cast
 
 import msgspec
 
@@ -59,7 +59,29 @@ _SECONDS_CHARACTERS: Final = 19
 _TIME_CHARACTERS: Final = 27
 _MILLION: Final = 1_000_000
 
-_ABSENT: Final[tuple[str | None, int, str]] = (None, 0, "")
+# Each type that tells the state, and the state; that of a creation comes first.
+_TYPES: Final = tuple(
+    text for state, kind in EVENT_OF_STATE.items() for text in (kind, state.value)
+)
+_FIELDS: Final = (
+    "actor",
+    "created",
+    "data",
+    "id",
+    "meta",
+    "new",
+    "origin",
+    "previous",
+    "schema",
+    "state",
+    "step",
+    "subject",
+    "time",
+    "total",
+    "type",
+)
+_PARTS: Final = (Event, Reference, Subject, _FIELDS, _TYPES, LEAF_KIND, SHORT_SCHEMA)
+_ABSENT: Final = Reference(LEAF_KIND, cast("str", None), 0)
 _a2b, _b2a = binascii.a2b_base64, binascii.b2a_base64
 
 Span = Annotated[int, msgspec.Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
@@ -124,34 +146,41 @@ def encoded(event: Event) -> bytes | None:
     """Return the bytes of an ordinary event by the kernel; None where only `pack` can tell."""
     if native is None or event.facts or event.packs or event.sanitised:
         return None
-    if event.cause or event.fingerprint or event.removes or not event.time:
+    if event.cause or event.fingerprint or event.removes:
         return None
-    subject, data, meta, kind = event.subject, event.data, event.meta, event.type
-    at, created = _us_of(event.time), event.created
+    subject = event.subject
+    data = _ABSENT if event.data is None else event.data
+    meta = _ABSENT if event.meta is None else event.meta
     return native.short_entry(
+        _TYPES,
         event.actor,
-        _span(at - _us_of(created), created) if created else None,
-        _span(at, event.time),
+        event.created,
+        event.time,
         subject.checkpoint,
-        *(_parts(data) if data is not None else _ABSENT),
+        data.root,
+        data.size,
+        data.kind,
         event.id,
-        *(_parts(meta) if meta is not None else _ABSENT),
+        meta.root,
+        meta.size,
+        meta.kind,
         event.new,
         event.origin,
         event.previous,
         subject.namespace,
-        None if event.state == STATE_OF_TYPE.get(kind, "") else event.state,
+        event.state,
         event.step,
         subject.task,
         event.total,
-        None if kind == CREATED else _type_text(kind),
+        event.type,
         subject.parent,
         subject.worker,
     )
 
 
-def _parts(reference: Reference) -> tuple[str | None, int, str]:
-    return reference.root, reference.size, reference.kind
+def decoded(entry: bytes | memoryview) -> Event | None:
+    """Return the event of an ordinary entry by the kernel; None where only `unpack` can tell."""
+    return None if native is None else native.short_event(entry, _PARTS)
 
 
 def pack(event: Event) -> Short:

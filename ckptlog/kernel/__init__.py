@@ -8,6 +8,7 @@ its meaning; the tests hold the two together to the byte:
     native.lift          through model/lift.py's `Lifting`
     native.suspect       through policy/sanitise.py's `may_hold_secret`
     native.short_entry   through formats/short_event.py's `pack`, and JSON
+    native.short_event   through JSON, and formats/short_event.py's `unpack`
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
 
 Nothing here knows a room above; what a function needs is handed to it.
@@ -22,7 +23,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 5
+REVISION: Final = 6
 
 
 class Kernel(Protocol):
@@ -105,9 +106,10 @@ class Kernel(Protocol):
 
     def short_entry(  # noqa: PLR0917 - called once for each event, by one caller
         self,
+        types: tuple[str, ...],
         actor: str,
-        age: int | str | None,
-        at: int | str,
+        created: str,
+        time: str,
         checkpoint: str,
         data_root: str | None,
         data_size: int,
@@ -120,11 +122,11 @@ class Kernel(Protocol):
         origin: int,
         previous: int,
         namespace: str,
-        state: str | None,
+        state: str,
         step: int,
         task: str,
         total: int,
-        kind: str | None,
+        kind: str,
         parent: str,
         worker: str,
         /,
@@ -132,9 +134,18 @@ class Kernel(Protocol):
         """Return an ordinary event in schema 2; None where only the long way can write it.
 
         Args:
-            age: None where there is none.
+            types: Each type that tells the state, followed by the state; that of a creation first.
             data_root, meta_root: None where there is no payload; size and kind do not count then.
-            state, kind: None where they are left out; `kind` is the type as it is written.
+            kind: The event's type.
+        """
+
+    def short_event(self, entry: bytes | memoryview, parts: tuple[Any, ...], /) -> Any:
+        """Return the event of an ordinary entry of schema 2; None where only the long way can.
+
+        Args:
+            entry: Of whatever bytes; nothing about them is taken for granted.
+            parts: Event, Reference, Subject; the names of the fields that the event is made with;
+                types as in `short_entry`; the kind of reference and the schema that go unsaid.
         """
 
 

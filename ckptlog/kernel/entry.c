@@ -8,14 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#define ARGUMENTS 22
-#define ENTRY_MAX 4096  /* bytes; longer ones are rare */
-#define NUMBER_MAX ((1LL << 53) - 1)
+#define ARGUMENTS 23
 #define AGE_MAX 315537897599999999LL  /* AGE_US_MAX */
 #define ROOT_BYTES 32
 #define MADE_DIGITS 24
 #define MADE_TIME_BYTES 7
 #define KIND_MAX 16
+#define FAMILY "checkpoint"
+#define FAMILY_LETTERS ((Py_ssize_t)sizeof(FAMILY) - 1)
 
 typedef struct {
     const char *at;
@@ -37,7 +37,7 @@ take_text(PyObject *object, Text *text)
     }
     text->at = (const char *)PyUnicode_1BYTE_DATA(object);
     text->size = PyUnicode_GET_LENGTH(object);
-    if (text->size > ENTRY_MAX) {
+    if (text->size > KERNEL_ENTRY_MAX) {
         return 0;
     }
     for (Py_ssize_t i = 0; i < text->size; i++) {
@@ -57,7 +57,7 @@ take_number(PyObject *object, long long least, long long *number)
     }
     int overflow = 0;
     *number = PyLong_AsLongLongAndOverflow(object, &overflow);
-    return !overflow && *number >= least && *number <= NUMBER_MAX;
+    return !overflow && *number >= least && *number <= KERNEL_NUMBER_MAX;
 }
 
 static int
@@ -249,36 +249,80 @@ put_parent(Out *out, Text parent, Text checkpoint)
     put_text(out, "up~", other);
 }
 
+/* Takes a time that schema 2 writes as a number; 0 for any other. */
+static int
+take_time(PyObject *object, long long *us)
+{
+    return PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object)
+           && PyUnicode_GET_LENGTH(object) == KERNEL_TIME_LETTERS
+           && kernel_take_time((const char *)PyUnicode_1BYTE_DATA(object), us)
+           && *us >= -KERNEL_NUMBER_MAX && *us <= KERNEL_NUMBER_MAX;
+}
+
+static int
+is_same(Text one, PyObject *other)
+{
+    return PyUnicode_CheckExact(other) && PyUnicode_IS_COMPACT_ASCII(other)
+           && PyUnicode_GET_LENGTH(other) == one.size
+           && memcmp(one.at, PyUnicode_1BYTE_DATA(other), (size_t)one.size) == 0;
+}
+
+/* Says which state a type mostly leaves, and cuts the type to what is written of it: nothing where
+ * it is the first of all. 0 for a type that cannot be written.
+ */
+static int
+settle_type(PyObject *types, Text *type, Text state, int *has_type, int *has_state)
+{
+    *has_type = 1;
+    *has_state = state.size != 0;
+    if (type->size && type->at[0] == '.') {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i + 1 < PyTuple_GET_SIZE(types); i += 2) {
+        if (is_same(*type, PyTuple_GET_ITEM(types, i))) {
+            *has_type = i != 0;
+            *has_state = !is_same(state, PyTuple_GET_ITEM(types, i + 1));
+            break;
+        }
+    }
+    if (type->size > FAMILY_LETTERS && memcmp(type->at, FAMILY ".", FAMILY_LETTERS + 1) == 0) {
+        type->at += FAMILY_LETTERS;
+        type->size -= FAMILY_LETTERS;
+    }
+    return 1;
+}
+
 PyObject *
 kernel_short_entry(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count != ARGUMENTS) {
-        PyErr_SetString(PyExc_TypeError, "short_entry takes 22 arguments");
+    if (count != ARGUMENTS || !PyTuple_CheckExact(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "short_entry takes 23 arguments, the first a tuple");
         return NULL;
     }
-    char room[ENTRY_MAX];
-    Out out = {room, room + ENTRY_MAX, 1};
-    Text actor, checkpoint, id, space, state, task, kind, parent, worker;
-    long long age = 0, at, new, origin, previous, step, total;
-    PyObject *const *data = arguments + 4, *const *meta = arguments + 8;
-    PyObject *const *rest = arguments + 11;
-    int has_age = arguments[1] != Py_None, has_state = rest[4] != Py_None;
-    int has_kind = rest[8] != Py_None;
-    if (!take_text(arguments[0], &actor)
-        || (has_age && !take_number(arguments[1], -NUMBER_MAX, &age))
-        || !take_number(arguments[2], -NUMBER_MAX, &at) || !take_text(arguments[3], &checkpoint)
-        || !take_text(arguments[7], &id) || !take_number(rest[0], 0, &new)
+    char room[KERNEL_ENTRY_MAX];
+    Out out = {room, room + KERNEL_ENTRY_MAX, 1};
+    Text actor, checkpoint, id, space, state, task, type, parent, worker;
+    long long created = 0, at, new, origin, previous, step, total;
+    PyObject *const *data = arguments + 5, *const *meta = arguments + 9;
+    PyObject *const *rest = arguments + 12;
+    int has_age = !PyUnicode_CheckExact(arguments[2]) || PyUnicode_GET_LENGTH(arguments[2]) != 0;
+    int has_state, has_type;
+    if (!take_text(arguments[1], &actor) || (has_age && !take_time(arguments[2], &created))
+        || !take_time(arguments[3], &at) || !take_text(arguments[4], &checkpoint)
+        || !take_text(arguments[8], &id) || !take_number(rest[0], 0, &new)
         || !take_number(rest[1], -1, &origin) || !take_number(rest[2], -1, &previous)
-        || !take_text(rest[3], &space) || (has_state && !take_text(rest[4], &state))
+        || !take_text(rest[3], &space) || !take_text(rest[4], &state)
         || !take_number(rest[5], 0, &step) || !take_text(rest[6], &task)
-        || !take_number(rest[7], 0, &total) || (has_kind && !take_text(rest[8], &kind))
-        || !take_text(rest[9], &parent) || !take_text(rest[10], &worker)) {
+        || !take_number(rest[7], 0, &total) || !take_text(rest[8], &type)
+        || !take_text(rest[9], &parent) || !take_text(rest[10], &worker)
+        || !settle_type(arguments[0], &type, state, &has_type, &has_state)
+        || at - created > KERNEL_NUMBER_MAX || at - created < -KERNEL_NUMBER_MAX) {
         Py_RETURN_NONE;
     }
     put(&out, "{", 1);
     put_text(&out, "actor", actor);
     if (has_age) {
-        put_member(&out, "age", age);
+        put_member(&out, "age", at - created);
     }
     put_member(&out, "at", at);
     if (checkpoint.size) {
@@ -317,8 +361,8 @@ kernel_short_entry(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_s
     if (total) {
         put_member(&out, "total", total);
     }
-    if (has_kind) {
-        put_text(&out, "type", kind);
+    if (has_type) {
+        put_text(&out, "type", type);
     }
     put_parent(&out, parent, checkpoint);
     if (worker.size) {

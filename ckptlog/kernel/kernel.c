@@ -26,9 +26,14 @@ PyDoc_STRVAR(run_of_items_doc,
 "Do as formats/json_text.py.");
 
 PyDoc_STRVAR(short_entry_doc,
-"short_entry(actor, age, at, checkpoint, data's root, size, kind, id, meta's root, size, kind, new,\n"
-"origin, previous, namespace, state, step, task, total, type, parent, worker) -> bytes | None\n\n"
+"short_entry(types, actor, created, time, checkpoint, data's root, size, kind, id, meta's root,\n"
+"size, kind, new, origin, previous, namespace, state, step, task, total, type, parent, worker)\n"
+"-> bytes | None\n\n"
 "Return an ordinary event in schema 2; None where only the long way can write it.");
+
+PyDoc_STRVAR(short_event_doc,
+"short_event(entry, parts) -> Event | None\n\n"
+"Return the event of an ordinary entry of schema 2; None where only the long way can read it.");
 
 #define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, name##_doc}
@@ -41,6 +46,7 @@ static PyMethodDef methods[] = {
     FUNCTION(run_of_items),
     FUNCTION(is_same),
     FUNCTION(short_entry),
+    FUNCTION(short_event),
     {NULL, NULL, 0, NULL},
 };
 

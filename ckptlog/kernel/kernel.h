@@ -19,7 +19,17 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 5
+#define REVISION 6
+
+/* Of events; see ckptlog/formats/short_event.py. */
+#define KERNEL_ENTRY_MAX 4096  /* bytes; longer ones are rare */
+#define KERNEL_NUMBER_MAX ((1LL << 53) - 1)
+#define KERNEL_TIME_LETTERS 27  /* YYYY-MM-DDTHH:MM:SS.ffffffZ */
+
+/* Read a text of so many letters as Unix microseconds; 0 where it is no time. */
+int kernel_take_time(const char *from, long long *us);
+/* Write Unix microseconds as a text of so many letters; 0 where the year has no four digits. */
+int kernel_put_time(char *to, long long us);
 
 PyObject *kernel_wire(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lift(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
@@ -27,6 +37,7 @@ PyObject *kernel_suspect(PyObject *module, PyObject *const *arguments, Py_ssize_
 PyObject *kernel_end_of_value(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_is_same(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_short_event(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_short_entry(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif
