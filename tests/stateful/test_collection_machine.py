@@ -105,7 +105,7 @@ class CollectionMachine(RuleBasedStateMachine):
         collects=st.booleans(),
         drops=st.booleans(),
     )
-    def beside(self, *, who, where, at, writes, collects, drops):  # noqa: PLR0917
+    def beside(self, *, who, where, at, writes, collects, drops):
         """Collect, while the other one writes and collects in the middle."""
         other = "two" if who == "one" else "one"
 
