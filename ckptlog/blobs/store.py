@@ -87,7 +87,7 @@ class BlobStore:
         chunker: Chunker,
         *,
         cache_bytes: int,
-        missing: Callable[[bytes], Placement | None] | None = None,
+        missing: Callable[[bytes, Placement | None], Placement | None] | None = None,
         has_trees: bool = False,
     ) -> None:
         self.index = index
@@ -262,19 +262,25 @@ class BlobStore:
             self._digests.put((reference.kind, reference.root), digests, cost)
 
     def digests(self, reference: Reference) -> frozenset[bytes]:
-        """Return the digests of every chunk of a payload, reading its nodes only.
+        """Return the digests of a payload's chunks that are stored, reading its nodes only.
+
+        What the index has nowhere was lost (specs/repair.md): nobody may rely on it.
 
         Raises:
             BlobCorruptionError, MissingBlobError: A node cannot be read.
         """
         if reference.kind == payload.LEAF_KIND:
-            return frozenset((payload.root_of(reference),))
+            return self._stored((payload.root_of(reference),))
         key = (reference.kind, reference.root)
         found = self._digests.get(key)
         if found is None:
-            found = payload.digests_of(reference, self._reader(_NOTHING))
+            found = self._stored(payload.digests_of(reference, self._reader(_NOTHING)))
             self._digests.put(key, found, len(found) * _DIGEST_COST + _ENTRY_COST)
         return found
+
+    def _stored(self, digests: Iterable[bytes]) -> frozenset[bytes]:
+        get = self.index.get
+        return frozenset(digest for digest in digests if get(digest) is not None)
 
     def reach(self, reference: Reference, seen: Container[bytes]) -> set[bytes]:
         """Return the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
@@ -310,7 +316,7 @@ class BlobStore:
             return self._raw_at(placement, digest, domain)
         except (BlobCorruptionError, MissingBlobError) as error:
             self._containers.forget(placement.container)
-            return self._raw_at(self._ask(digest, error), digest, domain)
+            return self._raw_at(self._ask(digest, error, placement), digest, domain)
 
     def check(self, digest: bytes, record: bytes) -> bytes:
         """Return the raw bytes of a record that was read already, verified.
@@ -395,13 +401,16 @@ class BlobStore:
                 return self._containers.read(placement)
             except (BlobCorruptionError, MissingBlobError) as error:
                 self._containers.forget(placement.container)
-                return self._containers.read(self._ask(digest, error))
+                return self._containers.read(self._ask(digest, error, placement))
         return self._containers.read(self._ask(digest, None))
 
     def _ask(
-        self, digest: bytes, error: BlobCorruptionError | MissingBlobError | None
+        self,
+        digest: bytes,
+        error: BlobCorruptionError | MissingBlobError | None,
+        tried: Placement | None = None,
     ) -> Placement:
-        placement = self.missing(digest) if self.missing else None
+        placement = self.missing(digest, tried) if self.missing else None
         if placement is not None:
             return placement
         if error is not None:

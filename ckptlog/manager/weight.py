@@ -72,7 +72,9 @@ class Scale:
         blobs = self._store.blobs
         total = count = 0
         for digest in self._digests:
-            place = blobs.index.get(digest) or (blobs.missing(digest) if blobs.missing else None)
+            place = blobs.index.get(digest) or (
+                blobs.missing(digest, None) if blobs.missing else None
+            )
             if place is None:
                 self._unread += 1
                 continue

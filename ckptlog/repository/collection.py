@@ -17,13 +17,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import TYPE_CHECKING, Final
 
 from ckptlog.blobs.live_set import LiveSet
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import PackWriter
+from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.errors import (
     BlobCorruptionError,
     CheckpointCorruptionError,
@@ -38,23 +37,30 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
+from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.log.segments import container_of, parse_container
 from ckptlog.log.settling import Sealed
+from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
+from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
+from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
 from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
 from ckptlog.storage.lock import WriterLock
+
+__all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
@@ -65,64 +71,10 @@ Progress = Callable[[int, int], None]
 # is needed before any is given back.
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
-# A shorter segment stays: a folder of tiny ones helps nobody.
-SEAL_BYTES_MIN: Final = 256 * 1024
-GARBAGE_MIN: Final = 0.05
 _FOLDER: Final = "collect"
 _TELL_EVENTS: Final = 4096
-
-
-class CollectOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How to collect.
-
-    drop_superseded: Also let go of payloads that a later event of their checkpoint replaced: what
-        is there now can be read, what was there before only in its outlines.
-    garbage_min: Share of a pack that must be garbage, 0 to 1.
-    seal_bytes_min: The segment that is being written is finished first where it has so many bytes.
-    dry_run: Change nothing; say what could be given back.
-    upgrade: A store that was made by an older version becomes one that only this version and newer
-        ones open.
-    actor: Who asks.
-    """
-
-    drop_superseded: bool = False
-    garbage_min: float = GARBAGE_MIN
-    seal_bytes_min: int = SEAL_BYTES_MIN
-    dry_run: bool = False
-    upgrade: bool = False
-    actor: str = ""
-
-
-class Collected(msgspec.Struct, kw_only=True):
-    """What a collection did, or would do.
-
-    bytes_before, bytes_after: Of log and packs. position: What was marked at.
-    chunks_kept, chunks_dropped, bytes_dropped: Met in the containers that were emptied.
-    segments, packs: Containers that were emptied. packs_written: New ones.
-    orphans: Files that no event registers, or that an earlier collection had no time to remove.
-    is_dry_run: Whether nothing was changed.
-    """
-
-    bytes_before: int
-    bytes_after: int = 0
-    position: int = 0
-    chunks_kept: int = 0
-    chunks_dropped: int = 0
-    bytes_dropped: int = 0
-    segments: int = 0
-    packs: int = 0
-    packs_written: int = 0
-    orphans: int = 0
-    is_dry_run: bool = False
-
-    @property
-    def bytes_freed(self) -> int:
-        """How much smaller log and packs became; negative where they grew."""
-        return self.bytes_before - self.bytes_after
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it safe for JSON."""
-        return {**msgspec.to_builtins(self), "bytes_freed": self.bytes_freed}
+# Share of a segment that its events take, above which compressing them is worth a copy of the rest.
+_EVENTS_MIN: Final = 0.1
 
 
 def collect(
@@ -196,8 +148,7 @@ class _Collection:
             found.bytes_after = found.bytes_before - found.bytes_dropped
             return found
         self._sweep(fates, end)
-        for batch in _batches(chosen):
-            self._settle(mover, batch, fates)
+        self._empty(mover, chosen, fates)
         now = self._finish(fates, end)
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
@@ -227,6 +178,7 @@ class _Collection:
     def _mark(self, fates: Fates, end: End, folder: Path) -> LiveSet:
         """Return the chunks of every payload that is kept."""
         live = LiveSet(folder, self._store.info.id_bytes)
+        lost = self._told_losses(fates)
         for position, event in self._events.events(BEGINNING, end):
             if position % _TELL_EVENTS == 0:
                 self._progress(self._total * position // (3 * end.position), self._total)
@@ -237,13 +189,23 @@ class _Collection:
             for reference in (event.data, event.meta):
                 try:
                     if reference is not None:
-                        live.update(self._store.blobs.reach(reference, live))
+                        live.update(self._store.blobs.reach(reference, _Seen(live, lost)))
                 except MissingBlobError as error:
-                    if not fates.may_be_gone(position, event):
+                    entry = Entry(event, position, "", 0, 0, 0)
+                    if self._store.collected.error_for(self._store, entry) is None:
                         raise _unknown(event, error) from error
                 except BlobCorruptionError as error:
                     raise _unknown(event, error) from error
         return live
+
+    def _told_losses(self, fates: Fates) -> frozenset[bytes]:
+        """Return the keys of chunks that repairs have told to be lost: nothing needs them."""
+        found: set[bytes] = set()
+        for reference in fates.repairs:
+            with suppress(CheckpointError, ValueError, TypeError):
+                told = values.decode(self._store.blobs.wire(reference), opaque=True)
+                found.update(map(bytes.fromhex, told.get(LOST_CHUNKS, ())))
+        return frozenset(found)
 
     # --- containers -------------------------------------------------------------------------
 
@@ -255,6 +217,12 @@ class _Collection:
             size = file_bytes(store.path, name)
             if size is not None and name not in fates.removed:
                 found.append(Source(name, (sealed.header.first, 0), size, sealed))
+        if self._options.dry_run and end.offset >= self._options.seal_bytes_min:
+            # It would be finished first.
+            header = store.log.segments.header(end.first, end.generation)
+            name, sealed = container_of(*_name_of(header)), _open_as_sealed(header, end)
+            if end.position > end.first:
+                found.append(Source(name, (end.first, 0), end.offset, sealed))
         for name, registered in fates.packs.items():
             size = file_bytes(store.path, name)
             if size is not None:
@@ -276,9 +244,7 @@ class _Collection:
         for source in sources:
             survey = mover.survey(source)
             self._step(source.bytes)
-            dropped = survey.chunk_bytes - survey.live_bytes
-            is_worth_it = dropped > self._options.garbage_min * survey.chunk_bytes
-            if source.sealed is not None or is_worth_it or not survey.chunks:
+            if _is_worth_it(source, survey, self._options.garbage_min):
                 chosen.append((source, survey))
                 self._count(source, survey)
             else:
@@ -296,15 +262,35 @@ class _Collection:
 
     # --- emptying ---------------------------------------------------------------------------
 
+    def _empty(self, mover: Mover, chosen: list[tuple[Source, Survey]], fates: Fates) -> None:
+        """Empty containers, a few at a time; on a full disk one after the other.
+
+        Raises:
+            FullError: Of some there was no room to copy what is wanted; the others were emptied.
+        """
+        full: FullError | None = None
+        for batch in _batches(chosen):
+            try:
+                self._settle(mover, batch, fates)
+            except FullError as error:
+                full = error
+                for one in batch if len(batch) > 1 else ():
+                    try:
+                        self._settle(mover, [one], fates)
+                    except FullError as again:
+                        full = again
+        if full is not None and self._needs_room(fates, chosen):
+            raise full
+
+    def _needs_room(self, fates: Fates, chosen: list[tuple[Source, Survey]]) -> bool:
+        return any(source.container not in fates.removed for source, _ in chosen)
+
     def _settle(self, mover: Mover, batch: list[tuple[Source, Survey]], fates: Fates) -> None:
         """Empty a few containers: copy, write the settled forms, append the event, remove."""
         store = self._store
         # In the order of registration, for what lies in two of them.
         sources = sorted((source for source, _ in batch), key=lambda source: source.order)
-        for source in sources:
-            if source.sealed is not None:
-                sealed = source.sealed
-                self._with_room(lambda sealed=sealed: settling.settle(store.log.segments, sealed))  # type: ignore[misc]
+        self._write_settled([one.sealed for one in sources if one.sealed is not None])
         writer = PackWriter(
             store.path / PACKS,
             store.info.id_bytes,
@@ -314,7 +300,11 @@ class _Collection:
         empty = {source.container for source, survey in batch if not survey.live_chunks}
         self._step(sum(source.bytes for source in sources if source.container in empty))
         full = [source for source in sources if source.container not in empty]
-        packs, placements = mover.move(full, writer, self._step)
+        try:
+            packs, placements = mover.move(full, writer, self._step)
+        except FullError:
+            self._drop_settled([one.sealed for one in sources if one.sealed is not None])
+            raise
         removes = tuple(source.container for source in sources)
         survey = [one for _, one in batch]
         command = Settle(
@@ -341,6 +331,24 @@ class _Collection:
         fates.removed.update(removes)
         self._make_durable()
         self._remove(removes)
+
+    def _write_settled(self, sealed: Sequence[Sealed]) -> None:
+        """Write the settled forms of segments; on a full disk none of them stays."""
+        segments = self._store.log.segments
+        try:
+            for one in sealed:
+                self._with_room(lambda one=one: settling.settle(segments, one))  # type: ignore[misc]
+        except FullError:
+            self._drop_settled(sealed)
+            raise
+
+    def _drop_settled(self, sealed: Sequence[Sealed]) -> None:
+        """Give the room of settled forms back: their segments are still there, and count."""
+        segments = self._store.log.segments
+        for one in sealed:
+            name = (one.header.first, one.header.generation)
+            if segments.exists(*name):
+                files.remove(segments.settled_path(*name))
 
     def _with_room(self, write: Callable[[], object]) -> None:
         try:
@@ -468,13 +476,46 @@ def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
     return orders
 
 
+class _Seen:
+    """What a walk over payloads passes by: chunks that are marked, and those that are lost."""
+
+    def __init__(self, live: LiveSet, lost: frozenset[bytes]) -> None:
+        self._live = live
+        self._lost = lost
+
+    def __contains__(self, digest: object) -> bool:
+        if digest in self._live:
+            return True
+        return bool(self._lost) and type(digest) is bytes and digest[:KEY_BYTES] in self._lost
+
+
+def _name_of(header: SegmentHeader) -> tuple[int, int]:
+    return header.first, header.generation
+
+
+def _open_as_sealed(header: SegmentHeader, end: End) -> Sealed:
+    return Sealed(header, end.offset, end.position, end.leaf)
+
+
+def _is_worth_it(source: Source, survey: Survey, garbage_min: float) -> bool:
+    """Say whether a container is to be emptied: for its garbage, or for its events' sake."""
+    if survey.chunk_bytes - survey.live_bytes > garbage_min * survey.chunk_bytes:
+        return True
+    if source.sealed is None:
+        return not survey.chunks
+    events_bytes = source.sealed.length - survey.chunk_bytes
+    return not garbage_min or events_bytes > _EVENTS_MIN * source.sealed.length
+
+
 def _batches(
     chosen: list[tuple[Source, Survey]],
 ) -> Iterator[list[tuple[Source, Survey]]]:
+    """Yield what is emptied at once; nothing that must be copied is with what is only garbage."""
     batch: list[tuple[Source, Survey]] = []
     size = 0
     for source, survey in chosen:
         is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= _BATCH_CONTAINERS
+        is_full |= not size and survey.live_bytes > 0
         if batch and is_full:
             yield batch
             batch, size = [], 0

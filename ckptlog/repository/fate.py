@@ -23,10 +23,12 @@ from ckptlog.model.event import (
     CHECKPOINT_TYPES,
     CREATED,
     DELETED,
+    REPAIRED,
     SETTLED,
     TASK_DELETED,
     Event,
     PackEntry,
+    Reference,
     fence_of,
 )
 
@@ -113,7 +115,7 @@ class Fates:
         packs: Those that count, by container.
         removed: Containers that count no more.
         fence: Of the last collection.
-        dropped_before: Payloads that were replaced before this position may be gone.
+        repairs: Roots of what repairs have recorded.
 
     Memory: two bits for each position, and some 150 bytes for each deleted task and each container.
     """
@@ -123,7 +125,7 @@ class Fates:
         self.packs: dict[str, Registered] = {}
         self.removed: set[str] = set()
         self.fence = 0
-        self.dropped_before = 0
+        self.repairs: list[Reference] = []
         self._dead = Bits(stop)
         self._newest = Bits(stop)
         self._task_ends: dict[str, int] = {}
@@ -141,6 +143,8 @@ class Fates:
             self._task_ends[event.subject.task] = position
         elif kind == SETTLED:
             self._settle(event)
+        elif kind == REPAIRED and event.data is not None:
+            self.repairs.append(event.data)
         for pack in event.packs:
             self.packs[container_of_pack(pack)] = Registered(position, pack.bytes)
 
@@ -150,8 +154,6 @@ class Fates:
         self.removed.update(event.removes)
         for name in event.removes:
             self.packs.pop(name, None)
-        if event.facts.get(SUPERSEDED) == DROPPED:
-            self.dropped_before = max(self.dropped_before, fence)
 
     def is_living(self, position: int, event: Event) -> bool:
         """Say whether the checkpoint of an event is not deleted; True of events about none."""
@@ -163,10 +165,6 @@ class Fates:
     def is_newest(self, position: int, event: Event) -> bool:
         """Say whether no later event of its checkpoint stands; True of events about none."""
         return event.type not in CHECKPOINT_TYPES or position in self._newest
-
-    def may_be_gone(self, position: int, event: Event) -> bool:
-        """Say whether an earlier collection may have dropped what an event names."""
-        return position < self.dropped_before and not self.is_newest(position, event)
 
 
 def fates_of(reader: EventReader, stop: End, tell: Callable[[int], None] = lambda _: None) -> Fates:

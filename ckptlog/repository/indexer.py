@@ -47,6 +47,7 @@ class Indexer:
         self._log = log
         self._missing_lock = RLock()
         self._reindexed_at = -1
+        self._reindexed_for: set[str] = set()
         path = None if read_only else root / "views" / "tree" / "leaves"
         self.leaves = LeafCache(path, boot)
         self.index = ChunkIndex(root / "views" / "chunks", store_id, read_only=read_only)
@@ -149,8 +150,11 @@ class Indexer:
 
     # --- a chunk that is not found ------------------------------------------------------------
 
-    def find_missing(self, digest: bytes) -> Placement | None:
+    def find_missing(self, digest: bytes, tried: Placement | None = None) -> Placement | None:
         """Look for a chunk that the index does not have, or has at a wrong place.
+
+        Args:
+            tried: Where it is not, or not whole.
 
         First the index reads on from where it stands; only then is it built anew, once for each
         position: a chunk that is really gone must not cost a scan of everything each time. Where
@@ -159,17 +163,26 @@ class Indexer:
         with self._missing_lock, suppress(CheckpointError):
             if self._index_forward():
                 found = self.index.get(digest)
-                if found is not None:
+                if found is not None and found != tried:
                     return found
             end = self._log.published.read()
-            if end is not None and self._reindexed_at != end.position:
-                self._reindexed_at = end.position
+            # A container goes without the end moving (a collection): each is worth another scan.
+            cause = "" if tried is None else tried.container
+            if end is not None and self._is_news(end.position, cause):
                 for _ in self._log.reader.commits():
                     pass
                 self.index.clear()
                 self._index_forward()
             return self.index.get(digest)
         return None
+
+    def _is_news(self, position: int, cause: str) -> bool:
+        if self._reindexed_at != position:
+            self._reindexed_at, self._reindexed_for = position, set()
+        elif cause in self._reindexed_for or (self._root / cause).exists():
+            return False
+        self._reindexed_for.add(cause)
+        return True
 
     def _index_forward(self) -> bool:
         """Index what the log has beyond the index; say whether there was anything."""

@@ -149,6 +149,14 @@ def _fill(root: Path, environment: Environment) -> StoreInfo:
     return info
 
 
+def make_folders(root: Path) -> None:
+    """Make the folders of a store that are not there: a copy may have lost those without a file."""
+    with operating_system_door("Cannot make a folder of the store"):
+        for name in FOLDERS:
+            if name != "log":
+                (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
+
+
 def upgrade(root: Path, info: StoreInfo, feature: str) -> StoreInfo:
     """Add a feature to a store: programs that do not know it refuse it from now on, by name.
 

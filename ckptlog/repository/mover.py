@@ -168,7 +168,7 @@ class Mover:
         if place.container in self._removed or (order is not None and order <= source.order):
             return False
         try:
-            self._blobs.read_record(place)
+            self._blobs.check(digest, self._blobs.read_record(place))
         except CheckpointError:
             return False
         return True

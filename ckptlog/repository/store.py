@@ -125,6 +125,7 @@ class Store(StoreReader, Retrospect, Attesting):
         if not read_only:
             layout.refuse_unsafe_file_system(root, self.environment)
             layout.refuse_read_only(root)
+            layout.make_folders(root)
             refuse_backup(root)
         self._compose()
 

@@ -237,7 +237,7 @@ def test_a_chunk_that_nobody_knows_is_missing(house):
     with pytest.raises(MissingBlobError, match=draft.reference.root):
         house.blobs.wire(draft.reference)
     asked: list[bytes] = []
-    house.blobs.missing = asked.append
+    house.blobs.missing = lambda digest, _: asked.append(digest)
     with pytest.raises(MissingBlobError, match=draft.reference.root):
         house.blobs.wire(draft.reference)
     assert asked == [bytes.fromhex(draft.reference.root)]
@@ -247,7 +247,7 @@ def test_the_owner_is_asked_for_what_the_index_does_not_know(house):
     draft = house.blobs.split(text(50))
     places = {place.digest: place for place in house.keep(draft)}
     house.index.clear()
-    house.blobs.missing = places.get
+    house.blobs.missing = lambda digest, _: places.get(digest)
     assert house.blobs.wire(draft.reference) == text(50)
 
 
@@ -266,17 +266,17 @@ def test_a_wrong_place_is_asked_for_once_more(house, wrong):
     with pytest.raises((BlobCorruptionError, MissingBlobError)):
         house.blobs.wire(draft.reference)
 
-    def missing(name):
+    def missing(name, _):
         asked.append(name)
         return place
 
     house.blobs.missing = missing
     assert house.blobs.wire(draft.reference) == b"here I am"
     assert asked == [place.digest]
-    house.blobs.missing = lambda _: lies[wrong]  # the same place again: it is damaged
+    house.blobs.missing = lambda *_: lies[wrong]  # the same place again: it is damaged
     with pytest.raises((BlobCorruptionError, MissingBlobError)):
         house.blobs.wire(draft.reference)
-    house.blobs.missing = lambda _: None
+    house.blobs.missing = lambda *_: None
     with pytest.raises((BlobCorruptionError, MissingBlobError)):
         house.blobs.wire(draft.reference)
 
@@ -323,7 +323,7 @@ def test_a_newer_codec_is_unsupported_and_not_asked_for_again(house, monkeypatch
     newer = bytearray(record)
     newer[32] = 7
     draft = house.blobs.split(b"from the future")
-    house.blobs.missing = lambda _: pytest.fail("asked")
+    house.blobs.missing = lambda *_: pytest.fail("asked")
     with pytest.raises(UnsupportedError, match=digest_.hex()):
         house.blobs.wire(draft.reference, {digest_: bytes(newer)})
 

@@ -278,7 +278,7 @@ def test_the_slower_one_leaves_no_packs(path, tmp_path, monkeypatch):
         real = Store.submit_with_reserve
 
         def submit(store, intent):
-            if store is manager.store:
+            if store is manager.store and intent.packs:
                 monkeypatch.setattr(Store, "submit_with_reserve", real)
                 story.steps(other, 2)
                 quiet(other)
