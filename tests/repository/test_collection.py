@@ -353,7 +353,8 @@ def test_the_past_is_there_or_clearly_gone(path):
         replayed = manager.store.replay(1)
         assert len(replayed.entries) == 1
     with opened(path) as manager:
-        assert manager.store.bisect("data.loss > 3", checkpoint=a).collected
+        found = manager.store.bisect("data.loss > 3", checkpoint=a)
+        assert (found.collected, found.damaged) == ((0, 1, 2), ())
         with pytest.raises(ckptlog.MissingBlobError) as caught:
             manager.get_checkpoint_at(c, 5)
         assert "compaction" in caught.value.hint
