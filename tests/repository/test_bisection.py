@@ -137,6 +137,7 @@ def test_the_first_event_after_which_it_is_true(store, rising, linear):
         "previous": 24,
         "doubtful": [],
         "damaged": [],
+        "collected": [],
         "unseen_paths": [],
         "events": 40,
         "asked": found.asked,
