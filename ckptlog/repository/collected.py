@@ -119,10 +119,12 @@ class CollectedPast:
         with self._lock:
             outcomes, start = self._outcomes, self._outcomes.position
             # Not by the store's door: what a history returned is also read after a close.
-            for commit in store.log.reader.commits("", 0, start):
-                for one in commit.entries:
-                    if one.position >= start:
-                        outcomes.add(one)
+            end = store.log.published.read()
+            if end is None or start < end.position:
+                for commit in store.log.reader.commits("", 0, start):
+                    for one in commit.entries:
+                        if one.position >= start:
+                            outcomes.add(one)
             gone = outcomes.gone(entry)
         return None if gone is None else _error(entry, gone)
 
