@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import errno
 import fcntl
+import gc
 import json
 import os
 import random
@@ -126,6 +127,7 @@ class Device:
                 call("umount", str(self.point))
                 return
             except Unable:
+                gc.collect()  # what a store that could not be opened has left open
                 if time.monotonic() > deadline_s:
                     raise
                 time.sleep(0.01)

@@ -127,7 +127,12 @@ class Store(StoreReader, Retrospect, Attesting):
             layout.refuse_read_only(root)
             layout.make_folders(root)
             refuse_backup(root)
-        self._compose()
+        try:
+            self._compose()
+        except BaseException:  # nobody else can close what was opened so far
+            if hasattr(self, "log"):
+                self.log.abandon()
+            raise
 
     # --- opening and closing ------------------------------------------------------------------
 
