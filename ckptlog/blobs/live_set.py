@@ -53,6 +53,12 @@ class LiveSet:
         recent, size = self._recent, KEY_BYTES
         return {digest for digest in digests if digest[:size] in recent}
 
+    def keys_among(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Return those of some halves of digests that were added."""
+        if self._runs:
+            return {key for key in keys if key in self}
+        return self._recent.intersection(keys)
+
     def update(self, digests: Iterable[bytes]) -> None:
         """Add digests of 32 bytes.
 

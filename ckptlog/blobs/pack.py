@@ -13,8 +13,8 @@ Invariants (specs/pack.md has the bytes):
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -239,6 +239,16 @@ def read_lines(path: Path, store_id: bytes) -> list[tuple[bytes, int, int]]:
 
     Cost: reads header, index and trailer only; allocates no more than the file's size.
     """
+    with _opened(path) as fd:
+        offset, count, data, place = _index(fd, path.name, store_id)
+        lines = pack.decode_lines(place, offset, data)
+        if len(lines) != count:
+            raise FormatError("Its index does not agree with its trailer.")
+        return lines
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
     with operating_system_door("Cannot open a pack"):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -247,7 +257,7 @@ def read_lines(path: Path, store_id: bytes) -> list[tuple[bytes, int, int]]:
                 f"The pack {path} is missing.", hint="Run ckptlog verify.", path=str(path)
             ) from error
     try:
-        return _lines(fd, path.name, store_id)
+        yield fd
     except FormatError as error:
         raise FormatError(
             f"The pack {path} is damaged: {error.message}",
@@ -258,7 +268,38 @@ def read_lines(path: Path, store_id: bytes) -> list[tuple[bytes, int, int]]:
         os.close(fd)
 
 
-def _lines(fd: int, name: str, store_id: bytes) -> list[tuple[bytes, int, int]]:
+class PackIndex:
+    """The lines of a pack's index as they stand there, for who looks at few of a million.
+
+    Attributes:
+        count: Number of chunks. chunk_bytes: Of their frames.
+
+    Raises:
+        MissingBlobError, FormatError, UnsupportedError: As `read_lines`; the lines themselves are
+            covered by the frame's sum only.
+    """
+
+    def __init__(self, path: Path, store_id: bytes) -> None:
+        with _opened(path) as fd:
+            offset, self.count, data, place = _index(fd, path.name, store_id)
+            self._body = bytes(frame.decode(place, offset, data).body)
+            if len(self._body) != self.count * _INDEX_LINE_BYTES:
+                raise FormatError("Its index does not agree with its trailer.")
+        self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
+
+    def keys(self, size: int) -> list[bytes]:
+        """Return the first bytes of every digest, in order."""
+        body, step = self._body, _INDEX_LINE_BYTES
+        return [body[at : at + size] for at in range(0, len(body), step)]
+
+    def length(self, number: int) -> int:
+        """Return the bytes of a chunk's frame."""
+        end = (number + 1) * _INDEX_LINE_BYTES
+        return int.from_bytes(self._body[end - 4 : end], "little")
+
+
+def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:
+    """Return offset, lines and bytes of a pack's index frame, and the pack's seed."""
     with operating_system_door("Cannot look at a pack"):
         size = os.fstat(fd).st_size
     if size < pack.HEADER_FRAME_BYTES + pack.TRAILER_FRAME_BYTES:
@@ -267,12 +308,8 @@ def _lines(fd: int, name: str, store_id: bytes) -> list[tuple[bytes, int, int]]:
     place = pack.seed(store_id, header.base, header.pack_id)
     trailer = files.read_at(fd, pack.TRAILER_FRAME_BYTES, size - pack.TRAILER_FRAME_BYTES)
     offset, count = pack.decode_trailer(place, size, trailer)
-    lines = pack.decode_lines(
-        place, offset, files.read_at(fd, size - pack.TRAILER_FRAME_BYTES - offset, offset)
-    )
-    if len(lines) != count:
-        raise FormatError("Its index does not agree with its trailer.")
-    return lines
+    data = files.read_at(fd, size - pack.TRAILER_FRAME_BYTES - offset, offset)
+    return offset, count, data, place
 
 
 class PackReader:

@@ -223,7 +223,7 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     if reference.kind == LEAF_KIND:
         return frozenset((root,))
     if reference.kind == TREE_KIND:
-        return frozenset(_branch_digests(root, reference.size, read, ()))
+        return _branch_digests(root, reference.size, read)
     found = {root}
     level, layer = _children(root, reference.size, None, read)
     while level > 1:
@@ -238,7 +238,7 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
 
 
 def reach(reference: Reference, read: Read, seen: Container[bytes]) -> set[bytes]:
-    """Return the digests of a payload's chunks that were not seen yet, reading its nodes only.
+    """Return the digests of a payload's chunks, reading those of its nodes that were not seen yet.
 
     Args:
         seen: What is known; all that lies below a branch in it is in it, too.
@@ -251,7 +251,19 @@ def reach(reference: Reference, read: Read, seen: Container[bytes]) -> set[bytes
         return set()
     if reference.kind != TREE_KIND:
         return {one for one in digests_of(reference, read) if one not in seen}
-    return _branch_digests(root, reference.size, read, seen)
+    found, waiting = {root}, [root]
+    while waiting:
+        digest = waiting.pop()
+        try:
+            leaves, links = branch.links_in(read(digest, chunk.BRANCH))
+        except FormatError as error:
+            raise _misshapen(digest, error.message.rstrip(".")) from error
+        found.update(leaves)
+        for below, _, _ in links:
+            if below not in found and below not in seen:
+                found.add(below)
+                waiting.append(below)
+    return found
 
 
 def text_of(parts: Iterable[Part], read: Read) -> bytes:
@@ -325,18 +337,18 @@ def _parts(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> lis
     return parts
 
 
-def _branch_digests(root: bytes, size: int, read: Read, seen: Container[bytes]) -> set[bytes]:
+def _branch_digests(root: bytes, size: int, read: Read) -> frozenset[bytes]:
     found = {root}
     waiting = [(root, size, False)]
     while waiting:
         digest, size, is_raw = waiting.pop()
         for part in _parts(digest, size, read, is_raw=is_raw):
-            if type(part) is not Link or part.digest in found or part.digest in seen:
+            if type(part) is not Link or part.digest in found:
                 continue
             found.add(part.digest)
             if part.kind != LEAF:
                 waiting.append((part.digest, part.size, is_raw or part.kind == BYTES))
-    return found
+    return frozenset(found)
 
 
 def _unfold(digest: bytes, size: int, level: int | None, read: Read, wire: bytearray) -> None:

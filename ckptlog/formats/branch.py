@@ -102,6 +102,39 @@ def decode(raw: bytes) -> list[Part]:
     return parts
 
 
+def links_in(raw: bytes) -> tuple[list[bytes], list[tuple[bytes, int, int]]]:
+    """Return the digests of a branch's leaves; digest, size and kind of its other links.
+
+    For who gathers digests, of bytes whose own digest was checked: only what would lead astray is
+    looked at.
+
+    Raises:
+        FormatError: It is not a branch.
+    """
+    leaves: list[bytes] = []
+    others: list[tuple[bytes, int, int]] = []
+    at, end = 0, len(raw)
+    while at < end:
+        head = raw[at]
+        if head < 0x80:
+            at += 1
+        else:
+            head, at = _read_varint(raw, at)
+        if head & 3 == TEXT:
+            at += head >> 2
+            continue
+        size, at = _read_varint(raw, at)
+        digest = raw[at : at + DIGEST_BYTES]
+        at += DIGEST_BYTES
+        if head & 3 == LEAF:
+            leaves.append(digest)
+        else:
+            others.append((digest, size, head & 3))
+    if at != end or not end:
+        raise FormatError("A branch ends in the middle of a part.")
+    return leaves, others
+
+
 def _read_varint(raw: bytes, at: int) -> tuple[int, int]:
     """Return (number, offset behind it); one number has one spelling."""
     end = at + 2

@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
-from ckptlog.blobs.pack import PackReader, PackWriter, read_lines
+from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter, read_lines
+from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
@@ -88,16 +89,22 @@ class Mover:
             CheckpointError: It is damaged or missing.
         """
         if source.sealed is None:
-            lines = self._lines(source)
-            places = [*zip(*lines, strict=True)][::2] if lines else [(), ()]
-        else:
-            with reading(self._segments, source.sealed) as reader:
-                found = [(one.digest, one.length) for one in reader.frames() if one.digest]
-            places = [*zip(*found, strict=True)] or [(), ()]
-        digests, lengths = places
+            return self._survey_pack(source)
+        with reading(self._segments, source.sealed) as reader:
+            found = [(one.digest, one.length) for one in reader.frames() if one.digest]
+        digests, lengths = [*zip(*found, strict=True)] or [(), ()]
         live = self._live.among(digests)
         kept = [*compress(lengths, map(live.__contains__, digests))] if live else []
         return Survey(len(digests), sum(lengths), len(kept), sum(kept))
+
+    def _survey_pack(self, source: Source) -> Survey:
+        index = PackIndex(self._root / source.container, self._store_id)
+        keys = index.keys(KEY_BYTES)
+        live = self._live.keys_among(keys)
+        kept = (
+            [index.length(number) for number, key in enumerate(keys) if key in live] if live else []
+        )
+        return Survey(index.count, index.chunk_bytes, len(kept), sum(kept))
 
     def move(
         self,
