@@ -32,6 +32,7 @@ from ckptlog.formats.merkle import Frontier
 from ckptlog.formats.note import Note, VerifierKey
 from ckptlog.model.entry import Commit
 from ckptlog.model.event import FORKED, LOST, Event
+from ckptlog.repository.head_shelf import FOLDER as HEADS
 from ckptlog.repository.head_shelf import HeadShelf, signed_head
 from ckptlog.repository.keyring import KeyRing, keys_folder, read_note
 from ckptlog.repository.report import Book
@@ -164,7 +165,7 @@ class HeadCheck:
                     self._notes.append(f"Not compared, as it cannot be read: {error.message}")
                 continue
             except CheckpointError as error:
-                self._faults.append((error.code, error.message, where))
+                self._faults.append((error.code, f"{error.message}{_remedy(error, where)}", where))
                 continue
             if found.text not in seen:
                 seen.add(found.text)
@@ -305,6 +306,17 @@ class HeadCheck:
             f"somewhere from event {agreed} on. Its past was changed, or it is a backup that was "
             "written on; if it is one, `ckptlog audit fork` says so."
         )
+
+
+def _remedy(error: CheckpointError, where: str) -> str:
+    """Return what to do about a damaged head of the store's own: no repair writes such a file."""
+    if not isinstance(error, FormatError | SignatureError):
+        return ""
+    if where == f"{HEADS}/latest":
+        return " Where the signing key is, `ckptlog audit head` writes it anew."
+    if where.startswith(f"{HEADS}/"):
+        return " Restore this file from a backup; or remove it: no other head needs it."
+    return ""
 
 
 def _is_unknown(event: Event) -> bool:

@@ -49,6 +49,11 @@ class Problem(msgspec.Struct, frozen=True):
         _, _, offset = self.where.rpartition(":")
         return int(offset) if offset.isdecimal() else None
 
+    @property
+    def is_of_heads(self) -> bool:
+        """Whether it is about signed heads, which no repair changes."""
+        return self.code.startswith("head.") or self.where.startswith("heads/")
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
