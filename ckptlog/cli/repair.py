@@ -20,13 +20,13 @@ _FILES = (Column("file"), Column("action"), Column("brought back"), Column("even
 _REFUSED = (Column("file left as it is"), Column("why", is_prose=True))
 _HINT_APPLY = "Keep a copy of the directory, then run `ckptlog repair --apply`."
 _HINT_REFUSED = (
-    "Restore what is refused from a backup (`ckptlog restore-store`), or name a second copy of this "
-    "store: ckptlog repair --apply --from COPY."
+    "Restore what is refused from a backup (`ckptlog restore-store`), or name a second copy of "
+    "this store: ckptlog repair --apply --from COPY."
 )
 _HINT_LEFT = "Each says what to do; `ckptlog verify` names them again."
 _HINT_LOSSES = (
-    "A backup may have them: ckptlog repair --apply --from COPY, before the originals in quarantine "
-    "are removed."
+    "A backup may have them: ckptlog repair --apply --from COPY, before the originals in "
+    "quarantine are removed."
 )
 _AFFECTED = (Column("checkpoint"), Column("task"), Column("go on from"))
 

@@ -74,8 +74,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     events, commits: Read and checked. events_lost: Of them, tombstones (specs/repair.md).
     chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run.
     payloads: Different payloads, each checked as a tree; 0 for "structure".
-    checkpoints: Living ones. bytes_read: Of the files of segments and packs; less than they have for
-        all levels but "full".
+    checkpoints: Living ones. bytes_read: Of the files of segments and packs; all of them for
+        "full".
     resumed: Containers that an interrupted run had checked.
     share, seed, damaged_share_max: Of "sampled" (specs/verify.md); None for others.
     seconds: It took so long.

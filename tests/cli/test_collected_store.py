@@ -79,7 +79,9 @@ def test_a_history_is_shown_with_what_was_collected(run, store, options):
     compact(store, **options)
     done = run("--store", store, "history", "c1")
     assert done.status == OK
-    rows = [line for line in done.out.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    rows = [
+        line for line in done.out.splitlines() if line.split()[:1] and line.split()[0].isdigit()
+    ]
     assert len(rows) == 3
     assert ["collected by event" in row for row in rows] == [True, True, False]
     lines = run("--store", store, "--json", "history", "c1").lines

@@ -261,7 +261,5 @@ def test_a_file_that_is_not_there(signed, name):
         assert str(path) in ran.error["message"]
     whole = signed.folder / "proof"
     signed.on("audit", "prove-consistency", 1, "--out", whole)
-    ran = signed.on(
-        "audit", "verify-proof", whole, "--vkey", signed.key, "--old", path, "--json"
-    )
+    ran = signed.on("audit", "verify-proof", whole, "--vkey", signed.key, "--old", path, "--json")
     assert (ran.status, ran.error["context"]["argument"]) == (2, "old")
