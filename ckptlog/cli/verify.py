@@ -152,8 +152,9 @@ def _print(output: Output, report: Report) -> None:
     if report.resumed:
         output.line(f"note: {text.count(report.resumed, 'file')} had been checked before")
     if report.events_lost:
+        verb = "is" if report.events_lost == 1 else "are"
         number = text.count(report.events_lost, "event")
-        output.line(f"note: {number} {'is' if report.events_lost == 1 else 'are'} lost (repair.lost)")
+        output.line(f"note: {number} {verb} lost (repair.lost)")
     for note in report.notes:
         output.line(f"note: {text.escape(note)}")
 
