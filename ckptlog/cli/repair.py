@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 _FILES = (Column("file"), Column("action"), Column("brought back"), Column("events lost"),
           Column("chunks lost"), Column("original", is_prose=True))  # fmt: skip
 _REFUSED = (Column("file left as it is"), Column("why", is_prose=True))
-_HINT_APPLY = "Keep a copy of the directory, then run `ckptlog repair --apply`."
+_HINT_APPLY = (
+    "Keep a copy of the directory, then run `ckptlog repair --apply`; with --from COPY where there "
+    "is a second copy of this store: once mended, what was lost is not looked for again."
+)
 _HINT_REFUSED = (
     "Restore what is refused from a backup (`ckptlog restore-store`), or name a second copy of "
     "this store: ckptlog repair --apply --from COPY."
 )
 _HINT_LEFT = "Each says what to do; `ckptlog verify` names them again."
 _HINT_LOSSES = (
-    "A backup may have them: ckptlog repair --apply --from COPY, before the originals in "
-    "quarantine are removed."
+    "A backup from before may have them: restore it beside this store (`ckptlog restore-store`), "
+    "or repair the copy that you kept with --from. The originals stay in quarantine."
 )
 _AFFECTED = (Column("checkpoint"), Column("task"), Column("go on from"))
 

@@ -45,6 +45,7 @@ def test_a_dry_run_and_then_the_repair(run, store):
     done = run("--store", store, "repair", "--apply", "--json")
     assert done.status == 1
     assert done.error["code"] == "repair.losses"
+    assert "restore-store" in done.error["hint"]
     for name in ("lost_chunks", "affected", "lost_positions"):
         assert done.document[name] == planned.document[name]
     assert done.document["affected"]
