@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
-import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -36,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.repository.file_view import FileView
+from ckptlog.repository.keyring import VARIABLE
 from tools.crash.diary import Diary
 from tools.crash.judge import values_of
 from tools.crash.medium import Image, lay_out
@@ -44,6 +46,7 @@ from tools.crash_states import memory
 
 KINDS: dict[str, Callable[[str], bool]] = {
     "segment": lambda name: name.startswith("log/") and name.endswith(".seg"),
+    "settled": lambda name: name.startswith("log/") and name.endswith(".set"),
     "end": lambda name: name == "log/end",
     "pack": lambda name: name.startswith("packs/"),
     "store.json": lambda name: name == "store.json",
@@ -51,15 +54,20 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "view": lambda name: name.startswith("views/current.sqlite"),
     "index": lambda name: name.startswith("views/chunks/"),
     "leaves": lambda name: name == "views/tree/leaves",
+    "seal": lambda name: name == "views/tree/seal",
     "files": lambda name: name.startswith("views/files/"),
     "history": lambda name: name.startswith("views/history"),
+    "heads": lambda name: name.startswith("heads/"),
     "rest": lambda name: name in ("lock", "reserve"),
 }
 UNCLEAN = "unclean"
 _HEAD_BYTES = 64
-_ACTS = "create update complete batch create delete pack view consume history"
+_ACTS = (
+    "create update complete batch create delete pack settle "
+    "create complete view consume history sign"
+)
 # What the store says of itself may be told to be wrong; what is disposable has to be right.
-_MUST_BE_RIGHT = ("end", "view", "index", "leaves", "files", "history", "rest")
+_MUST_BE_RIGHT = ("end", "view", "index", "leaves", "seal", "files", "history", "rest")
 
 
 @dataclass(frozen=True)
@@ -120,11 +128,27 @@ class Tally:
         return "\n".join([*lines, f"{len(self.wrong)} flips gave a wrong answer"])
 
 
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Give a folder in memory, where keys are made and looked for, too: never those of a user."""
+    before = os.environ.get(VARIABLE)
+    with tempfile.TemporaryDirectory(
+        prefix="ckptlog-flip-", dir=memory(), ignore_cleanup_errors=True
+    ) as folder:
+        os.environ[VARIABLE] = str(Path(folder) / "keys")
+        try:
+            yield Path(folder)
+        finally:
+            del os.environ[VARIABLE]
+            if before is not None:
+                os.environ[VARIABLE] = before
+
+
 def make_sample() -> Sample:
     """Make the store."""
     lines: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="ckptlog-flip-", dir=memory()) as folder:
-        root = Path(folder) / "store"
+    with _folder() as folder:
+        root = folder / "store"
         run(root, _ACTS.split(), lines.append)
         names = tuple(Diary.of(lines).possible)
         with ckptlog.open(root) as store:
@@ -173,6 +197,7 @@ def _questions(
     yield "events", lambda: [(one.position, one.event.id) for one in store.events()]
     yield "history", lambda: store.history().to_table(columns=_COLUMNS).to_pylist()
     yield "files", lambda: _files(manager)
+    yield "head", lambda: _head(manager)
     yield "consumer", lambda: _consumer(manager)
 
 
@@ -190,6 +215,11 @@ def _files(manager: CheckpointManager) -> dict[str, bytes]:
     return found
 
 
+def _head(manager: CheckpointManager) -> str:
+    signed = manager.store.notary.latest()
+    return signed.note.text if signed else ""
+
+
 def _consumer(manager: CheckpointManager) -> int:
     with manager.store.watch("reader", follow=False, watcher=False) as events:
         return events.position
@@ -198,21 +228,19 @@ def _consumer(manager: CheckpointManager) -> int:
 def try_flip(sample: Sample, flip: Flip) -> tuple[str, str]:
     """Return how a flip ended, and what is wrong."""
     make_small()
-    folder = Path(tempfile.mkdtemp(prefix="ckptlog-flip-", dir=memory()))
+    damaged = bytearray(sample.image[flip.name])
+    damaged[flip.byte] ^= 1 << flip.bit
+    image = {**sample.image, flip.name: bytes(damaged)}
+    if flip.kind == UNCLEAN:
+        del image["log/end"]
     try:
-        root = folder / "store"
-        root.mkdir()
-        damaged = bytearray(sample.image[flip.name])
-        damaged[flip.byte] ^= 1 << flip.bit
-        image = {**sample.image, flip.name: bytes(damaged)}
-        if flip.kind == UNCLEAN:
-            del image["log/end"]
-        lay_out(image, root)
-        return _judged(sample, flip, root, bytes(damaged))
+        with _folder() as folder:
+            root = folder / "store"
+            root.mkdir()
+            lay_out(image, root)
+            return _judged(sample, flip, root, bytes(damaged))
     except Exception as error:  # noqa: BLE001 - whatever it is, this flip shows it
         return "wrong", f"{type(error).__name__}: {error}"
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _judged(sample: Sample, flip: Flip, root: Path, damaged: bytes) -> tuple[str, str]:

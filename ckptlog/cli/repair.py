@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 
 _FILES = (Column("file"), Column("action"), Column("brought back"), Column("events lost"),
           Column("chunks lost"), Column("original", is_prose=True))  # fmt: skip
+_REFUSED = (Column("file left as it is"), Column("why", is_prose=True))
+_HINT_APPLY = (
+    "Keep a copy of the directory, then run `ckptlog repair --apply`; with --from COPY where there "
+    "is a second copy of this store: once mended, what was lost is not looked for again."
+)
+_HINT_REFUSED = (
+    "Restore what is refused from a backup (`ckptlog restore-store`), or name a second copy of "
+    "this store: ckptlog repair --apply --from COPY."
+)
+_HINT_LEFT = "Each says what to do; `ckptlog verify` names them again."
+_HINT_LOSSES = (
+    "A backup from before may have them: restore it beside this store (`ckptlog restore-store`), "
+    "or repair the copy that you kept with --from. The originals stay in quarantine."
+)
 _AFFECTED = (Column("checkpoint"), Column("task"), Column("go on from"))
 
 
@@ -43,7 +58,7 @@ def run_repair(context: Context) -> int:
     """Repair, or say what would be done.
 
     The status is 0 where the store is sound afterwards or was before; that of damaged data where a
-    dry run finds something to do; 1 where something could not be mended, or was lost.
+    dry run finds something to do, or where damage is left; 1 where something was lost.
     """
     from ckptlog.repository.repair import repair
 
@@ -67,7 +82,7 @@ def run_repair(context: Context) -> int:
 
 
 def _print(output: Output, found: Mending) -> None:
-    if found.is_empty:
+    if found.is_empty and found.ok:
         output.line("Nothing is damaged.")
         return
     rows = [
@@ -77,12 +92,17 @@ def _print(output: Output, found: Mending) -> None:
             str(one.bits + one.copied),
             str(one.events_lost),
             str(one.chunks_lost),
-            one.quarantine or one.message,
+            one.quarantine,
         )
         for one in found.files
+        if one.action != "refused"
     ]
     if rows:
         output.table(_FILES, rows)
+    if found.refused:
+        output.table(_REFUSED, [(one.container, one.message) for one in found.refused])
+    for problem in found.left:
+        output.line(f"left: {text.escape(problem)}")
     for first, last in found.lost_positions:
         stretch = str(first) if first == last else f"{first} to {last}"
         output.line(f"lost: event {stretch}")
@@ -99,29 +119,59 @@ def _print(output: Output, found: Mending) -> None:
 
 
 def _status(output: Output, found: Mending, *, is_applied: bool) -> int:
-    if found.is_empty:
+    if found.is_empty and found.ok:
         return OK
-    if not is_applied:
-        output.fault(
-            {
-                "code": "corruption.detected",
-                "message": f"{text.count(len(found.files), 'file')} of {found.store} can be "
-                "worked on; nothing was changed.",
-                "hint": "Keep a copy of the directory, then run `ckptlog repair --apply`.",
-                "context": {"files": len(found.files)},
-            }
-        )
+    if not is_applied and _is_work(found):
+        output.fault(_fault(found, "corruption.detected", _possible(found), _HINT_APPLY))
         return CORRUPTION
-    if found.ok and not found.lost_chunks and not found.lost_positions:
+    if found.refused:
+        will = "was" if is_applied else "would be"
+        message = f"{_number(found.refused)} of {found.store} cannot be mended, and {will} left as "
+        message += f"{'it is' if len(found.refused) == 1 else 'they are'}{_losses(found)}."
+        output.fault(_fault(found, "repair.refused", message, _HINT_REFUSED))
+        return CORRUPTION
+    if not found.ok:
+        number = text.count(found.problems_after_total, "problem")
+        message = f"{number} of {found.store} no repair mends{_losses(found)}."
+        output.fault(_fault(found, "repair.left", message, _HINT_LEFT))
+        return CORRUPTION
+    if not found.lost_chunks and not found.lost_positions:
         return OK
-    output.fault(
-        {
-            "code": "repair.losses",
-            "message": f"The store {found.store} has lost {text.count(found.events_lost, 'event')} "
-            f"and {text.count(len(found.lost_chunks), 'chunk')}.",
-            "hint": "A backup may have them: ckptlog repair --apply --from COPY, before the "
-            "originals in quarantine are removed.",
-            "context": dict(found.facts()),
-        }
-    )
+    message = f"The store {found.store} has lost {_lost(found)}."
+    output.fault(_fault(found, "repair.losses", message, _HINT_LOSSES))
     return PARTIAL
+
+
+def _is_work(found: Mending) -> bool:
+    """Say whether `--apply` would change anything."""
+    is_mendable = len(found.refused) < len(found.files)
+    return is_mendable or bool(found.lost_chunks) or found.views != "kept"
+
+
+def _possible(found: Mending) -> str:
+    number = len(found.files) - len(found.refused)
+    what = f"{text.count(number, 'file')} of {found.store} can be mended"
+    if not number:
+        what = f"The views of {found.store} can be rebuilt"
+    if found.refused:
+        what += f", {len(found.refused)} cannot"
+    return f"{what}; nothing was changed."
+
+
+def _number(files: Sequence[object]) -> str:
+    return text.count(len(files), "file")
+
+
+def _losses(found: Mending) -> str:
+    has_lost = found.lost_positions or found.lost_chunks
+    return f"; lost: {_lost(found)}" if has_lost else ""
+
+
+def _lost(found: Mending) -> str:
+    events, chunks = found.events_lost, len(found.lost_chunks)
+    return f"{text.count(events, 'event')} and {text.count(chunks, 'chunk')}"
+
+
+def _fault(found: Mending, code: str, message: str, hint: str) -> dict[str, object]:
+    facts = {**found.facts(), "refused": len(found.refused)}
+    return {"code": code, "message": message, "hint": hint, "context": facts}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +265,7 @@ def _consistency(context: Context, proof: Any, head: Head, key: VerifierKey) -> 
             hint="Give the one that you have kept: --old FILE",
             argument="old",
         )
-    former = note.decode(read_file(context.arguments.old, note.NOTE_BYTES_MAX))
+    former = note.decode(read_file(context.arguments.old, note.NOTE_BYTES_MAX, "old"))
     verify_note(former, key)
     old = formats.decode(former.text)
     _check_origin(old, key)
@@ -326,12 +327,28 @@ def _instant(time_s: int) -> str:
         return f"second {time_s}"
 
 
-def read_file(path: str, most: int) -> bytes:
+def read_file(path: str, most: int, argument: str = "file") -> bytes:
     """Return a small file's bytes; of a larger one what is enough to refuse it."""
     from ckptlog.errors import operating_system_door
 
-    with operating_system_door("Cannot read"), Path(path).open("rb") as file:
+    named = named_file(path, argument)
+    with operating_system_door("Cannot read"), named.open("rb") as file:
         return file.read(most + 1)
+
+
+def named_file(path: str, argument: str) -> Path:
+    """Return the path of a file to read; refuse what names none, which is a slip of the pen."""
+    from ckptlog.errors import ArgumentError, operating_system_door
+
+    named = Path(path)
+    with operating_system_door("Cannot read"):
+        try:
+            is_folder = stat.S_ISDIR(named.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ArgumentError(f"There is no file {path}.", argument=argument) from error
+    if is_folder:
+        raise ArgumentError(f"{path} is a directory, not a file.", argument=argument)
+    return named
 
 
 def read_key(given: str) -> VerifierKey:
@@ -348,7 +365,7 @@ def read_key(given: str) -> VerifierKey:
                 hint="A key looks like name+0123abcd+AbC...=; STORE/heads/keys has a store's own.",
                 argument="vkey",
             ) from error
-    lines = read_file(given, note.NOTE_BYTES_MAX).decode(errors="replace").split()
+    lines = read_file(given, note.NOTE_BYTES_MAX, "vkey").decode(errors="replace").split()
     return note.decode_key(lines[-1] if lines else "")
 
 

@@ -11,7 +11,7 @@ from ckptlog.cli.exit_status import CORRUPTION, OK
 from ckptlog.cli.moment import natural
 from ckptlog.cli.output import Column, Output
 from ckptlog.cli.progress import Progress
-from ckptlog.cli.transparency import read_key
+from ckptlog.cli.transparency import named_file, read_key
 
 if TYPE_CHECKING:
     from ckptlog.repository.depth import Depth
@@ -112,8 +112,9 @@ def _verify(context: Context, path: Path, progress: Progress) -> tuple[Report, b
 def _kept(context: Context) -> KeptHeads:
     from ckptlog.repository.head_check import KeptHeads
 
-    heads, keys = context.arguments.head, context.arguments.vkey
-    return KeptHeads(tuple(map(Path, heads)), tuple(map(read_key, keys)))
+    given = context.arguments
+    heads = tuple(named_file(one, "head") for one in given.head)
+    return KeptHeads(heads, tuple(map(read_key, given.vkey)))
 
 
 def _depth(context: Context) -> Depth:
@@ -151,7 +152,9 @@ def _print(output: Output, report: Report) -> None:
     if report.resumed:
         output.line(f"note: {text.count(report.resumed, 'file')} had been checked before")
     if report.events_lost:
-        output.line(f"note: {text.count(report.events_lost, 'event')} are lost (repair.lost)")
+        verb = "is" if report.events_lost == 1 else "are"
+        number = text.count(report.events_lost, "event")
+        output.line(f"note: {number} {verb} lost (repair.lost)")
     for note in report.notes:
         output.line(f"note: {text.escape(note)}")
 

@@ -48,6 +48,7 @@ class Chain:
         self.leaf: bytes | None = LEAF_EMPTY
         self.lost: list[tuple[int, int]] = []
         self.is_broken = False
+        self._density = 1.0
 
     def is_lost(self, position: int) -> bool:
         """Say whether the event at a position could not be read, or was lost before a repair."""
@@ -170,10 +171,11 @@ class Chain:
 
     def _segment(self, header: SegmentHeader, limit: int | None) -> Iterator[tuple[Commit, Window]]:
         self.leaf = header.leaf
-        self._book.advance(HEADER_FRAME_BYTES)
         try:
             file = self._segments.open(header.first, header.generation, is_lenient=True)
             try:
+                self._density = self._density_of(file, header)
+                self._advance(0, HEADER_FRAME_BYTES)
                 yield from self._stretches(file, header, limit)
             finally:
                 file.close()
@@ -202,7 +204,7 @@ class Chain:
                     break
                 self.position, self.leaf = commit.position_next, commit.leaf
                 self._book.commits += 1
-                self._book.advance(commit.offset_end - offset)
+                self._advance(offset, commit.offset_end)
                 offset = commit.offset_end
                 self._check_events(commit, window)
                 yield commit, window
@@ -261,11 +263,28 @@ class Chain:
                 position, _ = event.decode_prefix(found.body)
                 self._lose(self.position, position)
                 self.position = position
-                self._book.advance(start - offset)
+                self._advance(offset, start)
                 return start
-        self._book.advance(len(data))
+        self._advance(offset, offset + len(data))
         self.leaf = None
         return None
+
+    def _density_of(self, file: SegmentFile, header: SegmentHeader) -> float:
+        """Return how many bytes of the file stand for one of the segment: 1, unless it is settled.
+
+        Offsets of a settled one are those of the file that it stands for, which was longer.
+        """
+        if not isinstance(file, SettledSegment):
+            return 1.0
+        path = self._segments.settled_path(header.first, header.generation)
+        try:
+            return path.stat().st_size / file.size
+        except OSError:  # gone since it was opened
+            return 0.0
+
+    def _advance(self, start: int, stop: int) -> None:
+        """Enter that a stretch of offsets was read."""
+        self._book.advance(round(stop * self._density) - round(start * self._density))
 
     def _name(self, header: SegmentHeader) -> str:
         return container_of(header.first, header.generation)

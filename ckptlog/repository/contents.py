@@ -306,8 +306,8 @@ class Contents:
         """Read the head of each frame; whole ones where the depth takes them."""
         self._count(places)
         for place in places:
-            self._book.advance(place.length)
             head = memoryview(self._disk.read(fd, min(_HEAD_BYTES, place.length), place.offset))
+            self._book.advance(len(head), place.length)
             size = frame.body_length(head)
             record = head[frame.HEADER_BYTES :]
             try:
@@ -321,6 +321,7 @@ class Contents:
                 self._fault(place, FormatError(why))
                 continue
             if self._depth_here.takes(place.digest, domain):
+                self._book.advance(place.length - len(head), 0)
                 for found in self._inspection.submit(Stretch(self._disk, fd, seed, [place], bases)):
                     self._take(found)
             else:
@@ -358,6 +359,8 @@ def read_pack(root: Path, store_id: bytes, entry: PackEntry, book: Book) -> list
     except OSError as error:
         book.problem("storage.io", str(error), f"{FOLDER}/{name}")
     else:
+        # What was read of it so far: all but its chunks.
+        book.advance(size - sum(place.length for place in places))
         return places
     return []
 

@@ -7,11 +7,14 @@
 A head that does not hold is one of three things, which no byte can tell apart for sure, but which
 need different answers: the log is shorter than the head (`head.rolled_back`), it has another past
 (`head.rewritten`), or an event of the log itself says that this origin was given up
-(`head.forked`). Nothing is read but the events that are handed over: no cache, no view.
+(`head.forked`). Where a repair has put a tombstone for an event whose leaf hash nobody knew, no
+head over it can be compared: that is said, and is no such finding. Nothing is read but the events
+that are handed over: no cache, no view.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,7 +31,8 @@ from ckptlog.formats.head import Head
 from ckptlog.formats.merkle import Frontier
 from ckptlog.formats.note import Note, VerifierKey
 from ckptlog.model.entry import Commit
-from ckptlog.model.event import FORKED
+from ckptlog.model.event import FORKED, LOST, Event
+from ckptlog.repository.head_shelf import FOLDER as HEADS
 from ckptlog.repository.head_shelf import HeadShelf, signed_head
 from ckptlog.repository.keyring import KeyRing, keys_folder, read_note
 from ckptlog.repository.report import Book
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 _FORKED = "head.forked"
 _ROLLED_BACK = "head.rolled_back"
 _REWRITTEN = "head.rewritten"
+_INCOMPARABLE = "head.incomparable"
 
 
 class Claim(NamedTuple):
@@ -96,6 +101,7 @@ class HeadCheck:
         self._roots: dict[int, bytes] = {}
         self._is_broken = False
         self._forks: dict[str, _Fork] = {}
+        self._unknown: list[int] = []  # positions of tombstones that do not know what stood there
         self._sizes = {claim.head.size for claim in self._claims}
         if 0 in self._sizes:
             self._roots[0] = self._frontier.root
@@ -159,7 +165,7 @@ class HeadCheck:
                     self._notes.append(f"Not compared, as it cannot be read: {error.message}")
                 continue
             except CheckpointError as error:
-                self._faults.append((error.code, error.message, where))
+                self._faults.append((error.code, f"{error.message}{_remedy(error, where)}", where))
                 continue
             if found.text not in seen:
                 seen.add(found.text)
@@ -182,8 +188,11 @@ class HeadCheck:
     def add(self, commit: Commit) -> None:
         """Take in the next commit."""
         for entry in commit.entries:
-            if entry.event.type == FORKED:
+            kind = entry.event.type
+            if kind == FORKED:
                 self._note_fork(entry.position, entry.event.actor, entry.event.facts)
+            elif kind == LOST and _is_unknown(entry.event):
+                self._unknown.append(entry.position)
         if self._is_broken or not self._claims:
             return
         frontier, sizes = self._frontier, self._sizes
@@ -240,8 +249,32 @@ class HeadCheck:
             self._enter_fork(book, claim, fork)
         elif claim.head.size > self._frontier.size:
             book.problem(_ROLLED_BACK, self._rolled_back(claim.head, agreed), claim.where)
+        elif (lost := self._unknown_in(agreed, claim.head.size)) is not None:
+            self._enter_incomparable(book, claim, lost)
         else:
             book.problem(_REWRITTEN, self._rewritten(claim.head, agreed), claim.where)
+
+    def _unknown_in(self, start: int, stop: int) -> int | None:
+        """Return the first tombstone that hides a leaf hash among events; None for none."""
+        index = bisect_left(self._unknown, start)
+        is_there = index < len(self._unknown) and self._unknown[index] < stop
+        return self._unknown[index] if is_there else None
+
+    def _enter_incomparable(self, book: Book, claim: Claim, lost: int) -> None:
+        """Say that a head cannot be compared: a problem only where the user asked for just that.
+
+        Whoever can write to the log can write a tombstone, so it must not answer for a head that
+        was kept against such a one.
+        """
+        message = (
+            f"The head of {claim.head.size} events cannot be compared: event {lost} was lost, and "
+            "the repair found nothing that told its leaf hash (repair.lost). A backup from before "
+            "can be compared; `ckptlog audit fork` lets this store sign again."
+        )
+        if claim.is_asked:
+            book.problem(_INCOMPARABLE, message, claim.where, position=lost)
+        else:
+            book.notes.append(f"{claim.where}: {message}")
 
     def _enter_fork(self, book: Book, claim: Claim, fork: _Fork) -> None:
         message = (
@@ -273,6 +306,22 @@ class HeadCheck:
             f"somewhere from event {agreed} on. Its past was changed, or it is a backup that was "
             "written on; if it is one, `ckptlog audit fork` says so."
         )
+
+
+def _remedy(error: CheckpointError, where: str) -> str:
+    """Return what to do about a damaged head of the store's own: no repair writes such a file."""
+    if not isinstance(error, FormatError | SignatureError):
+        return ""
+    if where == f"{HEADS}/latest":
+        return " Where the signing key is, `ckptlog audit head` writes it anew."
+    if where.startswith(f"{HEADS}/"):
+        return " Restore this file from a backup; or remove it: no other head needs it."
+    return ""
+
+
+def _is_unknown(event: Event) -> bool:
+    """Say whether a tombstone has the leaf hash of its own bytes (specs/repair.md)."""
+    return not event.facts
 
 
 def check_heads(store: Store, book: Book, kept: KeptHeads = NONE_KEPT) -> None:

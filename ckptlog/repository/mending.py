@@ -70,9 +70,18 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ok(self) -> bool:
         """Whether nothing is left to be mended."""
-        return not self.problems_after_total and not any(
-            one.action == "refused" for one in self.files
-        )
+        return not self.problems_after_total and not self.refused
+
+    @property
+    def refused(self) -> tuple[MendedFile, ...]:
+        """The files that are left as they are; `message` says why."""
+        return tuple(one for one in self.files if one.action == "refused")
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Problems that are left, but for those of refused files."""
+        names = [one.container for one in self.refused]
+        return tuple(one for one in self.problems_after if not any(n in one for n in names))
 
     @property
     def is_empty(self) -> bool:

@@ -151,10 +151,10 @@ class _Work:
             before = run.report(None, None)
         planner = self._planned(run)
         mending = self._staged(stage_folder, planner, run, before)
-        if not mending.files and not mending.lost_chunks:
-            views = "would be rebuilt" if self._are_views_wrong(before) else "kept"
-        else:
-            views = "would be rebuilt"
+        is_work = mending.files or mending.lost_chunks or self._are_views_wrong(before)
+        # A log with a damaged file can be read while its old views are there, and not anew.
+        is_wanted = is_work and not _is_log_refused(mending)
+        views = "would be rebuilt" if is_wanted else "kept"
         return msgspec.structs.replace(mending, views=views), planner
 
     def _planned(self, run: Run) -> Planner:
@@ -249,7 +249,7 @@ class _Work:
 
     def _are_views_wrong(self, before: Report) -> bool:
         """Say whether the view of a store whose files are sound tells something else."""
-        if before.problems_total:
+        if any(not one.is_of_heads for one in before.problems):
             return True
         try:
             with open_store(self._root, environment=self._environment) as store:
@@ -277,12 +277,15 @@ class _Work:
             kept[container] = quarantine.keep(container, is_copied=False)
             self._disk.remove(self._root / container)
             self._disk.sync_directory((self._root / container).parent)
-        self._throw_views_away()
+        is_kept = _is_log_refused(mending)
+        if not is_kept:
+            self._throw_views_away()
         named = tuple(
             msgspec.structs.replace(one, quarantine=kept.get(one.container, ""))
             for one in mending.files
         )
-        return msgspec.structs.replace(mending, files=named, is_applied=True, views="rebuilt")
+        views = "kept" if is_kept else "rebuilt"
+        return msgspec.structs.replace(mending, files=named, is_applied=True, views=views)
 
     def _mend(self, quarantine: Quarantine, planner: Planner, salvage: Salvage) -> str:
         """Put a mended file into the place of a damaged one; return where that is kept.
@@ -333,9 +336,7 @@ class _Work:
         """Append the event that says what was done, once files were mended or chunks lost."""
         if not mending.is_applied:
             return mending
-        if not any(
-            one.action == "refused" and one.container.startswith(LOG) for one in mending.files
-        ):
+        if not _is_log_refused(mending):
             mending = self._recorded(mending, actor)
         for folder in self._folders:
             finish(folder)
@@ -369,6 +370,11 @@ class _Work:
                     position = store.position - 1
                     return msgspec.structs.replace(mending, position=position)
         raise LogCorruptionError("The event of the repair could not be appended.")
+
+
+def _is_log_refused(mending: Mending) -> bool:
+    """Say whether a file of the log is left damaged, so that the store may not open anew."""
+    return any(one.container.startswith(LOG) for one in mending.refused)
 
 
 def _files(planner: Planner) -> Iterator[MendedFile]:

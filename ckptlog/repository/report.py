@@ -49,6 +49,11 @@ class Problem(msgspec.Struct, frozen=True):
         _, _, offset = self.where.rpartition(":")
         return int(offset) if offset.isdecimal() else None
 
+    @property
+    def is_of_heads(self) -> bool:
+        """Whether it is about signed heads, which no repair changes."""
+        return self.code.startswith("head.") or self.where.startswith("heads/")
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
@@ -69,7 +74,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     events, commits: Read and checked. events_lost: Of them, tombstones (specs/repair.md).
     chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run.
     payloads: Different payloads, each checked as a tree; 0 for "structure".
-    checkpoints: Living ones. bytes_read: Of segments and packs.
+    checkpoints: Living ones. bytes_read: Of the files of segments and packs; all of them for
+        "full".
     resumed: Containers that an interrupted run had checked.
     share, seed, damaged_share_max: Of "sampled" (specs/verify.md); None for others.
     seconds: It took so long.
@@ -165,6 +171,7 @@ class Book:
         self._losses_total = 0
         self._total_bytes = total_bytes
         self._bytes_read = 0
+        self._bytes_passed = 0
         self._bytes_told = 0
         self._progress = progress
 
@@ -195,12 +202,17 @@ class Book:
         if len(self._losses) < PROBLEMS_MAX:
             self._losses.append(loss)
 
-    def advance(self, count: int) -> None:
-        """Enter bytes that were read."""
+    def advance(self, count: int, passed: int | None = None) -> None:
+        """Enter bytes that were read.
+
+        Args:
+            passed: What of `total_bytes` lies behind them, where not all of it was read.
+        """
         self._bytes_read += count
-        if self._progress and self._bytes_read - self._bytes_told >= _PROGRESS_BYTES:
-            self._bytes_told = self._bytes_read
-            self._progress(min(self._bytes_read, self._total_bytes), self._total_bytes)
+        self._bytes_passed += count if passed is None else passed
+        if self._progress and self._bytes_passed - self._bytes_told >= _PROGRESS_BYTES:
+            self._bytes_told = self._bytes_passed
+            self._progress(min(self._bytes_passed, self._total_bytes), self._total_bytes)
 
     def close(self, *, checkpoints: int, **sampling: Any) -> Report:
         """Return the report.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ckptlog.errors import operating_system_door
 from ckptlog.repository import layout
+from ckptlog.repository.head_shelf import FOLDER as HEADS
 from ckptlog.repository.plan import Planner
 from ckptlog.repository.salvage import Salvage
 from ckptlog.storage import files
@@ -37,6 +38,8 @@ class Stage:
             for name in ("log", "packs"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._link(layout.STORE_JSON)
+            if (self._root / HEADS).is_dir():
+                self._link(HEADS)
             for name in ("log", "packs"):
                 for path in sorted((self._root / name).glob("*")):
                     container = f"{name}/{path.name}"

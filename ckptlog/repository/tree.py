@@ -210,7 +210,8 @@ def rewritten(head: Head) -> RewrittenError:
         f"The log's first {head.size} events are not those that the head of {head.origin} signs: "
         "its past was changed, or it is a backup that was written on.",
         hint="Keep the store as it is and compare it with a backup or a published copy. If a "
-        "backup was restored, say so: ckptlog audit fork.",
+        "backup was restored, or an event was lost for good (`ckptlog verify` tells), say so: "
+        "ckptlog audit fork.",
         origin=head.origin,
         size=head.size,
         root=head.root.hex(),

@@ -226,7 +226,7 @@ class Run:
         self._root = root = source.root
         self._info = info = source.info
         self._end = source.published()
-        self.book = Book(depth.level, _size(root), progress)
+        self.book = Book(depth.level, _size(root, depth.level), progress)
         self.chain = self._chain(self.book)
         self.history = History(self.book, self.chain.is_lost)
         self._bookmark = Bookmark(
@@ -422,10 +422,11 @@ class Run:
             )
 
 
-def _size(root: Path) -> int:
-    """Return how much there is to read, bytes, as far as that can be told."""
+def _size(root: Path, level: Level) -> int:
+    """Return how much there is to go through, bytes, as far as that can be told."""
+    patterns = ["log/*.seg", "log/*.set", *(["packs/*.pack"] if level != _STRUCTURE else [])]
     total = 0
-    for path in chained(root.glob("log/*.seg"), root.glob("log/*.set"), root.glob("packs/*.pack")):
+    for path in chained.from_iterable(map(root.glob, patterns)):
         try:
             total += path.stat().st_size
         except OSError:  # gone meanwhile

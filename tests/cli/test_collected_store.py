@@ -72,3 +72,22 @@ def test_damage_of_a_settled_segment_is_mended(run, store, tmp_path):
     assert done.status == OK
     assert file.read_bytes() == whole
     assert run("--store", store, "verify").status == OK
+
+
+@pytest.mark.parametrize("options", [{}, {"drop_superseded": True}])
+def test_a_history_is_shown_with_what_was_collected(run, store, options):
+    compact(store, **options)
+    done = run("--store", store, "history", "c1")
+    assert done.status == OK
+    rows = [
+        line for line in done.out.splitlines() if line.split()[:1] and line.split()[0].isdigit()
+    ]
+    assert len(rows) == 3
+    assert ["collected by event" in row for row in rows] == [True, True, False]
+    lines = run("--store", store, "--json", "history", "c1").lines
+    assert [(one["type"], one.get("collected", False)) for one in lines] == [
+        ("checkpoint.created", True),
+        ("checkpoint.updated", True),
+        ("checkpoint.deleted", False),
+    ]
+    assert [one["checkpoint"] for one in lines] == [None] * 3

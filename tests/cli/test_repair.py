@@ -45,6 +45,7 @@ def test_a_dry_run_and_then_the_repair(run, store):
     done = run("--store", store, "repair", "--apply", "--json")
     assert done.status == 1
     assert done.error["code"] == "repair.losses"
+    assert "restore-store" in done.error["hint"]
     for name in ("lost_chunks", "affected", "lost_positions"):
         assert done.document[name] == planned.document[name]
     assert done.document["affected"]
@@ -99,3 +100,78 @@ def test_an_interrupt_says_how_to_go_on(run, store, monkeypatch):
     done = run("--store", store, "verify")
     assert done.status == 130
     assert "ckptlog verify --level full --resume" in done.err
+
+
+def test_a_file_that_cannot_be_mended(run, store):
+    """Without a segment and an end nothing tells what the log was."""
+    for path in (*store.glob("log/*.seg"), store / "log" / "end"):
+        path.unlink()
+    views = sorted(path.name for path in (store / "views").iterdir())
+    for words, will in (((), "would be left"), (("--apply",), "was left")):
+        done = run("--store", store, "repair", *words)
+        assert done.status == 5
+        assert "repair.refused" in done.err
+        assert will in done.err
+        assert "0 events" not in done.err
+        assert "--apply`" not in done.err
+        assert "FILE LEFT AS IT IS" in done.out
+        assert "ORIGINAL" not in done.out
+    document = run("--store", store, "repair", "--json").document
+    assert [one["action"] for one in document["files"]] == ["refused"]
+    assert sorted(path.name for path in (store / "views").iterdir()) == views
+
+
+def test_one_file_is_mended_and_one_refused(run, store, monkeypatch):
+    from ckptlog.errors import FormatError
+    from ckptlog.repository.salvage import SegmentSalvage
+
+    with ckptlog.CheckpointManager(store) as manager:
+        manager.store.log._segment_bytes = 1
+        for step in range(4, 8):
+            manager.create_checkpoint("t", "T", step, data={"noise": os.urandom(900).hex()})
+    first, second, *_ = sorted(store.glob("log/*.seg"))
+    for path in (first, second):
+        data = bytearray(path.read_bytes())
+        data[300:340] = bytes(40)
+        path.write_bytes(data)
+    whole = SegmentSalvage.run
+
+    def refusing(self, data):
+        if self._name == second.name:
+            raise FormatError("Two things contradict each other.")
+        return whole(self, data)
+
+    monkeypatch.setattr(SegmentSalvage, "run", refusing)
+    planned = run("--store", store, "repair")
+    assert "1 file of" in planned.err
+    assert "can be mended, 1 cannot" in planned.err
+    before = second.read_bytes()
+    done = run("--store", store, "repair", "--apply", "--json")
+    assert (done.status, done.error["code"]) == (5, "repair.refused")
+    assert (done.error["context"]["refused"], done.document["views"]) == (1, "kept")
+    assert second.read_bytes() == before
+    monkeypatch.undo()
+    assert run("--store", store, "repair", "--apply").status in (0, 1)
+    assert run("--store", store, "verify").status == 0
+
+
+def test_damage_of_the_newest_head_is_pointed_out(run, store):
+    assert run("--store", store, "audit", "head").status == 0
+    latest = store / "heads" / "latest"
+    whole = latest.read_bytes()
+    latest.write_bytes(whole.replace(b"\n\n", b"\n#\n", 1))
+    done = run("--store", store, "verify", "--json")
+    assert done.status == 5
+    (problem,) = done.document["problems"]
+    assert problem["where"] == "heads/latest"
+    assert "`ckptlog audit head` writes it anew" in problem["message"]
+    for words in ((), ("--apply",)):
+        done = run("--store", store, "repair", *words)
+        assert (done.status, "repair.left" in done.err) == (5, True)
+        assert "ckptlog audit head" in done.out
+        assert "Nothing is damaged" not in done.out
+        assert "views: kept" in done.out
+    assert run("--store", store, "audit", "head").status == 0
+    assert latest.read_bytes() == whole
+    assert run("--store", store, "verify").status == 0
+    assert run("--store", store, "repair").status == 0

@@ -247,6 +247,19 @@ def test_an_answer_that_is_none(signed, monkeypatch, data):
     assert (ran.status, json.loads(ran.err)["code"]) == (5, "format.malformed")
 
 
-def test_a_file_that_is_not_there(signed):
-    ran = signed.run("audit", "verify-proof", signed.folder / "no", "--vkey", signed.key, "--json")
-    assert (ran.status, ran.error["code"]) == (6, "storage.io")
+@pytest.mark.parametrize("name", ["no", "head/below", "."])
+def test_a_file_that_is_not_there(signed, name):
+    path = signed.folder / name
+    for words in (
+        ("audit", "verify-proof", path, "--vkey", signed.key),
+        ("audit", "witness", "cosign", path),
+        ("verify", "--head", path),
+        ("verify", "--head", signed.folder / "head", "--head", path),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", ""), words
+        assert str(path) in ran.error["message"]
+    whole = signed.folder / "proof"
+    signed.on("audit", "prove-consistency", 1, "--out", whole)
+    ran = signed.on("audit", "verify-proof", whole, "--vkey", signed.key, "--old", path, "--json")
+    assert (ran.status, ran.error["context"]["argument"]) == (2, "old")

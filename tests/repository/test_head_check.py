@@ -225,3 +225,63 @@ def test_an_unsafe_key_is_a_note(home):
     report = home.verify()
     assert report.ok
     assert any("can be read by others" in one for one in report.notes)
+
+
+def losing_repair(home, *, is_known=False):
+    """Lose event 4; the cache of leaf hashes goes with it, unless it is to be known."""
+    import ckptlog
+    from ckptlog.repository.repair import repair
+
+    with home.open(read_only=True) as store:
+        entry = store.event_at(4)
+    path = home.path / entry.container
+    data = bytearray(path.read_bytes())
+    data[entry.offset : entry.offset + 40] = bytes(40)
+    path.write_bytes(data)
+    if not is_known:
+        shutil.rmtree(home.path / "views" / "tree")
+    done = repair(home.path, is_applied=True)
+    assert done.lost_positions == ((4, 4),)
+    with ckptlog.open(home.path, read_only=True) as store:
+        assert bool(store.event_at(4).event.facts) == is_known
+
+
+def test_a_lost_event_is_not_said_to_be_a_rewritten_past(home):
+    kept = home.keep()
+    losing_repair(home)
+    for _ in "ab":
+        report = home.verify()
+        assert report.ok
+        assert report.events_lost == 1
+        assert any("cannot be compared: event 4 was lost" in one for one in report.notes)
+    # Whoever asks for just this comparison is not told that all is well.
+    report = home.verify(heads=(kept,))
+    assert codes(report) == ["head.incomparable"]
+    assert report.problems[0].position == 4
+    with home.open() as store:
+        store.notary.fork()
+    assert home.verify().ok
+
+
+def test_a_tombstone_that_knows_its_leaf_hash_changes_no_head(home):
+    kept = home.keep()
+    losing_repair(home, is_known=True)
+    report = home.verify(heads=(kept,))
+    assert report.ok
+    assert any("agree up to 10 events" in one for one in report.notes)
+
+
+def test_a_head_over_a_tombstone_tells_of_a_past_that_was_changed_after(home):
+    home.sign()
+    losing_repair(home)
+    with home.open() as store:
+        store.notary.fork()
+    copy = home.back_up()
+    home.write(3)
+    signed = home.sign()
+    assert home.verify().ok
+    home.restore(copy)
+    home.write(3, task="other")
+    report = home.verify()
+    assert codes(report) == ["head.rewritten"]
+    assert f"first {signed.head.size} events" in report.problems[0].message

@@ -11,6 +11,7 @@ import pytest
 import ckptlog
 from ckptlog.errors import ArgumentError
 from ckptlog.formats import chunk, frame
+from ckptlog.formats.segment import segment_name
 from ckptlog.repository.depth import Depth, damaged_share_max
 from ckptlog.repository.verify import verify_directory
 from tests.repository.damage import codes, only
@@ -282,3 +283,62 @@ def test_every_flip_in_a_small_store_is_found_or_harmless(store, request):
             assert not report.ok, (name, at)
             assert path.name in report.problems[0].where or path.name in str(report.problems)
         path.write_bytes(data)
+
+
+# --- what was read ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(tmp_path):
+    """A store whose first segments are settled, much shorter than what they stand for."""
+    from tests.repository.ground import quiet
+
+    path = tmp_path / "settled"
+    with ckptlog.CheckpointManager(path) as manager:
+        manager.store.log._segment_bytes = 20_000
+        for step in range(1, 30):
+            name = manager.create_checkpoint("t", "T", step, data={"x": os.urandom(2000).hex()})
+            if step % 3:
+                manager.delete_checkpoint(name)
+        quiet(manager)
+    assert list(path.glob("log/*.set"))
+    assert list(path.glob("packs/*.pack"))
+    return path
+
+
+def bytes_of(path, *patterns):
+    """Return the bytes of files, without what the newest segment has preallocated."""
+    total = 0
+    for pattern in patterns:
+        for file in path.glob(pattern):
+            total += file.stat().st_size
+    return total
+
+
+def test_bytes_read_are_those_of_the_files(settled):
+    with ckptlog.open(settled, read_only=True) as store:
+        end = store.log.published.read()
+        newest = settled / "log" / segment_name(end.first, end.generation)
+    zeros = newest.stat().st_size - end.offset
+    log, packs = bytes_of(settled, "log/*.seg", "log/*.set") - zeros, bytes_of(settled, "packs/*")
+    assert verify_directory(settled, "full").bytes_read == log + packs
+    structure = verify_directory(settled, "structure").bytes_read
+    existence = verify_directory(settled, "existence").bytes_read
+    sampled = verify_directory(settled, Depth("sampled", 0.5, 1)).bytes_read
+    assert log < structure < existence < sampled < log + packs
+    assert verify_directory(settled, Depth("sampled", 1.0)).bytes_read == log + packs
+
+
+@pytest.mark.parametrize("level", ["structure", "existence", "sampled", "full"])
+def test_progress_goes_to_the_end_and_no_further(settled, level, monkeypatch):
+    monkeypatch.setattr("ckptlog.repository.report._PROGRESS_BYTES", 1)
+    told = []
+    verify_directory(settled, level, lambda done, total: told.append((done, total)))
+    (total,) = {total for _, total in told}
+    assert total == bytes_of(
+        settled, "log/*.seg", "log/*.set", *(["packs/*"] if level != "structure" else [])
+    )
+    # The last step but one is where the reading came to: no leap to the end.
+    newest = max(settled.glob("log/*.seg")).stat().st_size
+    assert total - newest < told[-2][0] <= total
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

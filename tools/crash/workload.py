@@ -21,6 +21,7 @@ from ckptlog.errors import OutcomeUnknownError
 from ckptlog.log import log as log_module
 from ckptlog.manager import batch as batch_module
 from ckptlog.manager import preparation
+from ckptlog.repository.collection import CollectOptions
 from ckptlog.storage.environment import Environment
 from tools.crash.bug import planted
 from tools.crash.diary import data_of
@@ -205,10 +206,22 @@ def compact(scene: Scene) -> None:
         scene.manager.compact_checkpoint_storage()
 
 
+def settle(scene: Scene) -> None:
+    """Compact whatever can be, so that segments are settled."""
+    with scene.act({}):
+        scene.store.compact(CollectOptions(garbage_min=0, seal_bytes_min=1))
+
+
+def sign(scene: Scene) -> None:
+    """Sign the log as it is."""
+    with scene.act({}):
+        scene.store.notary.sign()
+
+
 ACTS: dict[str, Callable[[Scene], None]] = {
     act.__name__: act
     for act in (create, update, complete, delete, batch, pack, rebuild, view, history, consume,
-                cleanup, cleanup_command, reopen, compact)
+                cleanup, cleanup_command, reopen, compact, settle, sign)
 }  # fmt: skip
 
 WORKLOADS: dict[str, str] = {
