@@ -150,11 +150,11 @@ def _fill(root: Path, environment: Environment) -> StoreInfo:
 
 
 def make_folders(root: Path) -> None:
-    """Make the folders of a store that are not there: a copy may have lost those without a file."""
+    """Make the folders that are not there: a copy may have lost those that were empty."""
     with operating_system_door("Cannot make a folder of the store"):
-        for name in FOLDERS:
-            if name != "log":
-                (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
+        for name in ("packs", "consumers"):
+            if not (root / name).exists():
+                (root / name).mkdir(exist_ok=True)
 
 
 def upgrade(root: Path, info: StoreInfo, feature: str) -> StoreInfo:

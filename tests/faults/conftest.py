@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ckptlog.log import log as log_module
+from ckptlog.manager import batch as batch_module
+from ckptlog.manager import preparation
+
 
 @pytest.fixture
 def ram(tmp_path: Path) -> Iterator[Path]:
@@ -23,3 +27,16 @@ def ram(tmp_path: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_sizes():
+    """Tools make segments and packs small for their whole process; here others run after them."""
+    defaults = log_module.Log.__init__.__kwdefaults__
+    before = dict(defaults), log_module.PREALLOCATION_BYTES
+    limits = [(module, module.CHUNK_BYTES_IN_LOG_MAX) for module in (preparation, batch_module)]
+    yield
+    defaults.update(before[0])
+    log_module.PREALLOCATION_BYTES = before[1]
+    for module, limit in limits:
+        module.CHUNK_BYTES_IN_LOG_MAX = limit
