@@ -13,13 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
 from ckptlog.errors import FormatError
+from ckptlog.formats.merkle import HASH_BYTES, node_hash
 
-HASH_BYTES = 32
-
-
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of an inner node."""
-    return sha256(b"\x01" + left + right).digest()
+__all__ = ["HASH_BYTES", "Fold", "Gap", "node_hash", "path", "root_of_path", "widths"]
 
 
 def widths(start: int, stop: int) -> Iterator[int]:

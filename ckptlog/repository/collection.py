@@ -38,6 +38,7 @@ from ckptlog.errors import (
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
+from ckptlog.formats.settled import SUFFIX
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
@@ -58,6 +59,7 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
+from ckptlog.storage.files import TEMPORARY_SUFFIX
 from ckptlog.storage.lock import WriterLock
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
@@ -396,6 +398,10 @@ class _Collection:
     def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._make_durable()
+        # Settled forms are written by collections alone: one that was killed left its file.
+        for path in (self._store.path / LOG).glob(f"*{SUFFIX}.*{TEMPORARY_SUFFIX}"):
+            files.remove(path)
+            self._found.orphans += 1
         left = [name for name in fates.removed if (self._store.path / name).exists()]
         sealed = dict(self._sealed(end)) if left else {}
         for name in left:

@@ -569,3 +569,12 @@ def test_the_workplace_is_left_empty(path):
         Story(17).steps(manager, 30)
         quiet(manager)
     assert os.listdir(path / "views" / "collect") == ["lock"]
+
+
+def test_what_a_killed_collection_was_writing_is_removed(path):
+    with opened(path) as manager:
+        Story(5).steps(manager, 20)
+        left = path / "log" / f"{0:020d}.0.set.99999-0.tmp"
+        left.write_bytes(b"x" * 1000)
+        assert quiet(manager).orphans == 1
+        assert not left.exists()
