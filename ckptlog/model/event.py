@@ -45,11 +45,40 @@ REPAIRED: Final = "repair.finished"
 # What an automatic recovery from an error has done (CheckpointErrorRecovery).
 RECOVERED: Final = "recovery.finished"
 SETTLED: Final = "gc.settled"
+# Captures of systems, what brings one back, and the service that takes them (specs/capture.md).
+CAPTURE_FAILED: Final = "capture.failed"
+RECOVERY_STARTED: Final = "recovery.started"
+RECOVERY_STEP: Final = "recovery.step"
+RECOVERY_COMPLETED: Final = "recovery.completed"
+RECOVERY_FAILED: Final = "recovery.failed"
+SERVICE_STARTED: Final = "service.started"
+SERVICE_STOPPED: Final = "service.stopped"
+ALERT_RAISED: Final = "alert.raised"
+ALERT_CLEARED: Final = "alert.cleared"
 # Its fact: packs whose preparation began before this position are registered no more.
 FENCE: Final = "fence"
 
 # What is recorded about no single checkpoint, by itself.
-RECORDED_TYPES: Final = frozenset({CLEANUP_STARTED, CLEANED, IMPORTED, RECOVERED, STORAGE_PRESSURE})
+CAPTURE_TYPES: Final = frozenset(
+    {
+        CAPTURE_FAILED,
+        RECOVERY_STARTED,
+        RECOVERY_STEP,
+        RECOVERY_COMPLETED,
+        RECOVERY_FAILED,
+        SERVICE_STARTED,
+        SERVICE_STOPPED,
+        ALERT_RAISED,
+        ALERT_CLEARED,
+    }
+)
+RECORDED_TYPES: Final = CAPTURE_TYPES | {
+    CLEANUP_STARTED,
+    CLEANED,
+    IMPORTED,
+    RECOVERED,
+    STORAGE_PRESSURE,
+}
 # What changes the metadata of a checkpoint in whatever state it is, and leaves the state.
 PIN_TYPES: Final = frozenset({PINNED, UNPINNED})
 CHECKPOINT_TYPES: Final = PIN_TYPES | {CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED}

@@ -16,6 +16,7 @@ import fcntl
 import os
 import socket
 import weakref
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,9 +89,9 @@ class WriterLock:
 
     def close(self) -> None:
         """Close the file; a lock that is held is released."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     # In a forked child close() drops the child's reference only: the description stays locked
     # as long as the parent keeps it.
@@ -109,7 +110,9 @@ class WriterLock:
 
 def _close_in_child() -> None:
     for lock in list(_all_locks):
-        lock.abandon()
+        # One that was closed behind our back must not keep the others from being closed.
+        with suppress(OSError):
+            lock.abandon()
 
 
 os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,1 @@
+"""Captures: the components of a running system, saved together at one moment."""

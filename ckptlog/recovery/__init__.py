@@ -1,0 +1,1 @@
+"""Recovery: what was captured, brought back whole or not at all."""

@@ -1,0 +1,1 @@
+"""The service: captures on an interval, as one configuration says."""
