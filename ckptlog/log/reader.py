@@ -179,7 +179,14 @@ class LogReader:
         # By position, for a segment that a sync error ended before its first event was replaced;
         # and never beyond the end, where a writer may be at work.
         first = named[0] if named else position
-        return self._segments.holding(min(first, stop.first)), HEADER_FRAME_BYTES
+        header = self._segments.holding(min(first, stop.first))
+        if header.first > position:
+            raise LogCorruptionError(
+                f"The segment {container} begins behind position {position}, which is wanted.",
+                hint="Whoever keeps the place (a view, a cursor) is wrong: look from the position.",
+                position=position,
+            )
+        return header, HEADER_FRAME_BYTES
 
     def resume(self, cursor: Cursor, stop: End) -> Iterator[Commit] | None:
         """Yield every durable commit from a cursor on, where that takes one opened file.

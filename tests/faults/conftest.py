@@ -29,14 +29,17 @@ def ram(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# As they are before any test, or fixture of a whole module, has run.
+_DEFAULTS = dict(log_module.Log.__init__.__kwdefaults__ or {})
+_PREALLOCATION_BYTES = log_module.PREALLOCATION_BYTES
+_LIMITS = [(module, module.CHUNK_BYTES_IN_LOG_MAX) for module in (preparation, batch_module)]
+
+
 @pytest.fixture(autouse=True)
 def own_sizes():
     """Tools make segments and packs small for their whole process; here others run after them."""
-    defaults = log_module.Log.__init__.__kwdefaults__
-    before = dict(defaults), log_module.PREALLOCATION_BYTES
-    limits = [(module, module.CHUNK_BYTES_IN_LOG_MAX) for module in (preparation, batch_module)]
     yield
-    defaults.update(before[0])
-    log_module.PREALLOCATION_BYTES = before[1]
-    for module, limit in limits:
+    log_module.Log.__init__.__kwdefaults__.update(_DEFAULTS)
+    log_module.PREALLOCATION_BYTES = _PREALLOCATION_BYTES
+    for module, limit in _LIMITS:
         module.CHUNK_BYTES_IN_LOG_MAX = limit

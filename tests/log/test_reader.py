@@ -379,3 +379,10 @@ def test_keeps_few_files_open_and_reads_from_many_threads(tmp_path, monkeypatch)
     assert failures == []
     writer.close()
     assert not writer.reader._open
+
+
+def test_a_boundary_in_a_segment_that_begins_later_is_refused(log, root):
+    """What a view says of places is a hint: believing this one would skip events."""
+    for name in (f"log/{segment_paths(root)[2].name}", "log/00000000000000000077.0.seg"):
+        with pytest.raises(LogCorruptionError, match="behind position 0"):
+            list(log.reader.commits(name, HEADER_FRAME_BYTES, 0))

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import ckptlog
 from ckptlog import CheckpointManager, CheckpointState
 from ckptlog.errors import CheckpointError
+from ckptlog.log.log import Log
 from ckptlog.repository import keeper as keeper_module
 from ckptlog.views.query import Filter
 from ckptlog.views.row import decode_row, decode_standing, encode
@@ -33,8 +35,11 @@ def path(tmp_path):
 
 
 def build(path):
-    """Fill a store with a bit of everything, over several waypoints; return the ids."""
-    with CheckpointManager(path, actor="tester") as manager:
+    """Fill a store with a bit of everything, over several waypoints and segments; return the ids."""
+    with (
+        patch.dict(Log.__init__.__kwdefaults__, segment_bytes=6_000),
+        CheckpointManager(path, actor="tester") as manager,
+    ):
         return fill(manager)
 
 

@@ -28,6 +28,8 @@ from typing import Any, Final, Protocol
 
 from tools.crash.medium import Cut, Medium, Node, Write
 
+# What a descriptor is called where it is kept.
+_NUMBERS: Final = ("fd", "_fd")
 _NAMES: Final = ("open", "close", "read", "pread", "write", "pwrite", "fsync",
                  "fdatasync", "ftruncate", "rename", "replace", "unlink", "remove", "mkdir",
                  "rmdir")  # fmt: skip
@@ -107,8 +109,17 @@ class System:
         self._real["close"](nothing)
 
     def tidy(self) -> None:
-        """Give the numbers of the dead back, when all is over."""
+        """Give the numbers of the dead back, when all is over.
+
+        An object of a dead process that is still about must not close a number that is another's
+        by then: it is told that it has none.
+        """
         gc.collect()
+        for holder in gc.get_objects():
+            if str(type(holder).__module__).startswith("ckptlog."):
+                for name in _NUMBERS:
+                    if getattr(holder, name, None) in self._dead:
+                        setattr(holder, name, -1)
         nothing = Path(os.devnull).stat().st_ino
         for fd in self._dead:
             with suppress(OSError):
