@@ -345,9 +345,17 @@ def named_file(path: str, argument: str) -> Path:
         try:
             is_folder = stat.S_ISDIR(named.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ArgumentError(f"There is no file {path}.", argument=argument) from error
+            raise ArgumentError(
+                f"There is no file {path}.",
+                hint="Name a file that ckptlog audit has written.",
+                argument=argument,
+            ) from error
     if is_folder:
-        raise ArgumentError(f"{path} is a directory, not a file.", argument=argument)
+        raise ArgumentError(
+            f"{path} is a directory, not a file.",
+            hint="Name a file that ckptlog audit has written.",
+            argument=argument,
+        )
     return named
 
 

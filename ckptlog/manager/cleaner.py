@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from ckptlog.errors import CheckpointError, StoreClosedError
 from ckptlog.formats.store import SETTLED
 from ckptlog.manager import upkeep
+from ckptlog.manager.retention import policy_in, sweep
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.event import CLEANED
 from ckptlog.repository.store import Store
@@ -49,6 +50,7 @@ class Cleaner:
     def __init__(self, manager: CheckpointManager, config: CheckpointConfiguration) -> None:
         self._interval_s = config.cleanup_interval_hours * 3600.0
         self._max_age_days = config.max_checkpoint_age_days
+        self._policy = policy_in(config)
         self._pid = os.getpid()
         self._is_stopped = False
         self._is_wanted = False
@@ -100,9 +102,7 @@ class Cleaner:
                 if due_in_s > 0:
                     return due_in_s
             self._is_wanted = False
-            count = upkeep.clean_up(
-                manager, self._max_age_days, is_stopping=lambda: self._is_stopped
-            )
+            count = self._clean_up(manager)
             if count:
                 _logger.info("Deleted %d checkpoints of %s.", count, manager.store.path)
                 self._compact(manager)
@@ -115,6 +115,14 @@ class Cleaner:
         except Exception:
             _logger.exception("A clean-up failed (checkpoint.error).")
         return self._interval_s
+
+    def _clean_up(self, manager: CheckpointManager) -> int:
+        def is_stopping() -> bool:
+            return self._is_stopped
+
+        if self._policy is None:
+            return upkeep.clean_up(manager, self._max_age_days, is_stopping=is_stopping)
+        return sweep(manager, self._policy, is_stopping=is_stopping).deleted
 
     def _compact(self, manager: CheckpointManager) -> None:
         """Give back the room of what was deleted; ends early where the manager is closed."""

@@ -42,7 +42,7 @@ from ckptlog.manager.draft import (
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
-from ckptlog.manager.retention import Retention
+from ckptlog.manager.retention import Retention, policy_in
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -104,6 +104,7 @@ class CheckpointManager(CheckpointReader, Retention):
         if store is not None:
             refuse_other(storage_dir, config, store, registry)
         sanitiser = sanitiser_of(self.config)
+        policy_in(self.config)
         super().__init__(store or open_for(storage_dir, config, self.config, registry))
         self.actor = self.store.environment.actor() if given is None else given
         self._preparation = Preparation(

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from ckptlog.errors import ArgumentError, BusyError, CheckpointNotFoundError, InvalidUpdateError
+from ckptlog.errors import (
+    ArgumentError,
+    BusyError,
+    CheckpointNotFoundError,
+    InvalidUpdateError,
+    SettingsError,
+)
 from ckptlog.manager import upkeep
 from ckptlog.manager.fact import pinned_wire
 from ckptlog.manager.plan import Planner
@@ -21,6 +27,7 @@ from ckptlog.manager.preparation import Content, Preparation, holder_of
 from ckptlog.manager.sweep import Outcome, Sweep
 from ckptlog.manager.weight import Scale, Weight
 from ckptlog.model.checkpoint import time_text
+from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.event import Reference
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.value import Prepared
@@ -210,6 +217,24 @@ class Retention:
             return False
         self._preparation.remember(content)
         return True
+
+
+def policy_in(config: CheckpointConfiguration) -> Policy | None:
+    """Return the policy that a configuration asks for.
+
+    Raises:
+        SettingsError: There is a fault in it; the message names the key.
+    """
+    if config.retention is None:
+        return None
+    try:
+        return policy_of(config.retention)
+    except ArgumentError as error:
+        raise SettingsError(
+            f"The setting retention is wrong: {error.message}",
+            hint=error.hint,
+            argument="retention",
+        ) from error
 
 
 def sweep(

@@ -12,6 +12,7 @@ environment to `from_env`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -58,6 +59,7 @@ _LIMITS: Final[dict[str, Limit]] = {
 }
 _SWITCHES: Final = frozenset({"encryption_enabled", "access_control_enabled", "sanitise"})
 _PATTERNS: Final = "sanitise_extra_patterns"
+_RETENTION: Final = "retention"
 _LISTS: Final = ("sanitise_extra_keys", "sanitise_keep_keys", _PATTERNS)
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
@@ -77,6 +79,8 @@ class CheckpointConfiguration:
     cache_size_mb: Limit of verified bytes held in memory; 0 holds none.
     cleanup_interval_hours: Between clean-ups in the background; 0 is off.
     max_checkpoint_age_days: Age from which a clean-up takes completed and failed checkpoints.
+    retention: A policy by which clean-ups in the background go instead, as a dictionary
+        (specs/retention.md): {"keep_last": 5, ...}. None goes by the age.
     encryption_enabled, encryption_key, access_control_enabled: Off; refused in this version.
     durability: `commit` (a call returns when its event is durable) or `interval`.
     interval_s: With durability `interval`: the longest time that an event is not yet durable.
@@ -98,6 +102,7 @@ class CheckpointConfiguration:
     cache_size_mb: float = 100
     cleanup_interval_hours: float = 24
     max_checkpoint_age_days: float = 30
+    retention: dict[str, Any] | None = None
     encryption_enabled: bool = False
     encryption_key: str | None = None
     access_control_enabled: bool = False
@@ -229,20 +234,22 @@ def _parsed(name: str, text: str, variable: str) -> Any:
         except ValueError:
             raise _wrong(variable, text, "a whole number" if limit.whole else "a number") from None
     if name == _PATTERNS:
-        return _parsed_patterns(text, variable)
+        return _parsed_json(text, variable, list, "a list of regular expressions in JSON")
+    if name == _RETENTION:
+        return _parsed_json(text, variable, dict, "a policy in JSON")
     if name in _LISTS:
         return tuple(key.strip() for key in text.split(",") if key.strip())
     return text
 
 
-def _parsed_patterns(text: str, variable: str) -> Any:
+def _parsed_json(text: str, variable: str, kind: type, wanted: str) -> Any:
     try:
-        patterns = json.loads(text) if text.strip() else []
+        parsed = json.loads(text) if text.strip() else kind()
     except (ValueError, RecursionError):
-        patterns = None
-    if not isinstance(patterns, list):
-        raise _wrong(variable, text, "a list of regular expressions in JSON")
-    return patterns
+        parsed = None
+    if not isinstance(parsed, kind):
+        raise _wrong(variable, text, wanted)
+    return parsed or None if kind is dict else parsed
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -330,6 +337,13 @@ def _checked_patterns(name: str, value: Any) -> tuple[str, ...]:
     return patterns
 
 
+def _checked_policy(name: str, value: Any) -> dict[str, Any] | None:
+    # What the rules say is checked by whoever carries them out, where it is opened.
+    if value is not None and type(value) is not dict:
+        raise _wrong(name, value, "a dictionary such as {'keep_last': 5}, or None")
+    return copy.deepcopy(value)
+
+
 def _wrong(name: str, value: Any, wanted: str) -> SettingsError:
     return SettingsError(f"{name} is {quoted(value)}; it must be {wanted}.", argument=name)
 
@@ -339,6 +353,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "encryption_key": _checked_absence,
     "durability": _checked_durability,
     "actor": _checked_actor,
+    _RETENTION: _checked_policy,
     "sanitise_extra_keys": _checked_keys,
     "sanitise_keep_keys": _checked_keys,
     _PATTERNS: _checked_patterns,

@@ -238,10 +238,10 @@ class HeadCheck:
             )
 
     def _summary(self, agreed: int) -> str:
+        if not agreed:
+            return "No signed head agrees with the log."
         behind = self._frontier.size - agreed
-        return f"Signed heads agree up to {agreed} events; {behind} came after." + (
-            "" if agreed else " None agrees."
-        )
+        return f"Signed heads agree up to {agreed} events; {behind} came after."
 
     def _enter(self, book: Book, claim: Claim, agreed: int) -> None:
         fork = self._forks.get(claim.head.origin)

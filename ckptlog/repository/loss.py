@@ -1,12 +1,14 @@
 """What earlier repairs have told of: chunks that nobody can bring back (specs/repair.md).
 
 The list stands in the payload of each `repair.finished`. It is read from where the event's commit
-has put it, by digest, so that it can be believed in a store that is damaged, too.
+has put it, or from the packs to which collections have moved it since, by digest, so that it can
+be believed in a store that is damaged, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,23 +20,26 @@ from ckptlog.formats import frame
 from ckptlog.formats.pack import pack_name
 from ckptlog.model import value as values
 from ckptlog.model.entry import Commit, Placement
-from ckptlog.model.event import REPAIRED
+from ckptlog.model.event import REPAIRED, PackEntry
 from ckptlog.repository.claim import KEY_BYTES
 from ckptlog.storage.disk import Disk
 
 LOST_CHUNKS: Final = "lost_chunks"
 
 
-def known_losses(root: Path, store_id: bytes, repairs: Iterable[Commit]) -> frozenset[bytes]:
+def known_losses(
+    root: Path, store_id: bytes, repairs: Iterable[Commit], packs: Sequence[PackEntry]
+) -> frozenset[bytes]:
     """Return the keys of all chunks that repairs have told of.
 
     Args:
         repairs: Commits that end with a `repair.finished`.
+        packs: That count now.
     """
     found: set[bytes] = set()
     for commit in repairs:
         try:
-            told = repair_record(root, store_id, commit)
+            told = _record(root, store_id, commit, packs)
             found.update(_key(digits) for digits in told.get(LOST_CHUNKS, ()))
         except (CheckpointError, ValueError, TypeError):
             continue  # the payload is damaged, which is told as what it is
@@ -48,7 +53,9 @@ def _key(digits: object) -> bytes:
     return key
 
 
-def repair_record(root: Path, store_id: bytes, commit: Commit) -> dict[str, Any]:
+def _record(
+    root: Path, store_id: bytes, commit: Commit, packs: Sequence[PackEntry]
+) -> dict[str, Any]:
     """Return what a repair has recorded.
 
     Raises:
@@ -57,29 +64,32 @@ def repair_record(root: Path, store_id: bytes, commit: Commit) -> dict[str, Any]
     event = commit.entries[-1].event
     if event.type != REPAIRED or event.data is None:
         return {}
-    places: dict[bytes, Placement] = {place.digest: place for place in commit.placements}
-    for pack in event.packs:
-        path = root / FOLDER / pack_name(pack.base, bytes.fromhex(pack.id))
-        places.update((place.digest, place) for place in read_index(path, store_id))
-    reader = _Reader(root, store_id, places)
+    reader = _Reader(root, store_id, commit.placements, packs)
     value = values.decode(payload.assemble(event.data, reader.raw), opaque=True)
     return value if isinstance(value, dict) else {}
 
 
 class _Reader:
-    """Reads chunks of one commit; whole ones, as a repair writes them."""
+    """Reads chunks of one commit; whole ones, as a repair writes them and a collection moves them."""
 
-    def __init__(self, root: Path, store_id: bytes, places: dict[bytes, Placement]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store_id: bytes,
+        placements: Iterable[Placement],
+        packs: Sequence[PackEntry],
+    ) -> None:
         self._root = root
         self._store_id = store_id
-        self._places = places
+        self._places = {place.digest: place for place in placements}
+        self._packs = packs
         self._codec = Codec()
         self._disk = Disk()
 
     def raw(self, digest: bytes, domain: int) -> bytes:
-        place = self._places.get(digest)
+        place = self._places.get(digest) or self._in_packs(digest)
         if place is None:
-            raise MissingBlobError(f"Chunk {digest.hex()} did not come with its event.")
+            raise MissingBlobError(f"Chunk {digest.hex()} of a repair's record is gone.")
         fd = self._disk.open_read(self._root / place.container)
         try:
             data = self._disk.read(fd, place.length, place.offset)
@@ -89,3 +99,12 @@ class _Reader:
         seed = frame.container_seed(self._store_id, name)
         record = frame.decode(seed, place.offset, data).body
         return self._codec.raw(record, digest, domain=domain)
+
+    def _in_packs(self, digest: bytes) -> Placement | None:
+        for pack in self._packs:
+            path = self._root / FOLDER / pack_name(pack.base, bytes.fromhex(pack.id))
+            with suppress(CheckpointError):  # a damaged pack is told as what it is
+                for place in read_index(path, self._store_id):
+                    if place.digest == digest:
+                        return place
+        return None

@@ -288,7 +288,9 @@ class Notary:
         end = self.tree.end()
         if not 0 <= position < end.position:
             raise ArgumentError(
-                f"There is no event {position}: the log has {end.position}.", argument="position"
+                f"There is no event {position}: the log has {end.position}.",
+                hint="Positions count from 0; ckptlog log shows those of the newest events.",
+                argument="position",
             )
         found = self._store.event_at(position)
         if found is None:

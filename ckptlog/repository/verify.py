@@ -352,7 +352,8 @@ class Run:
             self.book.chunks += len(read_pack(self._root, self._info.id_bytes, pack, self.book))
 
     def _finish(self, contents: Contents) -> None:
-        contents.finish(known_losses(self._root, self._info.id_bytes, self.repairs))
+        packs = [*self.registered.values()]
+        contents.finish(known_losses(self._root, self._info.id_bytes, self.repairs, packs))
         breakage = contents.breakage
         if not breakage.is_empty:
             outcomes = Outcomes()

@@ -72,6 +72,21 @@ def test_a_store_that_is_due_is_cleaned_soon(manager, soon):
     assert [entry.event.type for entry in manager.store.events()][-1] == CLEANED
 
 
+def test_it_goes_by_the_policy_of_the_configuration(manager, soon):
+    names = [manager.create_checkpoint("many", "M", step) for step in range(1, 6)]
+    manager.store.environment.advance(days=2)
+    cleaner = Cleaner(manager, settings(retention={"keep_last": 2}))
+    wait_for(lambda: manager.store.view().totals().checkpoints == 3)
+    cleaner.stop()
+    assert [one.checkpoint_id for one in manager.get_task_checkpoints("many")] == names[-2:]
+    assert len(manager.get_task_checkpoints("t")) == 1
+
+
+def test_a_wrong_policy_is_refused_where_it_is_opened(tmp_path):
+    with pytest.raises(ckptlog.ArgumentError, match="keep_lats"):
+        ckptlog.CheckpointManager(tmp_path / "s", config=settings(retention={"keep_lats": 2}))
+
+
 def test_not_before_one_interval(manager, soon, calls):
     for days, due in ((0.9, False), (0.2, True)):
         manager.store.environment.advance(days=days)

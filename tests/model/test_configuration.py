@@ -33,6 +33,7 @@ SPECIFIED = {
 def test_defaults():
     facts = CheckpointConfiguration().to_dict()
     assert facts == SPECIFIED | {
+        "retention": None,
         "durability": "commit",
         "interval_s": 0.05,
         "sanitise": True,
@@ -272,6 +273,23 @@ class TestFromEnvironment:
     def test_patterns_that_are_no_list(self, text):
         with pytest.raises(SettingsError, match=r"CKPTLOG_SANITISE_EXTRA_PATTERNS is .* in JSON"):
             CheckpointConfiguration.from_env({"CKPTLOG_SANITISE_EXTRA_PATTERNS": text})
+
+    def test_a_policy(self):
+        text = '{"keep_last": 5}'
+        configuration = CheckpointConfiguration.from_env({"CKPTLOG_RETENTION": text})
+        assert configuration.retention == {"keep_last": 5}
+        assert CheckpointConfiguration.from_dict(configuration.to_dict()) == configuration
+        assert CheckpointConfiguration.from_env({"CKPTLOG_RETENTION": ""}).retention is None
+        with pytest.raises(SettingsError, match=r"CKPTLOG_RETENTION is .* a policy in JSON"):
+            CheckpointConfiguration.from_env({"CKPTLOG_RETENTION": "[5]"})
+
+    def test_a_policy_is_a_copy(self):
+        policy = {"keep_last": 5}
+        configuration = CheckpointConfiguration(retention=policy)
+        policy["keep_last"] = 1
+        assert configuration.retention == {"keep_last": 5}
+        with pytest.raises(SettingsError, match="retention is 5; it must be a dictionary"):
+            configuration.retention = 5
 
     def test_another_prefix(self):
         found = CheckpointConfiguration.from_env({"X_ACTOR": "me"}, prefix="X_")

@@ -16,10 +16,12 @@ import ckptlog
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.model.event import LOST, REPAIRED
 from ckptlog.model.leaf import leaf_hash
+from ckptlog.repository.compaction import CollectOptions
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
 from ckptlog.storage import files
 from tests.repository.ruin import (
+    NOISE,
     build,
     check_repaired,
     files_of,
@@ -240,6 +242,22 @@ def test_an_open_store_repairs_itself(image, store):
         assert manager.store.verify().problems == ()
         manager.create_checkpoint("more", "M", 1)
     check_repaired(store, truth, done)
+
+
+def test_what_was_lost_is_known_after_the_record_was_moved(store):
+    (store / files_of(store)[2]).unlink()
+    done = repair(store, is_applied=True)
+    assert done.lost_chunks
+    with ckptlog.CheckpointManager(store) as manager:
+        before = manager.store.verify()
+        assert before.problems == ()
+        more = manager.create_checkpoint("more", "M", 1, data={"n": NOISE})
+        manager.delete_checkpoint(more)
+        manager.store.compact(CollectOptions(garbage_min=0, seal_bytes_min=0))
+        moved = manager.store.event_at(done.position)
+        assert moved is not None
+        assert (store / moved.container).with_suffix(".set").exists()
+        assert manager.store.verify().problems == ()
 
 
 def test_a_writer_that_has_the_newest_segment_open_goes_on_in_it(store):
