@@ -53,6 +53,9 @@ _ENTRY_COST: Final = 300
 _DIGEST_COST: Final = 110
 # Chunks that others are differences from: a list of steps reads the same ones again and again.
 _BASES_BYTES: Final = 4 * 1024 * 1024
+# What tells a damaged chunk from others, and how many are remembered.
+DISTRUST_BYTES: Final = 16
+_DISTRUSTED_MAX: Final = 100_000
 _DEPTHS_REMEMBERED: Final = 10_000
 # Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
 # value, which is read faster otherwise, are fewer.
@@ -107,6 +110,7 @@ class BlobStore:
         self._emitted: Cache[bytes, int] = Cache(_DEPTHS_REMEMBERED)
         self._bases: Cache[bytes, bytes] = Cache(min(_BASES_BYTES, cache_bytes // 10))
         self._containers = _Containers(root, store_id)
+        self._distrusted: set[bytes] = set()
 
     @property
     def cached_bytes(self) -> int:
@@ -117,7 +121,7 @@ class BlobStore:
     def split(
         self,
         wire: bytes,
-        known: Container[bytes] = frozenset(),
+        known: frozenset[bytes] = frozenset(),
         old: Reference | None = None,
         container: str = "",
         *,
@@ -130,7 +134,12 @@ class BlobStore:
             container: Where the chunks will be written, "" where that is not known: a chunk may be
                 stored as a difference from one in the same container only.
             is_pending: Whether the old payload will be committed with this one.
+
+        Where a chunk of `known` was found damaged nothing of it is relied on: all is stored again.
         """
+        distrusted = self._distrusted
+        if distrusted and any(digest[:DISTRUST_BYTES] in distrusted for digest in known):
+            known, old = frozenset(), None
         if not self._has_trees:
             return payload.split(wire, self._chunker, self._codec, known=known)
         if len(wire) < payload.MEMO_BYTES_MIN:
@@ -149,11 +158,14 @@ class BlobStore:
             else:
                 record = self._codec.encode_from(made.domain, digest, made.raw, base)
             self._emitted.put(digest, depth + 1 if chunk.base_in(record) else 0, 1)
+            if distrusted:
+                distrusted.discard(digest[:DISTRUST_BYTES])
             return record
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
 
     def _encode_whole(self, digest: bytes, made: Chunk) -> bytes:
+        self._distrusted.discard(digest[:DISTRUST_BYTES])
         return self._codec.encode(made.domain, digest, made.raw)
 
     def packed(self, digests: Iterable[bytes]) -> None:
@@ -316,7 +328,20 @@ class BlobStore:
             return self._raw_at(placement, digest, domain)
         except (BlobCorruptionError, MissingBlobError) as error:
             self._containers.forget(placement.container)
-            return self._raw_at(self._ask(digest, error, placement), digest, domain)
+            try:
+                return self._raw_at(self._ask(digest, error, placement), digest, domain)
+            except (BlobCorruptionError, MissingBlobError):
+                self.distrust((digest[:DISTRUST_BYTES],))
+                raise
+
+    def distrust(self, beginnings: Iterable[bytes]) -> None:
+        """Let no new payload rely on chunks that were found damaged or missing.
+
+        Args:
+            beginnings: The first DISTRUST_BYTES of their digests.
+        """
+        if len(self._distrusted) < _DISTRUSTED_MAX:
+            self._distrusted.update(beginnings)
 
     def check(self, digest: bytes, record: bytes) -> bytes:
         """Return the raw bytes of a record that was read already, verified.

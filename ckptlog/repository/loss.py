@@ -70,7 +70,7 @@ def _record(
 
 
 class _Reader:
-    """Reads chunks of one commit; whole ones, as a repair writes them and a collection moves them."""
+    """Reads the chunks of one commit, whole as a repair writes and a collection moves them."""
 
     def __init__(
         self,

@@ -98,7 +98,10 @@ def verify(
         if fault and store.log.published.read() is not None:  # else the log is told of
             told = f"The view cannot be read: {fault} `ckptlog replay` builds it anew."
             one.book.problem(DIFFERS, told, "views")
-        return one.report(view, mark)
+        report = one.report(view, mark)
+        if one.contents:
+            store.blobs.distrust(one.contents.breakage.missing)
+        return report
 
     return _resumed(run, depth)
 

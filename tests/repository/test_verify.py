@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 from pathlib import Path
 
 import pytest
 
 import ckptlog
-from ckptlog.errors import ArgumentError, CheckpointError, FormatError
+from ckptlog import CheckpointManager
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointCorruptionError,
+    CheckpointError,
+    FormatError,
+)
 from ckptlog.repository.verify import verify_directory
 from tests.repository.damage import (
     append,
@@ -228,3 +235,28 @@ def test_no_more_than_a_thousand_problems(store_path):
         report = verify_directory(store_path)
     assert len(report.problems) == 1000
     assert "100 more problems" in notes(report)
+
+
+@pytest.mark.parametrize("found_by", ["reading", "verifying"])
+def test_what_was_found_damaged_is_stored_again(tmp_path, found_by):
+    """A new version of a task does not rely on a chunk of the old one that is known to be bad."""
+    data = {"texts": [random.Random(number).randbytes(900).hex() for number in range(40)]}
+    with CheckpointManager(tmp_path / "s") as manager:
+        old = manager.create_checkpoint("t", "T", 1, data=data)
+        entry = manager.store.newest(old)
+    (segment,) = (tmp_path / "s" / "log").glob("*.seg")
+    content = bytearray(segment.read_bytes())
+    content[entry.offset - 20_000] ^= 1
+    segment.write_bytes(bytes(content))
+    with CheckpointManager(tmp_path / "s") as manager:
+        if found_by == "reading":
+            with pytest.raises(CheckpointCorruptionError):
+                manager.get_checkpoint(old)
+        else:
+            assert manager.store.verify().problems
+        new = manager.create_checkpoint("t", "T", 2, data={**data, "more": 1})
+        newer = manager.create_checkpoint("t", "T", 3, data={**data, "more": 2})
+        assert manager.store.newest(newer).event.new < 10_000
+    with CheckpointManager(tmp_path / "s") as manager:
+        for name, more in ((new, 1), (newer, 2)):
+            assert manager.get_checkpoint(name).data == {**data, "more": more}
