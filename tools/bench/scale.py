@@ -1,0 +1,137 @@
+"""How much memory upkeep takes with very many chunks: compaction, verification, a new index.
+
+Makes a store of small chunks (64 random-looking bytes each, in payloads of 50,000), deletes half of
+the checkpoints, and lets each act run in a process of its own, whose peak of memory is printed
+beside that of a process that only opens the store. What is bounded does not grow with --chunks.
+Usage: tools/bench/run scale [--chunks N ...] [--dir DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import ckptlog
+from ckptlog.blobs.codec import Codec
+from ckptlog.formats import branch, chunk
+from ckptlog.formats.branch import BRANCH, BYTES, LEAF, Link
+from ckptlog.model.event import Reference
+from ckptlog.policy.command import Create, Payloads
+from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.store import Store
+from tools.bench import measure
+
+_PER_PAYLOAD: Final = 50_000
+_LEAF_BYTES: Final = 64
+_FANOUT: Final = 64
+_ACTS: Final = ("open", "compact", "verify", "rebuild")
+
+
+def main() -> None:
+    """Run the benchmark; or, told so, one act of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--dir")
+    parser.add_argument("--act", choices=("fill", *_ACTS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.act:
+        _act(arguments.act, Path(arguments.dir), arguments.chunks[0])
+        return
+    with measure.scratch(arguments.dir) as folder:
+        measure.machine(folder)
+        for count in arguments.chunks:
+            _report(folder / str(count), count)
+
+
+def _report(path: Path, count: int) -> None:
+    print(f"{count:,} chunks")
+    opened_kib = 0
+    for act in ("fill", *_ACTS):
+        command = [sys.executable, "-m", "tools.bench.scale", "--act", act, "--dir", str(path)]
+        told = subprocess.run(
+            [*command, "--chunks", str(count)], check=True, capture_output=True, text=True
+        ).stdout.split()
+        seconds, peak_kib = float(told[0]), int(told[1])
+        opened_kib = peak_kib if act == "open" else opened_kib
+        if act != "fill":
+            more = f"{(peak_kib - opened_kib) / 1024:8.0f} MiB more than to open it"
+            print(
+                f"  {act:<8}{seconds:9.1f} s   peak {peak_kib / 1024:6.0f} MiB {more}", flush=True
+            )
+
+
+def _act(act: str, path: Path, count: int) -> None:
+    begin_s = time.perf_counter()
+    with ckptlog.open(path, create=act == "fill") as store:
+        if act == "fill":
+            _fill(store, count)
+        elif act == "compact":
+            store.compact()
+        elif act == "verify":
+            report = store.verify()
+            if report.problems:
+                raise SystemExit(str(report.problems[:3]))
+        elif act == "rebuild":
+            store.rebuild_views()
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(time.perf_counter() - begin_s, peak_kib)
+
+
+def _fill(store: Store, count: int) -> None:
+    manager = ckptlog.CheckpointManager(store=store)
+    names: list[str] = []
+    for first in range(0, count, _PER_PAYLOAD):
+        number = min(_PER_PAYLOAD, count - first)
+        names.append(_payload(store, manager.new_command_id(), number, len(names) + 1))
+    for name in names[1::2]:
+        manager.delete_checkpoint(name)
+
+
+def _payload(store: Store, command: str, count: int, step: int) -> str:
+    """Commit one checkpoint whose data are `count` chunks of raw bytes under one root."""
+    records: list[tuple[bytes, bytes]] = []
+    codec = Codec(1)
+
+    def keep(domain: int, raw: bytes) -> bytes:
+        digest = chunk.digest_of(domain, raw)
+        records.append((digest, codec.encode(domain, digest, raw)))
+        return digest
+
+    links = [
+        Link(LEAF, keep(chunk.LEAF, os.urandom(_LEAF_BYTES)), _LEAF_BYTES, 0) for _ in range(count)
+    ]
+    while len(links) > 1:
+        links = [
+            Link(BRANCH, keep(chunk.BRANCH, branch.encode(run)), sum(one.size for one in run), 0)
+            for run in _runs(links)
+        ]
+    raw = Link(BYTES, links[0].digest, links[0].size, 0)
+    top = [b'{"raw":{"$bytes":"', raw, b'"}}']
+    size = len(top[0]) + 4 * -(-raw.size // 3) + len(top[2])  # type: ignore[arg-type]
+    root = keep(chunk.BRANCH, branch.encode(top))  # type: ignore[arg-type]
+    packs, placements = store.write_packs(records)
+    create = Create(
+        actor="bench",
+        command=command,
+        task="scale",
+        step=step,
+        payloads=Payloads(Reference("tree", root.hex(), size), None, size),
+    )
+    (name,) = store.submit(Intent((Step(create),), packs, placements))  # type: ignore[misc]
+    return str(name)
+
+
+def _runs(links: list[Link]) -> Iterator[list[Link]]:
+    for first in range(0, len(links), _FANOUT):
+        yield links[first : first + _FANOUT]
+
+
+if __name__ == "__main__":
+    main()
