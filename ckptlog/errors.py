@@ -230,7 +230,6 @@ class LeaseRequiredError(CheckpointUpdateError):
     """A write without a lease, into a task that another holder has a live lease on."""
 
     code = "lease.required"
-    retryable = True
 
 
 class CheckpointCorruptionError(CheckpointError):
