@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import LogCorruptionError
-from ckptlog.model.event import CREATED, DELETED, TASK_DELETED
+from ckptlog.model.event import CREATED, DELETED, LEASE_RELEASED, TASK_DELETED
+from ckptlog.model.lease import apply
 from ckptlog.repository import ledger as ledger_module
 from ckptlog.repository.ledger import Ledger, Stage, ViewBehindError
 from ckptlog.views.current import CurrentView
@@ -74,6 +75,15 @@ class House:
                     found[name] = (entry.position, is_deleted, entry.origin, event.subject.task)
         return found
 
+    def leases(self, position):
+        """Return the lease of each task that has one."""
+        found = {}
+        for commit in self.author.commits:
+            for entry in commit.entries:
+                if entry.position < position:
+                    apply(found, entry.event)
+        return found
+
     def check(self):
         """Compare every answer with the fold of what the ledger has taken in."""
         ledger = self.ledger
@@ -94,6 +104,7 @@ class House:
         assert ledger.peek("nobody") is None
         if self.view.mark.position <= ledger.position:
             self.check_latest(known)
+            assert ledger.leases() == self.leases(ledger.position)
         for commit in self.author.commits:
             for entry in commit.entries:
                 if entry.position < ledger.position:
@@ -120,6 +131,7 @@ ACTS = st.lists(
         st.sampled_from(
             [
                 *("create", "create", "change", "change", "delete", "end"),
+                *("claim", "claim", "release lease", "look at leases"),
                 *("absorb", "apply", "release", "open", "find"),
             ]
         ),
@@ -130,7 +142,7 @@ ACTS = st.lists(
 
 
 @given(ACTS)
-def test_every_mixture_of_memory_and_view(acts):
+def test_every_mixture_of_memory_and_view(acts):  # noqa: PLR0912 - a table of acts
     house = House()
     author = house.author
     for act, number in acts:
@@ -143,6 +155,12 @@ def test_every_mixture_of_memory_and_view(acts):
             author.delete(names[number % len(names)])
         elif act == "end":
             author.delete_task(f"t{number % 3}")
+        elif act == "claim":
+            author.lease(f"t{number % 3}")
+        elif act == "release lease":
+            author.lease(f"t{number % 3}", LEASE_RELEASED)
+        elif act == "look at leases":
+            house.ledger.leases()  # whatever it says now, it must be right later
         elif act == "absorb":
             house.absorb()
         elif act == "apply":

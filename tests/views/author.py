@@ -14,6 +14,8 @@ from ckptlog.model.event import (
     CREATED,
     DELETED,
     FAILED,
+    LEASE_CLAIMED,
+    LEASE_RELEASED,
     RESTORED,
     TASK_DELETED,
     UPDATED,
@@ -21,6 +23,7 @@ from ckptlog.model.event import (
     Reference,
     Subject,
 )
+from ckptlog.model.lease import Grant
 from ckptlog.views.current import CurrentView
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
@@ -58,6 +61,7 @@ class Author:
         self.model: dict[str, Row] = {}
         self.commands: dict[str, int] = {}
         self.task_ends: dict[str, int] = {}
+        self.leases: dict[str, Grant] = {}
         self.logical = 0
         self.new = 0
         self.asked: list[Entry] = []
@@ -148,6 +152,17 @@ class Author:
         if commit:
             self.commit()
 
+    def lease(self, task: str, kind: str = LEASE_CLAIMED, *, commit: bool = True) -> None:
+        """Write that a task was leased, or that its lease was renewed or released."""
+        token, tick = self._position, self.tick
+        facts = {"expires": tick + 60, "holder": f"h{token % 3}", "token": token, "ttl": 60}
+        self._add(kind, Subject(task=task), facts=facts)
+        self.leases.pop(task, None)
+        if kind != LEASE_RELEASED:
+            self.leases[task] = Grant(task, token, str(facts["holder"]), tick + 60, 60)
+        if commit:
+            self.commit()
+
     def note(self, *, commit: bool = True) -> None:
         """Write an event that is not about a checkpoint."""
         self._add(CLEANED, Subject())
@@ -166,7 +181,7 @@ class Author:
         position = self._position
         self._position += 1
         self.tick += 1
-        has_payload = bool(facts) and type != DELETED
+        has_payload = "state" in facts and type != DELETED
         data = reference(b"data %d" % position) if has_payload else None
         meta = None
         if title is not None and has_payload:
@@ -212,6 +227,7 @@ class Author:
         self.new += event.new
         if event.type == TASK_DELETED:
             self.task_ends[event.subject.task] = entry.position
+            self.leases.pop(event.subject.task, None)
             for name, row in self.model.items():
                 if row.task == event.subject.task and not row.deleted:
                     self.model[name] = buried(row, entry)
@@ -308,6 +324,7 @@ def assert_agrees(view: CurrentView, author: Author, *, position: int | None = N
         assert view.latest_of_task(task) == (of_task[-1] if of_task else None)
         assert view.task_deleted_at(task) == author.task_ends.get(task)
     assert {id: view.command(id) for id in author.commands} == author.commands
+    assert view.leases() == author.leases
     assert_sums_agree(view, author)
     assert view.check() == []
 
@@ -339,6 +356,8 @@ def long_log(author: Author, events: int) -> None:
         author.change(living[number * 7 % len(living)], UPDATED, title=f"title {number % 5}")
         if number % 9 == 0:
             author.delete(living.pop(number % len(living)))
+        if number % 6 == 0:
+            author.lease(f"t{number % 11}", LEASE_RELEASED if number % 12 else LEASE_CLAIMED)
         if number % (50 if number < 5000 else 5000) == 0:
             author.delete_task("t3")
             living = [name for name in living if not author.model[name].deleted]

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from ckptlog import CheckpointManager
+
+
+def test_nobody_holds_one(run, filled):
+    ran = run("leases", "--store", filled.path)
+    assert (ran.status, ran.out, ran.err) == (0, "", "nobody holds a lease\n")
+    assert run("leases", "--json", "--store", filled.path).lines == []
+
+
+def test_leases_are_listed(run, filled):
+    with CheckpointManager(filled.path) as manager:
+        lease = manager.acquire_lease("job", holder="w\u202e1", ttl_s=600)
+    (line,) = run("leases", "list", "--json", "--store", filled.path).lines
+    assert line["task_id"] == "job"
+    assert line["token"] == lease.token
+    assert (line["ttl_s"], line["is_live"]) == (600.0, True)
+    head, row = run("leases", "--store", filled.path).out.splitlines()
+    assert head.split() == ["TASK", "HOLDER", "TOKEN", "EXPIRES", "STATE"]
+    assert "w\\u202e1" in row
+    assert row.endswith("live")
+
+
+def test_a_live_lease_is_released_by_force_only(run, filled):
+    with CheckpointManager(filled.path) as manager:
+        manager.acquire_lease("job")
+    refused = run("leases", "release", "job", "--store", filled.path)
+    assert refused.status == 4
+    assert "[lease.held]" in refused.err
+    assert "--force" in refused.err
+    done = run("leases", "release", "job", "--force", "--json", "--store", filled.path)
+    assert (done.status, done.document) == (0, {"task_id": "job", "released": True})
+    again = run("leases", "release", "job", "--force", "--json", "--store", filled.path)
+    assert again.status == 3
+    assert again.document == {"task_id": "job", "released": False}
+    assert again.error["code"] == "checkpoint.not_found"
+
+
+def test_a_store_that_may_have_leases_already(run, filled):
+    ran = run("leases", "enable", "--json", "--store", filled.path)
+    assert (ran.status, ran.document) == (0, {"enabled": False})
+
+
+def test_a_write_beside_a_lease_ends_with_a_conflict(run, filled):
+    with CheckpointManager(filled.path) as manager:
+        manager.acquire_lease("job")
+    ran = run("delete", filled.created, "--store", filled.path)
+    assert ran.status == 4
+    assert "[lease.required]" in ran.err
