@@ -164,6 +164,15 @@ class BlobStore:
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
 
+    @property
+    def chunker(self) -> Chunker:
+        """What cuts long texts here."""
+        return self._chunker
+
+    def record(self, digest: bytes, domain: int, raw: bytes | memoryview) -> bytes:
+        """Return the record of a chunk, whole.        Threads: safe."""
+        return self._codec.encode(domain, digest, raw)  # type: ignore[arg-type]
+
     def _encode_whole(self, digest: bytes, made: Chunk) -> bytes:
         self._distrusted.discard(digest[:DISTRUST_BYTES])
         return self._codec.encode(made.domain, digest, made.raw)
@@ -297,6 +306,21 @@ class BlobStore:
     def reach(self, reference: Reference, seen: Container[bytes]) -> set[bytes]:
         """Return the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
         return payload.reach(reference, self._reader(_NOTHING), seen)
+
+    def check_payload(self, reference: Reference) -> None:
+        """Read and verify every chunk of a payload of any size, without putting it together.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: One is damaged or missing.
+        """
+        branches: set[bytes] = set()
+
+        def read(digest: bytes, domain: int) -> bytes:
+            branches.add(digest)
+            return self.raw(digest, domain)
+
+        for digest in payload.digests_of(reference, read) - branches:
+            self.raw(digest, chunk.LEAF)
 
     def forget(self, container: str) -> None:
         """Close a container that counts no more, so that its room comes back."""
