@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from ckptlog.capture.held import Held
+from ckptlog.capture.held import Held, fork_for
 from ckptlog.capture.worker import ABORT, CAPTURE, COMMIT, PREPARE, WRITE, Answer, Part, Worker
 from ckptlog.errors import (
     CaptureFailedError,
@@ -100,6 +100,7 @@ class Cut:
                 else:
                     worker.prepare()
             self._do(self._workers, CAPTURE, self._capture, until)
+            self._fork()
             if write is not None:
                 self._do(self._workers, WRITE, _writing(write), until)
         except BaseException:
@@ -130,6 +131,14 @@ class Cut:
 
     def _capture(self, worker: Worker) -> None:
         worker.capture(self._hold)
+
+    def _fork(self) -> None:
+        helds = [worker.held for worker in self._workers if worker.held is not None]
+        try:
+            fork_for(helds)
+        except CaptureFailedError as error:
+            name = next(held.name for held in helds if held.needs_fork)
+            raise _failed(name, CAPTURE, error) from error
 
     def _do(
         self, workers: Iterable[Worker], step: str, job: Callable[[Worker], Any], until: float
