@@ -1,5 +1,6 @@
-"""A system of five components, 500 MB of state, of which 2 % changed since the last capture:
-ckptlog beside a pickle of the same state, written and synced.
+"""Captures of five components with 500 MB of state: ckptlog beside a pickle, written and synced.
+
+Of each component 2 % changed since the last capture.
 
     model      200 MB  numpy arrays, replaced when they change             immutable
     documents  150 MB  bytes, replaced when they change                    immutable
