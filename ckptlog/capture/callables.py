@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from ckptlog.capture.loop_call import Loop, resolve_in_loop, running_loop
 from ckptlog.capture.shape import refuse_faults
-from ckptlog.errors import SettingsError
+from ckptlog.errors import ComponentError
 from ckptlog.model.quotation import quoted
 
 _PAIRS: Final = (
@@ -78,11 +78,11 @@ class CallableComponent:
                 component has them.
 
         Raises:
-            SettingsError: A callable is none or takes other arguments; an unknown hook.
+            ComponentError: A callable is none or takes other arguments; an unknown hook.
         """
         _check_hooks(name, hooks)
         if stability not in _STABILITIES:
-            raise SettingsError(
+            raise ComponentError(
                 f"stability of the component {quoted(name)} is {quoted(stability)}.",
                 hint=f"One of {', '.join(_STABILITIES)}.",
             )
@@ -138,10 +138,10 @@ def state_component(name: str, target: Any, **options: Any) -> CallableComponent
         options: As in CallableComponent.
 
     Raises:
-        SettingsError: The object has none of them, or half of one; the message says which.
+        ComponentError: The object has none of them, or half of one; the message says which.
     """
     if inspect.isclass(target):
-        raise SettingsError(
+        raise ComponentError(
             f"What is given for the component {quoted(name)} is the class {target.__name__}.",
             hint="Give an object of it.",
         )
@@ -155,7 +155,7 @@ def state_component(name: str, target: Any, **options: Any) -> CallableComponent
         return MappingComponent(name, target, **options)
     if hasattr(target, "state"):
         return _attribute_component(name, target, options)
-    raise SettingsError(
+    raise ComponentError(
         f"What is given for the component {quoted(name)}, {_kind(target)}, gives no state.",
         hint=f"It needs {_PROTOCOLS}. Or hand over two callables: CallableComponent(name, "
         "capture, restore).",
@@ -182,7 +182,7 @@ def _attribute_component(name: str, target: Any, options: Mapping[str, Any]) -> 
     fixed = inspect.getattr_static(target, "state", None)
     is_fixed = isinstance(fixed, property) and fixed.fset is None
     if is_fixed and not isinstance(target.state, MutableMapping):
-        raise SettingsError(
+        raise ComponentError(
             f"`state` of the component {quoted(name)}, {_kind(target)}, cannot be set.",
             hint="Give it a setter, let it return a dict, or use CallableComponent.",
             component=name,
@@ -208,7 +208,7 @@ def _refuse_half(name: str, target: Any) -> None:
         return
     has = (getters or setters)[0]
     needed = [s if getters else g for g, s in _PAIRS if has in (g, s)]
-    raise SettingsError(
+    raise ComponentError(
         f"What is given for the component {quoted(name)}, {_kind(target)}, has {has} but not "
         f"{' or '.join(needed)}.",
         hint="Add it, or hand over two callables: CallableComponent(name, capture, restore).",
@@ -226,7 +226,7 @@ def _check_hooks(name: str, hooks: Mapping[str, Any]) -> None:
     for hook, function in hooks.items():
         if hook not in _HOOKS or not callable(function):
             fault = "is no callable" if hook in _HOOKS else "is unknown"
-            raise SettingsError(
+            raise ComponentError(
                 f"{quoted(hook)} of the component {quoted(name)} {fault}.",
                 hint=f"Hooks are {', '.join(sorted(_HOOKS))}.",
             )
@@ -237,7 +237,7 @@ def _check_call(name: str, what: str, function: Any, *arguments: Any) -> None:
         inspect.signature(function).bind(*arguments)
     except TypeError as error:
         takes = "one argument, the state" if arguments else "no argument"
-        raise SettingsError(
+        raise ComponentError(
             f"{what} of the component {quoted(name)} cannot be called with {takes}: {error}.",
             hint="Wrap it in a function that takes what is asked.",
             component=name,

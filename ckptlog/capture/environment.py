@@ -5,9 +5,9 @@ restore changes nothing unless it is asked to. `restore` compares, keeps the dif
 `differences`, and raises for those that `must_match` names. Only with `apply_variables=True` are
 variables set and removed, and only those that the component selects.
 
-Secrets: a variable whose name or shape says that it is one is replaced before it leaves this
-module, whatever the store's own setting; its name is listed in `redacted`, and it is never compared,
-set or removed. specs/capture-components.md, section 4.
+Secrets: a variable whose name or shape says that it is one never leaves this module, whatever the
+store's own setting; its name alone is listed in `redacted`, and it is never compared, set or
+removed. specs/capture-components.md, section 4.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ckptlog.capture.shape import Shape, refuse_faults
-from ckptlog.errors import EnvironmentDiffersError, SettingsError
+from ckptlog.errors import ComponentError, EnvironmentDiffersError
 from ckptlog.model.quotation import quoted
 from ckptlog.policy.sanitise import Sanitiser
 
@@ -95,11 +97,11 @@ class EnvironmentComponent:
             environ: os.environ if None.
 
         Raises:
-            SettingsError: must_match names no aspect.
+            ComponentError: must_match names no aspect.
         """
         for entry in must_match:
             if entry.partition(".")[0] not in ASPECTS:
-                raise SettingsError(
+                raise ComponentError(
                     f"must_match of the component {quoted(name)} holds {quoted(entry)}.",
                     hint=f"Name one of {', '.join(ASPECTS)}, or one thing in it: packages.numpy.",
                 )
@@ -229,14 +231,28 @@ def _platform() -> dict[str, str]:
 
 
 def _packages() -> dict[str, str]:
-    """Return the installed distributions and their versions, the one first on the path each."""
+    """Return the installed distributions and their versions, of each the one first on the path.
+
+    Cost: some milliseconds for each ten the first time; nothing until a folder of the path changes.
+    """
+    return dict(_packages_at(tuple((folder, _changed_at(folder)) for folder in sys.path)))
+
+
+@lru_cache(maxsize=4)
+def _packages_at(_path: tuple[tuple[str, int], ...]) -> tuple[tuple[str, str], ...]:
     found: dict[str, str] = {}
     for one in metadata.distributions():
         fields = one.metadata
-        name = fields["Name"] if "Name" in fields else None
-        if name:
-            found.setdefault(_shown(str(name)), _shown(str(fields["Version"])))
-    return dict(sorted(found.items()))
+        if "Name" in fields and "Version" in fields:
+            found.setdefault(_shown(fields["Name"]), _shown(fields["Version"]))
+    return tuple(sorted(found.items()))
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _is_settable(name: str, text: str) -> bool:

@@ -9,7 +9,9 @@ Stability: re-read. A file has no snapshot, so it is read until its stat is the 
 after. Writers that replace the file (rename) are always seen whole; of a writer in place that stops
 between two writes a capture has what it had written.
 
-Secrets: bytes are restored exactly, so they are stored exactly. specs/capture-components.md, section 3.
+Secrets: bytes are restored exactly, so they are stored exactly.
+
+specs/capture-components.md, section 3.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, Final
 
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
-    SettingsError,
+    ComponentError,
     SourceBusyError,
     SourceError,
     UnstorableError,
@@ -95,12 +97,12 @@ class FileComponent:
             size_max: Bytes of the largest file that is captured.
 
         Raises:
-            SettingsError: The format is unknown.
+            ComponentError: The format is unknown.
         """
         place = Path(path).absolute()
         chosen = _FORMATS.get(place.suffix.lower(), "bytes") if format is None else format
         if chosen not in {*_PARSERS, "bytes"}:
-            raise SettingsError(
+            raise ComponentError(
                 f"format of the component {quoted(name)} is {quoted(format)}.",
                 hint='One of "json", "yaml", "toml", "bytes".',
             )
@@ -268,7 +270,7 @@ def parsed(content: bytes, format: str) -> tuple[Any, str]:  # noqa: A002
 
 
 def _yaml(text: str) -> Any:
-    import yaml  # noqa: PLC0415
+    import yaml
 
     return yaml.safe_load(text)
 

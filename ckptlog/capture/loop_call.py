@@ -1,8 +1,8 @@
 """Calls a function in the thread of an event loop, from any thread, and waits for its answer.
 
-What belongs to a loop (an asyncio.Queue, an agent of coroutines) may be touched in the loop's thread
-only. A capture runs in threads of its own, so it asks there. Called from the loop's own thread the
-function runs at once; a loop that does not run is nobody's, so the caller's thread will do.
+What belongs to a loop (an asyncio.Queue, an agent of coroutines) may be touched in the loop's
+thread only. A capture runs in threads of its own, so it asks there. Called from the loop's own
+thread the function runs at once; a loop that does not run is nobody's, so the caller's will do.
 
 A loop whose thread itself waits for the capture never answers: after the timeout that is said.
 """
@@ -102,7 +102,7 @@ def _waited(answer: concurrent.futures.Future[T], name: str, timeout_s: float) -
     except concurrent.futures.TimeoutError as error:
         if answer.done() and not answer.cancelled():
             raise  # the function's own
-        if isinstance(answer, concurrent.futures.Future) and not answer.cancel():
+        if not answer.cancel():
             return answer.result()  # it runs at this moment; what it changes is changed
         raise SourceBusyError(
             f"The event loop of the component {quoted(name)} did not answer in {timeout_s:g} s.",

@@ -1,9 +1,9 @@
 """Queues as components: asyncio.Queue (in its loop's thread) and queue.Queue (under its lock).
 
-Kept: items in their order, and the limit. Decided: of the counter of unfinished tasks only what lies
-in the queue is restored. An item that a worker had in hand was taken out before the capture and is
-not in it; the worker that has it now still calls `task_done` for it, a worker of a dead process never
-will. So after a restore
+Kept: items in their order, and the limit. Decided: of the counter of unfinished tasks only what
+lies in the queue is restored. An item that a worker had in hand was taken out before the capture
+and is not in it; the worker that has it now still calls `task_done` for it, a worker of a dead
+process never will. So after a restore
 
     unfinished = restored items + items that are in hand at this moment
 
@@ -25,12 +25,12 @@ from typing import Any, Final
 
 from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, call_in_loop, running_loop
 from ckptlog.capture.shape import Shape, refuse_faults
-from ckptlog.errors import SettingsError, SourceError
+from ckptlog.errors import ComponentError, SourceError
 from ckptlog.model.quotation import quoted
 
 AnyQueue = queue.Queue[Any] | asyncio.Queue[Any]
 
-_ORDERS: Final = {
+_ORDERS: Final[dict[type, str]] = {
     asyncio.PriorityQueue: "priority",
     asyncio.LifoQueue: "last",
     asyncio.Queue: "first",
@@ -59,7 +59,7 @@ class QueueComponent:
         """Make a component of a queue of threads.
 
         Raises:
-            SettingsError: It is another kind of queue.
+            ComponentError: It is another kind of queue.
         """
         self.name = name
         self._queue = target
@@ -123,7 +123,7 @@ class AsyncQueueComponent:
             timeout_s: Seconds that the loop may take to answer.
 
         Raises:
-            SettingsError: It is another kind of queue.
+            ComponentError: It is another kind of queue.
         """
         self.name = name
         self._queue = target
@@ -199,7 +199,7 @@ def _order_of(name: str, target: Any, kind: type[AnyQueue]) -> str:
     if not isinstance(target, kind):
         other = "AsyncQueueComponent" if isinstance(target, asyncio.Queue) else "QueueComponent"
         known = isinstance(target, queue.Queue | asyncio.Queue)
-        raise SettingsError(
+        raise ComponentError(
             f"What is given for the component {quoted(name)} is of type "
             f"{type(target).__qualname__}, not {kind.__module__}.{kind.__qualname__}.",
             hint=f"Use {other}."
