@@ -40,6 +40,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 """Seconds to wait for other connections' locks."""
 
 _PAUSE_S: Final = 0.0005
+_STRETCH_PAGES: Final = 256
 _VERSIONS: Final = slice(18, 20)  # of the header: 1, 1 rollback journal; 2, 2 write-ahead log
 _SIBLINGS: Final = ("-journal", "-wal", "-shm")
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -83,8 +84,8 @@ _TRANSLATIONS: Final[dict[int, tuple[type[CheckpointStorageError], str, str]]] =
             SourceBusyError,
             "is locked by another connection",
             (
-                "Call again, let the writer end its transaction, or raise busy_timeout_s; in WAL mode "
-                "readers and writers do not wait for each other."
+                "Call again, let the writer end its transaction, or raise busy_timeout_s; in WAL "
+                "mode readers and writers do not wait for each other."
             ),
         ),
     ),
@@ -194,6 +195,7 @@ class PageCopy:
     Attributes:
         page_size: Bytes, 512 to 65,536.
         page_count: Pages.
+        is_wal: Whether the database uses a write-ahead log.
 
     Durability: none, on purpose.        Threads: one at a time.
     """
@@ -202,6 +204,7 @@ class PageCopy:
         self._fd = fd
         self.page_size = page_size
         self.page_count = page_count
+        self.is_wal = os.pread(fd, 2, _VERSIONS.start) == _LOGGED
 
     def read(self, first: int, count: int) -> bytes:
         """Return pages, counted from 0; fewer at the end."""
@@ -267,6 +270,21 @@ class _Patience:
                 hint="Call again, or let the other connection end its transaction.",
                 path=str(self._path),
             )
+
+
+@contextmanager
+def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
+    """Yield a copy as a file of its own that SQLite can open, gone afterwards."""
+    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+        fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            for first in range(0, copy.page_count, _STRETCH_PAGES):
+                _write(fd, copy.read(first, _STRETCH_PAGES))
+            if copy.page_count:
+                os.pwrite(fd, _ROLLBACK, _VERSIONS.start)
+        finally:
+            os.close(fd)
+        yield place
 
 
 @contextmanager

@@ -266,9 +266,9 @@ def test_a_held_database_is_left_as_it_is(tmp_path):
 def test_what_is_no_database_is_told(tmp_path, content):
     path = tmp_path / "a.db"
     path.write_bytes(content)
-    with closing(database.open_database(path)) as connection:
-        with pytest.raises(SourceError, match="no SQLite database, or it is encrypted"):
-            database.begin_reading(connection, path)
+    refused = pytest.raises(SourceError, match="no SQLite database, or it is encrypted")
+    with closing(database.open_database(path)) as connection, refused:
+        database.begin_reading(connection, path)
     assert path.read_bytes() == content
 
 
@@ -320,11 +320,10 @@ def test_pages_that_are_no_sound_database_are_refused(tmp_path):
     path = make(tmp_path / "a.db", "delete", rows=300)
     content = bytearray(path.read_bytes())
     content[4096 * 2 : 4096 * 4] = b"\x0d\xff\x07" * (8192 // 3) + b"\0\0"
-    with pytest.raises(SourceError, match="not sound|damaged"):
-        with database.assembled(iter([bytes(content)]), 4096, len(content) // 4096):
-            pass
-    with pytest.raises(SourceError, match="bytes"):
-        with database.assembled(iter([bytes(content[:-1])]), 4096, len(content) // 4096):
+    count = len(content) // 4096
+    for pages, message in ((bytes(content), r"not sound|damaged"), (bytes(content[:-1]), "bytes")):
+        made = database.assembled(iter([pages]), 4096, count)
+        with pytest.raises(SourceError, match=message), made:
             pass
 
 
