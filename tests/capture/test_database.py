@@ -297,7 +297,9 @@ def test_a_stale_journal_is_not_played_into_a_new_database(tmp_path):
     path = make(tmp_path / "a.db", "delete", rows=6)
     other = make(tmp_path / "b.db", "delete", rows=9)
     crashed = "import sqlite3, os, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
-    crashed += "c.execute('PRAGMA cache_size=1'); c.execute('PRAGMA cache_spill=1'); c.execute('BEGIN'); "
+    crashed += (
+        "c.execute('PRAGMA cache_size=1'); c.execute('PRAGMA cache_spill=1'); c.execute('BEGIN'); "
+    )
     crashed += "c.execute('UPDATE entry SET text = zeroblob(9000)'); os._exit(0)"
     subprocess.run([sys.executable, "-c", crashed, path], check=True)
     assert (tmp_path / "a.db-journal").exists()
