@@ -1,8 +1,8 @@
 """A mapping of numpy arrays as a component: copied at the barrier, planted raw after it.
 
-Arrays of 64 KiB and more are planted as raw bytes, cut by content, so that of a large array only
-the stretches that changed are stored again; smaller ones are ordinary values. What is written is
-what an array in any value is (specs/values.md), so `show`, `diff` and `restore` read it.
+They are planted one after the other, each as an array in any value is (specs/values.md), so that
+`show`, `diff` and `restore` read them: those of more than 1 MiB as raw bytes, cut by content and
+never made to text. Of a large array only the stretches that changed are stored again.
 
 A restore writes into the arrays that are there where type, shape and order are the same, so that
 views, models and optimisers which hold them see the restored content; others are exchanged.
@@ -26,10 +26,6 @@ from ckptlog.model.value import prepare
 if TYPE_CHECKING:
     import numpy
 
-RAW_MIN: Final = 64 * 1024
-"""Bytes from which on an array is planted raw."""
-
-_STRETCH: Final = 1 << 20
 _FORM: Final = "arrays-1"
 
 
@@ -128,10 +124,10 @@ class ArraysSnapshot:
     def write(self, writer: Any, before: Any | None) -> Any:
         """Write the arrays, large ones raw; see model.component.Snapshot."""
         del before  # what is stored is known to the writer
-        inner = writer.mapping()
+        inner = writer.mapping(is_sorted=False)
         for name in list(self._arrays):
-            inner.add(name, _pieces(writer, self._arrays.pop(name)))
-        outer = writer.mapping()
+            inner.add(name, writer.value(self._arrays.pop(name), path=f"arrays[{name!r}]"))
+        outer = writer.mapping(is_sorted=False)
         outer.add("form", writer.value(_FORM))
         outer.add("arrays", inner.finish())
         return writer.root(outer.finish())
@@ -139,27 +135,6 @@ class ArraysSnapshot:
     def close(self) -> None:
         """Let go of the copies."""
         self._arrays.clear()
-
-
-def _pieces(writer: Any, array: Any) -> Any:
-    """Return the pieces of an array in a value: `$array` of specs/values.md."""
-    if array.nbytes < RAW_MIN:
-        return writer.value(array)
-    is_fortran = array.flags.f_contiguous and not array.flags.c_contiguous
-    shape = ",".join(map(str, array.shape))
-    order = '"order":"F",' if is_fortran else ""
-    head = f'{{"$array":{{"dtype":"{array.dtype.str}","shape":[{shape}],{order}"data":"'
-    return [head.encode(), writer.raw(_stretches(array, is_fortran)), b'"}}']
-
-
-def _stretches(array: Any, is_fortran: bool) -> Iterator[memoryview]:  # noqa: FBT001
-    """Yield the bytes of an array in its order, without a copy where it lies in one piece."""
-    flat = array.T if is_fortran else array
-    if not flat.flags.c_contiguous:
-        flat = flat.copy(order="C")
-    raw = memoryview(flat.reshape(-1).view("|u1"))
-    for begin in range(0, len(raw), _STRETCH):
-        yield raw[begin : begin + _STRETCH]
 
 
 def _check(component: str, name: Any, array: Any) -> None:

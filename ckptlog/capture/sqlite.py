@@ -47,7 +47,7 @@ STRETCH_PAGES: Final = 8
 
 _PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
 _PAGES_MAX: Final = 0xFFFFFFFE
-_KEYS: Final = ("form", "journal", "page_size", "page_count", "pages")
+_KEYS: Final = ("form", "journal", "page_count", "page_size", "pages")
 
 
 class SqliteComponent:
@@ -247,9 +247,9 @@ class SqliteSnapshot:
         outer = writer.mapping()
         outer.add("form", writer.value(FORM))
         outer.add("journal", writer.value("wal" if copy.is_wal else "rollback"))
-        outer.add("page_size", writer.value(copy.page_size))
         outer.add("page_count", writer.value(copy.page_count))
-        outer.add("pages", [b'{"$bytes":"', pages, b'"}'])
+        outer.add("page_size", writer.value(copy.page_size))
+        outer.add("pages", pages)
         return writer.root(outer.finish())
 
 
