@@ -15,7 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlog.capture.arrays import ArraysComponent
+    from ckptlog.capture.callables import CallableComponent, MappingComponent, state_component
     from ckptlog.capture.capturer import Capturer
+    from ckptlog.capture.environment import EnvironmentComponent
+    from ckptlog.capture.file import FileComponent
+    from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
+    from ckptlog.capture.sqlite import SqliteComponent
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
@@ -185,9 +191,12 @@ _HOMES = {
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
+    "ArraysComponent": "capture.arrays",
+    "AsyncQueueComponent": "capture.queue",
     "AuditEvent": "repository.audit",
     "BackupReport": "repository.backup",
     "Batch": "manager.batch",
+    "CallableComponent": "capture.callables",
     "CaptureInfo": "model.capture",
     "Capturer": "capture.capturer",
     "Change": "model.component",
@@ -204,18 +213,23 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
+    "FileComponent": "capture.file",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
+    "MappingComponent": "capture.callables",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
     "Plan": "model.component",
+    "QueueComponent": "capture.queue",
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
     "Snapshot": "model.component",
+    "SqliteComponent": "capture.sqlite",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
@@ -224,6 +238,7 @@ _HOMES = {
     "WatchEvent": "watch.event",
     "import_archive": "manager.importer",
     "restore_store": "repository.restoration",
+    "state_component": "capture.callables",
     "verify_archive": "manager.importer",
     **dict.fromkeys(_ERRORS, "errors"),
 }
@@ -234,6 +249,8 @@ __all__ = [
     "ArchiveImport",
     "ArchiveReport",
     "ArgumentError",
+    "ArraysComponent",
+    "AsyncQueueComponent",
     "AuditEvent",
     "BackupDamagedError",
     "BackupDivergedError",
@@ -242,6 +259,7 @@ __all__ = [
     "Batch",
     "BlobCorruptionError",
     "BusyError",
+    "CallableComponent",
     "CaptureFailedError",
     "CaptureInfo",
     "Capturer",
@@ -277,8 +295,10 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnvironmentComponent",
     "EnvironmentDiffersError",
     "EventBus",
+    "FileComponent",
     "FileSystemCheckpointStorage",
     "ForeignPayloadError",
     "ForkedError",
@@ -296,6 +316,7 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "MappingComponent",
     "MetricsCollector",
     "MissingBlobError",
     "NoSuchPartError",
@@ -306,6 +327,7 @@ __all__ = [
     "PerformanceTrends",
     "Plan",
     "ProofError",
+    "QueueComponent",
     "QuotaError",
     "ReadOnlyError",
     "Report",
@@ -318,6 +340,7 @@ __all__ = [
     "Snapshot",
     "SourceBusyError",
     "SourceError",
+    "SqliteComponent",
     "Store",
     "StoreClosedError",
     "StoreMissingError",
@@ -334,6 +357,7 @@ __all__ = [
     "__version__",
     "import_archive",
     "restore_store",
+    "state_component",
     "verify_archive",
 ]
 # Not `open`: `from ckptlog import *` would put it in the place of the builtin.
