@@ -7,6 +7,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |-- ArgumentError (ValueError)              argument.invalid
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
+    |   |-- TooLargeError                       argument.too_large
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   |-- ForeignPayloadError                 component.foreign_payload
     |   |-- SettingsError                       argument.settings
@@ -149,6 +150,12 @@ class ForeignPayloadError(ArgumentError):
     """What is to be restored into a component is not what this kind of component captures."""
 
     code = "component.foreign_payload"
+
+
+class TooLargeError(ArgumentError):
+    """A value is too large to be put together in memory; it is read by parts."""
+
+    code = "argument.too_large"
 
 
 class SettingsError(ArgumentError):
@@ -330,6 +337,12 @@ class UnregisteredTypeError(UnsupportedError):
     """A value holds an object whose type has no codec here; the bytes may well be sound."""
 
     code = "value.unregistered_type"
+
+
+class PlantingStaleError(CheckpointStorageError):
+    """What was written piece by piece does not fit the log any more; it must be written again."""
+
+    code = "planting.stale"
 
 
 class ReadOnlyError(CheckpointStorageError):
