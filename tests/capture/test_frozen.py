@@ -3,6 +3,7 @@ what goes on changing."""
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ckptlog import UnstorableError
 from ckptlog.capture import frozen
 from ckptlog.capture.frozen import Mapping, Raw, Text, freeze, text_of
-from ckptlog.capture.offspring import Offspring
+from ckptlog.capture.offspring import fork
 from ckptlog.errors import CaptureFailedError
 from ckptlog.model.value import prepare
 
@@ -68,7 +69,7 @@ def test_the_parts_are_the_stored_form(value, is_live):
 
 @given(VALUES)
 def test_a_child_gives_the_same(value):
-    child = Offspring(lambda: freeze(value, path="x"))
+    child = fork([lambda: freeze(value, path="x")])[0]
     try:
         assert b"".join(text_of(child.frozen())) == prepare(value).wire
     finally:
@@ -100,7 +101,7 @@ def test_nothing_is_kept_of_what_is_live():
 def test_a_child_does_not_see_what_is_changed_after_the_fork():
     value = {"a": numpy.arange(5000.0), "n": [1]}
     before = prepare(value).wire
-    child = Offspring(lambda: freeze(value, path="x"))
+    child = fork([lambda: freeze(value, path="x")])[0]
     value["a"][:] = 0
     value["n"].append(2)
     assert b"".join(text_of(child.frozen())) == before
@@ -121,7 +122,7 @@ def test_what_cannot_be_stored_is_told_with_its_path(value, path):
     for is_live in (False, True):
         with pytest.raises(UnstorableError, match=path):
             text(value, is_live=is_live)
-    child = Offspring(lambda: freeze(value, path="x"))
+    child = fork([lambda: freeze(value, path="x")])[0]
     with pytest.raises(UnstorableError, match=path):
         list(text_of(child.frozen()))
     child.close()
@@ -142,11 +143,9 @@ def test_the_limit_on_depth_is_that_of_the_whole():
 
 def test_a_child_that_dies_is_told():
     def die():
-        import os
-
         os._exit(3)
 
-    child = Offspring(die)
+    (child,) = fork([die])
     with pytest.raises(CaptureFailedError, match="child died"):
         child.frozen()
     child.close()
@@ -154,5 +153,17 @@ def test_a_child_that_dies_is_told():
 
 def test_a_child_that_nobody_reads_is_ended():
     value = random.Random(1).randbytes(5_000_000)
-    child = Offspring(lambda: freeze(value, path="x"))
+    child = fork([lambda: freeze(value, path="x")])[0]
     child.close()
+
+
+def test_one_child_gives_several_values_and_outlives_who_gives_up():
+    large = random.Random(1).randbytes(5_000_000)
+    children = fork([lambda one=one: freeze(one, path="x") for one in ([large], {"n": 1}, "text")])
+    assert len({id(child._child) for child in children}) == 1
+    children[0].close()
+    for child, value in zip(children[1:], ({"n": 1}, "text"), strict=True):
+        assert b"".join(text_of(child.frozen())) == prepare(value).wire
+        child.close()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(children[0]._child._pid, 0)
