@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ckptlog import CheckpointManager
 from ckptlog.errors import CheckpointError, ForeignPayloadError
 from ckptlog.model.component import STABILITIES, Plan, is_snapshot, traits_of
-from tests.capture.parts import PARTS
-from tests.capture.planted import System
+from tests.capture.parts import PARTS, RollbackSqlitePart
+from tests.capture.planted import Direct, System
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def test_it_says_what_it_is(part):
     assert traits.stability in STABILITIES
 
 
-def test_what_was_captured_comes_back(part, manager):
-    system = System(manager, part.component)
+def test_what_was_captured_comes_back(part):
+    system = Direct(part.component)
     seen, infos = [], []
     for number in range(4):
         part.change(number)
@@ -48,19 +48,19 @@ def test_what_was_captured_comes_back(part, manager):
         assert part.look() == seen[number]
 
 
-def test_a_restored_state_is_captured_alike(part, manager):
-    system = System(manager, part.component)
+def test_a_restored_state_is_captured_alike(part):
+    system = Direct(part.component)
     part.change(1)
     first = system.capture()
     part.change(2)
     other = system.capture()
-    assert other.components["part"].root != first.components["part"].root
+    assert other.reference != first.reference
     system.restore(first)
-    assert system.capture().components["part"].root == first.components["part"].root
+    assert system.capture().reference == first.reference
 
 
-def test_restored_twice_is_restored_once(part, manager):
-    system = System(manager, part.component)
+def test_restored_twice_is_restored_once(part):
+    system = Direct(part.component)
     part.change(1)
     seen = part.look()
     info = system.capture()
@@ -75,8 +75,8 @@ def test_restored_twice_is_restored_once(part, manager):
     assert part.look() == seen
 
 
-def test_another_object_takes_it_over(part, manager, tmp_path):
-    system = System(manager, part.component)
+def test_another_object_takes_it_over(part, tmp_path):
+    system = Direct(part.component)
     part.change(1)
     seen = part.look()
     info = system.capture()
@@ -98,17 +98,28 @@ def test_a_failing_capture_names_the_component(part, manager):
     assert system.capturer.captures() == []
 
 
+def test_a_store_brings_it_back(part, manager):
+    system = System(manager, part.component)
+    part.change(1)
+    seen = part.look()
+    info = system.capture()
+    part.change(2)
+    system.capture()
+    system.restore(info)
+    assert part.look() == seen
+
+
 FOREIGN = [None, 7, "text", b"bytes", [], {}, {"form": "other-1"}, {"form": "queue-9"}, {"a": 1}]
 
 
 @pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
-def test_foreign_payloads_are_refused(part, manager, foreign):
+def test_foreign_payloads_are_refused(part, foreign):
     if not part.refuses_foreign or (part.component.kind == "mapping" and type(foreign) is dict):
         return
-    system = System(manager, part.component)
+    system = Direct(part.component)
     part.change(1)
     seen = part.look()
-    other = System(manager, _Stranger(foreign, system.component), "stranger")
+    other = Direct(_Stranger(foreign, system.component))
     payload = other.payload(other.capture())
     assert part.component.validate(payload)
     with pytest.raises(ForeignPayloadError, match=part.name):
@@ -128,13 +139,13 @@ class _Stranger:
         raise AssertionError
 
 
-def test_a_plan_changes_nothing(part, manager):
+def test_a_plan_changes_nothing(part):
     if not hasattr(part.component, "plan"):
         return
-    system = System(manager, part.component)
+    system = Direct(part.component)
     part.change(1)
     info = system.capture()
-    stored = system.capturer.stored(info)[part.name]
+    stored = info
     assert part.component.plan(stored).changes == ()
     part.change(2)
     seen = part.look()
@@ -145,10 +156,10 @@ def test_a_plan_changes_nothing(part, manager):
     assert part.look() == seen
 
 
-def test_a_snapshot_is_of_its_moment(part, manager):
+def test_a_snapshot_is_of_its_moment(part):
     """What is written after the barrier is what was there at the barrier."""
-    if traits_of(part.component).stability == "live":
-        return
+    if traits_of(part.component).stability == "live" or type(part) is RollbackSqlitePart:
+        return  # there a writer waits until the copy is made: tests/capture/test_database.py
     part.change(1)
     seen = part.look()
 
@@ -163,7 +174,7 @@ def test_a_snapshot_is_of_its_moment(part, manager):
 
         restore = part.component.restore
 
-    system = System(manager, Late())
+    system = Direct(Late())
     info = system.capture()
     assert part.look() != seen
     system.restore(info)
@@ -186,17 +197,16 @@ def test_any_order_of_acts(kind, acts, tmp_path_factory):
     part = kind(folder)
     model, kept = part.look(), []
     try:
-        with CheckpointManager(folder / "store") as manager:
-            system = System(manager, part.component)
-            for number, act in enumerate(acts):
-                if act == "change":
-                    part.change(number)
-                    model = part.look()
-                elif act == "capture":
-                    kept.append((system.capture(), model))
-                elif kept:
-                    info, model = kept[number % len(kept)]
-                    system.restore(info)
-                assert part.look() == model
+        system = Direct(part.component)
+        for number, act in enumerate(acts):
+            if act == "change":
+                part.change(number)
+                model = part.look()
+            elif act == "capture":
+                kept.append((system.capture(), model))
+            elif kept:
+                info, model = kept[number % len(kept)]
+                system.restore(info)
+            assert part.look() == model
     finally:
         part.close()
