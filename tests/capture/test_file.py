@@ -36,7 +36,7 @@ def test_what_a_file_says_is_told(tmp_path, name, content, value):
 
 
 @pytest.mark.parametrize(
-    ("format", "content", "words"),
+    ("kind", "content", "words"),
     [
         ("json", b"{", "line 1"),
         ("json", b"\xff", "utf-8"),
@@ -49,8 +49,8 @@ def test_what_a_file_says_is_told(tmp_path, name, content, value):
         ("json", b'"\\ud800"', "surrogate"),
     ],
 )
-def test_what_cannot_be_told_says_why(format, content, words):
-    value, fault = parsed(content, format)
+def test_what_cannot_be_told_says_why(kind, content, words):
+    value, fault = parsed(content, kind)
     assert value is None
     assert fault
     assert words in fault
@@ -61,9 +61,9 @@ def test_without_pyyaml_bytes_alone_are_captured(monkeypatch):
     assert parsed(b"a: 1", "yaml") == (None, "pyyaml is not installed")
 
 
-@given(content=st.binary(max_size=200), format=st.sampled_from(["json", "toml", "yaml", "bytes"]))
-def test_no_bytes_break_the_parsers(content, format):
-    value, fault = parsed(content, format)
+@given(content=st.binary(max_size=200), kind=st.sampled_from(["json", "toml", "yaml", "bytes"]))
+def test_no_bytes_break_the_parsers(content, kind):
+    value, fault = parsed(content, kind)
     assert value is None or fault == ""
 
 
