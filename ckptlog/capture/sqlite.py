@@ -2,8 +2,8 @@
 
 At the barrier a read transaction begins; that is all. After it the pages are copied into a private
 file, the transaction ends, and the pages are planted, each one a leaf: a page that the previous
-capture has is linked and not stored again. Stretches of 8 pages whose BLAKE3 is that of the last
-capture are not even looked at page by page. If stat says that neither the database nor its
+capture has is not stored again. Stretches of 16 pages whose BLAKE3 is that of the last capture are
+linked as a whole and not looked at page by page. If stat says that neither the database nor its
 journals were written since the last capture, nothing is read at all.
 
     WAL mode            other connections read and write on all the time
@@ -35,15 +35,12 @@ from ckptlog.capture import database
 from ckptlog.capture.database import BUSY_TIMEOUT_S, PageCopy, Stamp
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.capture.sqlite_plan import plan_of
-from ckptlog.formats import chunk
-from ckptlog.formats.branch import LEAF, Link
-from ckptlog.formats.chunk import DIGEST_BYTES, digest_of
 from ckptlog.model.component import SNAPSHOT, Plan
 from ckptlog.model.quotation import quoted
 
 FORM: Final = "sqlite-1"
-STRETCH_PAGES: Final = 8
-"""Pages that are compared at once. More: fewer comparisons, but more pages behind each change."""
+STRETCH_PAGES: Final = 16
+"""Pages in one stretch. More: fewer comparisons, but more pages are looked at for each change."""
 
 _PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
 _PAGES_MAX: Final = 0xFFFFFFFE
@@ -169,7 +166,7 @@ class SqliteComponent:
 
     def _assembled(self, payload: Any) -> Any:
         return database.assembled(
-            payload.get("pages").raw(),
+            _raw(payload.get("pages")),
             payload.get("page_size").value(),
             payload.get("page_count").value(),
             folder=self._folder,
@@ -182,16 +179,14 @@ class Memory:
     Attributes:
         stamp: Of the database's files, if it says that nothing was written; None if it may not.
         page_size: Bytes.
-        stretches: BLAKE3 of each stretch of pages.
-        digests: Of each page's leaf, 32 bytes each.
+        stretches: BLAKE3 of each stretch of pages, and what was written for it.
         root: As the writer gave it: the memory counts only for the capture that has it.
     """
 
     def __init__(self, stamp: Stamp | None, page_size: int) -> None:
         self.stamp = stamp
         self.page_size = page_size
-        self.stretches: list[bytes] = []
-        self.digests = bytearray()
+        self.stretches: list[tuple[bytes, Any]] = []
         self.root: Any = None
 
 
@@ -243,37 +238,42 @@ class SqliteSnapshot:
             self.close()
 
     def _plant(self, writer: Any, copy: PageCopy, memory: Memory, known: Memory | None) -> Any:
-        pages = writer.blocks(_blocks(copy, memory, known))
+        pages = writer.listing()
+        for digest, pieces in _stretches(writer, copy, known):
+            memory.stretches.append((digest, pieces))
+            pages.append(pieces)
         outer = writer.mapping()
         outer.add("form", writer.value(FORM))
         outer.add("journal", writer.value("wal" if copy.is_wal else "rollback"))
         outer.add("page_count", writer.value(copy.page_count))
         outer.add("page_size", writer.value(copy.page_size))
-        outer.add("pages", pages)
+        outer.add("pages", pages.finish())
         return writer.root(outer.finish())
 
 
-def _blocks(copy: PageCopy, memory: Memory, known: Memory | None) -> Iterator[bytes | Link]:
-    """Yield each page, or a link to it where the last capture has it in the same place."""
+def _stretches(writer: Any, copy: PageCopy, known: Memory | None) -> Iterator[tuple[bytes, Any]]:
+    """Yield BLAKE3 and pieces of each stretch: those of the last capture where nothing changed."""
     size = copy.page_size
-    old = known if known is not None and known.page_size == size else Memory(None, size)
+    old = known.stretches if known is not None and known.page_size == size else []
     for number, first in enumerate(range(0, copy.page_count, STRETCH_PAGES)):
         stretch = copy.read(first, STRETCH_PAGES)
         digest = blake3(stretch).digest()
-        memory.stretches.append(digest)
-        begin, end = first * DIGEST_BYTES, (first + STRETCH_PAGES) * DIGEST_BYTES
-        if number < len(old.stretches) and old.stretches[number] == digest:
-            digests = old.digests[begin:end]
-            memory.digests += digests
-            for at in range(0, len(digests), DIGEST_BYTES):
-                yield Link(LEAF, bytes(digests[at : at + DIGEST_BYTES]), size)
+        if number < len(old) and old[number][0] == digest and _is_stored(writer, old[number][1]):
+            yield old[number]
             continue
-        for at in range(0, len(stretch), size):
-            page = stretch[at : at + size]
-            leaf = digest_of(chunk.LEAF, page)
-            is_kept = old.digests[len(memory.digests) :][:DIGEST_BYTES] == leaf
-            memory.digests += leaf
-            yield Link(LEAF, leaf, size) if is_kept else page
+        view = memoryview(stretch)
+        yield digest, writer.blocks(view[at : at + size] for at in range(0, len(view), size))
+
+
+def _is_stored(writer: Any, pieces: Any) -> bool:
+    """Say whether what a stretch was written as may be linked: its witness is still retained."""
+    return all(type(part) is bytes or writer.is_stored(part.digest) for part in pieces.parts)
+
+
+def _raw(pages: Any) -> Iterator[bytes]:
+    """Yield the bytes of captured pages, in order."""
+    for stretch in pages.elements():
+        yield from stretch.raw()
 
 
 def _faults(payload: Any) -> list[str]:
@@ -296,6 +296,6 @@ def _faults(payload: Any) -> list[str]:
         faults.append(f"has {quoted(page_count)} pages")
     if payload.get("journal").value() not in ("wal", "rollback"):
         faults.append("has an unknown journal")
-    if not payload.get("pages").is_bytes:
-        faults.append("has pages that are no bytes")
+    if not payload.get("pages").is_listing:
+        faults.append("has pages that are no list")
     return faults

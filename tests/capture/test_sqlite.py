@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlog.capture import database
+from ckptlog.capture.callables import CallableComponent
 from ckptlog.capture.sqlite import SqliteComponent
 from ckptlog.errors import ForeignPayloadError, SourceBusyError, SourceError
 from tests.capture.planted import Direct
@@ -279,57 +280,26 @@ def test_a_plan_of_other_definitions_and_virtual_tables(tmp_path):
     [{"page_size": 1000}, {"page_count": 0}, {"pages": "text"}, {"journal": "x"}, {"more": 1}],
 )
 def test_impossible_payloads_are_refused(tmp_path, change):
-    class Dict:
-        """A Stored over a dict."""
-
-        is_mapping = True
-
-        def __init__(self, value):
-            self.held = value
-            self.is_bytes = type(value) is bytes
-
-        def items(self):
-            return ((key, Dict(one)) for key, one in self.held.items())
-
-        def get(self, key):
-            return Dict(self.held[key])
-
-        def value(self):
-            return self.held
-
     sound = {
         "form": "sqlite-1",
         "journal": "wal",
         "page_count": 1,
         "page_size": 4096,
-        "pages": bytes(4096),
+        "pages": [bytes(4096)],
     }
     part = SqliteComponent("db", tmp_path / "a.db")
-    assert part.validate(Dict(sound)) == []
+    assert part.validate(stored(sound)) == []
     with pytest.raises(ForeignPayloadError):
-        part.restore(Dict(sound | change))
+        part.restore(stored(sound | change))
     with pytest.raises(SourceError, match=r"no SQLite database|not sound"):
-        part.restore(_Raw(sound))
+        part.restore(stored(sound))
     assert os.listdir(tmp_path) == []
 
 
-class _Raw:
-    is_mapping = is_bytes = True
-
-    def __init__(self, value):
-        self.held = value
-
-    def items(self):
-        return ((key, _Raw(one)) for key, one in self.held.items())
-
-    def get(self, key):
-        return _Raw(self.held[key])
-
-    def value(self):
-        return self.held
-
-    def raw(self):
-        yield self.held
+def stored(value):
+    """Return a payload that holds a value."""
+    direct = Direct(CallableComponent("db", lambda: value, print))
+    return direct.capture()
 
 
 STATEMENTS = st.sampled_from(
