@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         BackupForeignError,
         BlobCorruptionError,
         BusyError,
+        CaptureFailedError,
+        ChangedError,
         CheckpointCorruptionError,
         CheckpointCreationError,
         CheckpointError,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         CheckpointUpdateError,
         CollectionBusyError,
         CommandReusedError,
+        ComponentError,
         ConflictError,
         ConsumerBusyError,
         ConsumerDamagedError,
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         WitnessError,
     )
+    from ckptlog.capture.capturer import Capturer
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
@@ -81,8 +85,10 @@ if TYPE_CHECKING:
     from ckptlog.manager.reading import HistoryEntry
     from ckptlog.manager.storage import FileSystemCheckpointStorage
     from ckptlog.manager.wrapper import TaskCheckpointWrapper
+    from ckptlog.model.capture import CaptureInfo, ComponentInfo
     from ckptlog.model.checkpoint import CheckpointData
     from ckptlog.model.codec import Codecs, TypeCodec, Typed
+    from ckptlog.model.component import Change, Component, Plan, Snapshot
     from ckptlog.model.configuration import CheckpointConfiguration
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
@@ -114,6 +120,8 @@ _ERRORS = (
     "BackupForeignError",
     "BlobCorruptionError",
     "BusyError",
+    "CaptureFailedError",
+    "ChangedError",
     "CheckpointCorruptionError",
     "CheckpointCreationError",
     "CheckpointError",
@@ -122,6 +130,7 @@ _ERRORS = (
     "CheckpointUpdateError",
     "CollectionBusyError",
     "CommandReusedError",
+    "ComponentError",
     "ConflictError",
     "ConsumerBusyError",
     "ConsumerDamagedError",
@@ -171,6 +180,9 @@ _HOMES = {
     "AuditEvent": "repository.audit",
     "BackupReport": "repository.backup",
     "Batch": "manager.batch",
+    "CaptureInfo": "model.capture",
+    "Capturer": "capture.capturer",
+    "Change": "model.component",
     "CheckpointConfiguration": "model.configuration",
     "CheckpointData": "model.checkpoint",
     "CheckpointErrorRecovery": "manager.error_recovery",
@@ -181,6 +193,8 @@ _HOMES = {
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointState": "model.state",
     "Codecs": "model.codec",
+    "Component": "model.component",
+    "ComponentInfo": "model.capture",
     "Difference": "model.difference",
     "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
@@ -189,9 +203,11 @@ _HOMES = {
     "LegacyLayoutWarning": "repository.layout",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
+    "Plan": "model.component",
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
+    "Snapshot": "model.component",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
@@ -218,6 +234,11 @@ __all__ = [
     "Batch",
     "BlobCorruptionError",
     "BusyError",
+    "CaptureFailedError",
+    "CaptureInfo",
+    "Capturer",
+    "Change",
+    "ChangedError",
     "CheckpointConfiguration",
     "CheckpointCorruptionError",
     "CheckpointCreationError",
@@ -236,6 +257,9 @@ __all__ = [
     "Codecs",
     "CollectionBusyError",
     "CommandReusedError",
+    "Component",
+    "ComponentError",
+    "ComponentInfo",
     "ConflictError",
     "ConsumerBusyError",
     "ConsumerDamagedError",
@@ -270,6 +294,7 @@ __all__ = [
     "OutcomeUnknownError",
     "PayloadCollectedError",
     "PerformanceTrends",
+    "Plan",
     "ProofError",
     "QuotaError",
     "ReadOnlyError",
@@ -280,6 +305,7 @@ __all__ = [
     "Sanitiser",
     "SettingsError",
     "SignatureError",
+    "Snapshot",
     "Store",
     "StoreClosedError",
     "StoreMissingError",

@@ -8,12 +8,15 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
     |   |-- UnstorableError (TypeError)         argument.unstorable
-    |   `-- SettingsError                       argument.settings
+    |   |-- SettingsError                       argument.settings
+    |   `-- ComponentError                      component.invalid
     |-- CheckpointCreationError
     |   |-- InvalidCreationError (ValueError)   create.invalid
     |   |-- CreationRefusedError                create.refused
     |   |-- DuplicateIdError                    create.duplicate_id
-    |   `-- QuotaError                          create.quota
+    |   |-- QuotaError                          create.quota
+    |   `-- CaptureFailedError                  capture.failed
+    |       `-- ChangedError                    capture.changed
     |-- CheckpointNotFoundError (LookupError)   checkpoint.not_found
     |-- CheckpointUpdateError
     |   |-- InvalidUpdateError (ValueError)     update.invalid
@@ -144,6 +147,12 @@ class SettingsError(ArgumentError):
     code = "argument.settings"
 
 
+class ComponentError(ArgumentError):
+    """A component, or a set of them, is not what it must be; the message names it."""
+
+    code = "component.invalid"
+
+
 class CheckpointCreationError(CheckpointError):
     """A checkpoint could not be created."""
 
@@ -172,6 +181,19 @@ class QuotaError(CheckpointCreationError):
     """The store has reached max_storage_size_gb."""
 
     code = "create.quota"
+
+
+class CaptureFailedError(CheckpointCreationError):
+    """A system was not captured; `context` names the component and the reason. Nothing changed."""
+
+    code = "capture.failed"
+    retryable = True
+
+
+class ChangedError(CaptureFailedError):
+    """What a component reads is not what it was at the barrier, however often it was tried."""
+
+    code = "capture.changed"
 
 
 class CheckpointNotFoundError(CheckpointError, LookupError):
