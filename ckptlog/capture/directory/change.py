@@ -15,6 +15,7 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.scan import Row, Scan
 from ckptlog.capture.directory.stat_index import Kept
+from ckptlog.errors import NoSuchPartError
 
 ADD: Final = "add"
 CHANGE: Final = "change"
@@ -46,35 +47,73 @@ class Step:
 Known = Callable[[str, Row], Kept | None]
 
 
+class Selection:
+    """The paths that are restored: those that are named, and what lies below them; all without any.
+
+    Raises:
+        FormatError: A path leads out of the root.
+    """
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        self._exact = frozenset(naming.given(path) for path in paths)
+        self._below = tuple(f"{path}/" for path in self._exact)
+
+    def has(self, path: str) -> bool:
+        """Say whether a path is restored."""
+        return not self._exact or path in self._exact or path.startswith(self._below)
+
+    def leads_through(self, path: str) -> bool:
+        """Say whether a path is a directory above one that is restored."""
+        return any(below.startswith(f"{path}/") for below in self._below)
+
+    def check(self, entries: Mapping[str, Entry], found: Scan) -> None:
+        """Check that each named path is in the capture, or is there.
+
+        Raises:
+            NoSuchPartError: One is neither.
+        """
+        missing = self._exact - entries.keys()
+        if missing:
+            missing -= {path for path, _ in found.paths()}
+        for path in sorted(missing):
+            raise NoSuchPartError(
+                f"{naming.shown(path)} is neither in the capture nor in the directory.",
+                hint="Paths are relative to the directory.",
+                path=naming.shown(path),
+            )
+
+
 def steps(
-    entries: Mapping[str, Entry], found: Scan, known: Known, *, is_wanted: Callable[[str], bool]
+    entries: Mapping[str, Entry], found: Scan, known: Known, selection: Selection
 ) -> list[Step]:
     """Return what has to be done so that a directory holds exactly the entries.
 
     Args:
         known: Returns the content of a path that is there; None where it vanished.
-        is_wanted: Whether a path is to be restored at all.
     """
     made: list[Step] = []
-    removed: list[Step] = []
     there = dict(found.paths())
     for path, entry in entries.items():
-        if not is_wanted(path):
-            continue
         row = there.get(path)
-        step = Step(ADD, path, entry, None, is_content=True) if row is None else None
-        if row is not None:
-            step = _change(path, entry, row, known)
+        if not selection.has(path):
+            is_needed = row is None or type_of(row) != entry.type
+            if not (is_needed and selection.leads_through(path)):
+                continue
+        step = _change(path, entry, row, known)
         if step is not None:
             made.append(step)
-    for path, row in there.items():
-        if path not in entries and is_wanted(path):
-            removed.append(Step(REMOVE, path, None, row, is_content=True))
+    removed = [
+        Step(REMOVE, path, None, row, is_content=True)
+        for path, row in there.items()
+        if path not in entries and selection.has(path)
+    ]
     removed.reverse()
     return made + removed
 
 
-def _change(path: str, entry: Entry, row: Row, known: Known) -> Step | None:
+def _change(path: str, entry: Entry, row: Row | None, known: Known) -> Step | None:
+    if row is None:
+        return Step(ADD, path, entry, None, is_content=True)
     kind = type_of(row)
     if kind != entry.type:
         return Step(CHANGE, path, entry, row, is_content=True)
@@ -115,13 +154,3 @@ def type_of(row: Row) -> str:
     if stat.S_ISDIR(row[1]):
         return "directory"
     return "link" if stat.S_ISLNK(row[1]) else "file"
-
-
-def wanted(paths: Iterable[str]) -> Callable[[str], bool]:
-    """Return what says whether a path is one of these or lies below one; all without any."""
-    given = [naming.given(path) for path in paths]
-    if not given:
-        return lambda _: True
-    below = tuple(f"{path}/" for path in given)
-    exact = frozenset(given)
-    return lambda path: path in exact or path.startswith(below)

@@ -44,6 +44,9 @@ _LINK: Final = stat.S_IFLNK
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
 
+# The rules of a directory that is left out, and entered for what is tracked in it.
+_ALL: Final = (Rules(b"", parse(b"*")),)
+
 # (name, mode, size, mtime_ns, ctime_ns, inode); of a directory the name and mode alone.
 Row = tuple[str, int, int, int, int, int]
 
@@ -123,9 +126,11 @@ class _Walk:
     def __init__(self, root: str, options: Options, tracked: frozenset[str]) -> None:
         self._root = root
         self._options = options
-        self._tracked = _with_parents(tracked)
+        self._given = tracked
+        self._tracked: frozenset[str] | None = None
         self._found = Scan()
         self._excluded = _identities(options.excluded)
+        self._inner: dict[str, Chain] = {}
         self._reserved = {STAGING} if options.has_git else {STAGING, GIT}
 
     def run(self) -> Scan:
@@ -169,7 +174,8 @@ class _Walk:
         self._found.directories[path] = rows
         for row in rows:
             if row[1] & _FORMAT == _DIRECTORY:
-                self._descend(fd, row[0], naming.join(path, row[0]), chain, depth)
+                child = naming.join(path, row[0])
+                self._descend(fd, row[0], child, self._inner.pop(child, chain), depth)
 
     def _rows(self, listed: list[os.DirEntry[str]], path: str, chain: Chain) -> list[Row]:
         rows: list[Row] = []
@@ -209,16 +215,25 @@ class _Walk:
         raw, name = os.fsencode(whole), os.fsencode(entry.name)
         if not is_ignored(chain, raw, name, is_directory=is_directory):
             return False
-        if whole in self._tracked:
+        if self._is_tracked(whole):
+            if is_directory:
+                self._inner[whole] = _ALL
             return False
         self._found.left_out += 1
         return True
+
+    def _is_tracked(self, path: str) -> bool:
+        if not self._given:
+            return False
+        if self._tracked is None:  # only where a rule matches
+            self._tracked = _with_parents(self._given)
+        return path in self._tracked
 
     def _chain(
         self, fd: int, path: str, chain: Chain, listed: list[os.DirEntry[str]]
     ) -> Chain:
         """Return the rules that hold in a directory."""
-        if not self._options.has_rules:
+        if not self._options.has_rules or chain is _ALL:
             return chain
         names = {entry.name for entry in listed if entry.name in RULE_FILES}
         if not names:
