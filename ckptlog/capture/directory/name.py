@@ -81,6 +81,11 @@ def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 
 
+def is_odd(path: str) -> bool:
+    """Say whether a path has a `%`, or bytes that are not UTF-8."""
+    return _odd(path) is not None
+
+
 def shown(path: str) -> str:
     """Return a path for people and JSON: bytes that are not UTF-8 as `%XX`."""
     return encode(path) if _odd(path) else path

@@ -14,13 +14,13 @@ bits that fell over; whoever can write here can write the store, too.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import xxhash
 
+from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.scan import Options, Row, Scan
 from ckptlog.storage.files import write_atomically
 
@@ -33,8 +33,8 @@ _COARSE_NS: Final = 2_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _CHECKSUM_BYTES: Final = 16
 
-# msgpack texts are UTF-8: a name that is not stands there as bytes.
-_StoredRow = tuple[str | bytes, int, int, int, int, int]
+# msgpack texts are UTF-8: a name that is not stands there behind NUL, as in a payload.
+_ODD: Final = "\0"
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
@@ -60,7 +60,8 @@ class _Whole(msgspec.Struct, array_like=True):
     options: str
     skipped: dict[str, str]
     root_mode: int
-    directories: list[tuple[str | bytes, list[_StoredRow], msgspec.Raw]]
+    has_odd: bool
+    directories: list[tuple[str, list[Row], msgspec.Raw]]
 
 
 _whole_decoder = msgspec.msgpack.Decoder(_Whole)
@@ -78,10 +79,9 @@ class StatIndex:
         self.root = whole.root
         self._skipped = whole.skipped
         self._root_mode = whole.root_mode
-        self._rows: dict[str, list[_StoredRow]] = {}
+        self._rows: dict[str, list[Row]] = {}
         self._kept: dict[str, msgspec.Raw] = {}
-        for stored, rows, kept in whole.directories:
-            path = stored if isinstance(stored, str) else os.fsdecode(stored)
+        for path, rows, kept in whole.directories:
             self._rows[path] = rows
             self._kept[path] = kept
 
@@ -121,15 +121,19 @@ def load(path: Path, options: Options, root: str | None) -> StatIndex | None:
     is_ours = whole.version == VERSION and whole.options == _options_text(options)
     if not is_ours or (root is not None and whole.root != root):
         return None
-    _lift_names(whole)
+    if whole.has_odd:
+        _lift_names(whole)
     return StatIndex(whole)
 
 
 def _lift_names(whole: _Whole) -> None:
-    for _, rows, _ in whole.directories:
-        for number, row in enumerate(rows):
-            if type(row[0]) is bytes:
-                rows[number] = (os.fsdecode(row[0]), *row[1:])
+    for number, (path, rows, kept) in enumerate(whole.directories):
+        lifted = [(_lifted(row[0]), *row[1:]) for row in rows]
+        whole.directories[number] = (_lifted(path), lifted, kept)
+
+
+def _lifted(name: str) -> str:
+    return naming.unescaped(name[1:]) if name.startswith(_ODD) else name
 
 
 def save(
@@ -146,29 +150,38 @@ def save(
     Durability: none; it is made anew where it is lost.
     """
     directories = []
-    for directory, rows in found.directories.items():
-        stored = [_smudged(row, read_ns) for row in rows]
-        directories.append((_text(directory), stored, kept[directory]))
+    for folder, rows in found.directories.items():
+        known = msgspec.Raw(_encode(kept[folder]))
+        directories.append((folder, [_smudged(row, read_ns) for row in rows], known))
     head = (VERSION, root, _options_text(options), found.skipped, found.root_mode)
-    body = _encode((*head, directories))
+    try:
+        body = _encode((*head, False, directories))
+    except UnicodeEncodeError:
+        body = _encode((*head, True, _lowered(directories)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
 
 
-def _smudged(row: Row, read_ns: int) -> _StoredRow:
+_Stored = list[tuple[str, list[Row], msgspec.Raw]]
+
+
+def _lowered(directories: _Stored) -> _Stored:
+    return [
+        (_text(path), [(_text(row[0]), *row[1:]) for row in rows], kept)
+        for path, rows, kept in directories
+    ]
+
+
+def _smudged(row: Row, read_ns: int) -> Row:
     name, mode, size, mtime_ns, ctime_ns, inode = row
     slack = _TICK_NS if mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS else _COARSE_NS
     if ctime_ns + slack >= read_ns:
-        return _text(name), mode, size, SMUDGED, ctime_ns, inode
-    return (_text(name), *row[1:]) if not _is_text(name) else row
+        return name, mode, size, SMUDGED, ctime_ns, inode
+    return row
 
 
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in name)
-
-
-def _text(name: str) -> str | bytes:
-    return name if _is_text(name) else os.fsencode(name)
+def _text(name: str) -> str:
+    return _ODD + naming.encode(name) if naming.is_odd(name) else name
 
 
 def _options_text(options: Options) -> str:
