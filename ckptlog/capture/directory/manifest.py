@@ -57,8 +57,29 @@ class Manifest:
         self._read = read
         for text, entry in wire.entries.items():
             path = naming.decode(text)
-            self.entries[path] = checked(path, entry)
+            self.entries[path] = self._checked(path, entry)
         _check_shape(self.entries)
+
+    def _checked(self, path: str, entry: Entry) -> Entry:
+        checked(path, entry)
+        content = entry.content
+        if isinstance(content, str):
+            is_sound = entry.type != "file" or bool(entry.blake3) or _size(entry) == _bytes(content)
+        elif content.raw.startswith(_MARK):
+            is_sound = self._has_link(content.raw) and bool(entry.blake3)
+        else:
+            is_sound = _is_base64(content.raw)
+        if not is_sound or not all(_is_base64(one.raw) for one in (entry.attributes or {}).values()):
+            raise FormatError(
+                f"The entry of {naming.shown(path)!r} in a directory's payload has no sound content.",
+                hint="Nothing was changed. `ckptlog verify` checks the store.",
+                path=naming.shown(path),
+            )
+        return entry
+
+    def _has_link(self, mark: str) -> bool:
+        number = mark[1:19]
+        return number.isascii() and number.isdigit() and int(number) < len(self._links)
 
     def content(self, entry: Entry) -> Iterator[bytes]:
         """Yield a file's data, piece by piece; of a sparse file its stretches only.
@@ -66,9 +87,7 @@ class Manifest:
         Raises:
             BlobCorruptionError: It is not what was captured. Pieces may have been given out.
         """
-        expected = entry.size
-        if entry.extents is not None:
-            expected = sum(length for _, length in entry.extents)
+        expected = _size(entry)
         hasher, size = blake3(), 0
         for piece in self._pieces(entry):
             hasher.update(piece)
@@ -96,17 +115,27 @@ class Manifest:
             return (entry.content.encode(),)
         raw = entry.content.raw
         if raw.startswith(_MARK):
-            return raw_of(self._link(raw), self._read)
-        try:
-            return (base64.b64decode(raw, validate=True),)
-        except (ValueError, binascii.Error) as error:
-            raise FormatError("A file's content in a capture is no base64.") from error
+            return raw_of(self._links[int(raw[1:])], self._read)
+        return (base64.b64decode(raw),)
 
-    def _link(self, mark: str) -> Link:
-        number = mark[1:]
-        if not (number.isascii() and number.isdigit() and int(number) < len(self._links)):
-            raise FormatError(f"A file's content in a capture is {mark[:40]!r}.")
-        return self._links[int(number)]
+
+def _size(entry: Entry) -> int:
+    """Return how many bytes of data a file's content has."""
+    if entry.extents is None:
+        return entry.size
+    return sum(length for _, length in entry.extents)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return False
+    return True
 
 
 def load(reference: Reference, read: Read) -> Manifest:

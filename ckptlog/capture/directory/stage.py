@@ -43,6 +43,7 @@ class Stage:
         self.fd = os.open(STAGING, flags, dir_fd=root)
         self._serial = 0
         self._waiting: set[str] = set()
+        self._is_begun = False
 
     def file(self, entry: Entry, load: Load) -> str:
         """Make a file, with its mode, time and attributes; return its name here."""
@@ -70,21 +71,24 @@ class Stage:
 
     def put(self, staged: str, name: str, directory: int) -> None:
         """Rename what was made here to its place, over what is there."""
+        self._is_begun = True
         os.rename(staged, name, src_dir_fd=self.fd, dst_dir_fd=directory)
         self._waiting.discard(staged)
 
     def take(self, name: str, directory: int) -> None:
         """Move what stands in the way here."""
+        self._is_begun = True
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):  # moving it writes its own `..`
             os.chmod(name, found.st_mode | _PRIVATE, dir_fd=directory)
         os.rename(name, self._next(), src_dir_fd=directory, dst_dir_fd=self.fd)
 
     def close(self, *, is_done: bool) -> None:
-        """Let go; when everything is done the directory is removed.
+        """Let go; the directory is removed when everything is done, or nothing was begun.
 
         Else what was not placed is removed (the medium may be full), and the directory stays.
         """
+        is_done = is_done or not self._is_begun
         for name in () if is_done else self._waiting:
             with suppress(OSError):
                 os.unlink(name, dir_fd=self.fd)
