@@ -180,7 +180,7 @@ class DirectoryComponent:
         return DirectoryComponent(target, name=self.name, options=self.options)
 
     def _manifest(self, stored: Any) -> Manifest:
-        manifest = load(stored.reference, stored.read)
+        manifest = load(stored)
         for path in manifest.entries:
             if is_refused(path, has_git=self.options.has_git):
                 raise FormatError(

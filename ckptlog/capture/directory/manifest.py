@@ -15,16 +15,18 @@ from typing import Final, Literal
 import msgspec
 from blake3 import blake3
 
-from ckptlog.blobs.payload import Read, parts_of, unfolded
+from ckptlog.blobs.payload import Read, unfolded
+from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import FORMAT, Content, Entry, checked
 from ckptlog.errors import BlobCorruptionError, FormatError
 from ckptlog.formats.branch import BYTES, Link, Part
-from ckptlog.model.event import Reference
 
 # Of the text without contents; some two million files.
 TEXT_BYTES_MAX: Final = 512 << 20
 _MARK: Final = "#"
+_HEAD: Final = b'{"$bytes":"'
+_TAIL: Final = b'"}'
 
 
 class _Wire(msgspec.Struct):
@@ -115,7 +117,8 @@ class Manifest:
             return (entry.content.encode(),)
         raw = entry.content.raw
         if raw.startswith(_MARK):
-            return raw_of(self._links[int(raw[1:])], self._read)
+            link = self._links[int(raw[1:])]
+            return Stored((_HEAD, link, _TAIL), self._read).raw()
         return (base64.b64decode(raw),)
 
 
@@ -138,7 +141,7 @@ def _is_base64(text: str) -> bool:
     return True
 
 
-def load(reference: Reference, read: Read) -> Manifest:
+def load(stored: Stored) -> Manifest:
     """Return what a payload says.
 
     Raises:
@@ -147,7 +150,8 @@ def load(reference: Reference, read: Read) -> Manifest:
     """
     links: list[Link] = []
     text = bytearray()
-    for part in _flattened(parts_of(reference, read), read):
+    read = stored.read
+    for part in _flattened(stored.parts(), read):
         if type(part) is Link:
             text += f"{_MARK}{len(links)}".encode()
             links.append(part)
@@ -168,22 +172,6 @@ def load(reference: Reference, read: Read) -> Manifest:
             hint="Restore it with the version that captured it.",
         )
     return Manifest(wire, links, read)
-
-
-def raw_of(link: Link, read: Read) -> Iterator[bytes]:
-    """Yield the raw bytes that a link of kind BYTES stands for, verified, piece by piece."""
-    stack = [iter(unfolded(link, read))]
-    while stack:
-        for part in stack[-1]:
-            if type(part) is bytes:
-                yield part
-            elif part.kind == BYTES:  # type: ignore[union-attr]
-                raise BlobCorruptionError("A file's content in a capture has text among its bytes.")
-            else:
-                stack.append(iter(unfolded(part, read)))  # type: ignore[arg-type]
-                break
-        else:
-            stack.pop()
 
 
 def _flattened(parts: Iterable[Part], read: Read) -> Iterator[Part]:

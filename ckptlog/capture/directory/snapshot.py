@@ -10,13 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from ckptlog.blobs.tree_reader import Stored
+from ckptlog.blobs.tree_writer import ContainerWriter, Group, Pieces, Root, TreeWriter, pieces_of
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory import stat_index
+from ckptlog.capture.directory.content import ChangedFile
 from ckptlog.capture.directory.entry import FORMAT
+from ckptlog.capture.directory.listing import NOTHING, Listing
 from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
 from ckptlog.capture.directory.scan import Options, Row, scan
@@ -60,86 +64,95 @@ class DirectorySnapshot:
         self._options = options
         self._index_path = index_path
         self._is_cut = is_cut
-        self._kept: dict[str, list[Kept]] = {}
+        self._kept: dict[str, list[Kept] | msgspec.Raw] = {}
 
     def close(self) -> None:
         """Let go; nothing is held."""
 
-    def write(self, writer: Any, before: Any | None) -> Any:
+    def write(self, writer: TreeWriter, before: Stored | None) -> Root:
         """Write what the walk found; see `model.component.Snapshot`."""
         index = self._index(before)
-        if index is not None and before is not None and index.equals(self.found):
-            return writer.keep(before)
+        reference = None if before is None else before.reference
+        if index is not None and reference is not None and index.equals(self.found):
+            return Root(reference)
         reading = Reading(
             self.root, self._options, lambda pieces: _stored(writer, pieces), is_cut=self._is_cut
         )
         try:
-            root = self._write(writer, index, reading)
+            root, groups = self._write(writer, Listing(self.found, index), reading)
         finally:
             reading.close()
         self.tally = reading.tally
-        self._save_index(root.reference.root)
+        if self._index_path is not None:
+            self._save_index(self._index_path, root.reference.root, groups)
         return root
 
-    def _index(self, before: Any | None) -> StatIndex | None:
-        if self._index_path is None or before is None:
+    def _index(self, before: Stored | None) -> StatIndex | None:
+        if self._index_path is None or before is None or before.reference is None:
             return None
         return stat_index.load(self._index_path, self._options, before.reference.root)
 
-    def _write(self, writer: Any, index: StatIndex | None, reading: Reading) -> Any:
-        entries = writer.mapping()
-        self._add(entries, "", index, reading)
+    def _write(
+        self, writer: TreeWriter, listing: Listing, reading: Reading
+    ) -> tuple[Root, list[Group]]:
+        entries = writer.mapping(is_sorted=False)
+        added = self._add(writer, entries, listing, reading)
         self.found.skipped.update(reading.skipped)
-        top = writer.mapping()
+        top = writer.mapping(is_sorted=False)
         top.add("format", writer.value(FORMAT))
         top.add("kind", writer.value("directory"))
         top.add("mode", writer.value(self.found.root_mode))
         top.add("entries", entries.finish())
         top.add("skipped", writer.value(dict(sorted(self.found.skipped.items()))))
-        return writer.root(top.finish())
+        self._kept = listing.finish(added)
+        return writer.root(top.finish()), entries.groups
 
-    def _add(self, entries: Any, directory: str, index: StatIndex | None, reading: Reading) -> None:
-        """Add what lies in a directory, and below it."""
-        rows = self.found.directories.get(directory, [])
-        known = index.kept(directory, rows) if index is not None else [None] * len(rows)
-        added: list[Row] = []
-        kept: list[Kept] = []
-        for row, old in zip(rows, known, strict=True):
-            path = f"{directory}/{row[0]}" if directory else row[0]
-            if row[1] & _FORMAT == _DIRECTORY:
-                entries.add(naming.encode(path), _directory_pieces(row))
-                added.append(row)
-                kept.append(_NOTHING)
-                self._add(entries, path, index, reading)
+    def _add(
+        self, writer: TreeWriter, entries: ContainerWriter, listing: Listing, reading: Reading
+    ) -> dict[int, tuple[Row, Kept] | None]:
+        """Add every entry, whole groups where nothing in them changed; return what was not known."""
+        new: dict[int, tuple[Row, Kept] | None] = {}
+        at, end = 0, len(listing.keys)
+        while at < end:
+            group = listing.group_at(at) if entries.is_between else None
+            if group is not None and entries.keep(group):
+                at += group.link.items
                 continue
-            new = (row, old) if old is not None else reading.read(directory, row)
-            if new is not None:
-                entries.add(naming.encode(path), entry_pieces(*new))
-                added.append(new[0])
-                kept.append(new[1])
-        self.found.directories[directory] = added
-        self._kept[directory] = kept
+            folder, row, known = listing.entry(at)
+            if known is not None and known.digest and not writer.is_stored(known.digest):
+                known = None
+            if row[1] & _FORMAT == _DIRECTORY:
+                entries.add(listing.keys[at], Pieces((_directory_text(row),)))
+                if known is None:
+                    new[at] = row, NOTHING
+            else:
+                found = (row, known) if known is not None else reading.read(folder, row)
+                if found is not None:
+                    entries.add(listing.keys[at], pieces_of(entry_parts(*found)))
+                if known is None:
+                    new[at] = found
+            at += 1
+        return new
 
-    def _save_index(self, root: str) -> None:
-        if self._index_path is not None:
-            stat_index.save(
-                self._index_path, self._options, root, self.found, self._kept, self.read_ns
-            )
-
-
-_NOTHING: Final = Kept()
-
-
-def _stored(writer: Any, pieces: Iterable[bytes]) -> tuple[bytes, int]:
-    link = writer.raw(pieces)
-    return link.digest, link.size
-
-
-def _directory_pieces(row: Row) -> list[Part]:
-    return [b'{"type":"directory","mode":%d}' % (row[1] & 0o7777)]
+    def _save_index(self, path: Path, root: str, groups: list[Group]) -> None:
+        stat_index.save(
+            path, self._options, root, self.found, self._kept, groups=groups, read_ns=self.read_ns
+        )
 
 
-def entry_pieces(row: Row, kept: Kept) -> list[Part]:
+def _stored(writer: TreeWriter, pieces: Iterable[bytes]) -> tuple[bytes, int]:
+    """Store a content, which is longer than what stands in an entry as text."""
+    for part in writer.raw(pieces).parts:
+        if type(part) is Link:
+            return part.digest, part.size
+    raise ChangedFile  # it was cut short while it was read
+
+
+def _directory_text(row: Row) -> bytes:
+    return b'{"type":"directory","mode":%d}' % (row[1] & 0o7777)
+
+
+def entry_parts(row: Row, kept: Kept) -> list[Part]:
     """Return the text, and the link, of a file's or a link's entry."""
     if row[1] & _FORMAT == _LINK:
         target = naming.encode(kept.inline.decode("utf-8", "surrogateescape"))

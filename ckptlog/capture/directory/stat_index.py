@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 import xxhash
 
+from ckptlog.blobs.tree_writer import Group
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.scan import Options, Row, Scan
 from ckptlog.storage.files import write_atomically
@@ -61,6 +62,7 @@ class _Whole(msgspec.Struct, array_like=True):
     skipped: dict[str, str]
     root_mode: int
     has_odd: bool
+    groups: list[Group]
     directories: list[tuple[str, list[Row], msgspec.Raw]]
 
 
@@ -73,10 +75,12 @@ class StatIndex:
     """What one capture left behind.
 
     root: Digest of the captured payload's root.
+    groups: The closed groups of the payload's entries, in order.
     """
 
     def __init__(self, whole: _Whole) -> None:
         self.root = whole.root
+        self.groups = whole.groups
         self._skipped = whole.skipped
         self._root_mode = whole.root_mode
         self._rows: dict[str, list[Row]] = {}
@@ -92,6 +96,18 @@ class StatIndex:
             and self._root_mode == found.root_mode
             and self._skipped == found.skipped
         )
+
+    def has(self, directory: str, rows: list[Row]) -> bool:
+        """Say whether exactly these rows are known of a directory."""
+        return self._rows.get(directory) == rows
+
+    def rows(self, directory: str) -> list[Row]:
+        """Return the rows of a directory, smudged ones too."""
+        return self._rows.get(directory, [])
+
+    def raw(self, directory: str) -> msgspec.Raw:
+        """Return what is known of a directory's rows, as `save` takes it over."""
+        return self._kept[directory]
 
     def kept(self, directory: str, rows: list[Row]) -> list[Kept | None]:
         """Return for each row of a directory what is known of it; None where it must be read."""
@@ -137,7 +153,14 @@ def _lifted(name: str) -> str:
 
 
 def save(
-    path: Path, options: Options, root: str, found: Scan, kept: dict[str, list[Kept]], read_ns: int
+    path: Path,
+    options: Options,
+    root: str,
+    found: Scan,
+    kept: dict[str, list[Kept] | msgspec.Raw],
+    *,
+    groups: list[Group],
+    read_ns: int,
 ) -> None:
     """Write the index of a capture.
 
@@ -145,19 +168,22 @@ def save(
         root: Digest of the capture's root.
         found: Its walk.
         kept: For each directory what is known of each of its rows.
+        groups: Those of the entries in the payload.
         read_ns: The clock when the walk began.
 
     Durability: none; it is made anew where it is lost.
     """
     directories = []
     for folder, rows in found.directories.items():
-        known = msgspec.Raw(_encode(kept[folder]))
+        known = kept[folder]
+        if not isinstance(known, msgspec.Raw):
+            known = msgspec.Raw(_encode(known))
         directories.append((folder, [_smudged(row, read_ns) for row in rows], known))
     head = (VERSION, root, _options_text(options), found.skipped, found.root_mode)
     try:
-        body = _encode((*head, False, directories))
+        body = _encode((*head, False, groups, directories))
     except UnicodeEncodeError:
-        body = _encode((*head, True, _lowered(directories)))
+        body = _encode((*head, True, groups, _lowered(directories)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
 
