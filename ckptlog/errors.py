@@ -7,6 +7,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |-- ArgumentError (ValueError)              argument.invalid
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
+    |   |-- TooLargeError                       argument.too_large
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   |-- SettingsError                       argument.settings
     |   `-- ComponentError                      component.invalid
@@ -140,6 +141,12 @@ class UnstorableError(ArgumentError, TypeError):
     """A value cannot be stored exactly; the message names the path to it."""
 
     code = "argument.unstorable"
+
+
+class TooLargeError(ArgumentError):
+    """A value is too large to be put together in memory; it is read by parts."""
+
+    code = "argument.too_large"
 
 
 class SettingsError(ArgumentError):
@@ -321,6 +328,12 @@ class UnregisteredTypeError(UnsupportedError):
     """A value holds an object whose type has no codec here; the bytes may well be sound."""
 
     code = "value.unregistered_type"
+
+
+class PlantingStaleError(CheckpointStorageError):
+    """What was written piece by piece does not fit the log any more; it must be written again."""
+
+    code = "planting.stale"
 
 
 class ReadOnlyError(CheckpointStorageError):

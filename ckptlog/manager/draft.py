@@ -174,7 +174,7 @@ class Drafter:
 
     def create_step(self, request: CreateRequest, holder: Holder | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""
-        _check_create(request)
+        check_create(request)
         data, meta = request.prepared or self.prepare(
             request.title, request.description, request.data, request.metadata
         )
@@ -283,7 +283,12 @@ def _task(request: CreateRequest) -> str:
     return check_id("task_id", request.task)
 
 
-def _check_create(request: CreateRequest) -> None:
+def check_create(request: CreateRequest) -> None:
+    """Refuse a create whose names or numbers cannot be.
+
+    Raises:
+        ArgumentError: One is wrong; the message says which.
+    """
     check_id("task_id", request.task)
     check_step("step_number", request.step)
     if request.total is not None:

@@ -40,6 +40,7 @@ from ckptlog.manager.draft import (
     subject_content,
 )
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
+from ckptlog.manager.planting import Planter
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.manager.retention import Retention
@@ -64,7 +65,7 @@ _MESSAGE_CHARACTERS_MAX = 10_000
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader, Retention):
+class CheckpointManager(CheckpointReader, Retention, Planter):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:
