@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ckptlog.errors import UnstorableError
 from ckptlog.model.array import raw_of
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.value import prepare
@@ -108,9 +109,15 @@ class _Freezing:
     def _text(self, value: Any, path: str, level: int) -> Text:
         # In as many lists as there are containers around it, so that the limit on how deep a
         # value may be nested is that of the whole.
+        wrapped = value
         for _ in range(level):
-            value = [value]
-        wire = prepare(value, path=path, codecs=self._codecs).wire
+            wrapped = [wrapped]
+        try:
+            wire = prepare(wrapped, path=path, codecs=self._codecs).wire
+        except UnstorableError:
+            # The same, told without our lists; else it is they that are too many.
+            prepare(value, path=path, codecs=self._codecs)
+            raise
         return Text(wire[level:-level] if level else wire)
 
     def _raw(self, value: Any) -> Raw | None:
@@ -162,10 +169,13 @@ def _has_raw(value: Any, level: int) -> bool:
             elif kind is dict or kind is list:
                 if depth + 1 < _LEVELS_MAX:
                     waiting.append((item, depth + 1))
-            elif kind is not str and getattr(item, "nbytes", 0) >= RAW_BYTES_MIN:
-                if raw_of(item) is not None:
-                    return True
+            elif kind is not str and _is_large_array(item):
+                return True
     return False
+
+
+def _is_large_array(item: Any) -> bool:
+    return getattr(item, "nbytes", 0) >= RAW_BYTES_MIN and raw_of(item) is not None
 
 
 def text_of(frozen: Frozen) -> Iterator[bytes]:
