@@ -60,9 +60,7 @@ def add_workspace_options(parser: argparse.ArgumentParser) -> None:
         default="error",
         help="what to do about files that cannot be read (default: error)",
     )
-    parser.add_argument(
-        "--xattrs", action="store_true", help="with the user's extended attributes"
-    )
+    parser.add_argument("--xattrs", action="store_true", help="with the user's extended attributes")
 
 
 def run_capture(context: Context) -> int:
@@ -91,9 +89,7 @@ def run_capture(context: Context) -> int:
 
 
 @contextmanager
-def workspace(
-    context: Context, *, is_created: bool = False, **options: Any
-) -> Iterator[Workspace]:
+def workspace(context: Context, *, is_created: bool = False, **options: Any) -> Iterator[Workspace]:
     """Open the store of the directory that the arguments name, for the time of a block."""
     from ckptlog.capture.directory.scan import Options
     from ckptlog.capture.directory.workspace import Workspace

@@ -64,7 +64,9 @@ def add_commands(commands: Commands) -> None:
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--list", action="store_true", help="list the captures, newest first")
-    how.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    how.add_argument(
+        "--dry-run", action="store_true", help="say what would change, and change nothing"
+    )
     how.add_argument("--diff", action="store_true", help="show what would change as a unified diff")
 
 
@@ -123,9 +125,7 @@ def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
 
 def _tell_plan(context: Context, info: CaptureInfo, plan: Plan) -> int:
     if context.output.is_json:
-        changes = [
-            {"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in plan.changes
-        ]
+        changes = [{"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in plan.changes]
         context.output.document(
             {
                 "capture": fields_of(info),

@@ -115,22 +115,19 @@ def _change(path: str, entry: Entry, row: Row | None, known: Known) -> Step | No
     if row is None:
         return Step(ADD, path, entry, None, is_content=True)
     kind = type_of(row)
-    if kind != entry.type:
+    if kind != entry.type or (kind == "file" and row[2] != entry.size):
         return Step(CHANGE, path, entry, row, is_content=True)
+    is_same_mode = kind == "link" or stat.S_IMODE(row[1]) == entry.mode
     if kind == "directory":
-        same = stat.S_IMODE(row[1]) == entry.mode
-        return None if same else Step(CHANGE, path, entry, row, is_content=False)
-    if kind == "file" and row[2] != entry.size:
-        return Step(CHANGE, path, entry, row, is_content=True)
+        return None if is_same_mode else Step(CHANGE, path, entry, row, is_content=False)
     kept = known(path, row)
     if kept is None:
         return Step(ADD, path, entry, None, is_content=True)
-    if not is_same_content(entry, kept):
-        return Step(CHANGE, path, entry, row, is_content=True)
-    is_same_mode = kind == "link" or stat.S_IMODE(row[1]) == entry.mode
-    if is_same_mode and row[3] == entry.mtime and _has_attributes(entry, kept):
+    is_content = not is_same_content(entry, kept)
+    is_same = is_same_mode and row[3] == entry.mtime and _has_attributes(entry, kept)
+    if is_same and not is_content:
         return None
-    return Step(CHANGE, path, entry, row, is_content=False)
+    return Step(CHANGE, path, entry, row, is_content=is_content)
 
 
 def is_same_content(entry: Entry, kept: Kept) -> bool:

@@ -56,9 +56,7 @@ class DirectoryComponent:
         depends_on: Sequence[str] = (),
     ) -> None:
         if consistency not in {"cut", "file"}:
-            raise ArgumentError(
-                f"consistency is {consistency!r}.", hint='It is "cut" or "file".'
-            )
+            raise ArgumentError(f"consistency is {consistency!r}.", hint='It is "cut" or "file".')
         self.name = name
         self.path = os.path.abspath(os.fspath(path))
         self.options = options or Options()

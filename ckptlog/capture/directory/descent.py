@@ -2,7 +2,7 @@
 
 A path is walked name by name, each opened below its parent with O_NOFOLLOW: whatever a payload
 says, and whoever swaps a directory for a link meanwhile, nothing outside of the root is reached.
-The way to the last path stays open, so that going through a tree in order opens each directory once.
+The way to the last path stays open: going through a tree in order opens each directory once.
 """
 
 from __future__ import annotations

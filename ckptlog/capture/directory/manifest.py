@@ -71,7 +71,9 @@ class Manifest:
             is_sound = self._has_link(content.raw) and bool(entry.blake3)
         else:
             is_sound = _is_base64(content.raw)
-        if not is_sound or not all(_is_base64(one.raw) for one in (entry.attributes or {}).values()):
+        if not is_sound or not all(
+            _is_base64(one.raw) for one in (entry.attributes or {}).values()
+        ):
             raise FormatError(
                 f"The entry of {naming.shown(path)!r} in a directory's payload has no sound content.",
                 hint="Nothing was changed. `ckptlog verify` checks the store.",
@@ -152,11 +154,11 @@ def load(stored: Stored) -> Manifest:
     text = bytearray()
     read = stored.read
     for part in _flattened(stored.parts(), read):
-        if type(part) is Link:
+        if isinstance(part, Link):
             text += f"{_MARK}{len(links)}".encode()
             links.append(part)
         else:
-            text += part  # type: ignore[operator]
+            text += part
         if len(text) > TEXT_BYTES_MAX:
             raise FormatError(f"The entries of a directory have over {TEXT_BYTES_MAX} bytes.")
     try:

@@ -1,4 +1,4 @@
-"""What is there now: the content of each file, from the stat index, or read where it does not know."""
+"""What is there now: each file's content, from the stat index, or read where it knows nothing."""
 
 from __future__ import annotations
 
@@ -100,7 +100,6 @@ def _was_left_out(step: Step, rules: dict[str, Rules]) -> bool:
         if path in rules:
             chain = (*chain, rules[path])
     return False
-
 
 
 def summary(steps: Iterable[Step]) -> str:

@@ -1,4 +1,4 @@
-"""What a restore would change, for people: a line for each path, and unified diffs of text files."""
+"""What a restore would change, for people: unified diffs of text files, notes on the rest."""
 
 from __future__ import annotations
 
@@ -56,10 +56,9 @@ def _headers(step: Step, shown: str) -> Iterator[str]:
         yield f"new {new.type}"
     elif new is None:
         yield "removed"
-    elif old is not None and new is not None and new.type != "link":
-        if old & 0o7777 != new.mode:
-            yield f"old mode {old & 0o7777:04o}"
-            yield f"new mode {new.mode:04o}"
+    elif old is not None and new.type != "link" and old & 0o7777 != new.mode:
+        yield f"old mode {old & 0o7777:04o}"
+        yield f"new mode {new.mode:04o}"
 
 
 def _is_directory(step: Step) -> bool:

@@ -229,9 +229,7 @@ class _Walk:
             self._tracked = _with_parents(self._given)
         return path in self._tracked
 
-    def _chain(
-        self, fd: int, path: str, chain: Chain, listed: list[os.DirEntry[str]]
-    ) -> Chain:
+    def _chain(self, fd: int, path: str, chain: Chain, listed: list[os.DirEntry[str]]) -> Chain:
         """Return the rules that hold in a directory."""
         if not self._options.has_rules or chain is _ALL:
             return chain

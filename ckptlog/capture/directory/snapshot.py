@@ -168,5 +168,3 @@ def entry_parts(row: Row, kept: Kept) -> list[Part]:
         return [head + b',"content":' + _encode(text_of(kept.inline)) + b"}"]
     head += b',"blake3":"%b","content":{"$bytes":"' % kept.hash.hex().encode()
     return [head, Link(BYTES, kept.digest, kept.size), b'"}}']
-
-

@@ -142,9 +142,9 @@ def _fill(fd: int, entry: Entry, load: Load) -> None:
         os.lseek(fd, offset, os.SEEK_SET)
         left = length
         while left:
-            if not len(rest):
+            if not rest:
                 rest = memoryview(next(pieces, b""))
-                if not len(rest):
+                if not rest:
                     return  # the size is checked by who made the pieces
             _write(fd, rest[:left])
             left, rest = left - len(rest[:left]), rest[left:]
@@ -152,5 +152,5 @@ def _fill(fd: int, entry: Entry, load: Load) -> None:
 
 def _write(fd: int, piece: bytes | memoryview) -> None:
     left = memoryview(piece)
-    while len(left):
+    while left:
         left = left[os.write(fd, left) :]

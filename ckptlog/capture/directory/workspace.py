@@ -36,7 +36,8 @@ _odd = re.compile(r"[^A-Za-z0-9_.-]+")
 @dataclass(frozen=True)
 class Rewound:
     """What a rewind did. safety: The capture of what was there before; None where nothing changed,
-    or where it was restored elsewhere."""
+    or where it was restored elsewhere.
+    """
 
     info: CaptureInfo
     safety: CaptureInfo | None
@@ -158,7 +159,9 @@ class Workspace:
         if to is None and os.path.isdir(self.path):
             with self.component.tracking(stored):
                 safety = self.capturer.capture(
-                    description=f"before the rewind to {info.id}", reason=SAFETY, skip_unchanged=True
+                    description=f"before the rewind to {info.id}",
+                    reason=SAFETY,
+                    skip_unchanged=True,
                 )
         steps = self.component.restore_paths(stored, paths, to=to)
         return Rewound(info, safety, tuple(steps))

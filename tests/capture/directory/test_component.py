@@ -164,8 +164,17 @@ def test_what_is_removed_in_the_middle_is_left_out(root, memory) -> None:
 
 
 def test_git_stores_and_special_files(root, memory) -> None:
-    plant(root, {".git/HEAD": "x", "sub/.git": "gitdir: x", ".ckptlog/store.json": "{}",
-                 "deep/store/store.json": "{}", "store.json": "mine", "kept": ""})
+    plant(
+        root,
+        {
+            ".git/HEAD": "x",
+            "sub/.git": "gitdir: x",
+            ".ckptlog/store.json": "{}",
+            "deep/store/store.json": "{}",
+            "store.json": "mine",
+            "kept": "",
+        },
+    )
     (root / ".ckptlog/log").mkdir()
     (root / "deep/store/log").mkdir()
     os.mkfifo(root / "pipe")
@@ -236,7 +245,8 @@ def test_what_rules_leave_out_stays_and_is_never_overwritten_unseen(root, memory
     plant(root, {".gitignore": "", "new": "n"})  # the rules are gone, what they left out is there
     component = DirectoryComponent(root)
     assert [(one.kind, one.path) for one in component.plan(captured).changes] == [
-        ("change", ".gitignore"), ("remove", "new"),
+        ("change", ".gitignore"),
+        ("remove", "new"),
     ]
     component.restore(captured)
     assert sorted(os.listdir(root)) == [".gitignore", "a.log", "build", "src"]
@@ -368,9 +378,19 @@ def test_the_preview(root, memory) -> None:
     (root / "link").unlink()
     os.symlink("b", root / "link")
     lines = list(DirectoryComponent(root).diff(captured))
-    for line in ("old mode 0600", "new mode 0644", "+two", "-2 (no line feed at the end)",
-                 "Binary files differ: 2 bytes here, 2 in the capture", "new file", "removed",
-                 "-n", "+++ /dev/null", "--- /dev/null", "+a (no line feed at the end)"):
+    for line in (
+        "old mode 0600",
+        "new mode 0644",
+        "+two",
+        "-2 (no line feed at the end)",
+        "Binary files differ: 2 bytes here, 2 in the capture",
+        "new file",
+        "removed",
+        "-n",
+        "+++ /dev/null",
+        "--- /dev/null",
+        "+a (no line feed at the end)",
+    ):
         assert line in lines, lines
 
 
@@ -460,7 +480,7 @@ def test_a_directory_swapped_for_a_link_leads_nowhere(root, memory, tmp_path, mo
         return made
 
     monkeypatch.setattr(restoring.Restoration, "_staged", then_swap)
-    with pytest.raises(Exception):  # noqa: B017, PT011 - which of ours is of no matter here
+    with pytest.raises(Exception):  # noqa: B017 - which of ours is of no matter here
         DirectoryComponent(root).restore(captured)
     assert (outside / "a").read_text() == "precious"
 

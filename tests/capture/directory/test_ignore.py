@@ -51,21 +51,76 @@ def plant(root: Path, files: dict[str, str]) -> None:
 
 
 CASES = {
-    "names": ("*.pyc\nbuild/\n/top\nsub/deep.txt\n", ["a.pyc", "x/a.pyc", "build/a", "x/build/b",
-              "top", "x/top", "sub/deep.txt", "x/sub/deep.txt", "keep"]),
-    "negation": ("*.log\n!keep.log\n/logs/\n!/logs/keep.log\n", ["a.log", "keep.log", "x/keep.log",
-                 "logs/keep.log", "logs/b"]),
-    "stars": ("**/foo\nabc/**\na/**/z\nb/**x\n***/q\n/*/w\n", ["foo", "x/foo", "x/y/foo", "abc/a",
-              "abc/d/e", "abcd", "a/z", "a/b/z", "a/b/c/z", "b/x", "b/yx", "b/y/x", "q", "k/q", "k/w", "w"]),
-    "brackets": ("[ab].t\n[!a]?.u\n[a-c]1\n[]x]y\n[[:digit:]]z\n[\\]]v\n[b-a]n\n[a\n[[:nope:]]m\n",
-                 ["a.t", "c.t", "ab.u", "bb.u", "b1", "d1", "]y", "xy", "zy", "3z", "az", "]v", "bn",
-                  "an", "[a", "am"]),
-    "escapes": ("\\#a\n\\!b\n#c\nd\\ \ne   \nf\\\n\\*g\nh\\?\n", ["#a", "!b", "#c", "d ", "d", "e",
-                "e ", "f", "f\\", "*g", "xg", "h?", "hx"]),
+    "names": (
+        "*.pyc\nbuild/\n/top\nsub/deep.txt\n",
+        [
+            "a.pyc",
+            "x/a.pyc",
+            "build/a",
+            "x/build/b",
+            "top",
+            "x/top",
+            "sub/deep.txt",
+            "x/sub/deep.txt",
+            "keep",
+        ],
+    ),
+    "negation": (
+        "*.log\n!keep.log\n/logs/\n!/logs/keep.log\n",
+        ["a.log", "keep.log", "x/keep.log", "logs/keep.log", "logs/b"],
+    ),
+    "stars": (
+        "**/foo\nabc/**\na/**/z\nb/**x\n***/q\n/*/w\n",
+        [
+            "foo",
+            "x/foo",
+            "x/y/foo",
+            "abc/a",
+            "abc/d/e",
+            "abcd",
+            "a/z",
+            "a/b/z",
+            "a/b/c/z",
+            "b/x",
+            "b/yx",
+            "b/y/x",
+            "q",
+            "k/q",
+            "k/w",
+            "w",
+        ],
+    ),
+    "brackets": (
+        "[ab].t\n[!a]?.u\n[a-c]1\n[]x]y\n[[:digit:]]z\n[\\]]v\n[b-a]n\n[a\n[[:nope:]]m\n",
+        [
+            "a.t",
+            "c.t",
+            "ab.u",
+            "bb.u",
+            "b1",
+            "d1",
+            "]y",
+            "xy",
+            "zy",
+            "3z",
+            "az",
+            "]v",
+            "bn",
+            "an",
+            "[a",
+            "am",
+        ],
+    ),
+    "escapes": (
+        "\\#a\n\\!b\n#c\nd\\ \ne   \nf\\\n\\*g\nh\\?\n",
+        ["#a", "!b", "#c", "d ", "d", "e", "e ", "f", "f\\", "*g", "xg", "h?", "hx"],
+    ),
     "line ends": ("a\r\n\ufeffb\n\nc \t\nd\t\n", ["a", "b", "c", "c \t", "d", "d\t"]),
     "bytes": ("?\n[é]x\né*\n", ["a", "é", "éx", "éa", "x/b"]),
-    "slashes": ("/\n//\na//b\nc/\n/d/\ne/f/\n./g\n", ["a/b", "c", "x/c/k", "d/k", "x/d/k", "e/f/k",
-                "x/e/f/k", "g"]),
+    "slashes": (
+        "/\n//\na//b\nc/\n/d/\ne/f/\n./g\n",
+        ["a/b", "c", "x/c/k", "d/k", "x/d/k", "e/f/k", "x/e/f/k", "g"],
+    ),
     "whole": ("*\n!*/\n!*.txt\n", ["a", "b.txt", "c/d", "c/e.txt"]),
     "newline": ("*b\n", ["a\nb", "x/a\nb"]),
 }
@@ -87,23 +142,38 @@ def test_the_same_files_as_git(name: str, tmp_path: Path) -> None:
 @needs_git
 def test_each_level_has_its_rules_and_the_deeper_one_is_asked_first(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
-    plant(tmp_path, {
-        ".gitignore": "*.x\n/a/only\n", "a/.gitignore": "!keep.x\n/here\n", "a/keep.x": "",
-        "a/other.x": "", "a/b/.gitignore": "keep.x\n", "a/b/keep.x": "", "a/here": "",
-        "a/b/here": "", "a/only": "", "b/a/only": "", "here": "",
-    })
+    plant(
+        tmp_path,
+        {
+            ".gitignore": "*.x\n/a/only\n",
+            "a/.gitignore": "!keep.x\n/here\n",
+            "a/keep.x": "",
+            "a/other.x": "",
+            "a/b/.gitignore": "keep.x\n",
+            "a/b/keep.x": "",
+            "a/here": "",
+            "a/b/here": "",
+            "a/only": "",
+            "b/a/only": "",
+            "here": "",
+        },
+    )
     (tmp_path / ".git/info").mkdir(exist_ok=True)
     (tmp_path / ".git/info/exclude").write_text("here\n!other.x\n")
     assert our_tree(tmp_path) == git_tree(tmp_path)
 
 
-letters = st.sampled_from(["a", "b", "/", "*", "**", "?", "[ab]", "[!a]", "!", "\\", "a*", ".", " ", "ab", "#", "[a-"])
+letters = st.sampled_from(
+    ["a", "b", "/", "*", "**", "?", "[ab]", "[!a]", "!", "\\", "a*", ".", " ", "ab", "#", "[a-"]
+)
 lines = st.lists(st.lists(letters, min_size=1, max_size=5).map("".join), min_size=1, max_size=6)
 NAMES = ["a", "b", "ab", "a.b", "a b", "ba", "#a", "!a", "aa"]
 
 
 @needs_git
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(top=lines, below=lines)
 def test_any_rules_leave_out_what_git_leaves_out(
     top: list[str], below: list[str], tmp_path: Path
@@ -122,7 +192,10 @@ def test_any_rules_leave_out_what_git_leaves_out(
 
 
 def test_our_own_file_is_asked_before_gits(tmp_path: Path) -> None:
-    plant(tmp_path, {".gitignore": "*.a\n", ".ckptlogignore": "!x.a\n*.b\n", "x.a": "", "y.a": "", "z.b": ""})
+    plant(
+        tmp_path,
+        {".gitignore": "*.a\n", ".ckptlogignore": "!x.a\n*.b\n", "x.a": "", "y.a": "", "z.b": ""},
+    )
     assert our_tree(tmp_path) == {b".gitignore", b".ckptlogignore", b"x.a"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -9,19 +10,37 @@ from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.errors import RestoreConflictError
-
 from tests.capture.directory.memory import Memory
 from tests.capture.directory.picture import LEFT_OUT, left_out, picture, without_shells
 
 # Each restore syncs what it wrote; thousands of them are made here.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NAMES = [
-    b"a", b"b", b"c", b"d e", b"%41", b"$x", b"\xff\xfe", b"new\nline", b"\xc3\xa9", b"-rf", b"A",
-    b"'\"\\", b"x" * 255, b"\x01", b"ign", b"ignored", b" ", b"*", b"~", b"\xed\xa0\x80", b"e\xcc\x81",
+    b"a",
+    b"b",
+    b"c",
+    b"d e",
+    b"%41",
+    b"$x",
+    b"\xff\xfe",
+    b"new\nline",
+    b"\xc3\xa9",
+    b"-rf",
+    b"A",
+    b"'\"\\",
+    b"x" * 255,
+    b"\x01",
+    b"ign",
+    b"ignored",
+    b" ",
+    b"*",
+    b"~",
+    b"\xed\xa0\x80",
+    b"e\xcc\x81",
 ]
 names = st.sampled_from(NAMES)
 places = st.lists(names, min_size=1, max_size=3).map(b"/".join)
@@ -124,7 +143,10 @@ class DirectoryMachine(RuleBasedStateMachine):
         if self.is_directory(place):
             os.chmod(self.at(place), mode)
 
-    @rule(place=places, leads=st.sampled_from([b"a", b"/", b"..", b"/etc/passwd", b"\xff", b"%", b"$"]))
+    @rule(
+        place=places,
+        leads=st.sampled_from([b"a", b"/", b"..", b"/etc/passwd", b"\xff", b"%", b"$"]),
+    )
     def link(self, place: bytes, leads: bytes) -> None:
         if self.has_room(place) and not os.path.lexists(self.at(place)):
             os.symlink(leads, self.at(place))
@@ -132,9 +154,8 @@ class DirectoryMachine(RuleBasedStateMachine):
     @rule(place=places, other=places)
     def second_name(self, place: bytes, other: bytes) -> None:
         path = self.at(place)
-        if self.is_file(place) and self.has_room(other):
-            if not os.path.lexists(self.at(other)):
-                os.link(path, self.at(other))
+        if self.is_file(place) and self.has_room(other) and not os.path.lexists(self.at(other)):
+            os.link(path, self.at(other))
 
     @rule(place=places)
     def pipe(self, place: bytes) -> None:
@@ -143,13 +164,9 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @rule(place=places, other=places)
     def move(self, place: bytes, other: bytes) -> None:
-        if (
-            os.path.lexists(self.at(place)) and not self.leads_out(place) and self.has_room(other)
-        ):
-            try:
+        if os.path.lexists(self.at(place)) and not self.leads_out(place) and self.has_room(other):
+            with contextlib.suppress(OSError):
                 os.rename(self.at(place), self.at(other))
-            except OSError:
-                pass
 
     @rule(place=places)
     def remove(self, place: bytes) -> None:
