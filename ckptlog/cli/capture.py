@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,7 +95,7 @@ def workspace(context: Context, *, is_created: bool = False, **options: Any) -> 
     from ckptlog.manager.manager import CheckpointManager
 
     arguments = context.arguments
-    directory = Path(os.path.abspath(context.directory / arguments.directory))
+    directory = context.directory / arguments.directory
     path, is_new = _store_path(context, directory, is_created=is_created)
     chosen = Options(
         has_git=arguments.git,

@@ -1,7 +1,7 @@
 """One path of a captured directory, as it stands in the payload (specs/capture-directory.md).
 
-An entry is a dict: `type` ("directory", "file" or "link"), then what that type has. A content
-of at most `INLINE_BYTES_MAX` stands in the entry as text, or as bytes where it is no UTF-8; a longer
+An entry is a dict: `type` ("directory", "file" or "link"), then what that type has. A content of
+at most `INLINE_BYTES_MAX` stands in the entry as text, or as bytes where it is no UTF-8; a longer
 one is linked, with its BLAKE3 beside it, so that a file on disk is compared with a capture without
 reading what is stored. A sparse file holds its stretches of data, one behind the other, and where
 each begins (`extents`).

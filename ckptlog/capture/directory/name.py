@@ -67,7 +67,7 @@ def unescaped(text: str) -> str:
 
 
 def parts_of(path: str) -> tuple[str, ...]:
-    """Return a path's names: paths are ordered by them, so a directory stands before its content."""
+    """Return a path's names; in their order a directory stands before its content."""
     return tuple(path.split("/"))
 
 

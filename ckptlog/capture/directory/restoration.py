@@ -169,7 +169,8 @@ class Restoration:
 
     def _place(self, step: Step, staged: str | None) -> None:
         entry = step.entry
-        assert entry is not None
+        if entry is None:
+            return
         folder, name = self._folder_of(step.path)
         if entry.type == "directory":
             self._place_directory(step, entry, name, folder)

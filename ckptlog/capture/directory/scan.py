@@ -43,6 +43,7 @@ _FILE: Final = stat.S_IFREG
 _LINK: Final = stat.S_IFLNK
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
+_ROWS: Final = (_FILE, _LINK)
 
 # The rules of a directory that is left out, and entered for what is tracked in it.
 _ALL: Final = (Rules(b"", parse(b"*")),)
@@ -190,7 +191,7 @@ class _Walk:
                 continue  # removed since it was listed
             mode = found.st_mode
             kind = mode & _FORMAT
-            if kind == _FILE or kind == _LINK:
+            if kind in _ROWS:
                 rows.append(
                     (
                         name,

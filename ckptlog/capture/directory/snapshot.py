@@ -110,7 +110,7 @@ class DirectorySnapshot:
     def _add(
         self, writer: TreeWriter, entries: ContainerWriter, listing: Listing, reading: Reading
     ) -> dict[int, tuple[Row, Kept] | None]:
-        """Add every entry, whole groups where nothing in them changed; return what was not known."""
+        """Add every entry, whole groups where nothing changed; return what was not known."""
         new: dict[int, tuple[Row, Kept] | None] = {}
         at, end = 0, len(listing.keys)
         while at < end:

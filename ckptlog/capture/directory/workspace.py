@@ -1,4 +1,4 @@
-"""A workspace: one directory with its captures in one store. What `capture` and `rewind` are made of.
+"""A workspace: one directory with its captures in one store, for `capture` and `rewind`.
 
 The system's name is the directory's: `workspace` where the store lies in the directory itself (so
 that both can be moved together), else the directory's name and eight digits of the hash of its
@@ -35,8 +35,10 @@ _odd = re.compile(r"[^A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class Rewound:
-    """What a rewind did. safety: The capture of what was there before; None where nothing changed,
-    or where it was restored elsewhere.
+    """What a rewind did.
+
+    safety: The capture of what was there before; None where that was the newest capture already,
+        or where it was restored elsewhere.
     """
 
     info: CaptureInfo
