@@ -330,7 +330,7 @@ def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
                 text += leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
             elif part.kind == BYTES:  # type: ignore[union-attr]
                 raw = bytearray()
-                # Raw bytes hold no base64 text of their own (`parts_below`), so this goes no deeper.
+                # Raw bytes hold no base64 text of their own: this goes no deeper.
                 _unbranch_raw(part, read, raw)  # type: ignore[arg-type]
                 text += binascii.b2a_base64(raw, newline=False)
             else:
@@ -394,6 +394,7 @@ def _unfold(digest: bytes, size: int, level: int | None, read: Read, wire: bytea
 
 
 def leaf_of(digest: bytes, size: int, read: Read) -> bytes:
+    """Return the bytes of a leaf that must have `size` of them."""
     raw = read(digest, chunk.LEAF)
     if len(raw) != size:
         raise _misshapen(digest, f"{size} bytes are expected of it, it has {len(raw)}")

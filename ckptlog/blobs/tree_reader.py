@@ -28,7 +28,7 @@ from ckptlog.blobs.payload import (
     text_of,
     unfolded,
 )
-from ckptlog.blobs.tree_writer import Pieces, Root, pieces_of
+from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.errors import ArgumentError, BlobCorruptionError, NoSuchPartError
 from ckptlog.formats.branch import BYTES, LEAF, Link, Part
 from ckptlog.formats.json_text import end_of_string
@@ -117,10 +117,7 @@ class Stored:
     @property
     def raw_size(self) -> int:
         """How many raw bytes it is."""
-        return sum(
-            len(part) if type(part) is bytes else part.size  # type: ignore[union-attr]
-            for part in self._raw_parts()
-        )
+        return sum(part.size if isinstance(part, Link) else len(part) for part in self._raw_parts())
 
     # --- what it holds ----------------------------------------------------------------------
 

@@ -27,21 +27,17 @@ from typing import Any, Final
 import msgspec
 
 from ckptlog.blobs.chunker import Chunker
+from ckptlog.blobs.container_writer import ContainerWriter, encode_key
 from ckptlog.blobs.memo import Memo
 from ckptlog.blobs.payload import LEAF_KIND, TREE_BYTES_MAX, TREE_KIND, text_bytes
+from ckptlog.blobs.pieces import Levels, Pieces, Root, pieces_of
 from ckptlog.blobs.tree import (
-    BOUNDS,
-    FANOUT_MAX,
-    FANOUT_MEAN,
-    FANOUT_MIN,
     INLINE_MAX,
-    LEVEL_MAX,
     grow,
 )
 from ckptlog.errors import ArgumentError, UnstorableError
 from ckptlog.formats import branch, chunk
-from ckptlog.formats.branch import BRANCH, BYTES, LEAF, LINK_WEIGHT, Link, Part
-from ckptlog.formats.json_text import number_of
+from ckptlog.formats.branch import BRANCH, BYTES, LEAF, Link, Part
 from ckptlog.formats.store import Chunker as Parameters
 from ckptlog.model import value as values
 from ckptlog.model.array import split_array
@@ -59,66 +55,11 @@ TEXT_RAW_MAX: Final = 512
 SINGLE_RAW_MAX: Final = 8 * 1024
 # Of a value: above, raw bytes are cut as raw content, and not as the text that they would be.
 LARGE_BYTES: Final = 1024 * 1024
-KEY_BYTES_MAX: Final = 64 * 1024
 _BUFFER_BYTES: Final = 4 * 1024 * 1024
 # Items that are looked at to find what is large in a value.
 _LOOKS_MAX: Final = 100_000
 _DEPTH_MAX: Final = 16
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
-_encode_key = msgspec.json.Encoder().encode
-
-
-class Pieces(msgspec.Struct, frozen=True, gc=False):
-    """A finished value: text, and links that stand for text; never two texts in a row."""
-
-    parts: tuple[Part, ...]
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole text."""
-        return sum(map(text_bytes, self.parts))
-
-    @property
-    def weight(self) -> int:
-        """What it counts where items are gathered into groups."""
-        return sum(len(part) if type(part) is bytes else LINK_WEIGHT for part in self.parts)
-
-
-class Root(msgspec.Struct, frozen=True, gc=False):
-    """A component's finished payload."""
-
-    reference: Reference
-
-    @property
-    def link(self) -> Link:
-        """What stands for it in the text around it."""
-        reference = self.reference
-        kind = LEAF if reference.kind == LEAF_KIND else BRANCH
-        return Link(kind, bytes.fromhex(reference.root), reference.size)
-
-
-class Group(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A closed group of a container's items, fit to be remembered (msgspec writes and reads it).
-
-    first, last: Keys of its first and last item; "" in a list.
-    link: What stands for it; `link.items` of them. is_first: Whether the container begins with it.
-    """
-
-    first: str
-    last: str
-    link: Link
-    is_first: bool
-
-
-def pieces_of(parts: Iterable[Part]) -> Pieces:
-    """Return parts as pieces: texts that follow one another joined, empty ones left out."""
-    joined: list[Part] = []
-    for part in parts:
-        if type(part) is bytes and joined and type(joined[-1]) is bytes:
-            joined[-1] += part
-        elif part:
-            joined.append(part)
-    return Pieces(tuple(joined))
 
 
 class TreeWriter:
@@ -169,7 +110,7 @@ class TreeWriter:
             blocks: Each up to 4 MiB, not empty; a Link stands for one that is stored and retained
                 (`Stored.blocks` gives them).
         """
-        levels = _Levels(self._branch)
+        levels = Levels(self._branch)
         for block in blocks:
             if type(block) is Link:
                 self._check_kept(block)
@@ -189,7 +130,7 @@ class TreeWriter:
                 return binascii.b2a_base64(first, newline=False)
             digest = self._emit(chunk.BRANCH, branch.encode([bytes(first)]))
             return Link(BYTES, digest, len(first))
-        levels = _Levels(self._branch)
+        levels = Levels(self._branch)
         levels.add(self._leaf(first))
         for stretch in cuts:
             levels.add(self._leaf(stretch))
@@ -211,7 +152,7 @@ class TreeWriter:
     def _leaf(self, raw: memoryview) -> Link:
         return Link(LEAF, self._emit(chunk.LEAF, raw), len(raw))
 
-    def _bytes_link(self, levels: _Levels) -> Link | None:
+    def _bytes_link(self, levels: Levels) -> Link | None:
         links = levels.links()
         if not links:
             return None
@@ -230,11 +171,17 @@ class TreeWriter:
             is_sorted: Keys come in rising order of their code points, which is checked, so that
                 equal content has equal roots and no key comes twice.
         """
-        return ContainerWriter(self, is_mapping=True, is_sorted=is_sorted)
+        return self._container(is_mapping=True, is_sorted=is_sorted)
 
     def listing(self) -> ContainerWriter:
         """Return a writer of a list."""
-        return ContainerWriter(self, is_mapping=False)
+        return self._container(is_mapping=False)
+
+    def _container(self, *, is_mapping: bool, is_sorted: bool = False) -> ContainerWriter:
+        levels = Levels(self._branch)
+        return ContainerWriter(
+            self._keep, levels, self._is_stored, is_mapping=is_mapping, is_sorted=is_sorted
+        )
 
     # --- values -----------------------------------------------------------------------------
 
@@ -285,7 +232,7 @@ class TreeWriter:
             for index, item in enumerate(list(value)):
                 found.append(self._inner(item, f"{path}[{index}]", depth))
             return found.finish()
-        content, raw = split_array(value)
+        content, raw = split_array(value) or ({}, b"")
         head = b'{"$array":' + msgspec.json.encode(content)[:-1] + b',"data":"'
         return self._tagged(head, self._content(_buffers(raw)), b'"}}')
 
@@ -306,7 +253,7 @@ class TreeWriter:
         """Return the wire of what stands under a key, and how many secrets were replaced."""
         beside = {"": None, key: item}  # two keys: no tag
         prepared = values.prepare(beside, path=path, sanitiser=self._sanitiser, codecs=self._codecs)
-        head = len(b'{"":null,') + len(_encode_key(key)) + 1
+        head = len(b'{"":null,') + len(encode_key(key)) + 1
         return prepared.wire[head:-1], prepared.sanitised_count
 
     def _inner(self, item: object, path: str, depth: int) -> Pieces:
@@ -358,150 +305,6 @@ class TreeWriter:
                 argument="blocks",
             )
 
-    def is_stored(self, digest: bytes) -> bool:
-        """Say whether a chunk may be kept."""
-        return self._is_stored(digest)
-
-
-class ContainerWriter:
-    """Writes the items of one dict or list, in order.
-
-    Attributes:
-        groups: Those that are closed, kept ones too, in order.
-    """
-
-    def __init__(self, writer: TreeWriter, *, is_mapping: bool, is_sorted: bool = False) -> None:
-        self._writer = writer
-        self._is_mapping = is_mapping
-        self._is_sorted = is_sorted
-        self._levels = _Levels(writer._branch)  # noqa: SLF001 - one object in two classes
-        self._open: list[Part] = []
-        self._gathered = self._items = self._count = 0
-        self._first = self._last = ""
-        self.groups: list[Group] = []
-
-    @property
-    def is_between(self) -> bool:
-        """Whether no group is open, so that one could be kept here."""
-        return not self._items
-
-    def add(self, key: str, value: Pieces) -> None:
-        """Add an item to a dict.
-
-        Raises:
-            UnstorableError: The key cannot be one here.
-        """
-        if not self._is_mapping:
-            raise ArgumentError("A list has no keys.", hint="Use append.", argument="key")
-        self._check_order(key, key)
-        try:
-            text = _encode_key(key) + b":"
-        except UnicodeEncodeError as error:
-            raise UnstorableError(
-                f"A key holds a lone surrogate: {ascii(key)[:80]}.",
-                hint="Store it as the text of its bytes.",
-            ) from error
-        if len(text) > KEY_BYTES_MAX:
-            raise UnstorableError(f"A key has {len(text)} bytes; at most {KEY_BYTES_MAX} fit.")
-        self._add(key, pieces_of((text, *value.parts)))
-
-    def append(self, value: Pieces) -> None:
-        """Add an item to a list."""
-        if self._is_mapping:
-            raise ArgumentError("An item of a dict needs a key.", hint="Use add.", argument="key")
-        self._add("", value)
-
-    def keep(self, group: Group) -> bool:
-        """Take over a closed group of an earlier tree, unread; False where it cannot stand here.
-
-        It stands where no group is open, first where it was first, and in a dict with rising keys
-        behind what is there. What cannot be kept must be added item by item.
-
-        Args:
-            group: All of its items are unchanged, and its chunks are stored and retained: it is
-                one of the payload that the planting has as its witness.
-        """
-        is_first = not self._count
-        if self._items or group.is_first != is_first or group.link.items < 1:
-            return False
-        if not self._writer.is_stored(group.link.digest):
-            return False
-        self._check_order(group.first, group.last)
-        self._close(group)
-        return True
-
-    def finish(self) -> Pieces:
-        """Return the container."""
-        head, tail = (b"{", b"}") if self._is_mapping else (b"[", b"]")
-        if self._is_mapping and self._count == 1 and self._last.startswith("$"):
-            head, tail = b'{"$object":{', b"}}"
-        return pieces_of((head, *self._levels.links(), *self._open, tail))
-
-    def _check_order(self, first: str, last: str) -> None:
-        if self._is_mapping and self._is_sorted and self._count and first <= self._last:
-            raise ArgumentError(
-                f"The key {ascii(first)[:80]} comes behind {ascii(self._last)[:80]}; keys must rise.",
-                argument="key",
-            )
-
-    def _add(self, key: str, item: Pieces) -> None:
-        weight = item.weight
-        if not self._items:
-            self._first = key
-        if self._count:
-            self._open.append(b",")
-        self._open += item.parts
-        self._last = key
-        self._items += 1
-        self._count += 1
-        self._gathered += weight
-        if self._gathered < BOUNDS.least:
-            return
-        if self._gathered >= BOUNDS.most or _drawn(item) % BOUNDS.mean < weight:
-            parts = pieces_of(self._open).parts
-            link = self._writer._keep(parts, self._items)  # noqa: SLF001
-            self._count -= self._items  # `_close` counts them
-            self._close(Group(self._first, key, link, self._count == 0))
-
-    def _close(self, group: Group) -> None:
-        self.groups.append(group)
-        self._levels.add(group.link)
-        self._count += group.link.items
-        self._last = group.last
-        self._open, self._items, self._gathered = [], 0, 0
-
-
-class _Levels:
-    """A run of links that is cut into groups, level by level, while it comes (specs/payload.md)."""
-
-    def __init__(self, make: Callable[[list[Link]], bytes]) -> None:
-        self._make = make
-        self._runs: list[list[Link]] = [[]]
-
-    def add(self, link: Link) -> None:
-        for level in range(LEVEL_MAX):
-            if level == len(self._runs):
-                self._runs.append([])
-            run = self._runs[level]
-            run.append(link)
-            count = len(run)
-            if count < FANOUT_MIN or (link.digest[0] % FANOUT_MEAN and count < FANOUT_MAX):
-                return
-            size = sum([one.size for one in run])
-            items = sum([one.items for one in run])
-            link = Link(BRANCH, self._make(run), size, items)
-            self._runs[level] = []
-        raise UnstorableError(f"The value's tree is deeper than {LEVEL_MAX} levels.")
-
-    def links(self) -> list[Link]:
-        """Return what is open, from the highest level down."""
-        return [link for run in reversed(self._runs) for link in run]
-
-
-def _drawn(item: Pieces) -> int:
-    parts = item.parts
-    return number_of(b"".join([part if type(part) is bytes else part.digest for part in parts]))  # type: ignore[union-attr]
-
 
 def _buffers(data: Raw | Iterable[Raw]) -> Iterator[memoryview]:
     """Yield bytes in buffers of about 4 MiB; small ones that come singly are put together."""
@@ -542,10 +345,13 @@ def _has_large(value: object, depth: int = 0) -> bool:
                 waiting += [(item, depth + 1) for item in list(one.values())]  # type: ignore[attr-defined]
         elif kind is list and depth < _DEPTH_MAX:
             waiting += [(item, depth + 1) for item in list(one)]  # type: ignore[call-overload]
-        elif kind not in _SCALARS and split_array(one, is_asked=True):
-            if one.nbytes > LARGE_BYTES:  # type: ignore[attr-defined]
-                return True
+        elif kind not in _SCALARS and _array_bytes(one) > LARGE_BYTES:
+            return True
     return False
+
+
+def _array_bytes(one: Any) -> int:
+    return int(one.nbytes) if split_array(one, is_asked=True) else 0
 
 
 def _is_plain(mapping: dict[Any, Any]) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ckptlog.blobs.tree_writer import Pieces, Root
+from ckptlog.blobs.pieces import Pieces, Root
 from ckptlog.errors import (
     ArgumentError,
     CommandReusedError,
@@ -26,7 +26,7 @@ from ckptlog.errors import (
 )
 from ckptlog.manager.draft import CreateRequest, Drafter, check_create, create_content
 from ckptlog.manager.preparation import Content, Holder, Preparation, Texts
-from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id, checkpoint_id
+from ckptlog.model.identifier import check_id, checkpoint_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Change, Create, Payloads, Witness
 from ckptlog.policy.decide import Stale
