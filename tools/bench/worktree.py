@@ -1,6 +1,7 @@
-"""A working tree of 20,000 files, made of copies of this Python's site-packages, of which each copy
-after the first is another version (one file in ten has another line): ckptlog beside restic, git,
-and a bare walk (scandir and a stat of each name).
+"""A working tree of 20,000 files: ckptlog beside restic, git and a bare walk.
+
+The tree is made of copies of this Python's site-packages; each copy after the first is another
+version (one file in ten has another line). A bare walk is scandir and a stat of each name.
 
     first       the tree is captured into a new store    restic backup, git add -A
     unchanged   it is captured again                      bare walk, git add -A, restic backup

@@ -67,6 +67,7 @@ class DirectoryComponent:
         self._index_path = Path(index) / f"{name}.stat" if index is not None else None
         self._tracked: frozenset[str] = frozenset()
         self.last: DirectorySnapshot | None = None
+        self._loaded: tuple[str, Manifest] | None = None
 
     # capture
 
@@ -178,6 +179,9 @@ class DirectoryComponent:
         return DirectoryComponent(target, name=self.name, options=self.options)
 
     def _manifest(self, stored: Any) -> Manifest:
+        root = stored.root
+        if self._loaded is not None and root and self._loaded[0] == root:
+            return self._loaded[1]
         manifest = load(stored)
         for path in manifest.entries:
             if is_refused(path, has_git=self.options.has_git):
@@ -186,6 +190,7 @@ class DirectoryComponent:
                     hint="A capture with .git is restored by a component with has_git.",
                     path=naming.shown(path),
                 )
+        self._loaded = (root, manifest)
         return manifest
 
     def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:

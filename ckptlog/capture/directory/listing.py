@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from ckptlog.blobs.tree_writer import Group
+from ckptlog.blobs.pieces import Group
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.scan import Row, Scan
 from ckptlog.capture.directory.stat_index import Kept, StatIndex

@@ -75,7 +75,7 @@ class Manifest:
             _is_base64(one.raw) for one in (entry.attributes or {}).values()
         ):
             raise FormatError(
-                f"The entry of {naming.shown(path)!r} of a captured directory has no sound content.",
+                f"The entry of {naming.shown(path)!r} of a captured directory has no content.",
                 hint="Nothing was changed. `ckptlog verify` checks the store.",
                 path=naming.shown(path),
             )

@@ -14,8 +14,10 @@ from typing import Final
 
 import msgspec
 
+from ckptlog.blobs.container_writer import ContainerWriter
+from ckptlog.blobs.pieces import Group, Pieces, Root, pieces_of
 from ckptlog.blobs.tree_reader import Stored
-from ckptlog.blobs.tree_writer import ContainerWriter, Group, Pieces, Root, TreeWriter, pieces_of
+from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.content import ChangedFile

@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 import xxhash
 
-from ckptlog.blobs.tree_writer import Group
+from ckptlog.blobs.pieces import Group
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.scan import Options, Row, Scan
 from ckptlog.storage.files import write_atomically
