@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlog.capture.capturer import Capturer
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
         UnsupportedError,
         WitnessError,
     )
-    from ckptlog.capture.capturer import Capturer
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents

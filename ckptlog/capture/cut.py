@@ -218,11 +218,8 @@ def _bound(worker: Worker, job: Callable[[Worker], Any]) -> Callable[[], Any]:
 
 
 def _writing(write: Write) -> Callable[[Worker], Any]:
-    def job(worker: Worker) -> Any:
-        assert worker.held is not None  # captured before
-        return write(worker.held)
-
-    return job
+    # A step is only begun where all that came before it was done, so there is something held.
+    return lambda worker: write(worker.held)  # type: ignore[arg-type]
 
 
 def _failed(name: str, step: str, error: BaseException) -> CheckpointError:

@@ -96,21 +96,21 @@ class Worker:
         return getattr(self._component, method, None) is not None
 
     def prepare(self) -> None:
-        """Call the component's prepare(), if it has one."""
+        """Hold the component still, if it has a way to."""
         self._call(PREPARE)
         self._is_prepared = True
 
     def capture(self, hold: Callable[[Any, Traits], Held]) -> None:
-        """Call capture() and take hold of what it returns."""
+        """Take hold of what the component gives."""
         self.held = hold(self._component.capture(), self.traits)
 
     def commit(self) -> None:
-        """Call commit(), if the component has one."""
+        """Let the component go on, if it was held."""
         self._is_prepared = False
         self._call(COMMIT)
 
     def abort(self) -> None:
-        """Call abort(), if it was prepared and not committed."""
+        """Let it go on as if nothing had been asked, if it was prepared and not committed."""
         if self._is_prepared:
             self._is_prepared = False
             self._call(ABORT)

@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from ckptlog.blobs.memo import Memo
+from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.blobs.tree_reader import Stored
-from ckptlog.blobs.tree_writer import Pieces, Root, TreeWriter, pieces_of
+from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture import frozen as parts
 from ckptlog.capture.frozen import Frozen
 from ckptlog.capture.held import Held

@@ -152,13 +152,13 @@ def test_an_exit_in_a_component_is_a_failure():
 
 
 def test_an_exception_that_cannot_be_told_is_told_as_such():
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise ValueError
 
     with (
         pytest.raises(CaptureFailedError, match="cannot be read: ValueError"),
-        cut(Failing("a", "capture", Mute())) as one,
+        cut(Failing("a", "capture", MuteError())) as one,
     ):
         one.take()
 

@@ -1,5 +1,6 @@
-"""A system of five components, 500 MB of state, of which 2 % changed since the last capture:
-ckptlog beside a pickle of the same state, written and synced.
+"""Captures of five components with 500 MB of state: ckptlog beside a pickle, written and synced.
+
+Of each component 2 % changed since the last capture.
 
     model      200 MB  numpy arrays, replaced when they change             immutable
     documents  150 MB  bytes, replaced when they change                    immutable
@@ -116,6 +117,17 @@ class System:
         return {"role": "user", "turn": self._round, "content": self._text(350)}
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    """Say whether two states are equal, types and order too."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, numpy.ndarray):
+        return one.dtype == other.dtype and bool((one == other).all())
+    return bool(one == other)
+
+
 class Memory:
     """The growth of this process's peak."""
 
@@ -167,7 +179,7 @@ class Ours:
         stored = self._capturer.stored(info)
         for part in self._system.parts:
             value = stored[part.name].value()
-            if pickle.dumps(value) != pickle.dumps(part.capture()):
+            if not _is_same(value, part.capture()):
                 faults.append(f"{part.name} differs")
         if faults:
             raise SystemExit("\n".join(faults))
