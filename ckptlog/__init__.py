@@ -15,6 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlog.capture.arrays import ArraysComponent
+    from ckptlog.capture.callables import CallableComponent, MappingComponent, state_component
+    from ckptlog.capture.capturer import Capturer
+    from ckptlog.capture.environment import EnvironmentComponent
+    from ckptlog.capture.file import FileComponent
+    from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
+    from ckptlog.capture.sqlite import SqliteComponent
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
@@ -42,6 +49,8 @@ if TYPE_CHECKING:
         DeliveryError,
         DeniedError,
         DuplicateIdError,
+        EnvironmentDiffersError,
+        ForeignPayloadError,
         ForkedError,
         FormatError,
         FullError,
@@ -67,6 +76,8 @@ if TYPE_CHECKING:
         RolledBackError,
         SettingsError,
         SignatureError,
+        SourceBusyError,
+        SourceError,
         StoreClosedError,
         StoreMissingError,
         UnacknowledgedError,
@@ -75,7 +86,6 @@ if TYPE_CHECKING:
         UnsupportedError,
         WitnessError,
     )
-    from ckptlog.capture.capturer import Capturer
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
@@ -139,6 +149,8 @@ _ERRORS = (
     "DeliveryError",
     "DeniedError",
     "DuplicateIdError",
+    "EnvironmentDiffersError",
+    "ForeignPayloadError",
     "ForkedError",
     "FormatError",
     "FullError",
@@ -164,6 +176,8 @@ _ERRORS = (
     "RolledBackError",
     "SettingsError",
     "SignatureError",
+    "SourceBusyError",
+    "SourceError",
     "StoreClosedError",
     "StoreMissingError",
     "UnacknowledgedError",
@@ -177,9 +191,12 @@ _HOMES = {
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
+    "ArraysComponent": "capture.arrays",
+    "AsyncQueueComponent": "capture.queue",
     "AuditEvent": "repository.audit",
     "BackupReport": "repository.backup",
     "Batch": "manager.batch",
+    "CallableComponent": "capture.callables",
     "CaptureInfo": "model.capture",
     "Capturer": "capture.capturer",
     "Change": "model.component",
@@ -196,18 +213,23 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
+    "FileComponent": "capture.file",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
     "LegacyLayoutWarning": "repository.layout",
+    "MappingComponent": "capture.callables",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
     "Plan": "model.component",
+    "QueueComponent": "capture.queue",
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
     "Snapshot": "model.component",
+    "SqliteComponent": "capture.sqlite",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
@@ -216,6 +238,7 @@ _HOMES = {
     "WatchEvent": "watch.event",
     "import_archive": "manager.importer",
     "restore_store": "repository.restoration",
+    "state_component": "capture.callables",
     "verify_archive": "manager.importer",
     **dict.fromkeys(_ERRORS, "errors"),
 }
@@ -226,6 +249,8 @@ __all__ = [
     "ArchiveImport",
     "ArchiveReport",
     "ArgumentError",
+    "ArraysComponent",
+    "AsyncQueueComponent",
     "AuditEvent",
     "BackupDamagedError",
     "BackupDivergedError",
@@ -234,6 +259,7 @@ __all__ = [
     "Batch",
     "BlobCorruptionError",
     "BusyError",
+    "CallableComponent",
     "CaptureFailedError",
     "CaptureInfo",
     "Capturer",
@@ -269,8 +295,12 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnvironmentComponent",
+    "EnvironmentDiffersError",
     "EventBus",
+    "FileComponent",
     "FileSystemCheckpointStorage",
+    "ForeignPayloadError",
     "ForkedError",
     "FormatError",
     "FullError",
@@ -286,6 +316,7 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "MappingComponent",
     "MetricsCollector",
     "MissingBlobError",
     "NoSuchPartError",
@@ -296,6 +327,7 @@ __all__ = [
     "PerformanceTrends",
     "Plan",
     "ProofError",
+    "QueueComponent",
     "QuotaError",
     "ReadOnlyError",
     "Report",
@@ -306,6 +338,9 @@ __all__ = [
     "SettingsError",
     "SignatureError",
     "Snapshot",
+    "SourceBusyError",
+    "SourceError",
+    "SqliteComponent",
     "Store",
     "StoreClosedError",
     "StoreMissingError",
@@ -322,6 +357,7 @@ __all__ = [
     "__version__",
     "import_archive",
     "restore_store",
+    "state_component",
     "verify_archive",
 ]
 # Not `open`: `from ckptlog import *` would put it in the place of the builtin.

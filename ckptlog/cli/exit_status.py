@@ -75,6 +75,10 @@ BY_CODE: Final[dict[str, int]] = {
     "backup.diverged": CONFLICT,
     "backup.foreign": CONFLICT,
     "import.conflict": CONFLICT,
+    "component.foreign_payload": USAGE,
+    "component.source": STORAGE,
+    "component.source_busy": STORAGE,
+    "component.environment_differs": CONFLICT,
 }
 
 
