@@ -58,6 +58,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- KeyMissingError (LookupError)       key.missing
         |-- KeyUnsafeError                      key.unsafe
         |-- OtherTimelineError                  log.other_timeline
+        |-- RestoreConflictError                restore.conflict
         |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
         |-- WitnessError                        witness.conflict
@@ -464,6 +465,12 @@ class OtherTimelineError(CheckpointStorageError):
     """A consumer's cursor is not of this log's past: the store is another, or was set back."""
 
     code = "log.other_timeline"
+
+
+class RestoreConflictError(CheckpointStorageError):
+    """What no capture holds stands where a restore would write; nothing was changed."""
+
+    code = "restore.conflict"
 
 
 class OutcomeUnknownError(CheckpointStorageError):

@@ -192,6 +192,15 @@ class Stored:
         """Return a leaf's bytes, verified."""
         return leaf_of(link.digest, link.size, self._read)
 
+    @property
+    def read(self) -> Read:
+        """Returns verified raw bytes of a chunk; for who walks the parts itself."""
+        return self._read
+
+    def parts(self) -> Sequence[Part]:
+        """Return the top parts of its text: text, and links to more of it, or to raw bytes."""
+        return self._given()
+
     def kept(self) -> Pieces:
         """Return it for a writer that takes it over unread (`ContainerWriter.add`)."""
         reference = self.reference

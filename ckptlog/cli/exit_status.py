@@ -67,6 +67,7 @@ BY_CODE: Final[dict[str, int]] = {
     "key.missing": NOT_FOUND,
     "key.unsafe": STORAGE,
     "log.other_timeline": CONFLICT,
+    "restore.conflict": CONFLICT,
     "commit.outcome_unknown": STORAGE,
     "witness.conflict": CONFLICT,
     "blob.missing": CORRUPTION,

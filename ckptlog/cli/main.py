@@ -19,6 +19,7 @@ from ckptlog.cli import (
     audit,
     backup,
     bisect,
+    capture,
     cleanup,
     compact,
     completion,
@@ -37,6 +38,7 @@ from ckptlog.cli import (
     repair,
     replay,
     restore,
+    rewind,
     show,
     stats,
     verify,
@@ -79,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, completion):
+    for module in (removal, completion, capture, rewind):
         module.add_commands(commands)
     return parser
 
