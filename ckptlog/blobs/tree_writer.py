@@ -51,7 +51,7 @@ from ckptlog.model.secret import Sanitiser
 
 Raw = bytes | bytearray | memoryview
 # Takes a chunk: digest, domain, raw bytes (which may be a view of what changes after the call).
-Sink = Callable[[bytes, int, bytes | memoryview], None]
+Sink = Callable[[bytes, int, bytes | memoryview], object]
 
 COARSE: Final = Parameters(min=16 * 1024, mean=64 * 1024, max=256 * 1024)
 # Raw content up to here is base64 in the text around it; up to the next it is one chunk.
@@ -257,9 +257,9 @@ class TreeWriter:
         self.sanitised += prepared.sanitised_count
         return self._text(prepared.wire, memo)
 
-    def text(self, wire: bytes) -> Pieces:
-        """Return a value whose wire is at hand (`model.value.prepare`)."""
-        return self._text(wire, None)
+    def text(self, wire: bytes, *, memo: Memo | None = None) -> Pieces:
+        """Return a value whose wire is at hand (`model.value.prepare`); memo as in `value`."""
+        return self._text(wire, memo)
 
     def _text(self, wire: bytes, memo: Memo | None) -> Pieces:
         if len(wire) <= INLINE_MAX:

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ckptlog.errors import UnstorableError
-from ckptlog.model.array import raw_of
+from ckptlog.model.array import split_array
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.value import prepare
 
@@ -129,10 +129,11 @@ class _Freezing:
             return Raw('{"$bytearray":', len(value), (bytes(value),), "}")
         if getattr(value, "nbytes", 0) < RAW_BYTES_MIN:
             return None
-        found = raw_of(value)
+        found = split_array(value)
         if found is None:
             return None
-        head, data = found
+        content, data = found
+        head = f'{{"$array":{msgspec.json.encode(content).decode()[:-1]},"data":'
         return Raw(head, len(data), (bytes(data) if self._is_live else data,), "}}")
 
 
@@ -175,7 +176,9 @@ def _has_raw(value: Any, level: int) -> bool:
 
 
 def _is_large_array(item: Any) -> bool:
-    return getattr(item, "nbytes", 0) >= RAW_BYTES_MIN and raw_of(item) is not None
+    return (
+        getattr(item, "nbytes", 0) >= RAW_BYTES_MIN and split_array(item, is_asked=True) is not None
+    )
 
 
 def text_of(frozen: Frozen) -> Iterator[bytes]:

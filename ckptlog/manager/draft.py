@@ -180,7 +180,7 @@ class Drafter:
         )
         content = self.preparation.content(data, meta, holder)
         payloads = content.payloads
-        identity = self.identity(request.command, _create_content, request, payloads)
+        identity = self.identity(request.command, create_content, request, payloads)
         command = Create(
             actor=request.actor,
             checkpoint=request.checkpoint or "",
@@ -403,7 +403,7 @@ def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
     return Texts(old.title, description, metadata)
 
 
-def _create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
+def create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
     """Return what makes two creates the same command."""
     return (
         ("create", request.task, request.step, request.total, request.checkpoint, request.batch),

@@ -13,23 +13,24 @@ content (`PlantingStaleError`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ckptlog.blobs.tree_writer import Pieces, Root
 from ckptlog.errors import (
     ArgumentError,
+    CommandReusedError,
     InvalidCreationError,
     OutcomeUnknownError,
     PlantingStaleError,
 )
-from ckptlog.manager.draft import CreateRequest, Drafter, check_create
+from ckptlog.manager.draft import CreateRequest, Drafter, check_create, create_content
 from ckptlog.manager.preparation import Content, Holder, Preparation, Texts
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id, checkpoint_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Change, Create, Payloads, Witness
 from ckptlog.policy.decide import Stale
-from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.intent import Intent, Outcome, Step
 from ckptlog.repository.planting import Before, Planting
 from ckptlog.repository.store import Store
 
@@ -72,12 +73,16 @@ class Planter:
         planting: Planting,
         roots: Mapping[str, Root],
         request: CreateRequest,
+        *,
+        instead: Callable[[CreateRequest], CreateRequest] | None = None,
     ) -> str:
         """Create a completed checkpoint of what was planted, and return its id.
 
         Args:
             roots: The data: a dict of these values.
-            request: All but the data; `data`, `command`, `prepared`, `is_active` stay unset.
+            request: All but the data; `data`, `prepared`, `is_active` stay unset.
+            instead: Returns another step and command id, where the command id was used for
+                something else: what was planted serves for that one, too.
 
         Raises:
             PlantingStaleError: The witness is gone, or a collection began meanwhile: plant again.
@@ -94,7 +99,7 @@ class Planter:
             planting.discard()
             raise InvalidCreationError(error.message, hint=error.hint, **error.context) from error
         try:
-            outcome = self.store.submit(intent)
+            outcome = self._submitted(intent, request, instead)
         except OutcomeUnknownError:
             planting.keep()
             raise
@@ -111,6 +116,25 @@ class Planter:
         planting.keep()
         self._preparation.remember(content)
         return str(outcome[0])
+
+    def _submitted(
+        self,
+        intent: Intent,
+        request: CreateRequest,
+        instead: Callable[[CreateRequest], CreateRequest] | None,
+    ) -> Outcome:
+        while True:
+            try:
+                return self.store.submit(intent)
+            except CommandReusedError:
+                if instead is None:
+                    raise
+            request = instead(request)
+            check_create(request)
+            first = intent.steps[0].command
+            records = tuple(intent.steps[0].records)
+            steps = self._steps(request, first.payloads, records)  # type: ignore[union-attr]
+            intent = Intent(steps, intent.packs, intent.placements)
 
     def _intent(
         self, planting: Planting, roots: Mapping[str, Root], request: CreateRequest
@@ -155,10 +179,12 @@ class Planter:
         self, request: CreateRequest, payloads: Payloads, records: tuple[bytes, ...]
     ) -> tuple[Step, ...]:
         identifier = request.checkpoint or self._unused_id(request.task, request.step)
+        identity = self._drafter.identity(request.command, create_content, request, payloads)
         create = Create(
             actor=request.actor,
             checkpoint=identifier,
-            command=self._preparation.command_id(),
+            command=identity.command,
+            fingerprint=identity.fingerprint,
             namespace=request.namespace,
             parent=request.parent or "",
             payloads=payloads,

@@ -117,7 +117,7 @@ class Planting:
         made = TreeWriter(
             self.put,
             blobs.chunker,
-            is_stored=self._is_stored,
+            is_stored=self.is_stored,
             sanitiser=self._sanitiser,
             codecs=self._store.codecs,
         )
@@ -130,24 +130,32 @@ class Planting:
             return None
         return self._store.stored(self.before.data)
 
-    def put(self, digest: bytes, domain: int, raw: bytes | memoryview) -> None:
-        """Take a chunk, unless it is known. The bytes may change after the call."""
+    def put(self, digest: bytes, domain: int, raw: bytes | memoryview) -> bool:
+        """Take a chunk, unless it is known; say whether it was new.
+
+        The bytes may change after the call.
+        """
         with self._lock:
             self._refuse_over()
             if digest in self._own:
-                return
+                return False
             self._own.add(digest)
-            if self._is_stored(digest) and digest in self._retained:
-                return
+            if self.is_stored(digest) and digest in self._retained:
+                return False
             self.new_bytes += len(raw)
             encode = self._store.blobs.record
             if len(raw) < _THREAD_BYTES_MIN:
                 self._enqueue(digest, encode(digest, domain, raw), len(raw))
-                return
+                return True
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, "ckptlog-planting")
             future = self._pool.submit(encode, digest, domain, bytes(raw))
             self._enqueue(digest, future, len(raw))
+            return True
+
+    def is_stored(self, digest: bytes) -> bool:
+        """Say whether a chunk is stored; that it is retained, only the witness can say."""
+        return self._index.get(digest) is not None
 
     def put_records(self, fresh: Iterable[tuple[bytes, bytes]]) -> None:
         """Take chunks that are records already, each whole."""
@@ -191,9 +199,6 @@ class Planting:
                 self._packs = None
 
     # --- on the way -------------------------------------------------------------------------
-
-    def _is_stored(self, digest: bytes) -> bool:
-        return self._index.get(digest) is not None
 
     def _refuse_over(self) -> None:
         if self._is_over:

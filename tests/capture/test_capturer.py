@@ -82,11 +82,11 @@ def test_equal_states_have_equal_digests_whatever_else_differs(tmp_path):
 def test_the_digest_is_of_the_text_that_the_page_says(manager):
     import hashlib
 
-    info = Capturer(manager, "s", [Value("b", 1, kind="k"), Value("a", 2, schema_version=5)]).capture()
+    info = Capturer(
+        manager, "s", [Value("b", 1, kind="k"), Value("a", 2, schema_version=5)]
+    ).capture()
     a, b = info.components["a"], info.components["b"]
-    text = (
-        f"ckptlog capture 1\na value 5 leaf {a.root} {a.size}\nb k 1 leaf {b.root} {b.size}\n"
-    )
+    text = f"ckptlog capture 1\na value 5 leaf {a.root} {a.size}\nb k 1 leaf {b.root} {b.size}\n"
     assert info.digest == hashlib.sha512(text.encode()).hexdigest()
 
 

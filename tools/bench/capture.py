@@ -228,7 +228,9 @@ def _print(
     growths: Sequence[int],
 ) -> None:
     mine, _, peer = contestants
-    measure.heading(f"Five components, {megabytes} MB, 2 % changed; first capture {first.wall_s:.2f} s")
+    measure.heading(
+        f"Five components, {megabytes} MB, 2 % changed; first capture {first.wall_s:.2f} s"
+    )
     measure.table(contestants)
     stopped = [info.stopped_s * 1e3 for info in infos]
     measure.judge("save, p50", mine.p50_s, most=1, unit=" s")
@@ -237,7 +239,9 @@ def _print(
     measure.judge("system stopped, longest", max(stopped), most=50, unit=" ms")
     measure.judge("memory growth, largest", max(growths) / 1e6, most=200, unit=" MB")
     measure.judge_ratio("times as fast as the pickle", measure.rate_ratios(mine, peer))
-    held = [1 / one.per_second / info.stopped_s for one, info in zip(peer.rounds, infos, strict=True)]
+    held = [
+        1 / one.per_second / info.stopped_s for one, info in zip(peer.rounds, infos, strict=True)
+    ]
     measure.judge_ratio("times less stopped than by the pickle", held)
     new = measure.percentile([info.bytes_new / 1e6 for info in infos], 0.5)
     measure.judge("new bytes of a capture, p50", new, unit=" MB")
