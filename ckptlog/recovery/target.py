@@ -6,11 +6,14 @@ see all of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckptlog.blobs.payload import Read
+from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.checking import check_chunks
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
 from ckptlog.model.component import (
@@ -95,9 +98,13 @@ def chosen(capturer: Capturer, info: CaptureInfo, given: Wanted) -> tuple[list[s
 
 
 def targets_of(
-    capturer: Capturer, info: CaptureInfo, names: Iterable[str]
+    capturer: Capturer, info: CaptureInfo, names: Iterable[str], watch: Callable[[int], object]
 ) -> tuple[list[Target], list[str]]:
-    """Return (targets that can be read, faults)."""
+    """Return (targets that can be read, faults).
+
+    Args:
+        watch: Called with the bytes of each chunk that a restore reads; may raise to stop it.
+    """
     names = list(names)
     faults = []
     if digest_of(info.components) != info.digest:
@@ -106,19 +113,28 @@ def targets_of(
         stored = capturer.stored(info)
     except CheckpointError as error:
         return [], [*faults, error.message]
+    store = capturer.manager.store
+
+    def read(digest: bytes, domain: int) -> bytes:
+        raw = store.blobs.raw(digest, domain)
+        watch(len(raw))
+        return raw
+
     found = []
     for name in names:
         if name not in stored:
             faults.append(f"Component {name!r} is not in the payload of {info.id}.")
             continue
-        component = capturer.components[name]
-        found.append(
-            Target(name, component, traits_of(component), info.components[name], stored[name])
-        )
+        component, known = capturer.components[name], info.components[name]
+        if stored[name].reference != known.reference:
+            faults.append(f"Component {name!r} has another root than {info.id} says.")
+            continue
+        watched = Stored(known.reference, read, codecs=store.codecs)
+        found.append(Target(name, component, traits_of(component), known, watched))
     return found, faults
 
 
-def faults_of_target(target: Target) -> list[str]:
+def faults_of_target(target: Target, read: Read) -> list[str]:
     """Return what forbids restoring a payload: damage, another kind or schema, its own faults.
 
     Cost: reads all of it.
@@ -129,10 +145,7 @@ def faults_of_target(target: Target) -> list[str]:
             f"Component {target.name!r} was captured as {info.kind!r}; it is {traits.kind!r} now."
         ]
     try:
-        reference = target.stored.reference
-        if reference is None or (reference.root, reference.size) != (info.root, info.size):
-            return [f"Component {target.name!r} has another root than its capture says."]
-        target.stored.check()
+        check_chunks(info.reference, read)
         found = faults_of(target.component, target.payload())
     except Exception as error:  # noqa: BLE001 - a component's code may raise anything
         return [f"Component {target.name!r}: {told(error)}"]
