@@ -131,7 +131,7 @@ class Tracker:
         self.to(errors=(*self.now.errors, text))
 
     def _eta_s(self, now: RecoveryProgress) -> float | None:
-        if now.status != RESTORING or self._begin_s is None or not 0 < now.bytes:
+        if now.status != RESTORING or self._begin_s is None or not now.bytes > 0:
             return None
         spent = time.monotonic() - self._begin_s
         return spent * max(now.bytes_total - now.bytes, 0) / now.bytes
@@ -141,7 +141,7 @@ class Tracker:
             return
         try:
             self._callback(self.now)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a callback's
             _log.exception("A callback for the progress of a recovery failed")
 
 

@@ -5,7 +5,8 @@
     a failure: those that were touched are restored from the safety capture, in reverse order
 
 Invariants:
-- Nothing is touched before every payload is read, verified and found fit, and what is there is saved.
+- Nothing is touched before every payload is read, verified and found fit, and what is there
+  is saved.
 - A system ends as what was captured or as what it was before; where that cannot be reached, the
   error says so and the log shows the recovery as unfinished, until resume() or roll_back().
 """
@@ -84,7 +85,9 @@ class Recovery:
         tracker = self._tracker
         return None if tracker is None else tracker.now
 
-    def find(self, capture_id: str | None = None, *, at: datetime | int | None = None) -> CaptureInfo:
+    def find(
+        self, capture_id: str | None = None, *, at: datetime | int | None = None
+    ) -> CaptureInfo:
         """Return the capture that would be restored.
 
         Without arguments that is the newest one that is no recovery's safety capture; `at` counts
@@ -174,7 +177,9 @@ class Recovery:
 
         def work() -> None:
             try:
-                self.recover(*arguments, on_progress=pictures.put, cancel=_Either(stop, outer), **options)
+                self.recover(
+                    *arguments, on_progress=pictures.put, cancel=_Either(stop, outer), **options
+                )
             except BaseException as error:  # noqa: BLE001 - raised again by the iterator
                 failures.append(error)
             finally:
@@ -198,7 +203,11 @@ class Recovery:
         return self.journal.unfinished()
 
     def resume(
-        self, *, on_progress: OnProgress | None = None, cancel: Cancel | None = None, verify: bool = True
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+        verify: bool = True,
     ) -> RecoveryProgress | None:
         """Finish a recovery that ended in the middle; None where there is none.
 
@@ -206,7 +215,9 @@ class Recovery:
 
         Raises: As `recover`.
         """
-        return self._again(on_progress, cancel, lambda run, found: run.resume(found, is_verified=verify))
+        return self._again(
+            on_progress, cancel, lambda run, found: run.resume(found, is_verified=verify)
+        )
 
     def roll_back(self, *, on_progress: OnProgress | None = None) -> RecoveryProgress | None:
         """Undo a recovery that ended in the middle; None where there is none.
@@ -266,7 +277,7 @@ class Recovery:
 def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
     return RecoveryUnfinishedError(
         f"The recovery {found.id} of capture {found.capture} ended in the middle.",
-        hint="resume() finishes it, roll_back() undoes it (ckptlog recover --resume, --roll-back).",
+        hint="resume() finishes it, roll_back() undoes it.",
         recovery=found.id,
         capture=found.capture,
         safety=found.safety,

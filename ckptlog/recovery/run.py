@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -60,7 +59,7 @@ class Run:
     Threads: one; components are called from threads of their own, one after the other.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what one recovery is made of
         self,
         capturer: Capturer,
         journal: Journal,
@@ -167,8 +166,8 @@ class Run:
     def restore(self, recovery: str, *, is_verified: bool) -> RecoveryProgress:
         """Restore all targets, verify them, or put back what was touched."""
         info, begin = self._given(), time.monotonic()
-        self._id = recovery
         self.check_cancelled()
+        self._id = recovery
         self.tracker.to(recovery_id=recovery)
         names = None if self._is_whole else tuple(one.name for one in self.targets)
         self._journal.started(recovery, info.id, self._safety.id if self._safety else "", names)
@@ -206,7 +205,7 @@ class Run:
         if not found.safety and found.touched:
             raise RecoveryRefusedError(
                 f"The recovery {found.id} was begun without a safety capture.",
-                hint="Finish it: resume(), ckptlog recover --resume.",
+                hint="Finish it: resume().",
                 recovery=found.id,
             )
         self._id = found.id
@@ -244,7 +243,7 @@ class Run:
                     self._verify(target)
             name = ""
             self.check_cancelled()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - _fail raises
             self._fail(error, name)
 
     def _call(self, target: Target) -> None:
@@ -305,7 +304,8 @@ class Run:
                 rolled_back=True,
             ) from error
         raise RecoveryFailedError(
-            f"Component {name!r} was not restored: {told(error)}. What was touched is as it was before."
+            f"Component {name!r} was not restored: {told(error)}. "
+            "What was touched is as it was before."
             if name
             else f"{told(error)} What was touched is as it was before.",
             hint="Mend it and recover again; a dry run shows what would be done.",
@@ -317,7 +317,7 @@ class Run:
         ) from error
 
     def _put_back(self) -> list[str]:
-        """Restore what was touched from the safety capture, in reverse order; return what failed."""
+        """Restore what was touched from the safety capture, the last first; return what failed."""
         touched = list(reversed(self._touched))
         if not touched:
             return []
@@ -394,11 +394,11 @@ class Run:
         names = ", ".join(lacking)
         why = f"Component {name!r} failed: {told(error)}. " if error is not None else ""
         if self._safety is None:
-            hint = f"There is no safety capture. Mend {names}, then resume() (ckptlog recover --resume)."
+            hint = f"There is no safety capture. Mend {names}, then resume()."
         else:
             hint = (
-                f"Mend {names}, then roll_back() (ckptlog recover --roll-back) to go back to "
-                f"{self._safety.id}, or resume() (--resume) to try the recovery again."
+                f"Mend {names}, then roll_back() to go back to "
+                f"{self._safety.id}, or resume() to try the recovery again."
             )
         return RecoveryIncompleteError(
             f"{why}Not put back: {names}.",
@@ -417,8 +417,10 @@ class Run:
         """Draw the last picture of a recovery that failed."""
         now = self.tracker.now
         text = told(error)
-        errors = now.errors if now.errors else (*now.errors, text)
-        is_cancelled = isinstance(error, CancelledError | RecoveryCancelledError | KeyboardInterrupt)
+        errors = now.errors or (*now.errors, text)
+        is_cancelled = isinstance(
+            error, CancelledError | RecoveryCancelledError | KeyboardInterrupt
+        )
         for _, breaker in self._breakers():
             breaker.gave_up()
         self.tracker.to(status=stage.CANCELLED if is_cancelled else stage.FAILED, errors=errors)
@@ -512,5 +514,3 @@ class Run:
     def _given(self) -> CaptureInfo:
         assert self._info is not None  # noqa: S101 - begin, plan, resume and roll_back set it
         return self._info
-
-

@@ -81,7 +81,7 @@ def chosen(capturer: Capturer, info: CaptureInfo, given: Wanted) -> tuple[list[s
     if given.names is not None:
         faults = [_unknown(name, captured, info) for name in given.names if name not in captured]
         faults += [
-            f"Component {name!r} is not part of this system: only a program that has it restores it."
+            f"Component {name!r} is not part of this system."
             for name in given.names
             if name in captured and name not in have
         ]
@@ -90,8 +90,12 @@ def chosen(capturer: Capturer, info: CaptureInfo, given: Wanted) -> tuple[list[s
         names = [name for name in captured if name in have]
         faults = []
         if not given.is_partial:
-            faults += [f"Component {n!r} was captured and is not here." for n in captured if n not in have]
-            faults += [f"Component {n!r} is here and was not captured." for n in have if n not in captured]
+            faults += [
+                f"Component {n!r} was captured and is not here." for n in captured if n not in have
+            ]
+            faults += [
+                f"Component {n!r} is here and was not captured." for n in have if n not in captured
+            ]
         if not names:
             faults.append(f"Capture {info.id} and this system have no component in common.")
     return _ordered(capturer, names), faults

@@ -257,7 +257,9 @@ def fill(folder, word, rows):
     with sqlite3.connect(folder / "app.db") as database:
         database.execute("create table if not exists t (n integer primary key, word text)")
         database.execute("delete from t")
-        database.executemany("insert into t values (?, ?)", [(n, word * 40) for n in range(rows * 40)])
+        database.executemany(
+            "insert into t values (?, ?)", [(n, word * 40) for n in range(rows * 40)]
+        )
     database.close()
 
 
