@@ -1,7 +1,7 @@
 """The journal of recoveries: what the log says of them, and who may recover right now.
 
     recovery.started    recovery, capture, safety, names     before anything is touched
-    recovery.step       recovery, component, action          restoring, restored, reverting, reverted
+    recovery.step       recovery, component, action          before each touch, and after it
     recovery.completed  recovery, capture, bytes, ms
     recovery.failed     recovery, capture, component, error, rolled_back (1 or 0)
 
