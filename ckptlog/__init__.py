@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         CheckpointNotFoundError,
         CheckpointStorageError,
         CheckpointUpdateError,
+        CircuitOpenError,
         CollectionBusyError,
         CommandReusedError,
         ComponentError,
@@ -75,6 +76,12 @@ if TYPE_CHECKING:
         ProofError,
         QuotaError,
         ReadOnlyError,
+        RecoveryBusyError,
+        RecoveryCancelledError,
+        RecoveryFailedError,
+        RecoveryIncompleteError,
+        RecoveryRefusedError,
+        RecoveryUnfinishedError,
         RewrittenError,
         RolledBackError,
         SettingsError,
@@ -110,6 +117,8 @@ if TYPE_CHECKING:
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.recovery.progress import RecoveryProgress
+    from ckptlog.recovery.recovery import Recovery
     from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.backup import BackupReport
@@ -142,6 +151,7 @@ _ERRORS = (
     "CheckpointNotFoundError",
     "CheckpointStorageError",
     "CheckpointUpdateError",
+    "CircuitOpenError",
     "CollectionBusyError",
     "CommandReusedError",
     "ComponentError",
@@ -179,6 +189,12 @@ _ERRORS = (
     "ProofError",
     "QuotaError",
     "ReadOnlyError",
+    "RecoveryBusyError",
+    "RecoveryCancelledError",
+    "RecoveryFailedError",
+    "RecoveryIncompleteError",
+    "RecoveryRefusedError",
+    "RecoveryUnfinishedError",
     "RewrittenError",
     "RolledBackError",
     "SettingsError",
@@ -237,6 +253,8 @@ _HOMES = {
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
     "Snapshot": "model.component",
+    "Recovery": "recovery.recovery",
+    "RecoveryProgress": "recovery.progress",
     "SqliteComponent": "capture.sqlite",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
@@ -288,6 +306,7 @@ __all__ = [
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
+    "CircuitOpenError",
     "Codecs",
     "CollectionBusyError",
     "CommandReusedError",
@@ -342,6 +361,14 @@ __all__ = [
     "QueueComponent",
     "QuotaError",
     "ReadOnlyError",
+    "Recovery",
+    "RecoveryBusyError",
+    "RecoveryCancelledError",
+    "RecoveryFailedError",
+    "RecoveryIncompleteError",
+    "RecoveryProgress",
+    "RecoveryRefusedError",
+    "RecoveryUnfinishedError",
     "Report",
     "RestoreReport",
     "RewrittenError",

@@ -27,7 +27,12 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- CommandReusedError                  command.id_reused
     |   |-- LeaseHeldError                      lease.held
     |   |-- LeaseLostError                      lease.lost
-    |   `-- LeaseRequiredError                  lease.required
+    |   |-- LeaseRequiredError                  lease.required
+    |   |-- RecoveryFailedError                 recovery.failed
+    |   |   |-- RecoveryIncompleteError         recovery.incomplete
+    |   |   `-- RecoveryCancelledError          recovery.cancelled
+    |   |-- RecoveryRefusedError                recovery.refused
+    |   `-- RecoveryUnfinishedError             recovery.unfinished
     |-- CheckpointCorruptionError
     |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
@@ -62,6 +67,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- KeyUnsafeError                      key.unsafe
         |-- OtherTimelineError                  log.other_timeline
         |-- RestoreConflictError                restore.conflict
+        |-- RecoveryBusyError                   recovery.busy
+        |-- CircuitOpenError                    recovery.suspended
         |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
         |-- WitnessError                        witness.conflict
@@ -537,6 +544,50 @@ class PayloadCollectedError(MissingBlobError):
     """A compaction let go of a past payload, as it was told to; nothing is damaged."""
 
     code = "payload.collected"
+
+
+class RecoveryFailedError(CheckpointUpdateError):
+    """A system was not recovered; what was touched was rolled back. `component` says where."""
+
+    code = "recovery.failed"
+
+
+class RecoveryIncompleteError(RecoveryFailedError):
+    """A system is neither what was captured nor what it was before; the hint says what to do."""
+
+    code = "recovery.incomplete"
+
+
+class RecoveryCancelledError(RecoveryFailedError):
+    """A recovery was cancelled; what was touched was rolled back."""
+
+    code = "recovery.cancelled"
+
+
+class RecoveryRefusedError(CheckpointUpdateError):
+    """A recovery was not begun: a payload, a component or a dependency is not fit for it."""
+
+    code = "recovery.refused"
+
+
+class RecoveryUnfinishedError(CheckpointUpdateError):
+    """An earlier recovery of the system ended in the middle: finish it or roll it back first."""
+
+    code = "recovery.unfinished"
+
+
+class RecoveryBusyError(CheckpointStorageError):
+    """Another process, or thread, recovers the system."""
+
+    code = "recovery.busy"
+    retryable = True
+
+
+class CircuitOpenError(CheckpointStorageError):
+    """A component, or the storage, failed too often in a row and is left alone for a while."""
+
+    code = "recovery.suspended"
+    retryable = True
 
 
 _BY_ERRNO: dict[int, type[CheckpointStorageError]] = {

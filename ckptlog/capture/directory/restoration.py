@@ -37,7 +37,7 @@ from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.reading import is_as_walked
 from ckptlog.capture.directory.scan import STAGING, Scan
-from ckptlog.capture.directory.stage import Load, Stage
+from ckptlog.capture.directory.stage import Load, Stage, is_left_over
 from ckptlog.errors import ChangedError, RestoreConflictError
 
 _PRIVATE: Final = 0o700
@@ -88,7 +88,8 @@ class Restoration:
         with Descent(self._root) as self._descent:
             if root_mode is not None and root_mode != self._found.root_mode:
                 self._modes[""] = root_mode
-            if steps:
+            # A restore that was killed while it staged has left its staging directory.
+            if steps or is_left_over(self._root):
                 self._open_folder("")
                 self._stage = Stage(self._descent.root)
                 is_done = False

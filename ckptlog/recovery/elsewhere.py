@@ -1,0 +1,65 @@
+"""Restores a capture into a directory, and leaves the system as it is.
+
+A component that can be somewhere else (`at(path)`, or `restore_paths(stored, to=)`) is restored to
+DIRECTORY/<name>; of every other the value is written to DIRECTORY/<name>.json, tagged as
+`ckptlog show --data` prints it. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ckptlog.errors import ArgumentError, operating_system_door
+from ckptlog.model import value as values
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.recovery import progress as stage
+from ckptlog.recovery.progress import RecoveryProgress
+from ckptlog.recovery.run import Run
+from ckptlog.recovery.target import Target, Wanted
+from ckptlog.storage.files import write_atomically
+
+
+def restore_elsewhere(run: Run, info: CaptureInfo, given: Wanted, folder: Path) -> RecoveryProgress:
+    """Restore a capture's components below a directory.
+
+    Raises:
+        ArgumentError: Something is there already.
+        RecoveryRefusedError: A payload is not fit.
+    """
+    run.begin(info, given)
+    places = {one.name: folder / _file_name(one) for one in run.targets}
+    for place in places.values():
+        if place.exists() or place.is_symlink():
+            raise ArgumentError(f"{place} exists.", hint="Name another directory.", path=str(place))
+    run.validate()
+    with operating_system_door(f"Cannot make {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    run.tracker.to(status=stage.RESTORING)
+    for target in run.targets:
+        run.check_cancelled()
+        run.entered(target)
+        _restore(target, places[target.name])
+        run.left(target)
+    run.tracker.to(status=stage.COMPLETED)
+    return run.tracker.now
+
+
+def _file_name(target: Target) -> str:
+    return target.name if _moves(target.component) else f"{target.name}.json"
+
+
+def _moves(component: Any) -> bool:
+    return hasattr(component, "at") or hasattr(component, "restore_paths")
+
+
+def _restore(target: Target, place: Path) -> None:
+    component: Any = target.component
+    if hasattr(component, "at"):
+        component.at(place).restore(target.payload())
+    elif hasattr(component, "restore_paths"):
+        component.restore_paths(target.payload(), to=place)
+    else:
+        lowered = values.lower(target.stored.value())
+        write_atomically(place, (json.dumps(lowered, indent=2, ensure_ascii=False) + "\n").encode())

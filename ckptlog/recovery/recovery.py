@@ -1,0 +1,292 @@
+"""Recovery: brings a system back to what was captured, whole or not at all (specs/recovery.md).
+
+    find -> check -> validate -> (dry run: plans, the end) -> safety capture -> recovery.started
+         -> restore, one component after the other -> verify -> recovery.completed
+    a failure: those that were touched are restored from the safety capture, in reverse order
+
+Invariants:
+- Nothing is touched before every payload is read, verified and found fit, and what is there
+  is saved.
+- A system ends as what was captured or as what it was before; where that cannot be reached, the
+  error says so and the log shows the recovery as unfinished, until resume() or roll_back().
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from ckptlog.capture.capturer import Capturer
+from ckptlog.errors import (
+    CheckpointNotFoundError,
+    RecoveryRefusedError,
+    RecoveryUnfinishedError,
+)
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.recovery import progress as stage
+from ckptlog.recovery.breaker import BreakerSettings
+from ckptlog.recovery.elsewhere import restore_elsewhere
+from ckptlog.recovery.guard import guards_of
+from ckptlog.recovery.journal import Journal, Unfinished
+from ckptlog.recovery.progress import RecoveryProgress, Tracker
+from ckptlog.recovery.retry import Backoff
+from ckptlog.recovery.run import Run, Settings
+from ckptlog.recovery.target import Wanted, told, wanted
+
+SAFETY = "safety"
+OnProgress = Callable[[RecoveryProgress], object]
+
+
+class Cancel(Protocol):
+    """Says whether to stop; a threading.Event is one."""
+
+    def is_set(self) -> bool:
+        """Say whether to stop."""
+
+
+class Recovery:
+    """Recovers one system.
+
+    Args:
+        capturer: Of the system, with its components.
+        lease: Refuse to write when it was lost.
+        backoff: How errors that may pass are met again.
+        breakers: When components and the storage are left alone; the first Recovery of a capturer
+            decides.
+        deadline_s: How long one call of a component may take.
+
+    Durability: every step is an event before it is made. Threads: safe; one recovery at a time,
+        in all processes; others are refused.
+    """
+
+    def __init__(
+        self,
+        capturer: Capturer,
+        *,
+        lease: Any = None,
+        backoff: Backoff | None = None,
+        breakers: BreakerSettings | None = None,
+        deadline_s: float = 600.0,
+    ) -> None:
+        self.capturer = capturer
+        self.journal = Journal(capturer.manager, capturer.system)
+        self.guards = guards_of(capturer, breakers)
+        self._settings = Settings(lease, backoff or Backoff(), deadline_s)
+        self._tracker: Tracker | None = None
+
+    @property
+    def progress(self) -> RecoveryProgress | None:
+        """The newest picture of the recovery that goes on, or of the last one."""
+        tracker = self._tracker
+        return None if tracker is None else tracker.now
+
+    def find(
+        self, capture_id: str | None = None, *, at: datetime | int | None = None
+    ) -> CaptureInfo:
+        """Return the capture that would be restored.
+
+        Without arguments that is the newest one that is no recovery's safety capture; `at` counts
+        those too, because they are what the system was at that time.
+
+        Raises:
+            CheckpointNotFoundError: There is none.
+        """
+        if capture_id is not None or at is not None:
+            return self.capturer.find(capture_id, at=at)
+        for info in self.capturer.captures():
+            if info.reason != SAFETY:
+                return info
+        raise CheckpointNotFoundError(
+            f"System {self.capturer.system!r} has no capture.",
+            hint="Take one first.",
+            system=self.capturer.system,
+        )
+
+    def recover(
+        self,
+        capture_id: str | None = None,
+        *,
+        at: datetime | int | None = None,
+        components: Iterable[str] | None = None,
+        partial: bool = False,
+        dry_run: bool = False,
+        to: str | Path | None = None,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+        verify: bool = True,
+        safety: bool = True,
+    ) -> RecoveryProgress:
+        """Bring the system back to a capture.
+
+        Args:
+            at: The newest capture not after this time (aware), or this position.
+            components: Only these.
+            partial: Those that the capture and the system have in common; otherwise each must be
+                on both sides.
+            dry_run: Change nothing, and tell what would be; errors are told, not raised.
+            to: A directory: restore there, and leave the system as it is.
+            on_progress: Called with each picture.
+            cancel: Asked between components, and whenever one reads; what was touched is put back.
+            verify: Compare what was restored.
+            safety: Save what is there first. Without it nothing can be put back.
+
+        Raises:
+            RecoveryFailedError: A component failed; what was touched was rolled back.
+            RecoveryIncompleteError: And that failed too.
+            RecoveryCancelledError: It was cancelled, and rolled back.
+            RecoveryRefusedError: Something is not fit; nothing was touched.
+            RecoveryUnfinishedError: An earlier recovery ended in the middle.
+            RecoveryBusyError: Another process or thread recovers the system.
+            CircuitOpenError: A component, or the storage, failed too often.
+            CaptureFailedError, CheckpointStorageError: What is there cannot be saved; nothing was
+                touched.
+        """
+        given = wanted(components, partial=partial)
+        run = self._run(on_progress, cancel)
+        if dry_run:
+            return self._dry(run, given, capture_id, at)
+        try:
+            if to is not None:
+                info = self.find(capture_id, at=at)
+                return restore_elsewhere(run, info, given, Path(to))
+            with self.journal.alone():
+                self._refuse_unfinished()
+                info = self.find(capture_id, at=at)
+                run.begin(info, given)
+                run.validate()
+                if safety:
+                    run.save(info)
+                return run.restore(secrets.token_hex(8), is_verified=verify)
+        except BaseException as error:
+            run.ended(error)
+            raise
+
+    def iterate(self, *arguments: Any, **options: Any) -> Iterator[RecoveryProgress]:
+        """Recover, and yield each picture; what recover() raises is raised at the end.
+
+        Whoever stops iterating cancels the recovery, and waits for the rollback.
+        """
+        pictures: SimpleQueue[RecoveryProgress | None] = SimpleQueue()
+        stop, outer = threading.Event(), options.pop("cancel", None)
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self.recover(
+                    *arguments, on_progress=pictures.put, cancel=_Either(stop, outer), **options
+                )
+            except BaseException as error:  # noqa: BLE001 - raised again by the iterator
+                failures.append(error)
+            finally:
+                pictures.put(None)
+
+        thread = threading.Thread(target=work, name="ckptlog-recovery")
+        thread.start()
+        try:
+            while (picture := pictures.get()) is not None:
+                yield picture
+        finally:
+            stop.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    # --- after a crash ------------------------------------------------------------------------
+
+    def unfinished(self) -> Unfinished | None:
+        """Return the recovery that ended in the middle, if there is one."""
+        return self.journal.unfinished()
+
+    def resume(
+        self,
+        *,
+        on_progress: OnProgress | None = None,
+        cancel: Cancel | None = None,
+        verify: bool = True,
+    ) -> RecoveryProgress | None:
+        """Finish a recovery that ended in the middle; None where there is none.
+
+        All of its components are restored again. When that fails, it is rolled back.
+
+        Raises: As `recover`.
+        """
+        return self._again(
+            on_progress, cancel, lambda run, found: run.resume(found, is_verified=verify)
+        )
+
+    def roll_back(self, *, on_progress: OnProgress | None = None) -> RecoveryProgress | None:
+        """Undo a recovery that ended in the middle; None where there is none.
+
+        Raises:
+            RecoveryIncompleteError: A component failed; the others were put back.
+            RecoveryRefusedError: It had no safety capture.
+        """
+        return self._again(on_progress, None, lambda run, found: run.roll_back(found))
+
+    def _again(
+        self,
+        on_progress: OnProgress | None,
+        cancel: Cancel | None,
+        act: Callable[[Run, Unfinished], RecoveryProgress],
+    ) -> RecoveryProgress | None:
+        with self.journal.alone():
+            found = self.journal.unfinished()
+            if found is None:
+                return None
+            run = self._run(on_progress, cancel)
+            try:
+                return act(run, found)
+            except BaseException as error:
+                run.ended(error)
+                raise
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def _run(self, on_progress: OnProgress | None, cancel: Cancel | None) -> Run:
+        self._tracker = Tracker(on_progress, system=self.capturer.system)
+        return Run(self.capturer, self.journal, self.guards, self._tracker, self._settings, cancel)
+
+    def _dry(
+        self, run: Run, given: Wanted, capture_id: str | None, at: datetime | int | None
+    ) -> RecoveryProgress:
+        try:
+            if (found := self.journal.unfinished()) is not None:
+                run.tracker.error(_unfinished(found).message)
+            run.plan(self.find(capture_id, at=at), given)
+        except Exception as error:  # noqa: BLE001 - a dry run tells, it does not raise
+            run.tracker.error(told(error))
+        run.tracker.to(status=stage.PLANNED)
+        return run.tracker.now
+
+    def _refuse_unfinished(self) -> None:
+        if hung := self.guards.still_hung():
+            raise RecoveryRefusedError(
+                f"Component {hung[0]!r} still hangs in an earlier recovery.",
+                hint="Mend what it waits for, or start the program anew.",
+                component=hung[0],
+            )
+        if (found := self.journal.unfinished()) is not None:
+            raise _unfinished(found)
+
+
+def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
+    return RecoveryUnfinishedError(
+        f"The recovery {found.id} of capture {found.capture} ended in the middle.",
+        hint="resume() finishes it, roll_back() undoes it.",
+        recovery=found.id,
+        capture=found.capture,
+        safety=found.safety,
+    )
+
+
+class _Either:
+    def __init__(self, *cancels: Cancel | None) -> None:
+        self._cancels = [one for one in cancels if one is not None]
+
+    def is_set(self) -> bool:
+        return any(one.is_set() for one in self._cancels)
