@@ -69,17 +69,22 @@ if TYPE_CHECKING:
         SignatureError,
         StoreClosedError,
         StoreMissingError,
+        TaskGivenUpError,
         UnacknowledgedError,
         UnregisteredTypeError,
         UnstorableError,
         UnsupportedError,
         WitnessError,
     )
+    from ckptlog.integrations.orchestrator.orchestrator import EnhancedOrchestratorIntegration
+    from ckptlog.integrations.orchestrator.worker import WorkerCheckpointIntegration
+    from ckptlog.integrations.task_master.task_master import TaskMaster
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.importer import ArchiveImport, import_archive, verify_archive
     from ckptlog.manager.index import CheckpointIndex
+    from ckptlog.manager.interruption import InterruptedTask
     from ckptlog.manager.lease import Lease
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
@@ -94,6 +99,7 @@ if TYPE_CHECKING:
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
+    from ckptlog.recovery.task_recovery import TaskRecovery
     from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.backup import BackupReport
@@ -164,6 +170,7 @@ _ERRORS = (
     "SignatureError",
     "StoreClosedError",
     "StoreMissingError",
+    "TaskGivenUpError",
     "UnacknowledgedError",
     "UnregisteredTypeError",
     "UnstorableError",
@@ -189,10 +196,12 @@ _HOMES = {
     "CheckpointState": "model.state",
     "Codecs": "model.codec",
     "Difference": "model.difference",
+    "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
     "EventBus": "watch.bus",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
+    "InterruptedTask": "manager.interruption",
     "Lease": "manager.lease",
     "LegacyLayoutWarning": "repository.layout",
     "MetricsCollector": "monitor.collector",
@@ -203,9 +212,12 @@ _HOMES = {
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "TaskMaster": "integrations.task_master.task_master",
+    "TaskRecovery": "recovery.task_recovery",
     "TypeCodec": "model.codec",
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
+    "WorkerCheckpointIntegration": "integrations.orchestrator.worker",
     "import_archive": "manager.importer",
     "restore_store": "repository.restoration",
     "verify_archive": "manager.importer",
@@ -253,6 +265,7 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnhancedOrchestratorIntegration",
     "EventBus",
     "FileSystemCheckpointStorage",
     "ForkedError",
@@ -263,6 +276,7 @@ __all__ = [
     "ImportConflictError",
     "InProcessEventBus",
     "InputOutputError",
+    "InterruptedTask",
     "InvalidCreationError",
     "InvalidUpdateError",
     "KeyMissingError",
@@ -297,6 +311,9 @@ __all__ = [
     "StoreMissingError",
     "Subscription",
     "TaskCheckpointWrapper",
+    "TaskGivenUpError",
+    "TaskMaster",
+    "TaskRecovery",
     "TypeCodec",
     "Typed",
     "UnacknowledgedError",
@@ -305,6 +322,7 @@ __all__ = [
     "UnsupportedError",
     "WatchEvent",
     "WitnessError",
+    "WorkerCheckpointIntegration",
     "__version__",
     "import_archive",
     "restore_store",

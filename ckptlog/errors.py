@@ -22,7 +22,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- CommandReusedError                  command.id_reused
     |   |-- LeaseHeldError                      lease.held
     |   |-- LeaseLostError                      lease.lost
-    |   `-- LeaseRequiredError                  lease.required
+    |   |-- LeaseRequiredError                  lease.required
+    |   `-- TaskGivenUpError                    task.given_up
     |-- CheckpointCorruptionError
     |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
@@ -230,6 +231,12 @@ class LeaseRequiredError(CheckpointUpdateError):
     """A write without a lease, into a task that another holder has a live lease on."""
 
     code = "lease.required"
+
+
+class TaskGivenUpError(CheckpointUpdateError):
+    """An interrupted task had its attempts, all or this worker's, or nothing of it verifies."""
+
+    code = "task.given_up"
 
 
 class CheckpointCorruptionError(CheckpointError):

@@ -78,6 +78,7 @@ BY_CODE: Final[dict[str, int]] = {
     "lease.held": CONFLICT,
     "lease.lost": CONFLICT,
     "lease.required": CONFLICT,
+    "task.given_up": CONFLICT,
 }
 
 

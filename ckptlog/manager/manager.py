@@ -38,6 +38,7 @@ from ckptlog.manager.draft import (
     check_record,
     subject_content,
 )
+from ckptlog.manager.interruption import Interruptions
 from ckptlog.manager.lease import LeaseArgument, held_of
 from ckptlog.manager.leasing import Leases
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
@@ -60,7 +61,7 @@ from ckptlog.repository.store import Store
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader, Retention, Leases, Contexts):
+class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interruptions):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:
