@@ -250,9 +250,11 @@ class TaskRecovery:
             )
             if found is None:
                 return self._not_interrupted(lease.task)
-            point = self._point(found)
-            if point is None:
+            if found.recovery_point is None:
                 return Outcome(UNRECOVERABLE, found.reason)
+            point = self._manager.get_checkpoint(found.recovery_point)
+            if point is None:
+                continue  # cleaned up meanwhile
             verdict = retrial.judge(found.attempts, self.worker_id, self._limits)
             if verdict.action == retrial.REFUSE:
                 return Outcome(verdict.action, verdict.reason)
@@ -261,7 +263,7 @@ class TaskRecovery:
             try:
                 restored = self._restore(lease, point)
             except (ConflictError, CheckpointNotFoundError):
-                continue  # written without a lease before ours, or cleaned up: look again
+                continue  # written before ours, or cleaned up: look again
             number = len(found.attempts) + 1
             task = ResumedTask(self._manager, lease, restored, verdict, number)
             return Outcome(verdict.action, f"{verdict.reason}; {found.reason}", task)
@@ -275,11 +277,6 @@ class TaskRecovery:
         if why is not None:
             return Outcome(retrial.GIVE_UP, why)
         return Outcome(NOT_INTERRUPTED, f"the task's latest checkpoint is {latest.state.value}")
-
-    def _point(self, found: InterruptedTask) -> CheckpointData | None:
-        if found.recovery_point is None:
-            return None
-        return self._manager.get_checkpoint(found.recovery_point)
 
     def _restore(self, lease: Lease, point: CheckpointData) -> CheckpointData:
         """Move a recovery point, whose bytes were verified, to `restored`; count the attempt."""

@@ -461,7 +461,8 @@ def test_a_program_without_trees_refuses_a_store_with_them(path, monkeypatch):
     known = frozenset({"chunks-blake3", "chunks-fastcdc2020", "events-1", "log-1", "values-json1"})
     monkeypatch.setattr("ckptlog.formats.store.FEATURES_READ", known)
     with pytest.raises(
-        CheckpointError, match="chunks-delta, chunks-dictionary-1, events-2, payload-trees"
+        CheckpointError,
+        match="chunks-delta, chunks-dictionary-1, events-2, leases-1, payload-trees",
     ):
         ckptlog.open(path)
 
