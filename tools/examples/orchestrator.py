@@ -80,8 +80,7 @@ def work(store: Path, worker: str, task: str) -> int:
             print(f"{worker} leaves '{task}': {error.code}", flush=True)
             return 3
         begun = manager.get_checkpoint(name)
-        assert begun is not None
-        done = list(begun.data.get("done", ()))
+        done = list(begun.data.get("done", ())) if begun else []
         if done:
             print(f"{worker} goes on with '{task}' after step {len(done)}", flush=True)
         for step in range(len(done) + 1, STEPS + 1):
@@ -173,8 +172,9 @@ class Orchestrator:
         """Say what became of each task, from the log."""
         for task in TASKS:
             latest = self.manager.get_latest_checkpoint(task)
-            assert latest is not None
-            if latest.state is CheckpointState.COMPLETED:
+            if latest is None:
+                print(f"{task}: deleted by somebody")
+            elif latest.state is CheckpointState.COMPLETED:
                 print(f"{task}: {', '.join(latest.data['done'])}")
             else:
                 print(f"{task}: {latest.metadata['error_info']['message']}")
