@@ -161,12 +161,13 @@ class Interruptions:
         )
 
     def _attempts(self, checkpoints: list[str]) -> tuple[Attempt, ...]:
-        found: list[Attempt] = []
+        found: dict[int, Attempt] = {}  # one that was carried over is told twice
         for name in checkpoints[:_CANDIDATES_MAX]:
             entry = self.store.newest(name)
             if entry is not None:
-                found += attempts_of(self._about(entry).get("metadata", {}))
-        return tuple(sorted(found, key=lambda one: one.lease))
+                told = attempts_of(self._about(entry).get("metadata", {}))
+                found |= {one.lease: one for one in told}
+        return tuple(found[lease] for lease in sorted(found))
 
     def _about(self, entry: Entry) -> dict[str, Any]:
         """Return the texts and the metadata of a checkpoint; nothing where they are damaged."""

@@ -83,10 +83,9 @@ def attempts_of(metadata: Mapping[str, Any]) -> tuple[Attempt, ...]:
     return tuple(found)
 
 
-def with_attempt(metadata: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
-    """Return what to write under KEY after one more attempt."""
-    attempts = [*attempts_of(metadata), attempt][-_ATTEMPTS_KEPT:]
-    return {"attempts": msgspec.to_builtins(attempts)}
+def record_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """Return what to write under KEY."""
+    return {"attempts": msgspec.to_builtins(list(attempts[-_ATTEMPTS_KEPT:]))}
 
 
 def gave_up(metadata: Mapping[str, Any]) -> str | None:

@@ -261,7 +261,7 @@ class TaskRecovery:
             if verdict.action == retrial.GIVE_UP:
                 return self.give_up(lease, point, verdict.reason)
             try:
-                restored = self._restore(lease, point)
+                restored = self._restore(lease, point, found)
             except (ConflictError, CheckpointNotFoundError):
                 continue  # written before ours, or cleaned up: look again
             number = len(found.attempts) + 1
@@ -278,22 +278,48 @@ class TaskRecovery:
             return Outcome(retrial.GIVE_UP, why)
         return Outcome(NOT_INTERRUPTED, f"the task's latest checkpoint is {latest.state.value}")
 
-    def _restore(self, lease: Lease, point: CheckpointData) -> CheckpointData:
-        """Move a recovery point, whose bytes were verified, to `restored`; count the attempt."""
+    def _restore(
+        self, lease: Lease, point: CheckpointData, found: InterruptedTask
+    ) -> CheckpointData:
+        """Let a recovery point, whose bytes were verified, be the task's end; count the attempt."""
         manager = self._manager
-        at = manager.store.environment.now_us()
-        attempt = Attempt(self.worker_id, lease.token, _iso(at))
-        manager.update_checkpoint(
-            point.checkpoint_id,
-            state=CheckpointState.RESTORED,
-            metadata={retrial.KEY: retrial.with_attempt(point.metadata, attempt)},
-            expected=point.position,
-            lease=lease,
-        )
-        restored = manager.get_checkpoint(point.checkpoint_id)
+        at = _iso(manager.store.environment.now_us())
+        attempts = (*found.attempts, Attempt(self.worker_id, lease.token, at))
+        metadata = {retrial.KEY: retrial.record_of(attempts)}
+        name = point.checkpoint_id
+        if name == found.checkpoint_id:
+            manager.update_checkpoint(
+                name,
+                state=CheckpointState.RESTORED,
+                metadata=metadata,
+                expected=point.position,
+                lease=lease,
+            )
+        else:
+            name = self._copy(lease, point, metadata)
+        restored = manager.get_checkpoint(name)
         if restored is None:
-            raise CheckpointNotFoundError(f"{point.checkpoint_id!r} was deleted meanwhile.")
+            raise CheckpointNotFoundError(f"{name!r} was deleted meanwhile.")
         return restored
+
+    def _copy(self, lease: Lease, point: CheckpointData, metadata: dict[str, Any]) -> str:
+        """Restore an earlier point in a new checkpoint: a task is what its latest one says."""
+        metadata[retrial.KEY]["from"] = point.checkpoint_id
+        with self._manager.batch(lease=lease) as batch:
+            name = batch.create_checkpoint(
+                point.task_id,
+                point.task_title,
+                point.step_number,
+                point.step_description,
+                point.total_steps,
+                point.data,
+                {**point.metadata, **metadata},
+                point.worker_id,
+                point.parent_checkpoint_id,
+                namespace=point.namespace,
+            )
+            batch.update_checkpoint(name, state=CheckpointState.RESTORED)
+        return name
 
     def give_up(self, lease: Lease, point: CheckpointData, reason: str) -> Outcome:
         """Mark a task as failed for good, in a checkpoint of its own with the state that it had.

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.policy import retrial
-from ckptlog.policy.retrial import Attempt, Limits, attempts_of, gave_up, judge, with_attempt
+from ckptlog.policy.retrial import Attempt, Limits, attempts_of, gave_up, judge, record_of
 
 
 def by(*workers: str) -> list[Attempt]:
@@ -53,11 +53,9 @@ def test_no_order_of_workers_goes_beyond_the_limits(order, most, of_worker):
 
 
 def test_attempts_are_told_by_metadata():
-    metadata = {"other": 1}
-    for number in range(3):
-        attempt = Attempt("w", number, "2026")
-        metadata = {**metadata, retrial.KEY: with_attempt(metadata, attempt)}
-    assert [one.lease for one in attempts_of(metadata)] == [0, 1, 2]
+    attempts = tuple(by("w", "w", "v"))
+    metadata = {"other": 1, retrial.KEY: record_of(attempts)}
+    assert attempts_of(metadata) == attempts
     assert gave_up(metadata) is None
     assert gave_up({retrial.KEY: {"gave_up": "why"}}) == "why"
 
@@ -77,3 +75,4 @@ def test_what_is_malformed_counts_for_nothing(record):
 def test_a_very_long_list_is_cut():
     metadata = {retrial.KEY: {"attempts": [{"worker": "w", "lease": 1, "at": ""}] * 500}}
     assert len(attempts_of(metadata)) == 100
+    assert len(record_of(by(*"w" * 500))["attempts"]) == 100

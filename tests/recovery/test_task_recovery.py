@@ -145,6 +145,26 @@ def test_who_falls_back_to_earlier_points_does_not(manager, task):
     assert second.attempt == 2
 
 
+def test_an_earlier_point_is_restored_in_a_copy_so_that_the_task_can_end(manager, task):
+    manager.fail_checkpoint(task)
+    resumed = recovery(manager, "w1").claim("t").task
+    first, failed, copy = manager.get_task_checkpoints("t")
+    assert (first.state.value, failed.state.value) == ("completed", "failed")
+    assert copy == resumed.checkpoint
+    assert (copy.state.value, copy.data, copy.step_number) == ("restored", {"done": [1]}, 1)
+    assert copy.metadata["recovery"]["from"] == first.checkpoint_id
+    with resumed:
+        resumed.wrapper().checkpoint("Step 2 again", {"done": [1, 2]})
+        manager.update_checkpoint(
+            manager.get_latest_checkpoint("t").checkpoint_id, total_steps=2, lease=resumed.lease
+        )
+        manager.complete_checkpoint(
+            manager.get_latest_checkpoint("t").checkpoint_id, lease=resumed.lease
+        )
+    assert manager.find_interrupted_tasks(include_failed=True) == []
+    assert not manager.can_recover_task("t")
+
+
 def test_a_task_without_sound_bytes_is_left_alone(manager, task, monkeypatch):
     monkeypatch.setattr(CheckpointManager, "_fault", lambda *_: "its bytes are gone")
     before = manager.store.position

@@ -89,7 +89,7 @@ def run(program, project, *words):
 def listed(program, project):
     """Return the statuses that the client tells, as JSON where it has that."""
     out = run(program, project, "list", "--with-subtasks", "--format", "json")
-    found = json.loads(out[out.index("{") :])
+    found, _ = json.JSONDecoder().raw_decode(out[out.index("{") :])  # hints follow it
     told = {}
     for task in found["tasks"]:
         told[str(task["id"])] = task["status"]
@@ -125,9 +125,7 @@ def test_the_client_and_we_read_each_other(program, project):
         name = manager.get_latest_checkpoint("master/2").checkpoint_id
         worker.complete_task_execution(name, {"result": 2})
         before = json.loads(path.read_text())
-        assert {one.ref: one.after for one in tasks.sync()} == {"2": "done", "1.2": "pending"} or {
-            one.ref: one.status for one in tasks.tasks()
-        }["2"] == "done"
+        assert {one.ref: one.after for one in tasks.sync()} == {"2": "done"}
         after = json.loads(path.read_text())
         assert after["feature"] == before["feature"]
         told = listed(program, folder)
