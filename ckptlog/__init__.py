@@ -90,17 +90,22 @@ if TYPE_CHECKING:
         SourceError,
         StoreClosedError,
         StoreMissingError,
+        TaskGivenUpError,
         UnacknowledgedError,
         UnregisteredTypeError,
         UnstorableError,
         UnsupportedError,
         WitnessError,
     )
+    from ckptlog.integrations.orchestrator.orchestrator import EnhancedOrchestratorIntegration
+    from ckptlog.integrations.orchestrator.worker import WorkerCheckpointIntegration
+    from ckptlog.integrations.task_master.task_master import TaskMaster
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.importer import ArchiveImport, import_archive, verify_archive
     from ckptlog.manager.index import CheckpointIndex
+    from ckptlog.manager.interruption import InterruptedTask
     from ckptlog.manager.lease import Lease
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
@@ -119,6 +124,7 @@ if TYPE_CHECKING:
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.recovery.progress import RecoveryProgress
     from ckptlog.recovery.recovery import Recovery
+    from ckptlog.recovery.task_recovery import TaskRecovery
     from ckptlog.repository.archive import ArchiveReport
     from ckptlog.repository.audit import AuditEvent
     from ckptlog.repository.backup import BackupReport
@@ -203,6 +209,7 @@ _ERRORS = (
     "SourceError",
     "StoreClosedError",
     "StoreMissingError",
+    "TaskGivenUpError",
     "UnacknowledgedError",
     "UnregisteredTypeError",
     "UnstorableError",
@@ -237,11 +244,13 @@ _HOMES = {
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
     "EnvironmentComponent": "capture.environment",
+    "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
     "EventBus": "watch.bus",
     "FileComponent": "capture.file",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
+    "InterruptedTask": "manager.interruption",
     "Lease": "manager.lease",
     "LegacyLayoutWarning": "repository.layout",
     "MappingComponent": "capture.callables",
@@ -259,9 +268,12 @@ _HOMES = {
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "TaskCheckpointWrapper": "manager.wrapper",
+    "TaskMaster": "integrations.task_master.task_master",
+    "TaskRecovery": "recovery.task_recovery",
     "TypeCodec": "model.codec",
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
+    "WorkerCheckpointIntegration": "integrations.orchestrator.worker",
     "import_archive": "manager.importer",
     "restore_store": "repository.restoration",
     "state_component": "capture.callables",
@@ -324,6 +336,7 @@ __all__ = [
     "DuplicateIdError",
     "EnvironmentComponent",
     "EnvironmentDiffersError",
+    "EnhancedOrchestratorIntegration",
     "EventBus",
     "FileComponent",
     "FileSystemCheckpointStorage",
@@ -336,6 +349,7 @@ __all__ = [
     "ImportConflictError",
     "InProcessEventBus",
     "InputOutputError",
+    "InterruptedTask",
     "InvalidCreationError",
     "InvalidUpdateError",
     "KeyMissingError",
@@ -385,6 +399,9 @@ __all__ = [
     "StoreMissingError",
     "Subscription",
     "TaskCheckpointWrapper",
+    "TaskGivenUpError",
+    "TaskMaster",
+    "TaskRecovery",
     "TypeCodec",
     "Typed",
     "UnacknowledgedError",
@@ -393,6 +410,7 @@ __all__ = [
     "UnsupportedError",
     "WatchEvent",
     "WitnessError",
+    "WorkerCheckpointIntegration",
     "__version__",
     "import_archive",
     "restore_store",

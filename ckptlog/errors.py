@@ -32,7 +32,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |   |-- RecoveryIncompleteError         recovery.incomplete
     |   |   `-- RecoveryCancelledError          recovery.cancelled
     |   |-- RecoveryRefusedError                recovery.refused
-    |   `-- RecoveryUnfinishedError             recovery.unfinished
+    |   |-- RecoveryUnfinishedError             recovery.unfinished
+    |   `-- TaskGivenUpError                    task.given_up
     |-- CheckpointCorruptionError
     |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
@@ -277,6 +278,12 @@ class LeaseRequiredError(CheckpointUpdateError):
     """A write without a lease, into a task that another holder has a live lease on."""
 
     code = "lease.required"
+
+
+class TaskGivenUpError(CheckpointUpdateError):
+    """An interrupted task had its attempts, all or this worker's, or nothing of it verifies."""
+
+    code = "task.given_up"
 
 
 class CheckpointCorruptionError(CheckpointError):

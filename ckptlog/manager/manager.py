@@ -38,6 +38,7 @@ from ckptlog.manager.draft import (
     check_record,
     subject_content,
 )
+from ckptlog.manager.interruption import Interruptions
 from ckptlog.manager.lease import LeaseArgument, held_of
 from ckptlog.manager.leasing import Leases
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
@@ -46,6 +47,8 @@ from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.manager.refusal import ATTEMPTS_MAX, overtaken, renamed, unknown
 from ckptlog.manager.retention import Retention, policy_in
+from ckptlog.manager.refusal import overtaken, renamed, unknown
+from ckptlog.manager.retention import Retention
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -58,10 +61,14 @@ from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.store import Store
 
+# Preparations of one change that others overtook; each time another one got through.
+_ATTEMPTS_MAX = 1000
+
 Answer = TypeVar("Answer")
 
 
 class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
+class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interruptions):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:
@@ -399,7 +406,7 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
         identity = self.identity(command_id, "delete_task", task_id)
         actor, held = self._actor(actor), held_of(lease)
         last = Stale("")
-        for _ in range(ATTEMPTS_MAX):
+        for _ in range(_ATTEMPTS_MAX):
             count, position = self.store.count_task(task_id)
             if count == 0 and command_id is None:
                 return 0
@@ -417,7 +424,7 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
             if not isinstance(outcome, Stale):
                 return int(outcome)
             last = outcome
-        raise overtaken("delete a task", last)
+        raise overtaken("delete a task", last, _ATTEMPTS_MAX)
 
     # --- many at once -------------------------------------------------------------------------
 
@@ -532,7 +539,7 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
     def _commit(self, prepare: Callable[[], tuple[Intent, Any]]) -> Results:
         """Prepare and submit, again where others came first; then fill the cache."""
         last = Stale("")
-        for _ in range(ATTEMPTS_MAX):
+        for _ in range(_ATTEMPTS_MAX):
             intent, contents = prepare()
             try:
                 outcome = self.store.submit(intent)
@@ -543,4 +550,4 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
                     self._preparation.remember(content)
                 return outcome
             last = outcome
-        raise overtaken("change a checkpoint", last)
+        raise overtaken("change a checkpoint", last, _ATTEMPTS_MAX)

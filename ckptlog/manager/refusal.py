@@ -6,8 +6,6 @@ from ckptlog.errors import ArgumentError, BusyError, CheckpointError, OutcomeUnk
 from ckptlog.policy.decide import Stale
 from ckptlog.repository.intent import Intent
 
-# Preparations of one change that others overtook; each time another one got through.
-ATTEMPTS_MAX = 1000
 # Of an exception that failed a checkpoint: some hold whole documents.
 _MESSAGE_CHARACTERS_MAX = 10_000
 
@@ -24,10 +22,10 @@ def unknown(error: OutcomeUnknownError, intent: Intent) -> OutcomeUnknownError:
     )
 
 
-def overtaken(what: str, last: Stale) -> BusyError:
+def overtaken(what: str, last: Stale, attempts: int) -> BusyError:
     """Return the error for a change that others came before again and again."""
     return BusyError(
-        f"{ATTEMPTS_MAX} attempts to {what} were overtaken; last: {last.why}.",
+        f"{attempts} attempts to {what} were overtaken; last: {last.why}.",
         hint="Let fewer writers change one checkpoint at once.",
     )
 

@@ -151,6 +151,10 @@ class StoreReader:
 
         return self._guarded(look_up)
 
+    def latest_rows(self, after: str | None = None, limit: int = 1000) -> list[Row]:
+        """Return a page of tasks' latest living checkpoints from the view, caught up, by task."""
+        return self._guarded(lambda: self.view().latest_rows(after, limit))
+
     def ranked(
         self, wanted: Ranked, *, after: tuple[str, int] | None = None, limit: int = 100
     ) -> list[Row]:

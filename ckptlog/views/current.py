@@ -62,6 +62,10 @@ _TASKS: Final = (
     "SELECT task, count(*), max(origin) FROM checkpoint INDEXED BY by_task WHERE task > ? "
     "GROUP BY task ORDER BY task LIMIT ?"
 )
+_LATEST_ROWS: Final = (
+    "SELECT body FROM checkpoint WHERE origin IN (SELECT max(origin) FROM checkpoint "
+    "INDEXED BY by_task WHERE task > ? GROUP BY task ORDER BY task LIMIT ?)"
+)
 _POSITION_MAX: Final = 2**63 - 1
 
 
@@ -374,6 +378,15 @@ class CurrentView:
             pages.append((_text(task), living, origin))
         return pages
 
+    def latest_rows(self, after: str | None = None, limit: int = 100) -> list[Row]:
+        """Return the latest living checkpoint of each task, by the task's name.
+
+        Args:
+            after: Last task of the page before this one.
+        """
+        found = self._read(_LATEST_ROWS, ("" if after is None else after, max(0, limit)))
+        return sorted((decode_row(body) for (body,) in found), key=_task_key)
+
     def _read(self, sql: str, arguments: tuple[object, ...]) -> list[tuple[object, ...]]:
         with self._read_lock:
             try:
@@ -433,3 +446,8 @@ def _text(value: object) -> str:
     if type(value) is not str:
         raise ViewDamagedError("A text in the view is damaged.")
     return value
+
+
+def _task_key(row: Row) -> bytes:
+    """Return what SQLite orders a task by: its bytes in UTF-8."""
+    return row.task.encode(errors="surrogatepass")

@@ -7,9 +7,20 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 import ckptlog
-from ckptlog import CheckpointManager, CheckpointState, TaskCheckpointWrapper
+from ckptlog import (
+    CheckpointManager,
+    CheckpointState,
+    EnhancedOrchestratorIntegration,
+    LeaseHeldError,
+    TaskCheckpointWrapper,
+    TaskMaster,
+    WorkerCheckpointIntegration,
+)
 
 WORKER = textwrap.dedent(
     """
@@ -38,6 +49,22 @@ def work(store: Path, task: str, worker: str, dies_at: int = 0) -> int:
     return subprocess.run(command, check=False, timeout=60).returncode
 
 
+def _orchestrate(manager: CheckpointManager) -> None:
+    """Let the specification's integration set up, go on with, fail, recover and end a task."""
+    integration = EnhancedOrchestratorIntegration(SimpleNamespace(checkpoint_manager=manager))
+    context = SimpleNamespace(task_id="task", task_title="A task", data={"a": 1})
+    integration.setup_task_checkpointing(context)
+    integration.handle_task_progress(context, {"b": 2})
+    integration.handle_task_progress(context, {"step_number": 2, "c": 3})
+    integration.handle_task_failure(context, RuntimeError("no luck"))
+    assert manager.can_recover_task("task")
+    assert integration.handle_task_recovery(context) is True
+    assert context.data == {"a": 1, "b": 2}
+    integration.handle_task_completion(context)
+    assert integration.handle_task_recovery(context) is False
+    assert not manager.can_recover_task("task")
+
+
 class TestCheckpointIntegration:
     """Integration tests for the checkpoint system."""
 
@@ -58,6 +85,7 @@ class TestCheckpointIntegration:
             assert latest.data == {"done": [1, 2, 3, 4], "by": "second"}
             assert latest.state is CheckpointState.COMPLETED
             assert manager.validate_checkpoint_integrity() == []
+            _orchestrate(manager)
 
     def test_worker_integration(self, tmp_path: Path) -> None:
         """Two workers at once on one store: each one's checkpoints are found by its id."""
@@ -73,6 +101,20 @@ class TestCheckpointIntegration:
                 assert {one.task_id for one in found} == {f"job-{name}"}
                 assert [one.step_number for one in found] == [1, 2, 3, 4]
             assert manager.validate_checkpoint_integrity() == []
+            worker = WorkerCheckpointIntegration("three", manager)
+            name = worker.start_task_execution("job-three", "A task")
+            with pytest.raises(LeaseHeldError):
+                WorkerCheckpointIntegration("four", manager).start_task_execution("job-three", "A")
+            worker.update_execution_progress(name, {"done": [1]})
+            worker.complete_task_execution(name, {"result": "good"})
+            last = manager.get_checkpoint(name)
+            assert last is not None
+            assert last.data == {"done": [1], "result": "good"}
+            other = worker.start_task_execution("job-four", "Another")
+            worker.handle_execution_error(other, ValueError("no luck"))
+            failed = manager.get_checkpoint(other)
+            assert failed is not None
+            assert failed.metadata["error_info"]["message"] == "no luck"
 
     def test_task_master_integration(self, tmp_path: Path) -> None:
         """The default directory lies beside Task Master's files and leaves them alone."""
@@ -87,7 +129,16 @@ class TestCheckpointIntegration:
             latest = manager.get_latest_checkpoint("1")
             assert latest is not None
             assert latest.state is CheckpointState.COMPLETED
-        assert json.loads((folder / "tasks.json").read_text()) == tasks
+            assert json.loads((folder / "tasks.json").read_text()) == tasks
+            master = TaskMaster(manager, folder / "tasks.json")
+            (name,) = master.seed().values()
+            worker = WorkerCheckpointIntegration("w", manager)
+            assert worker.start_task_execution(master.task_id(1), "Parse") == name
+            assert [one.after for one in master.sync()] == ["in-progress"]
+            worker.complete_task_execution(name, {"rules": 12})
+            assert [one.after for one in master.sync()] == ["done"]
+        (task,) = json.loads((folder / "tasks.json").read_text())["tasks"]
+        assert task == {"id": 1, "title": "Parse", "status": "done"}
 
     def test_event_system_integration(self, tmp_path: Path) -> None:
         """Every operation is an event, in order, also to a reader that has its own store."""

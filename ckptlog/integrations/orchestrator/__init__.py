@@ -1,0 +1,1 @@
+"""Orchestrators and their workers: the specification's integrations, over small protocols."""

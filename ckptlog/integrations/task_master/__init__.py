@@ -1,0 +1,1 @@
+"""Task Master's task files: their tasks as checkpoints, checkpoints' states as their statuses."""

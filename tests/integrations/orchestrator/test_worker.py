@@ -1,0 +1,162 @@
+"""WorkerCheckpointIntegration, call by call."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptlog import (
+    CheckpointManager,
+    CheckpointState,
+    LeaseHeldError,
+    LeaseLostError,
+    TaskGivenUpError,
+    WorkerCheckpointIntegration,
+)
+from ckptlog.errors import ArgumentError
+from tests.manager.clock import SettableEnvironment, open_at
+
+
+@pytest.fixture
+def environment():
+    return SettableEnvironment()
+
+
+@pytest.fixture
+def manager(tmp_path, environment):
+    with open_at(tmp_path / "store", environment) as store:
+        yield CheckpointManager(store=store)
+
+
+def test_the_life_of_a_task(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "A task")
+    found = manager.get_checkpoint(name)
+    assert (found.state, found.worker_id, found.task_title) == (
+        CheckpointState.ACTIVE,
+        "w1",
+        "A task",
+    )
+    assert worker.lease_of(name).holder == "w1"
+    assert worker.update_execution_progress(name, {"done": 3}) is None
+    assert manager.get_checkpoint(name).data == {"done": 3}
+    assert worker.complete_task_execution(name, {"result": "good"}) is None
+    found = manager.get_checkpoint(name)
+    assert (found.state, found.data) == (
+        CheckpointState.COMPLETED,
+        {"done": 3, "result": "good"},
+    )
+    assert manager.list_leases() == []
+    assert worker.lease_of(name) is None
+    # Once more is a new run.
+    assert worker.start_task_execution("t", "A task") != name
+
+
+def test_a_greater_step_is_a_checkpoint_of_its_own(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    first = worker.start_task_execution("t", "T")
+    worker.update_execution_progress(first, {"a": 1, "total_steps": 3})
+    worker.update_execution_progress(first, {"b": 2, "step_number": 2, "step_description": "two"})
+    second = worker.present_checkpoint(first)
+    worker.update_execution_progress(second, {"c": 3, "step_number": 2})
+    one, two = manager.get_task_checkpoints("t")
+    assert (one.state, one.step_number, one.total_steps) == (CheckpointState.COMPLETED, 1, 3)
+    assert (two.checkpoint_id, two.step_number, two.total_steps) == (second, 2, 3)
+    assert (two.step_description, two.state) == ("two", CheckpointState.ACTIVE)
+    assert {key: two.data[key] for key in "abc"} == {"a": 1, "b": 2, "c": 3}
+    worker.complete_task_execution(first, {})
+    assert manager.get_checkpoint(second).state is CheckpointState.COMPLETED
+
+
+def test_an_error_is_told_in_full_and_the_task_let_go(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    worker.update_execution_progress(name, {"a": 1})
+
+    def broken():
+        raise ValueError("no luck")
+
+    try:
+        broken()
+    except ValueError as error:
+        assert worker.handle_execution_error(name, error) is None
+    found = manager.get_checkpoint(name)
+    info = found.metadata["error_info"]
+    assert found.state is CheckpointState.FAILED
+    assert (info["type"], info["message"]) == ("ValueError", "no luck")
+    assert "in broken" in info["traceback"]
+    assert manager.list_leases() == []
+
+
+def test_another_worker_goes_on_and_the_first_is_refused(manager, environment):
+    first = WorkerCheckpointIntegration("w1", manager, lease_ttl_s=2_000_000)
+    name = first.start_task_execution("t", "T")
+    first.update_execution_progress(name, {"a": 1})
+    second = WorkerCheckpointIntegration("w2", manager)
+    with pytest.raises(LeaseHeldError, match="'w1'"):
+        second.start_task_execution("t", "T")
+    environment.advance(seconds=2_000_001)
+    again = second.start_task_execution("t", "T")
+    assert again == name
+    assert manager.get_checkpoint(again).state is CheckpointState.RESTORED
+    for act in (
+        lambda: first.update_execution_progress(name, {"b": "dead"}),
+        lambda: first.complete_task_execution(name, {"b": "dead"}),
+    ):
+        with pytest.raises(LeaseLostError):
+            act()
+    second.update_execution_progress(again, {"c": 2})
+    assert manager.get_checkpoint(name).data == {"a": 1, "c": 2}
+
+
+def test_a_task_that_had_its_attempts(manager):
+    for attempt in range(2):
+        worker = WorkerCheckpointIntegration("w1", manager, worker_attempts_max=1, attempts_max=2)
+        name = worker.start_task_execution("t", "T")
+        worker.handle_execution_error(name, RuntimeError(f"{attempt}"))
+    with pytest.raises(TaskGivenUpError, match="another has to") as caught:
+        worker.start_task_execution("t", "T")
+    assert caught.value.context["action"] == "refuse"
+    other = WorkerCheckpointIntegration("w2", manager, worker_attempts_max=1, attempts_max=2)
+    other.handle_execution_error(other.start_task_execution("t", "T"), RuntimeError("x"))
+    third = WorkerCheckpointIntegration("w3", manager, worker_attempts_max=1, attempts_max=2)
+    for _ in range(2):
+        with pytest.raises(TaskGivenUpError, match="2 times without getting further"):
+            third.start_task_execution("t", "T")
+    assert manager.list_leases() == []
+    anew = WorkerCheckpointIntegration("w3", manager, resume=False)
+    assert manager.get_checkpoint(anew.start_task_execution("t", "T")).data == {}
+
+
+def test_checkpoints_of_others_are_written_without_a_lease(manager):
+    name = manager.create_checkpoint("t", "T", 1)
+    worker = WorkerCheckpointIntegration("w1", manager)
+    worker.update_execution_progress(name, {"a": 1})
+    worker.complete_task_execution(name, {"b": 2})
+    assert manager.get_checkpoint(name).data == {"a": 1, "b": 2}
+    other = manager.create_checkpoint("t", "T", 2)
+    worker.handle_execution_error(other, RuntimeError("x"))
+    assert manager.get_checkpoint(other).state is CheckpointState.FAILED
+    assert worker.present_checkpoint(other) == other
+
+
+@pytest.mark.parametrize(
+    "progress", [None, [1], {"step_number": 0}, {"step_number": "2"}, {"total_steps": True}]
+)
+def test_senseless_progress_is_refused(manager, progress):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    with pytest.raises(ArgumentError):
+        worker.update_execution_progress(name, progress)
+    assert manager.get_checkpoint(name).data == {}
+
+
+def test_senseless_arguments_are_refused(manager):
+    with pytest.raises(ArgumentError):
+        WorkerCheckpointIntegration("", manager)
+    with pytest.raises(ArgumentError, match="checkpoint_manager"):
+        WorkerCheckpointIntegration("w1", "a path")
+    worker = WorkerCheckpointIntegration("w1", manager)
+    with pytest.raises(ArgumentError):
+        worker.start_task_execution("", "T")
+    with pytest.raises(ArgumentError, match="error"):
+        worker.handle_execution_error("x", "no exception")
