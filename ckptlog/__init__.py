@@ -52,6 +52,9 @@ if TYPE_CHECKING:
         InvalidUpdateError,
         KeyMissingError,
         KeyUnsafeError,
+        LeaseHeldError,
+        LeaseLostError,
+        LeaseRequiredError,
         LockTimeoutError,
         LogCorruptionError,
         MissingBlobError,
@@ -81,6 +84,7 @@ if TYPE_CHECKING:
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
     from ckptlog.manager.importer import ArchiveImport, import_archive, verify_archive
     from ckptlog.manager.index import CheckpointIndex
+    from ckptlog.manager.lease import Lease
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.manager.reading import HistoryEntry
     from ckptlog.manager.storage import FileSystemCheckpointStorage
@@ -149,6 +153,9 @@ _ERRORS = (
     "InvalidUpdateError",
     "KeyMissingError",
     "KeyUnsafeError",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "LeaseRequiredError",
     "LockTimeoutError",
     "LogCorruptionError",
     "MissingBlobError",
@@ -200,6 +207,7 @@ _HOMES = {
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
+    "Lease": "manager.lease",
     "LegacyLayoutWarning": "repository.layout",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
@@ -283,6 +291,10 @@ __all__ = [
     "InvalidUpdateError",
     "KeyMissingError",
     "KeyUnsafeError",
+    "Lease",
+    "LeaseHeldError",
+    "LeaseLostError",
+    "LeaseRequiredError",
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",

@@ -22,7 +22,10 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- InvalidUpdateError (ValueError)     update.invalid
     |   |-- IllegalTransitionError              update.illegal_transition
     |   |-- ConflictError                       update.conflict
-    |   `-- CommandReusedError                  command.id_reused
+    |   |-- CommandReusedError                  command.id_reused
+    |   |-- LeaseHeldError                      lease.held
+    |   |-- LeaseLostError                      lease.lost
+    |   `-- LeaseRequiredError                  lease.required
     |-- CheckpointCorruptionError
     |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
@@ -230,6 +233,26 @@ class CommandReusedError(CheckpointUpdateError):
     """The command id was already used for a command with other content."""
 
     code = "command.id_reused"
+
+
+class LeaseHeldError(CheckpointUpdateError):
+    """Another holder has a live lease on the task."""
+
+    code = "lease.held"
+    retryable = True
+
+
+class LeaseLostError(CheckpointUpdateError):
+    """The lease that a write was made under is not the task's any more: another took it over."""
+
+    code = "lease.lost"
+
+
+class LeaseRequiredError(CheckpointUpdateError):
+    """A write without a lease, into a task that another holder has a live lease on."""
+
+    code = "lease.required"
+    retryable = True
 
 
 class CheckpointCorruptionError(CheckpointError):

@@ -75,6 +75,9 @@ BY_CODE: Final[dict[str, int]] = {
     "backup.diverged": CONFLICT,
     "backup.foreign": CONFLICT,
     "import.conflict": CONFLICT,
+    "lease.held": CONFLICT,
+    "lease.lost": CONFLICT,
+    "lease.required": CONFLICT,
 }
 
 

@@ -32,6 +32,7 @@ from ckptlog.cli import (
     files,
     importing,
     init,
+    leases,
     listing,
     removal,
     repair,
@@ -79,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, completion):
+    for module in (removal, leases, completion):
         module.add_commands(commands)
     return parser
 

@@ -15,6 +15,7 @@ FORMAT_NAME: Final = "ckptlog"
 TREES: Final = "payload-trees"
 SETTLED: Final = "segments-settled"
 DICTIONARY: Final = "chunks-dictionary-1"
+LEASES: Final = "leases-1"
 EVENTS_LONG: Final = "events-1"
 EVENTS_SHORT: Final = "events-2"
 FEATURES: Final = (
@@ -23,6 +24,7 @@ FEATURES: Final = (
     DICTIONARY,
     "chunks-fastcdc2020",
     EVENTS_SHORT,
+    LEASES,
     "log-1",
     TREES,
     SETTLED,

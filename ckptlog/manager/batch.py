@@ -29,6 +29,7 @@ from ckptlog.model.identifier import (
     check_id,
     checkpoint_id,
 )
+from ckptlog.model.lease import Held
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete
 from ckptlog.repository.intent import Intent, Step
@@ -57,12 +58,19 @@ class Batch:
     """
 
     def __init__(
-        self, drafter: Drafter, namespace: str, actor: str, command: str | None = None
+        self,
+        drafter: Drafter,
+        namespace: str,
+        actor: str,
+        command: str | None = None,
+        *,
+        leases: Held = (),
     ) -> None:
         self._drafter = drafter
         self._namespace = namespace
         self._actor = actor
         self._command = command
+        self._leases = leases
         if command is not None:
             check_id("command_id", command, _COMMAND_CHARACTERS_MAX)
         self._requests: list[CreateRequest | ChangeRequest | Delete] = []
@@ -138,6 +146,7 @@ class Batch:
             actor=self._actor,
             command=command,
             is_active=activate,
+            leases=self._leases,
             # Now, because the caller may change the values before the commit, and once.
             prepared=self._drafter.prepare(task_title, step_description, data, metadata),
         )
@@ -172,6 +181,7 @@ class Batch:
                 expected=expected,
                 actor=self._actor,
                 command=self._next_command(),
+                leases=self._leases,
             )
         )
 
@@ -186,6 +196,7 @@ class Batch:
                 data=self._copy("final_data", final_data),
                 actor=self._actor,
                 command=self._next_command(),
+                leases=self._leases,
             )
         )
 
@@ -199,6 +210,7 @@ class Batch:
                 metadata=None if info is None else {"error_info": info},
                 actor=self._actor,
                 command=self._next_command(),
+                leases=self._leases,
             )
         )
 
@@ -214,6 +226,7 @@ class Batch:
                 checkpoint=checkpoint_id,
                 command=identity.command,
                 fingerprint=identity.fingerprint,
+                leases=self._leases,
             )
         )
 

@@ -25,6 +25,7 @@ from ckptlog.manager.preparation import (
 from ckptlog.model import value as values
 from ckptlog.model.event import INTEGER_MAX, RECORDED_TYPES
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.lease import Held
 from ckptlog.model.position import POSITION_MAX
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
@@ -43,6 +44,7 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a caller says to create a checkpoint.
 
     batch: Operations of the batch that it is part of, where that has a command id; else 0.
+    leases: Tokens that the caller has; no part of what makes two requests the same.
     """
 
     task: str
@@ -61,12 +63,13 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     is_active: bool = False
     prepared: tuple[Prepared, Prepared] | None = None
     batch: int = 0
+    leases: Held = ()
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a caller says to change a checkpoint; None leaves a field as it is.
 
-    batch: As in `CreateRequest`.
+    batch, leases: As in `CreateRequest`.
     """
 
     checkpoint: str
@@ -81,6 +84,7 @@ class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     command: str | None = None
     expected: int | None = None
     batch: int = 0
+    leases: Held = ()
 
     @property
     def is_bare(self) -> bool:
@@ -187,6 +191,7 @@ class Drafter:
             command=identity.command,
             fingerprint=identity.fingerprint,
             is_active=request.is_active,
+            leases=request.leases,
             namespace=request.namespace,
             parent=request.parent or "",
             payloads=payloads,
@@ -221,6 +226,7 @@ class Drafter:
             command=identity.command,
             expected=request.expected,
             fingerprint=identity.fingerprint,
+            leases=request.leases,
             payloads=content.payloads,
             state=request.state,
             step=request.step,

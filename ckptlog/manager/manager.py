@@ -19,8 +19,6 @@ from typing import Any, Self, TypeVar, Unpack
 
 from ckptlog.errors import (
     ArgumentError,
-    BusyError,
-    CheckpointError,
     CheckpointNotFoundError,
     ConflictError,
     InvalidCreationError,
@@ -30,24 +28,27 @@ from ckptlog.errors import (
 from ckptlog.manager import upkeep
 from ckptlog.manager.batch import Batch
 from ckptlog.manager.cleaner import Cleaner
+from ckptlog.manager.context import Contexts
 from ckptlog.manager.draft import (
     ChangeRequest,
     CreateRequest,
     Drafter,
+    Identity,
     check_expected,
     check_record,
-    check_type,
     subject_content,
 )
+from ckptlog.manager.lease import LeaseArgument, held_of
+from ckptlog.manager.leasing import Leases
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
+from ckptlog.manager.refusal import ATTEMPTS_MAX, overtaken, renamed, unknown
 from ckptlog.manager.retention import Retention
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
-from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import AnyCommand, Delete, DeleteTask, Record
 from ckptlog.policy.decide import Stale
@@ -56,15 +57,10 @@ from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.store import Store
 
-# Preparations of one change that others overtook; each time another one got through.
-_ATTEMPTS_MAX = 1000
-# Of an exception that failed a checkpoint: some hold whole documents.
-_MESSAGE_CHARACTERS_MAX = 10_000
-
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader, Retention):
+class CheckpointManager(CheckpointReader, Retention, Leases, Contexts):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:
@@ -165,6 +161,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         checkpoint_id: str | None = None,
+        lease: LeaseArgument = None,
     ) -> str:
         """Create a checkpoint in state `created` and return its id.
 
@@ -172,10 +169,13 @@ class CheckpointManager(CheckpointReader, Retention):
             step_number: 1 or more; it may be lower than that of an earlier checkpoint.
             command_id: Makes the call idempotent: the same id again returns the first result.
             checkpoint_id: An explicit id instead of `cp_{task_id}_{step}_{timestamp}`.
+            lease: Of the task (`acquire_lease`), or several: where it is lost, the call is
+                refused. Every call that writes about a task takes it.
 
         Raises:
             CheckpointCreationError: Always the class of a refusal; the code tells which.
             CommandReusedError: The command id was used for something else.
+            LeaseLostError, LeaseRequiredError: The task is another holder's.
             CheckpointStorageError: Nothing was created, or (commit.outcome_unknown) retry with
                 the same command id.
         """
@@ -193,6 +193,7 @@ class CheckpointManager(CheckpointReader, Retention):
             checkpoint=checkpoint_id,
             actor=self.actor if actor is None else actor,
             command=command_id,
+            leases=held_of(lease),
         )
         try:
             # A retry adds nothing, so a full store answers it.
@@ -200,7 +201,7 @@ class CheckpointManager(CheckpointReader, Retention):
                 self._quota.check()
             (result,) = self._commit(lambda: self._drafter.create(request))
         except ArgumentError as error:
-            raise _renamed(error, InvalidCreationError) from error
+            raise renamed(error, InvalidCreationError) from error
         return str(result)
 
     def update_checkpoint(  # noqa: PLR0917 - the specification's signature
@@ -217,6 +218,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         expected: int | None = None,
+        lease: LeaseArgument = None,
     ) -> bool:
         """Change a checkpoint; None leaves a field as it is. Returns True.
 
@@ -243,6 +245,7 @@ class CheckpointManager(CheckpointReader, Retention):
                 actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
+                leases=held_of(lease),
             )
         )
 
@@ -254,6 +257,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         expected: int | None = None,
+        lease: LeaseArgument = None,
     ) -> bool:
         """Mark a checkpoint as completed, with final_data merged into its data. Returns True.
 
@@ -270,6 +274,7 @@ class CheckpointManager(CheckpointReader, Retention):
                 actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
+                leases=held_of(lease),
             )
         )
 
@@ -281,6 +286,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         expected: int | None = None,
+        lease: LeaseArgument = None,
     ) -> bool:
         """Mark a checkpoint as failed, error_info under metadata["error_info"]. Returns True.
 
@@ -301,6 +307,7 @@ class CheckpointManager(CheckpointReader, Retention):
                 actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=expected,
+                leases=held_of(lease),
             )
         )
 
@@ -311,6 +318,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         expected: int | None = None,
+        lease: LeaseArgument = None,
     ) -> CheckpointData | None:
         """Verify a checkpoint's bytes, move it to `restored`, and return it.
 
@@ -331,6 +339,7 @@ class CheckpointManager(CheckpointReader, Retention):
                 actor=self.actor if actor is None else actor,
                 command=command_id,
                 expected=before.position if expected is None else expected,
+                leases=held_of(lease),
             )
             try:
                 self._change(request)
@@ -349,6 +358,7 @@ class CheckpointManager(CheckpointReader, Retention):
         actor: str | None = None,
         command_id: str | None = None,
         expected: int | None = None,
+        lease: LeaseArgument = None,
     ) -> bool:
         """Delete a checkpoint for good; False where it was deleted before.
 
@@ -360,28 +370,34 @@ class CheckpointManager(CheckpointReader, Retention):
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         check_expected(expected)
-        identity = self._drafter.identity(command_id, subject_content, "delete", checkpoint_id)
+        identity = self.identity(command_id, "delete", checkpoint_id)
         command = Delete(
             actor=self._actor(actor),
             checkpoint=checkpoint_id,
             command=identity.command,
             expected=expected,
             fingerprint=identity.fingerprint,
+            leases=held_of(lease),
         )
         return bool(self._submit_freeing(command))
 
     def delete_task(
-        self, task_id: str, *, actor: str | None = None, command_id: str | None = None
+        self,
+        task_id: str,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        lease: LeaseArgument = None,
     ) -> int:
         """Delete every checkpoint of a task; return how many there were.
 
         The task's id may be used again: a new incarnation. Writers of the old one are refused.
         """
         check_id("task_id", task_id)
-        identity = self._drafter.identity(command_id, subject_content, "delete_task", task_id)
-        actor = self._actor(actor)
+        identity = self.identity(command_id, "delete_task", task_id)
+        actor, held = self._actor(actor), held_of(lease)
         last = Stale("")
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             count, position = self.store.count_task(task_id)
             if count == 0 and command_id is None:
                 return 0
@@ -393,17 +409,24 @@ class CheckpointManager(CheckpointReader, Retention):
                     count=count,
                     command=identity.command,
                     fingerprint=identity.fingerprint,
+                    leases=held,
                 )
             )
             if not isinstance(outcome, Stale):
                 return int(outcome)
             last = outcome
-        raise _overtaken("delete a task", last)
+        raise overtaken("delete a task", last)
 
     # --- many at once -------------------------------------------------------------------------
 
     @contextmanager
-    def batch(self, *, actor: str | None = None, command_id: str | None = None) -> Iterator[Batch]:
+    def batch(
+        self,
+        *,
+        actor: str | None = None,
+        command_id: str | None = None,
+        lease: LeaseArgument = None,
+    ) -> Iterator[Batch]:
         """Collect operations and commit them as one, durably, when the block ends.
 
         All of them happen or none. Nothing is committed when the block raises.
@@ -416,7 +439,8 @@ class CheckpointManager(CheckpointReader, Retention):
             command_id: Makes the commit idempotent: the same batch again, also in another
                 process, changes nothing, and its creates return the ids of the first time.
         """
-        batch = Batch(self._drafter, self.namespace, self._actor(actor), command_id)
+        held = held_of(lease)
+        batch = Batch(self._drafter, self.namespace, self._actor(actor), command_id, leases=held)
         yield batch
         self.commit(batch)
 
@@ -432,55 +456,6 @@ class CheckpointManager(CheckpointReader, Retention):
         if not batch.is_empty:
             self._commit(batch.draft)
         batch.close()
-
-    @contextmanager
-    def checkpoint_context(
-        self,
-        task_id: str,
-        task_title: str,
-        step_number: int,
-        step_description: str = "",
-        **options: Any,
-    ) -> Iterator[str]:
-        """Run a block as one checkpoint and yield its id.
-
-        Active on entry, completed on a normal exit, failed with the exception's type and message
-        on an exception, which goes on. Options are those of `create_checkpoint`.
-        """
-        own = {name: options.pop(name, None) for name in ("actor", "command_id")}
-        with self.batch(**own) as batch:
-            identifier = batch.create_checkpoint(
-                task_id, task_title, step_number, step_description, activate=True, **options
-            )
-        try:
-            yield identifier
-        except BaseException as error:
-            self.fail_after(identifier, error)
-            raise
-        if self._is_open(identifier):
-            self.complete_checkpoint(identifier)
-
-    def fail_after(self, checkpoint_id: str, error: BaseException) -> None:
-        """Mark a checkpoint as failed because of an exception, unless it has ended or is gone.
-
-        What goes wrong is added to the exception as a note, as it is about to go on.
-
-        Raises:
-            ArgumentError: error is no exception.
-        """
-        check_type("error", error, BaseException)
-        try:
-            check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
-            if self._is_open(checkpoint_id):
-                self.fail_checkpoint(checkpoint_id, _told(error))
-        except CheckpointError as trouble:
-            name = quoted(checkpoint_id)
-            error.add_note(f"Checkpoint {name} was not marked as failed: {trouble}")
-
-    def _is_open(self, identifier: str) -> bool:
-        entry = self.store.newest(identifier)
-        ended = (CheckpointState.COMPLETED.value, CheckpointState.FAILED.value)
-        return entry is not None and entry.event.state not in ended
 
     # --- upkeep -------------------------------------------------------------------------------
 
@@ -520,11 +495,20 @@ class CheckpointManager(CheckpointReader, Retention):
         command = Record(
             actor=self.actor, command=self.new_command_id(), type=kind, facts=facts, task=task
         )
-        self._commit(lambda: (Intent((Step(command),)), ()))
+        self.submit(command)
+
+    def submit(self, command: AnyCommand) -> str | bool | int:
+        """Commit a command that brings no payload; return what was decided."""
+        (result,) = self._commit(lambda: (Intent((Step(command),)), ()))
+        return result
 
     def new_command_id(self) -> str:
         """Return an id for a command, as calls without command_id get one."""
         return self._preparation.command_id()
+
+    def identity(self, command_id: str | None, *words: str) -> Identity:
+        """Return a command's id, and the fingerprint of what it says in words."""
+        return self._drafter.identity(command_id, subject_content, *words)
 
     def _actor(self, actor: str | None) -> str:
         return self.actor if actor is None else check_id("actor", actor)
@@ -536,7 +520,7 @@ class CheckpointManager(CheckpointReader, Retention):
         try:
             (result,) = self._commit(lambda: self._drafter.change(request))
         except ArgumentError as error:
-            raise _renamed(error, InvalidUpdateError) from error
+            raise renamed(error, InvalidUpdateError) from error
         return bool(result)
 
     def _submit_freeing(self, command: AnyCommand) -> str | bool | int | Stale:
@@ -546,48 +530,15 @@ class CheckpointManager(CheckpointReader, Retention):
     def _commit(self, prepare: Callable[[], tuple[Intent, Any]]) -> Results:
         """Prepare and submit, again where others came first; then fill the cache."""
         last = Stale("")
-        for _ in range(_ATTEMPTS_MAX):
+        for _ in range(ATTEMPTS_MAX):
             intent, contents = prepare()
             try:
                 outcome = self.store.submit(intent)
             except OutcomeUnknownError as error:
-                raise _unknown(error, intent) from error
+                raise unknown(error, intent) from error
             if not isinstance(outcome, Stale):
                 for content in contents:
                     self._preparation.remember(content)
                 return outcome
             last = outcome
-        raise _overtaken("change a checkpoint", last)
-
-
-def _unknown(error: OutcomeUnknownError, intent: Intent) -> OutcomeUnknownError:
-    """Return the error with the id by which this caller can retry; others have the same error."""
-    if len(intent.steps) > 1:
-        return OutcomeUnknownError(error.message, hint=error.hint, **error.context)
-    command = intent.steps[0].command.command
-    return OutcomeUnknownError(
-        error.message,
-        hint=f"Retry with command_id={command!r}; it is never applied twice.",
-        **{**error.context, "command_id": command},
-    )
-
-
-def _overtaken(what: str, last: Stale) -> BusyError:
-    return BusyError(
-        f"{_ATTEMPTS_MAX} attempts to {what} were overtaken; last: {last.why}.",
-        hint="Let fewer writers change one checkpoint at once.",
-    )
-
-
-def _renamed(error: ArgumentError, kind: type[CheckpointError]) -> CheckpointError:
-    """Return a wrong argument as the class that the specification names for the call."""
-    return kind(error.message, hint=error.hint, **error.context)
-
-
-def _told(error: BaseException) -> dict[str, str]:
-    """Return an exception's type and message, fit to be stored whatever it holds."""
-    try:
-        message = str(error)[:_MESSAGE_CHARACTERS_MAX]
-    except Exception as trouble:  # noqa: BLE001 - a stranger's __str__ may do anything
-        message = f"(its message cannot be read: {type(trouble).__name__})"
-    return {"type": type(error).__name__, "message": message.encode(errors="replace").decode()}
+        raise overtaken("change a checkpoint", last)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ckptlog.errors import InvalidUpdateError
 from ckptlog.manager.draft import check_step, check_type
+from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.identifier import check_id
@@ -43,6 +44,7 @@ class TaskCheckpointWrapper:
     Args:
         recover: Restore the task's recovery point first, where there is one. A task that is
             complete stays so: `recovered` is its end, and get_progress()["is_complete"] says it.
+        lease: Of the task: every write is refused once it is lost.
 
     Threads: one thread for each wrapper.
     """
@@ -56,6 +58,7 @@ class TaskCheckpointWrapper:
         *,
         recover: bool = False,
         namespace: str | None = None,
+        lease: LeaseArgument = None,
     ) -> None:
         check_type("checkpoint_manager", checkpoint_manager, CheckpointManager)
         self._manager = checkpoint_manager
@@ -63,6 +66,7 @@ class TaskCheckpointWrapper:
         self.task_title = task_title
         self.worker_id = worker_id
         self._namespace = namespace
+        self._lease = lease
         self._step = 0
         self._total: int | None = None
         self._current: str | None = None
@@ -90,7 +94,7 @@ class TaskCheckpointWrapper:
             CheckpointNotFoundError: The step before was deleted meanwhile (with its task, for
                 example); nothing is created.
         """
-        with self._manager.batch() as batch:
+        with self._manager.batch(lease=self._lease) as batch:
             if self._current is not None and self._is_open(self._current):
                 batch.complete_checkpoint(self._current)
             identifier = batch.create_checkpoint(
@@ -118,17 +122,20 @@ class TaskCheckpointWrapper:
             InvalidUpdateError: No step was begun.
         """
         self._manager.update_checkpoint(
-            self._require_current(), step_description=step_description, data=data
+            self._require_current(),
+            step_description=step_description,
+            data=data,
+            lease=self._lease,
         )
 
     def complete_task(self, final_data: dict[str, Any] | None = None) -> None:
         """Complete the present step, with final_data merged in, and with it the task."""
-        self._manager.complete_checkpoint(self._require_current(), final_data)
+        self._manager.complete_checkpoint(self._require_current(), final_data, lease=self._lease)
         self._is_complete = True
 
     def fail_task(self, error_info: dict[str, Any] | None = None) -> None:
         """Fail the present step, error_info under metadata["error_info"]."""
-        self._manager.fail_checkpoint(self._require_current(), error_info)
+        self._manager.fail_checkpoint(self._require_current(), error_info, lease=self._lease)
 
     def get_progress(self) -> dict[str, Any]:
         """Return current_step, total_steps, progress_percentage and current_checkpoint_id.
@@ -161,7 +168,7 @@ class TaskCheckpointWrapper:
         if self._current is None:
             return
         if error is not None:
-            self._manager.fail_after(self._current, error)
+            self._manager.fail_after(self._current, error, lease=self._lease)
         elif self._is_open(self._current):
             self.complete_task()
 
@@ -182,7 +189,7 @@ class TaskCheckpointWrapper:
         if point is None:
             return
         if self._manager.can_recover_task(self.task_id):
-            self._manager.restore_checkpoint(point.checkpoint_id)
+            self._manager.restore_checkpoint(point.checkpoint_id, lease=self._lease)
         else:
             self._go_on_from(point)
             self._is_complete = True

@@ -55,6 +55,10 @@ SERVICE_STARTED: Final = "service.started"
 SERVICE_STOPPED: Final = "service.stopped"
 ALERT_RAISED: Final = "alert.raised"
 ALERT_CLEARED: Final = "alert.cleared"
+# Who alone may write about a task (specs/lease.md); decided, never recorded by themselves.
+LEASE_CLAIMED: Final = "lease.claimed"
+LEASE_RENEWED: Final = "lease.renewed"
+LEASE_RELEASED: Final = "lease.released"
 # Its fact: packs whose preparation began before this position are registered no more.
 FENCE: Final = "fence"
 
@@ -82,7 +86,13 @@ RECORDED_TYPES: Final = CAPTURE_TYPES | {
 # What changes the metadata of a checkpoint in whatever state it is, and leaves the state.
 PIN_TYPES: Final = frozenset({PINNED, UNPINNED})
 CHECKPOINT_TYPES: Final = PIN_TYPES | {CREATED, UPDATED, COMPLETED, FAILED, RESTORED, DELETED}
-TYPES: Final = CHECKPOINT_TYPES | RECORDED_TYPES | {TASK_DELETED, FORKED, LOST, REPAIRED, SETTLED}
+LEASE_TYPES: Final = frozenset({LEASE_CLAIMED, LEASE_RENEWED, LEASE_RELEASED})
+TYPES: Final = (
+    CHECKPOINT_TYPES
+    | RECORDED_TYPES
+    | LEASE_TYPES
+    | {TASK_DELETED, FORKED, LOST, REPAIRED, SETTLED}
+)
 
 
 class Reference(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ckptlog.model.event import SCHEMA, Reference
+from ckptlog.model.lease import Held
 from ckptlog.model.state import CheckpointState
 
 
@@ -38,11 +39,13 @@ class Command(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     actor: Who asks.
     command: The command's id; unique.
     fingerprint: Digest of the content, where the caller gave the id; "" where we made it.
+    leases: Tokens that the caller has; looked at by what writes about a task (specs/lease.md).
     """
 
     actor: str
     command: str
     fingerprint: str = ""
+    leases: Held = ()
 
 
 class Payloads(msgspec.Struct, frozen=True, gc=False):
@@ -168,5 +171,37 @@ class Settle(Command, frozen=True, gc=False, kw_only=True):
     removes: tuple[str, ...]
 
 
-AnyCommand = Create | Change | Pin | Delete | DeleteTask | Record | Settle
+class Claim(Command, frozen=True, gc=False, kw_only=True):
+    """Take the lease of a task that nobody has, or whose lease has expired.
+
+    ttl_us: For how long, in microseconds.
+    """
+
+    task: str
+    holder: str
+    ttl_us: int
+
+
+class Renew(Command, frozen=True, gc=False, kw_only=True):
+    """Let a lease end later. ttl_us: From now on, in microseconds; None for as long as before."""
+
+    task: str
+    token: int
+    ttl_us: int | None = None
+
+
+class Release(Command, frozen=True, gc=False, kw_only=True):
+    """End a lease.
+
+    token: The holder's; None for an operator, who ends any.
+    is_forced: End also one that is live, without its token.
+    """
+
+    task: str
+    token: int | None = None
+    is_forced: bool = False
+
+
+Leasing = Claim | Renew | Release
+AnyCommand = Create | Change | Pin | Delete | DeleteTask | Record | Settle | Leasing
 Commands = Sequence[AnyCommand]

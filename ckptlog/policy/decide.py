@@ -6,8 +6,8 @@ shows each command the events of those before it. So no interleaving of threads 
 put an illegal transition into the log.
 
 Order of the checks: the command's id first (a retry is not a conflict), then existence, then the
-caller's expectation, then the state machine, then what the preparation relied on. The last is no
-refusal: `Stale` asks the caller to prepare again from what is true now.
+task's lease, then the caller's expectation, then the state machine, then what the preparation
+relied on. The last is no refusal: `Stale` asks the caller to prepare again from what is true now.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ from ckptlog.model import event as kinds
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event, Reference, Subject
 from ckptlog.model.identifier import checkpoint_id, id_time
+from ckptlog.model.lease import Grant
 from ckptlog.model.state import EVENT_OF_STATE, TRANSITIONS, CheckpointState, is_legal
 from ckptlog.policy.command import (
     AnyCommand,
     Change,
+    Claim,
     Command,
     Create,
     Delete,
     DeleteTask,
+    Leasing,
     Moment,
     Payloads,
     Pin,
     Record,
     Settle,
 )
+from ckptlog.policy.leasing import decide_lease, refuse_write
 
 
 class State(Protocol):
@@ -71,6 +75,9 @@ class State(Protocol):
 
         One without `meta` is not whole yet and does not count.
         """
+
+    def lease(self, task: str) -> Grant | None:
+        """Return the lease of a task that was not released; it may have expired."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +126,8 @@ def _repeat(earlier: Event, command: AnyCommand) -> Decision:
         return Decision((), earlier.subject.checkpoint)
     if isinstance(command, DeleteTask):
         return Decision((), int(earlier.facts.get("checkpoints", 0)))
+    if isinstance(command, Claim):
+        return Decision((), int(earlier.facts.get("token", -1)))
     return Decision((), True)
 
 
@@ -130,12 +139,15 @@ def _is_same_kind(earlier: Event, command: AnyCommand) -> bool:
         return subject.checkpoint == command.checkpoint and earlier.type != kinds.CREATED
     if isinstance(command, Settle):
         return earlier.type == kinds.SETTLED
+    if isinstance(command, Claim):
+        return earlier.type == kinds.LEASE_CLAIMED and subject.task == command.task
     return subject.task == command.task
 
 
 def _create(state: State, command: Create, moment: Moment) -> Decision | Stale:
     if command.incarnation not in (None, state.incarnation(command.task)):
         return Stale(f"the task {command.task} was deleted meanwhile")
+    _refuse_unleased(state, command.task, command, moment)
     if command.checkpoint and not _is_unused(state, command.checkpoint):
         raise DuplicateIdError(
             f"The checkpoint id {command.checkpoint!r} is already used.",
@@ -241,7 +253,7 @@ def _roots(event: Event) -> tuple[str, ...]:
 
 
 def _change(state: State, command: Change, moment: Moment) -> Decision | Stale:
-    entry = _require(state, command.checkpoint, command.expected)
+    entry = _require(state, command, moment)
     before = entry.event
     target = command.state or CheckpointState.ACTIVE
     if _is_repetition(command, before, target):
@@ -321,7 +333,7 @@ def _illegal(before: Event, target: CheckpointState) -> IllegalTransitionError:
 
 
 def _pin(state: State, command: Pin, moment: Moment) -> Decision | Stale:
-    entry = _require(state, command.checkpoint, None)
+    entry = _existing(state, command.checkpoint)
     if entry.position != command.based_on:
         return Stale("another change of the checkpoint came first")
     if stale := _stale_witness(state, command.payloads):
@@ -352,7 +364,7 @@ def _delete(state: State, command: Delete, moment: Moment) -> Decision | Stale:
         return Stale(f"the task of {command.checkpoint} has changed")
     if state.living(command.checkpoint) is None and state.is_taken(command.checkpoint):
         return Decision((), False)
-    entry = _require(state, command.checkpoint, command.expected)
+    entry = _require(state, command, moment)
     before = entry.event
     event = Event(
         actor=command.actor,
@@ -381,17 +393,30 @@ def _has_changed(state: State, command: Delete, since: int) -> bool:
 def _delete_task(state: State, command: DeleteTask, moment: Moment) -> Decision | Stale:
     if state.may_have_changed(command.task, command.based_on):
         return Stale(f"the checkpoints of {command.task} were counted too early")
+    _refuse_unleased(state, command.task, command, moment)
     facts: dict[str, int | str] = {"checkpoints": command.count}
     event = _plain(command, moment, kinds.TASK_DELETED, facts, command.task)
     return Decision((event,), command.count)
 
 
-def _rare(state: State, command: Pin | Record | Settle, moment: Moment) -> Decision | Stale:
+def _rare(
+    state: State, command: Pin | Record | Settle | Leasing, moment: Moment
+) -> Decision | Stale:
     if isinstance(command, Pin):
         return _pin(state, command, moment)
     if isinstance(command, Settle):
         return _settle(state, command, moment)
-    return _record(command, moment)
+    if isinstance(command, Record):
+        return _record(command, moment)
+    return _lease(state, command, moment)
+
+
+def _lease(state: State, command: Leasing, moment: Moment) -> Decision:
+    step = decide_lease(state.lease(command.task), command, moment.us, state.position)
+    if step is None:
+        return Decision((), False)
+    event = _plain(command, moment, step.type, step.facts, command.task)
+    return Decision((event,), step.answer)
 
 
 def _record(command: Record, moment: Moment) -> Decision:
@@ -424,20 +449,37 @@ def _plain(
     )
 
 
-def _require(state: State, checkpoint: str, expected: int | None) -> Entry:
+def _refuse_unleased(state: State, task: str, command: Command, moment: Moment) -> None:
+    grant = state.lease(task)
+    if grant is not None or command.leases:  # mostly neither
+        refuse_write(task, command.leases, grant, moment.us)
+
+
+def _require(state: State, command: Change | Delete, moment: Moment) -> Entry:
+    """Return the checkpoint that a command may change: it is there, and the caller's to change."""
+    entry = _existing(state, command.checkpoint)
+    # A clean-up is not about the task's work, and spares what that goes on from.
+    if isinstance(command, Change) or not command.cause:
+        _refuse_unleased(state, entry.event.subject.task, command, moment)
+    expected = command.expected
+    if expected is not None and entry.position != expected:
+        raise ConflictError(
+            f"Checkpoint {command.checkpoint!r} is at position {entry.position}; "
+            f"{expected} was expected.",
+            hint="Read it again, and decide anew.",
+            checkpoint_id=command.checkpoint,
+            position=entry.position,
+            expected=expected,
+        )
+    return entry
+
+
+def _existing(state: State, checkpoint: str) -> Entry:
     entry = state.living(checkpoint)
     if entry is None:
         raise CheckpointNotFoundError(
             f"There is no checkpoint {checkpoint!r}.",
             hint="It may have been deleted; ckptlog list shows what is there.",
             checkpoint_id=checkpoint,
-        )
-    if expected is not None and entry.position != expected:
-        raise ConflictError(
-            f"Checkpoint {checkpoint!r} is at position {entry.position}; {expected} was expected.",
-            hint="Read it again, and decide anew.",
-            checkpoint_id=checkpoint,
-            position=entry.position,
-            expected=expected,
         )
     return entry

@@ -21,9 +21,11 @@ import msgspec
 
 from ckptlog.errors import CheckpointError, LogCorruptionError
 from ckptlog.model import event as kinds
+from ckptlog.model import lease as leases
 from ckptlog.model.entry import Commit, Entry
-from ckptlog.model.event import CHECKPOINT_TYPES, Event, Subject, fence_of
+from ckptlog.model.event import CHECKPOINT_TYPES, LEASE_TYPES, Event, Subject, fence_of
 from ckptlog.model.identifier import id_time
+from ckptlog.model.lease import Grant
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.query import Filter
@@ -60,6 +62,9 @@ class Facts(Protocol):
     def has_child(self, parent: str, task: str, namespace: str) -> bool:
         """Say whether a living checkpoint of a task has this parent; "" stands for none."""
 
+    def lease(self, task: str) -> Grant | None:
+        """Return the lease of a task that was not released; it may have expired."""
+
 
 class Ledger:
     """The fold of one store's log, as one process knows it."""
@@ -89,6 +94,8 @@ class Ledger:
         self._latest_seen: dict[str, str] = {}
         # How often tasks were deleted; let go when one is deleted again.
         self._lives: dict[str, int] = {}
+        # Every lease that was not released, by task; None until somebody asks.
+        self._leases: dict[str, Grant] | None = None
         # Rises with every change of what memory knows: what was looked up outside of the fold
         # lock is remembered only if it is still the same.
         self.generation = 0
@@ -190,6 +197,23 @@ class Ledger:
         if any(_is_child(found, wanted) for found in self._recent.values()):
             return True
         return any(row.meta_root and self._is_living(row) for row in self._children(*wanted))
+
+    def lease(self, task: str) -> Grant | None:
+        """Return the lease of a task that was not released. Under the fold lock."""
+        known = self._leases
+        return (self.leases() if known is None else known).get(task)
+
+    def leases(self) -> dict[str, Grant]:
+        """Return every lease that was not released, by task. Under the fold lock."""
+        if self._leases is None:
+            # Pending first: what is released meanwhile, the view has. Each event tells all of its
+            # lease, so it does not matter if the view is further already.
+            pending = [entry.event for commit in self.pending for entry in commit.entries]
+            found = self.view.leases()
+            for event in pending:
+                leases.apply(found, event)
+            self._leases = found
+        return self._leases
 
     def _children(self, parent: str, task: str, namespace: str) -> Iterator[Row]:
         """Yield the rows that the view has, a few at a time: mostly the first one answers."""
@@ -333,6 +357,8 @@ class Ledger:
             self._fold_task_deleted(entry)
         elif event.type == kinds.SETTLED:
             self.fence = max(self.fence, fence_of(event))
+        elif event.type in LEASE_TYPES and self._leases is not None:
+            leases.apply(self._leases, event)
 
     def _fold_checkpoint(self, entry: Entry) -> None:
         event = entry.event
@@ -355,6 +381,8 @@ class Ledger:
     def _fold_task_deleted(self, end: Entry) -> None:
         task = end.event.subject.task
         self._lives.pop(task, None)
+        if self._leases is not None:
+            self._leases.pop(task, None)
         self._task_ends.setdefault(task, []).append(end)
         self._name_latest(task, "")
         for name, (entry, is_deleted) in [*self._remembered.items(), *self._recent.items()]:
@@ -432,6 +460,8 @@ class Stage:
         self._commands: dict[str, Event] = {}
         # How often each task was deleted by the events here.
         self._deleted_tasks: dict[str, int] = {}
+        # What the events here have made of leases; None: there is none any more.
+        self._leases: dict[str, Grant | None] = {}
 
     def living(self, checkpoint: str) -> Entry | None:
         """Return the newest event of a checkpoint that was not deleted."""
@@ -475,6 +505,12 @@ class Stage:
             return True
         return task not in self._deleted_tasks and self._facts.has_child(*wanted)
 
+    def lease(self, task: str) -> Grant | None:
+        """Return the lease of a task that was not released; it may have expired."""
+        if self._leases and task in self._leases:
+            return self._leases[task]
+        return self._facts.lease(task)
+
     def apply(self, events: tuple[Event, ...]) -> None:
         """Let the events be true for what is decided next."""
         for event in events:
@@ -487,6 +523,8 @@ class Stage:
                 self._apply_task_deleted(event.subject.task)
             elif event.type == kinds.SETTLED:
                 self.fence = max(self.fence, fence_of(event))
+            elif event.type in LEASE_TYPES:
+                self._leases[event.subject.task] = leases.lease_after(event)
             self._commands[event.id] = event
             self.events.append(event)
             self.position += 1
@@ -497,6 +535,7 @@ class Stage:
 
     def _apply_task_deleted(self, task: str) -> None:
         self._deleted_tasks[task] = self._deleted_tasks.get(task, 0) + 1
+        self._leases[task] = None
         for name, (entry, _) in self._found.items():
             if entry.event.subject.task == task:
                 self._found[name] = (entry, True)

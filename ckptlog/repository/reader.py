@@ -19,6 +19,7 @@ from ckptlog.model.codec import Codecs
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event, Reference
 from ckptlog.model.identifier import id_time
+from ckptlog.model.lease import Grant
 from ckptlog.model.position import check_position
 from ckptlog.model.quotation import quoted
 from ckptlog.repository.keeper import Keeper
@@ -167,6 +168,24 @@ class StoreReader:
         """Do as `incarnation`, as of this process's last look at the log: for what is checked."""
         self._check_open()
         return self._guarded(lambda: self._keeper.ledger.peek_incarnation(task))
+
+    def leases(self) -> dict[str, Grant]:
+        """Return every lease that was not released, by task; some may have expired."""
+        self.catch_up()
+        return self._guarded(self._leases)
+
+    def _leases(self) -> dict[str, Grant]:
+        with self._keeper.fold_lock:
+            return dict(self._keeper.ledger.leases())
+
+    def lease(self, task: str) -> Grant | None:
+        """Return the lease of a task that was not released; it may have expired."""
+        self.catch_up()
+        return self._guarded(lambda: self._lease(task))
+
+    def _lease(self, task: str) -> Grant | None:
+        with self._keeper.fold_lock:
+            return self._keeper.ledger.lease(task)
 
     def count(self, wanted: Filter) -> int:
         """Return how many living checkpoints match."""

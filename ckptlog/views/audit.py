@@ -12,7 +12,7 @@ from ckptlog.views import schema
 from ckptlog.views.entry import entries_of
 from ckptlog.views.errors import FOREIGN, ViewDamagedError, translate
 from ckptlog.views.key import id_key
-from ckptlog.views.row import decode_row
+from ckptlog.views.row import decode_grant, decode_row
 from ckptlog.views.schema import HOUR_CHARACTERS
 
 PROBLEMS_MAX: Final = 20
@@ -21,6 +21,7 @@ _LIVING: Final = (
     "rank FROM checkpoint"
 )
 _ENTRY: Final = "SELECT 1 FROM entry WHERE name = ? AND value = ? AND origin = ?"
+_LEASES: Final = "SELECT task, body FROM lease"
 _DELETED: Final = "SELECT body, origin, key FROM tombstone"
 
 
@@ -60,9 +61,16 @@ def _problems(connection: sqlite3.Connection) -> Iterator[str]:
         row = decode_row(body)
         if columns != [row.origin, id_key(row.id)] or not row.deleted:
             yield f"The tombstone of {row.id!r} is not found by what it says."
+    yield from _lease_problems(connection)
     counted = schema.read_standing(connection).checkpoints
     if living != counted:
         yield f"The view has {living} checkpoints; by its sums there are {counted}."
     (there,) = connection.execute("SELECT count(*) FROM entry").fetchone()
     if there != entries:
         yield f"The view has {there} entries of metadata; its rows have {entries}."
+
+
+def _lease_problems(connection: sqlite3.Connection) -> Iterator[str]:
+    for task, body in connection.execute(_LEASES):
+        if decode_grant(body).task != task:
+            yield f"The lease of {task!r} is not found by what it says."

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from ckptlog.model.entry import Commit
+from ckptlog.model.lease import Grant
 from ckptlog.storage.environment import Environment
 from ckptlog.views import database, query, schema, transaction
 from ckptlog.views.audit import audit
@@ -35,7 +36,7 @@ from ckptlog.views.errors import (
 from ckptlog.views.key import id_key
 from ckptlog.views.projection import MetaOf
 from ckptlog.views.query import Filter, Ranked
-from ckptlog.views.row import Mark, Row, Standing, Totals, decode_row
+from ckptlog.views.row import Mark, Row, Standing, Totals, decode_grant, decode_row
 
 # A smaller view is rebuilt after a reboot sooner than its closes and first writes had synced it.
 SEAL_EVENTS_MIN: Final = 20_000
@@ -54,6 +55,7 @@ _WAYPOINT: Final = (
     "ORDER BY position DESC LIMIT 1"
 )
 _TASK_END: Final = "SELECT position FROM task_end WHERE task = ?"
+_LEASES: Final = "SELECT task, body FROM lease"
 _TASK_ENDS: Final = 'SELECT "count", position FROM task_end WHERE task = ?'
 _STATES: Final = "SELECT state, count(*) FROM checkpoint INDEXED BY by_state GROUP BY state"
 _TASKS: Final = (
@@ -282,6 +284,16 @@ class CurrentView:
             count, position = _integers((value,) for value in found)
             return count, position
         return 0, -1
+
+    def leases(self) -> dict[str, Grant]:
+        """Return every lease that was not released, by task."""
+        leases = {}
+        for task, body in self._read(_LEASES, ()):
+            grant = decode_grant(body)
+            if grant.task != task:
+                raise ViewDamagedError("A lease of the view stands under another task.")
+            leases[grant.task] = grant
+        return leases
 
     def waypoint(self, position: int) -> tuple[str, int, int] | None:
         """Return (container, offset, its position) of a commit boundary at or below position.

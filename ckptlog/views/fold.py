@@ -15,6 +15,7 @@ from ckptlog.model.event import (
     CHECKPOINT_TYPES,
     CREATED,
     DELETED,
+    LEASE_TYPES,
     LOST,
     SETTLED,
     TASK_DELETED,
@@ -22,6 +23,7 @@ from ckptlog.model.event import (
     fence_of,
     saved_bytes,
 )
+from ckptlog.model.lease import Grant, lease_after
 
 WAYPOINT_EVENTS: Final = 64
 _CHANGES: Final = CHECKPOINT_TYPES - {CREATED, DELETED}
@@ -38,6 +40,8 @@ class Fold:
         tasks: First deletion here of each task: it ends all of the task's earlier checkpoints.
         task_ends: Position of the last deletion here of each task.
         task_deletions: How often each of them was deleted here.
+        leases: The lease of each task after the events here that were about it; None where it has
+            none.
         lost: Positions of tombstones (specs/repair.md).
         commands: (id, position) of every event.
         waypoints: (position, container, offset) of commits that hold a multiple of 64.
@@ -53,6 +57,7 @@ class Fold:
         self.tasks: dict[str, Entry] = {}
         self.task_ends: dict[str, int] = {}
         self.task_deletions: dict[str, int] = {}
+        self.leases: dict[str, Grant | None] = {}
         self.commands: list[tuple[str, int]] = []
         self.waypoints: list[tuple[int, str, int]] = []
         self.logical = 0
@@ -62,7 +67,7 @@ class Fold:
         # Made when the first task ends: most runs have none.
         self._by_task: dict[str, list[int]] | None = None
 
-    def add(self, commit: Commit) -> None:  # noqa: C901 - the one loop over all events
+    def add(self, commit: Commit) -> None:  # noqa: C901, PLR0912 - the one loop over all events
         """Take in the next commit. Every event passes here: little is called."""
         entries = commit.entries
         first = entries[0]
@@ -88,6 +93,8 @@ class Fold:
                 self.fence = max(self.fence, fence_of(event))
             elif kind == LOST:
                 self.lost.add(entry.position)
+            elif kind in LEASE_TYPES:
+                self.leases[event.subject.task] = lease_after(event)
             if event.new or kind == CREATED:  # others have saved nothing
                 self.logical += saved_bytes(event)
                 self.new += event.new
@@ -102,6 +109,7 @@ class Fold:
     def _end_task(self, entry: Entry, task: str) -> None:
         self.tasks.setdefault(task, entry)
         self.task_ends[task] = entry.position
+        self.leases[task] = None
         self.task_deletions[task] = self.task_deletions.get(task, 0) + 1
         if self._by_task is None:
             self._by_task = defaultdict(list)

@@ -34,6 +34,8 @@ _TASK_END: Final = (
     'INSERT INTO task_end (task, position, "count") VALUES (?, ?, ?) ON CONFLICT (task) DO UPDATE '
     'SET position = excluded.position, "count" = task_end."count" + excluded."count"'
 )
+_LEASE: Final = "REPLACE INTO lease (task, body) VALUES (?, ?)"
+_DROP_LEASE: Final = "DELETE FROM lease WHERE task = ?"
 _ENTRY: Final = "INSERT OR IGNORE INTO entry (name, value, origin)"
 _DROP_ENTRY: Final = "DELETE FROM entry WHERE name = ? AND value = ? AND origin = ?"
 _WAS_LOST: Final = "SELECT 1 FROM command WHERE id > ? AND id < ? AND id LIKE '% ' LIMIT 1"
@@ -257,6 +259,10 @@ class Projection:
         insert(self._connection, _COMMAND, fold.commands)
         insert(self._connection, _WAYPOINT, fold.waypoints)
         many(_TASK_END, [(*end, fold.task_deletions[end[0]]) for end in fold.task_ends.items()])
+        if fold.leases:
+            leases = fold.leases.items()
+            many(_LEASE, [(task, encode(one)) for task, one in leases if one is not None])
+            many(_DROP_LEASE, [(task,) for task, one in leases if one is None])
 
 
 def _rank(row: Row) -> str:

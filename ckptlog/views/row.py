@@ -15,6 +15,7 @@ from xxhash import xxh3_64_digest
 
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Link, Reference
+from ckptlog.model.lease import Grant
 from ckptlog.views.errors import ViewDamagedError
 
 _CHECKSUM_BYTES: Final = 8
@@ -127,14 +128,15 @@ class Totals(msgspec.Struct, frozen=True, gc=False):
     sanitised: int
 
 
-_Record = TypeVar("_Record", Row, Standing)
+_Record = TypeVar("_Record", Row, Standing, Grant)
 _encoder = msgspec.msgpack.Encoder()
 _row_decoder = msgspec.msgpack.Decoder(Row)
 _standing_decoder = msgspec.msgpack.Decoder(Standing)
+_grant_decoder = msgspec.msgpack.Decoder(Grant)
 _NO_REFERENCE: Final = Reference("", "", 0)
 
 
-def encode(record: Row | Standing) -> bytes:
+def encode(record: Row | Standing | Grant) -> bytes:
     """Return a record's bytes.
 
     Raises:
@@ -163,6 +165,15 @@ def decode_standing(body: object) -> Standing:
         ViewDamagedError: It holds anything else.
     """
     return _decode(body, _standing_decoder)
+
+
+def decode_grant(body: object) -> Grant:
+    """Return the lease that a column holds.
+
+    Raises:
+        ViewDamagedError: It holds anything else.
+    """
+    return _decode(body, _grant_decoder)
 
 
 def _decode(body: object, decoder: msgspec.msgpack.Decoder[_Record]) -> _Record:

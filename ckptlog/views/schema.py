@@ -7,6 +7,7 @@
     waypoint    commit boundaries about 64 events apart
     task_end    the position of each task's last deletion, and how many there were
     entry       scalars of metadata, by name and value (views.entry)
+    lease       who alone may write about a task: leases that were not released
 
 `hour` is the first 13 characters of `updated`: an index over it is left alone by nearly every
 update, an index over `updated` itself by none. Worker, parent and namespace are often empty and
@@ -21,7 +22,7 @@ from typing import Final
 from ckptlog.views.errors import ViewDamagedError
 from ckptlog.views.row import Standing, decode_standing, encode
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 APPLICATION_ID: Final = 0x636B7076  # "ckpv"
 HOUR_CHARACTERS: Final = 13
 
@@ -50,6 +51,7 @@ _TABLES: Final = (
         "CREATE TABLE entry (name TEXT NOT NULL, value TEXT NOT NULL, origin INTEGER NOT NULL, "
         "PRIMARY KEY (name, value, origin)) WITHOUT ROWID"
     ),
+    "CREATE TABLE lease (task TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
 )
 _INDEXES: Final = {
     "by_key": "checkpoint (key)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import DELETED, TASK_DELETED, Event, Reference
 from ckptlog.model.identifier import id_time
+from ckptlog.model.lease import Grant, apply
 from ckptlog.policy.command import Change, Create, Moment, Payloads
 from ckptlog.policy.decide import Decision, Stale, decide
 
@@ -34,6 +35,7 @@ class Truth:
         self.asked: list[str] = []
         self._newest: dict[str, tuple[Entry, bool]] = {}
         self._serial = 0
+        self.leases: dict[str, Grant] = {}
 
     def living(self, checkpoint: str) -> Entry | None:
         found = self._newest.get(checkpoint)
@@ -62,6 +64,9 @@ class Truth:
             if not is_deleted and entry.event.meta is not None
         )
 
+    def lease(self, task: str) -> Grant | None:
+        return self.leases.get(task)
+
     def do(self, command, moment: Moment = NOW) -> str | bool | int | Stale:
         decision = decide(self, command, moment)
         if isinstance(decision, Stale):
@@ -80,6 +85,7 @@ class Truth:
                 for other, (last, _) in self._newest.items():
                     if last.event.subject.task == event.subject.task:
                         self._newest[other] = (last, True)
+            apply(self.leases, event)
             self.events.append(event)
             self.position += 1
 

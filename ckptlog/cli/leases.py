@@ -1,0 +1,90 @@
+"""`ckptlog leases`: who alone may write about which task, and ending that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ckptlog.cli import text
+from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.exit_status import NOT_FOUND, OK
+from ckptlog.cli.output import Column
+
+if TYPE_CHECKING:
+    from ckptlog.manager.leasing import LeaseState
+
+_COLUMNS = (
+    Column("task"),
+    Column("holder"),
+    Column("token", is_number=True),
+    Column("expires"),
+    Column("state"),
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `leases`."""
+    parser = add_command(commands, "leases", run_list, about="who holds a lease on which task")
+    acts = parser.add_subparsers(title="acts", metavar="ACT", dest="act")
+    add_command(acts, "list", run_list, about="list the leases (the default)")
+    release = add_command(acts, "release", run_release, about="end the lease of a task")
+    release.add_argument("task", metavar="TASK")
+    release.add_argument(
+        "--force",
+        action="store_true",
+        help="also one that is live; what its holder writes is refused from then on",
+    )
+    add_command(acts, "enable", run_enable, about="let a store of an older version have leases")
+
+
+def run_list(context: Context) -> int:
+    """Print every lease that was not released, by task."""
+    output = context.output
+    with context.manager(is_reading=True) as manager:
+        found = manager.list_leases()
+    if output.is_json:
+        for one in found:
+            output.item(one.to_dict())
+    elif found:
+        output.table(_COLUMNS, [_row(one) for one in found])
+    else:
+        output.note("nobody holds a lease")
+    return OK
+
+
+def _row(lease: LeaseState) -> tuple[object, ...]:
+    state = "live" if lease.is_live else "expired"
+    return lease.task, lease.holder, lease.token, text.instant(lease.expires_at), state
+
+
+def run_release(context: Context) -> int:
+    """End a task's lease; one that is not there is not found."""
+    task, force = context.arguments.task, context.arguments.force
+    with context.manager() as manager:
+        is_released = manager.release_lease(task, force=force)
+    if context.output.is_json:
+        context.output.document({"task_id": task, "released": is_released})
+    elif is_released:
+        context.output.line(text.escape(f"The lease on {task} is over."))
+    if is_released:
+        return OK
+    context.output.fault(
+        {
+            "code": "checkpoint.not_found",
+            "message": f"Nobody holds a lease on task {task!r}.",
+            "hint": "`ckptlog leases` shows those that are held.",
+            "context": {"task_id": task},
+        }
+    )
+    return NOT_FOUND
+
+
+def run_enable(context: Context) -> int:
+    """Let a store from before there were leases have some."""
+    with context.manager() as manager:
+        is_new = manager.enable_leases()
+    if context.output.is_json:
+        context.output.document({"enabled": is_new})
+    else:
+        said = "Programs that do not know leases refuse the store from now on."
+        context.output.line(said if is_new else "The store may have leases already.")
+    return OK

@@ -1,0 +1,231 @@
+"""The part of a manager that gives, lists and ends leases (manager.lease)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+
+from ckptlog.errors import ArgumentError, LeaseHeldError, LeaseLostError, UnsupportedError
+from ckptlog.formats.store import LEASES
+from ckptlog.manager.lease import Lease, OnLost, pid_name, ttl_us_of
+from ckptlog.model.identifier import check_id
+from ckptlog.model.lease import Grant, grant_of
+from ckptlog.model.quotation import quoted
+from ckptlog.policy.command import Claim, Release, Renew
+from ckptlog.repository import layout
+from ckptlog.repository.store import Store
+
+if TYPE_CHECKING:
+    from ckptlog.manager.manager import CheckpointManager
+
+_MILLION: Final = 1_000_000
+_WAIT_MIN_S: Final = 0.01
+_WAIT_MAX_S: Final = 0.25
+
+
+class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease as `list_leases` tells it.
+
+    is_live: Whether nobody else may claim the task now.
+    """
+
+    task: str
+    holder: str
+    token: int
+    expires_at: datetime
+    ttl_s: float
+    is_live: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything, safe for JSON."""
+        found = msgspec.to_builtins(self)
+        return {"task_id": found.pop("task"), **found}
+
+
+class Leases:
+    """What a manager inherits."""
+
+    store: Store
+    actor: str
+
+    def acquire_lease(
+        self,
+        task_id: str,
+        *,
+        ttl_s: float = 60.0,
+        holder: str | None = None,
+        wait_s: float = 0.0,
+        background: bool = False,
+        on_lost: OnLost | None = None,
+        command_id: str | None = None,
+    ) -> Lease:
+        """Claim a task, so that writes about it need this lease; return it.
+
+        A lease that has expired is taken over: from then on its former holder's writes under it
+        are refused. The task may have no checkpoint yet.
+
+        Args:
+            ttl_s: For how long, in seconds; 0.001 to 31 days. Renew it in time (`Lease.renew`).
+            holder: Who asks, for people; by default this process. Names lend nothing: who has
+                lost a lease does not get it back by its name.
+            wait_s: How long to wait for another's to end.
+            background: Renew it from a thread; on_lost is called there when it is lost.
+            command_id: Makes the call idempotent: the same id again returns the first lease.
+
+        Raises:
+            LeaseHeldError: Another holds a live lease; says who, and until when.
+            UnsupportedError: The store was made before there were leases (`enable_leases`).
+            ArgumentError: An argument is wrong.
+
+        Durability: always on the medium when it returns, or a token could be given twice.
+        Threads: safe.        Cost: one commit.
+        """
+        check_id("task_id", task_id)
+        manager = cast("CheckpointManager", self)
+        self._refuse_without_leases()
+        identity = manager.identity(command_id, "claim", task_id)
+        command = Claim(
+            actor=self.actor,
+            command=identity.command,
+            fingerprint=identity.fingerprint,
+            holder=self._holder(holder),
+            task=task_id,
+            ttl_us=ttl_us_of(ttl_s),
+        )
+        self._claim(command, _checked_wait(wait_s))
+        lease = Lease(self, self._granted(command))
+        return lease.keep(on_lost) if background else lease
+
+    def _claim(self, command: Claim, wait_s: float) -> None:
+        environment = self.store.environment
+        end_s, pause_s = environment.monotonic_s() + wait_s, _WAIT_MIN_S
+        while True:
+            try:
+                cast("CheckpointManager", self).submit(command)
+                break
+            except LeaseHeldError:
+                if environment.monotonic_s() >= end_s:
+                    raise
+            # Looked at without the log's lock until there is a chance.
+            while (left_s := end_s - environment.monotonic_s()) > 0:
+                environment.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, _WAIT_MAX_S)
+                grant = self.store.lease(command.task)
+                if grant is None or not grant.is_live(environment.now_us()):
+                    break
+        self.store.opened()  # "interval": what is not durable could be claimed once more
+
+    def _granted(self, command: Claim) -> Grant:
+        event = self.store.command(command.command)
+        grant = None if event is None else grant_of(event)
+        if grant is None:  # pragma: no cover - we have just written it
+            raise LeaseLostError(f"The claim {command.command!r} is not in the log.")
+        return grant
+
+    def _holder(self, holder: str | None) -> str:
+        if holder is not None:
+            return check_id("holder", holder)
+        return pid_name(self.actor)
+
+    def adopt_lease(self, grant: Grant) -> Lease:
+        """Return a handle on a lease that another process has acquired and handed over.
+
+        Nothing is written, and nothing checked: whoever shows its token writes.
+        """
+        if not isinstance(grant, Grant):
+            raise ArgumentError(
+                f"grant is {quoted(grant)}; the `grant` of a Lease is needed.", argument="grant"
+            )
+        return Lease(self, grant)
+
+    def list_leases(self) -> list[LeaseState]:
+        """Return every lease that was not released, by task; some may have expired."""
+        now_us = self.store.environment.now_us()
+        return [
+            LeaseState(
+                task=one.task,
+                holder=one.holder,
+                token=one.token,
+                expires_at=datetime.fromtimestamp(one.expires_us / _MILLION, UTC),
+                ttl_s=one.ttl_us / _MILLION,
+                is_live=one.is_live(now_us),
+            )
+            for _, one in sorted(self.store.leases().items())
+        ]
+
+    def release_lease(self, task_id: str, *, force: bool = False) -> bool:
+        """End a task's lease as an operator, without its token; False where there is none.
+
+        Args:
+            force: Also one that is live: its holder's writes are refused from then on.
+
+        Raises:
+            LeaseHeldError: It is live, and force was not given.
+        """
+        check_id("task_id", task_id)
+        manager = cast("CheckpointManager", self)
+        command = Release(
+            actor=self.actor, command=manager.new_command_id(), task=task_id, is_forced=force
+        )
+        return bool(manager.submit(command))
+
+    def enable_leases(self) -> bool:
+        """Let a store from before there were leases have some; False where it may already.
+
+        Programs that do not know leases would write in spite of them, so they refuse the store
+        from now on: let none of them have it open.
+
+        Durability: on the medium when it returns.
+        """
+        if self._has_leases():
+            return False
+        self.store.info = layout.upgrade(self.store.path, self.store.info, LEASES)
+        return True
+
+    def renew_grant(self, grant: Grant, ttl_us: int | None) -> Grant:
+        """Renew a lease; see `Lease.renew`."""
+        manager = cast("CheckpointManager", self)
+        expires_us = manager.submit(
+            Renew(
+                actor=self.actor,
+                command=manager.new_command_id(),
+                task=grant.task,
+                token=grant.token,
+                ttl_us=ttl_us,
+            )
+        )
+        ttl_us = grant.ttl_us if ttl_us is None else ttl_us
+        return msgspec.structs.replace(grant, expires_us=int(expires_us), ttl_us=ttl_us)
+
+    def release_grant(self, grant: Grant) -> bool:
+        """End a lease with its token; see `Lease.release`."""
+        manager = cast("CheckpointManager", self)
+        command = Release(
+            actor=self.actor,
+            command=manager.new_command_id(),
+            task=grant.task,
+            token=grant.token,
+        )
+        return bool(manager.submit(command))
+
+    def _has_leases(self) -> bool:
+        if LEASES not in self.store.info.features:
+            self.store.info = layout.read_info(self.store.path)
+        return LEASES in self.store.info.features
+
+    def _refuse_without_leases(self) -> None:
+        if not self._has_leases():
+            raise UnsupportedError(
+                f"The store {self.store.path} was made by an older version of ckptlog, which would "
+                "write in spite of a lease.",
+                hint="Once no older program has it open: ckptlog leases enable (enable_leases()).",
+                path=str(self.store.path),
+            )
+
+
+def _checked_wait(wait_s: object) -> float:
+    if type(wait_s) in (int, float) and cast("float", wait_s) >= 0:
+        return cast("float", wait_s)
+    raise ArgumentError(f"wait_s is {quoted(wait_s)}; seconds are needed.", argument="wait_s")
