@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlog.capture.capturer import Capturer
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
         DeliveryError,
         DeniedError,
         DuplicateIdError,
+        EnvironmentDiffersError,
+        ForeignPayloadError,
         ForkedError,
         FormatError,
         FullError,
@@ -70,6 +73,8 @@ if TYPE_CHECKING:
         RolledBackError,
         SettingsError,
         SignatureError,
+        SourceBusyError,
+        SourceError,
         StoreClosedError,
         StoreMissingError,
         UnacknowledgedError,
@@ -78,7 +83,6 @@ if TYPE_CHECKING:
         UnsupportedError,
         WitnessError,
     )
-    from ckptlog.capture.capturer import Capturer
     from ckptlog.manager.batch import Batch
     from ckptlog.manager.error_recovery import CheckpointErrorRecovery
     from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
@@ -143,6 +147,8 @@ _ERRORS = (
     "DeliveryError",
     "DeniedError",
     "DuplicateIdError",
+    "EnvironmentDiffersError",
+    "ForeignPayloadError",
     "ForkedError",
     "FormatError",
     "FullError",
@@ -171,6 +177,8 @@ _ERRORS = (
     "RolledBackError",
     "SettingsError",
     "SignatureError",
+    "SourceBusyError",
+    "SourceError",
     "StoreClosedError",
     "StoreMissingError",
     "UnacknowledgedError",
@@ -277,8 +285,10 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnvironmentDiffersError",
     "EventBus",
     "FileSystemCheckpointStorage",
+    "ForeignPayloadError",
     "ForkedError",
     "FormatError",
     "FullError",
@@ -318,6 +328,8 @@ __all__ = [
     "SettingsError",
     "SignatureError",
     "Snapshot",
+    "SourceBusyError",
+    "SourceError",
     "Store",
     "StoreClosedError",
     "StoreMissingError",

@@ -8,6 +8,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
     |   |-- UnstorableError (TypeError)         argument.unstorable
+    |   |-- ForeignPayloadError                 component.foreign_payload
     |   |-- SettingsError                       argument.settings
     |   `-- ComponentError                      component.invalid
     |-- CheckpointCreationError
@@ -62,6 +63,9 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
         |-- WitnessError                        witness.conflict
+        |-- SourceError                         component.source
+        |   |-- SourceBusyError                 component.source_busy
+        |   `-- EnvironmentDiffersError         component.environment_differs
         `-- MissingBlobError (LookupError)      blob.missing
             `-- PayloadCollectedError           payload.collected
 
@@ -142,6 +146,12 @@ class UnstorableError(ArgumentError, TypeError):
     """A value cannot be stored exactly; the message names the path to it."""
 
     code = "argument.unstorable"
+
+
+class ForeignPayloadError(ArgumentError):
+    """What is to be restored into a component is not what this kind of component captures."""
+
+    code = "component.foreign_payload"
 
 
 class SettingsError(ArgumentError):
@@ -477,6 +487,25 @@ class WitnessError(CheckpointStorageError):
     """A witness remembers another head of a log than the one that a request begins from."""
 
     code = "witness.conflict"
+
+
+class SourceError(CheckpointStorageError):
+    """What a component captures, or restores to, is not there or not what it should be."""
+
+    code = "component.source"
+
+
+class SourceBusyError(SourceError):
+    """What a component captures, or restores to, is held or changed by others for too long."""
+
+    code = "component.source_busy"
+    retryable = True
+
+
+class EnvironmentDiffersError(SourceError):
+    """The environment is not the captured one, in something that must match."""
+
+    code = "component.environment_differs"
 
 
 class MissingBlobError(CheckpointStorageError, LookupError):

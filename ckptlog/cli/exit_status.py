@@ -78,6 +78,10 @@ BY_CODE: Final[dict[str, int]] = {
     "lease.held": CONFLICT,
     "lease.lost": CONFLICT,
     "lease.required": CONFLICT,
+    "component.foreign_payload": USAGE,
+    "component.source": STORAGE,
+    "component.source_busy": STORAGE,
+    "component.environment_differs": CONFLICT,
 }
 
 

@@ -1,0 +1,295 @@
+"""A file of settings or small state as a component: JSON, YAML, TOML, or any bytes.
+
+The bytes are captured and restored exactly: comments, order, line ends. What they say is parsed
+beside them, so that a difference between two captures is told by key; it is never written back.
+What cannot be parsed, or parses to something that cannot be stored, is captured as bytes alone
+and says why. A file that is not there is a state as well: a restore removes it again.
+
+Stability: re-read. A file has no snapshot, so it is read until its stat is the same before and
+after. Writers that replace the file (rename) are always seen whole; of a writer in place that stops
+between two writes a capture has what it had written.
+
+Secrets: bytes are restored exactly, so they are stored exactly.
+
+specs/capture-components.md, section 3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from ckptlog.capture.shape import Shape, refuse_faults
+from ckptlog.errors import (
+    ComponentError,
+    SourceBusyError,
+    SourceError,
+    UnstorableError,
+    operating_system_door,
+)
+from ckptlog.model.lift import said
+from ckptlog.model.quotation import quoted
+from ckptlog.model.value import prepare
+from ckptlog.storage.files import (
+    create_temporary,
+    publish,
+    remove,
+    sync_directory,
+    sync_file,
+    write_all,
+)
+
+SIZE_MAX: Final = 16 * 1024 * 1024
+"""Bytes: a file is captured whole, as a value; larger ones belong in a directory component."""
+
+_FORMATS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
+_MODE_MAX: Final = 0o7777
+_TRIES: Final = 20
+_PAUSE_S: Final = 0.01
+_SHAPE: Final = Shape(
+    "file-1",
+    {
+        "format": (str,),
+        "exists": (bool,),
+        "mode": (int,),
+        "content": (bytes,),
+        "value": (),
+        "unparsed": (str,),
+    },
+)
+
+
+class FileComponent:
+    """One file: its bytes and mode, and what it says.
+
+    Attributes:
+        name: Of the component.
+        location: {"path": the file}.
+
+    Durability: what `restore` returned for is on the medium, as is the name.
+    Threads: safe; the last of two restores wins.
+    """
+
+    kind = "file"
+    stability = "copied"
+
+    def __init__(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 - the word of the specification
+        size_max: int = SIZE_MAX,
+    ) -> None:
+        """Make the component; the file need not be there yet.
+
+        Args:
+            name: Of the component.
+            path: Of the file; a symbolic link is followed, and stays.
+            format: "json", "yaml", "toml" or "bytes"; by the name's ending if None.
+            size_max: Bytes of the largest file that is captured.
+
+        Raises:
+            ComponentError: The format is unknown.
+        """
+        place = Path(path).absolute()
+        chosen = _FORMATS.get(place.suffix.lower(), "bytes") if format is None else format
+        if chosen not in {*_PARSERS, "bytes"}:
+            raise ComponentError(
+                f"format of the component {quoted(name)} is {quoted(format)}.",
+                hint='One of "json", "yaml", "toml", "bytes".',
+            )
+        self.name = name
+        self.location = {"path": str(place)}
+        self._path = place
+        self._format = chosen
+        self._size_max = size_max
+
+    def at(self, path: str | os.PathLike[str]) -> FileComponent:
+        """Return this component for a file elsewhere: what restoring to another place needs."""
+        return FileComponent(self.name, path, format=self._format, size_max=self._size_max)
+
+    def capture(self) -> dict[str, Any]:
+        """Return bytes, mode and meaning of the file.
+
+        Raises:
+            SourceBusyError: It was written all the time.
+            SourceError: It is too large, or no file.
+        """
+        found = self._read()
+        content, mode = found or (b"", 0)
+        value, fault = parsed(content, self._format) if found else (None, "")
+        return {
+            "form": _SHAPE.form,
+            "format": self._format,
+            "exists": found is not None,
+            "mode": mode,
+            "content": content,
+            "value": value,
+            "unparsed": fault,
+        }
+
+    def restore(self, payload: Any) -> None:
+        """Make the file hold the captured bytes, by one rename; or remove it if it was not there.
+
+        Raises:
+            ForeignPayloadError: The payload is not of a file; nothing was changed.
+            CheckpointStorageError: The file could not be written; the old one is still there.
+        """
+        refuse_faults(self.name, self.validate(payload))
+        target = self._target()
+        if payload["exists"]:
+            with operating_system_door(f"Restoring {target} failed"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            self._replace(target, payload["content"], payload["mode"])
+            return
+        with operating_system_door(f"Removing {target} failed"):
+            target.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            sync_directory(target.parent)
+
+    def validate(self, payload: Any) -> list[str]:
+        """Return what is wrong with a payload."""
+        faults = _SHAPE.faults(payload)
+        if not faults and not 0 <= payload["mode"] <= _MODE_MAX:
+            faults.append(f"has the mode {payload['mode']}")
+        return faults
+
+    def verify_restored(self, payload: Any) -> list[str]:
+        """Return how the file differs from a payload."""
+        now = self.capture()
+        return [
+            f"{key} is not what was captured"
+            for key in ("exists", "mode", "content")
+            if now[key] != payload[key]
+        ]
+
+    def _target(self) -> Path:
+        """Return the file itself, behind symbolic links."""
+        with operating_system_door(f"Looking for {self._path} failed"):
+            return Path(os.path.realpath(self._path))
+
+    def _read(self) -> tuple[bytes, int] | None:
+        """Return the bytes and mode of a file that stood still while it was read; None: none."""
+        for _ in range(_TRIES):
+            with operating_system_door(f"Reading the component {quoted(self.name)} failed"):
+                try:
+                    found = self._read_once()
+                except FileNotFoundError:
+                    return None
+            if found is not None:
+                return found
+            time.sleep(_PAUSE_S)
+        raise SourceBusyError(
+            f"{self._path} changed each time that it was read ({_TRIES} times).",
+            hint="Let its writer replace it by a rename, or pause the writer in `prepare`.",
+            component=self.name,
+            path=str(self._path),
+        )
+
+    def _read_once(self) -> tuple[bytes, int] | None:
+        # Not blocking: what is called a file may be a pipe.
+        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            before = os.fstat(fd)
+            self._check_kind(before)
+            content = _all_of(fd, before.st_size)
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+        still = len(content) == after.st_size and _stamp(before) == _stamp(after)
+        return (content, stat.S_IMODE(after.st_mode)) if still else None
+
+    def _check_kind(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceError(
+                f"{self._path} is no regular file.",
+                hint="Name a file; a folder belongs in a directory component.",
+                component=self.name,
+                path=str(self._path),
+            )
+        if found.st_size > self._size_max:
+            raise SourceError(
+                f"{self._path} has {found.st_size} bytes; at most {self._size_max} are captured.",
+                hint="Raise size_max, or capture its folder with a directory component.",
+                component=self.name,
+                path=str(self._path),
+            )
+
+    @staticmethod
+    def _replace(target: Path, content: bytes, mode: int) -> None:
+        fd, temporary = create_temporary(target)
+        try:
+            try:
+                write_all(fd, content, 0)
+                with operating_system_door(f"Restoring {target} failed"):
+                    with suppress(PermissionError, FileNotFoundError):
+                        owner = target.stat()
+                        os.fchown(fd, owner.st_uid, owner.st_gid)
+                    os.fchmod(fd, mode)
+                sync_file(fd)
+            finally:
+                os.close(fd)
+            publish(temporary, target)
+        except BaseException:
+            remove(temporary)
+            raise
+
+
+def parsed(content: bytes, format: str) -> tuple[Any, str]:  # noqa: A002
+    """Return (what a file says, ""), or (None, why it cannot be told).
+
+    Args:
+        content: Of the file.
+        format: "json", "yaml", "toml" or "bytes".
+
+    Durability: none; pure.        Threads: safe.
+    """
+    parse = _PARSERS.get(format)
+    if parse is None:
+        return None, "bytes"
+    try:
+        value = parse(content.decode("utf-8-sig"))
+        prepare(value, path=format)
+    except ModuleNotFoundError:
+        return None, "pyyaml is not installed"
+    except UnstorableError as error:
+        return None, error.message
+    except (ValueError, RecursionError) as error:
+        return None, said(error)
+    except Exception as error:  # noqa: BLE001 - PyYAML has a base of its own, not importable here
+        return None, said(error)
+    return value, ""
+
+
+def _yaml(text: str) -> Any:
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+_PARSERS: Final[dict[str, Callable[[str], Any]]] = {
+    "json": json.loads,
+    "toml": tomllib.loads,
+    "yaml": _yaml,
+}
+
+
+def _all_of(fd: int, size: int) -> bytes:
+    """Return what a file holds, read to its end and one byte more than its size at most."""
+    parts, left = [], size + 1
+    while left and (part := os.read(fd, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

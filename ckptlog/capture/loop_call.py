@@ -1,0 +1,112 @@
+"""Calls a function in the thread of an event loop, from any thread, and waits for its answer.
+
+What belongs to a loop (an asyncio.Queue, an agent of coroutines) may be touched in the loop's
+thread only. A capture runs in threads of its own, so it asks there. Called from the loop's own
+thread the function runs at once; a loop that does not run is nobody's, so the caller's will do.
+
+A loop whose thread itself waits for the capture never answers: after the timeout that is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import inspect
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from ckptlog.errors import SourceBusyError, SourceError
+from ckptlog.model.quotation import quoted
+
+LOOP_TIMEOUT_S: Final = 5.0
+"""Seconds that a loop may take until it answers."""
+
+Loop = asyncio.AbstractEventLoop
+T = TypeVar("T")
+
+
+def running_loop() -> Loop | None:
+    """Return the loop that runs in this thread, or None."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def call_in_loop(
+    loop: Loop | None,
+    function: Callable[[], T],
+    *,
+    name: str,
+    timeout_s: float = LOOP_TIMEOUT_S,
+) -> T:
+    """Return what function returns when it is called in the loop's thread.
+
+    Args:
+        loop: None or one that does not run: the function is called here.
+        name: Of the component, for messages.
+        timeout_s: Seconds to wait for the loop.
+
+    Raises:
+        SourceBusyError: The loop did not answer in time; the function will not be called any more.
+
+    Threads: safe.
+    """
+    if loop is None or not loop.is_running() or loop is running_loop():
+        return function()
+    answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - the caller's thread gets it
+            answer.set_exception(error)
+
+    loop.call_soon_threadsafe(run)
+    return _waited(answer, name, timeout_s)
+
+
+def resolve_in_loop(
+    loop: Loop | None, value: object, *, name: str, timeout_s: float = LOOP_TIMEOUT_S
+) -> object:
+    """Return a value, or what it comes to if it is awaitable: the loop runs it.
+
+    Raises:
+        SourceBusyError: The loop did not bring it to an end in time; it was cancelled.
+        SourceError: It is awaitable and there is no other running loop to run it.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    if loop is None or not loop.is_running() or loop is running_loop():
+        if inspect.iscoroutine(value):
+            value.close()
+        raise SourceError(
+            f"The component {quoted(name)} answers with a coroutine, and no loop that could run it "
+            "is at hand.",
+            hint="Make the component in the running loop, or with loop=..., and capture from "
+            "another thread (await asyncio.to_thread(capturer.capture)).",
+            component=name,
+        )
+
+    async def wait() -> object:
+        return await value
+
+    return _waited(asyncio.run_coroutine_threadsafe(wait(), loop), name, timeout_s)
+
+
+def _waited(answer: concurrent.futures.Future[T], name: str, timeout_s: float) -> T:
+    try:
+        return answer.result(timeout_s)
+    except concurrent.futures.TimeoutError as error:
+        if answer.done() and not answer.cancelled():
+            raise  # the function's own
+        if not answer.cancel():
+            return answer.result()  # it runs at this moment; what it changes is changed
+        raise SourceBusyError(
+            f"The event loop of the component {quoted(name)} did not answer in {timeout_s:g} s.",
+            hint="It is busy, or waits for this capture itself: capture from another thread "
+            "(await asyncio.to_thread(capturer.capture)).",
+            component=name,
+        ) from error

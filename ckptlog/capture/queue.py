@@ -1,0 +1,234 @@
+"""Queues as components: asyncio.Queue (in its loop's thread) and queue.Queue (under its lock).
+
+Kept: items in their order, and the limit. Decided: of the counter of unfinished tasks only what
+lies in the queue is restored. An item that a worker had in hand was taken out before the capture
+and is not in it; the worker that has it now still calls `task_done` for it, a worker of a dead
+process never will. So after a restore
+
+    unfinished = restored items + items that are in hand at this moment
+
+and `join` returns when both are done: never too early, never never. How many were in hand at the
+capture is recorded, for people.
+
+An asyncio.Queue does not show its content in public, and taking it out would wake who waits; so it
+is read in its loop's thread from the attributes that its class documents for subclasses. A restore
+uses public calls only, in one turn of the loop: all out, all in, then `task_done` for those that
+were thrown away. Who waits in `get` is woken by the items, who waits in `put` by the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, call_in_loop, running_loop
+from ckptlog.capture.shape import Shape, refuse_faults
+from ckptlog.errors import ComponentError, SourceError
+from ckptlog.model.quotation import quoted
+
+AnyQueue = queue.Queue[Any] | asyncio.Queue[Any]
+
+_ORDERS: Final[dict[type, str]] = {
+    asyncio.PriorityQueue: "priority",
+    asyncio.LifoQueue: "last",
+    asyncio.Queue: "first",
+    queue.PriorityQueue: "priority",
+    queue.LifoQueue: "last",
+    queue.Queue: "first",
+}
+_SHAPE: Final = Shape(
+    "queue-1", {"order": (str,), "limit": (int,), "items": (list,), "in_hand": (int,)}
+)
+
+
+class QueueComponent:
+    """What lies in a queue.Queue, LifoQueue or PriorityQueue of threads.
+
+    Stability: "copied": the list of items is copied under the queue's lock; the items themselves
+    are the program's and must not be changed while they lie in a queue.
+
+    Threads: safe.
+    """
+
+    kind = "queue"
+    stability = "copied"
+
+    def __init__(self, name: str, target: queue.Queue[Any]) -> None:
+        """Make a component of a queue of threads.
+
+        Raises:
+            ComponentError: It is another kind of queue.
+        """
+        self.name = name
+        self._queue = target
+        self._order = _order_of(name, target, queue.Queue)
+
+    def capture(self) -> dict[str, Any]:
+        """Return order, limit and items."""
+        with self._queue.mutex:
+            items = list(self._queue.queue)
+            return _payload(self._order, self._queue, items, self._queue.unfinished_tasks)
+
+    def restore(self, payload: Any) -> None:
+        """Put captured items in place of those that are there; wake who waits.
+
+        Raises:
+            ForeignPayloadError: The payload is not of such a queue; nothing was changed.
+        """
+        refuse_faults(self.name, self.validate(payload))
+        target = self._queue
+        with target.mutex:
+            in_hand = target.unfinished_tasks - len(target.queue)
+            target.queue.clear()
+            target.queue.extend(payload["items"])
+            target.unfinished_tasks = in_hand + len(payload["items"])
+            target.not_empty.notify_all()
+            target.not_full.notify_all()
+            if not target.unfinished_tasks:
+                target.all_tasks_done.notify_all()
+
+    def validate(self, payload: Any) -> list[str]:
+        """Return what is wrong with a payload for this queue."""
+        return _faults(payload, self._order, self._queue.maxsize)
+
+
+class AsyncQueueComponent:
+    """What lies in an asyncio.Queue, LifoQueue or PriorityQueue.
+
+    Stability: "copied": the list of items is copied in the loop's thread.
+
+    Threads: safe; every touch of the queue happens in the loop's thread.
+    """
+
+    kind = "queue"
+    stability = "copied"
+
+    def __init__(
+        self,
+        name: str,
+        target: asyncio.Queue[Any],
+        *,
+        loop: Loop | None = None,
+        timeout_s: float = LOOP_TIMEOUT_S,
+    ) -> None:
+        """Make a component of a queue of coroutines.
+
+        Args:
+            name: Of the component.
+            target: The queue.
+            loop: That uses the queue; the one that runs here, or else the one that the queue is
+                bound to when it is captured. A queue of no running loop is touched directly.
+            timeout_s: Seconds that the loop may take to answer.
+
+        Raises:
+            ComponentError: It is another kind of queue.
+        """
+        self.name = name
+        self._queue = target
+        self._order = _order_of(name, target, asyncio.Queue)
+        self._loop = loop or running_loop()
+        self._timeout_s = timeout_s
+
+    def capture(self) -> dict[str, Any]:
+        """Return order, limit and items.
+
+        Raises:
+            SourceBusyError: The loop did not answer in time.
+        """
+        return call_in_loop(self._its_loop(), self._read, name=self.name, timeout_s=self._timeout_s)
+
+    def restore(self, payload: Any) -> None:
+        """Put captured items in place of those that are there; wake who waits.
+
+        Raises:
+            ForeignPayloadError: The payload is not of such a queue; nothing was changed.
+            SourceBusyError: The loop did not answer in time; nothing was changed.
+        """
+        refuse_faults(self.name, self.validate(payload))
+        items = payload["items"]
+        call_in_loop(
+            self._its_loop(),
+            lambda: self._replace(items),
+            name=self.name,
+            timeout_s=self._timeout_s,
+        )
+
+    def validate(self, payload: Any) -> list[str]:
+        """Return what is wrong with a payload for this queue."""
+        return _faults(payload, self._order, self._queue.maxsize)
+
+    def _its_loop(self) -> Loop | None:
+        return self._loop or vars(self._queue).get("_loop")
+
+    def _read(self) -> dict[str, Any]:
+        inside = vars(self._queue)
+        try:
+            items, unfinished = list(inside["_queue"]), inside["_unfinished_tasks"]
+        except (KeyError, TypeError) as error:
+            raise SourceError(
+                f"The queue of the component {quoted(self.name)}, a "
+                f"{type(self._queue).__qualname__}, keeps its items where they cannot be read.",
+                hint="Let it keep them in `_queue` as asyncio's do, or use CallableComponent.",
+                component=self.name,
+            ) from error
+        return _payload(self._order, self._queue, items, unfinished)
+
+    def _replace(self, items: Sequence[Any]) -> None:
+        """Exchange the items in one turn of the loop, so that no coroutine sees the middle."""
+        target = self._queue
+        if vars(target).get("_is_shutdown"):  # since Python 3.13
+            raise SourceError(
+                f"The queue of the component {quoted(self.name)} was shut down.",
+                hint="Restore into a new queue.",
+                component=self.name,
+            )
+        thrown = target.qsize()
+        for _ in range(thrown):
+            target.get_nowait()
+        for item in items:
+            target.put_nowait(item)
+        # Only now: were it done before, the count could pass zero and `join` return too early.
+        for _ in range(thrown):
+            target.task_done()
+
+
+def _order_of(name: str, target: Any, kind: type[AnyQueue]) -> str:
+    """Return "first", "last" or "priority": which item a queue gives out next."""
+    if not isinstance(target, kind):
+        other = "AsyncQueueComponent" if isinstance(target, asyncio.Queue) else "QueueComponent"
+        known = isinstance(target, queue.Queue | asyncio.Queue)
+        raise ComponentError(
+            f"What is given for the component {quoted(name)} is of type "
+            f"{type(target).__qualname__}, not {kind.__module__}.{kind.__qualname__}.",
+            hint=f"Use {other}."
+            if known
+            else "A SimpleQueue or a queue of processes does not show what lies in it: keep the "
+            "items in a queue.Queue, or use CallableComponent.",
+            component=name,
+        )
+    return next(order for known, order in _ORDERS.items() if isinstance(target, known))
+
+
+def _payload(order: str, target: AnyQueue, items: list[Any], unfinished: int) -> dict[str, Any]:
+    return {
+        "form": _SHAPE.form,
+        "order": order,
+        "limit": max(target.maxsize, 0),
+        "items": items,
+        "in_hand": max(unfinished - len(items), 0),
+    }
+
+
+def _faults(payload: Any, order: str, limit: int) -> list[str]:
+    faults = _SHAPE.faults(payload)
+    if faults:
+        return faults
+    if payload["order"] != order:
+        faults.append(f"is of a queue that gives {payload['order']!r} first; this one {order!r}")
+    if 0 < limit < len(payload["items"]):
+        faults.append(f"has {len(payload['items'])} items; the queue has room for {limit}")
+    if payload["limit"] != max(limit, 0):
+        faults.append(f"is of a queue with the limit {payload['limit']}; this one has {limit}")
+    return faults
