@@ -71,6 +71,29 @@ def _lower_array(numpy: Any, value: Any) -> dict[str, Any]:
     return content
 
 
+def raw_of(value: Any) -> tuple[str, memoryview] | None:
+    """Return an array as the text of its tag up to the data, and its bytes, which are not copied.
+
+    None where value is no array, or one that `lower_numpy` must look at: the bytes of bool and of
+    text may be none that an array can hold, and other dtypes are refused there.
+
+    Threads: the bytes are the array's own; they change when it does.
+    """
+    numpy = sys.modules.get("numpy")
+    if type(value) is not getattr(numpy, "ndarray", None):
+        return None
+    dtype = value.dtype
+    if dtype.kind in "bU" or not _DTYPE.fullmatch(dtype.str) or dtype.metadata or not value.size:
+        return None
+    is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
+    # A copy is made of what is neither: it has no bytes of its own in a row.
+    flat = (value.T if is_fortran else value).reshape(-1).view("u1")
+    order = '"order":"F",' if is_fortran else ""
+    shape = ",".join(map(str, value.shape))
+    head = f'{{"$array":{{"dtype":"{dtype.str}","shape":[{shape}],{order}"data":'
+    return head, memoryview(flat)
+
+
 def _fault(numpy: Any, dtype: Any, raw: bytes) -> str | None:
     """Say what no array may hold, though its bytes could: numpy would fail on it much later."""
     if dtype.kind == "b" and raw.translate(None, b"\0\1"):

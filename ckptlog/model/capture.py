@@ -142,9 +142,7 @@ def is_capture(metadata: Mapping[str, Any]) -> bool:
     return isinstance(metadata.get(METADATA_KEY), dict)
 
 
-def info_of(
-    checkpoint: CheckpointData, *, position: int | None = None
-) -> CaptureInfo:
+def info_of(checkpoint: CheckpointData, *, position: int | None = None) -> CaptureInfo:
     """Return the capture that a checkpoint is; its data are not looked at.
 
     Args:

@@ -299,9 +299,10 @@ def _schema(name: str, version: object) -> int:
 
 
 def _names(name: str, names: object) -> tuple[str, ...]:
-    is_listed = isinstance(names, Sequence | set | frozenset) and not isinstance(names, str)
-    if is_listed and all(type(one) is str for one in names):  # type: ignore[union-attr]
-        return tuple(dict.fromkeys(sorted(names) if isinstance(names, set) else names))  # type: ignore[arg-type,call-overload]
+    if isinstance(names, set | frozenset):
+        names = sorted(names, key=str)  # in one order each time
+    if isinstance(names, list | tuple) and all(type(one) is str for one in names):
+        return tuple(dict.fromkeys(names))
     raise _wrong(name, "depends_on", names, "a list of names")
 
 

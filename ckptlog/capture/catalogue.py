@@ -1,0 +1,138 @@
+"""The catalogue: finds the captures of one system in a store, by what is known of them alone.
+
+Payloads are never read here: a capture's events and its small `meta` payload say everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.model import value as values
+from ckptlog.model.capture import CaptureInfo, info_of, is_capture
+from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.entry import Entry
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.position import check_position
+from ckptlog.model.quotation import quoted
+from ckptlog.repository.snapshot import build
+from ckptlog.repository.store import Store
+from ckptlog.views.query import Filter
+
+_PAGE_ROWS: Final = 50
+
+
+class Catalogue:
+    """Finds one system's captures.
+
+    Threads: safe.
+    """
+
+    def __init__(self, store: Store, system: str) -> None:
+        self._store = store
+        self._system = check_id("system", system)
+
+    def list(self, limit: int | None = None) -> list[CaptureInfo]:
+        """Return captures, newest first.
+
+        Raises:
+            ArgumentError: limit is no whole number from 0 on.
+        """
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ArgumentError(
+                f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
+            )
+        return list(islice(self._found(limit), limit))
+
+    def latest(self) -> CaptureInfo | None:
+        """Return the newest capture, or None where there is none."""
+        return next(self._found(1), None)
+
+    def find(
+        self, capture_id: str | None = None, *, at: datetime | int | None = None
+    ) -> CaptureInfo:
+        """Return a capture by its id; the newest one without.
+
+        Args:
+            at: The newest one not after this time (aware), or this position.
+
+        Raises:
+            ArgumentError: Both were given, or `at` is no time with a zone and no position.
+            CheckpointNotFoundError: There is no such capture, or it was deleted.
+        """
+        if capture_id is not None:
+            if at is not None:
+                raise ArgumentError("Give either capture_id or at, not both.", argument="at")
+            return self._by_id(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
+        _check_moment(at)
+        for info in self._found(None if at is not None else 1):
+            if at is None or _is_not_after(info, at):
+                return info
+        until = "" if at is None else f" at or before {at}"
+        raise CheckpointNotFoundError(
+            f"System {self._system!r} has no capture{until}.",
+            hint="Captures are listed by Capturer.captures().",
+            system=self._system,
+        )
+
+    def _by_id(self, capture_id: str) -> CaptureInfo:
+        found = self._store.read(capture_id)
+        info = None if found is None else self._info(*found)
+        if info is None or info.system != self._system:
+            raise CheckpointNotFoundError(
+                f"System {self._system!r} has no capture {capture_id!r}.",
+                hint="It may have been deleted; captures are listed by Capturer.captures().",
+                checkpoint_id=capture_id,
+                system=self._system,
+            )
+        return info
+
+    def _found(self, limit: int | None) -> Iterator[CaptureInfo]:
+        """Yield captures, newest first; limit is how many are likely to be taken."""
+        wanted, after = Filter(task=self._system), None
+        size = _PAGE_ROWS if limit is None else min(max(limit, 1), _PAGE_ROWS)
+        while True:
+            rows = self._store.select(wanted, after=after, limit=size, newest_first=True)
+            for row in rows:
+                found = self._store.read_row(row)
+                info = None if found is None else self._info(*found)
+                if info is not None:
+                    yield info
+            if len(rows) < size:
+                return
+            after = rows[-1].origin
+
+    def _info(self, entry: Entry, records: dict[bytes, bytes]) -> CaptureInfo | None:
+        """Return what an event says of a capture; None where it is another checkpoint's."""
+        checkpoint = self._without_data(entry, records)
+        if not is_capture(checkpoint.metadata):
+            return None
+        return info_of(checkpoint, position=entry.origin)
+
+    def _without_data(self, entry: Entry, records: dict[bytes, bytes]) -> CheckpointData:
+        meta = {}
+        if entry.event.meta is not None:
+            wire = self._store.blobs.wire(entry.event.meta, records)
+            meta = values.decode(wire, self._store.codecs)
+        return build(entry, {}, meta)
+
+
+def _check_moment(at: object) -> None:
+    if at is None:
+        return
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ArgumentError(
+                "at has no time zone.",
+                hint="Use an aware datetime, UTC for example.",
+                argument="at",
+            )
+        return
+    check_position("at", at)
+
+
+def _is_not_after(info: CaptureInfo, at: datetime | int) -> bool:
+    return info.created_at <= at if isinstance(at, datetime) else info.position <= at

@@ -1,0 +1,139 @@
+"""The worker: the one thread from which a cut calls one component.
+
+A component may take a lock in prepare() and give it back in commit(), also one that belongs to
+its thread. What it does may fail, or never end: a worker takes one job at a time, answers on a
+queue that the cut waits on, and is left behind if it does not come back. Whatever was queued for
+it (abort, close) it still does then, by itself.
+
+Invariants:
+- A component that was prepared is committed or aborted, once, by its own thread.
+- A snapshot that was captured is closed, once, by its own thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, NamedTuple
+
+from ckptlog.capture.held import Held
+from ckptlog.model.component import Component, Traits
+
+PREPARE = "prepare"
+CAPTURE = "capture"
+COMMIT = "commit"
+ABORT = "abort"
+WRITE = "write"
+
+
+class Part(NamedTuple):
+    """A component with what it says of itself."""
+
+    traits: Traits
+    component: Component
+
+
+class Answer(NamedTuple):
+    """What became of a job. error: What it raised, or None."""
+
+    worker: Worker
+    error: BaseException | None
+
+
+class Worker:
+    """Calls one component, for one cut.
+
+    Attributes:
+        step: What it does, or did last.
+        held: What capture() returned, once it did.
+        result: Of the last job.
+        seconds: That its jobs took, together.
+    """
+
+    def __init__(self, part: Part, answers: SimpleQueue[Answer]) -> None:
+        self.traits, self._component = part
+        self.step = ""
+        self.held: Held | None = None
+        self.result: Any = None
+        self.seconds = 0.0
+        self._is_prepared = False
+        self._jobs: SimpleQueue[tuple[str, Callable[[], Any]] | None] = SimpleQueue()
+        self._answers = answers
+        # A thread that hangs must not keep the process from ending.
+        self._thread = threading.Thread(
+            target=self._run, name=f"ckptlog-capture-{self.traits.name}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The component's name."""
+        return self.traits.name
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether its thread has not ended."""
+        return self._thread.is_alive()
+
+    def ask(self, step: str, job: Callable[[], Any]) -> None:
+        """Have something done, behind what was asked before."""
+        self._jobs.put((step, job))
+
+    def end(self) -> None:
+        """Let go of what it holds, then of the thread, behind what was asked before."""
+        self._jobs.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread's end, for a while."""
+        self._thread.join(max(seconds, 0))
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def has(self, method: str) -> bool:
+        """Say whether the component has an optional method."""
+        return getattr(self._component, method, None) is not None
+
+    def prepare(self) -> None:
+        """Call the component's prepare(), if it has one."""
+        self._call(PREPARE)
+        self._is_prepared = True
+
+    def capture(self, hold: Callable[[Any, Traits], Held]) -> None:
+        """Call capture() and take hold of what it returns."""
+        self.held = hold(self._component.capture(), self.traits)
+
+    def commit(self) -> None:
+        """Call commit(), if the component has one."""
+        self._is_prepared = False
+        self._call(COMMIT)
+
+    def abort(self) -> None:
+        """Call abort(), if it was prepared and not committed."""
+        if self._is_prepared:
+            self._is_prepared = False
+            self._call(ABORT)
+
+    def _call(self, method: str) -> None:
+        found = getattr(self._component, method, None)
+        if found is not None:
+            found()
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (task := self._jobs.get()) is not None:
+            self.step, job = task
+            error: BaseException | None = None
+            begin = monotonic()
+            try:
+                self.result = job()
+            except BaseException as raised:  # noqa: BLE001 - a component may do anything
+                error = raised
+            self.seconds += monotonic() - begin
+            self._answers.put(Answer(self, error))
+            del job, task
+        held, self.held = self.held, None
+        if held is not None:
+            held.close()
