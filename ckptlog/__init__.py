@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         ReadOnlyError,
         RewrittenError,
         RolledBackError,
+        ServiceStateError,
         SettingsError,
         SignatureError,
         SourceBusyError,
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
+    from ckptlog.model.system_configuration import SystemConfiguration
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
@@ -112,6 +114,10 @@ if TYPE_CHECKING:
     from ckptlog.repository.restoration import RestoreReport, restore_store
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
+    from ckptlog.service.asynchronous import AsyncCheckpointService
+    from ckptlog.service.creation import create_checkpoint_system, load_configuration, quick_start
+    from ckptlog.service.service import CheckpointService
+    from ckptlog.service.tally import ServiceMetrics
     from ckptlog.watch.bus import EventBus, InProcessEventBus
     from ckptlog.watch.event import WatchEvent
     from ckptlog.watch.subscription import Subscription
@@ -175,6 +181,7 @@ _ERRORS = (
     "ReadOnlyError",
     "RewrittenError",
     "RolledBackError",
+    "ServiceStateError",
     "SettingsError",
     "SignatureError",
     "SourceBusyError",
@@ -192,6 +199,7 @@ _HOMES = {
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
+    "AsyncCheckpointService": "service.asynchronous",
     "AuditEvent": "repository.audit",
     "BackupReport": "repository.backup",
     "Batch": "manager.batch",
@@ -206,6 +214,7 @@ _HOMES = {
     "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
+    "CheckpointService": "service.service",
     "CheckpointState": "model.state",
     "Codecs": "model.codec",
     "Component": "model.component",
@@ -223,14 +232,19 @@ _HOMES = {
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
+    "ServiceMetrics": "service.tally",
     "Snapshot": "model.component",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
+    "SystemConfiguration": "model.system_configuration",
     "TaskCheckpointWrapper": "manager.wrapper",
     "TypeCodec": "model.codec",
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
+    "create_checkpoint_system": "service.creation",
     "import_archive": "manager.importer",
+    "load_configuration": "service.creation",
+    "quick_start": "service.creation",
     "restore_store": "repository.restoration",
     "verify_archive": "manager.importer",
     **dict.fromkeys(_ERRORS, "errors"),
@@ -242,6 +256,7 @@ __all__ = [
     "ArchiveImport",
     "ArchiveReport",
     "ArgumentError",
+    "AsyncCheckpointService",
     "AuditEvent",
     "BackupDamagedError",
     "BackupDivergedError",
@@ -267,6 +282,7 @@ __all__ = [
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointPerformanceRequirements",
+    "CheckpointService",
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
@@ -325,6 +341,8 @@ __all__ = [
     "RewrittenError",
     "RolledBackError",
     "Sanitiser",
+    "ServiceMetrics",
+    "ServiceStateError",
     "SettingsError",
     "SignatureError",
     "Snapshot",
@@ -334,6 +352,7 @@ __all__ = [
     "StoreClosedError",
     "StoreMissingError",
     "Subscription",
+    "SystemConfiguration",
     "TaskCheckpointWrapper",
     "TypeCodec",
     "Typed",
@@ -344,7 +363,10 @@ __all__ = [
     "WatchEvent",
     "WitnessError",
     "__version__",
+    "create_checkpoint_system",
     "import_archive",
+    "load_configuration",
+    "quick_start",
     "restore_store",
     "verify_archive",
 ]

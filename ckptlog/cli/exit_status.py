@@ -82,6 +82,7 @@ BY_CODE: Final[dict[str, int]] = {
     "component.source": STORAGE,
     "component.source_busy": STORAGE,
     "component.environment_differs": CONFLICT,
+    "service.state": CONFLICT,
 }
 
 

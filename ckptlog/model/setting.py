@@ -50,7 +50,7 @@ def declared(default: Any, setting: Setting) -> Any:
     return dataclasses.field(default=default, metadata={_KEY: setting})
 
 
-def number(  # noqa: PLR0917 - a row of a table
+def number(
     default: float, least: float, most: float, unit: str, effect: str, *, whole: bool = False
 ) -> Any:
     """Declare a number from least to most."""
@@ -80,9 +80,7 @@ def switch(default: bool, effect: str) -> Any:  # noqa: FBT001 - a row of a tabl
 
 def word(default: str, wanted: str, effect: str, is_good: Callable[[str], bool]) -> Any:
     """Declare a text."""
-    return declared(
-        default, Setting(wanted, effect, lambda one: type(one) is str and is_good(one))
-    )
+    return declared(default, Setting(wanted, effect, lambda one: type(one) is str and is_good(one)))
 
 
 def words(wanted: str, effect: str, is_good: Callable[[str], bool], *default: str) -> Any:

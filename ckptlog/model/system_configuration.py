@@ -105,9 +105,7 @@ class Storage(_Group):
         "local", "local", "Where captures are stored; `s3` is refused in this version.", bool
     )
     local: LocalStorage = dataclasses.field(default_factory=LocalStorage)
-    cache_size: float = number(
-        100, 0, 1_000_000, "MiB", "Limit of verified bytes held in memory."
-    )
+    cache_size: float = number(100, 0, 1_000_000, "MiB", "Limit of verified bytes held in memory.")
     cache_ttl: float = number(
         3600, 0, _MONTH_S, "seconds", "What is cached is let go of when so old; 0: never."
     )
@@ -147,7 +145,11 @@ class Alerts(_Group):
         0.9, 0.01, 1, "of the room", "Alert `storage_pressure`; captures become rarer with it."
     )
     stale_seconds: float = number(
-        0, 0, _MONTH_S, "seconds", "Alert `stale` when no capture was taken, or found to be "
+        0,
+        0,
+        _MONTH_S,
+        "seconds",
+        "Alert `stale` when no capture was taken, or found to be "
         "unneeded, for so long; 0: five intervals.",
     )
 
@@ -173,23 +175,38 @@ class SystemConfiguration(_Group):
         0, 0, _MONTH_S, "seconds", "Least time between an automatic capture and any before it."
     )
     max_interval_seconds: float = number(
-        0, 0, _MONTH_S, "seconds", "Limit of what back-off and storage pressure make of the "
-        "interval; 0: sixteen intervals.",
+        0,
+        0,
+        _MONTH_S,
+        "seconds",
+        "Limit of what back-off and storage pressure make of the interval; 0: sixteen intervals.",
     )
     jitter: float = number(
-        0.1, 0, 0.5, "of the interval", "By how much at most each capture is late, at random, so "
+        0.1,
+        0,
+        0.5,
+        "of the interval",
+        "By how much at most each capture is late, at random, so "
         "that services do not all save at once; it never adds up.",
     )
     deadline_seconds: float = number(
-        30, 0.01, 86_400, "seconds", "For each step of each component; who is slower is named, "
-        "and the capture given up.",
+        30,
+        0.01,
+        86_400,
+        "seconds",
+        "For each step of each component; who is slower is named, and the capture given up.",
     )
     skip_unchanged: bool = switch(
         True, "An automatic capture that would equal the one before is not taken."
     )
     max_checkpoints: int = number(
-        10, 0, 1_000_000, "captures", "The newest so many stay; 0: all. What is pinned or has the "
-        "tag `keep` stays and does not count.", whole=True,
+        10,
+        0,
+        1_000_000,
+        "captures",
+        "The newest so many stay; 0: all. What is pinned or has the "
+        "tag `keep` stays and does not count.",
+        whole=True,
     )
     max_age_days: float = number(
         0, 0, 36_500, "days", "Older captures go, but for the newest good one; 0: none."
@@ -214,7 +231,11 @@ class SystemConfiguration(_Group):
         60, 0.5, 86_400, "seconds", "How long an owner that died still counts as one."
     )
     compaction_interval_seconds: float = number(
-        3600, 0, _MONTH_S, "seconds", "Least time between two compactions, which give the room of "
+        3600,
+        0,
+        _MONTH_S,
+        "seconds",
+        "Least time between two compactions, which give the room of "
         "deleted captures back; 0: none.",
     )
     storage: Storage = dataclasses.field(default_factory=Storage)
@@ -491,7 +512,9 @@ def _refuse_absent(config: SystemConfiguration) -> None:
         )
     if config.storage.primary == "s3":
         raise _absent(
-            "storage.primary", "Object storage (s3)", 'Set it to "local" and name storage.local.path.'
+            "storage.primary",
+            "Object storage (s3)",
+            'Set it to "local" and name storage.local.path.',
         )
     if config.storage.primary != "local":
         raise wrong("storage.primary", config.storage.primary, '"local"')
