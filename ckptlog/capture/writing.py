@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ckptlog.capture.frozen import text_of
 from ckptlog.capture.held import Held
-from ckptlog.errors import CheckpointNotFoundError
+from ckptlog.errors import CheckpointNotFoundError, OutcomeUnknownError
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model import value as values
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo

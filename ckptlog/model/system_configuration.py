@@ -313,9 +313,7 @@ class SystemConfiguration(_Group):
             )
         if set(settings) == {OUTER} and isinstance(settings[OUTER], Mapping):
             settings = settings[OUTER]
-        made = _made(cls, settings)
-        if not isinstance(made, cls):  # pragma: no cover - for the type checker
-            raise TypeError
+        made: SystemConfiguration = _made(cls, settings)
         return made
 
     @classmethod
@@ -431,12 +429,14 @@ def _put(tree: dict[str, Any], path: str, value: Any) -> None:
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tree over another; keys in either spelling."""
-    merged = {camel(snake(name)): value for name, value in below.items()}
+    merged: dict[str, Any] = {camel(snake(name)): value for name, value in below.items()}
     for given, value in above.items():
         name = camel(snake(given))
         old = merged.get(name)
-        is_deep = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(old, value) if is_deep else value  # type: ignore[arg-type]
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[name] = _merged(old, value)
+        else:
+            merged[name] = value
     return merged
 
 
@@ -446,7 +446,7 @@ def _made(kind: type[Any], settings: Mapping[str, Any]) -> Any:
     found: dict[str, Any] = {}
     manager: dict[str, Any] = {}
     for given, value in settings.items():
-        name = snake(given) if isinstance(given, str) else quoted(given)
+        name = snake(given) if type(given) is str else quoted(given)
         path = kind.PLACE + camel(name)
         if name in found or name in manager:
             raise SettingsError(f"The setting {path} is given twice.", argument=path)
@@ -463,7 +463,7 @@ def _made(kind: type[Any], settings: Mapping[str, Any]) -> Any:
 
 
 def _group_of(field: dataclasses.Field[Any]) -> type[Any] | None:
-    factory = field.default_factory
+    factory: Any = field.default_factory
     return factory if isinstance(factory, type) and issubclass(factory, _Group) else None
 
 

@@ -1,4 +1,4 @@
-"""Alerts: alarms that went on or off become events of the log, callbacks and a list of what is on."""
+"""Alerts: alarms that went on or off, as events of the log, as callbacks, as a list."""
 
 from __future__ import annotations
 

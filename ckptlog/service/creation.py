@@ -100,9 +100,8 @@ def _of_file(path: Path) -> SystemConfiguration:
         raise SettingsError(
             f"The configuration {str(path)!r} is no .toml and no .json file.", argument="config"
         )
-    with operating_system_door(f"Cannot read the configuration {path}"):
-        with path.open("rb") as file:
-            content = file.read(_FILE_BYTES_MAX + 1)
+    with operating_system_door(f"Cannot read the configuration {path}"), path.open("rb") as file:
+        content = file.read(_FILE_BYTES_MAX + 1)
     if len(content) > _FILE_BYTES_MAX:
         raise SettingsError(f"The configuration {path} is larger than 1 MiB.", argument="config")
     try:

@@ -12,11 +12,17 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
-from ckptlog.errors import CheckpointError, FullError, QuotaError
+from ckptlog.errors import (
+    CheckpointError,
+    FullError,
+    LeaseLostError,
+    LeaseRequiredError,
+    QuotaError,
+)
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
@@ -144,8 +150,9 @@ class Engine:
         return entry.event.new if entry is not None else info.bytes_new
 
     def fail(self, done: Operation | None, error: CheckpointError) -> None:
-        """Count and tell what failed."""
-        self.tally.fail()
+        """Count and tell what failed; not being the owner is no failure to save."""
+        if not isinstance(error, LeaseLostError | LeaseRequiredError):
+            self.tally.fail()
         _logger.warning("%s failed: %s (%s)", done.kind if done else "?", error, error.code)
         self.listeners.tell(listener.OPERATION_FAILED, done)
         if isinstance(error, FullError | QuotaError):
@@ -193,10 +200,8 @@ class Engine:
         sizes = measure(path)
         used_bytes = sizes.total - sizes.reserve
         room_bytes = self.config.storage.local.max_size_bytes
-        try:
+        with suppress(OSError):  # a file system that does not tell
             room_bytes = min(room_bytes, used_bytes + shutil.disk_usage(path).free)
-        except OSError:  # a file system that does not tell
-            pass
         return used_bytes / max(1, room_bytes)
 
     def look(self) -> float:
