@@ -15,7 +15,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlog.capture.arrays import ArraysComponent
+    from ckptlog.capture.callables import CallableComponent, MappingComponent, state_component
     from ckptlog.capture.capturer import Capturer
+    from ckptlog.capture.environment import EnvironmentComponent
+    from ckptlog.capture.file import FileComponent
+    from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
+    from ckptlog.capture.sqlite import SqliteComponent
     from ckptlog.errors import (
         AddressError,
         ArgumentError,
@@ -200,9 +206,12 @@ _HOMES = {
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
     "AsyncCheckpointService": "service.asynchronous",
+    "ArraysComponent": "capture.arrays",
+    "AsyncQueueComponent": "capture.queue",
     "AuditEvent": "repository.audit",
     "BackupReport": "repository.backup",
     "Batch": "manager.batch",
+    "CallableComponent": "capture.callables",
     "CaptureInfo": "model.capture",
     "Capturer": "capture.capturer",
     "Change": "model.component",
@@ -220,20 +229,25 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
+    "FileComponent": "capture.file",
     "FileSystemCheckpointStorage": "manager.storage",
     "HistoryEntry": "manager.reading",
     "InProcessEventBus": "watch.bus",
     "Lease": "manager.lease",
     "LegacyLayoutWarning": "repository.layout",
+    "MappingComponent": "capture.callables",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
     "Plan": "model.component",
+    "QueueComponent": "capture.queue",
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
     "ServiceMetrics": "service.tally",
     "Snapshot": "model.component",
+    "SqliteComponent": "capture.sqlite",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
     "SystemConfiguration": "model.system_configuration",
@@ -246,6 +260,7 @@ _HOMES = {
     "load_configuration": "service.creation",
     "quick_start": "service.creation",
     "restore_store": "repository.restoration",
+    "state_component": "capture.callables",
     "verify_archive": "manager.importer",
     **dict.fromkeys(_ERRORS, "errors"),
 }
@@ -257,6 +272,8 @@ __all__ = [
     "ArchiveReport",
     "ArgumentError",
     "AsyncCheckpointService",
+    "ArraysComponent",
+    "AsyncQueueComponent",
     "AuditEvent",
     "BackupDamagedError",
     "BackupDivergedError",
@@ -265,6 +282,7 @@ __all__ = [
     "Batch",
     "BlobCorruptionError",
     "BusyError",
+    "CallableComponent",
     "CaptureFailedError",
     "CaptureInfo",
     "Capturer",
@@ -301,8 +319,10 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnvironmentComponent",
     "EnvironmentDiffersError",
     "EventBus",
+    "FileComponent",
     "FileSystemCheckpointStorage",
     "ForeignPayloadError",
     "ForkedError",
@@ -324,6 +344,7 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "MappingComponent",
     "MetricsCollector",
     "MissingBlobError",
     "NoSuchPartError",
@@ -334,6 +355,7 @@ __all__ = [
     "PerformanceTrends",
     "Plan",
     "ProofError",
+    "QueueComponent",
     "QuotaError",
     "ReadOnlyError",
     "Report",
@@ -348,6 +370,7 @@ __all__ = [
     "Snapshot",
     "SourceBusyError",
     "SourceError",
+    "SqliteComponent",
     "Store",
     "StoreClosedError",
     "StoreMissingError",
@@ -368,6 +391,7 @@ __all__ = [
     "load_configuration",
     "quick_start",
     "restore_store",
+    "state_component",
     "verify_archive",
 ]
 # Not `open`: `from ckptlog import *` would put it in the place of the builtin.

@@ -7,6 +7,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |-- ArgumentError (ValueError)              argument.invalid
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
+    |   |-- TooLargeError                       argument.too_large
     |   |-- UnstorableError (TypeError)         argument.unstorable
     |   |-- ForeignPayloadError                 component.foreign_payload
     |   |-- SettingsError                       argument.settings
@@ -27,7 +28,12 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- CommandReusedError                  command.id_reused
     |   |-- LeaseHeldError                      lease.held
     |   |-- LeaseLostError                      lease.lost
-    |   `-- LeaseRequiredError                  lease.required
+    |   |-- LeaseRequiredError                  lease.required
+    |   |-- RecoveryFailedError                 recovery.failed
+    |   |   |-- RecoveryIncompleteError         recovery.incomplete
+    |   |   `-- RecoveryCancelledError          recovery.cancelled
+    |   |-- RecoveryRefusedError                recovery.refused
+    |   `-- RecoveryUnfinishedError             recovery.unfinished
     |-- CheckpointCorruptionError
     |   |-- BackupDamagedError                  backup.damaged
     |   |-- ConsumerDamagedError                consumer.damaged
@@ -61,6 +67,9 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- KeyMissingError (LookupError)       key.missing
         |-- KeyUnsafeError                      key.unsafe
         |-- OtherTimelineError                  log.other_timeline
+        |-- RestoreConflictError                restore.conflict
+        |-- RecoveryBusyError                   recovery.busy
+        |-- CircuitOpenError                    recovery.suspended
         |-- UnacknowledgedError                 consumer.unacknowledged
         |-- OutcomeUnknownError                 commit.outcome_unknown
         |-- WitnessError                        witness.conflict
@@ -153,6 +162,12 @@ class ForeignPayloadError(ArgumentError):
     """What is to be restored into a component is not what this kind of component captures."""
 
     code = "component.foreign_payload"
+
+
+class TooLargeError(ArgumentError):
+    """A value is too large to be put together in memory; it is read by parts."""
+
+    code = "argument.too_large"
 
 
 class SettingsError(ArgumentError):
@@ -362,6 +377,12 @@ class UnregisteredTypeError(UnsupportedError):
     code = "value.unregistered_type"
 
 
+class PlantingStaleError(CheckpointStorageError):
+    """What was written piece by piece does not fit the log any more; it must be written again."""
+
+    code = "planting.stale"
+
+
 class ReadOnlyError(CheckpointStorageError):
     """A change was asked of a store that is open for reading only."""
 
@@ -483,6 +504,12 @@ class OtherTimelineError(CheckpointStorageError):
     code = "log.other_timeline"
 
 
+class RestoreConflictError(CheckpointStorageError):
+    """What no capture holds stands where a restore would write; nothing was changed."""
+
+    code = "restore.conflict"
+
+
 class OutcomeUnknownError(CheckpointStorageError):
     """The commit may or may not be durable: retry with the same command id."""
 
@@ -525,6 +552,50 @@ class PayloadCollectedError(MissingBlobError):
     """A compaction let go of a past payload, as it was told to; nothing is damaged."""
 
     code = "payload.collected"
+
+
+class RecoveryFailedError(CheckpointUpdateError):
+    """A system was not recovered; what was touched was rolled back. `component` says where."""
+
+    code = "recovery.failed"
+
+
+class RecoveryIncompleteError(RecoveryFailedError):
+    """A system is neither what was captured nor what it was before; the hint says what to do."""
+
+    code = "recovery.incomplete"
+
+
+class RecoveryCancelledError(RecoveryFailedError):
+    """A recovery was cancelled; what was touched was rolled back."""
+
+    code = "recovery.cancelled"
+
+
+class RecoveryRefusedError(CheckpointUpdateError):
+    """A recovery was not begun: a payload, a component or a dependency is not fit for it."""
+
+    code = "recovery.refused"
+
+
+class RecoveryUnfinishedError(CheckpointUpdateError):
+    """An earlier recovery of the system ended in the middle: finish it or roll it back first."""
+
+    code = "recovery.unfinished"
+
+
+class RecoveryBusyError(CheckpointStorageError):
+    """Another process, or thread, recovers the system."""
+
+    code = "recovery.busy"
+    retryable = True
+
+
+class CircuitOpenError(CheckpointStorageError):
+    """A component, or the storage, failed too often in a row and is left alone for a while."""
+
+    code = "recovery.suspended"
+    retryable = True
 
 
 _BY_ERRNO: dict[int, type[CheckpointStorageError]] = {

@@ -53,10 +53,19 @@ class Chunker:
         """
         if len(data) <= self._min:
             return [data]
+        return [bytes(chunk.data) for chunk in self._cutter().cut_buf(data)]
+
+    def stretches(self, data: memoryview) -> list[memoryview]:
+        """Return the same cuts of data as views of it; nothing is copied."""
+        if len(data) <= self._min:
+            return [data]
+        return [data[cut.offset : cut.offset + cut.length] for cut in self._cutter().cut_buf(data)]
+
+    def _cutter(self) -> FastCDC:
         cutter: FastCDC | None = getattr(self._local, "cutter", None)
         if cutter is None:
             cutter = self._local.cutter = _cutter(self.params)
-        return [bytes(chunk.data) for chunk in cutter.cut_buf(data)]
+        return cutter
 
 
 def _cutter(params: Parameters) -> FastCDC:

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ckptlog.blobs.payload import Read, text_of, unfolded
-from ckptlog.errors import NoSuchPartError
-from ckptlog.formats.branch import Link, Part
+from ckptlog.errors import BlobCorruptionError, NoSuchPartError
+from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.quotation import quoted
 
 Step = str | int
@@ -24,6 +24,7 @@ Step = str | int
 _token = re.compile(rb'[\[\]{},"]').search
 _index = re.compile("-?(?:0|[1-9][0-9]{0,17})").fullmatch
 _in_string = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL).match
+_FRONT_MAX: Final = 64
 _DEPTH_STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 _BEHIND_ITEMS: Final = frozenset((b",", b"]", b"}"))
 
@@ -49,20 +50,21 @@ def part_of(parts: Sequence[Part], path: Sequence[Step], read: Read) -> bytes:
     """
     found = list(parts)
     for number, step in enumerate(path):
-        found = _value_in(found, step, path[: number + 1], read)
+        found = value_in(found, step, path[: number + 1], read)
     return text_of(found, read)
 
 
-def _value_in(parts: list[Part], step: Step, path: Sequence[Step], read: Read) -> list[Part]:
-    parts = _untagged(parts)
+def value_in(parts: list[Part], step: Step, path: Sequence[Step], read: Read) -> list[Part]:
+    """Return the parts of what a step leads to; path: all steps up to it, for messages."""
+    parts = untagged(opened(parts, read))
     opening = _first_byte(parts)
     if opening == b"[" and type(step) is str and _index(step):
         step = int(step)
     if opening == b"{" and type(step) is str:
         key = msgspec.json.encode(step) + b":"
-        found = _by_key(_items(parts, read), key, read)
+        found = _by_key(items_of(parts, read), key, read)
     elif opening == b"[" and type(step) is int:
-        found = _by_index(list(_items(parts, read)), step, read)
+        found = _by_index(list(items_of(parts, read)), step, read)
     else:
         kind = {b"{": "a dict", b"[": "a list"}.get(opening, "no container")
         raise NoSuchPartError(
@@ -87,7 +89,7 @@ def _by_key(items: Iterator[_Items], key: bytes, read: Read) -> list[Part] | Non
         elif type(one.parts[0]) is bytes and one.parts[0].startswith(key):
             return _cut(one.parts, len(key))
     for link in links:
-        found = _by_key(_items(unfolded(link, read), read, is_inside=True), key, read)
+        found = _by_key(items_of(unfolded(link, read), read, is_inside=True), key, read)
         if found is not None:
             return found
     return None
@@ -102,13 +104,13 @@ def _by_index(items: list[_Items], index: int, read: Read) -> list[Part] | None:
         if index < one.number:
             if one.link is None:
                 return one.parts
-            inside = list(_items(unfolded(one.link, read), read, is_inside=True))
+            inside = list(items_of(unfolded(one.link, read), read, is_inside=True))
             return _by_index(inside, index, read)
         index -= one.number
     return None
 
 
-def _items(parts: Sequence[Part], read: Read, *, is_inside: bool = False) -> Iterator[_Items]:
+def items_of(parts: Sequence[Part], read: Read, *, is_inside: bool = False) -> Iterator[_Items]:
     """Yield what stands at the level of a container's items.
 
     Args:
@@ -170,6 +172,8 @@ def _pieces(parts: Sequence[Part], read: Read) -> Iterator[tuple[bytes, Part]]:
 
 def _is_escape(link: Link, read: Read) -> bool:
     """Say whether the text of a link ends in the first half of an escape."""
+    if link.kind == BYTES:
+        return False
     text = text_of([link], read)
     return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
 
@@ -183,7 +187,23 @@ def _joined(parts: list[Part]) -> list[Part]:
     return joined
 
 
-def _untagged(parts: list[Part]) -> list[Part]:
+def opened(parts: list[Part], read: Read) -> list[Part]:
+    """Return the parts of a value so that they begin with text: a link in front is followed.
+
+    Raises:
+        BlobCorruptionError: Links lead to links for longer than any writer would.
+    """
+    for _ in range(_FRONT_MAX):
+        if not parts or type(parts[0]) is bytes:
+            return parts
+        parts = [*unfolded(parts[0], read), *parts[1:]]  # type: ignore[arg-type]
+    raise BlobCorruptionError(
+        f"A value begins with more than {_FRONT_MAX} links, one behind the other.",
+        hint="Run ckptlog verify.",
+    )
+
+
+def untagged(parts: list[Part]) -> list[Part]:
     """Return the list in a tuple's tag, the dict in an escaped one's."""
     first = parts[0]
     for tag in (b'{"$tuple":', b'{"$object":'):

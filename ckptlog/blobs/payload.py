@@ -11,7 +11,8 @@ Invariants (specs/payload.md):
   it is bounded by the size.
 * Sizes are checked from the top: the children of a node add up to what was said of the node, and
   no child is empty (formats.node), so that what a reader allocates is bounded by the reference's
-  size, which `WIRE_BYTES_MAX` bounds.
+  size, which `WIRE_BYTES_MAX` bounds. A tree may be larger, up to `TREE_BYTES_MAX`: it is walked
+  (its chunks are what memory goes to) and read by parts (blobs.tree_reader), never put together.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.memo import Memo, memo_of, whole_of
 from ckptlog.blobs.tree import INLINE_MAX, Chunk, grow, text_size
-from ckptlog.errors import BlobCorruptionError, FormatError, UnstorableError
+from ckptlog.errors import BlobCorruptionError, FormatError, TooLargeError, UnstorableError
 from ckptlog.formats import branch, chunk, node
 from ckptlog.formats.branch import BYTES, LEAF, Link, Part
 from ckptlog.model.event import Reference
@@ -39,10 +40,17 @@ TREE_KIND: Final = "tree"
 # One chunk may stand many times in a tree, so a few kilobytes can spell out any size: this bounds
 # what a hostile reference can make a reader allocate. Managers have far lower limits.
 WIRE_BYTES_MAX: Final = 1024 * 1024 * 1024
+# The same for a tree that is never put together (specs/capture-tree.md).
+TREE_BYTES_MAX: Final = 1 << 40
 
 # Shorter values are not remembered: finding a difference takes some 40 us, more than it saves.
 MEMO_BYTES_MIN: Final = 2048
 
+_SIZES_MAX: Final = {
+    LEAF_KIND: chunk.RAW_BYTES_MAX,
+    LIST_KIND: WIRE_BYTES_MAX,
+    TREE_KIND: TREE_BYTES_MAX,
+}
 _LONG_BYTES: Final = 128 * 1024  # glibc's threshold at the beginning
 _BLOCK_BYTES: Final = 31 * 1024 * 1024
 
@@ -204,10 +212,11 @@ def assemble(reference: Reference, read: Read) -> bytes:
     """
     root = root_of(reference)
     if reference.kind == LEAF_KIND:
-        return _leaf(root, reference.size, read)
+        return leaf_of(root, reference.size, read)
+    refuse_too_large(reference.size)
     wire = bytearray()
     if reference.kind == TREE_KIND:
-        _unbranch(_parts(root, reference.size, read), read, wire)
+        _unbranch(parts_below(root, reference.size, read), read, wire)
     else:
         _unfold(root, reference.size, None, read, wire)
     return bytes(wire)
@@ -268,23 +277,46 @@ def reach(reference: Reference, read: Read, seen: Container[bytes]) -> set[bytes
 
 def text_of(parts: Iterable[Part], read: Read) -> bytes:
     """Return the text that parts stand for, read and verified."""
+    parts = list(parts)
+    refuse_too_large(sum(map(text_bytes, parts)))
     text = bytearray()
     _unbranch(parts, read, text)
     return bytes(text)
 
 
+def text_bytes(part: Part) -> int:
+    """Return how many bytes of text a part is, or stands for."""
+    return len(part) if type(part) is bytes else text_size(part)  # type: ignore[arg-type]
+
+
+def refuse_too_large(size: int) -> None:
+    """Refuse to put so long a text together.
+
+    Raises:
+        TooLargeError: It is over WIRE_BYTES_MAX.
+    """
+    if size > WIRE_BYTES_MAX:
+        raise TooLargeError(
+            f"The value has {size} bytes in its stored form; at most {WIRE_BYTES_MAX} are put "
+            "together in memory.",
+            hint="Read it by parts: manager.stored(checkpoint_id), or get_part with a longer path.",
+            size_bytes=size,
+            limit_bytes=WIRE_BYTES_MAX,
+        )
+
+
 def unfolded(link: Link, read: Read) -> list[Part]:
     """Return what a link to text stands for, one level down."""
     if link.kind == LEAF:
-        return [_leaf(link.digest, link.size, read)]
-    return _parts(link.digest, link.size, read)
+        return [leaf_of(link.digest, link.size, read)]
+    return parts_below(link.digest, link.size, read)
 
 
 def parts_of(reference: Reference, read: Read) -> list[Part]:
     """Return the parts of a payload's root; the whole text where it is no tree of branches."""
     if reference.kind != TREE_KIND:
         return [assemble(reference, read)]
-    return _parts(root_of(reference), reference.size, read)
+    return parts_below(root_of(reference), reference.size, read)
 
 
 def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
@@ -295,41 +327,41 @@ def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
             if type(part) is bytes:
                 text += part
             elif part.kind == LEAF:  # type: ignore[union-attr]
-                text += _leaf(part.digest, part.size, read)  # type: ignore[union-attr]
+                text += leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
             elif part.kind == BYTES:  # type: ignore[union-attr]
                 raw = bytearray()
-                # Raw bytes hold no base64 text of their own (`_parts`), so this goes no deeper.
+                # Raw bytes hold no base64 text of their own (`parts_below`), so this goes no deeper.
                 _unbranch_raw(part, read, raw)  # type: ignore[arg-type]
                 text += binascii.b2a_base64(raw, newline=False)
             else:
-                stack.append(iter(_parts(part.digest, part.size, read)))  # type: ignore[union-attr]
+                stack.append(iter(parts_below(part.digest, part.size, read)))  # type: ignore[union-attr]
                 break
         else:
             stack.pop()
 
 
 def _unbranch_raw(link: Link, read: Read, raw: bytearray) -> None:
-    stack = [iter(_parts(link.digest, link.size, read, is_raw=True))]
+    stack = [iter(parts_below(link.digest, link.size, read, is_raw=True))]
     while stack:
         for part in stack[-1]:
             if type(part) is bytes:
                 raw += part
             elif part.kind == LEAF:  # type: ignore[union-attr]
-                raw += _leaf(part.digest, part.size, read)  # type: ignore[union-attr]
+                raw += leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
             else:
-                stack.append(iter(_parts(part.digest, part.size, read, is_raw=True)))  # type: ignore[union-attr]
+                stack.append(iter(parts_below(part.digest, part.size, read, is_raw=True)))  # type: ignore[union-attr]
                 break
         else:
             stack.pop()
 
 
-def _parts(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> list[Part]:
+def parts_below(digest: bytes, size: int, read: Read, *, is_raw: bool = False) -> list[Part]:
     """Return the parts of a branch that must stand for `size` bytes."""
     try:
         parts = branch.decode(read(digest, chunk.BRANCH))
     except FormatError as error:
         raise _misshapen(digest, error.message.rstrip(".")) from error
-    total = sum(len(part) if isinstance(part, bytes) else text_size(part) for part in parts)
+    total = sum(map(text_bytes, parts))
     if total != size:
         raise _misshapen(digest, f"{size} bytes are expected below it, it claims {total}")
     if is_raw and any(type(part) is Link and part.kind == BYTES for part in parts):
@@ -342,7 +374,7 @@ def _branch_digests(root: bytes, size: int, read: Read) -> frozenset[bytes]:
     waiting = [(root, size, False)]
     while waiting:
         digest, size, is_raw = waiting.pop()
-        for part in _parts(digest, size, read, is_raw=is_raw):
+        for part in parts_below(digest, size, read, is_raw=is_raw):
             if type(part) is not Link or part.digest in found:
                 continue
             found.add(part.digest)
@@ -356,12 +388,12 @@ def _unfold(digest: bytes, size: int, level: int | None, read: Read, wire: bytea
     own_level, children = _children(digest, size, level, read)
     for child in children:
         if own_level == 1:
-            wire += _leaf(child.digest, child.size, read)
+            wire += leaf_of(child.digest, child.size, read)
         else:
             _unfold(child.digest, child.size, own_level - 1, read, wire)
 
 
-def _leaf(digest: bytes, size: int, read: Read) -> bytes:
+def leaf_of(digest: bytes, size: int, read: Read) -> bytes:
     raw = read(digest, chunk.LEAF)
     if len(raw) != size:
         raise _misshapen(digest, f"{size} bytes are expected of it, it has {len(raw)}")
@@ -399,7 +431,7 @@ def root_of(reference: Reference) -> bytes:
     except ValueError:
         root = b""
     is_kind_known = reference.kind in (LEAF_KIND, LIST_KIND, TREE_KIND)
-    limit = chunk.RAW_BYTES_MAX if reference.kind == LEAF_KIND else WIRE_BYTES_MAX
+    limit = _SIZES_MAX.get(reference.kind, 0)
     is_size_sound = 0 <= reference.size <= limit
     is_name_sound = len(root) == chunk.DIGEST_BYTES and root.hex() == reference.root
     if not is_name_sound or not is_kind_known or not is_size_sound:

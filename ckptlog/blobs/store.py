@@ -153,6 +153,15 @@ class BlobStore:
 
         return payload.plant(wire, self._chunker, encode, memo=memo, known=known)
 
+    @property
+    def chunker(self) -> Chunker:
+        """What cuts long texts here."""
+        return self._chunker
+
+    def record(self, digest: bytes, domain: int, raw: bytes | memoryview) -> bytes:
+        """Return the record of a chunk, whole.        Threads: safe."""
+        return self._codec.encode(domain, digest, raw)  # type: ignore[arg-type]
+
     def _encode_whole(self, digest: bytes, made: Chunk) -> bytes:
         return self._codec.encode(made.domain, digest, made.raw)
 

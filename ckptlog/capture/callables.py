@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
-from ckptlog.capture.loop_call import Loop, resolve_in_loop, running_loop
+from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, resolve_in_loop, running_loop
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.errors import ComponentError
 from ckptlog.model.quotation import quoted
@@ -62,6 +62,7 @@ class CallableComponent:
         depends_on: Sequence[str] = (),
         schema_version: int = 1,
         loop: Loop | None = None,
+        timeout_s: float = LOOP_TIMEOUT_S,
         **hooks: Callable[..., Any],
     ) -> None:
         """Make a component of two callables.
@@ -74,6 +75,7 @@ class CallableComponent:
             depends_on: Names of components that are restored before this one.
             schema_version: Of the state's form.
             loop: Runs coroutines; the one that runs here, if there is one.
+            timeout_s: Seconds that a coroutine may take.
             hooks: prepare, commit, abort, validate, migrate, verify_restored, plan: as a
                 component has them.
 
@@ -95,15 +97,19 @@ class CallableComponent:
         self._capture = capture
         self._restore = restore
         self._loop = loop or running_loop()
+        self._timeout_s = timeout_s
         vars(self).update(hooks)
 
     def capture(self) -> Any:
         """Return the state as the callable gives it."""
-        return resolve_in_loop(self._loop, self._capture(), name=self.name)
+        return self._resolved(self._capture())
 
     def restore(self, payload: Any) -> None:
         """Hand a state to the callable that takes it."""
-        resolve_in_loop(self._loop, self._restore(payload), name=self.name)
+        self._resolved(self._restore(payload))
+
+    def _resolved(self, answer: Any) -> Any:
+        return resolve_in_loop(self._loop, answer, name=self.name, timeout_s=self._timeout_s)
 
 
 class MappingComponent(CallableComponent):
@@ -233,6 +239,12 @@ def _check_hooks(name: str, hooks: Mapping[str, Any]) -> None:
 
 
 def _check_call(name: str, what: str, function: Any, *arguments: Any) -> None:
+    if not callable(function):
+        raise ComponentError(
+            f"{what} of the component {quoted(name)} is no callable, but of type "
+            f"{type(function).__name__}.",
+            component=name,
+        )
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError as error:

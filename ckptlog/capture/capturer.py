@@ -18,18 +18,20 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.catalogue import Catalogue
+from ckptlog.capture.checking import check_chunks
 from ckptlog.capture.cut import Cut
 from ckptlog.capture.failure import FailureLog
 from ckptlog.capture.held import Held
 from ckptlog.capture.worker import Part, Worker
-from ckptlog.capture.writing import Stored, Writing, Written, stored_of
+from ckptlog.capture.writing import Recollection, Writing, Written
 from ckptlog.errors import (
     ArgumentError,
     CaptureFailedError,
     ChangedError,
     CheckpointError,
-    CommandReusedError,
+    PlantingStaleError,
 )
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
@@ -39,6 +41,7 @@ from ckptlog.model.quotation import quoted
 
 ATTEMPTS_MAX: Final = 3
 _NUMBERS_TRIED: Final = 1_000
+_STALES_MAX: Final = 5
 _TAGS_MAX: Final = 100
 
 
@@ -86,6 +89,7 @@ class Capturer:
         self._attempts = _count("attempts", attempts)
         self._catalogue = Catalogue(manager.store, system)
         self._failures = FailureLog(manager, system)
+        self._memos = Recollection()
         self._begin()
 
     def _begin(self) -> None:
@@ -145,16 +149,20 @@ class Capturer:
         return info
 
     def _capture(self, wanted: _Wanted, *, skip_unchanged: bool) -> CaptureInfo | None:
-        for attempt in range(1, self._attempts + 1):
+        changes = stales = 0
+        while True:
             self._refuse_hung()
+            is_held = changes + 1 == self._attempts > 1
             try:
-                return self._attempt(
-                    wanted, skip_unchanged=skip_unchanged, is_held=attempt == self._attempts > 1
-                )
+                return self._attempt(wanted, skip_unchanged=skip_unchanged, is_held=is_held)
             except ChangedError:
-                if attempt == self._attempts:
+                changes += 1
+                if changes == self._attempts:
                     raise
-        raise AssertionError  # the last attempt returns or raises
+            except PlantingStaleError:
+                stales += 1
+                if stales == _STALES_MAX:
+                    raise
 
     def _attempt(
         self, wanted: _Wanted, *, skip_unchanged: bool, is_held: bool
@@ -166,50 +174,23 @@ class Capturer:
         def hold(value: Any, traits: Traits) -> Held:
             return Held(value, traits, codecs)
 
-        cut = Cut(
-            [Part(traits, self.components[traits.name]) for traits in self.traits],
-            hold,
-            batch_size=self._batch_size,
-            deadline_s=self._deadline_s,
-        )
-        try:
-            with cut:
-                writing = Writing(self.manager, before)
-                cut.take(write=writing.write if is_held else None)
-                if not is_held:
-                    cut.write(writing.write, deadline_s=self._write_deadline_s)
-                draft = _draft(cut, self.system, wanted, time.monotonic() - begin)
-                if skip_unchanged and before is not None and before.digest == draft.digest:
-                    return None
-                return self._record(writing, cut, draft, before, wanted)
-        finally:
-            self._left += cut.left
-
-    def _record(
-        self,
-        writing: Writing,
-        cut: Cut,
-        draft: CaptureInfo,
-        before: CaptureInfo | None,
-        wanted: _Wanted,
-    ) -> CaptureInfo:
-        """Commit, under the first number that no other process takes."""
-        payloads = {traits.name: written for traits, _, written, _ in cut.results}
-        number = 0
-        for _ in range(_NUMBERS_TRIED):
-            number = max(number + 1, 1 if before is None else before.number + 1)
-            past = -1 if before is None else before.position
-            command = _command(self.system, number, past)
+        parts = [Part(traits, self.components[traits.name]) for traits in self.traits]
+        with Writing(self.manager, before, self._memos, self.system) as writing:
+            cut = Cut(parts, hold, batch_size=self._batch_size, deadline_s=self._deadline_s)
             try:
-                name = writing.commit(payloads, draft, number, command, wanted.lease)
-                return self._catalogue.find(name)
-            except CommandReusedError:
-                before = self._catalogue.latest()
-        raise CaptureFailedError(
-            f"{_NUMBERS_TRIED} numbers for a capture of {self.system!r} were taken by others.",
-            hint="Let fewer processes capture one system.",
-            reason="conflict",
-        )
+                with cut:
+                    cut.take(write=writing.write if is_held else None)
+                    if not is_held:
+                        cut.write(writing.write, deadline_s=self._write_deadline_s)
+                    draft = _draft(cut, self.system, wanted, time.monotonic() - begin)
+                    written = {traits.name: one for traits, _, one, _ in cut.results}
+            finally:
+                self._left += cut.left
+            if skip_unchanged and before is not None and before.digest == draft.digest:
+                return None
+            numbers = _Numbers(self._catalogue, self.system, before)
+            name = writing.commit(written, draft, numbers, wanted.lease)
+        return self._catalogue.find(name)
 
     def _refuse_hung(self) -> None:
         self._left = [worker for worker in self._left if worker.is_at_work]
@@ -248,7 +229,8 @@ class Capturer:
         Raises:
             CheckpointNotFoundError: It was deleted.
         """
-        return stored_of(self.manager, info)
+        top = self.manager.stored(info.id)
+        return {name: top.get(name) for name in info.components}
 
     def check(self, info: CaptureInfo) -> list[str]:
         """Read a capture, every byte, and return what is wrong with it; [] where nothing is."""
@@ -256,21 +238,51 @@ class Capturer:
         if digest_of(info.components) != info.digest:
             faults.append(f"The digest of {info.id} is not that of its components' roots.")
         try:
-            stored = self.stored(info)
+            top = self.manager.stored(info.id)
         except CheckpointError as error:
             return [*faults, error.message]
         for name, one in info.components.items():
-            found = stored.get(name)
-            if found is None:
-                faults.append(f"Component {name!r} is not in the payload of {info.id}.")
-                continue
-            if (found.reference.root, found.reference.size) != (one.root, one.size):
-                faults.append(f"Component {name!r} has another root than {info.id} says.")
             try:
-                found.check()
+                if top.get(name).reference != one.reference:
+                    faults.append(f"Component {name!r} has another root than {info.id} says.")
+                check_chunks(one.reference, self.manager.store.blobs.raw)
             except CheckpointError as error:
                 faults.append(f"Component {name!r}: {error.message}")
         return faults
+
+
+class _Numbers:
+    """Gives numbers for a capture, each with the command id that only one capture can have.
+
+    Args:
+        before: The newest capture when this one was begun.
+    """
+
+    def __init__(self, catalogue: Catalogue, system: str, before: CaptureInfo | None) -> None:
+        self._catalogue, self._system, self._before = catalogue, system, before
+        self._number = 0
+        self._tried = 0
+
+    def __call__(self) -> tuple[int, str]:
+        """Return the next number and its command id (specs/capture.md, section 4).
+
+        Raises:
+            CaptureFailedError: Too many were taken by others.
+        """
+        self._tried += 1
+        if self._tried > _NUMBERS_TRIED:
+            raise CaptureFailedError(
+                f"{_NUMBERS_TRIED} numbers for a capture of {self._system!r} were taken by others.",
+                hint="Let fewer processes capture one system.",
+                reason="conflict",
+            )
+        if self._tried > 1:
+            self._before = self._catalogue.latest()
+        past = -1 if self._before is None else self._before.position
+        least = 1 if self._before is None else self._before.number + 1
+        self._number = max(self._number + 1, least)
+        name = blake3(f"{self._system} {self._number} {past}".encode()).hexdigest()[:32]
+        return self._number, f"capture/{self._number}/{name}"
 
 
 class _Wanted:
@@ -318,11 +330,6 @@ def _component(traits: Traits, held: Held, written: Written, seconds: float) -> 
         depends_on=traits.depends_on,
         location=traits.location,
     )
-
-
-def _command(system: str, number: int, past: int) -> str:
-    """Return the command id that only one capture can have (specs/capture.md, section 4)."""
-    return f"capture/{number}/{blake3(f'{system} {number} {past}'.encode()).hexdigest()[:32]}"
 
 
 def _seconds(name: str, value: float) -> float:

@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from ckptlog.capture.held import Held
+from ckptlog.capture.held import Held, fork_for
 from ckptlog.capture.worker import ABORT, CAPTURE, COMMIT, PREPARE, WRITE, Answer, Part, Worker
 from ckptlog.errors import (
     CaptureFailedError,
@@ -27,8 +27,8 @@ from ckptlog.errors import (
 )
 from ckptlog.model.component import Traits
 
-# What is waited for components that are told to go on after a failure, beyond the deadline.
-_GRACE_S = 1.0
+# What is waited for components that are told to go on after the deadline has passed.
+_GRACE_S = 0.25
 
 Hold = Callable[[Any, Traits], Held]
 Write = Callable[[Held], Any]
@@ -59,6 +59,7 @@ class Cut:
         self._deadline_s = deadline_s
         self._busy: set[Worker] = set()
         self._workers = [Worker(part, self._answers) for part in parts]
+        self._is_late = False
         self.stopped_s = 0.0
         self.left: list[Worker] = []
 
@@ -71,10 +72,10 @@ class Cut:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # What failed may be writing still; nobody waits for it longer than this.
         for worker in self._workers:
             worker.end()
-        until = monotonic() + _GRACE_S
+        # What is not late closes what it holds, in its time.
+        until = monotonic() + (_GRACE_S if self._is_late else self._deadline_s)
         for worker in self._workers:
             worker.join(until - monotonic())
         self.left = [worker for worker in self._workers if worker.is_at_work]
@@ -99,10 +100,11 @@ class Cut:
                 else:
                     worker.prepare()
             self._do(self._workers, CAPTURE, self._capture, until)
+            self._fork()
             if write is not None:
                 self._do(self._workers, WRITE, _writing(write), until)
         except BaseException:
-            self._abort()
+            self._abort(until)
             raise
         self._commit()
         self.stopped_s = monotonic() - begin
@@ -129,6 +131,14 @@ class Cut:
 
     def _capture(self, worker: Worker) -> None:
         worker.capture(self._hold)
+
+    def _fork(self) -> None:
+        helds = [worker.held for worker in self._workers if worker.held is not None]
+        try:
+            fork_for(helds)
+        except CaptureFailedError as error:
+            name = next(held.name for held in helds if held.needs_fork)
+            raise _failed(name, CAPTURE, error) from error
 
     def _do(
         self, workers: Iterable[Worker], step: str, job: Callable[[Worker], Any], until: float
@@ -162,13 +172,13 @@ class Cut:
         if failure is not None and failure.error is not None:
             raise _failed(failure.worker.name, COMMIT, failure.error) from failure.error
 
-    def _abort(self) -> None:
+    def _abort(self, until: float) -> None:
         """Tell all that were prepared to go on; those at work are told when they come back."""
         for worker in self._workers:
             # Behind what it may be doing: its answer to that is of no interest any more.
             worker.ask(ABORT, _bound(worker, Worker.abort))
         expected = len(self._workers) + len(self._busy)
-        until = monotonic() + _GRACE_S
+        until = max(until, monotonic() + _GRACE_S)
         while expected:
             try:
                 self._answers.get(timeout=max(until - monotonic(), 0))
@@ -191,6 +201,7 @@ class Cut:
         return answer
 
     def _late(self, step: str) -> CaptureFailedError:
+        self._is_late = True
         # The order of the components: the same failure has the same name each time.
         name = next(worker.name for worker in self._workers if worker in self._busy)
         return CaptureFailedError(

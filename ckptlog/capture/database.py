@@ -39,7 +39,8 @@ from ckptlog.storage.files import publish, remove, sync_directory, sync_file
 BUSY_TIMEOUT_S: Final = 5.0
 """Seconds to wait for other connections' locks."""
 
-HEADER_BYTES: Final = 100
+_PAUSE_S: Final = 0.0005
+_STRETCH_PAGES: Final = 256
 _VERSIONS: Final = slice(18, 20)  # of the header: 1, 1 rollback journal; 2, 2 write-ahead log
 _SIBLINGS: Final = ("-journal", "-wal", "-shm")
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -65,8 +66,10 @@ _TRANSLATIONS: Final[dict[int, tuple[type[CheckpointStorageError], str, str]]] =
     sqlite3.SQLITE_NOTADB: (
         NotADatabaseError,
         "is no SQLite database, or it is encrypted",
-        "Name the database itself. One that is encrypted is captured by its own tools, through "
-        "CallableComponent, or as a file.",
+        (
+            "Name the database itself. One that is encrypted is captured by its own tools, through "
+            "CallableComponent, or as a file."
+        ),
     ),
     sqlite3.SQLITE_CORRUPT: (
         SourceError,
@@ -80,8 +83,10 @@ _TRANSLATIONS: Final[dict[int, tuple[type[CheckpointStorageError], str, str]]] =
         (
             SourceBusyError,
             "is locked by another connection",
-            "Call again, let the writer end its transaction, or raise busy_timeout_s; in WAL mode "
-            "readers and writers do not wait for each other.",
+            (
+                "Call again, let the writer end its transaction, or raise busy_timeout_s; in WAL "
+                "mode readers and writers do not wait for each other."
+            ),
         ),
     ),
     **dict.fromkeys(
@@ -158,14 +163,30 @@ def _connected(path: Path, options: str, busy_timeout_s: float) -> sqlite3.Conne
     )
 
 
-def begin_reading(connection: sqlite3.Connection, path: Path) -> None:
+def begin_reading(
+    connection: sqlite3.Connection, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> None:
     """Open a read transaction: from now on the connection sees the database of this moment.
 
-    In WAL mode writers go on. With a rollback journal they cannot commit until it ends.
+    In WAL mode writers go on. With a rollback journal they cannot commit until it ends, and it
+    cannot begin while one commits. SQLite's own way to wait sleeps 100 ms between its tries, in
+    which a busy writer is always faster; so here the tries follow each other.
+
+    Raises:
+        SourceBusyError: Writers held it all the time.
     """
+    end = time.monotonic() + busy_timeout_s
     with database_door(path):
+        connection.execute("PRAGMA busy_timeout=0")
         connection.execute("BEGIN")
-        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+        while True:
+            try:
+                connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(_PAUSE_S)
 
 
 class PageCopy:
@@ -174,6 +195,7 @@ class PageCopy:
     Attributes:
         page_size: Bytes, 512 to 65,536.
         page_count: Pages.
+        is_wal: Whether the database uses a write-ahead log.
 
     Durability: none, on purpose.        Threads: one at a time.
     """
@@ -182,6 +204,7 @@ class PageCopy:
         self._fd = fd
         self.page_size = page_size
         self.page_count = page_count
+        self.is_wal = os.pread(fd, 2, _VERSIONS.start) == _LOGGED
 
     def read(self, first: int, count: int) -> bytes:
         """Return pages, counted from 0; fewer at the end."""
@@ -247,6 +270,21 @@ class _Patience:
                 hint="Call again, or let the other connection end its transaction.",
                 path=str(self._path),
             )
+
+
+@contextmanager
+def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
+    """Yield a copy as a file of its own that SQLite can open, gone afterwards."""
+    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+        fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            for first in range(0, copy.page_count, _STRETCH_PAGES):
+                _write(fd, copy.read(first, _STRETCH_PAGES))
+            if copy.page_count:
+                os.pwrite(fd, _ROLLBACK, _VERSIONS.start)
+        finally:
+            os.close(fd)
+        yield place
 
 
 @contextmanager
@@ -352,6 +390,7 @@ def _replace_live(path: Path, source: Path, busy_timeout_s: float) -> None:
         if is_wal:
             live.execute("PRAGMA journal_mode=WAL")
             # What others still read stays in the log; that is no failure.
+            live.execute("PRAGMA busy_timeout=0")
             with suppress(sqlite3.OperationalError):
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

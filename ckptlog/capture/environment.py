@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import ComponentError, EnvironmentDiffersError
+from ckptlog.model.component import COPIED, Change, Plan
 from ckptlog.model.quotation import quoted
 from ckptlog.policy.sanitise import Sanitiser
 
@@ -72,7 +73,7 @@ class EnvironmentComponent:
     """
 
     kind = "environment"
-    stability = "copied"
+    stability = COPIED
 
     def __init__(
         self,
@@ -161,6 +162,19 @@ class EnvironmentComponent:
         if any(not _is_settable(*pair) for pair in payload["variables"].items()):
             faults.append("has a variable that no process can have")
         return faults
+
+    def plan(self, stored: Any) -> Plan:
+        """Return what is different, and whether a restore would change it (of a Stored)."""
+        payload = stored.value()
+        refuse_faults(self.name, self.validate(payload))
+        found = self.compare(payload)
+        applied = [one for one in found if self._is_applied and one.aspect == "variables"]
+        changes = tuple(
+            Change("remove" if one.before is None else "change", f"{one.aspect} {one.name}")
+            for one in applied
+        )
+        summary = f"{len(found)} differences, of which {len(changes)} would be changed"
+        return Plan(changes, 0, summary)
 
     def compare(self, payload: Mapping[str, Any]) -> tuple[Difference, ...]:
         """Return what is different from a captured payload."""

@@ -34,6 +34,7 @@ from ckptlog.errors import (
     UnstorableError,
     operating_system_door,
 )
+from ckptlog.model.component import COPIED, Change, Plan
 from ckptlog.model.lift import said
 from ckptlog.model.quotation import quoted
 from ckptlog.model.value import prepare
@@ -78,7 +79,7 @@ class FileComponent:
     """
 
     kind = "file"
-    stability = "copied"
+    stability = COPIED
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class FileComponent:
         self._path = place
         self._format = chosen
         self._size_max = size_max
+        self._restored: dict[str, Any] | None = None
 
     def at(self, path: str | os.PathLike[str]) -> FileComponent:
         """Return this component for a file elsewhere: what restoring to another place needs."""
@@ -144,6 +146,7 @@ class FileComponent:
             CheckpointStorageError: The file could not be written; the old one is still there.
         """
         refuse_faults(self.name, self.validate(payload))
+        self._restored = {key: payload[key] for key in ("exists", "mode", "content")}
         target = self._target()
         if payload["exists"]:
             with operating_system_door(f"Restoring {target} failed"):
@@ -162,14 +165,29 @@ class FileComponent:
             faults.append(f"has the mode {payload['mode']}")
         return faults
 
-    def verify_restored(self, payload: Any) -> list[str]:
-        """Return how the file differs from a payload."""
+    def verify_restored(self) -> list[str]:
+        """Return how the file differs from what was restored last."""
+        return [f"{key} is not what was restored" for key in self._differing(self._restored)]
+
+    def plan(self, stored: Any) -> Plan:
+        """Return what a restore would change (of a Stored)."""
+        payload = stored.value()
+        refuse_faults(self.name, self.validate(payload))
+        differing = self._differing(payload)
+        size = len(payload["content"])
+        if not differing:
+            return Plan((), size, f"{self._path} is as it was captured")
+        kind = "change"
+        if "exists" in differing:
+            kind = "add" if payload["exists"] else "remove"
+        summary = f"{kind} {self._path}: {', '.join(differing)}"
+        return Plan((Change(kind, str(self._path), size),), size, summary)
+
+    def _differing(self, payload: dict[str, Any] | None) -> list[str]:
+        if payload is None:
+            return []
         now = self.capture()
-        return [
-            f"{key} is not what was captured"
-            for key in ("exists", "mode", "content")
-            if now[key] != payload[key]
-        ]
+        return [key for key in ("exists", "mode", "content") if now[key] != payload[key]]
 
     def _target(self) -> Path:
         """Return the file itself, behind symbolic links."""

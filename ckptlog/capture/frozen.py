@@ -24,7 +24,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ckptlog.model.array import raw_of
+from ckptlog.errors import UnstorableError
+from ckptlog.model.array import split_array
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.value import prepare
 
@@ -108,9 +109,15 @@ class _Freezing:
     def _text(self, value: Any, path: str, level: int) -> Text:
         # In as many lists as there are containers around it, so that the limit on how deep a
         # value may be nested is that of the whole.
+        wrapped = value
         for _ in range(level):
-            value = [value]
-        wire = prepare(value, path=path, codecs=self._codecs).wire
+            wrapped = [wrapped]
+        try:
+            wire = prepare(wrapped, path=path, codecs=self._codecs).wire
+        except UnstorableError:
+            # The same, told without our lists; else it is they that are too many.
+            prepare(value, path=path, codecs=self._codecs)
+            raise
         return Text(wire[level:-level] if level else wire)
 
     def _raw(self, value: Any) -> Raw | None:
@@ -122,10 +129,11 @@ class _Freezing:
             return Raw('{"$bytearray":', len(value), (bytes(value),), "}")
         if getattr(value, "nbytes", 0) < RAW_BYTES_MIN:
             return None
-        found = raw_of(value)
+        found = split_array(value)
         if found is None:
             return None
-        head, data = found
+        content, data = found
+        head = f'{{"$array":{msgspec.json.encode(content).decode()[:-1]},"data":'
         return Raw(head, len(data), (bytes(data) if self._is_live else data,), "}}")
 
 
@@ -162,10 +170,15 @@ def _has_raw(value: Any, level: int) -> bool:
             elif kind is dict or kind is list:
                 if depth + 1 < _LEVELS_MAX:
                     waiting.append((item, depth + 1))
-            elif kind is not str and getattr(item, "nbytes", 0) >= RAW_BYTES_MIN:
-                if raw_of(item) is not None:
-                    return True
+            elif kind is not str and _is_large_array(item):
+                return True
     return False
+
+
+def _is_large_array(item: Any) -> bool:
+    return (
+        getattr(item, "nbytes", 0) >= RAW_BYTES_MIN and split_array(item, is_asked=True) is not None
+    )
 
 
 def text_of(frozen: Frozen) -> Iterator[bytes]:

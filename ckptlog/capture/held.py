@@ -8,10 +8,11 @@ snapshot, reread        a snapshot, which writes itself
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ckptlog.capture.frozen import Frozen, freeze
-from ckptlog.capture.offspring import Offspring
+from ckptlog.capture.offspring import Offspring, fork
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.component import (
     COPIED,
@@ -50,10 +51,13 @@ class Held:
             self.stability = own if own in STABILITIES else SNAPSHOT
         elif self.stability == LIVE:
             self._frozen = freeze(value, path=self.name, codecs=codecs, is_live=True)
-        elif self.stability == FORK:
-            self._offspring = Offspring(lambda: freeze(value, path=self.name, codecs=codecs))
         else:
             self._value = value
+
+    @property
+    def needs_fork(self) -> bool:
+        """Whether a child must take over the value before the system goes on (`inherit`)."""
+        return self.stability == FORK and self._offspring is None
 
     @property
     def value(self) -> Any:
@@ -65,13 +69,17 @@ class Held:
 
         Raises:
             UnstorableError: As `freeze`.
-            InputOutputError: The child died.
+            CaptureFailedError: The child died.
         """
         if self._offspring is not None:
             return self._offspring.frozen()
         if self._frozen is not None:
             return self._frozen
         return freeze(self._value, path=self.name, codecs=self._codecs)
+
+    def inherit(self, offspring: Offspring) -> None:
+        """Leave the value to a child."""
+        self._offspring, self._value = offspring, None
 
     def close(self) -> None:
         """Let go of everything. Twice is fine."""
@@ -82,6 +90,18 @@ class Held:
             offspring.close()
         if snapshot is not None:
             snapshot.close()
+
+
+def fork_for(helds: Iterable[Held]) -> None:
+    """Let one child take over all values that need one.
+
+    Raises:
+        CaptureFailedError: The process could not be forked.
+    """
+    waiting = [held for held in helds if held.needs_fork]
+    if waiting:
+        for held, offspring in zip(waiting, fork([one.frozen for one in waiting]), strict=True):
+            held.inherit(offspring)
 
 
 _OF_VALUES = frozenset({LIVE, COPIED, IMMUTABLE, FORK})

@@ -1,4 +1,4 @@
-"""The offspring: a forked child that writes down a value as it was when it was forked.
+"""The offspring: values that a forked child writes down, as they were when it was forked.
 
 A fork copies a process's memory in the time that its page tables take (some milliseconds for each
 hundred megabytes), and nobody changes the child's. The child serialises and pipes; the parent
@@ -8,7 +8,9 @@ The child of a process with threads has one thread, and locks that others held s
 in it. So it does nothing but walk the value, encode, write to the pipe and leave: no logging, no
 imports, no store, no exit handlers. Should it hang all the same, the deadline of the cut ends it.
 
-The stream: parts, each a letter and then, in 8 bytes little-endian each, lengths.
+One child serves all values of a cut: what a fork costs is paid once.
+
+The stream of each: parts, each a letter and then, in 8 bytes little-endian each, lengths.
     T length text                      R length head  length tail  length bytes
     M (1 length key part)* 0           L (1 part)* 0
     E length text                      the value cannot be stored; the text is the error's
@@ -20,9 +22,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO, Final, NoReturn
 
 import msgspec
 
@@ -33,54 +36,83 @@ _PIECE: Final = 1024 * 1024
 _DESCRIPTORS_MAX: Final = 1 << 20
 
 
-class Offspring:
-    """A forked child with a value's stored form.
+class Child:
+    """The process; ended once nobody reads from it any more."""
 
-    Args:
-        freeze: Gives the parts; called in the child alone.
+    def __init__(self, pid: int, readers: int) -> None:
+        self._pid = pid
+        self._readers = readers
+        self._lock = threading.Lock()
+
+    def leave(self) -> None:
+        """Be read by one less."""
+        with self._lock:
+            self._readers -= 1
+            if self._readers:
+                return
+        # It has nothing to lose, and may be writing to a pipe that nobody reads.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+
+class Offspring:
+    """One value of those that a child writes down.
 
     Threads: one.
     """
 
-    def __init__(self, freeze: Callable[[], Frozen]) -> None:
-        source, sink = os.pipe()
-        try:
-            pid = _fork()
-        except OSError as error:
-            os.close(source)
-            os.close(sink)
-            raise CaptureFailedError(
-                f"The process could not be forked: {error.strerror}.",
-                hint="Free some memory, or use another stability than fork.",
-                reason="failed",
-            ) from error
-        if pid == 0:
-            _live(freeze, sink)
-        os.close(sink)
-        self._pid = pid
+    def __init__(self, child: Child, source: int) -> None:
+        self._child = child
         self._pipe: BinaryIO | None = os.fdopen(source, "rb", buffering=_PIECE)
 
     def frozen(self) -> Frozen:
         """Return the parts, read from the child as they are asked for; once.
 
         Raises:
-            UnstorableError: The value cannot be stored.
-            CaptureFailedError: The child died; also while the parts are read.
+            UnstorableError: The value cannot be stored; also while the parts are read.
+            CaptureFailedError: The child died; likewise.
         """
-        assert self._pipe is not None  # not closed
+        if self._pipe is None:
+            raise _died()
         return _Reading(self._pipe).part()
 
     def close(self) -> None:
-        """End the child. Twice is fine."""
+        """Read no more. Twice is fine."""
         pipe, self._pipe = self._pipe, None
-        if pipe is None:
-            return
-        pipe.close()
-        # It has nothing to lose, and may be writing to a pipe that nobody reads.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+        if pipe is not None:
+            pipe.close()
+            self._child.leave()
+
+
+def fork(freezes: Sequence[Callable[[], Frozen]]) -> list[Offspring]:
+    """Return the values that a new child writes down, one after the other, in this order.
+
+    Args:
+        freezes: Give the parts of the values; called in the child alone.
+
+    Raises:
+        CaptureFailedError: The process could not be forked.
+    """
+    pipes: list[tuple[int, int]] = []
+    try:
+        pipes += (os.pipe() for _ in freezes)
+        pid = _fork()
+    except OSError as error:
+        for end in (one for pipe in pipes for one in pipe):
+            os.close(end)
+        raise CaptureFailedError(
+            f"The process could not be forked: {error.strerror}.",
+            hint="Free some memory and descriptors, or use another stability than fork.",
+            reason="failed",
+        ) from error
+    if pid == 0:
+        _live(freezes, [sink for _, sink in pipes])
+    child = Child(pid, len(pipes))
+    for _, sink in pipes:
+        os.close(sink)
+    return [Offspring(child, source) for source, _ in pipes]
 
 
 def _fork() -> int:
@@ -90,22 +122,33 @@ def _fork() -> int:
         return os.fork()
 
 
-def _live(freeze: Callable[[], Frozen], sink: int) -> None:
+def _live(freezes: Sequence[Callable[[], Frozen]], sinks: Sequence[int]) -> NoReturn:
     """Be the child: write, and leave without a trace."""
     status = 1
     try:
-        # Among them the pipes of other children, whose ends must be seen, and locks.
-        os.closerange(3, sink)
-        os.closerange(sink + 1, _DESCRIPTORS_MAX)
-        try:
-            for piece in _stream(freeze()):
-                _write(sink, piece)
-        except UnstorableError as error:
-            text = msgspec.json.encode([error.message, error.hint])
-            _write(sink, b"E" + _length(len(text)) + text)
+        # Among the others are the pipes of other children, whose ends must be seen, and locks.
+        first = 3
+        for sink in sorted(sinks):
+            os.closerange(first, sink)
+            first = sink + 1
+        os.closerange(first, _DESCRIPTORS_MAX)
+        for freeze, sink in zip(freezes, sinks, strict=True):
+            # Whoever reads it may have given up.
+            with contextlib.suppress(BrokenPipeError):
+                _tell(freeze, sink)
+            os.close(sink)
         status = 0
     finally:
         os._exit(status)
+
+
+def _tell(freeze: Callable[[], Frozen], sink: int) -> None:
+    try:
+        for piece in _stream(freeze()):
+            _write(sink, piece)
+    except UnstorableError as error:
+        text = msgspec.json.encode([error.message, error.hint])
+        _write(sink, b"E" + _length(len(text)) + text)
 
 
 def _write(sink: int, piece: bytes | memoryview) -> None:

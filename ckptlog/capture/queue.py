@@ -12,14 +12,15 @@ capture is recorded, for people.
 
 An asyncio.Queue does not show its content in public, and taking it out would wake who waits; so it
 is read in its loop's thread from the attributes that its class documents for subclasses. A restore
-uses public calls only, in one turn of the loop: all out, all in, then `task_done` for those that
-were thrown away. Who waits in `get` is woken by the items, who waits in `put` by the room.
+is one turn of the loop: all out, all in, then `task_done` for those that were thrown away. Who
+waits in `get` is woken by the items, who waits in `put` by the room, each in his turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import queue
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -184,6 +185,9 @@ class AsyncQueueComponent:
                 hint="Restore into a new queue.",
                 component=self.name,
             )
+        waiting: deque[asyncio.Future[None]] = vars(target).get("_putters", deque())
+        putters = list(waiting)
+        waiting.clear()  # taking items out would wake them for nothing, and cost them their turn
         thrown = target.qsize()
         for _ in range(thrown):
             target.get_nowait()
@@ -192,6 +196,17 @@ class AsyncQueueComponent:
         # Only now: were it done before, the count could pass zero and `join` return too early.
         for _ in range(thrown):
             target.task_done()
+        waiting.extend(putters)
+        _wake(waiting, target.maxsize - target.qsize())
+
+
+def _wake(waiting: deque[asyncio.Future[None]], count: int) -> None:
+    """Let those who wait longest go on, as the queue itself does it."""
+    while waiting and count > 0:
+        waiter = waiting.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            count -= 1
 
 
 def _order_of(name: str, target: Any, kind: type[AnyQueue]) -> str:

@@ -48,7 +48,7 @@ class Worker:
     Attributes:
         step: What it does, or did last.
         held: What capture() returned, once it did.
-        result: Of the last job.
+        result: Of writing.
         seconds: That its jobs took, together.
     """
 
@@ -125,15 +125,17 @@ class Worker:
     def _run(self) -> None:
         while (task := self._jobs.get()) is not None:
             self.step, job = task
-            error: BaseException | None = None
+            answer, error = None, None
             begin = monotonic()
             try:
-                self.result = job()
+                answer = job()
+                if self.step == WRITE:
+                    self.result = answer
             except BaseException as raised:  # noqa: BLE001 - a component may do anything
                 error = raised
             self.seconds += monotonic() - begin
             self._answers.put(Answer(self, error))
-            del job, task
+            del answer, job, task
         held, self.held = self.held, None
         if held is not None:
             held.close()

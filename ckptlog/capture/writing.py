@@ -1,96 +1,207 @@
-"""Writes what is held of components, and commits it as one checkpoint."""
+"""Writes what is held of a system's components, and commits it as one checkpoint.
+
+    held -> frozen parts -> a tree writer of its own -> one planting -> created and completed
+
+The previous capture is the witness: chunks that it holds are not stored again, and what is
+remembered of its texts (the memo) saves cutting them again. Both only where it is the newest
+checkpoint of the system and holds the very root that was remembered: so nothing is relied on that
+the commit does not check under the log's lock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, Self
 
-from ckptlog.capture.frozen import text_of
+import msgspec
+
+from ckptlog.blobs.memo import Memo
+from ckptlog.blobs.tree_reader import Stored
+from ckptlog.blobs.tree_writer import Pieces, Root, TreeWriter, pieces_of
+from ckptlog.capture import frozen as parts
+from ckptlog.capture.frozen import Frozen
 from ckptlog.capture.held import Held
-from ckptlog.errors import CheckpointNotFoundError, OutcomeUnknownError
+from ckptlog.manager.draft import CreateRequest
 from ckptlog.manager.manager import CheckpointManager
-from ckptlog.model import value as values
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo
 from ckptlog.model.event import Reference
 
-_UNKNOWN_RETRIES = 3
-
-
-class Stored:
-    """A component's payload. (Until blobs.tree_reader is there.)"""
-
-    def __init__(self, value: Any, reference: Reference | None = None) -> None:
-        self._value = value
-        self.reference = reference or Reference("leaf", "0" * 64, 0)
-
-    def value(self) -> Any:
-        return self._value
-
-    def get(self, key: str) -> Stored:
-        return Stored(self._value[key])
-
-    def items(self) -> Iterator[tuple[str, Stored]]:
-        return ((key, Stored(item)) for key, item in self._value.items())
-
-    def raw(self) -> Iterator[bytes]:
-        yield self._value
-
-    def check(self) -> None:
-        pass
+# Bytes of texts that are kept in memory between two captures; longer ones are cut again.
+MEMO_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class Written(NamedTuple):
-    """A component's payload, on its way into a commit."""
+    """A component's payload, on its way into a commit. bytes_new: Raw, of its new chunks."""
 
-    reference: Reference
+    root: Root
     bytes_new: int
-    wire: bytes
+    memo: Memo | None
+
+    @property
+    def reference(self) -> Reference:
+        """Its name."""
+        return self.root.reference
+
+
+class Recollection:
+    """What is remembered of the texts of the newest capture, by component.
+
+    Threads: one changes it, while none reads.
+    """
+
+    def __init__(self) -> None:
+        self._memos: dict[str, tuple[str, Memo]] = {}
+
+    def of(self, name: str, root: str) -> Memo | None:
+        """Return what is remembered of a component's text with a root."""
+        found = self._memos.get(name)
+        return found[1] if found is not None and found[0] == root else None
+
+    def replace(self, written: Mapping[str, Written]) -> None:
+        """Remember the texts of what was committed, as far as there is room."""
+        self._memos.clear()
+        left = MEMO_BYTES_MAX
+        for name, one in written.items():
+            if one.memo is not None and one.reference.size <= left:
+                left -= one.reference.size
+                self._memos[name] = (one.reference.root, one.memo)
 
 
 class Writing:
-    """Writes one capture's payloads."""
+    """The payloads of one capture; a context, whose end removes what was not committed.
 
-    def __init__(self, manager: CheckpointManager, before: CaptureInfo | None) -> None:
+    Args:
+        before: The newest capture, or None.
+
+    Threads: `write` may be called from several at once.
+    """
+
+    def __init__(
+        self,
+        manager: CheckpointManager,
+        before: CaptureInfo | None,
+        memos: Recollection,
+        system: str,
+    ) -> None:
         self._manager = manager
-        self._before = before
+        self._planting = manager.planting(system)
+        self._memos = memos
+        self._before: CaptureInfo | None = None
+        self._stored: dict[str, Stored] = {}
+        witness = self._planting.before
+        if before is not None and witness is not None and witness.checkpoint == before.id:
+            self._before = before
+            top = manager.store.stored(witness.data)
+            self._stored = {name: top.get(name) for name in before.components}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._planting.discard()
 
     def write(self, held: Held) -> Written:
-        """Write one component's payload."""
-        wire = b"".join(text_of(held.frozen()))
-        draft = self._manager.store.blobs.split(wire)
-        return Written(draft.reference, 0, wire)
+        """Write one component's payload.
+
+        Raises:
+            ChangedError: A snapshot saw that it is not one.
+            UnstorableError: The value cannot be stored.
+            CheckpointStorageError: The store refused.
+        """
+        sink = _Sink(self._planting.put)
+        store = self._manager.store
+        # Not the planting's own writer: that one replaces secrets, and what is brought back must
+        # be what was there.
+        writer = TreeWriter(
+            sink, store.blobs.chunker, is_stored=self._planting.is_stored, codecs=store.codecs
+        )
+        if held.snapshot is not None:
+            root = held.snapshot.write(writer, self._stored.get(held.name))
+            if not isinstance(root, Root):
+                raise TypeError(f"write() returned {type(root).__name__}, not writer.root(...)")
+            return Written(root, sink.new, None)
+        frozen = held.frozen()
+        memo = None
+        if isinstance(frozen, parts.Text) and self._before is not None:
+            info = self._before.components.get(held.name)
+            memo = None if info is None else self._memos.of(held.name, info.root)
+        root = writer.root(_planted(writer, frozen, memo))
+        is_text = isinstance(frozen, parts.Text)
+        return Written(root, sink.new, writer.memo if is_text else None)
 
     def commit(
         self,
-        payloads: dict[str, Written],
+        written: Mapping[str, Written],
         draft: CaptureInfo,
-        number: int,
-        command: str,
+        numbers: Callable[[], tuple[int, str]],
         lease: Any,
     ) -> str:
-        """Commit the capture and return its id."""
-        codecs = self._manager.store.codecs
-        data = {name: values.decode(one.wire, codecs) for name, one in payloads.items()}
+        """Commit the capture and return its id.
+
+        Args:
+            numbers: Gives a number and its command id; another one each time.
+
+        Raises:
+            PlantingStaleError: The witness is gone: capture again.
+            CheckpointCreationError, CheckpointStorageError: As `create_checkpoint`.
+        """
+        number, command = numbers()
+        request = CreateRequest(
+            task=draft.system,
+            title=draft.system,
+            step=number,
+            description=draft.description,
+            # The token tells two captures apart that have all else in common.
+            metadata={
+                METADATA_KEY: {**draft.to_metadata(), "token": self._manager.new_command_id()}
+            },
+            namespace=self._manager.namespace,
+            actor=self._manager.actor,
+            command=command,
+        )
+
+        def instead(request: CreateRequest) -> CreateRequest:
+            number, command = numbers()
+            return msgspec.structs.replace(request, step=number, command=command)
+
         options = {} if lease is None else {"lease": lease}
-        with self._manager.batch(command_id=command, **options) as batch:
-            name = batch.create_checkpoint(
-                draft.system,
-                draft.system,
-                number,
-                draft.description,
-                data=data,
-                metadata={METADATA_KEY: draft.to_metadata()},
-            )
-            batch.complete_checkpoint(name)
+        name = self._manager.create_planted(
+            self._planting,
+            {name: one.root for name, one in written.items()},
+            request,
+            instead=instead,
+            **options,
+        )
+        self._memos.replace(written)
         return name
 
 
-def stored_of(manager: CheckpointManager, info: CaptureInfo) -> dict[str, Stored]:
-    """Return a capture's payloads by component."""
-    checkpoint = manager.get_checkpoint(info.id)
-    if checkpoint is None:
-        raise CheckpointNotFoundError(f"There is no capture {info.id!r}.")
-    return {
-        name: Stored(value, info.components[name].reference)
-        for name, value in checkpoint.data.items()
-    }
+class _Sink:
+    """Counts the new bytes of one component."""
+
+    def __init__(self, put: Callable[[bytes, int, bytes | memoryview], bool]) -> None:
+        self._put = put
+        self.new = 0
+
+    def __call__(self, digest: bytes, domain: int, raw: bytes | memoryview) -> None:
+        if self._put(digest, domain, raw):
+            self.new += len(raw)
+
+
+def _planted(writer: TreeWriter, frozen: Frozen, memo: Memo | None = None) -> Pieces:
+    """Return a frozen value as a writer's pieces."""
+    if isinstance(frozen, parts.Text):
+        return writer.text(frozen.wire, memo=memo)
+    if isinstance(frozen, parts.Raw):
+        # `{"$bytes":"`, a link, `"}`: only the link is wanted.
+        _, content, _ = writer.raw(frozen.data).parts
+        return pieces_of((f'{frozen.head}"'.encode(), content, f'"{frozen.tail}'.encode()))
+    if isinstance(frozen, parts.Mapping):
+        mapping = writer.mapping(is_sorted=False)
+        for key, part in frozen.items:
+            mapping.add(key, _planted(writer, part))
+        return mapping.finish()
+    listing = writer.listing()
+    for part in frozen.items:
+        listing.append(_planted(writer, part))
+    return listing.finish()

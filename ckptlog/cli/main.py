@@ -19,6 +19,7 @@ from ckptlog.cli import (
     audit,
     backup,
     bisect,
+    capture,
     cleanup,
     compact,
     completion,
@@ -38,6 +39,7 @@ from ckptlog.cli import (
     repair,
     replay,
     restore,
+    rewind,
     show,
     stats,
     verify,
@@ -80,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, leases, completion):
+    for module in (removal, leases, completion, capture, rewind):
         module.add_commands(commands)
     return parser
 

@@ -13,6 +13,8 @@ from ckptlog.errors import FormatError, NotAStoreError, UnsupportedError
 FORMAT: Final = 1
 FORMAT_NAME: Final = "ckptlog"
 TREES: Final = "payload-trees"
+# Payloads of more than 1 GiB, which are read by parts (specs/capture-tree.md).
+LARGE: Final = "payload-trees-large"
 SETTLED: Final = "segments-settled"
 DICTIONARY: Final = "chunks-dictionary-1"
 LEASES: Final = "leases-1"
@@ -27,6 +29,7 @@ FEATURES: Final = (
     LEASES,
     "log-1",
     TREES,
+    LARGE,
     SETTLED,
     "values-json1",
 )

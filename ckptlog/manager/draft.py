@@ -178,13 +178,13 @@ class Drafter:
 
     def create_step(self, request: CreateRequest, holder: Holder | None) -> tuple[Step, Content]:
         """Return the command of a create, and its content."""
-        _check_create(request)
+        check_create(request)
         data, meta = request.prepared or self.prepare(
             request.title, request.description, request.data, request.metadata
         )
         content = self.preparation.content(data, meta, holder)
         payloads = content.payloads
-        identity = self.identity(request.command, _create_content, request, payloads)
+        identity = self.identity(request.command, create_content, request, payloads)
         command = Create(
             actor=request.actor,
             checkpoint=request.checkpoint or "",
@@ -289,7 +289,12 @@ def _task(request: CreateRequest) -> str:
     return check_id("task_id", request.task)
 
 
-def _check_create(request: CreateRequest) -> None:
+def check_create(request: CreateRequest) -> None:
+    """Refuse a create whose names or numbers cannot be.
+
+    Raises:
+        ArgumentError: One is wrong; the message says which.
+    """
     check_id("task_id", request.task)
     check_step("step_number", request.step)
     if request.total is not None:
@@ -404,7 +409,7 @@ def _merged_texts(request: ChangeRequest, old: Texts) -> Texts:
     return Texts(old.title, description, metadata)
 
 
-def _create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
+def create_content(request: CreateRequest, payloads: Payloads) -> tuple[Any, ...]:
     """Return what makes two creates the same command."""
     return (
         ("create", request.task, request.step, request.total, request.checkpoint, request.batch),

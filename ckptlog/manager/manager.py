@@ -41,6 +41,7 @@ from ckptlog.manager.draft import (
 from ckptlog.manager.lease import LeaseArgument, held_of
 from ckptlog.manager.leasing import Leases
 from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
+from ckptlog.manager.planting import Planter
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.manager.refusal import ATTEMPTS_MAX, overtaken, renamed, unknown
@@ -60,7 +61,7 @@ from ckptlog.repository.store import Store
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader, Retention, Leases, Contexts):
+class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:

@@ -71,7 +71,7 @@ class Preparation:
 
     def __init__(self, store: Store, sanitiser: Sanitiser, *, size_bytes_max: int) -> None:
         self._store = store
-        self._sanitiser = sanitiser
+        self.sanitiser = sanitiser
         self._size_bytes_max = size_bytes_max
         self._serial = itertools.count()
         self._pid = -1
@@ -117,9 +117,7 @@ class Preparation:
         return self._prepared(value, name)
 
     def _prepared(self, value: object, path: str) -> values.Prepared:
-        return values.prepare(
-            value, path=path, sanitiser=self._sanitiser, codecs=self._store.codecs
-        )
+        return values.prepare(value, path=path, sanitiser=self.sanitiser, codecs=self._store.codecs)
 
     def content(
         self,

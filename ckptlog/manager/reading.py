@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+from ckptlog.blobs.tree_reader import Stored
 from ckptlog.errors import (
     ArgumentError,
     CheckpointCorruptionError,
@@ -19,7 +20,7 @@ from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
-from ckptlog.model.event import DELETED, TASK_DELETED
+from ckptlog.model.event import DELETED, TASK_DELETED, Reference
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.position import check_position
 from ckptlog.model.quotation import quoted
@@ -112,13 +113,29 @@ class CheckpointReader:
                     f"{quoted(step)} is no step of a path; a key or an index is needed.",
                     argument="path",
                 )
+        data = self._data_of(checkpoint_id)
+        return values.decode(self.store.blobs.part(data, path), self.store.codecs)
+
+    def stored(self, checkpoint_id: str) -> Stored:
+        """Return a checkpoint's data to be read by parts, of any size; nothing is read yet.
+
+            for path, entry in manager.stored(id).get("files").items(): ...
+
+        Raises:
+            CheckpointNotFoundError: There is no such checkpoint, or it was deleted.
+            NoSuchPartError: It has no data.
+        """
+        return self.store.stored(self._data_of(checkpoint_id))
+
+    def _data_of(self, checkpoint_id: str) -> Reference:
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         found = self.store.read(checkpoint_id)
         if found is None:
             raise not_found(checkpoint_id)
         data = found[0].event.data
         if data is None:
             raise NoSuchPartError(f"{checkpoint_id!r} has no data.", checkpoint_id=checkpoint_id)
-        return values.decode(self.store.blobs.part(data, path), self.store.codecs)
+        return data
 
     def get_latest_checkpoint(self, task_id: str) -> CheckpointData | None:
         """Return the task's checkpoint that was created last, or None."""

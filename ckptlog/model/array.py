@@ -53,6 +53,31 @@ def lower_numpy(value: Any) -> dict[str, Any] | None:
     return None
 
 
+def split_array(value: Any, *, is_asked: bool = False) -> tuple[dict[str, Any], Any] | None:
+    """Return an array's content without its data, and its bytes; None where it is no plain array.
+
+    For who cuts the bytes without making text of them; what is refused is refused by `lower_numpy`.
+
+    Args:
+        is_asked: Only say whether it is one: the bytes are none.
+    """
+    numpy = sys.modules.get("numpy")
+    if type(value) is not getattr(numpy, "ndarray", None) or value.dtype.kind not in "iufc":
+        return None
+    if not _DTYPE.fullmatch(value.dtype.str) or value.dtype.metadata:
+        return None
+    is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
+    content: dict[str, Any] = {"dtype": value.dtype.str, "shape": list(value.shape)}
+    if is_fortran:
+        content["order"] = "F"
+    if is_asked:
+        return content, b""
+    plain = value.T if is_fortran else value
+    if not plain.flags.c_contiguous:
+        return content, plain.tobytes()
+    return content, plain.reshape(-1).view("u1").data
+
+
 def _lower_array(numpy: Any, value: Any) -> dict[str, Any]:
     dtype = value.dtype
     if not _DTYPE.fullmatch(dtype.str) or dtype.metadata:
@@ -69,29 +94,6 @@ def _lower_array(numpy: Any, value: Any) -> dict[str, Any]:
         content["order"] = "F"
     content["data"] = encode_base64(raw)
     return content
-
-
-def raw_of(value: Any) -> tuple[str, memoryview] | None:
-    """Return an array as the text of its tag up to the data, and its bytes, which are not copied.
-
-    None where value is no array, or one that `lower_numpy` must look at: the bytes of bool and of
-    text may be none that an array can hold, and other dtypes are refused there.
-
-    Threads: the bytes are the array's own; they change when it does.
-    """
-    numpy = sys.modules.get("numpy")
-    if type(value) is not getattr(numpy, "ndarray", None):
-        return None
-    dtype = value.dtype
-    if dtype.kind in "bU" or not _DTYPE.fullmatch(dtype.str) or dtype.metadata or not value.size:
-        return None
-    is_fortran = value.flags.f_contiguous and not value.flags.c_contiguous
-    # A copy is made of what is neither: it has no bytes of its own in a row.
-    flat = (value.T if is_fortran else value).reshape(-1).view("u1")
-    order = '"order":"F",' if is_fortran else ""
-    shape = ",".join(map(str, value.shape))
-    head = f'{{"$array":{{"dtype":"{dtype.str}","shape":[{shape}],{order}"data":'
-    return head, memoryview(flat)
 
 
 def _fault(numpy: Any, dtype: Any, raw: bytes) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ckptlog.blobs.store import BlobStore
+from ckptlog.blobs.tree_reader import Stored
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.log.log import Log
 from ckptlog.model import value as values
@@ -125,6 +126,10 @@ class StoreReader:
         self.catch_up()
         found = self._guarded(lambda: self._keeper.ledger.peek(checkpoint))
         return None if found is None else found[0]
+
+    def stored(self, reference: Reference) -> Stored:
+        """Return a payload to be read by parts; nothing is read yet."""
+        return Stored(reference, self.blobs.raw, codecs=self.codecs)
 
     def is_taken(self, checkpoint: str) -> bool:
         """Say whether a checkpoint id was ever used, as far as this process knows by now."""

@@ -22,16 +22,18 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
 
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
-from ckptlog.blobs.pack import write_packs
+from ckptlog.blobs.pack import PackWriter, write_packs
+from ckptlog.blobs.payload import TREE_BYTES_MAX, WIRE_BYTES_MAX
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import (
     CheckpointError,
     CheckpointStorageError,
     ReadOnlyError,
     StoreClosedError,
+    UnsupportedError,
 )
 from ckptlog.formats.end import End
-from ckptlog.formats.store import DICTIONARY, TREES, StoreInfo
+from ckptlog.formats.store import DICTIONARY, LARGE, TREES, StoreInfo
 from ckptlog.log.log import Log
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.entry import Placement
@@ -365,6 +367,41 @@ class Store(StoreReader, Retrospect, Attesting):
             records,
             lambda: self.environment.random_bytes(16),
         )
+
+    def pack_writer(self, base: int) -> PackWriter:
+        """Return a writer of packs for a commit whose preparation began at a position."""
+        return PackWriter(
+            self.path / "packs",
+            self.info.id_bytes,
+            base,
+            lambda: self.environment.random_bytes(16),
+        )
+
+    def refuse_read_only(self) -> None:
+        """Refuse what writes.
+
+        Raises:
+            ReadOnlyError: The store is open for reading only.
+        """
+        if self.read_only:
+            self._refuse_writing()
+
+    def check_plantable(self, size: int = 0) -> None:
+        """Refuse what is written piece by piece where the store was not made for it.
+
+        Raises:
+            UnsupportedError: It has no trees, or none of so many bytes.
+        """
+        limit = WIRE_BYTES_MAX if TREES in self.info.features else -1
+        if LARGE in self.info.features:
+            limit = TREE_BYTES_MAX
+        if size > limit:
+            raise UnsupportedError(
+                f"The store {self.path} was made by an older version; it takes no value that is "
+                f"written piece by piece{'' if limit < 0 else ' and has more than 1 GiB'}.",
+                hint="Make a new store; ckptlog export and import bring old checkpoints into it.",
+                path=str(self.path),
+            )
 
     def submit(self, intent: Intent) -> Outcome:
         """Commit an intent (see `Writer.submit`).

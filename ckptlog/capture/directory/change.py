@@ -1,0 +1,156 @@
+"""What a restore would do: the walk of what is there beside the entries of a capture.
+
+A step is made for each path that differs; nothing is done here. Order: paths in the order of the
+payload (a directory before its content); what is removed stands at the end, content first.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.entry import Entry
+from ckptlog.capture.directory.scan import Row, Scan
+from ckptlog.capture.directory.stat_index import Kept
+from ckptlog.errors import NoSuchPartError
+
+ADD: Final = "add"
+CHANGE: Final = "change"
+REMOVE: Final = "remove"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One path that differs.
+
+    kind: ADD, CHANGE or REMOVE.
+    entry: What is to be there; None for REMOVE.
+    row: What is there; None for ADD.
+    is_content: Whether the content differs, and not only mode, time or attributes.
+    """
+
+    kind: str
+    path: str
+    entry: Entry | None
+    row: Row | None
+    is_content: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes that have to be written."""
+        return self.entry.size if self.entry is not None and self.is_content else 0
+
+
+Known = Callable[[str, Row], Kept | None]
+
+
+class Selection:
+    """The paths that are restored: those that are named, and what lies below them; all without any.
+
+    Raises:
+        FormatError: A path leads out of the root.
+    """
+
+    def __init__(self, paths: Iterable[str] = ()) -> None:
+        self._exact = frozenset(naming.given(path) for path in paths)
+        self._below = tuple(f"{path}/" for path in self._exact)
+
+    def has(self, path: str) -> bool:
+        """Say whether a path is restored."""
+        return not self._exact or path in self._exact or path.startswith(self._below)
+
+    def leads_through(self, path: str) -> bool:
+        """Say whether a path is a directory above one that is restored."""
+        return any(below.startswith(f"{path}/") for below in self._below)
+
+    def check(self, entries: Mapping[str, Entry], found: Scan) -> None:
+        """Check that each named path is in the capture, or is there.
+
+        Raises:
+            NoSuchPartError: One is neither.
+        """
+        missing = self._exact - entries.keys()
+        if missing:
+            missing -= {path for path, _ in found.paths()}
+        for path in sorted(missing):
+            raise NoSuchPartError(
+                f"{naming.shown(path)} is neither in the capture nor in the directory.",
+                hint="Paths are relative to the directory.",
+                path=naming.shown(path),
+            )
+
+
+def steps(
+    entries: Mapping[str, Entry], found: Scan, known: Known, selection: Selection
+) -> list[Step]:
+    """Return what has to be done so that a directory holds exactly the entries.
+
+    Args:
+        known: Returns the content of a path that is there; None where it vanished.
+    """
+    made: list[Step] = []
+    there = dict(found.paths())
+    for path, entry in entries.items():
+        row = there.get(path)
+        if not selection.has(path):
+            is_needed = row is None or type_of(row) != entry.type
+            if not (is_needed and selection.leads_through(path)):
+                continue
+        step = _change(path, entry, row, known)
+        if step is not None:
+            made.append(step)
+    removed = [
+        Step(REMOVE, path, None, row, is_content=True)
+        for path, row in there.items()
+        if path not in entries and selection.has(path)
+    ]
+    removed.reverse()
+    return made + removed
+
+
+def _change(path: str, entry: Entry, row: Row | None, known: Known) -> Step | None:
+    if row is None:
+        return Step(ADD, path, entry, None, is_content=True)
+    kind = type_of(row)
+    if kind != entry.type:
+        return Step(CHANGE, path, entry, row, is_content=True)
+    if kind == "directory":
+        same = stat.S_IMODE(row[1]) == entry.mode
+        return None if same else Step(CHANGE, path, entry, row, is_content=False)
+    if kind == "file" and row[2] != entry.size:
+        return Step(CHANGE, path, entry, row, is_content=True)
+    kept = known(path, row)
+    if kept is None:
+        return Step(ADD, path, entry, None, is_content=True)
+    if not is_same_content(entry, kept):
+        return Step(CHANGE, path, entry, row, is_content=True)
+    is_same_mode = kind == "link" or stat.S_IMODE(row[1]) == entry.mode
+    if is_same_mode and row[3] == entry.mtime and _has_attributes(entry, kept):
+        return None
+    return Step(CHANGE, path, entry, row, is_content=False)
+
+
+def is_same_content(entry: Entry, kept: Kept) -> bool:
+    """Say whether an entry holds what is known of a file or link of its type and size."""
+    if entry.type == "link":
+        return kept.inline.decode("utf-8", "surrogateescape") == entry.link_target()
+    if kept.extents != entry.extents or bool(kept.hash) != bool(entry.blake3):
+        return False
+    return kept.hash.hex() == entry.blake3 if kept.hash else kept.inline == entry.inline()
+
+
+def _has_attributes(entry: Entry, kept: Kept) -> bool:
+    """Say whether attributes are right; those of a capture without any are left alone."""
+    if entry.attributes is None:
+        return True
+    return (kept.attributes or {}) == entry.attribute_bytes()
+
+
+def type_of(row: Row) -> str:
+    """Return an entry's type for what is there."""
+    if stat.S_ISDIR(row[1]):
+        return "directory"
+    return "link" if stat.S_ISLNK(row[1]) else "file"

@@ -1,0 +1,204 @@
+"""The directory component: captures a directory, and makes it again what a capture holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory import preview, stat_index
+from ckptlog.capture.directory.change import Selection, Step, steps
+from ckptlog.capture.directory.manifest import Manifest, load
+from ckptlog.capture.directory.present import Present, summary, without_kept
+from ckptlog.capture.directory.restoration import Restoration, is_refused
+from ckptlog.capture.directory.scan import Options, Scan, scan
+from ckptlog.capture.directory.snapshot import DirectorySnapshot
+from ckptlog.capture.directory.stage import is_left_over
+from ckptlog.errors import ArgumentError, FormatError, from_os_error
+from ckptlog.model.component import REREAD, Change, Plan
+
+KIND: Final = "directory"
+INDEX_FOLDER: Final = "capture"
+
+
+class DirectoryComponent:
+    """A directory, or a git working tree.
+
+    Args:
+        path: The directory.
+        name: The component's.
+        options: What of it is captured.
+        index: Folder for the stat index (`STORE/views/capture`); None reads every file each time.
+        consistency: "cut": all files are of the moment of the walk, else the capture is taken
+            again. "file": each file is whole; two may be of two moments.
+        keeps_unknown: Whether a restore leaves files that the capture does not have.
+
+    Threads: one call at a time.        Durability: a restore is on the medium when it returns.
+    """
+
+    kind = KIND
+    schema_version = 1
+    reads_parts = True
+    stability = REREAD
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "directory",
+        options: Options | None = None,
+        index: str | os.PathLike[str] | None = None,
+        consistency: str = "cut",
+        keeps_unknown: bool = False,
+        depends_on: Sequence[str] = (),
+    ) -> None:
+        if consistency not in {"cut", "file"}:
+            raise ArgumentError(
+                f"consistency is {consistency!r}.", hint='It is "cut" or "file".'
+            )
+        self.name = name
+        self.path = os.path.abspath(os.fspath(path))
+        self.options = options or Options()
+        self.consistency = consistency
+        self.keeps_unknown = keeps_unknown
+        self.depends_on = tuple(depends_on)
+        self.location = {"path": naming.shown(self.path)}
+        self._index_path = Path(index) / f"{name}.stat" if index is not None else None
+        self._tracked: frozenset[str] = frozenset()
+        self.last: DirectorySnapshot | None = None
+
+    # capture
+
+    def capture(self) -> DirectorySnapshot:
+        """Walk the directory; files are read when the snapshot is written."""
+        self.last = DirectorySnapshot(
+            self.path,
+            self.options,
+            index_path=self._index_path,
+            tracked=self._tracked,
+            is_cut=self.consistency == "cut",
+        )
+        return self.last
+
+    @contextmanager
+    def tracking(self, stored: Any) -> Iterator[None]:
+        """Capture, in the block, whatever a restore of `stored` would overwrite.
+
+        Rules may leave out now what the capture has: the safety capture must hold it.
+        """
+        self._tracked = frozenset(self._manifest(stored).entries)
+        try:
+            yield
+        finally:
+            self._tracked = frozenset()
+
+    # restore
+
+    def validate(self, payload: Any) -> list[str]:
+        """Return what forbids restoring a payload; [] where nothing does."""
+        try:
+            self._manifest(payload)
+        except (FormatError, ArgumentError) as error:
+            return [error.message]
+        return []
+
+    def plan(self, stored: Any, paths: Sequence[str] = ()) -> Plan:
+        """Return what a restore would change."""
+        manifest = self._manifest(stored)
+        made, _ = self._steps(manifest, paths)
+        changes = tuple(
+            Change(step.kind, naming.shown(step.path), step.size)
+            for step in sorted(made, key=lambda step: naming.parts_of(step.path))
+        )
+        return Plan(changes, sum(step.size for step in made), summary(made))
+
+    def diff(self, stored: Any, paths: Sequence[str] = ()) -> Iterator[str]:
+        """Yield the lines of a unified diff from what is there to what a restore would make."""
+        manifest = self._manifest(stored)
+        made, _ = self._steps(manifest, paths)
+        for step in sorted(made, key=lambda step: naming.parts_of(step.path)):
+            yield from preview.diff(self.path, step, manifest.whole)
+
+    def restore(self, payload: Any) -> None:
+        """Make the directory hold exactly what was captured; see `restore_paths`."""
+        self.restore_paths(payload)
+
+    def restore_paths(
+        self,
+        stored: Any,
+        paths: Sequence[str] = (),
+        *,
+        to: str | os.PathLike[str] | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Step]:
+        """Restore all of a capture, or the paths that are named and what lies below them.
+
+        Args:
+            paths: Below the root; all without any.
+            to: Another directory, which must be missing or empty.
+
+        Returns:
+            What was done.
+
+        Raises:
+            FormatError: The payload is none of a directory, or is hostile. Nothing was changed.
+            RestoreConflictError: Something is in the way. Nothing was changed.
+            ChangedError: A file was changed meanwhile. Call again.
+            CheckpointStorageError: The system refused. Call again when it no longer does.
+        """
+        manifest = self._manifest(stored)
+        target = self if to is None else self._elsewhere(to)
+        try:
+            os.makedirs(target.path, exist_ok=True)
+            made, found = target._steps(manifest, paths)  # noqa: SLF001 - another of this class
+            run = Restoration(target.path, found, manifest.content, on_step=on_step)
+            run.run(made, None if paths else manifest.mode)
+        except OSError as error:
+            raise from_os_error(error, f"Restoring {naming.shown(target.path)} failed") from error
+        return made
+
+    def verify_restored(self) -> list[str]:
+        """Return what a restore left unfinished; [] where nothing is."""
+        if is_left_over(self.path):
+            return ["A restore of it did not end; restore again."]
+        return []
+
+    def _elsewhere(self, to: str | os.PathLike[str]) -> DirectoryComponent:
+        target = os.path.abspath(os.fspath(to))
+        with_names = os.path.lexists(target) and (
+            not os.path.isdir(target) or bool(os.listdir(target))
+        )
+        if with_names and not (os.path.isdir(target) and is_left_over(target)):
+            raise ArgumentError(
+                f"{naming.shown(target)} is not an empty directory.",
+                hint="Name one that is missing or empty.",
+                path=naming.shown(target),
+            )
+        return DirectoryComponent(target, name=self.name, options=self.options)
+
+    def _manifest(self, stored: Any) -> Manifest:
+        manifest = load(stored)
+        for path in manifest.entries:
+            if is_refused(path, has_git=self.options.has_git):
+                raise FormatError(
+                    f"The capture has {naming.shown(path)}, which no restore writes.",
+                    hint="A capture with .git is restored by a component with has_git.",
+                    path=naming.shown(path),
+                )
+        return manifest
+
+    def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:
+        found = scan(self.path, self.options, frozenset(manifest.entries))
+        index = None
+        if self._index_path is not None:
+            index = stat_index.load(self._index_path, self.options, None)
+        selection = Selection(paths)
+        selection.check(manifest.entries, found)
+        with Present(self.path, self.options, found, index) as present:
+            made = steps(manifest.entries, found, present.known, selection)
+        if self.keeps_unknown:
+            return [step for step in made if step.entry is not None], found
+        return without_kept(made, manifest, self.options), found

@@ -1,0 +1,211 @@
+"""Reads the payload of a captured directory: its entries at once, contents when they are asked for.
+
+The entries of twenty thousand files are some 3 MB of text in a few hundred chunks; contents are
+linked from it. The text is put together with a number in place of each link, decoded in one go,
+and every path and field checked before anything is done with them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
+
+import msgspec
+from blake3 import blake3
+
+from ckptlog.blobs.payload import Read, unfolded
+from ckptlog.blobs.tree_reader import Stored
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.entry import FORMAT, Content, Entry, checked
+from ckptlog.errors import BlobCorruptionError, FormatError
+from ckptlog.formats.branch import BYTES, Link, Part
+
+# Of the text without contents; some two million files.
+TEXT_BYTES_MAX: Final = 512 << 20
+_MARK: Final = "#"
+_HEAD: Final = b'{"$bytes":"'
+_TAIL: Final = b'"}'
+
+
+class _Wire(msgspec.Struct):
+    format: int
+    kind: Literal["directory"]
+    mode: int
+    entries: dict[str, Entry]
+    skipped: dict[str, str] = msgspec.field(default_factory=dict)
+    rules: list[str] = msgspec.field(default_factory=list)
+
+
+_decoder = msgspec.json.Decoder(_Wire)
+
+
+class Manifest:
+    """A captured directory.
+
+    mode: Of the root itself.
+    entries: By path, a directory before its content.
+    skipped: Path (as text) to the reason why it was not captured.
+
+    Threads: safe to read.
+    """
+
+    def __init__(self, wire: _Wire, links: list[Link], read: Read) -> None:
+        self.mode = wire.mode
+        self.skipped = wire.skipped
+        self.entries: dict[str, Entry] = {}
+        self._links = links
+        self._read = read
+        for text, entry in wire.entries.items():
+            path = naming.decode(text)
+            self.entries[path] = self._checked(path, entry)
+        _check_shape(self.entries)
+
+    def _checked(self, path: str, entry: Entry) -> Entry:
+        checked(path, entry)
+        content = entry.content
+        if isinstance(content, str):
+            is_sound = entry.type != "file" or bool(entry.blake3) or _size(entry) == _bytes(content)
+        elif content.raw.startswith(_MARK):
+            is_sound = self._has_link(content.raw) and bool(entry.blake3)
+        else:
+            is_sound = _is_base64(content.raw)
+        if not is_sound or not all(_is_base64(one.raw) for one in (entry.attributes or {}).values()):
+            raise FormatError(
+                f"The entry of {naming.shown(path)!r} in a directory's payload has no sound content.",
+                hint="Nothing was changed. `ckptlog verify` checks the store.",
+                path=naming.shown(path),
+            )
+        return entry
+
+    def _has_link(self, mark: str) -> bool:
+        number = mark[1:19]
+        return number.isascii() and number.isdigit() and int(number) < len(self._links)
+
+    def content(self, entry: Entry) -> Iterator[bytes]:
+        """Yield a file's data, piece by piece; of a sparse file its stretches only.
+
+        Raises:
+            BlobCorruptionError: It is not what was captured. Pieces may have been given out.
+        """
+        expected = _size(entry)
+        hasher, size = blake3(), 0
+        for piece in self._pieces(entry):
+            hasher.update(piece)
+            size += len(piece)
+            yield piece
+        if size != expected or (entry.blake3 and hasher.hexdigest() != entry.blake3):
+            raise BlobCorruptionError(
+                f"A file's content in a capture has {size} bytes that are not those of its entry.",
+                hint="`ckptlog verify` checks the store.",
+            )
+
+    def whole(self, entry: Entry) -> bytes:
+        """Return a file's content, with the zeros of its holes."""
+        data = b"".join(self.content(entry))
+        if entry.extents is None:
+            return data
+        out, at = bytearray(entry.size), 0
+        for offset, length in entry.extents:
+            out[offset : offset + length] = data[at : at + length]
+            at += length
+        return bytes(out)
+
+    def _pieces(self, entry: Entry) -> Iterable[bytes]:
+        if isinstance(entry.content, str):
+            return (entry.content.encode(),)
+        raw = entry.content.raw
+        if raw.startswith(_MARK):
+            link = self._links[int(raw[1:])]
+            return Stored((_HEAD, link, _TAIL), self._read).raw()
+        return (base64.b64decode(raw),)
+
+
+def _size(entry: Entry) -> int:
+    """Return how many bytes of data a file's content has."""
+    if entry.extents is None:
+        return entry.size
+    return sum(length for _, length in entry.extents)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return False
+    return True
+
+
+def load(stored: Stored) -> Manifest:
+    """Return what a payload says.
+
+    Raises:
+        FormatError: It is not the payload of a directory, or of a newer form.
+        BlobCorruptionError, or what `read` raises: It cannot be read.
+    """
+    links: list[Link] = []
+    text = bytearray()
+    read = stored.read
+    for part in _flattened(stored.parts(), read):
+        if type(part) is Link:
+            text += f"{_MARK}{len(links)}".encode()
+            links.append(part)
+        else:
+            text += part  # type: ignore[operator]
+        if len(text) > TEXT_BYTES_MAX:
+            raise FormatError(f"The entries of a directory have over {TEXT_BYTES_MAX} bytes.")
+    try:
+        wire = _decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(
+            f"A payload is not that of a directory: {error}.",
+            hint="Was this component something else when it was captured?",
+        ) from error
+    if wire.format != FORMAT:
+        raise FormatError(
+            f"A directory's payload has format {wire.format}; this version reads {FORMAT}.",
+            hint="Restore it with the version that captured it.",
+        )
+    return Manifest(wire, links, read)
+
+
+def _flattened(parts: Iterable[Part], read: Read) -> Iterator[Part]:
+    """Yield the texts of a value, and its links to raw bytes, in order."""
+    stack = [iter(parts)]
+    while stack:
+        for part in stack[-1]:
+            if type(part) is bytes or part.kind == BYTES:  # type: ignore[union-attr]
+                yield part
+            else:
+                stack.append(iter(unfolded(part, read)))  # type: ignore[arg-type]
+                break
+        else:
+            stack.pop()
+
+
+def _check_shape(entries: dict[str, Entry]) -> None:
+    """Check that what a path lies in is a directory of the capture, and stands before it."""
+    seen = {""}
+    for path, entry in entries.items():
+        if naming.parent_of(path) not in seen:
+            raise FormatError(
+                f"A directory's payload has {naming.shown(path)!r}, but not the directory that it "
+                "lies in.",
+                hint="Nothing was changed. `ckptlog verify` checks the store.",
+                path=naming.shown(path),
+            )
+        if entry.type == "directory":
+            seen.add(path)
+
+
+def text_of(kept_inline: bytes) -> str | Content:
+    """Return a short content as it stands in an entry."""
+    try:
+        return kept_inline.decode()
+    except UnicodeDecodeError:
+        return Content(base64.b64encode(kept_inline).decode())

@@ -1,0 +1,112 @@
+"""What is there now: the content of each file, from the stat index, or read where it does not know."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Self
+
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.change import Step
+from ckptlog.capture.directory.ignore import RULE_FILES, Chain, Rules, is_ignored, parse
+from ckptlog.capture.directory.manifest import Manifest
+from ckptlog.capture.directory.reading import Reading
+from ckptlog.capture.directory.scan import Options, Row, Scan
+from ckptlog.capture.directory.stat_index import Kept, StatIndex
+
+
+class Present:
+    """Answers what a walked path holds.
+
+    Threads: not safe.        Cost: a file that the index knows is not read.
+    """
+
+    def __init__(self, root: str, options: Options, found: Scan, index: StatIndex | None) -> None:
+        self._reading = Reading(root, options, None, is_cut=False)
+        self._found = found
+        self._index = index
+        self._folder = ""
+        self._known: dict[str, Kept | None] | None = None
+
+    def known(self, path: str, row: Row) -> Kept | None:
+        """Return what a file or link holds; None where it is gone."""
+        folder = naming.parent_of(path)
+        if self._known is None or folder != self._folder:
+            self._folder, self._known = folder, self._indexed(folder)
+        kept = self._known.get(row[0])
+        if kept is not None:
+            return kept
+        read = self._reading.read(folder, row)
+        return None if read is None else read[1]
+
+    def _indexed(self, folder: str) -> dict[str, Kept | None]:
+        if self._index is None:
+            return {}
+        rows = self._found.directories.get(folder, [])
+        return {
+            row[0]: kept for row, kept in zip(rows, self._index.kept(folder, rows), strict=True)
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reading.close()
+
+
+def without_kept(steps: list[Step], manifest: Manifest, options: Options) -> list[Step]:
+    """Return the steps without removals of what the capture's own rules left out.
+
+    The rules may have been changed since: what they left out then is in no capture, and stays.
+    """
+    rules = _rules_of(manifest, options)
+    removed = [step for step in steps if step.entry is None]
+    if not rules or not removed:
+        return steps
+    left = {step.path for step in removed if _was_left_out(step, rules)}
+    for path in list(left):
+        while path := naming.parent_of(path):
+            left.add(path)
+    return [step for step in steps if step.entry is not None or step.path not in left]
+
+
+def _rules_of(manifest: Manifest, options: Options) -> dict[str, Rules]:
+    """Return the rules that a capture holds, by directory."""
+    if not options.has_rules:
+        return {}
+    patterns: dict[str, dict[str, bytes]] = {}
+    for path, entry in manifest.entries.items():
+        folder, _, name = path.rpartition("/")
+        if name in RULE_FILES and entry.type == "file":
+            patterns.setdefault(folder, {})[name] = manifest.whole(entry)
+    made = {}
+    for folder, files in patterns.items():
+        found = [one for name in RULE_FILES for one in parse(files.get(name, b""))]
+        made[folder] = Rules(os.fsencode(folder), found)
+    return made
+
+
+def _was_left_out(step: Step, rules: dict[str, Rules]) -> bool:
+    """Say whether a path, or a directory that it lies in, was left out."""
+    names = step.path.split("/")
+    chain: Chain = (rules[""],) if "" in rules else ()
+    for number, name in enumerate(names, 1):
+        path = "/".join(names[:number])
+        is_last = number == len(names)
+        is_directory = not is_last or (step.row is not None and stat.S_ISDIR(step.row[1]))
+        if is_ignored(chain, os.fsencode(path), os.fsencode(name), is_directory=is_directory):
+            return True
+        if path in rules:
+            chain = (*chain, rules[path])
+    return False
+
+
+
+def summary(steps: Iterable[Step]) -> str:
+    """Return in a few words what steps do."""
+    counts = {"add": 0, "change": 0, "remove": 0}
+    for step in steps:
+        counts[step.kind] += 1
+    told = [f"{count} to {kind}" for kind, count in counts.items() if count]
+    return ", ".join(told) or "nothing to change"

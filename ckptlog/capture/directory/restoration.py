@@ -1,0 +1,320 @@
+"""Makes a directory hold exactly what a capture holds: the steps of `change`, carried out.
+
+The order, and why a restore that is killed anywhere is simply run again:
+
+1. Conflicts are looked for: a directory that must give way holds what no capture has. Nothing was
+   touched.
+2. Every file and link that is new or changed is made whole in the staging directory and synced.
+   Nothing was changed in the tree.
+3. Directories on the way that their owner may not write are opened for the time.
+4. From the top: what is of another type is moved aside, directories are made, staged files renamed
+   over the old ones. Each is looked at before: one that is no longer what the walk saw belongs to
+   somebody who wrote in the meantime, and is not overwritten (`ChangedError`).
+5. What is not in the capture is removed, content first. A directory stays where something is left
+   in it that the rules leave out.
+6. Modes of directories, the deepest first: they may forbid what 4 and 5 do.
+7. The folders are synced before, and the staging directory is removed.
+
+At each moment every file is the old one or the new one, whole. A second run walks again: what the
+first one did is no difference any more.
+
+Every operation is below an open directory (dir_fd), reached name by name without following links:
+whatever a payload names, nothing out of the root is touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.change import ADD, REMOVE, Step, type_of
+from ckptlog.capture.directory.descent import Descent
+from ckptlog.capture.directory.entry import Entry
+from ckptlog.capture.directory.reading import is_as_walked
+from ckptlog.capture.directory.scan import STAGING, Scan
+from ckptlog.capture.directory.stage import Load, Stage
+from ckptlog.errors import ChangedError, RestoreConflictError
+
+_PRIVATE: Final = 0o700
+_PATH: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_NONBLOCK)
+_FOLDER_ERRORS: Final = frozenset((errno.EACCES, errno.EPERM))
+
+
+class Restoration:
+    """One run over the steps.
+
+    Args:
+        root: The directory, which is there.
+        found: The walk that the steps were made from.
+        load: Returns an entry's content.
+        on_step: Called after each step that is done.
+
+    Threads: not safe.        Durability: when `run` returns all of it is on the medium.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        found: Scan,
+        load: Load,
+        *,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> None:
+        self._root = root
+        self._found = found
+        self._load = load
+        self._on_step = on_step or (lambda _: None)
+        self._modes: dict[str, int] = {}
+        self._opened: set[str] = set()
+        self._touched: set[str] = set()
+
+    def run(self, steps: Sequence[Step], root_mode: int | None) -> None:
+        """Carry the steps out.
+
+        Args:
+            root_mode: Of the root itself; None leaves it.
+
+        Raises:
+            RestoreConflictError: Something is in the way; nothing was changed.
+            ChangedError: A file was changed by somebody else; run again.
+            OSError: The system refused; run again when it no longer does.
+        """
+        self._check_conflicts(steps)
+        with Descent(self._root) as self._descent:
+            if root_mode is not None and root_mode != self._found.root_mode:
+                self._modes[""] = root_mode
+            if steps:
+                self._open_folder("")
+                self._stage = Stage(self._descent.root)
+                is_done = False
+                try:
+                    self._apply(steps)
+                    is_done = True
+                finally:
+                    self._stage.close(is_done=is_done)
+            self._sync()
+            self._set_modes()
+
+    def _apply(self, steps: Sequence[Step]) -> None:
+        staged = self._staged(steps)
+        gone: tuple[str, ...] = ()
+        for step in steps:
+            if step.kind == REMOVE:
+                if not (gone and step.path.startswith(gone)):
+                    self._remove(step)
+            else:
+                if self._is_type_changed(step):
+                    self._move_aside(step)
+                    gone = (*gone, f"{step.path}/")
+                self._place(step, staged.get(step.path))
+            self._on_step(step)
+
+    def _staged(self, steps: Sequence[Step]) -> dict[str, str]:
+        made = {}
+        for step in steps:
+            entry = step.entry
+            if entry is None or not step.is_content or entry.type == "directory":
+                continue
+            if entry.type == "file":
+                made[step.path] = self._stage.file(entry, self._load)
+            else:
+                made[step.path] = self._stage.link(entry)
+        os.fsync(self._stage.fd)
+        return made
+
+    # what stands in the way
+
+    def _check_conflicts(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            if self._is_type_changed(step) and stat.S_ISDIR(step.row[1]):  # type: ignore[index]
+                stranger = self._stranger(step.path)
+                if stranger:
+                    raise RestoreConflictError(
+                        f"{naming.shown(step.path)} is a directory, and the capture has a "
+                        f"{step.entry.type} there; "  # type: ignore[union-attr]
+                        f"{naming.shown(stranger)} in it is in no capture.",
+                        hint="Move it away; nothing was changed.",
+                        path=naming.shown(stranger),
+                    )
+
+    @staticmethod
+    def _is_type_changed(step: Step) -> bool:
+        is_there = step.row is not None and step.entry is not None
+        return is_there and type_of(step.row) != step.entry.type  # type: ignore[arg-type,union-attr]
+
+    def _stranger(self, directory: str) -> str | None:
+        """Return a path below a directory that the walk did not take."""
+        known = {row[0]: row for row in self._found.directories.get(directory, ())}
+        with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, directory)) as names:
+            for entry in names:
+                path = naming.join(directory, entry.name)
+                if entry.name not in known:
+                    return path
+                if stat.S_ISDIR(known[entry.name][1]) and (found := self._stranger(path)):
+                    return found
+        return None
+
+    # the steps
+
+    def _move_aside(self, step: Step) -> None:
+        folder, name = self._folder_of(step.path)
+        with suppress(FileNotFoundError):
+            self._stage.take(name, folder)
+        self._descent.forget()
+
+    def _place(self, step: Step, staged: str | None) -> None:
+        entry = step.entry
+        assert entry is not None
+        folder, name = self._folder_of(step.path)
+        if entry.type == "directory":
+            self._place_directory(step, entry, name, folder)
+            return
+        if not self._is_type_changed(step):
+            self._check_unchanged(step, name, folder)
+        if staged is None:
+            self._set_file(entry, name, folder)
+            return
+        try:
+            self._stage.put(staged, name, folder)
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise _changed(step.path) from error
+
+    def _place_directory(self, step: Step, entry: Entry, name: str, folder: int) -> None:
+        if step.kind == ADD or self._is_type_changed(step):
+            with suppress(FileExistsError):
+                os.mkdir(name, _PRIVATE, dir_fd=folder)
+            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                if naming.encode(step.path) not in self._found.skipped:
+                    raise _changed(step.path)
+                self._stage.take(name, folder)  # a pipe, a socket: holds nothing
+                os.mkdir(name, _PRIVATE, dir_fd=folder)
+        self._modes[step.path] = entry.mode
+
+    def _check_unchanged(self, step: Step, name: str, folder: int) -> None:
+        try:
+            if step.row is not None:
+                if not is_as_walked(name, folder, step.row):
+                    raise _changed(step.path)
+                return
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if naming.encode(step.path) not in self._found.skipped:
+            raise _changed(step.path)
+
+    def _set_file(self, entry: Entry, name: str, folder: int) -> None:
+        """Give a file, whose content is right, its mode, time and attributes."""
+        if entry.type == "file":
+            fd = os.open(name, _PATH, dir_fd=folder)
+            try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise _changed(name)
+                place = f"/proc/self/fd/{fd}"
+                for attribute, value in entry.attribute_bytes().items():
+                    os.setxattr(place, attribute, value)
+                os.chmod(place, entry.mode)
+            finally:
+                os.close(fd)
+        times = (entry.mtime, entry.mtime)
+        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+
+    def _remove(self, step: Step) -> None:
+        folder, name = self._folder_of(step.path)
+        try:
+            if step.row is not None and stat.S_ISDIR(step.row[1]):
+                self._modes.pop(step.path, None)
+                os.rmdir(name, dir_fd=folder)
+            else:
+                self._check_unchanged(step, name, folder)
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finally:
+            self._descent.forget()
+
+    # folders
+
+    def _folder_of(self, path: str) -> tuple[int, str]:
+        """Return the open folder of a path, writable, and the path's name in it."""
+        parent, _, name = path.rpartition("/")
+        self._touched.add(parent)
+        return self._open_folder(parent), name
+
+    def _open_folder(self, path: str) -> int:
+        if path in self._opened:
+            return self._descent.open(path)
+        if path:
+            self._open_folder(naming.parent_of(path))
+        try:
+            fd = self._descent.open(path)
+        except PermissionError:
+            parent = self._descent.open(naming.parent_of(path))
+            name = path.rpartition("/")[2]
+            mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            self._modes.setdefault(path, stat.S_IMODE(mode))
+            self._open_child(name, parent)
+            fd = self._descent.open(path)
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if mode & _PRIVATE != _PRIVATE:
+            self._modes.setdefault(path, mode)
+            os.fchmod(fd, mode | _PRIVATE)
+        self._opened.add(path)
+        return fd
+
+    @staticmethod
+    def _open_child(name: str, folder: int) -> None:
+        """Let the owner into a directory that is about to be entered."""
+        fd = os.open(name, _PATH, dir_fd=folder)
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode) and mode & _PRIVATE != _PRIVATE:
+                os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode) | _PRIVATE)
+        finally:
+            os.close(fd)
+
+    def _set_modes(self) -> None:
+        for path in [path for path in self._modes if path]:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self._open_folder(naming.parent_of(path))  # may add modes of folders above
+        for path in sorted(self._modes, key=naming.parts_of, reverse=True):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self._set_mode(path, self._modes[path])
+
+    def _set_mode(self, path: str, mode: int) -> None:
+        if not path:
+            os.fchmod(self._descent.root, mode)
+            return
+        parent, _, name = path.rpartition("/")
+        fd = os.open(name, _PATH, dir_fd=self._descent.open(parent))
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
+
+    def _sync(self) -> None:
+        for path in sorted(self._touched, key=naming.parts_of):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                os.fsync(self._descent.open(path))
+
+
+def _changed(path: str) -> ChangedError:
+    return ChangedError(
+        f"{naming.shown(path)} was changed by another program during the restore.",
+        hint="Nothing of it was overwritten. Run it again when the directory is at rest.",
+        path=naming.shown(path),
+    )
+
+
+def is_refused(path: str, *, has_git: bool) -> bool:
+    """Say whether no restore may write a path: it is ours, or git's where git is left out."""
+    names = path.split("/")
+    return names[0] == STAGING or (not has_git and ".git" in names)

@@ -1,0 +1,172 @@
+"""A directory at one moment: the walk is taken inside the barrier, files are read behind it.
+
+Where the walk finds what the index of the previous capture says, nothing is read or hashed at all:
+the previous root is the new one. Else files that are as they were are written from the index, and
+only the others are read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ckptlog.blobs.tree_reader import Stored
+from ckptlog.blobs.tree_writer import ContainerWriter, Group, Pieces, Root, TreeWriter, pieces_of
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory import stat_index
+from ckptlog.capture.directory.content import ChangedFile
+from ckptlog.capture.directory.entry import FORMAT
+from ckptlog.capture.directory.listing import NOTHING, Listing
+from ckptlog.capture.directory.manifest import text_of
+from ckptlog.capture.directory.reading import Reading, Tally
+from ckptlog.capture.directory.scan import Options, Row, scan
+from ckptlog.capture.directory.stat_index import Kept, StatIndex
+from ckptlog.formats.branch import BYTES, Link, Part
+from ckptlog.model.component import REREAD
+
+_encode = msgspec.json.Encoder().encode
+_FORMAT: Final = 0o170000
+_DIRECTORY: Final = 0o040000
+_LINK: Final = 0o120000
+
+
+class DirectorySnapshot:
+    """One walk of a directory, to be written.
+
+    Args:
+        root: The directory.
+        index_path: Where the stat index lies; None to do without.
+        tracked: Paths that are captured whatever the rules say.
+        is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
+
+    Threads: `write` and `close` by one thread at a time.
+    """
+
+    stability = REREAD
+
+    def __init__(
+        self,
+        root: str,
+        options: Options,
+        *,
+        index_path: Path | None = None,
+        tracked: frozenset[str] = frozenset(),
+        is_cut: bool = True,
+    ) -> None:
+        self.root = root
+        self.read_ns = time.time_ns()
+        self.found = scan(root, options, tracked)
+        self.tally = Tally()
+        self._options = options
+        self._index_path = index_path
+        self._is_cut = is_cut
+        self._kept: dict[str, list[Kept] | msgspec.Raw] = {}
+
+    def close(self) -> None:
+        """Let go; nothing is held."""
+
+    def write(self, writer: TreeWriter, before: Stored | None) -> Root:
+        """Write what the walk found; see `model.component.Snapshot`."""
+        index = self._index(before)
+        reference = None if before is None else before.reference
+        if index is not None and reference is not None and index.equals(self.found):
+            return Root(reference)
+        reading = Reading(
+            self.root, self._options, lambda pieces: _stored(writer, pieces), is_cut=self._is_cut
+        )
+        try:
+            root, groups = self._write(writer, Listing(self.found, index), reading)
+        finally:
+            reading.close()
+        self.tally = reading.tally
+        if self._index_path is not None:
+            self._save_index(self._index_path, root.reference.root, groups)
+        return root
+
+    def _index(self, before: Stored | None) -> StatIndex | None:
+        if self._index_path is None or before is None or before.reference is None:
+            return None
+        return stat_index.load(self._index_path, self._options, before.reference.root)
+
+    def _write(
+        self, writer: TreeWriter, listing: Listing, reading: Reading
+    ) -> tuple[Root, list[Group]]:
+        entries = writer.mapping(is_sorted=False)
+        added = self._add(writer, entries, listing, reading)
+        self.found.skipped.update(reading.skipped)
+        top = writer.mapping(is_sorted=False)
+        top.add("format", writer.value(FORMAT))
+        top.add("kind", writer.value("directory"))
+        top.add("mode", writer.value(self.found.root_mode))
+        top.add("entries", entries.finish())
+        top.add("skipped", writer.value(dict(sorted(self.found.skipped.items()))))
+        self._kept = listing.finish(added)
+        return writer.root(top.finish()), entries.groups
+
+    def _add(
+        self, writer: TreeWriter, entries: ContainerWriter, listing: Listing, reading: Reading
+    ) -> dict[int, tuple[Row, Kept] | None]:
+        """Add every entry, whole groups where nothing in them changed; return what was not known."""
+        new: dict[int, tuple[Row, Kept] | None] = {}
+        at, end = 0, len(listing.keys)
+        while at < end:
+            group = listing.group_at(at) if entries.is_between else None
+            if group is not None and entries.keep(group):
+                at += group.link.items
+                continue
+            folder, row, known = listing.entry(at)
+            if known is not None and known.digest and not writer.is_stored(known.digest):
+                known = None
+            if row[1] & _FORMAT == _DIRECTORY:
+                entries.add(listing.keys[at], Pieces((_directory_text(row),)))
+                if known is None:
+                    new[at] = row, NOTHING
+            else:
+                found = (row, known) if known is not None else reading.read(folder, row)
+                if found is not None:
+                    entries.add(listing.keys[at], pieces_of(entry_parts(*found)))
+                if known is None:
+                    new[at] = found
+            at += 1
+        return new
+
+    def _save_index(self, path: Path, root: str, groups: list[Group]) -> None:
+        stat_index.save(
+            path, self._options, root, self.found, self._kept, groups=groups, read_ns=self.read_ns
+        )
+
+
+def _stored(writer: TreeWriter, pieces: Iterable[bytes]) -> tuple[bytes, int]:
+    """Store a content, which is longer than what stands in an entry as text."""
+    for part in writer.raw(pieces).parts:
+        if type(part) is Link:
+            return part.digest, part.size
+    raise ChangedFile  # it was cut short while it was read
+
+
+def _directory_text(row: Row) -> bytes:
+    return b'{"type":"directory","mode":%d}' % (row[1] & 0o7777)
+
+
+def entry_parts(row: Row, kept: Kept) -> list[Part]:
+    """Return the text, and the link, of a file's or a link's entry."""
+    if row[1] & _FORMAT == _LINK:
+        target = naming.encode(kept.inline.decode("utf-8", "surrogateescape"))
+        return [b'{"type":"link","mtime":%d,"target":%b}' % (row[3], _encode(target))]
+    head = b'{"type":"file","mode":%d,"mtime":%d,"size":%d' % (row[1] & 0o7777, row[3], row[2])
+    if kept.extents is not None:
+        head += b',"extents":' + _encode(kept.extents)
+    if kept.attributes:
+        head += b',"attributes":' + _encode(
+            {naming.encode(name): {"$bytes": value} for name, value in kept.attributes.items()}
+        )
+    if not kept.hash:
+        return [head + b',"content":' + _encode(text_of(kept.inline)) + b"}"]
+    head += b',"blake3":"%b","content":{"$bytes":"' % kept.hash.hex().encode()
+    return [head, Link(BYTES, kept.digest, kept.size), b'"}}']
+
+

@@ -1,0 +1,183 @@
+"""A workspace: one directory with its captures in one store. What `capture` and `rewind` are made of.
+
+The system's name is the directory's: `workspace` where the store lies in the directory itself (so
+that both can be moved together), else the directory's name and eight digits of the hash of its
+path, so that one store may hold many workspaces.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.change import Step
+from ckptlog.capture.directory.component import INDEX_FOLDER, DirectoryComponent
+from ckptlog.capture.directory.scan import Options
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.manager.manager import CheckpointManager
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.component import Plan
+
+COMPONENT: Final = "directory"
+SAFETY: Final = "safety"
+LOCAL: Final = "workspace"
+_odd = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Rewound:
+    """What a rewind did. safety: The capture of what was there before; None where nothing changed,
+    or where it was restored elsewhere."""
+
+    info: CaptureInfo
+    safety: CaptureInfo | None
+    steps: tuple[Step, ...]
+
+
+class Workspace:
+    """Captures of one directory.
+
+    Args:
+        path: The directory.
+        system: The name of its captures in the store; made from the path by default.
+
+    Threads: one call at a time.        Durability: as `Capturer` and `DirectoryComponent` say.
+    """
+
+    def __init__(
+        self,
+        manager: CheckpointManager,
+        path: str | os.PathLike[str],
+        *,
+        system: str | None = None,
+        options: Options | None = None,
+        keeps_unknown: bool = False,
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        store = os.path.abspath(manager.store.path)
+        self.system = system or system_of(self.path, store)
+        options = options or Options()
+        self.component = DirectoryComponent(
+            self.path,
+            name=COMPONENT,
+            options=replace(options, excluded=(*options.excluded, store)),
+            index=_index_folder(Path(store), self.system),
+            keeps_unknown=keeps_unknown,
+        )
+        self.capturer = Capturer(manager, self.system, [self.component])
+
+    def capture(
+        self, *, description: str = "", tags: Iterable[str] = (), skip_unchanged: bool = True
+    ) -> CaptureInfo | None:
+        """Capture the directory; None where nothing changed since the newest capture."""
+        self._check_there()
+        return self.capturer.capture(
+            description=description, tags=tags, skip_unchanged=skip_unchanged
+        )
+
+    def captures(self, limit: int | None = None) -> list[CaptureInfo]:
+        """Return the directory's captures, newest first."""
+        return self.capturer.captures(limit)
+
+    def find(self, to: str | int | datetime | None = None) -> CaptureInfo:
+        """Return a capture.
+
+        Args:
+            to: None, the newest. A number n: the nth before the newest. A time: the newest not
+                after it. A text: an id, or `#` and a capture's number. Safety captures are found
+                by their ids and numbers only.
+
+        Raises:
+            CheckpointNotFoundError: There is none.
+        """
+        if isinstance(to, str) and not to.startswith("#"):
+            return self.capturer.find(to)
+        number = None
+        if isinstance(to, str):
+            number = int(to[1:]) if to[1:].isascii() and to[1:].isdigit() else -1
+        left = to if isinstance(to, int) else 0
+        for info in self.capturer.captures():
+            if number is not None:
+                if info.number == number:
+                    return info
+                continue
+            if info.reason == SAFETY or (isinstance(to, datetime) and info.created_at > to):
+                continue
+            if left == 0:
+                return info
+            left -= 1
+        raise CheckpointNotFoundError(
+            f"{naming.shown(self.path)} has no such capture in this store.",
+            hint="`ckptlog rewind DIR --list` shows its captures; `ckptlog capture DIR` makes one.",
+            system=self.system,
+        )
+
+    def stored(self, info: CaptureInfo) -> Any:
+        """Return a capture's payload of the directory."""
+        found = self.capturer.stored(info)
+        if COMPONENT not in found:
+            raise CheckpointNotFoundError(
+                f"Capture {info.id} has no component {COMPONENT!r}.",
+                hint="It was not taken by `ckptlog capture`; see `ckptlog recover`.",
+            )
+        return found[COMPONENT]
+
+    def plan(self, info: CaptureInfo, paths: Sequence[str] = ()) -> Plan:
+        """Return what a rewind would change."""
+        return self.component.plan(self.stored(info), paths)
+
+    def diff(self, info: CaptureInfo, paths: Sequence[str] = ()) -> Iterator[str]:
+        """Yield the lines of a unified diff of what a rewind would change."""
+        return self.component.diff(self.stored(info), paths)
+
+    def rewind(
+        self,
+        info: CaptureInfo,
+        paths: Sequence[str] = (),
+        *,
+        to: str | os.PathLike[str] | None = None,
+    ) -> Rewound:
+        """Make the directory what it was, or restore it elsewhere.
+
+        What is there is captured first, so nothing is lost.
+
+        Raises: See `DirectoryComponent.restore_paths`. When it is killed, or fails in the middle,
+            run it again.
+        """
+        stored = self.stored(info)
+        safety = None
+        if to is None and os.path.isdir(self.path):
+            with self.component.tracking(stored):
+                safety = self.capturer.capture(
+                    description=f"before the rewind to {info.id}", reason=SAFETY, skip_unchanged=True
+                )
+        steps = self.component.restore_paths(stored, paths, to=to)
+        return Rewound(info, safety, tuple(steps))
+
+    def _check_there(self) -> None:
+        if not os.path.isdir(self.path):
+            raise ArgumentError(
+                f"{naming.shown(self.path)} is no directory.", hint="Name a directory."
+            )
+
+
+def system_of(path: str, store: str) -> str:
+    """Return the name of a directory's captures in a store."""
+    real, real_store = os.path.realpath(path), os.path.realpath(store)
+    if os.path.dirname(real_store) == real:
+        return LOCAL
+    own = _odd.sub("_", naming.shown(os.path.basename(real)))[:60] or "root"
+    return f"{own}-{blake3(os.fsencode(real)).hexdigest()[:8]}"
+
+
+def _index_folder(store: Path, system: str) -> Path:
+    return store / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]

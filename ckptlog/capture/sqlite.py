@@ -1,0 +1,301 @@
+"""A SQLite database as a component: captured by SQLite itself, stored page by page.
+
+At the barrier a read transaction begins; that is all. After it the pages are copied into a private
+file, the transaction ends, and the pages are planted, each one a leaf: a page that the previous
+capture has is linked and not stored again. Stretches of 8 pages whose BLAKE3 is that of the last
+capture are not even looked at page by page. If stat says that neither the database nor its
+journals were written since the last capture, nothing is read at all.
+
+    WAL mode            other connections read and write on all the time
+    rollback journal    they read on; a commit waits (its busy timeout) from the barrier until the
+                        copy is made: 0.1 s for 100 MB
+
+A restore assembles a checked copy and brings it into the live file by one transaction of SQLite's
+backup (capture/database.py), so that open connections stay right, and a kill at any moment leaves
+exactly the old or the new database. The journal mode stays that of the live file.
+
+Of the captured header SQLite's backup leaves out the schema cookie and the change counter: they
+are the live file's own. Attached databases are components of their own.
+
+specs/capture-components.md, section 6.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from ckptlog.capture import database
+from ckptlog.capture.database import BUSY_TIMEOUT_S, PageCopy, Stamp
+from ckptlog.capture.shape import refuse_faults
+from ckptlog.capture.sqlite_plan import plan_of
+from ckptlog.formats import chunk
+from ckptlog.formats.branch import LEAF, Link
+from ckptlog.formats.chunk import DIGEST_BYTES, digest_of
+from ckptlog.model.component import SNAPSHOT, Plan
+from ckptlog.model.quotation import quoted
+
+FORM: Final = "sqlite-1"
+STRETCH_PAGES: Final = 8
+"""Pages that are compared at once. More: fewer comparisons, but more pages behind each change."""
+
+_PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
+_PAGES_MAX: Final = 0xFFFFFFFE
+_KEYS: Final = ("form", "journal", "page_count", "page_size", "pages")
+
+
+class SqliteComponent:
+    """One SQLite database.
+
+    Attributes:
+        name: Of the component.
+        location: {"path": the database}.
+
+    Threads: safe, also beside other processes.
+    """
+
+    kind = "sqlite"
+    reads_parts = True
+    stability = SNAPSHOT
+
+    def __init__(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        temporary_folder: str | None = None,
+    ) -> None:
+        """Make the component; the database is first opened by a capture or a restore.
+
+        Args:
+            name: Of the component.
+            path: Of the database.
+            busy_timeout_s: Seconds to wait for locks of other connections.
+            temporary_folder: Has room for one copy of the database; the system's if None.
+        """
+        self.name = name
+        self._path = Path(path).absolute()
+        self.location = {"path": str(self._path)}
+        self._busy_timeout_s = busy_timeout_s
+        self._folder = temporary_folder
+        self._memory: Memory | None = None
+
+    def at(self, path: str | os.PathLike[str]) -> SqliteComponent:
+        """Return this component for a database elsewhere: restores another copy there."""
+        return SqliteComponent(
+            self.name,
+            path,
+            busy_timeout_s=self._busy_timeout_s,
+            temporary_folder=self._folder,
+        )
+
+    def capture(self) -> SqliteSnapshot:
+        """Open a read transaction: the snapshot is the database of this moment.
+
+        Raises:
+            SourceError: There is no database, or it is encrypted or something else.
+            SourceBusyError: Another connection held it exclusively all the time.
+        """
+        stamp = database.stamp_of(self._path)  # before: what is written after it changes it
+        if self._memory is not None and self._memory.stamp == stamp:
+            return SqliteSnapshot(self, None, stamp)
+        is_settled = database.is_settled(stamp, time.time_ns())
+        return SqliteSnapshot(self, self.reading(), stamp if is_settled else None)
+
+    def reading(self) -> sqlite3.Connection:
+        """Return a new connection in a read transaction."""
+        connection = database.open_database(self._path, busy_timeout_s=self._busy_timeout_s)
+        try:
+            database.begin_reading(connection, self._path, busy_timeout_s=self._busy_timeout_s)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def copied(self, connection: sqlite3.Connection) -> PageCopy:
+        """Return the pages that a connection sees."""
+        return database.copy_pages(connection, self._path, folder=self._folder)
+
+    def remembered(self, before: Any | None) -> Memory | None:
+        """Return what is known of the previous capture, if it is the one that is remembered."""
+        memory = self._memory
+        if memory is None or before is None or memory.root.reference != before.reference:
+            return None
+        return memory
+
+    def remember(self, memory: Memory) -> None:
+        """Keep what a capture found for the next one."""
+        self._memory = memory
+
+    def validate(self, payload: Any) -> list[str]:
+        """Return what is wrong with a payload (a Stored), from its outer form."""
+        return _faults(payload)
+
+    def restore(self, payload: Any) -> None:
+        """Make the database hold what was captured; it is the old or the new one at any moment.
+
+        Raises:
+            ForeignPayloadError: The payload is not of a database.
+            SourceError: The captured pages are no sound database.
+            SourceBusyError: Other connections held the live one too long.
+            In each case nothing was changed.
+        """
+        refuse_faults(self.name, _faults(payload))
+        self._memory = None
+        with self._assembled(payload) as place:
+            database.replace(
+                self._path,
+                place,
+                is_wal=payload.get("journal").value() == "wal",
+                busy_timeout_s=self._busy_timeout_s,
+            )
+
+    def verify_restored(self) -> list[str]:
+        """Return what SQLite's check finds wrong with the live database."""
+        return database.faults_in(self._path, busy_timeout_s=self._busy_timeout_s)
+
+    def plan(self, stored: Any) -> Plan:
+        """Return which tables a restore would change, and how many pages."""
+        refuse_faults(self.name, _faults(stored))
+        with self._assembled(stored) as place:
+            return plan_of(self._path, place, folder=self._folder)
+
+    def _assembled(self, payload: Any) -> Any:
+        return database.assembled(
+            payload.get("pages").raw(),
+            payload.get("page_size").value(),
+            payload.get("page_count").value(),
+            folder=self._folder,
+        )
+
+
+class Memory:
+    """What a component remembers of its last capture, so that it need not look again.
+
+    Attributes:
+        stamp: Of the database's files, if it says that nothing was written; None if it may not.
+        page_size: Bytes.
+        stretches: BLAKE3 of each stretch of pages.
+        digests: Of each page's leaf, 32 bytes each.
+        root: As the writer gave it: the memory counts only for the capture that has it.
+    """
+
+    def __init__(self, stamp: Stamp | None, page_size: int) -> None:
+        self.stamp = stamp
+        self.page_size = page_size
+        self.stretches: list[bytes] = []
+        self.digests = bytearray()
+        self.root: Any = None
+
+
+class SqliteSnapshot:
+    """A read transaction, until its pages are copied."""
+
+    stability = SNAPSHOT
+
+    def __init__(
+        self,
+        component: SqliteComponent,
+        connection: sqlite3.Connection | None,
+        stamp: Stamp | None,
+    ) -> None:
+        self._component = component
+        self._connection = connection
+        self._stamp = stamp
+
+    def write(self, writer: Any, before: Any | None) -> Any:
+        """Plant the pages; see model.component.Snapshot.
+
+        Cost: one copy of the pages and one BLAKE3 of them; changed pages are hashed twice.
+        """
+        known = self._component.remembered(before)
+        if self._connection is None:
+            if known is not None:
+                return known.root
+            self._connection = self._component.reading()
+        copy = self._copied(self._connection)
+        try:
+            memory = Memory(self._stamp, copy.page_size)
+            memory.root = self._plant(writer, copy, memory, known)
+        finally:
+            copy.close()
+        self._component.remember(memory)
+        return memory.root
+
+    def close(self) -> None:
+        """End the transaction."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _copied(self, connection: sqlite3.Connection) -> PageCopy:
+        """Copy the pages and end the transaction: writers need not wait for what comes after."""
+        try:
+            return self._component.copied(connection)
+        finally:
+            self.close()
+
+    def _plant(self, writer: Any, copy: PageCopy, memory: Memory, known: Memory | None) -> Any:
+        pages = writer.blocks(_blocks(copy, memory, known))
+        outer = writer.mapping()
+        outer.add("form", writer.value(FORM))
+        outer.add("journal", writer.value("wal" if copy.is_wal else "rollback"))
+        outer.add("page_count", writer.value(copy.page_count))
+        outer.add("page_size", writer.value(copy.page_size))
+        outer.add("pages", pages)
+        return writer.root(outer.finish())
+
+
+def _blocks(copy: PageCopy, memory: Memory, known: Memory | None) -> Iterator[bytes | Link]:
+    """Yield each page, or a link to it where the last capture has it in the same place."""
+    size = copy.page_size
+    old = known if known is not None and known.page_size == size else Memory(None, size)
+    for number, first in enumerate(range(0, copy.page_count, STRETCH_PAGES)):
+        stretch = copy.read(first, STRETCH_PAGES)
+        digest = blake3(stretch).digest()
+        memory.stretches.append(digest)
+        begin, end = first * DIGEST_BYTES, (first + STRETCH_PAGES) * DIGEST_BYTES
+        if number < len(old.stretches) and old.stretches[number] == digest:
+            digests = old.digests[begin:end]
+            memory.digests += digests
+            for at in range(0, len(digests), DIGEST_BYTES):
+                yield Link(LEAF, bytes(digests[at : at + DIGEST_BYTES]), size)
+            continue
+        for at in range(0, len(stretch), size):
+            page = stretch[at : at + size]
+            leaf = digest_of(chunk.LEAF, page)
+            is_kept = old.digests[len(memory.digests) :][:DIGEST_BYTES] == leaf
+            memory.digests += leaf
+            yield Link(LEAF, leaf, size) if is_kept else page
+
+
+def _faults(payload: Any) -> list[str]:
+    if not payload.is_mapping:
+        return ["is no dict"]
+    keys = [key for key, _ in payload.items()]
+    if keys and keys[0] != "form":
+        return [f"has no form; {FORM} is expected"]
+    if tuple(keys) != _KEYS:
+        return [f"has the keys {quoted(keys)}; {', '.join(_KEYS)} are expected"]
+    form = payload.get("form").value()
+    if form != FORM:
+        return [f"is of the form {quoted(form)}; {FORM} is expected"]
+    faults = []
+    page_size = payload.get("page_size").value()
+    if type(page_size) is not int or page_size not in _PAGE_SIZES:
+        faults.append(f"has pages of {quoted(page_size)} bytes")
+    page_count = payload.get("page_count").value()
+    if type(page_count) is not int or not 0 < page_count <= _PAGES_MAX:
+        faults.append(f"has {quoted(page_count)} pages")
+    if payload.get("journal").value() not in ("wal", "rollback"):
+        faults.append("has an unknown journal")
+    if not payload.get("pages").is_bytes:
+        faults.append("has pages that are no bytes")
+    return faults

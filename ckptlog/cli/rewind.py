@@ -1,0 +1,192 @@
+"""`ckptlog rewind`: make a directory what it was in a capture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckptlog.cli import text
+from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
+from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.exit_status import OK
+from ckptlog.cli.moment import moment
+from ckptlog.cli.output import Column
+
+if TYPE_CHECKING:
+    from ckptlog.capture.directory.workspace import Rewound, Workspace
+    from ckptlog.model.capture import CaptureInfo
+    from ckptlog.model.component import Plan
+
+_MARKS = {"add": "+", "remove": "-", "change": "~"}
+_STYLES = {"add": "ok", "remove": "error", "change": "warning"}
+_COLUMNS = (
+    Column("number", is_number=True),
+    Column("id"),
+    Column("created"),
+    Column("size", is_number=True),
+    Column("new", is_number=True),
+    Column("reason"),
+    Column("tags"),
+    Column("description", is_prose=True),
+)
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `rewind`."""
+    parser = add_command(
+        commands,
+        "rewind",
+        run_rewind,
+        about="make a directory what it was when it was captured",
+        epilog="What is there is captured first (a safety capture; its id is printed), so a rewind "
+        "can be undone by another one. A rewind that was killed is run again.",
+    )
+    add_workspace_options(parser)
+    parser.add_argument(
+        "--to",
+        metavar="ID|TIME|N",
+        type=_target,
+        help="a capture's id, #NUMBER, a time or an age (15m), or N captures before the newest "
+        "(default: the newest)",
+    )
+    parser.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="P",
+        help="only this file or directory, relative to DIR; may be repeated",
+    )
+    parser.add_argument("--out", metavar="DIR2", help="restore there, and leave DIR as it is")
+    parser.add_argument(
+        "--keep-unknown", action="store_true", help="leave files that the capture does not have"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--list", action="store_true", help="list the captures, newest first")
+    how.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    how.add_argument("--diff", action="store_true", help="show what would change as a unified diff")
+
+
+def _target(given: str) -> str | int | datetime:
+    """Return what `--to` names; what is neither a number nor a time is an id."""
+    import argparse
+
+    words = given.split()
+    if len(words) == 2 and words[1] == "back":
+        given = words[0]
+    if given.isascii() and given.isdigit():
+        return int(given[:18])
+    try:
+        return moment(given)
+    except argparse.ArgumentTypeError:
+        return given
+
+
+def run_rewind(context: Context) -> int:
+    """Rewind, or say what a rewind would do."""
+    arguments = context.arguments
+    with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
+        if arguments.list:
+            return _list(context, opened.captures())
+        info = opened.find(arguments.to)
+        if arguments.dry_run:
+            return _tell_plan(context, info, opened.plan(info, arguments.path))
+        if arguments.diff:
+            return _tell_diff(context, opened, info)
+        out = None if arguments.out is None else Path(context.directory / arguments.out)
+        done = opened.rewind(info, arguments.path, to=out)
+        return _tell(context, opened, done, out)
+
+
+def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
+    if context.output.is_json:
+        for info in captures:
+            context.output.item(fields_of(info))
+        return OK
+    rows = [
+        (
+            info.number,
+            info.id,
+            text.instant(info.created_at),
+            text.size(info.bytes_logical),
+            text.size(info.bytes_new),
+            info.reason,
+            ", ".join(info.tags),
+            info.description,
+        )
+        for info in captures
+    ]
+    context.output.table(_COLUMNS, rows)
+    return OK
+
+
+def _tell_plan(context: Context, info: CaptureInfo, plan: Plan) -> int:
+    if context.output.is_json:
+        changes = [
+            {"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in plan.changes
+        ]
+        context.output.document(
+            {
+                "capture": fields_of(info),
+                "changes": changes,
+                "bytes_read": plan.bytes_read,
+                "summary": plan.summary,
+            }
+        )
+        return OK
+    _lines(context, ((one.kind, one.path) for one in plan.changes))
+    context.output.line(text.escape(f"{plan.summary}; {text.size(plan.bytes_read)} to write."))
+    return OK
+
+
+def _tell_diff(context: Context, opened: Workspace, info: CaptureInfo) -> int:
+    lines = opened.diff(info, context.arguments.path)
+    if context.output.is_json:
+        context.output.document({"capture": fields_of(info), "diff": list(lines)})
+        return OK
+    for line in lines:
+        style = {"+": "ok", "-": "error", "@": "strong"}.get(line[:1], "")
+        context.output.line(context.output.paint(text.escape(line), style))
+    return OK
+
+
+def _tell(context: Context, opened: Workspace, done: Rewound, out: Path | None) -> int:
+    where = opened.path if out is None else str(out)
+    if context.output.is_json:
+        context.output.document(_fields(done, where))
+        return OK
+    _lines(context, ((step.kind, _shown(step.path)) for step in done.steps))
+    from ckptlog.capture.directory.present import summary
+
+    what = summary(done.steps).replace(" to ", " ")
+    context.output.line(text.escape(f"{where} is as in {done.info.id}: {what}."))
+    if done.safety is not None:
+        context.output.line(
+            text.escape(f"To undo this: ckptlog rewind --to {done.safety.id} {where}")
+        )
+    return OK
+
+
+def _fields(done: Rewound, where: str) -> dict[str, Any]:
+    return {
+        "directory": where,
+        "capture": fields_of(done.info),
+        "safety": None if done.safety is None else fields_of(done.safety),
+        "changes": [
+            {"kind": step.kind, "path": _shown(step.path), "bytes": step.size}
+            for step in done.steps
+        ],
+    }
+
+
+def _lines(context: Context, changes: Iterable[tuple[str, str]]) -> None:
+    for kind, path in changes:
+        mark = context.output.paint(_MARKS[kind], _STYLES[kind])
+        context.output.line(f"{mark} {text.escape(path)}")
+
+
+def _shown(path: str) -> str:
+    from ckptlog.capture.directory.name import shown
+
+    return shown(path)

@@ -1,0 +1,201 @@
+"""The journal of recoveries: what the log says of them, and who may recover right now.
+
+    recovery.started    recovery, capture, safety, names     before anything is touched
+    recovery.step       recovery, component, action          restoring, restored, reverting, reverted
+    recovery.completed  recovery, capture, bytes, ms
+    recovery.failed     recovery, capture, component, error, rolled_back (1 or 0)
+
+A recovery is unfinished when it has started, and has neither completed nor failed with
+rolled_back 1. To find it the log is read from where nothing was unfinished: STORE/recovery/ has
+that position for each system, and is only a hint: without it the log is read from the beginning.
+
+One process at a time: a flock on a file beside the hint, which dies with its holder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from ckptlog.errors import CheckpointError, RecoveryBusyError
+from ckptlog.manager.manager import CheckpointManager
+from ckptlog.model.event import (
+    RECOVERY_COMPLETED,
+    RECOVERY_FAILED,
+    RECOVERY_STARTED,
+    RECOVERY_STEP,
+)
+from ckptlog.storage.files import write_atomically
+from ckptlog.storage.lock import WriterLock, describe_holder
+
+FOLDER: Final = "recovery"
+ALL: Final = "*"
+RESTORING: Final = "restoring"
+RESTORED: Final = "restored"
+REVERTING: Final = "reverting"
+REVERTED: Final = "reverted"
+
+_TYPES: Final = frozenset({RECOVERY_STARTED, RECOVERY_STEP, RECOVERY_COMPLETED, RECOVERY_FAILED})
+
+
+@dataclass
+class Unfinished:
+    """A recovery that ended in the middle.
+
+    id: Of its events. position: Of its start. names: Its components; None for all of the capture.
+    touched: Components whose restore began, in that order, and that were not put back.
+    """
+
+    id: str
+    position: int
+    capture: str
+    safety: str
+    names: tuple[str, ...] | None
+    touched: list[str] = field(default_factory=list)
+
+
+class Journal:
+    """The recoveries of one system in one store.
+
+    Threads: one at a time, which `alone` sees to.
+    """
+
+    def __init__(self, manager: CheckpointManager, system: str) -> None:
+        self._manager = manager
+        self._system = system
+        name = blake3(system.encode()).hexdigest()[:32]
+        self._folder = Path(manager.store.path) / FOLDER
+        self._hint = self._folder / f"{name}.json"
+        self._lock_path = self._folder / f"{name}.lock"
+        self.rate: float | None = None
+        """Bytes a second of the last recovery; None where none is known."""
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one who recovers the system.
+
+        Raises:
+            RecoveryBusyError: Another process or thread does.
+        """
+        self._folder.mkdir(exist_ok=True)
+        lock = WriterLock(self._lock_path, self._manager.store.environment)
+        try:
+            if not lock.try_acquire():
+                raise RecoveryBusyError(
+                    f"{self._system!r} is recovered by {describe_holder(self._lock_path)}.",
+                    hint="Wait for it, or stop that process; a killed one never blocks.",
+                    system=self._system,
+                )
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            lock.close()
+
+    def unfinished(self) -> Unfinished | None:
+        """Return the recovery that ended in the middle, if there is one."""
+        start = self._read_hint()
+        found: Unfinished | None = None
+        end = start
+        for entry in self._manager.store.events(start):
+            end = entry.position + 1
+            event = entry.event
+            if event.type in _TYPES and event.subject.task == self._system:
+                found = _after(found, event.type, event.facts, entry.position)
+        self._write_hint(end if found is None else found.position)
+        return found
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def started(
+        self, recovery: str, capture: str, safety: str, names: tuple[str, ...] | None
+    ) -> None:
+        """A recovery begins: nothing was touched yet."""
+        listed = ALL if names is None else ",".join(names)
+        self._record(RECOVERY_STARTED, recovery, capture=capture, safety=safety, names=listed)
+
+    def step(self, recovery: str, component: str, action: str) -> None:
+        """A component is touched, or was."""
+        self._record(RECOVERY_STEP, recovery, component=component, action=action)
+
+    def completed(self, recovery: str, capture: str, size: int, seconds: float) -> None:
+        """All is what was captured."""
+        milliseconds = round(seconds * 1000)
+        self._record(RECOVERY_COMPLETED, recovery, capture=capture, bytes=size, ms=milliseconds)
+        if seconds > 0:
+            self.rate = size / seconds
+
+    def failed(
+        self, recovery: str, capture: str, component: str, error: str, *, is_rolled_back: bool
+    ) -> None:
+        """It failed. error: The type's name; messages are users' text and stay out of events."""
+        self._record(
+            RECOVERY_FAILED,
+            recovery,
+            capture=capture,
+            component=component,
+            error=error[:64],
+            rolled_back=int(is_rolled_back),
+        )
+
+    def _record(self, kind: str, recovery: str, **facts: int | str) -> None:
+        self._manager.record(kind, {"recovery": recovery, **facts}, task=self._system)
+
+    # --- the hint -----------------------------------------------------------------------------
+
+    def _read_hint(self) -> int:
+        """Return from where to read; 0 for anything that cannot be true."""
+        try:
+            found = json.loads(self._hint.read_bytes())
+            position, identity = found["position"], found["store"]
+            rate = found["rate"]
+        except (OSError, ValueError, TypeError, KeyError):
+            return 0
+        if type(rate) in {int, float} and 0 < rate < 1e15 and self.rate is None:
+            self.rate = rate
+        store = self._manager.store
+        is_sound = type(position) is int and 0 <= position <= store.position
+        return position if is_sound and identity == store.id else 0
+
+    def _write_hint(self, position: int) -> None:
+        store = self._manager.store
+        if store.read_only:
+            return
+        content: dict[str, Any] = {"position": position, "rate": self.rate, "store": store.id}
+        try:
+            self._folder.mkdir(exist_ok=True)
+            write_atomically(self._hint, json.dumps(content).encode())
+        except (OSError, CheckpointError):
+            return  # a hint: the log is read from further back
+
+
+def _after(
+    found: Unfinished | None, kind: str, facts: dict[str, int | str], position: int
+) -> Unfinished | None:
+    """Return what is unfinished after an event."""
+    recovery = str(facts.get("recovery", ""))
+    if kind == RECOVERY_STARTED:
+        listed = str(facts.get("names", ALL))
+        names = None if listed == ALL else tuple(listed.split(","))
+        capture, safety = str(facts.get("capture", "")), str(facts.get("safety", ""))
+        return Unfinished(recovery, position, capture, safety, names)
+    if found is None or found.id != recovery:
+        return found
+    component = str(facts.get("component", ""))
+    if kind == RECOVERY_STEP:
+        action = facts.get("action")
+        if action == RESTORING and component not in found.touched:
+            found.touched.append(component)
+        if action == REVERTED and component in found.touched:
+            found.touched.remove(component)
+        return found
+    if kind == RECOVERY_FAILED and not facts.get("rolled_back"):
+        return found
+    return None

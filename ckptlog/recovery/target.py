@@ -1,0 +1,165 @@
+"""The targets of a recovery: which components are restored, from what, in which order.
+
+Nothing is touched here. Every fault is found, not only the first one: who plans a recovery must
+see all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckptlog.capture.capturer import Capturer
+from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
+from ckptlog.model.component import (
+    Component,
+    Traits,
+    faults_of,
+    in_order,
+    migrated,
+    traits_of,
+)
+from ckptlog.model.quotation import quoted
+
+
+@dataclass(frozen=True)
+class Target:
+    """One component, and what it is to be. stored: Its payload, a Stored."""
+
+    name: str
+    component: Component
+    traits: Traits
+    info: ComponentInfo
+    stored: Any
+
+    def payload(self) -> Any:
+        """Return what restore() is given: read, verified, of the component's own schema."""
+        found = self.stored if self.traits.reads_parts else self.stored.value()
+        return migrated(self.component, found, self.info.schema)
+
+    @property
+    def is_migrated(self) -> bool:
+        """Whether what is restored is not what was captured, but made of it."""
+        return self.info.schema != self.traits.schema_version
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a caller asks for. names: None for all. is_partial: Only what both sides have."""
+
+    names: tuple[str, ...] | None = None
+    is_partial: bool = False
+
+
+def wanted(components: Iterable[str] | None, *, partial: bool) -> Wanted:
+    """Return what a caller asks for, checked for its form.
+
+    Raises:
+        ArgumentError: components is no list of names, or an empty one.
+    """
+    if components is None:
+        return Wanted(None, partial)
+    if isinstance(components, str):
+        raise ArgumentError(
+            f"components is the text {quoted(components)}; a list of names is needed.",
+            argument="components",
+        )
+    names = tuple(dict.fromkeys(components))
+    if not names or not all(type(name) is str for name in names):
+        raise ArgumentError("components must be a list of names, at least one.")
+    return Wanted(names, is_partial=True)
+
+
+def chosen(capturer: Capturer, info: CaptureInfo, given: Wanted) -> tuple[list[str], list[str]]:
+    """Return (names to restore, in the order of the restore; faults)."""
+    have, captured = capturer.components, info.components
+    if given.names is not None:
+        faults = [_unknown(name, captured, info) for name in given.names if name not in captured]
+        faults += [
+            f"Component {name!r} is not part of this system: only a program that has it restores it."
+            for name in given.names
+            if name in captured and name not in have
+        ]
+        names = [name for name in given.names if name in captured and name in have]
+    else:
+        names = [name for name in captured if name in have]
+        faults = []
+        if not given.is_partial:
+            faults += [f"Component {n!r} was captured and is not here." for n in captured if n not in have]
+            faults += [f"Component {n!r} is here and was not captured." for n in have if n not in captured]
+        if not names:
+            faults.append(f"Capture {info.id} and this system have no component in common.")
+    return _ordered(capturer, names), faults
+
+
+def targets_of(
+    capturer: Capturer, info: CaptureInfo, names: Iterable[str]
+) -> tuple[list[Target], list[str]]:
+    """Return (targets that can be read, faults)."""
+    names = list(names)
+    faults = []
+    if digest_of(info.components) != info.digest:
+        faults.append(f"The digest of {info.id} is not that of its components' roots.")
+    try:
+        stored = capturer.stored(info)
+    except CheckpointError as error:
+        return [], [*faults, error.message]
+    found = []
+    for name in names:
+        if name not in stored:
+            faults.append(f"Component {name!r} is not in the payload of {info.id}.")
+            continue
+        component = capturer.components[name]
+        found.append(
+            Target(name, component, traits_of(component), info.components[name], stored[name])
+        )
+    return found, faults
+
+
+def faults_of_target(target: Target) -> list[str]:
+    """Return what forbids restoring a payload: damage, another kind or schema, its own faults.
+
+    Cost: reads all of it.
+    """
+    info, traits = target.info, target.traits
+    if info.kind != traits.kind:
+        return [
+            f"Component {target.name!r} was captured as {info.kind!r}; it is {traits.kind!r} now."
+        ]
+    try:
+        reference = target.stored.reference
+        if reference is None or (reference.root, reference.size) != (info.root, info.size):
+            return [f"Component {target.name!r} has another root than its capture says."]
+        target.stored.check()
+        found = faults_of(target.component, target.payload())
+    except Exception as error:  # noqa: BLE001 - a component's code may raise anything
+        return [f"Component {target.name!r}: {told(error)}"]
+    return [f"Component {target.name!r}: {fault}" for fault in found]
+
+
+def dependencies_lacking(target: Target, names: Iterable[str]) -> list[str]:
+    """Return components that a target depends on, then or now, and that are not restored too."""
+    restored = set(names)
+    needed = dict.fromkeys((*target.info.depends_on, *target.traits.depends_on))
+    return [name for name in needed if name not in restored]
+
+
+def told(error: BaseException) -> str:
+    """Return an error in words."""
+    if isinstance(error, CheckpointError):
+        return error.message
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _ordered(capturer: Capturer, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    order = [one.name for one in in_order(capturer.traits)]
+    return sorted(names, key=order.index)
+
+
+def _unknown(name: str, captured: Mapping[str, ComponentInfo], info: CaptureInfo) -> str:
+    return f"Capture {info.id} has no component {name!r}; it has {', '.join(captured)}."

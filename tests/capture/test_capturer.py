@@ -1,0 +1,350 @@
+"""Captures through a real store: what is in them, how they are found, when nothing is written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+
+import numpy
+import pytest
+
+from ckptlog import CaptureFailedError, CheckpointManager, CheckpointNotFoundError
+from ckptlog.capture import failure
+from ckptlog.capture.capturer import Capturer
+from ckptlog.errors import ArgumentError, ChangedError, FormatError
+from ckptlog.model.capture import digest_of
+from tests.capture.sample import Book, Failing, Hanging, Phased, Value
+
+
+@pytest.fixture
+def manager(tmp_path):
+    with CheckpointManager(tmp_path / "store", actor="tester") as manager:
+        yield manager
+
+
+def values(capturer, info):
+    return {name: stored.value() for name, stored in capturer.stored(info).items()}
+
+
+STATE = {
+    "agents": {"a1": {"messages": ["hi", "ho"], "api_key": "sk-abcdefghijklmnop1234567890"}},
+    "memory": [1, 2.5, None, True, b"bytes", (1, 2), {3}, datetime(2020, 1, 1, tzinfo=UTC)],
+    "text": "just text",
+    "nothing": None,
+    "large": {"blob": bytes(range(256)) * 1000, "small": 1},
+}
+
+
+@pytest.mark.parametrize("stability", ["live", "copied", "immutable", "fork"])
+def test_what_was_captured_comes_back_exactly(manager, stability):
+    array = numpy.random.default_rng(1).random((500, 60))
+    state = {**STATE, "arrays": {"weights": array, "turned": array.T, "half": array[:, ::2]}}
+    capturer = Capturer(
+        manager, "sys", [Value(name, value, stability=stability) for name, value in state.items()]
+    )
+    info = capturer.capture(description="first", tags=["x", "y", "x"], reason="test")
+    found = values(capturer, info)
+    for name, value in STATE.items():
+        assert found[name] == value
+        assert type(found[name]) is type(value)
+    for name, value in state["arrays"].items():
+        assert (found["arrays"][name] == value).all()
+    assert list(found) == list(state)
+    assert capturer.check(info) == []
+    assert (info.number, info.description, info.tags, info.reason) == (
+        1,
+        "first",
+        ("x", "y"),
+        "test",
+    )
+    assert info.id.startswith("cp_sys_1_")
+    assert info.digest == digest_of(info.components)
+    assert {one.stability for one in info.components.values()} == {stability}
+    assert info.slowest in state
+    assert info.bytes_logical == sum(one.size for one in info.components.values())
+    assert manager.get_checkpoint(info.id).state.value == "completed"
+
+
+def test_equal_states_have_equal_digests_whatever_else_differs(tmp_path):
+    digests = set()
+    for number, order in enumerate((1, -1)):
+        with CheckpointManager(tmp_path / str(number)) as manager:
+            parts = [Value("a", {"x": [1]}), Value("b", "b" * 40_000)][::order]
+            info = Capturer(manager, f"s{number}", parts).capture(description=str(number))
+            digests.add(info.digest)
+            parts[0].value = 7
+            digests.add(Capturer(manager, "t", parts).capture().digest)
+    assert len(digests) == 3
+
+
+def test_the_digest_is_of_the_text_that_the_page_says(manager):
+    import hashlib
+
+    info = Capturer(
+        manager, "s", [Value("b", 1, kind="k"), Value("a", 2, schema_version=5)]
+    ).capture()
+    a, b = info.components["a"], info.components["b"]
+    text = f"ckptlog capture 1\na value 5 leaf {a.root} {a.size}\nb k 1 leaf {b.root} {b.size}\n"
+    assert info.digest == hashlib.sha512(text.encode()).hexdigest()
+
+
+def test_nothing_is_written_where_nothing_changed(manager):
+    part = Value("a", {"n": 1})
+    capturer = Capturer(manager, "s", [part, Value("b", [1])])
+    assert capturer.capture(skip_unchanged=True).number == 1
+    before = manager.store.position
+    assert capturer.capture(skip_unchanged=True) is None
+    assert manager.store.position == before
+    part.value["n"] = 2
+    assert capturer.capture(skip_unchanged=True).number == 2
+    assert capturer.capture().number == 3
+
+
+def test_a_second_capturer_goes_on_with_the_number(manager):
+    Capturer(manager, "s", [Value("a", 1)]).capture()
+    other = Capturer(manager, "s", [Value("a", 1)])
+    assert other.capture(skip_unchanged=True) is None
+    assert other.capture().number == 2
+
+
+def test_captures_are_found_by_id_time_and_position(manager):
+    capturer = Capturer(manager, "s", [Value("a", 1)])
+    with pytest.raises(CheckpointNotFoundError, match="'s' has no capture"):
+        capturer.find()
+    infos = []
+    for _ in range(4):
+        infos.append(capturer.capture())
+        manager.create_checkpoint("else", "Other", 1)
+    assert capturer.captures() == infos[::-1]
+    assert capturer.captures(2) == infos[:1:-1]
+    assert capturer.captures(0) == []
+    assert capturer.find() == infos[-1]
+    for info in infos:
+        assert capturer.find(info.id) == info
+        assert capturer.find(at=info.position) == info
+        assert capturer.find(at=info.position + 1) == info
+        assert capturer.find(at=info.created_at) == info
+    assert capturer.find(at=datetime.now(UTC) + timedelta(days=1)) == infos[-1]
+    for at in (infos[0].created_at - timedelta(seconds=1),):
+        with pytest.raises(CheckpointNotFoundError, match="at or before"):
+            capturer.find(at=at)
+    with pytest.raises(CheckpointNotFoundError):
+        capturer.find("cp_s_9_9")
+    other = manager.create_checkpoint("s2", "T", 1)
+    with pytest.raises(CheckpointNotFoundError):
+        capturer.find(other)
+    with pytest.raises(ArgumentError, match="time zone"):
+        capturer.find(at=datetime(2020, 1, 1))  # noqa: DTZ001
+    with pytest.raises(ArgumentError):
+        capturer.find(infos[0].id, at=3)
+    with pytest.raises(ArgumentError):
+        capturer.captures(-1)
+
+
+def test_a_plain_checkpoint_of_the_system_is_no_capture(manager):
+    name = manager.create_checkpoint("s", "T", 1, data={"x": 1})
+    capturer = Capturer(manager, "s", [Value("a", 1)])
+    assert capturer.captures() == []
+    with pytest.raises(CheckpointNotFoundError):
+        capturer.find(name)
+    assert capturer.capture().number == 1
+    manager.create_checkpoint("s", "T", 1, metadata={"capture": {"format": 1}})
+    with pytest.raises(FormatError, match="is no capture"):
+        capturer.captures()
+
+
+def test_systems_in_one_store_do_not_meet(manager):
+    one, two = (Capturer(manager, name, [Value("a", name)]) for name in ("s", "s2"))
+    first, second = one.capture(), two.capture()
+    assert (first.number, second.number) == (1, 1)
+    assert one.captures() == [first]
+    assert two.captures() == [second]
+
+
+def test_a_deleted_capture_is_gone_and_its_number_is_not_used_again(manager):
+    capturer = Capturer(manager, "s", [Value("a", {"x": "y" * 30_000})])
+    infos = [capturer.capture() for _ in range(3)]
+    manager.delete_checkpoint(infos[1].id)
+    with pytest.raises(CheckpointNotFoundError):
+        capturer.find(infos[1].id)
+    with pytest.raises(CheckpointNotFoundError):
+        capturer.stored(infos[1])
+    assert capturer.check(infos[1])
+    assert [one.number for one in capturer.captures()] == [3, 1]
+    assert capturer.capture().number == 4
+    for info in capturer.captures():
+        manager.delete_checkpoint(info.id)
+    again = capturer.capture()
+    assert again.id not in {one.id for one in infos}
+    assert capturer.check(again) == []
+    assert capturer.captures() == [again]
+
+
+def test_a_failure_writes_one_event_and_nothing_else(manager, monkeypatch):
+    parts = [Phased("a", 1), Failing("b", "capture", times=99)]
+    capturer = Capturer(manager, "s", parts)
+    for _ in range(5):
+        with pytest.raises(CaptureFailedError, match="'b'"):
+            capturer.capture()
+    assert capturer.captures() == []
+    assert manager.store.position == 1
+    monkeypatch.setattr(failure, "QUIET_S", 0.0)
+    with pytest.raises(CaptureFailedError):
+        capturer.capture()
+    assert manager.store.position == 2
+    assert manager.validate_checkpoint_integrity() == []
+
+
+def test_the_event_says_what_and_holds_no_message(manager, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        manager, "record", lambda kind, facts, task: told.append((kind, facts, task))
+    )
+    part = Failing("b", "capture", ValueError("secret of a user"), times=3)
+    capturer = Capturer(manager, "s", [part])
+    for _ in range(3):
+        with pytest.raises(CaptureFailedError):
+            capturer.capture()
+    facts = {
+        "component": "b",
+        "step": "capture",
+        "reason": "failed",
+        "error": "ValueError",
+        "suppressed": 0,
+    }
+    assert told == [("capture.failed", facts, "s")]
+    capturer.capture()
+    part.times = 1
+    with pytest.raises(CaptureFailedError):
+        capturer.capture()
+    assert len(told) == 2  # a success begins anew
+
+
+def test_while_a_thread_hangs_nothing_is_begun(manager):
+    hanging, other = Hanging("b", "capture"), Phased("a", 1)
+    capturer = Capturer(manager, "s", [other, hanging], deadline_s=0.05)
+    with pytest.raises(CaptureFailedError, match="in time"):
+        capturer.capture()
+    calls = list(other.calls)
+    with pytest.raises(CaptureFailedError, match=r"'b' still hangs in capture") as caught:
+        capturer.capture()
+    assert caught.value.context["reason"] == "hung"
+    assert other.calls == calls
+    hanging.gate.set()
+    assert hanging.has_ended.wait(20)
+    hanging.step = ""
+    while capturer._left and capturer._left[0].is_at_work:
+        capturer._left[0].join(1)
+    assert capturer.capture().number == 1
+
+
+def test_two_threads_capture_one_after_the_other(manager):
+    capturer = Capturer(manager, "s", [Phased("a", 1), Phased("b", 2)])
+    numbers, lock = [], threading.Lock()
+
+    def run():
+        for _ in range(5):
+            info = capturer.capture()
+            with lock:
+                numbers.append(info.number)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(numbers) == list(range(1, 21))
+
+
+def test_two_managers_take_no_number_twice(tmp_path):
+    with CheckpointManager(tmp_path) as one, CheckpointManager(tmp_path) as two:
+        numbers, lock = [], threading.Lock()
+
+        def run(manager):
+            capturer = Capturer(manager, "s", [Value("a", {"x": "y" * 50_000})])
+            for _ in range(8):
+                info = capturer.capture()
+                with lock:
+                    numbers.append(info.number)
+
+        threads = [threading.Thread(target=run, args=(manager,)) for manager in (one, two)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(numbers) == list(range(1, 17))
+        assert [info.number for info in Capturer(one, "s").captures()] == list(range(16, 0, -1))
+
+
+def test_a_forked_child_goes_on(tmp_path):
+    with CheckpointManager(tmp_path) as manager:
+        capturer = Capturer(manager, "s", [Phased("a", {"n": 1})])
+        capturer.capture()
+        capturer._lock.acquire()  # as if another thread was at it
+        context = multiprocessing.get_context("fork")
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = context.Process(target=lambda: os._exit(capturer.capture().number))
+            child.start()
+        child.join(60)
+        assert child.exitcode == 2
+        capturer._lock.release()
+        assert capturer.capture().number == 3
+
+
+def test_reading_needs_no_components_and_capturing_does(manager):
+    info = Capturer(manager, "s", [Value("a", 1)]).capture()
+    reader = Capturer(manager, "s")
+    assert reader.find() == info
+    with pytest.raises(ArgumentError, match="no components"):
+        reader.capture()
+
+
+@pytest.mark.parametrize(
+    ("option", "bad"),
+    [("description", 3), ("tags", "abc"), ("tags", [""]), ("tags", ["x"] * 101), ("reason", "")],
+)
+def test_wrong_arguments_are_named(manager, option, bad):
+    capturer = Capturer(manager, "s", [Value("a", 1)])
+    with pytest.raises(ArgumentError, match="tag" if option == "tags" else option):
+        capturer.capture(**{option: bad})
+    assert manager.store.position == 0
+
+
+def test_what_changed_while_it_was_read_is_taken_again(manager):
+    book = Book("book", changes=2)
+    capturer = Capturer(manager, "s", [book, Value("a", 1)])
+    info = capturer.capture()
+    assert capturer.stored(info)["book"].value() == {"version": 3, "text": "once"}
+    # Twice after the barrier; the last time before it ends.
+    assert book.calls == [
+        *("capture", "commit", "write", "close"),
+        *("capture", "commit", "write", "close"),
+        *("capture", "write", "commit", "close"),
+    ]
+    assert info.components["book"].stability == "reread"
+    assert info.components["book"].kind == "book"
+
+
+def test_what_changes_always_is_told(manager):
+    book = Book("book", changes=99)
+    capturer = Capturer(manager, "s", [book, Value("a", 1)])
+    with pytest.raises(ChangedError, match=r"'book': page 7 changed") as caught:
+        capturer.capture()
+    assert caught.value.context["component"] == "book"
+    assert book.calls.count("close") == book.calls.count("capture") == 3
+    assert capturer.captures() == []
+
+
+def test_a_snapshot_is_given_what_it_was_before(manager):
+    book = Book("book")
+    capturer = Capturer(manager, "s", [book])
+    capturer.capture()
+    book.version = 5
+    capturer.capture()
+    assert book.before[0] is None
+    assert book.before[1].value() == {"version": 1, "text": "once"}

@@ -1,0 +1,238 @@
+"""The cut: its order, and every way in which it can be stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from ckptlog import CaptureFailedError, UnstorableError
+from ckptlog.capture.cut import Cut
+from ckptlog.capture.held import Held
+from ckptlog.capture.worker import Part
+from ckptlog.model.component import in_order, traits_of
+from tests.capture.sample import Failing, Hanging, Phased, Value
+
+
+def cut(*components, batch_size=5, deadline_s=20.0):
+    by_name = {one.name: one for one in components}
+    parts = [
+        Part(traits, by_name[traits.name])
+        for traits in in_order([traits_of(one) for one in components])
+    ]
+    return Cut(parts, Held, batch_size=batch_size, deadline_s=deadline_s)
+
+
+def test_all_are_prepared_before_any_is_captured_and_captured_before_any_goes_on():
+    order, lock = [], threading.Lock()
+
+    class Telling(Phased):
+        def note(self, call):
+            super().note(call)
+            with lock:
+                order.append((call, self.name))
+
+    parts = [Telling("b", 1, depends_on=["a"]), Telling("a", 2), Telling("c", 3)]
+    with cut(*parts) as one:
+        one.take()
+        assert order[:3] == [("prepare", "a"), ("prepare", "c"), ("prepare", "b")]
+        assert {call for call, _ in order[3:6]} == {"capture"}
+        assert {call for call, _ in order[6:]} == {"commit"}
+        assert len(order) == 9
+        assert one.stopped_s > 0
+    assert one.left == []
+
+
+def test_one_component_is_called_from_one_thread_and_each_from_its_own():
+    parts = [Phased("a"), Phased("b")]
+    with cut(*parts) as one:
+        one.take()
+    assert all(len(part.threads) == 1 for part in parts)
+    assert parts[0].threads != parts[1].threads
+
+
+def test_so_many_are_captured_at_once_and_no_more():
+    now, most, lock = 0, 0, threading.Lock()
+
+    class Slow(Value):
+        def capture(self):
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with lock:
+                now -= 1
+
+    with cut(*(Slow(f"c{number}") for number in range(12)), batch_size=3) as one:
+        one.take()
+    assert most == 3
+
+
+@pytest.mark.parametrize("step", ["prepare", "capture", "write"])
+def test_a_failure_names_the_component_and_all_go_on(step):
+    parts = [Phased("a", 1), Failing("b", step), Phased("c", 1, depends_on=["b"])]
+
+    def write(held):
+        parts[1].note("write") if held.name == "b" else None
+
+    with pytest.raises(CaptureFailedError, match="'b' failed") as caught, cut(*parts) as one:
+        one.take(write=write)
+    assert caught.value.context["component"] == "b"
+    assert caught.value.context["step"] == step
+    assert caught.value.context["error"] == "RuntimeError"
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    for part in parts:
+        # What raised in prepare() has not been prepared; what was not reached neither.
+        is_prepared = step != "prepare" or part.name == "a"
+        assert part.calls.count("abort") == is_prepared
+        assert "commit" not in part.calls
+        assert part.lock.acquire(blocking=False)
+    assert one.left == []
+
+
+def test_a_failing_commit_lets_the_others_go_on():
+    parts = [Failing("a", "commit"), Phased("b"), Phased("c")]
+    with pytest.raises(CaptureFailedError, match=r"'a' failed in commit"), cut(*parts) as one:
+        one.take()
+    assert all(part.calls[-1] == "commit" for part in parts)
+    assert not any("abort" in part.calls for part in parts)
+
+
+def test_a_failing_abort_hides_nothing():
+    class Stubborn(Phased):
+        def abort(self):
+            super().abort()
+            raise ValueError("never")
+
+    parts = [Stubborn("a"), Failing("b", "capture"), Phased("c")]
+    with pytest.raises(CaptureFailedError, match="'b' failed"), cut(*parts) as one:
+        one.take()
+    assert parts[2].calls[-1] == "abort"
+
+
+@pytest.mark.parametrize("step", ["prepare", "capture"])
+def test_what_hangs_is_named_and_left_and_ends_by_itself(step):
+    parts = [Phased("a"), Hanging("b", step), Phased("c")]
+    with (
+        pytest.raises(CaptureFailedError, match=f"'b' was not done with {step}") as caught,
+        cut(*parts, deadline_s=0.05) as one,
+    ):
+        one.take()
+    assert caught.value.context["reason"] == "deadline"
+    assert [worker.name for worker in one.left] == ["b"]
+    assert parts[0].calls[-1] == "abort"
+    parts[1].gate.set()
+    assert parts[1].has_ended.wait(20)
+    one.left[0].join(20)
+    assert not one.left[0].is_at_work
+    assert parts[1].calls[-1] == "abort"
+    assert len(parts[1].threads) == 1
+
+
+def test_what_hangs_in_commit_is_named_and_the_others_go_on():
+    parts = [Hanging("a", "commit"), Phased("b")]
+    with (
+        pytest.raises(CaptureFailedError, match="'a' was not done with commit"),
+        cut(*parts, deadline_s=0.1) as one,
+    ):
+        one.take()
+    assert parts[1].calls[-1] == "commit"
+    parts[0].gate.set()
+    one.left[0].join(20)
+
+
+def test_an_exit_in_a_component_is_a_failure():
+    with (
+        pytest.raises(CaptureFailedError, match="SystemExit"),
+        cut(Failing("a", "capture", SystemExit(3))) as one,
+    ):
+        one.take()
+
+
+def test_an_exception_that_cannot_be_told_is_told_as_such():
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError
+
+    with (
+        pytest.raises(CaptureFailedError, match="cannot be read: ValueError"),
+        cut(Failing("a", "capture", Mute())) as one,
+    ):
+        one.take()
+
+
+def test_what_cannot_be_stored_is_told_with_its_path():
+    with (
+        pytest.raises(CaptureFailedError, match=r"a\.x\[1\]") as caught,
+        cut(Value("a", {"x": [1, object()]})) as one,
+    ):
+        one.take()
+    assert caught.value.context["reason"] == "unstorable"
+    assert isinstance(caught.value.__cause__, UnstorableError)
+
+
+def test_an_interruption_lets_all_go_on(monkeypatch):
+    parts = [Phased("a"), Phased("b")]
+    one = cut(*parts)
+    real = one._next
+
+    def interrupted(until):
+        real(until)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(one, "_next", interrupted)
+    with pytest.raises(KeyboardInterrupt), one:
+        one.take()
+    assert parts[0].calls == ["prepare", "abort"]
+    assert parts[1].calls == []
+
+
+def test_a_snapshot_is_closed_once_whatever_happens():
+    class Shot:
+        stability = "snapshot"
+        closed = 0
+
+        def write(self, writer, before):
+            raise AssertionError
+
+        def close(self):
+            self.closed += 1
+
+    shots = [Shot(), Shot()]
+    with cut(Value("a", shots[0])) as one:
+        one.take()
+        assert shots[0].closed == 0
+        assert [held.stability for _, held, _, _ in one.results] == ["snapshot"]
+    with (
+        pytest.raises(CaptureFailedError),
+        cut(Value("a", shots[1]), Failing("b", "capture"), batch_size=1) as one,
+    ):
+        one.take()
+    assert [shot.closed for shot in shots] == [1, 1]
+
+
+def test_a_snapshot_of_what_hung_is_closed_when_it_comes():
+    class Shot:
+        closed = threading.Event()
+
+        def write(self, writer, before):
+            raise AssertionError
+
+        def close(self):
+            self.closed.set()
+
+    shot = Shot()
+
+    class Late(Hanging):
+        def capture(self):
+            super().capture()
+            return shot
+
+    late = Late("a", "capture")
+    with pytest.raises(CaptureFailedError), cut(late, deadline_s=0.05) as one:
+        one.take()
+    assert not shot.closed.is_set()
+    late.gate.set()
+    assert shot.closed.wait(20)

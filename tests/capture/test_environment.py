@@ -1,0 +1,154 @@
+"""The environment: what is different is told; secrets never leave; nothing changes unasked."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+import pytest
+
+from ckptlog.capture.environment import Difference, EnvironmentComponent
+from ckptlog.errors import ComponentError, EnvironmentDiffersError, ForeignPayloadError
+from ckptlog.model.value import prepare
+from ckptlog.policy.sanitise import Sanitiser
+
+TOKEN = "ghp_" + "a1B2" * 10
+
+
+def test_it_says_where_it_ran():
+    payload = EnvironmentComponent().capture()
+    prepare(payload)
+    assert payload["python"]["version"] == platform.python_version()
+    assert payload["packages"]["blake3"]
+    assert payload["directory"] == os.getcwd()
+    assert "PATH" in payload["variables"]
+
+
+def test_secrets_are_named_and_not_told():
+    environ = {
+        "API_KEY": "by-name-alone",
+        "HARMLESS": f"by shape {TOKEN}",
+        "PASSWORD": "",
+        "HOME": "/home/x",
+    }
+    payload = EnvironmentComponent(environ=environ).capture()
+    assert payload["redacted"] == ["API_KEY", "HARMLESS"]
+    assert payload["variables"] == {"HOME": "/home/x", "PASSWORD": ""}
+    assert "by-name" not in str(payload)
+    assert TOKEN not in str(payload)
+
+
+def test_a_sanitiser_of_ones_own_is_asked():
+    environ = {"PIN": "1234", "OTHER": "x"}
+    part = EnvironmentComponent(environ=environ, sanitiser=Sanitiser(extra_keys=["pin"]))
+    assert part.capture()["redacted"] == ["PIN"]
+
+
+def test_a_restore_compares_and_changes_nothing():
+    environ = {"A": "1", "B": "2", "SECRET_KEY": "x"}
+    part = EnvironmentComponent(environ=environ)
+    payload = part.capture()
+    part.restore(payload)
+    assert part.differences == ()
+    environ.update(A="9", C="3", SECRET_KEY="y")
+    del environ["B"]
+    payload["packages"]["blake3"] = "0.0.1"
+    part.restore(payload)
+    found = {(one.aspect, one.name): (one.before, one.now) for one in part.differences}
+    assert found.pop(("packages", "blake3"))[0] == "0.0.1"
+    assert found == {
+        ("variables", "A"): ("1", "9"),
+        ("variables", "B"): ("2", None),
+        ("variables", "C"): (None, "3"),
+    }
+    assert environ == {"A": "9", "C": "3", "SECRET_KEY": "y"}
+
+
+def test_variables_are_applied_on_request_and_secrets_stay():
+    environ = {"A": "1", "B": "2", "OTHER": "o", "A_TOKEN": "secret-1"}
+    part = EnvironmentComponent(environ=environ, apply_variables=True, variables=["[AB]*"])
+    payload = part.capture()
+    environ.update(A="9", OTHER="p", A_TOKEN="secret-2", BEHIND="x")
+    del environ["B"]
+    part.restore(payload)
+    assert environ == {"A": "1", "B": "2", "OTHER": "p", "A_TOKEN": "secret-2"}
+
+
+def test_a_variable_outside_of_the_selection_is_not_applied():
+    payload = EnvironmentComponent(environ={"A": "1", "LD_PRELOAD": "/x"}).capture()
+    environ = {}
+    EnvironmentComponent(environ=environ, apply_variables=True, variables=["A"]).restore(payload)
+    assert environ == {"A": "1"}
+
+
+@pytest.mark.parametrize("entry", ["packages", "packages.blake3", "variables.A"])
+def test_what_must_match_is_refused(entry):
+    environ = {"A": "1"}
+    part = EnvironmentComponent(environ=environ, must_match=[entry], apply_variables=True)
+    payload = part.capture()
+    part.restore(payload)
+    environ["A"] = "2"
+    payload["packages"]["blake3"] = "0.0.1"
+    with pytest.raises(EnvironmentDiffersError, match=r"blake3|A: '1'"):
+        part.restore(payload)
+    assert environ == {"A": "2"}
+
+
+def test_many_differences_are_cut_short():
+    part = EnvironmentComponent(environ={}, must_match=["variables"])
+    payload = part.capture()
+    payload["variables"] = {f"V{number}": "x" for number in range(9)}
+    with pytest.raises(EnvironmentDiffersError, match="and 4 more"):
+        part.restore(payload)
+
+
+def test_an_unknown_aspect_is_told():
+    with pytest.raises(ComponentError, match="pakages"):
+        EnvironmentComponent(must_match=["pakages.numpy"])
+
+
+def test_bytes_that_are_no_text_come_back():
+    odd = os.fsdecode(b"caf\xe9")
+    environ = {"ODD": odd, "MARK": "bytes in hexadecimal: 00"}
+    part = EnvironmentComponent(environ=environ, apply_variables=True)
+    payload = part.capture()
+    prepare(payload)
+    environ.clear()
+    part.restore(payload)
+    assert environ == {"ODD": odd, "MARK": "bytes in hexadecimal: 00"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variables": {"A": 1}},
+        {"variables": {"A=B": "1"}},
+        {"variables": {"": "1"}},
+        {"variables": {"A": "\0"}},
+        {"redacted": [1]},
+        {"python": None},
+    ],
+)
+def test_impossible_payloads_are_refused(change):
+    environ = {"A": "1"}
+    part = EnvironmentComponent(environ=environ, apply_variables=True)
+    with pytest.raises(ForeignPayloadError):
+        part.restore({**part.capture(), **change})
+    assert environ == {"A": "1"}
+
+
+def test_packages_are_found_again_when_a_folder_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    part = EnvironmentComponent()
+    assert "late-comer" not in part.capture()["packages"]
+    folder = tmp_path / "late_comer-1.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: late-comer\nVersion: 1.2\n")
+    assert part.capture()["packages"]["late-comer"] == "1.2"
+
+
+def test_a_difference_is_a_sentence():
+    assert str(Difference("variables", "A", "1", None)) == (
+        "variables A: '1' when captured, absent now"
+    )

@@ -1,0 +1,200 @@
+"""A file of settings: bytes come back exactly, what they say is told beside them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptlog.capture.file import FileComponent, parsed
+from ckptlog.errors import ComponentError, DeniedError, SourceBusyError, SourceError
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "value"),
+    [
+        ("a.json", b'{"a": [1, 2.5, null]}', {"a": [1, 2.5, None]}),
+        ("a.JSON", b"\xef\xbb\xbf[]", []),
+        ("a.toml", b"a = 1\n[b]\nc = 'd'\n", {"a": 1, "b": {"c": "d"}}),
+        ("a.yaml", b"a: [1, x]\nb: 2.5\n", {"a": [1, "x"], "b": 2.5}),
+        ("a.yml", b"", None),
+        ("a.conf", b"\0\xff", None),
+    ],
+)
+def test_what_a_file_says_is_told(tmp_path, name, content, value):
+    path = tmp_path / name
+    path.write_bytes(content)
+    payload = FileComponent("f", path).capture()
+    assert payload["value"] == value
+    assert payload["content"] == content
+    assert payload["unparsed"] == ("bytes" if name == "a.conf" else "")
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "words"),
+    [
+        ("json", b"{", "line 1"),
+        ("json", b"\xff", "utf-8"),
+        ("json", b"[" * 100_000, ""),
+        ("toml", b"a = = 1", "line 1"),
+        ("yaml", b"a: [1", "line"),
+        ("yaml", b"1: x", "key"),
+        ("yaml", b"!!python/object/apply:os.system ['x']", "tag"),
+        ("yaml", b"a: &a [*a]", ""),
+        ("json", b'"\\ud800"', "surrogate"),
+    ],
+)
+def test_what_cannot_be_told_says_why(format, content, words):
+    value, fault = parsed(content, format)
+    assert value is None
+    assert fault
+    assert words in fault
+
+
+def test_without_pyyaml_bytes_alone_are_captured(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert parsed(b"a: 1", "yaml") == (None, "pyyaml is not installed")
+
+
+@given(content=st.binary(max_size=200), format=st.sampled_from(["json", "toml", "yaml", "bytes"]))
+def test_no_bytes_break_the_parsers(content, format):
+    value, fault = parsed(content, format)
+    assert value is None or fault == ""
+
+
+def test_a_file_that_was_not_there_is_removed_again(tmp_path):
+    part = FileComponent("f", tmp_path / "a.json")
+    payload = part.capture()
+    assert not payload["exists"]
+    (tmp_path / "a.json").write_text("{}")
+    part.restore(payload)
+    assert os.listdir(tmp_path) == []
+    part.restore(payload)
+
+
+def test_a_file_comes_back_with_its_folder_and_mode(tmp_path):
+    path = tmp_path / "deep" / "a.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    path.chmod(0o4640)
+    part = FileComponent("f", path)
+    payload = part.capture()
+    path.unlink()
+    path.parent.rmdir()
+    part.restore(payload)
+    assert path.read_text() == "{}"
+    assert path.stat().st_mode & 0o7777 == 0o4640
+    assert os.listdir(path.parent) == ["a.json"]
+
+
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
+    (tmp_path / "real.json").write_text("[1]")
+    (tmp_path / "a.json").symlink_to("real.json")
+    part = FileComponent("f", tmp_path / "a.json")
+    payload = part.capture()
+    (tmp_path / "real.json").write_text("[2]")
+    part.restore(payload)
+    assert (tmp_path / "a.json").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "[1]"
+
+
+def test_readers_see_the_old_or_the_new_content(tmp_path):
+    path = tmp_path / "a.bin"
+    part = FileComponent("f", path)
+    payloads = []
+    for letter in (b"a", b"b"):
+        path.write_bytes(letter * 300_000)
+        payloads.append(part.capture())
+    stop, seen = threading.Event(), set()
+
+    def read():
+        while not stop.is_set():
+            seen.add(path.read_bytes())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for number in range(30):
+        part.restore(payloads[number % 2])
+    stop.set()
+    thread.join()
+    assert seen <= {b"a" * 300_000, b"b" * 300_000}
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"1")
+    reads, real = [], os.read
+
+    def read(fd, size):
+        reads.append(size)
+        if len(reads) == 1:
+            with path.open("ab") as file:
+                file.write(b"2")
+        return real(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+    assert FileComponent("f", path).capture()["content"] == b"12"
+
+
+def test_a_file_that_always_changes_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"1")
+    real = os.read
+
+    def read(fd, size):
+        with path.open("ab") as file:
+            file.write(b"2")
+        return real(fd, size)
+
+    monkeypatch.setattr(os, "read", read)
+    with pytest.raises(SourceBusyError, match="changed each time"):
+        FileComponent("f", path).capture()
+
+
+def test_what_is_no_small_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (".", "pipe"):
+        with pytest.raises(SourceError, match="no regular file"):
+            FileComponent("f", tmp_path / name).capture()
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    with pytest.raises(SourceError, match="at most 10"):
+        FileComponent("f", tmp_path / "large", size_max=10).capture()
+
+
+def test_an_unknown_format_is_told(tmp_path):
+    with pytest.raises(ComponentError, match="ini"):
+        FileComponent("f", tmp_path / "a", format="ini")
+
+
+def test_a_failed_restore_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("[1]")
+    part = FileComponent("f", path)
+    payload = part.capture()
+    path.write_text("[2]")
+
+    def refuse(*_):
+        raise PermissionError(1, "no")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(DeniedError):
+        part.restore(payload)
+    assert path.read_text() == "[2]"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_it_goes_elsewhere_too(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[1]")
+    part = FileComponent("f", path)
+    other = part.at(tmp_path / "b")
+    other.restore(part.capture())
+    assert Path(other.location["path"]).read_text() == "[1]"
+    assert other.verify_restored() == []
+    (tmp_path / "b").write_text("[3]")
+    assert other.verify_restored()
