@@ -153,7 +153,10 @@ class Engine:
         """Count and tell what failed; not being the owner is no failure to save."""
         if not isinstance(error, LeaseLostError | LeaseRequiredError):
             self.tally.fail()
-        _logger.warning("%s failed: %s (%s)", done.kind if done else "?", error, error.code)
+        if done is None:
+            done = Operation(operation.CAPTURE, "", moment(self.environment.now_us()))
+            done.fail(error)
+        _logger.warning("%s failed: %s (%s)", done.kind, error, error.code)
         self.listeners.tell(listener.OPERATION_FAILED, done)
         if isinstance(error, FullError | QuotaError):
             self.clean_up(is_pressed=True)

@@ -145,8 +145,10 @@ class Runner:
                 return
             try:
                 self._turn(message)
-            except Exception:  # the outer loop: a fault in one turn must not end all captures
+            except Exception as error:  # the outer loop: a fault must not end all captures
                 _logger.exception("A turn of the service failed (checkpoint.error)")
+                wrapped = CheckpointError(f"{type(error).__name__}: {error}")
+                self._engine.fail(None, wrapped)
                 self._failed()
 
     def _wait_s(self) -> float:
