@@ -18,8 +18,9 @@ STORAGE_PRESSURE: Final = "storage_pressure"
 STALE: Final = "stale"
 COMPRESSION: Final = "compression"
 LEASE: Final = "lease"
+INCOMPLETE: Final = "recovery_incomplete"
 ALARMS: Final = (
-    ERROR_RATE, SAVE_TIME, RECOVERY_TIME, STORAGE_PRESSURE, STALE, COMPRESSION, LEASE,
+    ERROR_RATE, SAVE_TIME, RECOVERY_TIME, STORAGE_PRESSURE, STALE, COMPRESSION, LEASE, INCOMPLETE,
 )  # fmt: skip
 # An alarm goes off when its value is so much better than what set it on.
 RELIEF: Final = 0.95

@@ -80,6 +80,8 @@ class Engine:
             interval_s=config.compaction_interval_seconds,
         )
         self.current: Operation | None = None
+        # A recovery neither succeeded nor was rolled back: what is there must not be captured.
+        self.is_incomplete = False
         self._used_s = self.environment.monotonic_s()
         self._lock = threading.Lock()
 

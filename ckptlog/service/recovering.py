@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointError, RecoveryIncompleteError
+from ckptlog.policy.alarm import INCOMPLETE, Reading
 from ckptlog.service import listener, operation
 from ckptlog.service.engine import Engine
 from ckptlog.service.operation import Operation
@@ -45,11 +46,16 @@ def recover(
                 **options,
             )
     except CheckpointError as error:
+        if isinstance(error, RecoveryIncompleteError):
+            engine.is_incomplete = True
+            engine.alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
         engine.listeners.tell(listener.RECOVERY_FAILED, done)
         engine.fail(done, error)
         raise
     engine.touch()
     if not dry_run:
+        engine.is_incomplete = False
+        engine.alerts.take([Reading(INCOMPLETE, 0, 1)])
         engine.tally.recovered(done.seconds)
         engine.look()
     engine.listeners.tell(listener.RECOVERY_COMPLETED, progress)

@@ -155,7 +155,7 @@ class Runner:
         if self._engine.lease is None:
             left_s = self._claim_at_s - self._engine.environment.monotonic_s()
             return max(0.0, min(left_s, LOOK_S))
-        if self.is_paused:
+        if self.is_paused or self._engine.is_incomplete:
             return LOOK_S
         found = schedule.decide(self._rules, self.state, self._clock())
         return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
@@ -172,7 +172,7 @@ class Runner:
             return
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
-        if self.is_paused:
+        if self.is_paused or self._engine.is_incomplete:
             return
         found = schedule.decide(self._rules, self.state, clock)
         if isinstance(found, Due):

@@ -334,7 +334,9 @@ class CheckpointService:
         No capture is taken meanwhile, but the recovery's own, of the state before.
 
         Args:
-            components: Only these; needs partial.
+            components: Only these.
+            partial: Those that the capture and the system have in common; otherwise each must be
+                on both sides.
             dry_run: Change nothing and tell what would be; errors are told, not raised.
             at: The newest capture not after this time or position.
             options: More that `Recovery.recover` takes.

@@ -84,7 +84,7 @@ class Tally:
         self.completed = self.failed = self.skipped = 0
         self.late_s_max = self.stopped_s_max = 0.0
         self.slowest = ""
-        # Whether the log tells of a recovery that began and did not end.
+        # Whether the log tells of a recovery that was neither completed nor rolled back.
         self.is_recovering = False
         self._saves_ms: deque[float] = deque(maxlen=_RECENT)
         self._recoveries_ms: deque[float] = deque(maxlen=_RECENT)
@@ -109,7 +109,8 @@ class Tally:
             elif event.type == RECOVERY_COMPLETED:
                 self.completed += 1
             if event.type in (RECOVERY_STARTED, RECOVERY_COMPLETED, RECOVERY_FAILED):
-                self.is_recovering = event.type == RECOVERY_STARTED
+                is_undone = event.type == RECOVERY_FAILED and event.facts.get("rolled_back") == 1
+                self.is_recovering = not is_undone and event.type != RECOVERY_COMPLETED
 
     def saved(self, info: CaptureInfo, stored_bytes: int, now_s: float) -> None:
         """Count a capture."""

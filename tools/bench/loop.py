@@ -65,11 +65,14 @@ class Watch:
         self.begun.append(info.created_at.timestamp() - info.seconds)
         self.save_ms.append(info.seconds * 1000)
 
-    def late_s(self, since: int = 0) -> float:
-        """Return the most that a capture from `since` on was behind its slot."""
-        first = self.begun[0]
-        return max(
-            (one - first) % self._interval_s for one in self.begun[since:] or self.begun[-1:]
+    def tell_drift(self) -> None:
+        """Print how far the last automatic capture is from a whole number of intervals."""
+        spent_s = self.begun[-2] - self.begun[0]  # the last one is that of the stop
+        slots = round(spent_s / self._interval_s)
+        print(
+            f"slots {slots + 1}, captures {len(self.begun) - 1}; drift of the last one "
+            f"{spent_s - slots * self._interval_s:+.3f} s (interval {self._interval_s:g} s, "
+            "jitter 10 %)"
         )
 
     def line(self, service: CheckpointService) -> str:
@@ -113,12 +116,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             print(watch.line(service), flush=True)
         stop.set()
         worker.join()
-    expected = int((watch.begun[-1] - watch.begun[0]) / options.interval) + 1
-    print(
-        f"slots {expected}, captures {len(watch.begun)}; the last one began "
-        f"{(watch.begun[-1] - watch.begun[0]) % options.interval:.3f} s after a whole number of "
-        f"intervals from the first (interval {options.interval:g} s, jitter 10 %)"
-    )
+    watch.tell_drift()
 
 
 def main() -> None:
