@@ -39,7 +39,7 @@ def recover(
                 engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
 
             engine.listeners.tell(listener.RECOVERY_STARTED, done)
-            progress = Recovery(engine.capturer, lease=engine.lease).recover(
+            progress: RecoveryProgress = Recovery(engine.capturer, lease=engine.lease).recover(
                 components=None if components is None else list(components),
                 dry_run=dry_run,
                 on_progress=tell,
