@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ckptlog import create_checkpoint_system
@@ -88,3 +90,27 @@ def test_a_failed_recovery_is_rolled_back_and_told(tmp_path):
         until(lambda: failed, "being told")
         assert failed[0].kind == "recovery"
         assert service.create_checkpoint().number > first.number
+
+
+def test_nothing_is_captured_while_a_recovery_restores(tmp_path):
+    class Slow(Manager):
+        is_restoring = False
+        seen = 0
+
+        def get_state(self):
+            self.seen += self.is_restoring
+            return {"value": time.monotonic()}
+
+        def set_state(self, state):
+            self.is_restoring = True
+            time.sleep(0.4)
+            self.is_restoring = False
+
+    target = Slow(1)
+    config = settings(tmp_path / "s", intervalSeconds=0.05)
+    with create_checkpoint_system(config, {"agents": target}) as service:
+        first = service.create_checkpoint("", ["keep"])
+        service.recover_from_checkpoint(first.id, verify=False)
+        assert target.seen == 0
+        last = service.list_checkpoints(1)[0].number
+        until(lambda: service.list_checkpoints(1)[0].number > last, "captures afterwards")
