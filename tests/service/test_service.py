@@ -11,7 +11,6 @@ import pytest
 import ckptlog
 from ckptlog.errors import (
     CaptureFailedError,
-    FullError,
     LeaseHeldError,
     LeaseRequiredError,
     ServiceStateError,
@@ -249,25 +248,6 @@ def test_clock_jumps(tmp_path):
         time.sleep(1.5)
         assert [one.reason for one in service.list_checkpoints()] == ["resumed", "interval"]
     store.close()
-
-
-def test_a_full_disk_is_told_and_ends_when_there_is_room(tmp_path, monkeypatch):
-    failed, created = [], []
-    with serve(tmp_path / "s", maxIntervalSeconds=0.2, maxCheckpoints=2) as service:
-        service.on("operationFailed", failed.append)
-        service.on("checkpointCreated", created.append)
-        until(lambda: len(created) > 3, "captures")
-        submit = service.store.submit
-
-        def full(intent):
-            raise FullError("Cannot write: no space left.")
-
-        monkeypatch.setattr(service.store, "submit", full)
-        until(lambda: len(failed) > 2, "failures")
-        assert all(one.error.code == "storage.full" for one in failed)
-        monkeypatch.setattr(service.store, "submit", submit)
-        count = len(created)
-        until(lambda: len(created) > count, "captures with room again")
 
 
 def test_storage_pressure_makes_captures_rarer_and_says_so(tmp_path):
