@@ -103,6 +103,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     settings = {
         "intervalSeconds": options.interval,
         "compressionLevel": 1,
+        "skipUnchanged": False,
         "storage": {"local": {"path": str(folder / "store")}},
     }
     watch, stop = Watch(options.interval), threading.Event()
