@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         RecoveryUnfinishedError,
         RewrittenError,
         RolledBackError,
+        ServiceStateError,
         SettingsError,
         SignatureError,
         SourceBusyError,
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
     from ckptlog.model.difference import Difference
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
+    from ckptlog.model.system_configuration import SystemConfiguration
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
@@ -133,6 +135,10 @@ if TYPE_CHECKING:
     from ckptlog.repository.restoration import RestoreReport, restore_store
     from ckptlog.repository.store import Store
     from ckptlog.repository.verify import Report
+    from ckptlog.service.asynchronous import AsyncCheckpointService
+    from ckptlog.service.creation import create_checkpoint_system, load_configuration, quick_start
+    from ckptlog.service.service import CheckpointService
+    from ckptlog.service.tally import ServiceMetrics
     from ckptlog.watch.bus import EventBus, InProcessEventBus
     from ckptlog.watch.event import WatchEvent
     from ckptlog.watch.subscription import Subscription
@@ -203,6 +209,7 @@ _ERRORS = (
     "RecoveryUnfinishedError",
     "RewrittenError",
     "RolledBackError",
+    "ServiceStateError",
     "SettingsError",
     "SignatureError",
     "SourceBusyError",
@@ -221,6 +228,7 @@ _HOMES = {
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
+    "AsyncCheckpointService": "service.asynchronous",
     "ArraysComponent": "capture.arrays",
     "AsyncQueueComponent": "capture.queue",
     "AuditEvent": "repository.audit",
@@ -238,6 +246,7 @@ _HOMES = {
     "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
     "CheckpointPerformanceRequirements": "model.requirement",
+    "CheckpointService": "service.service",
     "CheckpointState": "model.state",
     "Codecs": "model.codec",
     "Component": "model.component",
@@ -261,12 +270,14 @@ _HOMES = {
     "Report": "repository.verify",
     "RestoreReport": "repository.restoration",
     "Sanitiser": "policy.sanitise",
+    "ServiceMetrics": "service.tally",
     "Snapshot": "model.component",
     "Recovery": "recovery.recovery",
     "RecoveryProgress": "recovery.progress",
     "SqliteComponent": "capture.sqlite",
     "Store": "repository.store",
     "Subscription": "watch.subscription",
+    "SystemConfiguration": "model.system_configuration",
     "TaskCheckpointWrapper": "manager.wrapper",
     "TaskMaster": "integrations.task_master.task_master",
     "TaskRecovery": "recovery.task_recovery",
@@ -274,7 +285,10 @@ _HOMES = {
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
     "WorkerCheckpointIntegration": "integrations.orchestrator.worker",
+    "create_checkpoint_system": "service.creation",
     "import_archive": "manager.importer",
+    "load_configuration": "service.creation",
+    "quick_start": "service.creation",
     "restore_store": "repository.restoration",
     "state_component": "capture.callables",
     "verify_archive": "manager.importer",
@@ -288,6 +302,7 @@ __all__ = [
     "ArchiveReport",
     "ArgumentError",
     "ArraysComponent",
+    "AsyncCheckpointService",
     "AsyncQueueComponent",
     "AuditEvent",
     "BackupDamagedError",
@@ -315,6 +330,7 @@ __all__ = [
     "CheckpointManager",
     "CheckpointNotFoundError",
     "CheckpointPerformanceRequirements",
+    "CheckpointService",
     "CheckpointState",
     "CheckpointStorageError",
     "CheckpointUpdateError",
@@ -334,9 +350,9 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnhancedOrchestratorIntegration",
     "EnvironmentComponent",
     "EnvironmentDiffersError",
-    "EnhancedOrchestratorIntegration",
     "EventBus",
     "FileComponent",
     "FileSystemCheckpointStorage",
@@ -388,6 +404,8 @@ __all__ = [
     "RewrittenError",
     "RolledBackError",
     "Sanitiser",
+    "ServiceMetrics",
+    "ServiceStateError",
     "SettingsError",
     "SignatureError",
     "Snapshot",
@@ -398,6 +416,7 @@ __all__ = [
     "StoreClosedError",
     "StoreMissingError",
     "Subscription",
+    "SystemConfiguration",
     "TaskCheckpointWrapper",
     "TaskGivenUpError",
     "TaskMaster",
@@ -412,7 +431,10 @@ __all__ = [
     "WitnessError",
     "WorkerCheckpointIntegration",
     "__version__",
+    "create_checkpoint_system",
     "import_archive",
+    "load_configuration",
+    "quick_start",
     "restore_store",
     "state_component",
     "verify_archive",

@@ -24,6 +24,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- InvalidUpdateError (ValueError)     update.invalid
     |   |-- IllegalTransitionError              update.illegal_transition
     |   |-- ConflictError                       update.conflict
+    |   |-- ServiceStateError                   service.state
     |   |-- CommandReusedError                  command.id_reused
     |   |-- LeaseHeldError                      lease.held
     |   |-- LeaseLostError                      lease.lost
@@ -253,6 +254,12 @@ class ConflictError(CheckpointUpdateError):
     """The checkpoint has moved past the position named by `expected`."""
 
     code = "update.conflict"
+
+
+class ServiceStateError(CheckpointUpdateError):
+    """A service is not in the state that a call needs: not started, closed, another process's."""
+
+    code = "service.state"
 
 
 class CommandReusedError(CheckpointUpdateError):

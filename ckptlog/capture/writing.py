@@ -23,6 +23,7 @@ from ckptlog.capture import frozen as parts
 from ckptlog.capture.frozen import Frozen
 from ckptlog.capture.held import Held
 from ckptlog.manager.draft import CreateRequest
+from ckptlog.manager.lease import held_of
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo
 from ckptlog.model.event import Reference
@@ -159,19 +160,18 @@ class Writing:
             namespace=self._manager.namespace,
             actor=self._manager.actor,
             command=command,
+            leases=held_of(lease),
         )
 
         def instead(request: CreateRequest) -> CreateRequest:
             number, command = numbers()
             return msgspec.structs.replace(request, step=number, command=command)
 
-        options = {} if lease is None else {"lease": lease}
         name = self._manager.create_planted(
             self._planting,
             {name: one.root for name, one in written.items()},
             request,
             instead=instead,
-            **options,
         )
         self._memos.replace(written)
         return name

@@ -91,6 +91,7 @@ BY_CODE: Final[dict[str, int]] = {
     "component.source_busy": STORAGE,
     "component.environment_differs": CONFLICT,
     "task.given_up": CONFLICT,
+    "service.state": CONFLICT,
 }
 
 

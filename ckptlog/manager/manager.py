@@ -45,10 +45,8 @@ from ckptlog.manager.opening import open_for, refuse_other, refuse_wrong_type
 from ckptlog.manager.planting import Planter
 from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
-from ckptlog.manager.refusal import ATTEMPTS_MAX, overtaken, renamed, unknown
-from ckptlog.manager.retention import Retention, policy_in
 from ckptlog.manager.refusal import overtaken, renamed, unknown
-from ckptlog.manager.retention import Retention
+from ckptlog.manager.retention import Retention, policy_in
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -67,8 +65,7 @@ _ATTEMPTS_MAX = 1000
 Answer = TypeVar("Answer")
 
 
-class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Planter):
-class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interruptions):
+class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interruptions, Planter):
     """Creates, changes, finds and recovers the checkpoints of one store.
 
     Args:

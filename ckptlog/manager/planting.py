@@ -192,12 +192,14 @@ class Planter:
             task=request.task,
             total=request.total or 0,
             worker=request.worker or "",
+            leases=request.leases,
         )
         complete = Change(
             actor=request.actor,
             checkpoint=identifier,
             command=self._preparation.command_id(),
             state=CheckpointState.COMPLETED,
+            leases=request.leases,
         )
         return Step(create, records), Step(complete)
 

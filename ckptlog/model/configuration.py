@@ -63,8 +63,10 @@ _RETENTION: Final = "retention"
 _LISTS: Final = ("sanitise_extra_keys", "sanitise_keep_keys", _PATTERNS)
 _LETTER: Final = re.compile(r"[^\W\d_]")
 
-# Settings of the automatic service of the specification, which comes later.
-_LATER: Final = frozenset({"interval_seconds", "max_checkpoints", "storage", "performance"})
+# Settings of the automatic service of the specification; they are in another configuration.
+_OF_THE_SERVICE: Final = frozenset(
+    {"interval_seconds", "max_checkpoints", "storage", "performance", "alerts", "jitter", "system"}
+)
 
 
 @dataclasses.dataclass
@@ -206,8 +208,11 @@ def _field_of(name: object) -> str:
 
 
 def _unknown(name: str, snake: str) -> SettingsError:
-    if snake in _LATER:
-        hint = "It belongs to the automatic checkpointing service, which this version lacks."
+    if snake in _OF_THE_SERVICE:
+        hint = (
+            "It belongs to the automatic checkpointing service: SystemConfiguration, "
+            "create_checkpoint_system(config, dependencies)."
+        )
     elif nearest := _nearest(snake, likeness=0.6):
         hint = f"Did you mean {nearest}?"
     else:

@@ -16,6 +16,7 @@ from tools.bench.measure import Contestant, Round
 SCRIPTS = (
     *("create", "read", "size", "startup", "requirements", "growth", "hot"),
     *("follow", "past", "history", "backup", "compact", "transparency", "verify", "sqlite"),
+    *("loop", "scale"),
 )
 
 

@@ -59,7 +59,9 @@ def killed(words: list[object], after_s: float) -> bool:
 
 def length_s(words: list[object]) -> float:
     begin = time.monotonic()
-    subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, words)], check=True, capture_output=True
+    )
     return time.monotonic() - begin
 
 

@@ -1,0 +1,150 @@
+"""Listeners: callbacks by the name of what happened, in a thread of their own.
+
+A callback that is slow keeps back other callbacks and nothing else; one that raises is logged. What
+is said is said in order. So that a callback that hangs cannot fill the memory, at most
+`PENDING_MAX` things wait for it; what comes then is dropped, counted and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from ckptlog.errors import ArgumentError
+from ckptlog.model.quotation import quoted
+from ckptlog.model.setting import camel, nearest, snake
+from ckptlog.watch.bus import call
+
+CHECKPOINT_CREATED: Final = "checkpoint_created"
+CHECKPOINT_SKIPPED: Final = "checkpoint_skipped"
+CHECKPOINTS_DELETED: Final = "checkpoints_deleted"
+RECOVERY_STARTED: Final = "recovery_started"
+RECOVERY_PROGRESS: Final = "recovery_progress"
+RECOVERY_COMPLETED: Final = "recovery_completed"
+RECOVERY_FAILED: Final = "recovery_failed"
+OPERATION_FAILED: Final = "operation_failed"
+ALERT_RAISED: Final = "alert_raised"
+ALERT_CLEARED: Final = "alert_cleared"
+SERVICE_STARTED: Final = "service_started"
+SERVICE_STOPPED: Final = "service_stopped"
+SERVICE_PAUSED: Final = "service_paused"
+SERVICE_RESUMED: Final = "service_resumed"
+OWNERSHIP_LOST: Final = "ownership_lost"
+OWNERSHIP_GAINED: Final = "ownership_gained"
+EVENTS: Final = (
+    CHECKPOINT_CREATED, CHECKPOINT_SKIPPED, CHECKPOINTS_DELETED,
+    RECOVERY_STARTED, RECOVERY_PROGRESS, RECOVERY_COMPLETED, RECOVERY_FAILED,
+    OPERATION_FAILED, ALERT_RAISED, ALERT_CLEARED,
+    SERVICE_STARTED, SERVICE_STOPPED, SERVICE_PAUSED, SERVICE_RESUMED,
+    OWNERSHIP_LOST, OWNERSHIP_GAINED,
+)  # fmt: skip
+ANY: Final = "*"
+PENDING_MAX: Final = 10_000
+
+Callback = Callable[[Any], object]
+_logger = logging.getLogger("ckptlog.service")
+
+
+class Listeners:
+    """Callbacks of one service.
+
+    Threads: safe. The thread is started with the first callback; a forked child starts its own.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._callbacks: tuple[tuple[str, Callback], ...] = ()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._wake = threading.Condition()
+        self._pending: deque[tuple[str, Any]] = deque()
+        self._thread: threading.Thread | None = None
+        self._is_calling = False
+        self._is_ending = False
+
+    def on(self, event: str, callback: Callback) -> Callable[[], None]:
+        """Call a function for each event of a name, in either spelling; return what ends that.
+
+        Raises:
+            ArgumentError: There is no such event, or nothing to call.
+        """
+        name = _checked(event)
+        if not callable(callback):
+            raise ArgumentError(f"{quoted(callback)} cannot be called.", argument="callback")
+        pair = (name, callback)
+        with self._wake:
+            self._callbacks = (*self._callbacks, pair)
+
+        def end() -> None:
+            with self._wake:
+                self._callbacks = tuple(one for one in self._callbacks if one is not pair)
+
+        return end
+
+    def tell(self, event: str, what: Any) -> None:
+        """Let the callbacks of an event be called soon; never blocks, never raises."""
+        if not any(name in (event, ANY) for name, _ in self._callbacks):
+            return
+        if self._pid != os.getpid():
+            self._begin()
+        with self._wake:
+            if len(self._pending) >= PENDING_MAX:
+                self.dropped += 1
+                if self.dropped == 1:
+                    _logger.warning("Callbacks are too slow: events are dropped (%s).", event)
+                return
+            self._pending.append((event, what))
+            self._start()
+            self._wake.notify_all()
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._is_ending = False
+            self._thread = threading.Thread(target=self._run, name="ckptlog-callbacks", daemon=True)
+            self._thread.start()
+
+    def end(self, wait_s: float) -> bool:
+        """Let what is pending be told and the thread end; False where callbacks take longer."""
+        if self._pid != os.getpid():
+            return True
+        with self._wake:
+            self._is_ending = True
+            self._wake.notify_all()
+            thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(wait_s)
+        return not thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._pending and not self._is_ending:
+                    self._wake.wait()
+                if not self._pending:
+                    self._thread = None
+                    return
+                event, what = self._pending.popleft()
+                callbacks = self._callbacks
+            for name, callback in callbacks:
+                if name in (event, ANY):
+                    call(callback, camel(event), what)
+
+
+def _checked(event: object) -> str:
+    name = snake(event) if type(event) is str else ""
+    if name in EVENTS or event == ANY:
+        return name
+    meant = nearest(name, EVENTS)
+    raise ArgumentError(
+        f"There is no event {quoted(event)}.",
+        hint=(f"Did you mean {meant!r}? " if meant else "")
+        + f"Events are: {', '.join(map(camel, EVENTS))}.",
+        argument="event",
+    )

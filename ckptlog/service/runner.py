@@ -1,0 +1,225 @@
+"""The runner: the thread that captures when it is time, and does what it is told in between.
+
+    wait (until due, at most LOOK_S) -> a message, or nothing -> look at the clocks -> act
+
+One thread, so nothing overlaps. Messages come through a SimpleQueue, because a signal's handler
+sends some (service.shutdown). The times are decided in policy.schedule.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from ckptlog.errors import CheckpointError, LeaseHeldError, LeaseLostError, LeaseRequiredError
+from ckptlog.manager.lease import Lease
+from ckptlog.model.system_configuration import SystemConfiguration
+from ckptlog.policy import schedule
+from ckptlog.policy.alarm import LEASE, Reading, slowdown
+from ckptlog.policy.schedule import Clock, Due, Rules, Schedule
+from ckptlog.service import listener
+from ckptlog.service.engine import Engine
+from ckptlog.service.shutdown import TERMINATE
+
+STOP: Final = "stop"
+LOST: Final = "lost"
+WAKE: Final = "wake"
+# A machine that was suspended is seen so soon after it wakes.
+LOOK_S: Final = 1.0
+_CLAIM_S_MIN: Final = 0.1
+_RENEWALS: Final = 3
+_UNITS: Final = 2**32
+
+_logger = logging.getLogger("ckptlog.service")
+
+
+class Runner:
+    """Runs one service's schedule.
+
+    Args:
+        on_terminate: Called in the thread when SIGTERM has come; it ends with that.
+
+    Threads: `tell` from anywhere, also from handlers of signals.
+    """
+
+    def __init__(
+        self, engine: Engine, config: SystemConfiguration, on_terminate: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._config = config
+        self._on_terminate = on_terminate
+        self._rules = Rules(
+            interval_s=config.interval_seconds,
+            jitter=config.jitter,
+            interval_min_s=config.min_interval_seconds,
+            interval_max_s=config.interval_max_s,
+        )
+        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.state: Schedule = self._begin()
+        self.is_paused = False
+        self._claim_at_s = 0.0
+        self._slowdown = 1.0
+        self._thread = threading.Thread(target=self._run, name="ckptlog-service", daemon=True)
+
+    @property
+    def interval_s(self) -> float:
+        """Time between captures as it is now."""
+        return schedule.interval_s(self._rules, self.state)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def tell(self, message: str) -> None:
+        """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours."""
+        self._queue.put(message)
+
+    def stop(self, wait_s: float) -> bool:
+        """End the thread after what it does now; False where that takes longer."""
+        self.tell(STOP)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(wait_s)
+            return not self._thread.is_alive()
+        return True
+
+    # --- ownership ----------------------------------------------------------------------------
+
+    def claim(self) -> Lease:
+        """Become the system's owner.
+
+        Raises:
+            LeaseHeldError: Another process is.
+        """
+        lease = self._engine.manager.acquire_lease(
+            self._config.system, ttl_s=self._config.lease_seconds
+        )
+        self._engine.lease = lease.keep(lambda _: self.tell(LOST))
+        return lease
+
+    def _try_claim(self) -> None:
+        now_s = self._engine.environment.monotonic_s()
+        if now_s < self._claim_at_s:
+            return
+        self._claim_at_s = now_s + max(self._config.lease_seconds / _RENEWALS, _CLAIM_S_MIN)
+        try:
+            self.claim()
+        except LeaseHeldError:
+            return
+        except CheckpointError as error:
+            _logger.warning("The system was not claimed: %s (%s)", error, error.code)
+            return
+        self._engine.renew_view()
+        self._engine.alerts.take([Reading(LEASE, 0, 1)])
+        self.state = self._begin()
+        self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
+
+    def lose(self) -> None:
+        """Own the system no more: another has taken it over."""
+        lease, self._engine.lease = self._engine.lease, None
+        if lease is None:
+            return
+        self._claim_at_s = 0.0
+        self._engine.alerts.take([Reading(LEASE, 1, 1, "another process owns the system")])
+        self._engine.listeners.tell(listener.OWNERSHIP_LOST, lease)
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                message = self._queue.get(timeout=self._wait_s())
+            except queue.Empty:
+                message = WAKE
+            if message == STOP:
+                return
+            if message == TERMINATE:
+                self._on_terminate()
+                return
+            try:
+                self._turn(message)
+            except Exception as error:  # the outer loop: a fault must not end all captures
+                _logger.exception("A turn of the service failed (checkpoint.error)")
+                wrapped = CheckpointError(f"{type(error).__name__}: {error}")
+                self._engine.fail(None, wrapped)
+                self._failed()
+
+    def _wait_s(self) -> float:
+        if self._engine.lease is None:
+            left_s = self._claim_at_s - self._engine.environment.monotonic_s()
+            return max(0.0, min(left_s, LOOK_S))
+        if self.is_paused or self._engine.is_incomplete:
+            return LOOK_S
+        found = schedule.decide(self._rules, self.state, self._clock())
+        return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
+
+    def _turn(self, message: str) -> None:
+        if message == LOST or (self._engine.lease is not None and self._engine.lease.is_lost):
+            self.lose()
+        if self._engine.lease is None:
+            self._try_claim()
+            if self._engine.lease is None:
+                return
+        if message.startswith("SIG"):
+            self._capture("signal", description=message, skip_unchanged=False)
+            return
+        clock = self._clock()
+        self.state = schedule.look(self._rules, self.state, clock)
+        if self.is_paused or self._engine.is_incomplete:
+            return
+        found = schedule.decide(self._rules, self.state, clock)
+        if isinstance(found, Due):
+            if not self.state.failures:
+                self._engine.tally.late(found.late_s)
+            self._capture(found.reason, skip_unchanged=self._config.skip_unchanged)
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        """Do what costs little and is not about a capture."""
+        self._engine.drop_cache()
+        self._engine.look()
+
+    def _capture(self, reason: str, *, skip_unchanged: bool, description: str = "") -> None:
+        try:
+            self._engine.capture(reason, description=description, skip_unchanged=skip_unchanged)
+        except (LeaseLostError, LeaseRequiredError):
+            self.lose()
+            return
+        except CheckpointError:  # it was counted and told
+            self._failed()
+            return
+        self._slow_down()
+        self.state = schedule.succeeded(self._rules, self.state, self._clock(), self._unit())
+        self._engine.clean_up(is_pressed=self._slowdown > 1)
+
+    def _failed(self) -> None:
+        self.state = schedule.failed(self._rules, self.state, self._clock(), self._unit())
+
+    def _slow_down(self) -> None:
+        limit = self._config.alerts.storage_pressure
+        try:
+            pressure = self._engine.pressure()
+        except CheckpointError:
+            return
+        self._slowdown = slowdown(pressure, limit, self._slowdown)
+        self.state = schedule.slowed(self._rules, self.state, self._slowdown)
+
+    def _begin(self) -> Schedule:
+        return schedule.begin(
+            self._rules, self._clock(), self._unit(), last_wall_us=self._engine.last_us
+        )
+
+    def _clock(self) -> Clock:
+        environment = self._engine.environment
+        return Clock(environment.monotonic_s(), environment.now_us())
+
+    def _unit(self) -> float:
+        return int.from_bytes(self._engine.environment.random_bytes(4)) / _UNITS

@@ -1,0 +1,433 @@
+"""CheckpointService: a system that is saved every 30 seconds, and brought back with one call.
+
+    new --initialize--> ready --start--> running <--pause/resume--> paused
+                                 |          |  ^
+                                 `--------> standby (another process owns the system)
+    any of them --stop--> stopped --start--> running        --close--> closed
+
+One process owns a system, by a lease in the log. Page: specs/service.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from ckptlog.errors import (
+    CheckpointError,
+    LeaseHeldError,
+    LeaseLostError,
+    LeaseRequiredError,
+    ServiceStateError,
+)
+from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.opening import refuse_wrong_type
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.codec import Codecs, TypeCodec
+from ckptlog.model.component import Component
+from ckptlog.model.event import SERVICE_STARTED, SERVICE_STOPPED
+from ckptlog.model.system_configuration import SystemConfiguration
+from ckptlog.repository.store import Store
+from ckptlog.service import listener, shutdown
+from ckptlog.service.alerting import Alert
+from ckptlog.service.engine import Engine
+from ckptlog.service.listener import Listeners
+from ckptlog.service.operation import Operation
+from ckptlog.service.runner import WAKE, Runner
+from ckptlog.service.tally import ServiceMetrics
+
+if TYPE_CHECKING:
+    from ckptlog.recovery.progress import RecoveryProgress
+
+NEW: Final = "new"
+READY: Final = "ready"
+RUNNING: Final = "running"
+STANDBY: Final = "standby"
+PAUSED: Final = "paused"
+STOPPED: Final = "stopped"
+CLOSED: Final = "closed"
+
+# A capture that is at work when a service stops is waited for; its deadlines bound it.
+_STOP_S: Final = 660.0
+_CALLBACKS_S: Final = 5.0
+
+_logger = logging.getLogger("ckptlog.service")
+
+
+class CheckpointService:
+    """Saves a system at an interval, and recovers it. Made by `create_checkpoint_system`.
+
+    As a context manager it starts on entry and closes at the end.
+
+    Args:
+        config: Settings.
+        components: What the system is made of.
+        store: An open store to use instead of storage.local.path; the caller closes it.
+        codecs: How objects of your own types are stored.
+
+    Durability: a capture that was told of survives a kill and a power cut.
+    Threads: safe. A forked child's copy does nothing: its parent's service goes on.
+    """
+
+    def __init__(
+        self,
+        config: SystemConfiguration,
+        components: Sequence[Component],
+        *,
+        store: Store | None = None,
+        codecs: Codecs | Iterable[TypeCodec] = (),
+    ) -> None:
+        refuse_wrong_type("config", config, SystemConfiguration)
+        refuse_wrong_type("store", store, Store)
+        self.config = config
+        self.components = list(components)
+        self._store = store
+        self._codecs = codecs
+        self._listeners = Listeners()
+        self._life = threading.RLock()
+        self._manager: CheckpointManager | None = None
+        self._engine: Engine | None = None
+        self._runner: Runner | None = None
+        self._state = NEW
+        self._pid = os.getpid()
+
+    # --- life ---------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """new, ready, running, standby, paused, stopped or closed."""
+        if self._state == RUNNING:
+            runner, engine = self._runner, self._engine
+            if engine is not None and engine.lease is None:
+                return STANDBY
+            if runner is not None and runner.is_paused:
+                return PAUSED
+        return self._state
+
+    def initialize(self) -> Self:
+        """Open the store, look at the components and at what was captured before; twice is fine.
+
+        Raises:
+            ComponentError: The components do not fit together.
+            CheckpointStorageError: The store cannot be opened.
+        """
+        self._check_process()
+        with self._life:
+            if self._state == CLOSED:
+                raise _wrong_state("initialize", CLOSED, "Make another service.")
+            if self._engine is None:
+                self._open()
+                self._state = READY
+        return self
+
+    def _open(self) -> None:
+        config = self.config.checkpoint_configuration()
+        if self._store is None:
+            manager = CheckpointManager(config=config, codecs=self._codecs)
+        else:
+            manager = CheckpointManager(store=self._store, actor=config.actor)
+        try:
+            self._engine = Engine(manager, self.config, self.components, self._listeners)
+        except BaseException:
+            manager.close()
+            raise
+        self._manager = manager
+
+    def start(self, *, signals: bool = True) -> Self:
+        """Own the system and capture it from now on; twice is fine.
+
+        A recovery that a crash interrupted is finished first.
+
+        Args:
+            signals: Whether to take in signals (captureSignals, SIGTERM); in the main thread only.
+
+        Raises:
+            LeaseHeldError: Another process owns the system, and `standby` is off.
+            CheckpointError: An interrupted recovery could not be finished.
+        """
+        self.initialize()
+        with self._life:
+            if self._runner is not None:
+                return self
+            engine = self._ready()
+            runner = Runner(engine, self.config, self._terminate)
+            self._claim(runner)
+            self._runner, self._state = runner, RUNNING
+            self._record(SERVICE_STARTED, {"components": len(self.components)})
+            runner.start()
+            shutdown.at_exit(self)
+        if signals:
+            self.listen_to_signals()
+        self._listeners.tell(listener.SERVICE_STARTED, self)
+        return self
+
+    def _claim(self, runner: Runner) -> None:
+        try:
+            runner.claim()
+        except LeaseHeldError:
+            if not self.config.standby:
+                raise
+            return
+        try:
+            self._finish_recovery()
+        except BaseException:
+            self._release()
+            raise
+
+    def listen_to_signals(self) -> tuple[str, ...]:
+        """Take in the signals of the configuration; return those that could be had.
+
+        `start()` does it. Call it in the main thread where that was called in another.
+        """
+        names = self.config.capture_signals
+        if self.config.capture_on_shutdown:
+            names = (*names, shutdown.TERMINATE)
+        return shutdown.listen(self, names)
+
+    def stop(self) -> None:
+        """Wait for what is at work, capture once more if something changed, give the system up.
+
+        What fails meanwhile is logged and told, and stops nobody. Twice is fine; the service can be
+        started again.
+        """
+        self._stop("stop")
+
+    def _stop(self, reason: str) -> None:
+        if self._pid != os.getpid():
+            return  # the thread and the lease are the parent's
+        with self._life:
+            runner, engine = self._runner, self._engine
+            if runner is None or engine is None:
+                return
+            shutdown.leave(self)
+            shutdown.forget(self)
+            if not runner.stop(_STOP_S):
+                _logger.error("A capture is at work still; the service stops without it.")
+            elif self.config.capture_on_shutdown and engine.lease is not None:
+                self._capture_last(engine, reason)
+            engine.keeper.stop()
+            self._record(SERVICE_STOPPED, {"reason": reason})
+            self._release()
+            self._runner, self._state = None, STOPPED
+        self._listeners.tell(listener.SERVICE_STOPPED, self)
+        self._listeners.end(_CALLBACKS_S)
+
+    def _capture_last(self, engine: Engine, reason: str) -> None:
+        try:
+            engine.capture("shutdown", description=reason, skip_unchanged=True)
+            engine.clean_up()
+        except CheckpointError:  # it was logged and told
+            return
+
+    def _release(self) -> None:
+        engine = self._engine
+        if engine is None or engine.lease is None:
+            return
+        lease, engine.lease = engine.lease, None
+        try:
+            lease.release()
+        except CheckpointError as error:  # it expires by itself
+            _logger.warning("The lease on %r was not released: %s", self.config.system, error)
+
+    def _terminate(self) -> None:
+        """Stop because of SIGTERM; in the runner's thread."""
+        self._stop(shutdown.TERMINATE)
+        self.close()
+        shutdown.terminated()
+
+    def signalled(self, name: str) -> None:
+        """Take in a signal; called in its handler."""
+        runner = self._runner
+        if runner is not None:
+            runner.tell(name)
+
+    def close(self) -> None:
+        """Stop, and close the store if it was opened here. Twice is fine."""
+        if self._pid != os.getpid():
+            return
+        self._stop("close")
+        with self._life:
+            manager, self._manager, self._engine = self._manager, None, None
+            self._state = CLOSED
+        if manager is not None:
+            manager.close()
+
+    def pause(self) -> None:
+        """Take no automatic captures until `resume`; those by hand and by signal go on."""
+        self._pause(is_paused=True)
+
+    def resume(self) -> None:
+        """Capture again; at once, if one was due meanwhile."""
+        self._pause(is_paused=False)
+
+    def _pause(self, *, is_paused: bool) -> None:
+        self._check_process()
+        runner = self._runner
+        if runner is None:
+            raise _wrong_state("pause or resume", self.state, "Call start().")
+        if runner.is_paused != is_paused:
+            runner.is_paused = is_paused
+            runner.tell(WAKE)
+            event = listener.SERVICE_PAUSED if is_paused else listener.SERVICE_RESUMED
+            self._listeners.tell(event, self)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<CheckpointService {self.config.system!r} {self.state}>"
+
+    # --- operations ---------------------------------------------------------------------------
+
+    def create_checkpoint(self, description: str = "", tags: Iterable[str] = ()) -> CaptureInfo:
+        """Capture the system now, whether or not something changed.
+
+        Args:
+            tags: Short texts; with `keep` among them the capture is never deleted by itself.
+
+        Raises:
+            CaptureFailedError: A component failed or was too slow; nothing was captured.
+            LeaseRequiredError, LeaseLostError: Another process owns the system.
+            CheckpointStorageError, QuotaError: The store refused; nothing was captured.
+        """
+        engine = self._ready()
+        try:
+            info = engine.capture("manual", description=description, tags=tuple(tags))
+        except (LeaseLostError, LeaseRequiredError):
+            if self._runner is not None:
+                self._runner.lose()
+            raise
+        assert info is not None  # noqa: S101 - only skip_unchanged makes it None
+        engine.clean_up()
+        return info
+
+    def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
+        """Return the captures that are there, newest first; payloads are not read."""
+        return self._ready().capturer.captures(limit)
+
+    def recover_from_checkpoint(
+        self,
+        checkpoint_id: str | None = None,
+        components: Iterable[str] | None = None,
+        partial: bool = False,  # noqa: FBT001, FBT002 - the specification's signature
+        dry_run: bool = False,  # noqa: FBT001, FBT002 - same
+        *,
+        at: datetime | int | None = None,
+        on_progress: Callable[[RecoveryProgress], object] | None = None,
+        **options: Any,
+    ) -> RecoveryProgress:
+        """Bring the system back to a capture; the newest one by default.
+
+        No capture is taken meanwhile, but the recovery's own, of the state before.
+
+        Args:
+            components: Only these.
+            partial: Those that the capture and the system have in common; otherwise each must be
+                on both sides.
+            dry_run: Change nothing and tell what would be; errors are told, not raised.
+            at: The newest capture not after this time or position.
+            options: More that `Recovery.recover` takes.
+        """
+        from ckptlog.service.recovering import recover
+
+        return recover(
+            self._ready(),
+            capture_id=checkpoint_id,
+            components=components,
+            partial=partial,
+            dry_run=dry_run,
+            at=at,
+            on_progress=on_progress,
+            **options,
+        )
+
+    def _finish_recovery(self) -> None:
+        from ckptlog.service.recovering import finish
+
+        finish(self._ready())
+
+    # --- what is known ------------------------------------------------------------------------
+
+    def on(self, event: str, callback: Callable[[Any], object]) -> Callable[[], None]:
+        """Call a function when something happens; return what ends that.
+
+        Events, in camelCase or snake_case, and what the function gets: specs/service.md, section 5.
+        "*" means all. Callbacks run one after the other in a thread of their own; what they
+        raise is logged.
+
+        Raises:
+            ArgumentError: There is no such event.
+        """
+        return self._listeners.on(event, callback)
+
+    @property
+    def current_operation(self) -> Operation | None:
+        """What is done right now; None where nothing is."""
+        engine = self._engine
+        return None if engine is None else engine.current
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """Alerts that are on."""
+        engine = self._engine
+        return [] if engine is None else list(engine.alerts.on.values())
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        return self._ready().manager.store
+
+    def get_metrics(self) -> ServiceMetrics:
+        """Return how the service does: each figure of the specification, and more."""
+        runner = self._runner
+        more: dict[str, Any] = {"interval_seconds": self.config.interval_seconds}
+        if runner is not None:
+            more = {
+                "missed": runner.state.missed,
+                "failures_in_a_row": runner.state.failures,
+                "interval_seconds": runner.interval_s,
+            }
+        return self._ready(is_reading=True).metrics(**more)
+
+    def _record(self, kind: str, facts: dict[str, int | str]) -> None:
+        """Append an event about the service; that it fails is no reason to stop."""
+        engine = self._ready()
+        holder = "" if engine.lease is None else engine.lease.holder
+        facts = {**facts, "holder": holder, "interval_ms": int(self.config.interval_seconds * 1000)}
+        try:
+            engine.manager.record(kind, facts, task=self.config.system)
+        except CheckpointError as error:
+            _logger.warning("%s was not recorded: %s (%s)", kind, error, error.code)
+
+    def _ready(self, *, is_reading: bool = False) -> Engine:
+        if not is_reading:
+            self._check_process()
+        engine = self._engine
+        if engine is None:
+            raise _wrong_state("this", self._state, "Call initialize() or start() first.")
+        return engine
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ServiceStateError(
+                f"This service belongs to process {self._pid}; this one was forked from it.",
+                hint="Make a service, of another system, in each process.",
+                pid=self._pid,
+            )
+
+
+def _wrong_state(what: str, state: str, hint: str) -> ServiceStateError:
+    return ServiceStateError(f"The service is {state}: no {what} now.", hint=hint, state=state)

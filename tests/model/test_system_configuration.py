@@ -1,0 +1,287 @@
+"""Every key of the service's configuration: its effect on the object, its faults by name, its page."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptlog.errors import SettingsError
+from ckptlog.model.configuration import CheckpointConfiguration
+from ckptlog.model.setting import camel, snake
+from ckptlog.model.system_configuration import (
+    PASSED_ON,
+    SystemConfiguration,
+    setting_rows,
+)
+from tests.architecture.tree import ROOT
+
+# The complete example of the specification, but for what this version lacks.
+EXAMPLE = {
+    "checkpoint": {
+        "intervalSeconds": 30,
+        "maxCheckpoints": 10,
+        "compressionLevel": 6,
+        "encryptionEnabled": False,
+        "storage": {
+            "primary": "local",
+            "local": {"path": "./data/checkpoints", "maxSizeBytes": 10737418240},
+            "cacheSize": 100,
+            "cacheTtl": 3600,
+        },
+        "performance": {
+            "maxSaveTimeMs": 5000,
+            "maxRecoveryTimeMs": 60000,
+            "compressionTarget": 10,
+            "batchSize": 5,
+        },
+    }
+}
+
+
+def snaked(tree):
+    if not isinstance(tree, dict):
+        return tree
+    return {snake(name): snaked(value) for name, value in tree.items()}
+
+
+def refused(settings) -> SettingsError:
+    with pytest.raises(SettingsError) as caught:
+        SystemConfiguration.from_dict(settings)
+    return caught.value
+
+
+def test_the_complete_example_is_what_the_defaults_are():
+    config = SystemConfiguration.from_dict(EXAMPLE)
+    assert config.storage.local.path == "./data/checkpoints"
+    default = SystemConfiguration().to_dict()
+    default["storage"]["local"]["path"] = "./data/checkpoints"
+    assert config.to_dict() == default
+
+
+def test_snake_case_means_the_same():
+    assert SystemConfiguration.from_dict(snaked(EXAMPLE)) == SystemConfiguration.from_dict(EXAMPLE)
+    inner = EXAMPLE["checkpoint"]
+    assert SystemConfiguration.from_dict(inner) == SystemConfiguration.from_dict(EXAMPLE)
+
+
+def test_toml_and_json_and_dict_are_one():
+    toml = """
+        [checkpoint]
+        intervalSeconds = 7
+        capture_signals = ["SIGUSR2"]
+        sanitise = false
+        [checkpoint.storage.local]
+        path = "x"
+    """
+    settings = {
+        "interval_seconds": 7,
+        "captureSignals": ["SIGUSR2"],
+        "sanitise": False,
+        "storage": {"local": {"path": "x"}},
+    }
+    found = SystemConfiguration.from_toml(toml)
+    assert found == SystemConfiguration.from_dict(settings)
+    assert found == SystemConfiguration.from_json(json.dumps({"checkpoint": settings}))
+    assert found.checkpoint_configuration().sanitise is False
+
+
+CHANGED = {
+    "system": "other",
+    "intervalSeconds": 31.5,
+    "minIntervalSeconds": 1,
+    "maxIntervalSeconds": 99,
+    "jitter": 0.25,
+    "deadlineSeconds": 3,
+    "skipUnchanged": False,
+    "maxCheckpoints": 20,
+    "maxAgeDays": 7,
+    "compressionLevel": 9,
+    "captureSignals": ["SIGUSR2", "SIGHUP"],
+    "captureOnShutdown": False,
+    "standby": True,
+    "leaseSeconds": 5,
+    "compactionIntervalSeconds": 60,
+    "storage.local.path": "./data",
+    "storage.local.maxSizeBytes": 2**30,
+    "storage.cacheSize": 200,
+    "storage.cacheTtl": 7200,
+    "performance.maxSaveTimeMs": 3000,
+    "performance.maxRecoveryTimeMs": 1000,
+    "performance.compressionTarget": 15,
+    "performance.batchSize": 2,
+    "alerts.errorRate": 0.1,
+    "alerts.saveTimeMs": 100,
+    "alerts.storagePressure": 0.8,
+    "alerts.staleSeconds": 60,
+}
+
+
+def test_each_key_comes_by_dict_and_by_variable_of_all_but_the_refused():
+    refused_keys = {"encryptionEnabled", "storage.primary"}
+    assert {row[0] for row in setting_rows()} == set(CHANGED) | refused_keys
+
+
+@pytest.mark.parametrize("path", sorted(CHANGED))
+def test_each_key_comes_by_dict_and_by_variable(path):
+    """Round trip of a value other than the default, in both spellings, and by its variable."""
+    value = CHANGED[path]
+    for spell in (str, snake):
+        tree: dict = {}
+        *groups, name = map(spell, path.split("."))
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = value
+        found = SystemConfiguration.from_dict(tree)
+        assert at(found.to_dict(), path) == value
+        assert found != SystemConfiguration()
+        assert SystemConfiguration.from_dict(found.to_dict()) == found
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    variable = "CKPTLOG_" + snake(path.replace(".", "_")).upper()
+    assert at(SystemConfiguration.from_env({variable: text}).to_dict(), path) == value
+
+
+def at(tree, path):
+    for name in path.split("."):
+        tree = tree[name]
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "hint"),
+    [
+        ({"intervalSecond": 1}, "intervalSecond", "Did you mean intervalSeconds?"),
+        ({"storage": {"cachSize": 1}}, "storage.cachSize", "Did you mean storage.cacheSize?"),
+        ({"storage": {"local": {"paht": ""}}}, "storage.local.paht", "storage.local.path"),
+        ({"batchSize": 3}, "batchSize", "Did you mean performance.batchSize?"),
+        ({"cacheSizeMb": 3}, "cacheSizeMb", "Here it is storage.cacheSize."),
+        ({"storage_dir": "x"}, "storage_dir", "Here it is storage.local.path."),
+        ({"storage": {"s3": {"bukket": 1}}}, "storage.s3.bukket", "storage.s3.bucket"),
+        ({"storage": {"s3": {"bucket": "b"}}}, "storage.s3", "captures lie in storage.local"),
+        ({"storage": {"primary": "s3"}}, "storage.primary", 'Set it to "local"'),
+        ({"encryptionEnabled": True}, "encryptionEnabled", "permissions"),
+        ({"encryption_key": "k"}, "encryption_key", ""),
+        ({"max_checkpoint_size_mb": -1}, "max_checkpoint_size_mb", ""),
+        ({"zzz": 1}, "zzz", "Here are: "),
+        ({1: 1}, "1", ""),
+    ],
+)
+def test_faults_are_named_by_their_path(settings, path, hint):
+    error = refused(settings)
+    assert error.context["argument"] == path
+    assert hint in str(error)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("intervalSeconds", 0),
+        ("intervalSeconds", True),
+        ("intervalSeconds", float("nan")),
+        ("intervalSeconds", "30"),
+        ("jitter", 0.6),
+        ("maxCheckpoints", 1.5),
+        ("compressionLevel", 10),
+        ("captureSignals", ["SIGKILL"]),
+        ("captureSignals", "SIGUSR1"),
+        ("standby", 1),
+        ("system", ""),
+        ("storage.local.path", ""),
+        ("storage.local.maxSizeBytes", 1),
+        ("storage.local", []),
+        ("storage.primary", "tape"),
+        ("performance", 3),
+        ("alerts.errorRate", 0),
+    ],
+)
+def test_values_out_of_range_are_named_by_their_path(path, value):
+    tree = value
+    for name in reversed(path.split(".")):
+        tree = {name: tree}
+    error = refused(tree)
+    assert error.context["argument"] == path
+    assert str(error).startswith(f"{path} is ")
+
+
+def test_what_contradicts_is_refused():
+    assert "given twice" in str(refused({"intervalSeconds": 1, "interval_seconds": 1}))
+    assert "or 0" in str(refused({"intervalSeconds": 10, "maxIntervalSeconds": 5}))
+    with pytest.raises(SettingsError, match="twice"):
+        SystemConfiguration.from_json('{"jitter": 0, "jitter": 0}')
+    for text in ("[", "x = ", "\0"):
+        with pytest.raises(SettingsError):
+            SystemConfiguration.from_toml(text)
+        with pytest.raises(SettingsError):
+            SystemConfiguration.from_json(text)
+    assert "dict" in str(refused([1]))
+
+
+def test_variables():
+    env = {
+        "CKPTLOG_STORE": "/store",
+        "CKPTLOG_SANITISE": "no",
+        "CKPTLOG_MAX_CHECKPOINT_SIZE_MB": "3",
+        "CKPTLOG_KEYS": "x",
+        "OTHER": "1",
+    }
+    base = SystemConfiguration(interval_seconds=5)
+    found = SystemConfiguration.from_env(env, base=base)
+    assert found.interval_seconds == 5
+    assert found.storage.local.path == "/store"
+    assert found.checkpoint_configuration().max_checkpoint_size_mb == 3
+    for name, text, word in (
+        ("CKPTLOG_INTERVAL_SECOND", "1", "CKPTLOG_INTERVAL_SECONDS"),
+        ("CKPTLOG_STANDBY", "maybe", "True or False"),
+        ("CKPTLOG_MAX_CHECKPOINTS", "x", "a whole number"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            SystemConfiguration.from_env({name: text})
+        assert word in str(caught.value)
+        assert caught.value.context["argument"] == name
+
+
+def test_a_managers_configuration_is_one_too():
+    config = CheckpointConfiguration(
+        storage_dir="/s",
+        max_storage_size_gb=2,
+        cache_size_mb=7,
+        compression_level=3,
+        max_checkpoint_age_days=4,
+        actor="me",
+    )
+    found = SystemConfiguration.from_checkpoint_configuration(config, interval_seconds=3)
+    assert found.max_age_days == 4
+    assert found.interval_seconds == 3
+    assert found.storage.local.max_size_bytes == 2 * 2**30
+    made = found.checkpoint_configuration()
+    assert made.cleanup_interval_hours == 0
+    made.cleanup_interval_hours = config.cleanup_interval_hours
+    made.max_checkpoint_age_days = config.max_checkpoint_age_days
+    assert made == config
+    off = CheckpointConfiguration(cleanup_interval_hours=0)
+    assert SystemConfiguration.from_checkpoint_configuration(off).max_age_days == 0
+
+
+def test_the_managers_own_settings_are_keys_too():
+    assert {"sanitise", "actor", "durability", "max_checkpoint_size_mb"} <= set(PASSED_ON)
+
+
+def test_a_misplaced_key_of_the_service_is_told_to_the_manager():
+    with pytest.raises(SettingsError, match="create_checkpoint_system"):
+        CheckpointConfiguration.from_dict({"intervalSeconds": 3})
+
+
+@given(st.from_regex(r"[a-z]{2,}(_[a-z]{2,})*", fullmatch=True))
+def test_spellings_are_reversible(name):
+    assert snake(camel(name)) == name
+
+
+def test_the_page_has_every_key():
+    page = (ROOT / "specs" / "service.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    told = [tuple(one.replace("\\|", "|") for one in row) for row in rows]
+    assert told == setting_rows()

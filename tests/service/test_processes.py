@@ -1,0 +1,130 @@
+"""The service in real processes: killed, terminated, overtaken, for hundreds of captures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+import ckptlog
+from tests.service.system import Agents, read_until, serve, start_process, until
+
+
+@pytest.fixture
+def processes():
+    started = []
+    yield started
+    for one in started:
+        one.kill()
+        one.wait()
+        one.stdout.close()
+
+
+def infos(path):
+    from ckptlog.capture.capturer import Capturer
+
+    with ckptlog.CheckpointManager(path) as manager:
+        capturer = Capturer(manager, "system")
+        found = capturer.captures()
+        return [(one, capturer.check(one)) for one in found]
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.2])
+def test_killed_during_a_capture_the_next_start_is_clean(tmp_path, processes, pause_s):
+    path = tmp_path / "s"
+    process = start_process(path, pause_s, intervalSeconds=0.05, maxCheckpoints=0)
+    processes.append(process)
+    read_until(process, "created 3")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    found = infos(path)
+    assert len(found) >= 3
+    assert all(faults == [] for _, faults in found)
+    states = {one.number for one, _ in found}
+    assert states == set(range(1, len(found) + 1))
+    # The dead owner's lease is in the way until it ends; standby takes over.
+    with ckptlog.CheckpointManager(path) as manager:
+        assert manager.release_lease("system", force=True)
+    with serve(path, intervalSeconds=60) as service:
+        assert service.create_checkpoint().number == len(found) + 1
+    with ckptlog.open(path) as store:
+        assert not store.verify("full").problems
+
+
+def test_a_standby_takes_over_when_the_owner_dies(tmp_path, processes):
+    path = tmp_path / "s"
+    owner = start_process(path, leaseSeconds=1)
+    processes.append(owner)
+    read_until(owner, "created")
+    heir = start_process(path, standby=True, leaseSeconds=1)
+    processes.append(heir)
+    assert read_until(heir, "standby") == "standby"
+    owner.kill()
+    read_until(heir, "gained")
+    read_until(heir, "created")
+
+
+def test_sigterm_captures_and_ends_by_the_signal(tmp_path, processes):
+    path = tmp_path / "s"
+    process = start_process(path, intervalSeconds=60, captureOnShutdown=True)
+    processes.append(process)
+    read_until(process, "created 1")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == -signal.SIGTERM
+    assert [one.reason for one, _ in infos(path)] == ["shutdown", "interval"]
+    with ckptlog.open(path) as store:
+        assert [entry.event.type for entry in store.events()][-1] == "lease.released"
+
+
+def test_a_signal_captures(tmp_path, processes):
+    process = start_process(tmp_path / "s", intervalSeconds=60, captureSignals=["SIGUSR1"])
+    processes.append(process)
+    read_until(process, "created 1")
+    process.send_signal(signal.SIGUSR1)
+    assert read_until(process, "created 2") == "created 2 signal"
+
+
+def _resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_hundreds_of_captures_leave_no_threads_descriptors_or_memory(tmp_path):
+    created = []
+    with serve(tmp_path / "s", Agents(), intervalSeconds=0.05, maxCheckpoints=5) as service:
+        service.on("checkpointCreated", lambda info: created.append(info.number))
+        until(lambda: len(created) >= 60, "sixty")
+        threads = threading.active_count()
+        descriptors, resident = len(os.listdir("/proc/self/fd")), _resident_bytes()
+        until(lambda: len(created) >= 260, "two hundred more")
+        # A capture's own threads and files come and go.
+        assert threading.active_count() <= threads + 8
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 8
+        assert _resident_bytes() < resident + 40_000_000
+        assert len(service.list_checkpoints()) <= 6
+    assert created == sorted(set(created))
+
+
+def test_the_interpreters_end_captures(tmp_path):
+    import subprocess
+    import sys
+
+    from tests.architecture.tree import ROOT
+
+    source = (
+        "import sys\n"
+        "from tests.service.system import serve, until\n"
+        "service = serve(sys.argv[1], intervalSeconds=60, captureOnShutdown=True)\n"
+        "service.start()\n"
+        "until(lambda: service.list_checkpoints())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path / "s")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [one.reason for one, _ in infos(tmp_path / "s")] == ["shutdown", "interval"]
