@@ -1,5 +1,5 @@
 /* The module: its functions by name. */
-#include "kernel.h"
+#include "attribute.h"
 
 PyDoc_STRVAR(wire_doc,
 "wire(value, codecs, verdicts, replacement, odd, context, encode, depth_max, containers_max)\n"
@@ -53,6 +53,7 @@ static PyMethodDef methods[] = {
 static int
 fill(PyObject *module)
 {
+    kernel_prepare_attributes();
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 
