@@ -22,7 +22,7 @@
 enum outcome { DONE = 1, LONG_WAY = 0, FAILED = -1 };
 
 #define KEYS 128          /* keys that are remembered in one walk; a power of two */
-#define KEY_NUMBER(key) (int)(((uintptr_t)(key) >> 4) & (KEYS - 1))
+#define KEY_NUMBER(key) (int)(((uintptr_t)(key) >> 4 ^ (uintptr_t)(key) >> 9) & (KEYS - 1))
 #define KINDS 16          /* types whose codecs are remembered in one walk; a power of two */
 #define NUMBERS_MIN 8     /* floats from which on a list is handed to the encoder as a whole */
 #define BYTES_FIRST 1024  /* room to begin with */
