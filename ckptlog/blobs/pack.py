@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import frame, pack
+from ckptlog.formats.outline import lines_among
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.storage import files
@@ -35,6 +37,8 @@ PACK_BYTES_MAX: Final = 64 * 1024 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
 # One line of a pack's index: digest, offset, length (specs/pack.md).
 _INDEX_LINE_BYTES: Final = 44
+# What a pack with one chunk has besides its record and what was written before.
+_AROUND_BYTES: Final = 2 * frame.HEADER_BYTES + _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
 _NAME_TRIES_MAX: Final = 8
 
 
@@ -177,10 +181,9 @@ class _OpenPack:
         return self._flushed + len(self._buffer)
 
     def has_room(self, record_bytes: int) -> bool:
-        count = len(self._chunks) + 1
-        index = frame.HEADER_BYTES + count * _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
-        body = frame.HEADER_BYTES + record_bytes
-        return count <= pack.CHUNKS_MAX and self._size + body + index <= PACK_BYTES_MAX
+        count = len(self._chunks)
+        size = self._size + record_bytes + count * _INDEX_LINE_BYTES + _AROUND_BYTES
+        return count < pack.CHUNKS_MAX and size <= PACK_BYTES_MAX
 
     def add(self, digest: bytes, record: bytes) -> Placement:
         offset = self._size
@@ -287,15 +290,13 @@ class PackIndex:
                 raise FormatError("Its index does not agree with its trailer.")
         self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
 
-    def keys(self, size: int) -> list[bytes]:
-        """Return the first bytes of every digest, in order."""
-        body, step = self._body, _INDEX_LINE_BYTES
-        return [body[at : at + size] for at in range(0, len(body), step)]
+    def lines(self, keys: AbstractSet[bytes] | None) -> list[tuple[bytes, int, int]]:
+        """Return digest, offset and length of chunks' frames, as they stand there.
 
-    def length(self, number: int) -> int:
-        """Return the bytes of a chunk's frame."""
-        end = (number + 1) * _INDEX_LINE_BYTES
-        return int.from_bytes(self._body[end - 4 : end], "little")
+        Args:
+            keys: The first 16 bytes of the digests of those that are wanted; None for all.
+        """
+        return lines_among(self._body, keys)
 
 
 def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:

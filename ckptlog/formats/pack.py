@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
-from operator import add
+from itertools import islice
+from operator import add, lt
 from typing import Final
 
 import msgspec
@@ -147,7 +148,7 @@ def _check_lines(lines: list[tuple[bytes, int, int]], offset: int) -> None:
     if not lines:
         return
     digests, begins, sizes = zip(*lines, strict=True)  # a million lines: nothing is called for each
-    if len(set(digests)) != len(digests) or tuple(sorted(digests)) != digests:
+    if not all(map(lt, digests, islice(digests, 1, None))):
         raise FormatError("A pack's index is not sorted, or names a chunk twice.")
     if min(begins) < HEADER_FRAME_BYTES or max(map(add, begins, sizes)) > offset:
         raise FormatError("A pack's index names bytes outside of its chunks.")

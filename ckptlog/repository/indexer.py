@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import RLock
 
 from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.pack import read_index, read_lines
 from ckptlog.blobs.run import Mark, Run
 from ckptlog.blobs.sheaf import Sheaf
 from ckptlog.errors import CheckpointError
@@ -139,7 +139,7 @@ class Indexer:
             return None
         for name in packs:
             with suppress(CheckpointError):
-                sheaf.add_each(read_index(self._root / name, self._store_id))
+                sheaf.add(name, read_lines(self._root / name, self._store_id))
         container = container_of(end.first, end.generation)
         return sheaf.run(Mark(end.position, container, end.offset, end.leaf))
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
-from itertools import compress
 from pathlib import Path
 
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
-from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter, read_lines
-from ckptlog.blobs.run import KEY_BYTES
+from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
@@ -90,21 +88,29 @@ class Mover:
         """
         if source.sealed is None:
             return self._survey_pack(source)
+        chunks = chunk_bytes = 0
+        kept: list[int] = []
         with reading(self._segments, source.sealed) as reader:
-            found = [(one.digest, one.length) for one in reader.frames() if one.digest]
-        digests, lengths = [*zip(*found, strict=True)] or [(), ()]
-        live = self._live.among(digests)
-        kept = [*compress(lengths, map(live.__contains__, digests))] if live else []
-        return Survey(len(digests), sum(lengths), len(kept), sum(kept))
+            for part in reader.outlines(self._live.in_memory()):
+                chunks += part.chunks
+                chunk_bytes += part.chunk_bytes
+                kept += [length for _, _, length in self._wanted(part.kept)]
+        return Survey(chunks, chunk_bytes, len(kept), sum(kept))
+
+    def _wanted(self, lines: list[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
+        """Return those of some chunks that are wanted; all, where only such were asked for."""
+        if self._live.in_memory() is not None:
+            return lines
+        live = self._live.among([digest for digest, _, _ in lines])
+        return [line for line in lines if line[0] in live]
 
     def _survey_pack(self, source: Source) -> Survey:
         index = PackIndex(self._root / source.container, self._store_id)
-        keys = index.keys(KEY_BYTES)
-        live = self._live.keys_among(keys)
-        kept = (
-            [index.length(number) for number, key in enumerate(keys) if key in live] if live else []
-        )
-        return Survey(index.count, index.chunk_bytes, len(kept), sum(kept))
+        lengths = [length for _, _, length in self._lines(index)]
+        return Survey(index.count, index.chunk_bytes, len(lengths), sum(lengths))
+
+    def _lines(self, index: PackIndex) -> list[tuple[bytes, int, int]]:
+        return self._wanted(index.lines(self._live.in_memory()))
 
     def move(
         self,
@@ -136,12 +142,11 @@ class Mover:
             raise
 
     def _move_packed(self, source: Source, writer: PackWriter) -> None:
-        lines = self._lines(source)
-        live = self._live.among([digest for digest, _, _ in lines])
-        if not live:
+        lines = self._lines(PackIndex(self._root / source.container, self._store_id))
+        if not lines:
             return
         # In the order of the file: a base stands before what differs from it.
-        wanted = sorted((at, length, digest) for digest, at, length in lines if digest in live)
+        wanted = sorted((at, length, digest) for digest, at, length in lines)
         records = PackReader(self._root, source.container, self._store_id)
         try:
             for offset, length, digest in wanted:
@@ -152,14 +157,10 @@ class Mover:
 
     def _move_sealed(self, source: Source, sealed: Sealed, writer: PackWriter) -> None:
         with reading(self._segments, sealed) as reader:
-            chunks = [met for met in reader.frames() if met.digest]
-            live = self._live.among([met.digest for met in chunks])
-            for met in chunks:
-                if met.digest in live and self._is_wanted(met.digest, source, writer):
-                    self._put(met.digest, reader.body(met), writer)
-
-    def _lines(self, source: Source) -> list[tuple[bytes, int, int]]:
-        return read_lines(self._root / source.container, self._store_id)
+            for part in reader.outlines(self._live.in_memory()):
+                for digest, offset, length in self._wanted(part.kept):
+                    if self._is_wanted(digest, source, writer):
+                        self._put(digest, reader.body(offset, length), writer)
 
     def _is_wanted(self, digest: bytes, source: Source, writer: PackWriter) -> bool:
         """Say whether a live chunk must be copied."""
@@ -181,10 +182,11 @@ class Mover:
         return True
 
     def _put(self, digest: bytes, record: bytes, writer: PackWriter) -> None:
-        writer.make_room(len(record))
         base = chunk.base_in(record)
-        if base and not writer.has_beside(base):
-            ((_, record),) = self._blobs.whole([(digest, record)])
+        if base:
+            writer.make_room(len(record))
+            if not writer.has_beside(base):
+                ((_, record),) = self._blobs.whole([(digest, record)])
         writer.add(digest, record)
 
 

@@ -32,11 +32,10 @@ class Pair:
         data = bytearray(log.segments.path(0, 0).read_bytes()[: sealed.length])
         self.frames = []
         with settling.reading(log.segments, sealed) as source:
-            for met in source.frames():
-                if met.kind == frame.CHUNK:
-                    data[met.offset : met.offset + met.length] = bytes(met.length)
-                else:
-                    self.frames.append((met.offset, met.length))
+            for part in source.outlines(None):
+                for _, offset, length in part.kept:
+                    data[offset : offset + length] = bytes(length)
+                self.frames += [(offset, length) for offset, length, _, _ in part.events]
         self.data = bytes(data)
         log.close()
 
