@@ -167,7 +167,7 @@ class _OpenPack:
         self.header = header
         self._seed = pack.seed(header.store_id, header.base, header.pack_id)
         self.container = f"{FOLDER}/{path.name}"
-        self._chunks: list[pack.PackedChunk] = []
+        self._chunks: list[Placement] = []
         self._buffer = bytearray(pack.encode_header(header))
         self._flushed = 0
         if not path.parent.is_dir():  # a copy of a store may lack a folder that was empty
@@ -182,19 +182,22 @@ class _OpenPack:
 
     def has_room(self, record_bytes: int) -> bool:
         count = len(self._chunks)
-        size = self._size + record_bytes + count * _INDEX_LINE_BYTES + _AROUND_BYTES
+        written = self._flushed + len(self._buffer)
+        size = written + record_bytes + count * _INDEX_LINE_BYTES + _AROUND_BYTES
         return count < pack.CHUNKS_MAX and size <= PACK_BYTES_MAX
 
     def add(self, digest: bytes, record: bytes) -> Placement:
-        offset = self._size
+        offset = self._flushed + len(self._buffer)
         framed = frame.encode(self._seed, offset, frame.CHUNK, 0, record)
         self._write(framed)
-        self._chunks.append(pack.PackedChunk(digest, offset, len(framed)))
-        return Placement(digest, self.container, offset, len(framed))
+        placement = Placement(digest, self.container, offset, len(framed))
+        self._chunks.append(placement)
+        return placement
 
     def close(self) -> int:
         """Write the index, sync, take the final name; return the size in bytes."""
-        self._write(pack.encode_index(self._seed, self._size, self._chunks))
+        chunks = [(one.digest, one.offset, one.length) for one in self._chunks]
+        self._write(pack.encode_lines(self._seed, self._size, chunks))
         self._flush()
         files.sync_file(self._fd)
         self._close_fd()

@@ -107,7 +107,7 @@ class Kernel(Protocol):
     ) -> tuple[int, int, int, int, int]:
         """Do as formats.json_text.run_of_items."""
 
-    def outline(  # noqa: PLR0917
+    def outline(
         self,
         data: bytes | mmap.mmap,
         at: int,

@@ -46,8 +46,8 @@ append(PyObject *list, PyObject *item)
 static int
 is_kept(PyObject *keys, const unsigned char *digest)
 {
-    if (keys == NULL) {
-        return 1;
+    if (keys == NULL || PySet_GET_SIZE(keys) == 0) {
+        return keys == NULL;
     }
     PyObject *key = PyBytes_FromStringAndSize((const char *)digest, KEY);
     if (key == NULL) {

@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
 from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter
+from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
@@ -24,6 +26,9 @@ from ckptlog.log.segments import Segments
 from ckptlog.log.settling import Sealed, reading
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
+
+# Lines of a pack that are remembered from the survey to the move, at most.
+_FEW: Final = 8
 
 Order = tuple[int, int]
 """How late a container was registered: a position; at one position a segment comes first."""
@@ -79,6 +84,12 @@ class Mover:
         self._live = live
         self._orders = orders
         self._removed = removed
+        # Wanted chunks of what was surveyed, and those that more than one container has; while
+        # all of them fit into memory.
+        self._met: set[bytes] = set()
+        self._double: set[bytes] = set()
+        # Of packs with next to nothing that is wanted: they need not be opened again.
+        self._few: dict[str, list[tuple[bytes, int, int]]] = {}
 
     def survey(self, source: Source) -> Survey:
         """Return what is in a container.
@@ -90,11 +101,15 @@ class Mover:
             return self._survey_pack(source)
         chunks = chunk_bytes = 0
         kept: list[int] = []
+        met: set[bytes] = set()
         with reading(self._segments, source.sealed) as reader:
             for part in reader.outlines(self._live.in_memory()):
                 chunks += part.chunks
                 chunk_bytes += part.chunk_bytes
-                kept += [length for _, _, length in self._wanted(part.kept)]
+                lines = self._wanted(part.kept)
+                kept += [length for _, _, length in lines]
+                met.update([digest[:KEY_BYTES] for digest, _, _ in lines])
+        self._meet(met)
         return Survey(chunks, chunk_bytes, len(kept), sum(kept))
 
     def _wanted(self, lines: list[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
@@ -106,8 +121,18 @@ class Mover:
 
     def _survey_pack(self, source: Source) -> Survey:
         index = PackIndex(self._root / source.container, self._store_id)
-        lengths = [length for _, _, length in self._lines(index)]
+        lines = self._lines(index)
+        self._meet({digest[:KEY_BYTES] for digest, _, _ in lines})
+        if len(lines) <= _FEW:
+            self._few[source.container] = lines
+        lengths = [length for _, _, length in lines]
         return Survey(index.count, index.chunk_bytes, len(lengths), sum(lengths))
+
+    def _meet(self, keys: set[bytes]) -> None:
+        """Take note of the wanted chunks of a container."""
+        if self._live.in_memory() is not None:
+            self._double |= self._met & keys
+            self._met |= keys
 
     def _lines(self, index: PackIndex) -> list[tuple[bytes, int, int]]:
         return self._wanted(index.lines(self._live.in_memory()))
@@ -142,7 +167,9 @@ class Mover:
             raise
 
     def _move_packed(self, source: Source, writer: PackWriter) -> None:
-        lines = self._lines(PackIndex(self._root / source.container, self._store_id))
+        lines = self._few.pop(source.container, None)
+        if lines is None:
+            lines = self._lines(PackIndex(self._root / source.container, self._store_id))
         if not lines:
             return
         # In the order of the file: a base stands before what differs from it.
@@ -168,6 +195,10 @@ class Mover:
 
     def _is_held_later(self, digest: bytes, source: Source) -> bool:
         """Say whether a container that was registered later holds a chunk, read and checked."""
+        # What no other container has need not be looked for. Of what came after the survey nothing
+        # is known then: to copy a chunk is always right.
+        if self._live.in_memory() is not None and digest[:KEY_BYTES] not in self._double:
+            return False
         place = self._blobs.index.get(digest)
         if place is None or place.container == source.container:
             return False
