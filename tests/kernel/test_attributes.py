@@ -94,6 +94,18 @@ def test_a_dict_under_a_base_written_in_c():
     assert b'{"seen":1}' in both([fault, fault], Fault, "__dict__")
 
 
+def test_a_dict_beside_a_base_written_in_c():
+    class Other:
+        pass
+
+    class Fault(Other, Exception):
+        pass
+
+    fault = Fault("x")
+    fault.seen = 1
+    assert b'{"seen":1}' in both([fault, fault], Fault, "__dict__")
+
+
 def test_a_slot_of_a_class_that_has_nothing_to_do_with_it():
     class Stranger:
         __slots__ = ()
@@ -115,6 +127,7 @@ def test_a_type_that_changes_between_two_of_its_objects(in_base):
         @property
         def run(self):
             (Base if in_base else Changing).a = property(lambda _: "changed")
+            assert first.b == 1  # it is looked up again: the type has a new version
             return 0
 
     first, second = Changing(), Changing()
