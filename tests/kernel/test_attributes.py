@@ -86,24 +86,24 @@ def test_a_dict_that_is_a_property():
 
 
 def test_a_dict_under_a_base_written_in_c():
-    class Fault(Exception):
+    class BrokenError(Exception):
         pass
 
-    fault = Fault("x")
+    fault = BrokenError("x")
     fault.seen = 1
-    assert b'{"seen":1}' in both([fault, fault], Fault, "__dict__")
+    assert b'{"seen":1}' in both([fault, fault], BrokenError, "__dict__")
 
 
 def test_a_dict_beside_a_base_written_in_c():
     class Other:
         pass
 
-    class Fault(Other, Exception):
+    class BrokenError(Other, Exception):
         pass
 
-    fault = Fault("x")
+    fault = BrokenError("x")
     fault.seen = 1
-    assert b'{"seen":1}' in both([fault, fault], Fault, "__dict__")
+    assert b'{"seen":1}' in both([fault, fault], BrokenError, "__dict__")
 
 
 def test_a_slot_of_a_class_that_has_nothing_to_do_with_it():
@@ -165,7 +165,7 @@ def test_more_types_than_are_remembered():
 
 def test_more_keys_than_are_remembered():
     keys = [f"key {number}" * (1 + number % 9) for number in range(500)]
-    value = [dict.fromkeys(keys, [number, "é", '"']) for number in range(3)]
+    value = [{key: [number, "é", chr(34)] for key in keys} for number in range(3)]
     assert short_way(value) == long_way(value)
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import CheckpointError, CheckpointStorageError, LogCorruptionError
-from ckptlog.formats import frame
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log import segment_file, settling
 from ckptlog.log.segment_file import SettledSegment
