@@ -46,18 +46,16 @@ class LiveSet:
             return True
         return any(run.find(digest) is not None for run in reversed(self._runs))
 
+    def in_memory(self) -> set[bytes] | None:
+        """Return halves of all digests, not to be changed; None where some are in files."""
+        return None if self._runs else self._recent
+
     def among(self, digests: Sequence[bytes]) -> set[bytes]:
         """Return those of some digests that were added."""
         if self._runs:
             return {digest for digest in digests if digest in self}
         recent, size = self._recent, KEY_BYTES
         return {digest for digest in digests if digest[:size] in recent}
-
-    def keys_among(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Return those of some halves of digests that were added."""
-        if self._runs:
-            return {key for key in keys if key in self}
-        return self._recent.intersection(keys)
 
     def update(self, digests: Iterable[bytes]) -> None:
         """Add digests of 32 bytes.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -26,6 +27,7 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import frame, pack
+from ckptlog.formats.outline import lines_among
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.storage import files
@@ -35,6 +37,8 @@ PACK_BYTES_MAX: Final = 64 * 1024 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
 # One line of a pack's index: digest, offset, length (specs/pack.md).
 _INDEX_LINE_BYTES: Final = 44
+# What a pack with one chunk has besides its record and what was written before.
+_AROUND_BYTES: Final = 2 * frame.HEADER_BYTES + _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
 _NAME_TRIES_MAX: Final = 8
 
 
@@ -163,7 +167,7 @@ class _OpenPack:
         self.header = header
         self._seed = pack.seed(header.store_id, header.base, header.pack_id)
         self.container = f"{FOLDER}/{path.name}"
-        self._chunks: list[pack.PackedChunk] = []
+        self._chunks: list[Placement] = []
         self._buffer = bytearray(pack.encode_header(header))
         self._flushed = 0
         if not path.parent.is_dir():  # a copy of a store may lack a folder that was empty
@@ -177,21 +181,23 @@ class _OpenPack:
         return self._flushed + len(self._buffer)
 
     def has_room(self, record_bytes: int) -> bool:
-        count = len(self._chunks) + 1
-        index = frame.HEADER_BYTES + count * _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
-        body = frame.HEADER_BYTES + record_bytes
-        return count <= pack.CHUNKS_MAX and self._size + body + index <= PACK_BYTES_MAX
+        count = len(self._chunks)
+        written = self._flushed + len(self._buffer)
+        size = written + record_bytes + count * _INDEX_LINE_BYTES + _AROUND_BYTES
+        return count < pack.CHUNKS_MAX and size <= PACK_BYTES_MAX
 
     def add(self, digest: bytes, record: bytes) -> Placement:
-        offset = self._size
+        offset = self._flushed + len(self._buffer)
         framed = frame.encode(self._seed, offset, frame.CHUNK, 0, record)
         self._write(framed)
-        self._chunks.append(pack.PackedChunk(digest, offset, len(framed)))
-        return Placement(digest, self.container, offset, len(framed))
+        placement = Placement(digest, self.container, offset, len(framed))
+        self._chunks.append(placement)
+        return placement
 
     def close(self) -> int:
         """Write the index, sync, take the final name; return the size in bytes."""
-        self._write(pack.encode_index(self._seed, self._size, self._chunks))
+        chunks = [(one.digest, one.offset, one.length) for one in self._chunks]
+        self._write(pack.encode_lines(self._seed, self._size, chunks))
         self._flush()
         files.sync_file(self._fd)
         self._close_fd()
@@ -287,15 +293,13 @@ class PackIndex:
                 raise FormatError("Its index does not agree with its trailer.")
         self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
 
-    def keys(self, size: int) -> list[bytes]:
-        """Return the first bytes of every digest, in order."""
-        body, step = self._body, _INDEX_LINE_BYTES
-        return [body[at : at + size] for at in range(0, len(body), step)]
+    def lines(self, keys: AbstractSet[bytes] | None) -> list[tuple[bytes, int, int]]:
+        """Return digest, offset and length of chunks' frames, as they stand there.
 
-    def length(self, number: int) -> int:
-        """Return the bytes of a chunk's frame."""
-        end = (number + 1) * _INDEX_LINE_BYTES
-        return int.from_bytes(self._body[end - 4 : end], "little")
+        Args:
+            keys: The first 16 bytes of the digests of those that are wanted; None for all.
+        """
+        return lines_among(self._body, keys)
 
 
 def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:

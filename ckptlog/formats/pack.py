@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
-from operator import add
+from itertools import islice, starmap
+from operator import add, lt
 from typing import Final
 
 import msgspec
@@ -103,9 +104,14 @@ def decode_header(store_id: bytes, name: str, data: bytes | memoryview) -> PackH
 
 def encode_index(place: int, offset: int, chunks: Iterable[PackedChunk]) -> bytes:
     """Return index and trailer frames, to stand at `offset`; place is the pack's seed."""
-    rows = sorted(chunks, key=lambda chunk: chunk.digest)
-    _check_lines([(row.digest, row.offset, row.length) for row in rows], offset)
-    body = b"".join(_ENTRY.pack(row.digest, row.offset, row.length) for row in rows)
+    return encode_lines(place, offset, [(one.digest, one.offset, one.length) for one in chunks])
+
+
+def encode_lines(place: int, offset: int, lines: list[tuple[bytes, int, int]]) -> bytes:
+    """Do the same from tuples of digest, offset and length."""
+    rows = sorted(lines)
+    _check_lines(rows, offset)
+    body = b"".join(starmap(_ENTRY.pack, rows))
     index = frame.encode(place, offset, frame.PACK_INDEX, 0, body)
     trailer = _TRAILER.pack(offset, len(rows))
     return index + frame.encode(place, offset + len(index), frame.PACK_TRAILER, 0, trailer)
@@ -147,7 +153,7 @@ def _check_lines(lines: list[tuple[bytes, int, int]], offset: int) -> None:
     if not lines:
         return
     digests, begins, sizes = zip(*lines, strict=True)  # a million lines: nothing is called for each
-    if len(set(digests)) != len(digests) or tuple(sorted(digests)) != digests:
+    if not all(map(lt, digests, islice(digests, 1, None))):
         raise FormatError("A pack's index is not sorted, or names a chunk twice.")
     if min(begins) < HEADER_FRAME_BYTES or max(map(add, begins, sizes)) > offset:
         raise FormatError("A pack's index names bytes outside of its chunks.")

@@ -10,20 +10,23 @@ its meaning; the tests hold the two together to the byte:
     native.short_entry   through formats/short_event.py's `pack`, and JSON
     native.short_event   through JSON, and formats/short_event.py's `unpack`
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
+    native.outline, lines_among    through formats/outline.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 6
+REVISION: Final = 7
 
 
 class Kernel(Protocol):
@@ -103,6 +106,22 @@ class Kernel(Protocol):
         /,
     ) -> tuple[int, int, int, int, int]:
         """Do as formats.json_text.run_of_items."""
+
+    def outline(
+        self,
+        data: bytes | mmap.mmap,
+        at: int,
+        stop: int,
+        keys: AbstractSet[bytes] | None,
+        items_max: int,
+        /,
+    ) -> tuple[int, int, int, list[tuple[bytes, int, int]], list[tuple[int, int, int, int]]]:
+        """Do as formats.outline.outline; `keys` is a set."""
+
+    def lines_among(
+        self, body: bytes, keys: AbstractSet[bytes] | None, /
+    ) -> list[tuple[bytes, int, int]]:
+        """Do as formats.outline.lines_among; `keys` is a set."""
 
     def short_entry(  # noqa: PLR0917 - called once for each event, by one caller
         self,

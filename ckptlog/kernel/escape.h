@@ -71,6 +71,56 @@ copy_step(char *at, const char *from)
 #endif
 }
 
+#define WIDE_STEP 32
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+static inline int
+can_copy_wide(void)
+{
+    return __builtin_cpu_supports("avx2") != 0;
+}
+
+/* Copy bytes, 32 at a time, up to the first that must be escaped; return how many were copied. The
+ * last few are left to `copy_step`.
+ */
+__attribute__((target("avx2"))) static Py_ssize_t
+copy_wide(char *at, const char *from, Py_ssize_t size)
+{
+    const __m256i control = _mm256_set1_epi8(0x1f), quote = _mm256_set1_epi8('"');
+    const __m256i backslash = _mm256_set1_epi8('\\');
+    Py_ssize_t done = 0;
+    for (; size - done >= WIDE_STEP; done += WIDE_STEP) {
+        __m256i bytes = _mm256_loadu_si256((const __m256i *)(from + done));
+        _mm256_storeu_si256((__m256i *)(at + done), bytes);
+        __m256i found = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, control), bytes);
+        found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, quote));
+        found = _mm256_or_si256(found, _mm256_cmpeq_epi8(bytes, backslash));
+        unsigned int mask = (unsigned int)_mm256_movemask_epi8(found);
+        if (mask) {
+            return done + __builtin_ctz(mask);
+        }
+    }
+    return done;
+}
+#else
+static inline int
+can_copy_wide(void)
+{
+    return 0;
+}
+
+static inline Py_ssize_t
+copy_wide(char *at, const char *from, Py_ssize_t size)
+{
+    (void)at;
+    (void)from;
+    (void)size;
+    return 0;
+}
+#endif
+
 #if defined(__SANITIZE_ADDRESS__)
 #define CAN_READ_BEHIND(from) 0
 #else

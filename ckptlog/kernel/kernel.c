@@ -1,5 +1,5 @@
 /* The module: its functions by name. */
-#include "kernel.h"
+#include "attribute.h"
 
 PyDoc_STRVAR(wire_doc,
 "wire(value, codecs, verdicts, replacement, odd, context, encode, depth_max, containers_max)\n"
@@ -25,6 +25,12 @@ PyDoc_STRVAR(run_of_items_doc,
 "run_of_items(text, place, is_object, gathered, inline_max, bounds, items_max) -> tuple\n\n"
 "Do as formats/json_text.py.");
 
+PyDoc_STRVAR(outline_doc,
+"outline(data, at, stop, keys, items_max) -> tuple\n\nDo as formats/outline.py.");
+
+PyDoc_STRVAR(lines_among_doc,
+"lines_among(body, keys) -> list\n\nDo as formats/outline.py.");
+
 PyDoc_STRVAR(short_entry_doc,
 "short_entry(types, actor, created, time, checkpoint, data's root, size, kind, id, meta's root,\n"
 "size, kind, new, origin, previous, namespace, state, step, task, total, type, parent, worker)\n"
@@ -45,6 +51,8 @@ static PyMethodDef methods[] = {
     FUNCTION(end_of_value),
     FUNCTION(run_of_items),
     FUNCTION(is_same),
+    FUNCTION(outline),
+    FUNCTION(lines_among),
     FUNCTION(short_entry),
     FUNCTION(short_event),
     {NULL, NULL, 0, NULL},
@@ -53,6 +61,7 @@ static PyMethodDef methods[] = {
 static int
 fill(PyObject *module)
 {
+    kernel_prepare_attributes();
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 

@@ -12,6 +12,7 @@
  *
  * An answer of None (LONG_WAY) is no judgement: the walk in Python says what is wrong, or succeeds.
  */
+#include "attribute.h"
 #include "escape.h"
 #include "kernel.h"
 
@@ -20,7 +21,9 @@
 
 enum outcome { DONE = 1, LONG_WAY = 0, FAILED = -1 };
 
-#define KEYS 128          /* keys whose verdicts are remembered in one walk; a power of two */
+#define KEYS 128          /* keys that are remembered in one walk; a power of two */
+#define KEY_NUMBER(key) (int)(((uintptr_t)(key) >> 4 ^ (uintptr_t)(key) >> 9) & (KEYS - 1))
+#define KINDS 16          /* types whose codecs are remembered in one walk; a power of two */
 #define NUMBERS_MIN 8     /* floats from which on a list is handed to the encoder as a whole */
 #define BYTES_FIRST 1024  /* room to begin with */
 #define LARGE 65536       /* bytes from which on the room that is asked for is foreseen */
@@ -36,6 +39,20 @@ struct frame {
     Py_ssize_t next, count;
 };
 
+/* How a key is written, with quotes and colon; size is 0 where it is long, or has to be escaped. */
+struct written {
+    unsigned char size;
+    char text[SHORT + STEP];
+};
+
+/* A type that was met, and where its objects have their attributes. */
+struct known_kind {
+    PyTypeObject *kind;  /* the table holds it */
+    Py_ssize_t codec;
+    int is_sought;       /* whether the attributes were looked for */
+    struct attributes attributes;
+};
+
 struct walk {
     PyObject *codecs;       /* tuple of (type, start of its wire, attributes), one after the other */
     PyObject *verdicts;     /* dict: key -> is it secret; NULL where nothing is looked for */
@@ -46,8 +63,10 @@ struct walk {
     PyObject *bytes;        /* the wire, and room behind it */
     char *at, *end;
     struct frame *inner;
-    Py_ssize_t codec;       /* that of the last object: the next is often of the same type */
-    PyObject *keys[KEYS];   /* judged, no secrets; references are held */
+    int is_wide;            /* whether the machine copies 32 bytes at once */
+    struct known_kind kinds[KINDS];
+    PyObject *keys[KEYS];   /* no secrets; references are held */
+    struct written written[KEYS];  /* of each of them; not set before it is */
 };
 
 static enum outcome emit(struct walk *walk, PyObject *value, int depth);
@@ -125,30 +144,30 @@ put_bytes(struct walk *walk, PyObject *bytes)
 static enum outcome
 emit_utf8(struct walk *walk, const char *from, Py_ssize_t size)
 {
-    if (!has_room(walk, size + 2 + STEP)) {
+    if (!has_room(walk, size + 2 + WIDE_STEP)) {
         return FAILED;
     }
     char *at = walk->at;
     *at++ = '"';
     while (size > 0) {
-        int plain;
-        if (size >= STEP) {
+        Py_ssize_t plain = walk->is_wide ? copy_wide(at, from, size) : 0;
+        if (plain == 0 && (size >= STEP || CAN_READ_BEHIND(from))) {
             plain = copy_step(at, from);
+            plain = plain < size ? plain : size;
         }
-        else {
-            for (plain = 0; plain < size && !must_be_escaped((unsigned char)from[plain]); plain++) {
-                at[plain] = from[plain];
-            }
+        while (plain < size && plain < STEP && !must_be_escaped((unsigned char)from[plain])) {
+            at[plain] = from[plain];
+            plain++;
         }
         at += plain;
         from += plain;
         size -= plain;
-        if (plain < STEP && size > 0) {
+        if (size > 0 && must_be_escaped((unsigned char)*from)) {
             at = put_escaped(at, (unsigned char)*from++);
             size--;
             walk->at = at;
             /* An escape takes up to 6 bytes for one. */
-            if (!has_room(walk, size + 7 + STEP)) {
+            if (!has_room(walk, size + 7 + WIDE_STEP)) {
                 return FAILED;
             }
             at = walk->at;
@@ -416,68 +435,122 @@ has_nothing_secret(struct walk *walk, PyObject *item)
                || PyUnicode_Compare(item, walk->replacement) == 0);
 }
 
-static enum outcome
-judge(struct walk *walk, PyObject *key, PyObject *item)
+/* Say whether a key names nothing secret; -1 with an error. This can run somebody's code. */
+static int
+is_plain_key(struct walk *walk, PyObject *key)
 {
+    if (walk->verdicts == NULL) {
+        return 1;
+    }
     PyObject *is_secret = PyDict_GetItemWithError(walk->verdicts, key);
     if (is_secret != NULL) {
         Py_INCREF(is_secret);
     }
     else {
         if (PyErr_Occurred() || !freeze(walk)) {
-            return FAILED;
+            return -1;
         }
         is_secret = PyObject_GetItem(walk->verdicts, key);  /* judges it, in Python */
         if (is_secret == NULL) {
-            return FAILED;
+            return -1;
         }
     }
     int is_plain = is_secret == Py_False;
     Py_DECREF(is_secret);
-    if (!is_plain) {
-        return has_nothing_secret(walk, item) ? DONE : LONG_WAY;
+    return is_plain;
+}
+
+/* Write a key that was not met, or is not short, and its colon. */
+static enum outcome
+emit_new_key(struct walk *walk, PyObject *key, PyObject *item)
+{
+    char *begin = walk->at, *at = put_short(begin, key);
+    int is_short = at != NULL, number = KEY_NUMBER(key);
+    if (is_short) {
+        walk->at = at;
     }
-    PyObject **place = &walk->keys[((uintptr_t)key >> 4) & (KEYS - 1)];
+    else {
+        enum outcome outcome = PyUnicode_CheckExact(key) ? emit_text(walk, key) : LONG_WAY;
+        if (outcome != DONE || !has_room(walk, 2 * STEP + SHORT)) {
+            return outcome == DONE ? FAILED : outcome;
+        }
+    }
+    *walk->at++ = ':';
+    if (walk->keys[number] == key) {
+        return DONE;
+    }
+    int is_plain = is_plain_key(walk, key);
+    if (is_plain <= 0) {
+        return is_plain < 0 ? FAILED : has_nothing_secret(walk, item) ? DONE : LONG_WAY;
+    }
     Py_INCREF(key);
-    Py_XSETREF(*place, key);
+    Py_XSETREF(walk->keys[number], key);
+    struct written *written = &walk->written[number];
+    written->size = is_short ? (unsigned char)(walk->at - begin) : 0;
+    if (is_short) {
+        memcpy(written->text, begin, written->size);
+    }
     return DONE;
+}
+
+/* Write a value that takes few bytes, and its comma; say whether it was one. There is room. */
+static inline int
+put_small(struct walk *walk, PyObject *item, int depth)
+{
+    char *at = put_short(walk->at, item);
+    if (at == NULL) {
+        const char *text;
+        int size = 4;
+        if (item == Py_None) {
+            text = "null";
+        }
+        else if (item == Py_False) {
+            text = "false";
+            size = 5;
+        }
+        else if (item == Py_True) {
+            text = "true";
+        }
+        else {
+            int is_list = PyList_CheckExact(item) && PyList_GET_SIZE(item) == 0;
+            if (!is_list && !(PyDict_CheckExact(item) && PyDict_GET_SIZE(item) == 0)) {
+                return 0;
+            }
+            if (enter(walk, depth) != DONE) {
+                return 0;  /* it is met again, and refused again */
+            }
+            text = is_list ? "[]" : "{}";
+            size = 2;
+        }
+        at = (char *)memcpy(walk->at, text, (size_t)size) + size;
+    }
+    *at++ = ',';
+    walk->at = at;
+    return 1;
 }
 
 static inline enum outcome
 emit_entry(struct walk *walk, PyObject *key, PyObject *item, int depth)
 {
-    enum outcome outcome;
     if (!has_room(walk, 2 * (SHORT + STEP))) {
         return FAILED;
     }
-    char *at = put_short(walk->at, key);
-    if (at != NULL) {
-        walk->at = at;
+    int number = KEY_NUMBER(key);
+    if (walk->keys[number] == key && walk->written[number].size) {
+        memcpy(walk->at, walk->written[number].text, SHORT + STEP);
+        walk->at += walk->written[number].size;
     }
     else {
-        outcome = PyUnicode_CheckExact(key) ? emit_text(walk, key) : LONG_WAY;
-        if (outcome != DONE || !has_room(walk, 2 * STEP + SHORT)) {
-            return outcome == DONE ? FAILED : outcome;
-        }
-    }
-    if (walk->verdicts != NULL && walk->keys[((uintptr_t)key >> 4) & (KEYS - 1)] != key) {
-        outcome = judge(walk, key, item);
+        enum outcome outcome = emit_new_key(walk, key, item);
         if (outcome != DONE) {
             return outcome;
         }
     }
-    /* There still is room for one short value and two signs. */
-    *walk->at++ = ':';
-    at = put_short(walk->at, item);
-    if (at == NULL && item == Py_None) {
-        at = (char *)memcpy(walk->at, "null", 4) + 4;
-    }
-    if (at != NULL) {
-        *at++ = ',';
-        walk->at = at;
+    /* There still is room for one short value and its comma. */
+    if (put_small(walk, item, depth)) {
         return DONE;
     }
-    outcome = emit(walk, item, depth);
+    enum outcome outcome = emit(walk, item, depth);
     return outcome == DONE ? PUT(walk, ",") : outcome;
 }
 
@@ -558,25 +631,47 @@ pass_on(void)
     return LONG_WAY;
 }
 
+/* Read attributes that need nobody's code; say how many, which is all of them or none. */
+static Py_ssize_t
+read_simple(PyObject *value, Py_ssize_t count, const struct attributes *attributes,
+            PyObject **held)
+{
+    if (!attributes_hold(attributes, Py_TYPE(value))) {
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        held[i] = attribute_at(value, attributes->offsets[i]);
+        if (held[i] == NULL) {
+            while (i > 0) {
+                Py_DECREF(held[--i]);
+            }
+            return 0;
+        }
+    }
+    return count;
+}
+
 static enum outcome
-emit_attributes(struct walk *walk, PyObject *value, PyObject *names, int depth)
+emit_attributes(struct walk *walk, PyObject *value, struct known_kind *known, int depth)
 {
     enum outcome outcome = enter(walk, depth);
     if (outcome != DONE) {
         return outcome;
     }
-    if (!freeze(walk)) {
-        return FAILED;
-    }
+    PyObject *names = PyTuple_GET_ITEM(walk->codecs, known->codec + 2);
     /* All are read before any is written, as the twin does: a moment of the object. */
-    Py_ssize_t count = PyTuple_GET_SIZE(names), read = 0;
+    Py_ssize_t count = PyTuple_GET_SIZE(names);
     PyObject *few[8];
     PyObject **held = count <= 8 ? few : PyMem_New(PyObject *, (size_t)count);
     if (held == NULL) {
         PyErr_NoMemory();
         return FAILED;
     }
-    for (; read < count; read++) {
+    Py_ssize_t read = read_simple(value, count, &known->attributes, held);
+    if (read < count && !freeze(walk)) {
+        outcome = FAILED;
+    }
+    for (; outcome == DONE && read < count; read++) {
         held[read] = PyObject_GetAttr(value, PyTuple_GET_ITEM(names, read));
         if (held[read] == NULL) {
             outcome = pass_on();
@@ -599,31 +694,43 @@ emit_attributes(struct walk *walk, PyObject *value, PyObject *names, int depth)
 }
 
 /* Find the codec of a type; identity alone counts, as a metaclass may say what it likes. */
-static Py_ssize_t
-codec_of(struct walk *walk, PyTypeObject *kind)
+static struct known_kind *
+kind_of(struct walk *walk, PyTypeObject *kind)
 {
-    Py_ssize_t size = PyTuple_GET_SIZE(walk->codecs);
-    if (walk->codec < size && PyTuple_GET_ITEM(walk->codecs, walk->codec) == (PyObject *)kind) {
-        return walk->codec;
+    struct known_kind *known = &walk->kinds[((uintptr_t)kind >> 5 ^ (uintptr_t)kind >> 10)
+                                            & (KINDS - 1)];
+    if (known->kind == kind) {
+        return known;
     }
+    Py_ssize_t size = PyTuple_GET_SIZE(walk->codecs);
     for (Py_ssize_t i = 0; i < size; i += 3) {
         if (PyTuple_GET_ITEM(walk->codecs, i) == (PyObject *)kind) {
-            return walk->codec = i;
+            memset(known, 0, sizeof *known);
+            known->kind = kind;
+            known->codec = i;
+            return known;
         }
     }
-    return -1;
+    return NULL;
 }
 
 static enum outcome
-emit_object(struct walk *walk, PyObject *value, Py_ssize_t codec, int depth)
+emit_object(struct walk *walk, PyObject *value, struct known_kind *known, int depth)
 {
     enum outcome outcome = enter(walk, depth);
     if (outcome == DONE) {
-        outcome = put_bytes(walk, PyTuple_GET_ITEM(walk->codecs, codec + 1));
+        outcome = put_bytes(walk, PyTuple_GET_ITEM(walk->codecs, known->codec + 1));
+    }
+    if (outcome == DONE && !known->is_sought) {
+        if (!freeze(walk)) {
+            return FAILED;
+        }
+        known->is_sought = 1;
+        kernel_find_attributes(known->kind, PyTuple_GET_ITEM(walk->codecs, known->codec + 2),
+                               &known->attributes);
     }
     if (outcome == DONE) {
-        PyObject *names = PyTuple_GET_ITEM(walk->codecs, codec + 2);
-        outcome = emit_attributes(walk, value, names, depth + 1);
+        outcome = emit_attributes(walk, value, known, depth + 1);
     }
     return outcome == DONE ? PUT(walk, "]]}") : outcome;
 }
@@ -676,11 +783,8 @@ emit_other(struct walk *walk, PyObject *value, int depth)
     if (PyTuple_CheckExact(value)) {
         return emit_tuple(walk, value, depth);
     }
-    Py_ssize_t codec = codec_of(walk, Py_TYPE(value));
-    if (codec < 0) {
-        return emit_odd(walk, value, depth);
-    }
-    return emit_object(walk, value, codec, depth);
+    struct known_kind *known = kind_of(walk, Py_TYPE(value));
+    return known == NULL ? emit_odd(walk, value, depth) : emit_object(walk, value, known, depth);
 }
 
 /* The value's holder keeps it alive: whoever may run code freezes that first. */
@@ -753,7 +857,8 @@ kernel_wire(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t 
         return NULL;
     }
     struct walk walk;
-    memset(&walk, 0, sizeof walk);
+    memset(&walk, 0, offsetof(struct walk, written));
+    walk.is_wide = can_copy_wide();
     walk.codecs = arguments[1];
     walk.verdicts = arguments[2] == Py_None ? NULL : arguments[2];
     walk.replacement = arguments[3];

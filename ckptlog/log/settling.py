@@ -11,19 +11,24 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
-from ckptlog.formats import chunk, event, frame, segment, settled
+from ckptlog.formats import event, frame, segment, settled
+from ckptlog.formats.outline import Outline, outline
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.segments import Segments
 from ckptlog.storage import files
 
 # What a reader decompresses to see one event; larger blocks hardly shrink further.
 _BLOCK_BYTES: Final = 64 * 1024
-_HEAD_BYTES: Final = frame.HEADER_BYTES + chunk.HEADER_BYTES
-_RAW_AT: Final = frame.HEADER_BYTES + chunk.RAW_LENGTH_AT
+EVENT_FRAME_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
+"""What an event's frame has in front of its stored bytes."""
+# Of what a walk yields at once.
+_ITEMS_MAX: Final = 100_000
+_NO_KEYS: Final[frozenset[bytes]] = frozenset()
 
 
 class Sealed(NamedTuple):
@@ -37,15 +42,6 @@ class Sealed(NamedTuple):
     length: int
     stop: int
     leaf: bytes
-
-
-class Met(NamedTuple):
-    """One frame of a segment: kind, offset, bytes in all; a chunk's digest, b"" for an event."""
-
-    kind: int
-    offset: int
-    length: int
-    digest: bytes
 
 
 class SealedReader:
@@ -63,48 +59,62 @@ class SealedReader:
         self._where = where
         self._seed = seed
 
-    def frames(self) -> Iterator[Met]:
-        """Yield every frame after the header.
+    def outlines(self, keys: AbstractSet[bytes] | None) -> Iterator[Outline]:
+        """Yield the outlines of the frames after the header.
 
-        Cost: a microsecond each; the bodies of chunks are not touched.
+        Args:
+            keys: Of the chunks to keep, as for `outline`.
+
+        Cost: the bodies of chunks are not touched; memory for some 100,000 of what is kept.
         """
-        data, at, stop = self._data, HEADER_FRAME_BYTES, self._sealed.length
-        length_of = frame.body_length
+        at, stop = HEADER_FRAME_BYTES, self._sealed.length
         while at < stop:
-            head = data[at : at + _HEAD_BYTES]
-            size = length_of(head)
-            if size is None or head[2] not in (frame.EVENT, frame.CHUNK):
-                raise self.damaged(at)
-            length = frame.HEADER_BYTES + size
-            is_chunk = head[2] == frame.CHUNK
-            digest = head[frame.HEADER_BYTES : frame.HEADER_BYTES + 32] if is_chunk else b""
-            yield Met(head[2], at, length, digest)
-            at += length
-        if at != stop:
-            raise self.damaged(at)
+            part = outline(self._data, at, stop, keys, _ITEMS_MAX)
+            yield part
+            if part.end == at or (part.end < stop and not _is_full(part)):
+                raise self.damaged(part.end)
+            at = part.end
 
-    def body(self, met: Met) -> bytes:
+    def rows(self) -> Iterator[tuple[int, settled.Row]]:
+        """Yield position and row of every event.
+
+        Raises:
+            LogCorruptionError: One is damaged, or what was yielded does not end as it must.
+        """
+        position, leaf = self._sealed.header.first, self._sealed.header.leaf
+        for part in self.outlines(_NO_KEYS):
+            for offset, length, chunks, raw_bytes in part.events:
+                data = self.whole(offset, length)
+                if event.decode_prefix(data[frame.HEADER_BYTES : EVENT_FRAME_BYTES])[0] != position:
+                    raise self.damaged(offset)
+                leaf = event.leaf_hash(data[EVENT_FRAME_BYTES:])
+                yield position, settled.Row(offset, data, chunks, raw_bytes)
+                position += 1
+        if (position, leaf) != (self._sealed.stop, self._sealed.leaf):
+            raise self.damaged(self._sealed.length)
+
+    def body(self, offset: int, length: int) -> bytes:
         """Return the checked body of a frame.
 
         Raises:
             LogCorruptionError: It is damaged.
         """
-        data = self._data[met.offset : met.offset + met.length]
+        return self.whole(offset, length)[frame.HEADER_BYTES :]
+
+    def whole(self, offset: int, length: int) -> bytes:
+        """Return a whole checked frame.
+
+        Raises:
+            LogCorruptionError: It is damaged.
+        """
+        data = self._data[offset : offset + length]
         try:
-            checked = frame.decode(self._seed, met.offset, data)
+            end = frame.measure(self._seed, offset, data)[2]
         except FormatError as error:
-            raise self.damaged(met.offset) from error
-        return bytes(checked.body)
-
-    def whole(self, met: Met) -> bytes:
-        """Return a whole checked frame."""
-        self.body(met)
-        return self._data[met.offset : met.offset + met.length]
-
-    def raw_length(self, met: Met) -> int:
-        """Return what a chunk claims to be before compression, bytes."""
-        at = met.offset + _RAW_AT
-        return int.from_bytes(self._data[at : at + 4], "little")
+            raise self.damaged(offset) from error
+        if end != length:
+            raise self.damaged(offset)
+        return data
 
     def damaged(self, offset: int) -> LogCorruptionError:
         """Return the error for damage at an offset."""
@@ -161,15 +171,8 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
     fd, temporary = files.create_temporary(path)
     try:
         writer = _Writer(lambda data, offset: files.write_all(fd, data, offset), header)
-        position, leaf = header.first, header.leaf
-        for row, entry in _rows(source):
-            if event.decode_prefix(entry)[0] != position:
-                raise source.damaged(row.offset)
-            leaf = event.leaf_hash(entry[event.PREFIX_BYTES :])
-            position += 1
+        for _, row in source.rows():
             writer.add(row)
-        if (position, leaf) != (sealed.stop, sealed.leaf):
-            raise source.damaged(sealed.length)
         size = writer.finish(sealed.length)
         files.sync_file(fd)
     except BaseException:
@@ -202,16 +205,8 @@ def settled_bytes(header: SegmentHeader, rows: Iterable[settled.Row], valid_leng
     return bytes(out)
 
 
-def _rows(source: SealedReader) -> Iterator[tuple[settled.Row, bytes]]:
-    chunks = raw_bytes = 0
-    for met in source.frames():
-        if met.kind == frame.CHUNK:
-            chunks += 1
-            raw_bytes += source.raw_length(met)
-            continue
-        data = source.whole(met)
-        yield settled.Row(met.offset, data, chunks, raw_bytes), data[frame.HEADER_BYTES :]
-        chunks = raw_bytes = 0
+def _is_full(part: Outline) -> bool:
+    return len(part.events) + len(part.kept) >= _ITEMS_MAX
 
 
 class _Writer:

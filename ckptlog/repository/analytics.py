@@ -14,7 +14,6 @@ import atexit
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Final
@@ -29,7 +28,7 @@ from ckptlog.errors import (
 )
 from ckptlog.log.bulk import BulkReader
 from ckptlog.model.event import Reference
-from ckptlog.repository.layout import VIEWS
+from ckptlog.repository.layout import HISTORY, VIEWS
 from ckptlog.views.history.view import HistoryView, Source
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
     from ckptlog.repository.store import Store
 
-HISTORY: Final = "history"
 # Of a larger one the class of an error is not looked for.
 _META_BYTES_MAX: Final = 1024 * 1024
 
@@ -112,12 +110,6 @@ class Analytics:
 def own_folder(store: Store) -> Path:
     """Return where a store keeps its own history."""
     return store.path / VIEWS / HISTORY
-
-
-def discard(store: Store) -> None:
-    """Throw a store's own history away; the next question makes it anew."""
-    with suppress(OSError):  # what cannot be removed is not believed either: it proves itself
-        own_folder(store).with_name(f"{HISTORY}.json").unlink(missing_ok=True)
 
 
 def _path(folder: object) -> Path:

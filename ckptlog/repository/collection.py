@@ -119,7 +119,7 @@ class _Collection:
         self._done = self._total = 0
         self._own: list[str] = []
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
-        self._events = EventReader(store.log.reader, bulk)
+        self._events = EventReader(store.log.segments, store.log.reader, bulk)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
 
     def run(self, folder: Path) -> Collected:
@@ -371,18 +371,14 @@ class _Collection:
         A segment goes only where its settled form is whole.
         """
         store = self._store
-        count = 0
-        for container in containers:
-            path = store.path / container
-            if not path.exists() or not self._may_go(container):
-                continue
-            files.remove(path)
+        there = [one for one in containers if (store.path / one).exists() and self._may_go(one)]
+        files.remove_each([store.path / one for one in there])
+        for container in there:
             store.forget(container)
-            count += 1
         for folder in (LOG, PACKS):
             if (store.path / folder).is_dir():  # a store of an older version may have no packs
                 files.sync_directory(store.path / folder)
-        return count
+        return len(there)
 
     def _may_go(self, container: str) -> bool:
         name = parse_container(container)

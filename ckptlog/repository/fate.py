@@ -8,16 +8,20 @@ not cost anybody data.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from ckptlog.errors import FormatError, LogCorruptionError
+from ckptlog.errors import CheckpointError, FormatError, LogCorruptionError
 from ckptlog.formats import event as event_format
 from ckptlog.formats.end import End
 from ckptlog.formats.pack import pack_name
+from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.reader import LogReader
+from ckptlog.log.segments import Segments, container_of
+from ckptlog.log.settling import EVENT_FRAME_BYTES, Sealed, reading
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.event import (
     CHECKPOINT_TYPES,
@@ -42,10 +46,15 @@ KEPT: Final = "kept"
 class EventReader:
     """Reads events in bulk: positions and events, in order.
 
+    Of a sealed segment the chunks are stepped over by their headers. What is checked is what a
+    collection rests on: the sum of each event's frame, that positions are dense, and that the
+    segment ends where its successor says, with that leaf hash.
+
     Threads: safe.
     """
 
-    def __init__(self, reader: LogReader, bulk: BulkReader) -> None:
+    def __init__(self, segments: Segments, reader: LogReader, bulk: BulkReader) -> None:
+        self._segments = segments
         self._reader = reader
         self._bulk = bulk
 
@@ -57,6 +66,52 @@ class EventReader:
 
         Cost: some 4 us each.
         """
+        if not place.position:
+            for position, event in self._sealed(stop):
+                yield position, event
+                place = Cursor(position + 1, b"", "", 0)
+        first = place.position
+        if not place.container and first:
+            place = _begin(self._segments.holding(min(first, stop.first)))
+        for position, event in self._rest(place, stop):
+            if position >= first:
+                yield position, event
+
+    def _sealed(self, stop: End) -> Iterator[tuple[int, Event]]:
+        """Yield the events of the sealed segments, as far as nothing is odd."""
+        with suppress(CheckpointError):
+            self._segments.follow(stop.first, stop.generation)
+            header = self._segments.holding(0)
+            while header.first < stop.first:
+                after = self._segments.successor(header)
+                if after is None:
+                    return
+                if self._segments.exists(header.first, header.generation):
+                    sealed = Sealed(header, after.previous_length, after.first, after.leaf)
+                    with reading(self._segments, sealed) as source:
+                        for position, row in source.rows():
+                            yield position, event_format.decode(row.data[EVENT_FRAME_BYTES:])
+                else:
+                    # Its chunks are gone already.
+                    position = header.first - 1
+                    for position, event in self._settled(header, after.first, stop):
+                        yield position, event
+                    if position + 1 != after.first:
+                        return
+                header = after
+
+    def _settled(
+        self, header: SegmentHeader, behind: int, stop: End
+    ) -> Iterator[tuple[int, Event]]:
+        """Yield the events of one segment in bulk, up to a position."""
+        place = _begin(header)
+        for stretch in self._bulk.stretches(place, stop, events=_STRETCH_EVENTS):
+            for position, entry in enumerate(stretch.entries, stretch.first):
+                yield position, event_format.decode(entry)
+            if stretch.position_next >= behind:
+                return
+
+    def _rest(self, place: Cursor, stop: End) -> Iterator[tuple[int, Event]]:
         for stretch in self._bulk.stretches(place, stop, events=_STRETCH_EVENTS):
             try:
                 for position, entry in enumerate(stretch.entries, stretch.first):
@@ -74,6 +129,11 @@ class EventReader:
             for one in commit.entries:
                 if one.position >= place.position:
                     yield one.position, one.event
+
+
+def _begin(header: SegmentHeader) -> Cursor:
+    name = container_of(header.first, header.generation)
+    return Cursor(header.first, header.leaf, name, HEADER_FRAME_BYTES)
 
 
 class Bits:

@@ -14,7 +14,8 @@ from pathlib import Path
 from threading import RLock
 
 from ckptlog.blobs.index import ChunkIndex
-from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.pack import FOLDER as PACKS
+from ckptlog.blobs.pack import read_lines
 from ckptlog.blobs.run import Mark, Run
 from ckptlog.blobs.sheaf import Sheaf
 from ckptlog.errors import CheckpointError
@@ -67,11 +68,19 @@ class Indexer:
 
     def packed(self, packs: tuple[PackEntry, ...]) -> Iterator[Placement]:
         """Yield the places of the chunks in packs."""
+        for container, lines in self.lines(packs):
+            for digest, offset, length in lines:
+                yield Placement(digest, container, offset, length)
+
+    def lines(
+        self, packs: tuple[PackEntry, ...]
+    ) -> Iterator[tuple[str, list[tuple[bytes, int, int]]]]:
+        """Yield packs' containers and the digests, offsets and lengths of the frames in them."""
         for pack in packs:
-            name = pack_name(pack.base, bytes.fromhex(pack.id))
+            container = f"{PACKS}/{pack_name(pack.base, bytes.fromhex(pack.id))}"
             # One that is gone or damaged concerns who reads its chunks, and `verify`.
             with suppress(CheckpointError):
-                yield from read_index(self._root / "packs" / name, self._store_id)
+                yield container, read_lines(self._root / container, self._store_id)
 
     def take(self, commits: Sequence[Commit], stretch: Stretch | None) -> None:
         """Take in what is read in bulk for a view (views.rebuild).
@@ -139,7 +148,7 @@ class Indexer:
             return None
         for name in packs:
             with suppress(CheckpointError):
-                sheaf.add_each(read_index(self._root / name, self._store_id))
+                sheaf.add(name, read_lines(self._root / name, self._store_id))
         container = container_of(end.first, end.generation)
         return sheaf.run(Mark(end.position, container, end.offset, end.leaf))
 
@@ -212,8 +221,9 @@ class Gathering:
             self._sheaf.add(stretch.container, stretch.places)
         for commit in commits:
             packs = commit.entries[-1].event.packs
-            if packs or commit.placements:
-                self._sheaf.add_each((*commit.placements, *self._indexer.packed(packs)))
+            self._sheaf.add_each(commit.placements)
+            for container, lines in self._indexer.lines(packs):
+                self._sheaf.add(container, lines)
         last = commits[-1]
         self._sheaf.bind(Mark(last.position_next, last.container, last.offset_end, last.leaf))
         self._indexer.take_leaves(commits, stretch)

@@ -30,6 +30,7 @@ from ckptlog.storage.lock import WriterLock
 
 STORE_JSON: Final = "store.json"
 VIEWS: Final = "views"
+HISTORY: Final = "history"
 RESERVE: Final = "reserve"
 RESERVE_BYTES: Final = 256 * 1024
 FOLDERS: Final = ("log", "packs", "views", "consumers", "keys")
@@ -270,6 +271,14 @@ def restore_reserve(root: Path) -> None:
             files.write_atomically(path, bytes(RESERVE_BYTES))
         except Exception as error:  # noqa: BLE001 - no room yet; the next opening tries again
             del error
+
+
+def discard_history(root: Path) -> None:
+    """Throw a store's own history away; the next question makes it anew.
+
+    What cannot be removed is not believed either: it proves itself.
+    """
+    files.remove(root / VIEWS / f"{HISTORY}.json")
 
 
 def refuse_read_only(root: Path) -> None:

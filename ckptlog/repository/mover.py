@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
-from itertools import compress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
-from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter, read_lines
+from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter
 from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
@@ -26,6 +26,9 @@ from ckptlog.log.segments import Segments
 from ckptlog.log.settling import Sealed, reading
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
+
+# Lines of a pack that are remembered from the survey to the move, at most.
+_FEW: Final = 8
 
 Order = tuple[int, int]
 """How late a container was registered: a position; at one position a segment comes first."""
@@ -81,6 +84,12 @@ class Mover:
         self._live = live
         self._orders = orders
         self._removed = removed
+        # Wanted chunks of what was surveyed, and those that more than one container has; while
+        # all of them fit into memory.
+        self._met: set[bytes] = set()
+        self._double: set[bytes] = set()
+        # Of packs with next to nothing that is wanted: they need not be opened again.
+        self._few: dict[str, list[tuple[bytes, int, int]]] = {}
 
     def survey(self, source: Source) -> Survey:
         """Return what is in a container.
@@ -90,21 +99,43 @@ class Mover:
         """
         if source.sealed is None:
             return self._survey_pack(source)
+        chunks = chunk_bytes = 0
+        kept: list[int] = []
+        met: set[bytes] = set()
         with reading(self._segments, source.sealed) as reader:
-            found = [(one.digest, one.length) for one in reader.frames() if one.digest]
-        digests, lengths = [*zip(*found, strict=True)] or [(), ()]
-        live = self._live.among(digests)
-        kept = [*compress(lengths, map(live.__contains__, digests))] if live else []
-        return Survey(len(digests), sum(lengths), len(kept), sum(kept))
+            for part in reader.outlines(self._live.in_memory()):
+                chunks += part.chunks
+                chunk_bytes += part.chunk_bytes
+                lines = self._wanted(part.kept)
+                kept += [length for _, _, length in lines]
+                met.update([digest[:KEY_BYTES] for digest, _, _ in lines])
+        self._meet(met)
+        return Survey(chunks, chunk_bytes, len(kept), sum(kept))
+
+    def _wanted(self, lines: list[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
+        """Return those of some chunks that are wanted; all, where only such were asked for."""
+        if self._live.in_memory() is not None:
+            return lines
+        live = self._live.among([digest for digest, _, _ in lines])
+        return [line for line in lines if line[0] in live]
 
     def _survey_pack(self, source: Source) -> Survey:
         index = PackIndex(self._root / source.container, self._store_id)
-        keys = index.keys(KEY_BYTES)
-        live = self._live.keys_among(keys)
-        kept = (
-            [index.length(number) for number, key in enumerate(keys) if key in live] if live else []
-        )
-        return Survey(index.count, index.chunk_bytes, len(kept), sum(kept))
+        lines = self._lines(index)
+        self._meet({digest[:KEY_BYTES] for digest, _, _ in lines})
+        if len(lines) <= _FEW:
+            self._few[source.container] = lines
+        lengths = [length for _, _, length in lines]
+        return Survey(index.count, index.chunk_bytes, len(lengths), sum(lengths))
+
+    def _meet(self, keys: set[bytes]) -> None:
+        """Take note of the wanted chunks of a container."""
+        if self._live.in_memory() is not None:
+            self._double |= self._met & keys
+            self._met |= keys
+
+    def _lines(self, index: PackIndex) -> list[tuple[bytes, int, int]]:
+        return self._wanted(index.lines(self._live.in_memory()))
 
     def move(
         self,
@@ -136,12 +167,13 @@ class Mover:
             raise
 
     def _move_packed(self, source: Source, writer: PackWriter) -> None:
-        lines = self._lines(source)
-        live = self._live.among([digest for digest, _, _ in lines])
-        if not live:
+        lines = self._few.pop(source.container, None)
+        if lines is None:
+            lines = self._lines(PackIndex(self._root / source.container, self._store_id))
+        if not lines:
             return
         # In the order of the file: a base stands before what differs from it.
-        wanted = sorted((at, length, digest) for digest, at, length in lines if digest in live)
+        wanted = sorted((at, length, digest) for digest, at, length in lines)
         records = PackReader(self._root, source.container, self._store_id)
         try:
             for offset, length, digest in wanted:
@@ -152,14 +184,10 @@ class Mover:
 
     def _move_sealed(self, source: Source, sealed: Sealed, writer: PackWriter) -> None:
         with reading(self._segments, sealed) as reader:
-            chunks = [met for met in reader.frames() if met.digest]
-            live = self._live.among([met.digest for met in chunks])
-            for met in chunks:
-                if met.digest in live and self._is_wanted(met.digest, source, writer):
-                    self._put(met.digest, reader.body(met), writer)
-
-    def _lines(self, source: Source) -> list[tuple[bytes, int, int]]:
-        return read_lines(self._root / source.container, self._store_id)
+            for part in reader.outlines(self._live.in_memory()):
+                for digest, offset, length in self._wanted(part.kept):
+                    if self._is_wanted(digest, source, writer):
+                        self._put(digest, reader.body(offset, length), writer)
 
     def _is_wanted(self, digest: bytes, source: Source, writer: PackWriter) -> bool:
         """Say whether a live chunk must be copied."""
@@ -167,6 +195,10 @@ class Mover:
 
     def _is_held_later(self, digest: bytes, source: Source) -> bool:
         """Say whether a container that was registered later holds a chunk, read and checked."""
+        # What no other container has need not be looked for. Of what came after the survey nothing
+        # is known then: to copy a chunk is always right.
+        if self._live.in_memory() is not None and digest[:KEY_BYTES] not in self._double:
+            return False
         place = self._blobs.index.get(digest)
         if place is None or place.container == source.container:
             return False
@@ -181,10 +213,11 @@ class Mover:
         return True
 
     def _put(self, digest: bytes, record: bytes, writer: PackWriter) -> None:
-        writer.make_room(len(record))
         base = chunk.base_in(record)
-        if base and not writer.has_beside(base):
-            ((_, record),) = self._blobs.whole([(digest, record)])
+        if base:
+            writer.make_room(len(record))
+            if not writer.has_beside(base):
+                ((_, record),) = self._blobs.whole([(digest, record)])
         writer.add(digest, record)
 
 

@@ -321,10 +321,8 @@ class Store(StoreReader, Retrospect, Attesting):
             Events that were read.
         """
         self._check_open()
-        from ckptlog.repository.analytics import discard
-
         events = self._keeper.rebuild()
-        discard(self)
+        layout.discard_history(self.path)
         return events
 
     def history(

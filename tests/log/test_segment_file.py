@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import CheckpointError, CheckpointStorageError, LogCorruptionError
-from ckptlog.formats import frame
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log import segment_file, settling
 from ckptlog.log.segment_file import SettledSegment
@@ -32,11 +31,10 @@ class Pair:
         data = bytearray(log.segments.path(0, 0).read_bytes()[: sealed.length])
         self.frames = []
         with settling.reading(log.segments, sealed) as source:
-            for met in source.frames():
-                if met.kind == frame.CHUNK:
-                    data[met.offset : met.offset + met.length] = bytes(met.length)
-                else:
-                    self.frames.append((met.offset, met.length))
+            for part in source.outlines(None):
+                for _, offset, length in part.kept:
+                    data[offset : offset + length] = bytes(length)
+                self.frames += [(offset, length) for offset, length, _, _ in part.events]
         self.data = bytes(data)
         log.close()
 

@@ -464,6 +464,20 @@ def test_of_two_copies_one_is_kept(path, monkeypatch, packs, which):
     check_files(path)
 
 
+def test_what_a_later_container_holds_is_not_copied(path, monkeypatch):
+    monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
+    with opened(path) as manager:
+        # The texts of both are one chunk, which each of the two packs has.
+        dead, alive = (
+            manager.create_checkpoint(task, "T", 1, data={"value": os.urandom(3000)})
+            for task in ("a", "b")
+        )
+        manager.delete_checkpoint(dead)
+        done = quiet(manager)
+        assert (done.packs, done.packs_written, done.chunks_kept) == (1, 0, 1)
+        assert manager.get_checkpoint(alive).task_title == "T"
+
+
 def test_a_damaged_later_copy_does_not_count(path, monkeypatch):
     """LATEST: what holds a chunk later is read and checked before the earlier one goes."""
     monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
