@@ -50,6 +50,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- NotAStoreError                      store.not_a_store
         |-- UnsupportedError                    store.unsupported
         |   `-- UnregisteredTypeError           value.unregistered_type
+        |-- PlantingStaleError                  planting.stale
         |-- ReadOnlyError                       store.read_only
         |-- BackupDivergedError                 backup.diverged
         |-- BackupForeignError                  backup.foreign
