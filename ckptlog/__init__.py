@@ -204,6 +204,7 @@ _ERRORS = (
     "PlantingStaleError",
     "ProofError",
     "QuotaError",
+    "PlantingStaleError",
     "ReadOnlyError",
     "RecoveryBusyError",
     "RecoveryCancelledError",
