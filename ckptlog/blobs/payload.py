@@ -43,6 +43,9 @@ WIRE_BYTES_MAX: Final = 1024 * 1024 * 1024
 # The same for a tree that is never put together (specs/capture-tree.md).
 TREE_BYTES_MAX: Final = 1 << 40
 
+# What is checked whole, as a value; of a longer one each chunk is.
+DECODED_BYTES_MAX: Final = 64 * 1024 * 1024
+
 # Shorter values are not remembered: finding a difference takes some 40 us, more than it saves.
 MEMO_BYTES_MIN: Final = 2048
 
@@ -282,6 +285,17 @@ def text_of(parts: Iterable[Part], read: Read) -> bytes:
     text = bytearray()
     _unbranch(parts, read, text)
     return bytes(text)
+
+
+def is_planted(reference: Reference, read: Read) -> bool:
+    """Say whether a payload was written piece by piece, so that its text alone would not give it.
+
+    A long one is taken for it: it is not put together to find out. Behind a key a text has no link.
+    """
+    if reference.kind != TREE_KIND or reference.size > DECODED_BYTES_MAX:
+        return reference.kind == TREE_KIND
+    first = parts_of(reference, read)[0]
+    return type(first) is bytes and first.endswith(b":")
 
 
 def text_bytes(part: Part) -> int:

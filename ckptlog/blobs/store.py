@@ -295,6 +295,21 @@ class BlobStore:
         """Return the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
         return payload.reach(reference, self._reader(_NOTHING), seen)
 
+    def check_payload(self, reference: Reference) -> None:
+        """Read and verify every chunk of a payload of any size, without putting it together.
+
+        Raises:
+            BlobCorruptionError, MissingBlobError: One is damaged or missing.
+        """
+        branches: set[bytes] = set()
+
+        def read(digest: bytes, domain: int) -> bytes:
+            branches.add(digest)
+            return self.raw(digest, domain)
+
+        for digest in payload.digests_of(reference, read) - branches:
+            self.raw(digest, chunk.LEAF)
+
     def forget(self, container: str) -> None:
         """Close a container that counts no more, so that its room comes back."""
         self._containers.forget(container)

@@ -24,18 +24,20 @@ from ckptlog.errors import (
     FormatError,
     ImportConflictError,
 )
+from ckptlog.formats.chunk import DIGEST_BYTES
 from ckptlog.manager.conflict import Plan, command_id
-from ckptlog.manager.preparation import Content, Preparation, holder_of
+from ckptlog.manager.preparation import Content, Holder, Preparation, holder_of
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import IMPORTED, Reference
 from ckptlog.model.identifier import check_id
 from ckptlog.model.state import CheckpointState, is_legal
 from ckptlog.model.value import Prepared
-from ckptlog.policy.command import AnyCommand, Change, Create, Record
+from ckptlog.policy.command import AnyCommand, Change, Create, Payloads, Record, Witness
 from ckptlog.policy.decide import Stale
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.archive_reader import ArchiveReader, Contents, Told
 from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.planting import Before, Planting
 from ckptlog.repository.report import Progress
 from ckptlog.repository.store import Store
 from ckptlog.storage.lock import WriterLock
@@ -213,7 +215,7 @@ class _Import:
     def _create(self, told: Told, command: str) -> tuple[AnyCommand, Content]:
         event, subject = told.event, told.event.subject
         holder = holder_of(self._store.latest(subject.task))
-        content = self._preparation.content(self._data(event.data), self._meta(told), holder)
+        content = self._content(event.data, told, holder)
         create = Create(
             actor=self._actor,
             checkpoint=subject.checkpoint,
@@ -235,9 +237,7 @@ class _Import:
     ) -> tuple[AnyCommand, Content]:
         event, here = told.event, self._present(told)
         is_same = event.data is None or event.data == here.event.data
-        content = self._preparation.content(
-            None if is_same else self._data(event.data), self._meta(told), holder_of(here)
-        )
+        content = self._content(None if is_same else event.data, told, holder_of(here))
         change = Change(
             actor=self._actor,
             checkpoint=event.subject.checkpoint,
@@ -266,6 +266,34 @@ class _Import:
             why = outcome.why
         raise BusyError(
             f"Other writers came first {_ATTEMPTS_MAX} times: {why}.", hint="Run the import again."
+        )
+
+    def _content(self, data: Reference | None, told: Told, holder: Holder | None) -> Content:
+        meta = self._meta(told)
+        if data is None or not self._reader.is_planted(data):
+            return self._preparation.content(self._data(data), meta, holder)
+        # Chunk by chunk: its text alone would not give this tree, and may be too long for memory.
+        self._store.check_plantable(data.size)
+        content = self._preparation.content(None, meta, holder)
+        before = None
+        if holder is not None and holder.data is not None:
+            before = Before(holder.checkpoint, holder.data)
+        with Planting(self._store, before) as planting:
+            for one in self._reader.chunks(data):
+                planting.put(*one)
+            planting.put_records((record[:DIGEST_BYTES], record) for record in content.records)
+            planted = planting.finish()
+            planting.keep()
+        witnesses = content.payloads.witnesses
+        if before is not None:
+            witnesses += (Witness(before.checkpoint, before.data.root),)
+        new = planted.new + (content.payloads.new if content.packs else 0)
+        return Content(
+            Payloads(data, content.payloads.meta, new, content.payloads.sanitised, witnesses),
+            planted.records,
+            content.packs + planted.packs,
+            content.placements + planted.placements,
+            content.cacheable,
         )
 
     def _data(self, reference: Reference | None) -> Prepared | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ckptlog.blobs.payload import DECODED_BYTES_MAX
 from ckptlog.errors import CheckpointError
 from ckptlog.manager.fact import Reading, reading_of
 from ckptlog.manager.lineage import Lineage
@@ -155,6 +156,9 @@ class Planner:
         store = self._store
         try:
             for reference in _payloads(row):
+                if reference.size > DECODED_BYTES_MAX:
+                    store.blobs.check_payload(reference)
+                    continue
                 # Who has the codecs can resume from it; here they need not be registered.
                 values.decode(store.wire(reference), store.codecs, opaque=True)
         except CheckpointError:

@@ -205,9 +205,7 @@ class ArchiveReader:
             if self._sound.get(key):
                 continue
             try:
-                value = values.decode(self.wire(reference), opaque=True)
-                if type(value) is not dict:
-                    raise FormatError("It is no dictionary.")
+                self._check_payload(reference)
             except UnsupportedError:
                 raise
             except (CheckpointError, RecursionError) as error:
@@ -216,6 +214,13 @@ class ArchiveReader:
                     position=one.position,
                 ) from error
             self._sound.put(key, True, 1)
+
+    def _check_payload(self, reference: Reference) -> None:
+        if reference.kind == payload.TREE_KIND and reference.size > payload.DECODED_BYTES_MAX:
+            for _ in self.chunks(reference):
+                pass
+        elif type(values.decode(self.wire(reference), opaque=True)) is not dict:
+            raise FormatError("It is no dictionary.")
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -235,6 +240,22 @@ class ArchiveReader:
     def wire(self, reference: Reference) -> bytes:
         """Return the verified bytes of a payload."""
         return payload.assemble(reference, self._chunk)
+
+    def is_planted(self, reference: Reference) -> bool:
+        """Say whether a payload must come by its chunks (`payload.is_planted`)."""
+        return payload.is_planted(reference, self._chunk)
+
+    def chunks(self, reference: Reference) -> Iterator[tuple[bytes, int, bytes]]:
+        """Yield digest, domain and verified bytes of each chunk of a tree of branches."""
+        branches: set[bytes] = set()
+
+        def read(digest: bytes, domain: int) -> bytes:
+            branches.add(digest)
+            return self._chunk(digest, domain)
+
+        for digest in sorted(payload.digests_of(reference, read)):
+            domain = chunk.BRANCH if digest in branches else chunk.LEAF
+            yield digest, domain, self._chunk(digest, domain)
 
     def _chunk(self, digest: bytes, domain: int) -> bytes:
         raw = self._raw.get((digest, domain))

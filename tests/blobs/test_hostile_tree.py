@@ -14,7 +14,7 @@ from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.payload import assemble, digests_of, plant
 from ckptlog.blobs.store import _DELTA_DEPTH_READ_MAX
-from ckptlog.errors import BlobCorruptionError, CheckpointError, MissingBlobError
+from ckptlog.errors import BlobCorruptionError, CheckpointError, MissingBlobError, TooLargeError
 from ckptlog.formats import branch, chunk
 from ckptlog.formats.branch import BRANCH, BYTES, LEAF, Link
 from ckptlog.formats.store import Chunker as Parameters
@@ -190,7 +190,11 @@ def test_a_bomb_of_links_is_refused_by_its_size(shelf):
     for _ in range(28):
         name, size, kind = shelf.put_branch(*[Link(kind, name, size)] * 2), size * 2, BRANCH
     tracemalloc.start()
-    refuses(shelf, as_tree(name, size), "cannot be named")
+    with pytest.raises(TooLargeError, match="by parts"):
+        assemble(as_tree(name, size), shelf.read)
+    # It is a payload that can be walked: forty chunks.
+    assert len(digests_of(as_tree(name, size), shelf.read)) == 29
+    refuses(shelf, as_tree(name, payload.TREE_BYTES_MAX + 1), "cannot be named")
     refuses(shelf, as_tree(name, payload.WIRE_BYTES_MAX), "expected below it")
     outer = shelf.put_branch(b"{", Link(BYTES, name, size))
     refuses(shelf, as_tree(outer, payload.WIRE_BYTES_MAX), "expected below it")

@@ -160,7 +160,7 @@ def test_a_reference_with_the_wrong_size_or_kind_is_noticed(shelf):
         Reference("leaf", "AB" * 32, 1),
         Reference("leaf", "", 0),
         Reference("heap", "ab" * 32, 1),
-        Reference("tree", "ab" * 32, payload.WIRE_BYTES_MAX + 1),
+        Reference("tree", "ab" * 32, payload.TREE_BYTES_MAX + 1),
         Reference("list", "ab" * 32, -1),
         Reference("leaf", "ab" * 32, chunk.RAW_BYTES_MAX + 1),
         Reference("list", "ab" * 32, payload.WIRE_BYTES_MAX + 1),
