@@ -7,8 +7,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |-- ArgumentError (ValueError)              argument.invalid
     |   |-- AddressError (KeyError)             argument.address
     |   |-- NoSuchPartError (LookupError)       argument.no_such_part
-    |   |-- TooLargeError                       argument.too_large
     |   |-- UnstorableError (TypeError)         argument.unstorable
+    |   |-- TooLargeError                       argument.too_large
     |   |-- SettingsError                       argument.settings
     |   `-- ComponentError                      component.invalid
     |-- CheckpointCreationError
@@ -39,6 +39,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
         |-- NotAStoreError                      store.not_a_store
         |-- UnsupportedError                    store.unsupported
         |   `-- UnregisteredTypeError           value.unregistered_type
+        |-- PlantingStaleError                  planting.stale
         |-- ReadOnlyError                       store.read_only
         |-- BackupDivergedError                 backup.diverged
         |-- BackupForeignError                  backup.foreign

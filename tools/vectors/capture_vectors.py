@@ -1,9 +1,9 @@
-"""Capture trees by the page alone: specs/capture-tree.md written out plainly, and vectors made by it.
+"""Capture trees by the page alone: specs/capture-tree.md written out plainly, and its vectors.
 
-Nothing here knows the package. Content is whole, each tree is made anew. A capture is a JSON list of
-components: `["files", name, [[key, size, seed], ..]]` is a dict of raw contents, `["raw", name, size,
-seed]` one, `["blocks", name, bytes of a block, size, seed]` one in blocks. Content: the first `size`
-bytes of BLAKE3(seed) in its extendable form.
+Nothing here knows the package. Content is whole, each tree is made anew. A capture is a JSON list
+of components: `["files", name, [[key, size, seed], ..]]` is a dict of raw contents, `["raw", name,
+size, seed]` one, `["blocks", name, bytes of a block, size, seed]` one in blocks. Content: the first
+`size` bytes of BLAKE3(seed) in its extendable form.
 
 Usage: capture_vectors.py FILE    writes the vectors; they are made once, and then fixed
 """

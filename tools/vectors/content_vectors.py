@@ -351,7 +351,8 @@ _FIRST_FEATURES: Final = (
 _TREE_FEATURES: Final = tuple(sorted((*_FIRST_FEATURES, "chunks-delta", store.TREES)))
 
 
-_SHORT_FEATURES: Final = tuple(name for name in store.FEATURES if name != store.SETTLED)
+_SETTLED_FEATURES: Final = tuple(name for name in store.FEATURES if name != store.LARGE)
+_SHORT_FEATURES: Final = tuple(name for name in _SETTLED_FEATURES if name != store.SETTLED)
 
 
 def stores() -> dict[str, Document]:
@@ -374,7 +375,8 @@ def stores() -> dict[str, Document]:
     for name, about, features in (
         ("good-trees", "A store with payload trees.", _TREE_FEATURES),
         ("good-short-events", "A store with events of schema 2.", _SHORT_FEATURES),
-        ("good-settled", "A store with settled segments.", store.FEATURES),
+        ("good-settled", "A store with settled segments.", _SETTLED_FEATURES),
+        ("good-large", "A store with payloads of more than 1 GiB.", store.FEATURES),
     ):
         made = msgspec.structs.replace(now, features=features)
         documents[name] = good(about, store.encode(made), made, where="store.json")
