@@ -18,7 +18,7 @@ from ckptlog.capture.directory.workspace import Workspace
 from tests.capture.directory.picture import picture
 
 PROGRAM = "import sys; from ckptlog.cli.main import main; sys.exit(main(sys.argv[1:]))"
-KILLS = 8
+KILLS = 4
 
 
 def edit(root: Path, version: int) -> None:
@@ -59,7 +59,9 @@ def killed(words: list[object], after_s: float) -> bool:
 
 def length_s(words: list[object]) -> float:
     begin = time.monotonic()
-    subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, words)], check=True, capture_output=True
+    )
     return time.monotonic() - begin
 
 
