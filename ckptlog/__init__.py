@@ -204,7 +204,6 @@ _ERRORS = (
     "PlantingStaleError",
     "ProofError",
     "QuotaError",
-    "PlantingStaleError",
     "ReadOnlyError",
     "RecoveryBusyError",
     "RecoveryCancelledError",

@@ -280,6 +280,10 @@ class TreeWriter:
         kind = LEAF_KIND if link.kind == LEAF else TREE_KIND  # type: ignore[union-attr]
         return Root(Reference(kind, link.digest.hex(), size))  # type: ignore[union-attr]
 
+    def is_stored(self, digest: bytes) -> bool:
+        """Say whether a chunk may be kept; of the witness's, who keeps one makes sure itself."""
+        return self._is_stored(digest)
+
     # --- chunks -----------------------------------------------------------------------------
 
     def _keep(self, parts: tuple[Part, ...], items: int) -> Link:

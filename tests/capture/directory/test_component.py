@@ -15,12 +15,13 @@ from ckptlog.capture.directory import restoration as restoring
 from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.content import OpenFile
-from ckptlog.capture.directory.scan import Options
+from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.capture.directory.stage import STAGING
 from ckptlog.errors import (
     ArgumentError,
     BlobCorruptionError,
     ChangedError,
+    CheckpointStorageError,
     DeniedError,
     FormatError,
     NoSuchPartError,
@@ -86,6 +87,28 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(root, memory, tmp_path) -
         captured = memory.capture(component, before)
         assert captured.entries()["a"].inline() == f"{number:04}".encode()
         before = captured
+
+
+@pytest.mark.parametrize(
+    ("ctime_ns", "read_ns", "is_trusted"),
+    [
+        (10_000_000_001, 10_000_000_001, False),
+        (10_000_000_001, 10_019_000_000, False),  # within a tick of the clock
+        (10_000_000_001, 10_021_000_000, True),
+        (10_000_000_000, 11_900_000_000, False),  # a file system with whole seconds
+        (10_000_000_000, 12_100_000_000, True),
+        (10_000_000_001, 9_000_000_000, False),  # changed behind the walk
+    ],
+)
+def test_what_is_racily_clean_is_never_trusted(ctime_ns, read_ns, is_trusted, tmp_path) -> None:
+    row = ("a", stat.S_IFREG | 0o644, 1, ctime_ns, ctime_ns, 7)
+    found = Scan(directories={"": [row]})
+    path = tmp_path / "a.stat"
+    kept = {"": [stat_index.Kept(b"x")]}
+    stat_index.save(path, Options(), "root", found, kept, groups=[], read_ns=read_ns)
+    index = stat_index.load(path, Options(), "root")
+    assert index.equals(found) is is_trusted
+    assert index.kept("", [row]) == ([stat_index.Kept(b"x")] if is_trusted else [None])
 
 
 def test_a_time_set_back_does_not_hide_a_change(root, memory, tmp_path) -> None:
@@ -485,6 +508,26 @@ def test_a_directory_swapped_for_a_link_leads_nowhere(root, memory, tmp_path, mo
     assert (outside / "a").read_text() == "precious"
 
 
+def test_a_new_file_is_not_made_through_a_link(root, memory, tmp_path, monkeypatch) -> None:
+    plant(root, {"d/a": "1"})
+    captured = memory.capture(DirectoryComponent(root))
+    (root / "d/a").unlink()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    staged = restoring.Restoration._staged
+
+    def then_swap(self, steps):
+        made = staged(self, steps)
+        (root / "d").rmdir()
+        os.symlink(outside, root / "d")
+        return made
+
+    monkeypatch.setattr(restoring.Restoration, "_staged", then_swap)
+    with pytest.raises(CheckpointStorageError):
+        DirectoryComponent(root).restore(captured)
+    assert os.listdir(outside) == []
+
+
 # --- another user --------------------------------------------------------------------------------
 
 OTHER = """
@@ -494,7 +537,7 @@ sys.path.insert(0, sys.argv[2])
 from tests.capture.directory.memory import Memory
 from tests.capture.directory.picture import picture
 from ckptlog.capture.directory.component import DirectoryComponent
-from ckptlog.capture.directory.scan import Options
+from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.errors import DeniedError
 import shutil, stat, difflib, base64
 os.setgid(65534); os.setuid(65534)

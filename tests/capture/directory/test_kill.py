@@ -18,7 +18,7 @@ from ckptlog.capture.directory.workspace import Workspace
 from tests.capture.directory.picture import picture
 
 PROGRAM = "import sys; from ckptlog.cli.main import main; sys.exit(main(sys.argv[1:]))"
-KILLS = 8
+KILLS = 4
 
 
 def edit(root: Path, version: int) -> None:
