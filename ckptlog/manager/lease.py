@@ -18,7 +18,7 @@ from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 
-from ckptlog.errors import ArgumentError, CheckpointError, LeaseLostError
+from ckptlog.errors import ArgumentError, CheckpointError, LeaseLostError, StoreClosedError
 from ckptlog.model.lease import TTL_US_MAX, TTL_US_MIN, Grant, Held
 from ckptlog.model.quotation import quoted
 
@@ -113,15 +113,20 @@ class Lease:
         return self._manager.release_grant(self.grant)
 
     def keep(self, on_lost: OnLost | None = None) -> Self:
-        """Renew it from a thread from now on, until it is released or lost.
+        """Renew it from a thread from now on, until it is released or lost, or the manager closed.
 
         Args:
             on_lost: Called once, in that thread, when it is lost: stop the work.
         """
+        self._manager.kept_leases.add(self)
         Thread(
             target=self._keep, args=(on_lost,), name=f"ckptlog-lease-{self.token}", daemon=True
         ).start()
         return self
+
+    def let_expire(self) -> None:
+        """Renew it no more; it is held until it expires."""
+        self._stop.set()
 
     def _keep(self, on_lost: OnLost | None) -> None:
         while not self._stop.wait(self.grant.ttl_us / _MILLION / _RENEWALS):
@@ -129,6 +134,8 @@ class Lease:
                 self.renew()
             except LeaseLostError as error:
                 _tell(on_lost, error)
+                return
+            except StoreClosedError:
                 return
             except CheckpointError as error:
                 # The medium, the lock: until another takes it, it is ours; so try on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakSet
 
 import msgspec
 
@@ -49,6 +50,8 @@ class Leases:
 
     store: Store
     actor: str
+    # Leases that are renewed from threads.
+    kept_leases: WeakSet[Lease]
 
     def acquire_lease(
         self,

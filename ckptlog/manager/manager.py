@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+from weakref import WeakSet
 
 from ckptlog.errors import (
     ArgumentError,
@@ -114,6 +115,7 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interrupt
             size_bytes_max=self.config.checkpoint_size_bytes_max,
         )
         self._drafter = Drafter(self.store, self._preparation)
+        self.kept_leases = WeakSet()
         self._cleaner: Cleaner | None = None
         if config is not None and config.cleanup_interval_hours > 0:
             self._cleaner = Cleaner(self, config)
@@ -126,9 +128,14 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interrupt
     # --- life ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the store, if this manager opened it. Twice is fine."""
+        """Close the store, if this manager opened it. Twice is fine.
+
+        Its leases are renewed no more; those that nobody released are held until they expire.
+        """
         if self._cleaner is not None:
             self._cleaner.stop()
+        for lease in list(self.kept_leases):
+            lease.let_expire()
         if self._owns_store:
             self.store.close()
 

@@ -339,12 +339,30 @@ def wait_for(is_true):
 
 
 def test_renewal_in_the_background(manager, store):
+    before = set(threading.enumerate())
     with manager.acquire_lease("t", ttl_s=0.15, background=True):
+        (thread,) = set(threading.enumerate()) - before
         wait_for(lambda: kinds(store).count("lease.renewed") >= 3)
     count = store.position
     assert kinds(store)[-1] == "lease.released"
-    wait_for(lambda: not [one for one in threading.enumerate() if "ckptlog-lease" in one.name])
+    thread.join(10)
+    assert not thread.is_alive()
     assert store.position == count
+
+
+@pytest.mark.parametrize("owner", ["manager", "store"])
+def test_who_closes_renews_no_more(tmp_path, owner):
+    before = set(threading.enumerate())
+    store = ckptlog.open(tmp_path / "store", create=True)
+    manager = CheckpointManager(store=store)
+    manager.acquire_lease("t", ttl_s=0.15, background=True)
+    (thread,) = {one for one in set(threading.enumerate()) - before if "lease" in one.name}
+    (manager if owner == "manager" else store).close()
+    thread.join(10)
+    assert not thread.is_alive()
+    store.close()
+    with CheckpointManager(tmp_path / "store") as other:
+        assert [one.task for one in other.list_leases()] == ["t"]
 
 
 def test_who_renews_in_the_background_is_told_of_the_loss(manager, environment):
