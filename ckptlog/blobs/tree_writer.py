@@ -301,10 +301,6 @@ class TreeWriter:
         self._sink(digest, domain, raw)
         return digest
 
-    def is_stored(self, digest: bytes) -> bool:
-        """Say whether a chunk, and what was written with it, may be linked unread."""
-        return self._is_stored(digest)
-
     def _check_kept(self, link: Link) -> None:
         if not self._is_stored(link.digest):
             raise ArgumentError(
