@@ -96,8 +96,11 @@ class Run:
         self._refuse(faults)
         return faults
 
-    def validate(self) -> None:
+    def validate(self, *, is_elsewhere: bool = False) -> None:
         """Read and check every payload, and the dependencies.
+
+        Args:
+            is_elsewhere: Whether the system stays as it is: then nothing depends on anything.
 
         Raises:
             RecoveryRefusedError: Something is not fit.
@@ -116,7 +119,7 @@ class Run:
             self.check_cancelled()
             self.tracker.to(component=target.name)
             faults += faults_of_target(target, self._store.blobs.raw)
-            faults += self._lacking(target)
+            faults += [] if is_elsewhere else self._lacking(target)
         self.tracker.to(component="")
         self._refuse(faults)
 
@@ -191,7 +194,8 @@ class Run:
     def resume(self, found: Unfinished, *, is_verified: bool) -> RecoveryProgress:
         """Restore all components of an unfinished recovery again."""
         info = self._capturer.find(found.capture)
-        self._refuse(self._choose(info, Wanted(found.names, is_partial=True)))
+        names = tuple(info.components) if found.names is None else found.names
+        self._refuse(self._choose(info, Wanted(names, is_partial=True)))
         self._is_whole = found.names is None
         self.validate()
         if found.safety:
@@ -481,7 +485,7 @@ class Run:
             others, missing = (
                 targets_of(self._capturer, info, [name], lambda _: None)
                 if name in self._capturer.components
-                else ([], [f"Component {name!r} is not part of this system."])
+                else ([], [f"Component {target.name!r} depends on {name!r}, which is not here."])
             )
             if missing or not others:
                 faults += missing
