@@ -109,12 +109,24 @@ class DirectoryComponent:
     def plan(self, stored: Any, paths: Sequence[str] = ()) -> Plan:
         """Return what a restore would change."""
         manifest = self._manifest(stored)
+        if not os.path.lexists(self.path):
+            return self._plan_anew(manifest)
         made, _ = self._steps(manifest, paths)
         changes = tuple(
             Change(step.kind, naming.shown(step.path), step.size)
             for step in sorted(made, key=lambda step: naming.parts_of(step.path))
         )
         return Plan(changes, sum(step.size for step in made), summary(made))
+
+    def _plan_anew(self, manifest: Manifest) -> Plan:
+        """Return what a restore would make where nothing is."""
+        ordered = sorted(manifest.entries, key=naming.parts_of)
+        changes = tuple(
+            Change("add", naming.shown(path), manifest.entries[path].size) for path in ordered
+        )
+        size = sum(one.bytes for one in changes)
+        where = naming.shown(self.path)
+        return Plan(changes, size, f"{where} is missing and would be made anew")
 
     def diff(self, stored: Any, paths: Sequence[str] = ()) -> Iterator[str]:
         """Yield the lines of a unified diff from what is there to what a restore would make."""
