@@ -92,6 +92,18 @@ class Capturer:
         self._memos = Recollection()
         self._begin()
 
+    def of(self, components: Sequence[Component]) -> Capturer:
+        """Return a capturer of the same system, with the same settings and other components."""
+        return Capturer(
+            self.manager,
+            self.system,
+            components,
+            batch_size=self._batch_size,
+            deadline_s=self._deadline_s,
+            write_deadline_s=self._write_deadline_s,
+            attempts=self._attempts,
+        )
+
     def _begin(self) -> None:
         """Hold nothing: at first, and in a forked child, whose parent's threads are not here."""
         self._pid = os.getpid()

@@ -21,6 +21,7 @@ from ckptlog.model.quotation import quoted
 from ckptlog.repository.snapshot import build
 from ckptlog.repository.store import Store
 from ckptlog.views.query import Filter
+from ckptlog.views.row import Row
 
 _PAGE_ROWS: Final = 50
 
@@ -78,6 +79,11 @@ class Catalogue:
             system=self._system,
         )
 
+    def of_row(self, row: Row) -> CaptureInfo | None:
+        """Return the capture that a row of the view is; None where it is none."""
+        found = self._store.read_row(row)
+        return None if found is None else self._info(*found)
+
     def _by_id(self, capture_id: str) -> CaptureInfo:
         found = self._store.read(capture_id)
         info = None if found is None else self._info(*found)
@@ -97,8 +103,7 @@ class Catalogue:
         while True:
             rows = self._store.select(wanted, after=after, limit=size, newest_first=True)
             for row in rows:
-                found = self._store.read_row(row)
-                info = None if found is None else self._info(*found)
+                info = self.of_row(row)
                 if info is not None:
                     yield info
             if len(rows) < size:
@@ -118,6 +123,36 @@ class Catalogue:
             wire = self._store.blobs.wire(entry.event.meta, records)
             meta = values.decode(wire, self._store.codecs)
         return build(entry, {}, meta)
+
+
+def systems(store: Store) -> list[str]:
+    """Return the names of all systems that have captures, in the order of their newest ones.
+
+    Cost: the rows of all checkpoints; of each task the metadata of one.
+    """
+    found: dict[str, bool] = {}
+    after = None
+    while True:
+        rows = store.select(Filter(), after=after, limit=_PAGE_ROWS, newest_first=True)
+        for row in rows:
+            if row.task not in found:
+                newest = Catalogue(store, row.task).of_row(row)
+                found[row.task] = newest is not None
+        if len(rows) < _PAGE_ROWS:
+            return [task for task, is_system in found.items() if is_system]
+        after = rows[-1].origin
+
+
+def capture_of(store: Store, capture_id: str) -> CaptureInfo | None:
+    """Return a capture by its id, of whatever system; None where there is none."""
+    found = store.read(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
+    if found is None:
+        return None
+    entry, _ = found
+    try:
+        return Catalogue(store, entry.event.subject.task).find(capture_id)
+    except CheckpointNotFoundError:
+        return None
 
 
 def _check_moment(at: object) -> None:

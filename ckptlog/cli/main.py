@@ -35,6 +35,7 @@ from ckptlog.cli import (
     init,
     leases,
     listing,
+    recover,
     removal,
     repair,
     replay,
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, leases, completion, capture, rewind):
+    for module in (removal, leases, completion, capture, rewind, recover):
         module.add_commands(commands)
     return parser
 

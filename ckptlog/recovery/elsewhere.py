@@ -30,10 +30,16 @@ def restore_elsewhere(run: Run, info: CaptureInfo, given: Wanted, folder: Path) 
     """
     run.begin(info, given)
     places = {one.name: folder / _file_name(one) for one in run.targets}
-    for place in places.values():
+    for name, place in places.items():
+        if list(places.values()).count(place) > 1:
+            raise ArgumentError(
+                f"{place} would hold more than one component.",
+                hint="Restore them one by one, each to a directory of its own.",
+                component=name,
+            )
         if place.exists() or place.is_symlink():
             raise ArgumentError(f"{place} exists.", hint="Name another directory.", path=str(place))
-    run.validate()
+    run.validate(is_elsewhere=True)
     with operating_system_door(f"Cannot make {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
     run.tracker.to(status=stage.RESTORING)

@@ -1,6 +1,7 @@
 """The journal of recoveries: what the log says of them, and who may recover right now.
 
     recovery.started    recovery, capture, safety, names     before anything is touched
+                        missing, held                        where there are any
     recovery.step       recovery, component, action          before each touch, and after it
     recovery.completed  recovery, capture, bytes, ms
     recovery.failed     recovery, capture, component, error, rolled_back (1 or 0)
@@ -50,6 +51,7 @@ class Unfinished:
 
     id: Of its events. position: Of its start. names: Its components; None for all of the capture.
     touched: Components whose restore began, in that order, and that were not put back.
+    missing: Components that were not there when it began. held: Captures that were pinned for it.
     """
 
     id: str
@@ -58,6 +60,8 @@ class Unfinished:
     safety: str
     names: tuple[str, ...] | None
     touched: list[str] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
 
 
 class Journal:
@@ -114,12 +118,22 @@ class Journal:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def started(
-        self, recovery: str, capture: str, safety: str, names: tuple[str, ...] | None
-    ) -> None:
+    def started(self, begun: Unfinished) -> None:
         """A recovery begins: nothing was touched yet."""
-        listed = ALL if names is None else ",".join(names)
-        self._record(RECOVERY_STARTED, recovery, capture=capture, safety=safety, names=listed)
+        listed = ALL if begun.names is None else ",".join(begun.names)
+        more = {
+            name: ",".join(given)
+            for name, given in (("missing", begun.missing), ("held", begun.held))
+            if given
+        }
+        self._record(
+            RECOVERY_STARTED,
+            begun.id,
+            capture=begun.capture,
+            safety=begun.safety,
+            names=listed,
+            **more,
+        )
 
     def step(self, recovery: str, component: str, action: str) -> None:
         """A component is touched, or was."""
@@ -185,7 +199,15 @@ def _after(
         listed = str(facts.get("names", ALL))
         names = None if listed == ALL else tuple(listed.split(","))
         capture, safety = str(facts.get("capture", "")), str(facts.get("safety", ""))
-        return Unfinished(recovery, position, capture, safety, names)
+        return Unfinished(
+            recovery,
+            position,
+            capture,
+            safety,
+            names,
+            missing=_listed(facts.get("missing")),
+            held=_listed(facts.get("held")),
+        )
     if found is None or found.id != recovery:
         return found
     component = str(facts.get("component", ""))
@@ -199,3 +221,7 @@ def _after(
     if kind == RECOVERY_FAILED and not facts.get("rolled_back"):
         return found
     return None
+
+
+def _listed(fact: int | str | None) -> tuple[str, ...]:
+    return tuple(fact.split(",")) if isinstance(fact, str) and fact else ()

@@ -277,7 +277,7 @@ class Recovery:
 def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
     return RecoveryUnfinishedError(
         f"The recovery {found.id} of capture {found.capture} ended in the middle.",
-        hint="resume() finishes it, roll_back() undoes it.",
+        hint="resume() finishes it, roll_back() undoes it (ckptlog recover --resume, --roll-back).",
         recovery=found.id,
         capture=found.capture,
         safety=found.safety,

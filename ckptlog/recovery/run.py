@@ -15,7 +15,7 @@ from ckptlog.errors import (
     RecoveryRefusedError,
 )
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.recovery import guard, journal
+from ckptlog.recovery import guard, journal, missing
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.call import HungError, called
 from ckptlog.recovery.comparison import faults_after, plan_of
@@ -81,6 +81,8 @@ class Run:
         self._id = ""
         self._is_whole = False
         self._touched: list[str] = []
+        self._missing: list[str] = []
+        self._held: tuple[str, ...] = ()
         self._base = self._read = self._limit = 0
         self._is_rolling_back = False
 
@@ -96,8 +98,11 @@ class Run:
         self._refuse(faults)
         return faults
 
-    def validate(self) -> None:
+    def validate(self, *, is_elsewhere: bool = False) -> None:
         """Read and check every payload, and the dependencies.
+
+        Args:
+            is_elsewhere: Whether the system stays as it is: then nothing depends on anything.
 
         Raises:
             RecoveryRefusedError: Something is not fit.
@@ -116,7 +121,7 @@ class Run:
             self.check_cancelled()
             self.tracker.to(component=target.name)
             faults += faults_of_target(target, self._store.blobs.raw)
-            faults += self._lacking(target)
+            faults += [] if is_elsewhere else self._lacking(target)
         self.tracker.to(component="")
         self._refuse(faults)
 
@@ -152,12 +157,16 @@ class Run:
         """Capture what is there, so that it can be put back."""
         self.check_cancelled()
         self.tracker.to(status=stage.SAVING)
-        self._safety = self._capturer.capture(
+        self._safety, self._missing = missing.save(
+            self._capturer,
+            self.targets,
             description=f"before the recovery of {info.id}",
             tags=("safety",),
             reason="safety",
             lease=self._settings.lease,
         )
+        for name in self._missing:
+            self.tracker.error(f"Component {name!r} is missing; there was nothing to save of it.")
         if self._safety is not None:
             self.tracker.to(safety_id=self._safety.id)
 
@@ -170,7 +179,11 @@ class Run:
         self._id = recovery
         self.tracker.to(recovery_id=recovery)
         names = None if self._is_whole else tuple(one.name for one in self.targets)
-        self._journal.started(recovery, info.id, self._safety.id if self._safety else "", names)
+        self._hold()
+        safety = self._safety.id if self._safety else ""
+        begun = Unfinished(recovery, -1, info.id, safety, names)
+        begun.missing, begun.held = tuple(self._missing), self._held
+        self._journal.started(begun)
         self._restore_all(is_verified=is_verified)
         size = self.tracker.now.bytes_total
         try:
@@ -183,6 +196,7 @@ class Run:
                 recovery=recovery,
                 rolled_back=False,
             ) from error
+        self._let_go()
         self._guards.storage().succeeded()
         self._journal.unfinished()  # the next one reads the log from here
         self.tracker.to(status=stage.COMPLETED)
@@ -191,18 +205,19 @@ class Run:
     def resume(self, found: Unfinished, *, is_verified: bool) -> RecoveryProgress:
         """Restore all components of an unfinished recovery again."""
         info = self._capturer.find(found.capture)
-        self._refuse(self._choose(info, Wanted(found.names, is_partial=True)))
+        names = tuple(info.components) if found.names is None else found.names
+        self._refuse(self._choose(info, Wanted(names, is_partial=True)))
         self._is_whole = found.names is None
         self.validate()
         if found.safety:
             self._safety = self._capturer.find(found.safety)
             self.tracker.to(safety_id=found.safety)
-        self._touched = list(found.touched)
+        self._take_over(found)
         return self.restore(found.id, is_verified=is_verified)
 
     def roll_back(self, found: Unfinished) -> RecoveryProgress:
         """Put back what an unfinished recovery has touched."""
-        if not found.safety and found.touched:
+        if not found.safety and set(found.touched) - set(found.missing):
             raise RecoveryRefusedError(
                 f"The recovery {found.id} was begun without a safety capture.",
                 hint="Finish it: resume().",
@@ -211,12 +226,13 @@ class Run:
         self._id = found.id
         self._info = self._capturer.find(found.safety) if found.safety else None
         self._safety = self._info
-        self._touched = list(found.touched)
+        self._take_over(found)
         self.tracker.to(recovery_id=found.id, capture_id=found.capture, safety_id=found.safety)
         lacking = self._put_back()
         if lacking:
             raise self._incomplete(lacking, None, "")
         self._journal.failed(found.id, found.capture, "", "rolled back", is_rolled_back=True)
+        self._let_go()
         self._journal.unfinished()
         self.tracker.to(status=stage.ROLLED_BACK, rolled_back=True)
         return self.tracker.now
@@ -293,6 +309,7 @@ class Run:
             self.tracker.error(f"The failure could not be recorded: {unrecorded.message}")
         if lacking:
             raise self._incomplete(lacking, error, name) from error
+        self._let_go()
         self.tracker.to(rolled_back=True)
         if not isinstance(error, Exception):
             raise error
@@ -323,10 +340,15 @@ class Run:
             return []
         self._is_rolling_back = True
         self.tracker.to(status=stage.ROLLING_BACK, component="")
-        if self._safety is None:
+        saved = [name for name in touched if name not in self._missing]
+        if self._safety is None and saved:
             return touched
         try:
-            targets, faults = targets_of(self._capturer, self._safety, touched, lambda _: None)
+            targets, faults = (
+                targets_of(self._capturer, self._safety, saved, lambda _: None)
+                if self._safety is not None
+                else ([], [])
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the others must be tried
             targets, faults = [], [told(error)]
         for fault in faults:
@@ -339,6 +361,8 @@ class Run:
         hung = self._guards.hung.get(name)
         if hung is not None:  # what it does still would come after what we do
             hung.join(self._settings.deadline_s)
+        if name in self._missing and not (hung is not None and hung.is_alive()):
+            return self._make_missing(name)
         if target is None or (hung is not None and hung.is_alive()):
             return False
         self._tell_step(name, journal.REVERTING)
@@ -366,6 +390,19 @@ class Run:
         self._tell_step(name, journal.REVERTED)
         return True
 
+    def _make_missing(self, name: str) -> bool:
+        """Make a component missing again, as it was; what was put there stays, renamed."""
+        self._tell_step(name, journal.REVERTING)
+        try:
+            aside = missing.make_missing(self._capturer.components.get(name))
+        except CheckpointError as error:
+            self.tracker.error(f"Component {name!r} could not be put back: {told(error)}")
+            return False
+        if aside:
+            self.tracker.error(f"Component {name!r} is missing again; what was restored: {aside}")
+        self._tell_step(name, journal.REVERTED)
+        return name in self._capturer.components
+
     def _compared(self, target: Target, *, is_strict: bool) -> list[str] | None:
         """Return how a component differs from its payload; None where nobody can say.
 
@@ -380,6 +417,26 @@ class Run:
             )
         plan = called(target.name, "plan", lambda: plan_of(target, codecs), seconds)
         return None if plan is None else ["it is not what it was" for _ in plan.changes[:1]]
+
+    def _hold(self) -> None:
+        """Pin what an unfinished recovery needs, so that no retention deletes it."""
+        wanted = [one.id for one in (self._info, self._safety) if one is not None]
+        pin = self._capturer.manager.pin_checkpoint
+        self._held += tuple(name for name in dict.fromkeys(wanted) if pin(name))
+
+    def _let_go(self) -> None:
+        """Unpin what was pinned; whoever pinned it before keeps his pin."""
+        for name in self._held:
+            try:
+                self._capturer.manager.unpin_checkpoint(name)
+            except CheckpointError as error:  # a pin too much loses nothing
+                self.tracker.error(f"{name} stays pinned: {error.message}")
+        self._held = ()
+
+    def _take_over(self, found: Unfinished) -> None:
+        """Go on with what an unfinished recovery did."""
+        self._touched = list(found.touched)
+        self._missing, self._held = list(found.missing), found.held
 
     def _tell_step(self, name: str, action: str) -> None:
         """Tell the log of a step of a rollback, which goes on if that fails."""
@@ -481,7 +538,7 @@ class Run:
             others, missing = (
                 targets_of(self._capturer, info, [name], lambda _: None)
                 if name in self._capturer.components
-                else ([], [f"Component {name!r} is not part of this system."])
+                else ([], [f"Component {target.name!r} depends on {name!r}, which is not here."])
             )
             if missing or not others:
                 faults += missing

@@ -129,6 +129,9 @@ def targets_of(
         if name not in stored:
             faults.append(f"Component {name!r} is not in the payload of {info.id}.")
             continue
+        if name not in capturer.components:
+            faults.append(f"Component {name!r} is not part of this system.")
+            continue
         component, known = capturer.components[name], info.components[name]
         if stored[name].reference != known.reference:
             faults.append(f"Component {name!r} has another root than {info.id} says.")

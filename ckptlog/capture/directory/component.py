@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
 INDEX_FOLDER: Final = "capture"
+_LOCATION_CHARACTERS_MAX: Final = 4_000
 
 
 class DirectoryComponent:
@@ -63,7 +65,7 @@ class DirectoryComponent:
         self.consistency = consistency
         self.keeps_unknown = keeps_unknown
         self.depends_on = tuple(depends_on)
-        self.location = {"path": naming.shown(self.path)}
+        self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
         self._index_path = Path(index) / f"{name}.stat" if index is not None else None
         self._tracked: frozenset[str] = frozenset()
         self.last: DirectorySnapshot | None = None
@@ -107,12 +109,24 @@ class DirectoryComponent:
     def plan(self, stored: Any, paths: Sequence[str] = ()) -> Plan:
         """Return what a restore would change."""
         manifest = self._manifest(stored)
+        if not os.path.lexists(self.path):
+            return self._plan_anew(manifest)
         made, _ = self._steps(manifest, paths)
         changes = tuple(
             Change(step.kind, naming.shown(step.path), step.size)
             for step in sorted(made, key=lambda step: naming.parts_of(step.path))
         )
         return Plan(changes, sum(step.size for step in made), summary(made))
+
+    def _plan_anew(self, manifest: Manifest) -> Plan:
+        """Return what a restore would make where nothing is."""
+        ordered = sorted(manifest.entries, key=naming.parts_of)
+        changes = tuple(
+            Change("add", naming.shown(path), manifest.entries[path].size) for path in ordered
+        )
+        size = sum(one.bytes for one in changes)
+        where = naming.shown(self.path)
+        return Plan(changes, size, f"{where} is missing and would be made anew")
 
     def diff(self, stored: Any, paths: Sequence[str] = ()) -> Iterator[str]:
         """Yield the lines of a unified diff from what is there to what a restore would make."""
@@ -205,3 +219,18 @@ class DirectoryComponent:
         if self.keeps_unknown:
             return [step for step in made if step.entry is not None], found
         return without_kept(made, manifest, self.options), found
+
+
+def _described(options: Options, path: str) -> dict[str, str]:
+    """Return what a location says of options that are not the usual ones.
+
+    Whoever restores from the location alone must not remove what was never captured.
+    """
+    usual = Options()
+    names = ("has_git", "has_rules", "has_attributes", "unreadable", "patterns")
+    given = {name: getattr(options, name) for name in names}
+    text = json.dumps({key: one for key, one in given.items() if one != getattr(usual, key)})
+    if text == "{}":
+        return {}
+    is_short = len(text) + len(naming.shown(path)) <= _LOCATION_CHARACTERS_MAX
+    return {"options": text if is_short else "unrecorded"}
