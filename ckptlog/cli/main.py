@@ -40,6 +40,7 @@ from ckptlog.cli import (
     replay,
     restore,
     rewind,
+    run,
     show,
     stats,
     verify,
@@ -82,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, leases, completion, capture, rewind):
+    for module in (removal, leases, completion, capture, rewind, run):
         module.add_commands(commands)
     return parser
 
@@ -102,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _report(output, "cli.interrupted", "Interrupted.", exit_status.INTERRUPTED)
     except UsageError as error:
         hint = f"See `{error.args[1]} --help`."
-        status = _report(output, "cli.usage", error.args[0], exit_status.USAGE, hint=hint)
+        status = exit_status.OWN_FAILURE if error.args[1].endswith(" run") else exit_status.USAGE
+        status = _report(output, "cli.usage", error.args[0], status, hint=hint)
     except Exception as error:  # noqa: BLE001 - the outermost loop: every error gets its status
         status = _failed(output, error)
     return status
