@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ckptlog.cli import exit_status, text
 from ckptlog.cli.capture import store_path
 from ckptlog.cli.command import Commands, Context, add_command, open_store
-from ckptlog.cli.moment import natural, positive
+from ckptlog.cli.moment import natural, seconds
 
 if TYPE_CHECKING:
     from ckptlog.service.command.run import Order, Result
@@ -36,7 +36,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument("--name", metavar="TASK", help="of the task (default: of the command)")
     parser.add_argument(
         "--interval",
-        type=positive,
+        type=seconds,
         default=INTERVAL_S,
         metavar="SECONDS",
         help="between two captures (default: 30); nothing is written where nothing changed",

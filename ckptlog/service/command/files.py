@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +50,7 @@ class Named:
     directories: Sequence[str] = ()
     files: Sequence[str] = ()
     databases: Sequence[str] = ()
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
     keep: int = 0
 
     @property
@@ -193,18 +193,14 @@ AnyComponent = DirectoryComponent | FileComponent | SqliteComponent
 def _components(
     manager: CheckpointManager, system: str, named: Named, cwd: str
 ) -> Iterator[AnyComponent]:
-    store = os.path.abspath(manager.store.path)
+    store = str(Path(manager.store.path).absolute())
     index = Path(store) / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]
-    own = [os.path.abspath(os.path.join(cwd, one)) for one in named.files]
-    own += [
-        os.path.abspath(os.path.join(cwd, one)) + ending
-        for one in named.databases
-        for ending in _SQLITE_ENDINGS
-    ]
+    own = [_place(cwd, one) for one in named.files]
+    own += [_place(cwd, one) + ending for one in named.databases for ending in _SQLITE_ENDINGS]
     directories = named.directories if not named.is_empty else (".",)
     names = _Names()
     for given in directories:
-        root = os.path.abspath(os.path.join(cwd, given))
+        root = _place(cwd, given)
         options = replace(
             named.options,
             patterns=(*named.options.patterns, *_patterns(root, own)),
@@ -213,9 +209,14 @@ def _components(
         name = COMPONENT if len(directories) == 1 else names.of("dir", given)
         yield DirectoryComponent(root, name=name, options=options, index=index)
     for given in named.files:
-        yield FileComponent(names.of("file", given), os.path.join(cwd, given), format="bytes")
+        yield FileComponent(names.of("file", given), _place(cwd, given), format="bytes")
     for given in named.databases:
-        yield SqliteComponent(names.of("sqlite", given), os.path.join(cwd, given))
+        yield SqliteComponent(names.of("sqlite", given), _place(cwd, given))
+
+
+def _place(cwd: str, given: str) -> str:
+    """Return an absolute path; links in it stay what they are."""
+    return os.path.normpath(Path(cwd) / given)
 
 
 def _patterns(root: str, paths: Sequence[str]) -> Iterator[str]:
@@ -241,10 +242,9 @@ class _Names:
 
 
 def _is_there(one: AnyComponent) -> bool:
-    path = one.location["path"]
     if isinstance(one, DirectoryComponent):
-        return os.path.isdir(one.path)
-    return isinstance(one, FileComponent) or os.path.exists(path)
+        return Path(one.path).is_dir()
+    return isinstance(one, FileComponent) or Path(one.location["path"]).exists()
 
 
 def _payload(one: AnyComponent, stored: Any) -> Any:

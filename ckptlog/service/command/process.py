@@ -74,7 +74,7 @@ class Process:
         outputs: tuple[int, int] = (1, 2),
     ) -> None:
         self._messages = messages
-        self._popen = subprocess.Popen(
+        self._popen = subprocess.Popen(  # noqa: S603 - the user's own command
             list(words),
             cwd=cwd,
             env=dict(environ),
@@ -86,7 +86,9 @@ class Process:
         self.pid = self._popen.pid
         self._terminal = Terminal()
         self._terminal.give(self.pid)
-        routes = dict(zip(map(_taken, (self._popen.stdout, self._popen.stderr)), outputs, strict=True))
+        routes = dict(
+            zip(map(_taken, (self._popen.stdout, self._popen.stderr)), outputs, strict=True)
+        )
         self._relay = Relay(routes, tail, lambda: messages.put((DRAINED, 0)))
         self._relay.start()
         threading.Thread(target=self._wait, name="ckptlog-wait", daemon=True).start()

@@ -22,6 +22,10 @@ from ckptlog.service.command.process import Ended
 
 KEY: Final = "run"
 FORMAT: Final = 1
+_INTERRUPTED: Final = {
+    "type": "Interrupted",
+    "message": "ckptlog run was killed, or the machine stopped.",
+}
 _ENDED: Final = (CheckpointState.COMPLETED, CheckpointState.FAILED)
 
 
@@ -57,7 +61,9 @@ class Record:
         with self._manager.batch(lease=lease) as batch:
             if last is not None and is_open(last):
                 reason = "ckptlog run was killed, or the machine stopped"
-                batch.fail_checkpoint(last.checkpoint_id, {"type": "Interrupted", "message": reason})
+                batch.fail_checkpoint(
+                    last.checkpoint_id, {"type": "Interrupted", "message": reason}
+                )
             self._id = batch.create_checkpoint(
                 self._task,
                 title,
@@ -76,9 +82,7 @@ class Record:
         """Record what is known by now."""
         self._manager.update_checkpoint(self._id, data=data, lease=lease)
 
-    def end(
-        self, data: dict[str, Any], error_info: dict[str, Any] | None, *, lease: Lease
-    ) -> None:
+    def end(self, data: dict[str, Any], error_info: dict[str, Any] | None, *, lease: Lease) -> None:
         """Record the end: completed, or failed with a reason."""
         with self._manager.batch(lease=lease) as batch:
             if error_info is None:

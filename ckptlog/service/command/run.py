@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -134,7 +135,11 @@ class CommandRun:
             if last is not None and (result := self._look_at(last)) is not None:
                 return result
             files = Files(
-                self._manager, self.task, self._order.named, cwd=self._order.cwd, leases=self._leases
+                self._manager,
+                self.task,
+                self._order.named,
+                cwd=self._order.cwd,
+                leases=self._leases,
             )
             self._begin(last, files)
             with self._signals():
@@ -169,7 +174,7 @@ class CommandRun:
                 data=last.data,
             )
         if end_left_over(identity):
-            self._tell(f"the command of the attempt before still ran; it was ended")
+            self._tell("the command of the attempt before still ran; it was ended")
         return None
 
     def _begin(self, last: CheckpointData | None, files: Files) -> None:
@@ -192,9 +197,7 @@ class CommandRun:
             if order.has_rewind:
                 self._rewind(files)
         self._capture(files, "start")
-        self._record.begin(
-            words.title_of(shown), self._facts, last=last, lease=self._leases[0]
-        )
+        self._record.begin(words.title_of(shown), self._facts, last=last, lease=self._leases[0])
 
     def _rewind(self, files: Files) -> None:
         info = files.last_good(self._tell)
@@ -263,7 +266,7 @@ class CommandRun:
     def _environ(self) -> dict[str, str]:
         grant = msgspec.json.encode(self._leases[0].grant).decode()
         own = {
-            "CKPTLOG_STORE": os.path.abspath(self._manager.store.path),
+            "CKPTLOG_STORE": str(Path(self._manager.store.path).absolute()),
             "CKPTLOG_TASK": self.task,
             "CKPTLOG_ATTEMPT": str(self._facts["attempt"]),
             "CKPTLOG_LEASE": grant,
@@ -394,7 +397,8 @@ def _attempt_of(last: CheckpointData | None) -> int:
 def _check(order: Order) -> None:
     if not order.words:
         raise ArgumentError(
-            "There is no command to run.", hint="ckptlog run -- COMMAND ARGUMENT ...",
+            "There is no command to run.",
+            hint="ckptlog run -- COMMAND ARGUMENT ...",
             argument="command",
         )
     if not (math.isfinite(order.interval_s) and order.interval_s > 0):

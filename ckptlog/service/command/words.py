@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from blake3 import blake3
@@ -34,7 +35,7 @@ def title_of(words: Sequence[str]) -> str:
 
 def name_of(words: Sequence[str], directory: str) -> str:
     """Return what a task is called that nobody named: the same for the same words and place."""
-    own = _odd.sub("_", os.path.basename(words[0]))[:_NAME_CHARACTERS_MAX] or "command"
+    own = _odd.sub("_", Path(words[0]).name)[:_NAME_CHARACTERS_MAX] or "command"
     whole = b"\0".join(os.fsencode(one) for one in (os.path.realpath(directory), *words))
     return f"{own}-{blake3(whole).hexdigest()[:8]}"
 
