@@ -243,11 +243,12 @@ class CommandRun:
     def _wait(self, running: Process) -> Ended:
         """Wait until the command has ended and what it printed is passed on."""
         ended: Ended | None = None
-        while True:
+        is_drained = False
+        while ended is None or not is_drained:  # either may come first
             kind, number = self._messages.get()
-            if kind == process.DRAINED and ended is not None:
-                return ended
-            if kind == process.ENDED:
+            if kind == process.DRAINED:
+                is_drained = True
+            elif kind == process.ENDED:
                 ended = running.reap()
             elif kind == process.SIGNAL and ended is None:
                 self._pass_on(running, number)
@@ -257,6 +258,7 @@ class CommandRun:
                 self._is_lost = True
                 self._tell("another process has taken over the task; the command is ended")
                 running.send(signal.SIGTERM)
+        return ended
 
     def _pass_on(self, running: Process, number: int) -> None:
         if number in _STOPS:
