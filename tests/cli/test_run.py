@@ -41,7 +41,7 @@ def _environ(place):
 
 def _start(place, *words, **options):
     """Start the program in a session of its own: it has no terminal."""
-    pipes = {name: subprocess.PIPE for name in ("stdout", "stderr")}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     given = {"stdin": subprocess.DEVNULL, "start_new_session": True, **pipes, **options}
     words = [str(word) for word in words]
     running = subprocess.Popen([*PROGRAM, *words], cwd=place, env=_environ(place), **given)
