@@ -96,7 +96,7 @@ def workspace(context: Context, *, is_created: bool = False, **options: Any) -> 
 
     arguments = context.arguments
     directory = context.directory / arguments.directory
-    path, is_new = _store_path(context, directory, is_created=is_created)
+    path, is_new = store_path(context, directory, is_created=is_created)
     chosen = Options(
         has_git=arguments.git,
         has_rules=not arguments.no_ignore,
@@ -111,8 +111,8 @@ def workspace(context: Context, *, is_created: bool = False, **options: Any) -> 
         yield Workspace(manager, directory, system=arguments.system, options=chosen, **options)
 
 
-def _store_path(context: Context, directory: Path, *, is_created: bool) -> tuple[Path, bool]:
-    """Return the store to use, and whether it may be made."""
+def store_path(context: Context, directory: Path, *, is_created: bool) -> tuple[Path, bool]:
+    """Return the store of a directory, and whether it may be made."""
     from ckptlog.errors import ArgumentError, StoreMissingError
     from ckptlog.repository.discovery import PLACES, find_store
 

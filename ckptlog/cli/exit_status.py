@@ -15,6 +15,7 @@ NOT_FOUND: Final = 3  # no such checkpoint, part of one, task or store
 CONFLICT: Final = 4  # the present state does not allow it
 CORRUPTION: Final = 5  # stored bytes are not what was written
 STORAGE: Final = 6  # the medium or the store refused
+OWN_FAILURE: Final = 125  # of `run`, whose other statuses are the command's
 INTERRUPTED: Final = 130  # 128 + SIGINT
 TERMINATED: Final = 143  # 128 + SIGTERM
 CLOSED_PIPE: Final = 141  # 128 + SIGPIPE: who read the output went away

@@ -41,6 +41,7 @@ from ckptlog.cli import (
     replay,
     restore,
     rewind,
+    run,
     show,
     stats,
     verify,
@@ -83,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, leases, completion, capture, rewind, recover):
+    for module in (removal, leases, completion, capture, rewind, recover, run):
         module.add_commands(commands)
     return parser
 
@@ -103,10 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _report(output, "cli.interrupted", "Interrupted.", exit_status.INTERRUPTED)
     except UsageError as error:
         hint = f"See `{error.args[1]} --help`."
-        status = _report(output, "cli.usage", error.args[0], exit_status.USAGE, hint=hint)
+        status = exit_status.OWN_FAILURE if _is_run(own) else exit_status.USAGE
+        status = _report(output, "cli.usage", error.args[0], status, hint=hint)
     except Exception as error:  # noqa: BLE001 - the outermost loop: every error gets its status
         status = _failed(output, error)
     return status
+
+
+def _is_run(words: Sequence[str]) -> bool:
+    """Say whether the command is `run`, whose statuses are another command's but one."""
+    names = [word for at, word in enumerate(words) if at == 0 or words[at - 1] != "--store"]
+    return next((word for word in names if not word.startswith("-")), "") == "run"
 
 
 def _run(words: Sequence[str], output: Output) -> int:

@@ -1,0 +1,138 @@
+"""`ckptlog run`: run any command as a checkpointed task."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from ckptlog.cli import exit_status, text
+from ckptlog.cli.capture import store_path
+from ckptlog.cli.command import Commands, Context, add_command, open_store
+from ckptlog.cli.moment import natural, seconds
+
+if TYPE_CHECKING:
+    from ckptlog.service.command.run import Order, Result
+
+INTERVAL_S = 30.0
+
+
+def add_commands(commands: Commands) -> None:
+    """Add `run`."""
+    parser = add_command(
+        commands,
+        "run",
+        run_run,
+        about="run a command as a checkpointed task: its files captured, its end recorded",
+        epilog="The exit status is the command's: 128 and the signal's number where one ended it, "
+        "126 where it cannot be executed, 127 where it is not there; 125 where ckptlog itself "
+        "failed. Files that .gitignore and .ckptlogignore leave out are not captured. Without "
+        "--store and $CKPTLOG_STORE the nearest store from here upwards is used, and .ckptlog is "
+        "made where there is none.",
+    )
+    parser.add_argument(
+        "command_words", nargs="*", metavar="COMMAND", help="after --: the command to run"
+    )
+    parser.add_argument("--name", metavar="TASK", help="of the task (default: of the command)")
+    parser.add_argument(
+        "--interval",
+        type=seconds,
+        default=INTERVAL_S,
+        metavar="SECONDS",
+        help="between two captures (default: 30); nothing is written where nothing changed",
+    )
+    for name, about in (
+        ("dir", "capture this directory (default: the working directory)"),
+        ("file", "capture this file"),
+        ("sqlite", "capture this SQLite database, while it is written to"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            action="append",
+            default=[],
+            metavar="DIR" if name == "dir" else "PATH",
+            help=f"{about}; may be repeated",
+        )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the last attempt: its files are brought back from the last good capture",
+    )
+    parser.add_argument(
+        "--no-rewind", action="store_true", help="with --resume: leave the files as they are"
+    )
+    parser.add_argument(
+        "--keep", type=natural, default=0, metavar="N", help="keep the newest N captures only"
+    )
+
+
+def run_run(context: Context) -> int:
+    """Run the command; every failure of ours has one status, which is none of a command's."""
+    from ckptlog.errors import CheckpointError, from_os_error
+
+    try:
+        return _run(context)
+    except CheckpointError as error:
+        context.output.fault(error.to_dict())
+    except OSError as error:
+        context.output.fault(from_os_error(error, "The system refused").to_dict())
+    return exit_status.OWN_FAILURE
+
+
+def _run(context: Context) -> int:
+    from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.service.command.run import CommandRun
+
+    output = context.output
+    path, is_new = store_path(context, context.directory, is_created=True)
+
+    def tell(message: str) -> None:
+        output.note(f"ckptlog: {message}")
+        output.stderr.flush()
+
+    with (
+        open_store(path, output, is_created=is_new) as store,
+        CheckpointManager(store=store) as manager,
+    ):
+        running = CommandRun(manager, _order(context.arguments, context), tell=tell)
+        output.flush()
+        result = running.run()
+    _tell_end(context, result)
+    if result.faults and result.status == exit_status.OK:
+        return exit_status.OWN_FAILURE
+    return result.status
+
+
+def _order(arguments: argparse.Namespace, context: Context) -> Order:
+    from ckptlog.service.command.files import Named
+    from ckptlog.service.command.run import Order
+
+    return Order(
+        words=arguments.command_words,
+        cwd=str(context.directory),
+        environ=os.environ,
+        name=arguments.name,
+        interval_s=arguments.interval,
+        named=Named(arguments.dir, arguments.file, arguments.sqlite, keep=arguments.keep),
+        is_resumed=arguments.resume,
+        has_rewind=not arguments.no_rewind,
+        outputs=(2, 2) if context.output.is_json else (1, 2),
+    )
+
+
+def _tell_end(context: Context, result: Result) -> None:
+    if context.output.is_json:
+        import msgspec
+
+        context.output.document(msgspec.to_builtins(result))
+        return
+    if result.is_skipped:
+        return
+    captured = f"{result.captures} captures" if result.captures != 1 else "1 capture"
+    where = f", the newest {result.capture}" if result.capture else ""
+    context.output.note(
+        text.escape(
+            f"ckptlog: task {result.task}, attempt {result.attempt}: {result.state} "
+            f"({result.checkpoint}); {captured}{where}"
+        )
+    )

@@ -1,0 +1,1 @@
+"""A command as a checkpointed task: `ckptlog run` (specs/run.md)."""

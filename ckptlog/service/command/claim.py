@@ -1,0 +1,95 @@
+"""The claim: of all processes one runs a task.
+
+A flock tells, on this machine, whether the one that ran it before is dead: it dies with it. So a
+lease that a killed one has left is ended at once, and not waited for. Between machines the lease
+alone decides.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from blake3 import blake3
+
+from ckptlog.errors import LeaseHeldError
+from ckptlog.manager.lease import Lease
+from ckptlog.manager.manager import CheckpointManager
+from ckptlog.recovery.journal import FOLDER
+from ckptlog.service.command.process import boot, is_running
+from ckptlog.storage.lock import WriterLock, describe_holder
+
+TTL_S: Final = 60.0
+_HOST_CHARACTERS_MAX: Final = 100
+_STOP_S: Final = 10.0
+_LOOK_S: Final = 0.05
+
+
+@contextmanager
+def claimed(
+    manager: CheckpointManager, names: list[str], on_lost: Callable[[], None]
+) -> Iterator[list[Lease]]:
+    """Be the only one who runs a task, for the time of a block.
+
+    Args:
+        names: The task, and what else is leased with it.
+        on_lost: Called in a thread when a lease is lost.
+
+    Raises:
+        LeaseHeldError: Another process runs it.
+    """
+    task = names[0]
+    folder = Path(manager.store.path) / FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{blake3(task.encode()).hexdigest()[:32]}.run.lock"
+    lock = WriterLock(path, manager.store.environment)
+    with ExitStack() as stack:
+        stack.callback(lock.close)
+        if not lock.try_acquire():
+            raise LeaseHeldError(
+                f"Task {task!r} is run by {describe_holder(path)}.",
+                hint="Wait for it, or stop that process.",
+                task_id=task,
+            )
+        stack.callback(lock.release)
+        leases = []
+        for name in names:
+            _end_of_dead(manager, name)
+            lease = manager.acquire_lease(name, ttl_s=TTL_S, holder=f"{_host()} #{os.getpid()}")
+            leases.append(stack.enter_context(lease))
+            lease.keep(lambda _: on_lost())
+        yield leases
+
+
+def end_left_over(identity: Mapping[str, Any]) -> bool:
+    """End a command that outlived the process that ran it; False where there is none.
+
+    SIGTERM to its group; SIGKILL where that is not enough.
+    """
+    if not is_running(identity):
+        return False
+    end_s = time.monotonic() + _STOP_S
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(identity["pid"], signal.SIGTERM)
+        while is_running(identity):
+            if time.monotonic() > end_s:
+                os.killpg(identity["pid"], signal.SIGKILL)
+            time.sleep(_LOOK_S)
+    return True
+
+
+def _end_of_dead(manager: CheckpointManager, name: str) -> None:
+    """End a lease of a process of this machine: we have its lock, so it is dead."""
+    grant = manager.store.lease(name)
+    if grant is not None and grant.holder.rpartition(" #")[0] == _host():
+        manager.release_lease(name, force=True)
+
+
+def _host() -> str:
+    return f"ckptlog run {socket.gethostname()[:_HOST_CHARACTERS_MAX]} {boot()[:8]}"
