@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,8 +163,9 @@ class Probe:
             reading = Reading(INCOMPLETE, 0.0, 1.0)
             return Check("recovery", OK, "No recovery is unfinished", 0, 0, reading=reading)
         entry = self._store.event_at(found.position)
-        began_us = entry.event.time_us if entry is not None else 0
-        age_ms = (self._store.environment.now_us() - began_us) / 1000
+        now_us = self._store.environment.now_us()
+        began_us = now_us if entry is None else _micros(entry.event.time)
+        age_ms = (now_us - began_us) / 1000
         is_late = age_ms > self._settings.performance.max_recovery_time_ms
         # Within its time it may be at work right now.
         reading = Reading(INCOMPLETE, 1.0 if is_late else 0.0, 1.0, found.capture)
@@ -180,3 +182,7 @@ class Probe:
         if expired:
             message += ": " + ", ".join(f"{one.task} ({one.holder})" for one in expired[:5])
         return Check("leases", WARNING if expired else OK, message, len(expired), 0)
+
+
+def _micros(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * _MILLION)

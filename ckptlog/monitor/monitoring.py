@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from threading import Lock, RLock
 from typing import Any, Final, TypeVar
 
@@ -29,7 +30,7 @@ from ckptlog.monitor.alert import Alert, AlertBook
 from ckptlog.monitor.health import Check, Probe
 from ckptlog.monitor.logger import LoggerFactory
 from ckptlog.monitor.sketch import ERROR, Sketch, checked
-from ckptlog.policy.alarm import ERROR_RATE, SAVE_TIME, Reading
+from ckptlog.policy.alarm import ERROR_RATE, SAVE_TIME, STORE, Reading
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.report import Report
@@ -48,6 +49,7 @@ WINDOW: Final = 20
 _WINDOW_MIN: Final = 3
 _DAY_S: Final = 86_400.0
 _TEXT_MAX: Final = 500
+_DETAILS_MAX: Final = 32
 _FAILED_WORDS: Final = frozenset({"failed", "failure", "error"})
 _FAILURES: Final = frozenset({kinds.CAPTURE_FAILED, kinds.RECOVERY_FAILED})
 
@@ -330,10 +332,7 @@ class CheckpointMonitoring:
             except CheckpointError:  # no value that a checkpoint could hold
                 with suppress(CheckpointError):
                     found |= lower({name: repr(shown)[:_TEXT_MAX]}, sanitiser=self._sanitiser)
-        return {
-            key: value[:_TEXT_MAX] if isinstance(value, str) else value
-            for key, value in found.items()
-        }
+        return {key: _cut(value) for key, value in islice(found.items(), _DETAILS_MAX)}
 
     def _own_readings(self) -> list[Reading]:
         if self._service is not None:
@@ -357,7 +356,7 @@ class CheckpointMonitoring:
             checks = [*self._probed(is_fresh=is_fresh), self._errors()]
         readings = [one.reading for one in checks if one.reading is not None]
         if self._service is not None:
-            readings = [one for one in readings if one.alarm == health.STORE]
+            readings = [one for one in readings if one.alarm == STORE]
         self._book.take([*readings, *self._own_readings()])
         return {
             "status": health.overall(checks),
@@ -451,6 +450,12 @@ def _bounded(table: dict[str, Kind], name: str, make: Callable[[], Kind]) -> Kin
     if name not in table and len(table) >= NAMES_MAX:
         name = OTHER
     return table.setdefault(name, make())
+
+
+def _cut(value: Any) -> Any:
+    """Return a detail, or the beginning of its text where that is long: a thousand are kept."""
+    text = value if isinstance(value, str) else repr(value)
+    return value if len(text) <= _TEXT_MAX else text[:_TEXT_MAX]
 
 
 def _is_failed(details: dict[str, Any]) -> bool:
