@@ -121,7 +121,13 @@ if TYPE_CHECKING:
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
     from ckptlog.model.system_configuration import SystemConfiguration
+    from ckptlog.monitor.alert import Alert
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
+    from ckptlog.monitor.logger import LoggerFactory, LogLevel
+    from ckptlog.monitor.monitoring import CheckpointMonitoring
+    from ckptlog.monitor.performance import CheckpointPerformanceMonitor
+    from ckptlog.monitor.prometheus import PrometheusCollector
+    from ckptlog.monitor.telemetry import TelemetryMetrics
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.recovery.progress import RecoveryProgress
@@ -225,6 +231,13 @@ _ERRORS = (
 )
 
 _HOMES = {
+    "Alert": "monitor.alert",
+    "LoggerFactory": "monitor.logger",
+    "LogLevel": "monitor.logger",
+    "CheckpointMonitoring": "monitor.monitoring",
+    "CheckpointPerformanceMonitor": "monitor.performance",
+    "PrometheusCollector": "monitor.prometheus",
+    "TelemetryMetrics": "monitor.telemetry",
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
@@ -297,6 +310,7 @@ _HOMES = {
 
 __all__ = [
     "AddressError",
+    "Alert",
     "Anomaly",
     "ArchiveImport",
     "ArchiveReport",
@@ -328,7 +342,9 @@ __all__ = [
     "CheckpointEvents",
     "CheckpointIndex",
     "CheckpointManager",
+    "CheckpointMonitoring",
     "CheckpointNotFoundError",
+    "CheckpointPerformanceMonitor",
     "CheckpointPerformanceRequirements",
     "CheckpointService",
     "CheckpointState",
@@ -377,6 +393,8 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "LogLevel",
+    "LoggerFactory",
     "MappingComponent",
     "MetricsCollector",
     "MissingBlobError",
@@ -387,6 +405,7 @@ __all__ = [
     "PayloadCollectedError",
     "PerformanceTrends",
     "Plan",
+    "PrometheusCollector",
     "ProofError",
     "QueueComponent",
     "QuotaError",
@@ -421,6 +440,7 @@ __all__ = [
     "TaskGivenUpError",
     "TaskMaster",
     "TaskRecovery",
+    "TelemetryMetrics",
     "TypeCodec",
     "Typed",
     "UnacknowledgedError",

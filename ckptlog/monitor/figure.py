@@ -6,7 +6,7 @@ One table, `DEFINITIONS`, fixes names, kinds and labels. Prometheus and OpenTele
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +14,7 @@ from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.configuration import MEBIBYTE
 from ckptlog.model.quotation import quoted
+from ckptlog.model.state import CheckpointState
 from ckptlog.monitor.monitoring import CheckpointMonitoring
 from ckptlog.monitor.performance import CheckpointPerformanceMonitor
 from ckptlog.monitor.sketch import SHARES, Sketch
@@ -38,9 +39,7 @@ class Definition(NamedTuple):
 
 DEFINITIONS: Final = (
     Definition("operations", COUNTER, "", "Operations.", ("operation", "outcome")),
-    Definition(
-        "operation_duration_seconds", SUMMARY, "s", "Time of operations.", ("operation",)
-    ),
+    Definition("operation_duration_seconds", SUMMARY, "s", "Time of operations.", ("operation",)),
     Definition("metric", GAUGE, "", "Last value of a metric that was emitted.", ("metric",)),
     Definition("process_memory_bytes", GAUGE, "By", "Resident memory of the process."),
     Definition("store_events", COUNTER, "", "Events in the log."),
@@ -181,9 +180,9 @@ def _of_service(source: Any) -> Iterator[Value]:
 def _of_store(store: Store) -> Iterator[Value]:
     store.catch_up()
     yield Value("store_events", (), float(store.position))
-    states: Mapping[str, int] = ask(store, lambda view: view.sums().states)
-    for state, count in states.items():
-        yield Value("store_checkpoints", (state,), float(count))
+    counts = ask(store, lambda view: view.counts_by_state())
+    for state in CheckpointState:
+        yield Value("store_checkpoints", (state.value,), float(counts.get(state, 0)))
     sizes = measure(store.path)
     for part in ("log", "packs", "views", "reserve", "other"):
         yield Value("store_bytes", (part,), float(getattr(sizes, part)))

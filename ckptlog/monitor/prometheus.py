@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from ckptlog.monitor.figure import COUNTER, DEFINITIONS, SUMMARY, Definition, Figures, Value
 from ckptlog.monitor.extra import needs_metrics
+from ckptlog.monitor.figure import COUNTER, DEFINITIONS, SUMMARY, Definition, Figures, Value
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

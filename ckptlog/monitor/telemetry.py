@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "ckptlog."
 # Instruments of one collection are asked one after the other; all of them see one measurement.
 _SHARED_S: Final = 0.5
-_MADE: Final = {
-    name: PREFIX + name
-    for name in ("operations", "metric", "health", "alert")
-} | {
+_MADE: Final = {name: PREFIX + name for name in ("operations", "metric", "health", "alert")} | {
     "operation_duration_seconds": "ckptlog.operation.duration",
     "process_memory_bytes": "ckptlog.process.memory",
 }
