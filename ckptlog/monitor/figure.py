@@ -182,7 +182,7 @@ def _of_store(store: Store) -> Iterator[Value]:
     yield Value("store_events", (), float(store.position))
     counts = ask(store, lambda view: view.counts_by_state())
     for state in CheckpointState:
-        yield Value("store_checkpoints", (state.value,), float(counts.get(state, 0)))
+        yield Value("store_checkpoints", (state.value,), float(counts.get(state.value, 0)))
     sizes = measure(store.path)
     for part in ("log", "packs", "views", "reserve", "other"):
         yield Value("store_bytes", (part,), float(getattr(sizes, part)))

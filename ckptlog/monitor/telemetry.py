@@ -5,7 +5,8 @@
     ...
     metrics.close()
 
-The meter is the caller's: no global provider is read or set. Names have dots: `ckptlog.store.bytes`.
+The meter is the caller's: no global provider is read or set. Names have dots:
+`ckptlog.store.bytes`.
 A summary is three instruments: `....quantile` (a gauge with the attribute `quantile`), `....count`
 and `....sum`, since OpenTelemetry has none that is observed. Page: specs/monitoring.md.
 """
