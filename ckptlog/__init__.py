@@ -124,7 +124,13 @@ if TYPE_CHECKING:
     from ckptlog.model.requirement import CheckpointPerformanceRequirements
     from ckptlog.model.state import CheckpointState
     from ckptlog.model.system_configuration import SystemConfiguration
+    from ckptlog.monitor.alert import Alert
     from ckptlog.monitor.collector import MetricsCollector, PerformanceTrends
+    from ckptlog.monitor.logger import LoggerFactory, LogLevel
+    from ckptlog.monitor.monitoring import CheckpointMonitoring
+    from ckptlog.monitor.performance import CheckpointPerformanceMonitor
+    from ckptlog.monitor.prometheus import PrometheusCollector
+    from ckptlog.monitor.telemetry import TelemetryMetrics
     from ckptlog.policy.anomaly import Anomaly
     from ckptlog.policy.sanitise import Sanitiser
     from ckptlog.recovery.progress import RecoveryProgress
@@ -231,6 +237,7 @@ _ERRORS = (
 )
 
 _HOMES = {
+    "Alert": "monitor.alert",
     "Anomaly": "policy.anomaly",
     "ArchiveImport": "manager.importer",
     "ArchiveReport": "repository.archive",
@@ -251,6 +258,8 @@ _HOMES = {
     "CheckpointEvents": "manager.events",
     "CheckpointIndex": "manager.index",
     "CheckpointManager": "manager.manager",
+    "CheckpointMonitoring": "monitor.monitoring",
+    "CheckpointPerformanceMonitor": "monitor.performance",
     "CheckpointPerformanceRequirements": "model.requirement",
     "CheckpointService": "service.service",
     "CheckpointState": "model.state",
@@ -268,10 +277,13 @@ _HOMES = {
     "InterruptedTask": "manager.interruption",
     "Lease": "manager.lease",
     "LegacyLayoutWarning": "repository.layout",
+    "LogLevel": "monitor.logger",
+    "LoggerFactory": "monitor.logger",
     "MappingComponent": "capture.callables",
     "MetricsCollector": "monitor.collector",
     "PerformanceTrends": "monitor.collector",
     "Plan": "model.component",
+    "PrometheusCollector": "monitor.prometheus",
     "QueueComponent": "capture.queue",
     "Recovery": "recovery.recovery",
     "RecoveryProgress": "recovery.progress",
@@ -287,6 +299,7 @@ _HOMES = {
     "TaskCheckpointWrapper": "manager.wrapper",
     "TaskMaster": "integrations.task_master.task_master",
     "TaskRecovery": "recovery.task_recovery",
+    "TelemetryMetrics": "monitor.telemetry",
     "TypeCodec": "model.codec",
     "Typed": "model.codec",
     "WatchEvent": "watch.event",
@@ -303,6 +316,7 @@ _HOMES = {
 
 __all__ = [
     "AddressError",
+    "Alert",
     "Anomaly",
     "ArchiveImport",
     "ArchiveReport",
@@ -334,7 +348,9 @@ __all__ = [
     "CheckpointEvents",
     "CheckpointIndex",
     "CheckpointManager",
+    "CheckpointMonitoring",
     "CheckpointNotFoundError",
+    "CheckpointPerformanceMonitor",
     "CheckpointPerformanceRequirements",
     "CheckpointService",
     "CheckpointState",
@@ -383,6 +399,8 @@ __all__ = [
     "LegacyLayoutWarning",
     "LockTimeoutError",
     "LogCorruptionError",
+    "LogLevel",
+    "LoggerFactory",
     "MappingComponent",
     "MetricsCollector",
     "MissingBlobError",
@@ -394,6 +412,7 @@ __all__ = [
     "PerformanceTrends",
     "Plan",
     "PlantingStaleError",
+    "PrometheusCollector",
     "ProofError",
     "QueueComponent",
     "QuotaError",
@@ -429,6 +448,7 @@ __all__ = [
     "TaskGivenUpError",
     "TaskMaster",
     "TaskRecovery",
+    "TelemetryMetrics",
     "TooLargeError",
     "TypeCodec",
     "Typed",

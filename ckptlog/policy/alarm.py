@@ -19,8 +19,10 @@ STALE: Final = "stale"
 COMPRESSION: Final = "compression"
 LEASE: Final = "lease"
 INCOMPLETE: Final = "recovery_incomplete"
+STORE: Final = "store"
 ALARMS: Final = (
     ERROR_RATE, SAVE_TIME, RECOVERY_TIME, STORAGE_PRESSURE, STALE, COMPRESSION, LEASE, INCOMPLETE,
+    STORE,
 )  # fmt: skip
 # An alarm goes off when its value is so much better than what set it on.
 RELIEF: Final = 0.95

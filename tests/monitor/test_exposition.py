@@ -1,0 +1,134 @@
+"""Prometheus and OpenTelemetry, by their own parser and reader."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from ckptlog import (
+    ArgumentError,
+    CheckpointManager,
+    CheckpointMonitoring,
+    CheckpointPerformanceMonitor,
+    PrometheusCollector,
+    TelemetryMetrics,
+)
+from tests.architecture.tree import ROOT
+from tests.service.system import serve
+
+
+def scraped(registry):
+    text = generate_latest(registry).decode()
+    return {
+        (one.name, *sorted(one.labels.items())): one.value
+        for family in text_string_to_metric_families(text)
+        for one in family.samples
+    }
+
+
+def collected(reader):
+    found = {}
+    for resource in reader.get_metrics_data().resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                for point in metric.data.data_points:
+                    found[(metric.name, *sorted(point.attributes.items()))] = point.value
+    return found
+
+
+@pytest.fixture
+def sources(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        manager.complete_checkpoint(manager.create_checkpoint("t", "T", 1))
+        monitoring = CheckpointMonitoring()
+        monitoring.attach(manager)
+        monitoring.log_checkpoint_operation("save", {"duration_ms": 250})
+        monitoring.emit_checkpoint_metric('odd "name"\n\\', 7)
+        performance = CheckpointPerformanceMonitor(manager)
+        performance.track_operation_latency("create", 10)
+        yield manager, monitoring, performance
+        monitoring.close()
+
+
+def test_prometheus(sources):
+    registry = CollectorRegistry()
+    before = list(REGISTRY.collect())
+    registry.register(PrometheusCollector(*sources, labels={"system": "billing"}))
+    found = scraped(registry)
+    mine = ("system", "billing")
+    save = ("operation", "save")
+    assert found["ckptlog_store_events_total", mine] == 2
+    assert found["ckptlog_store_checkpoints", ("state", "completed"), mine] == 1
+    assert found["ckptlog_operations_total", save, ("outcome", "succeeded"), mine] == 1
+    assert found["ckptlog_operation_duration_seconds_count", save, mine] == 1
+    assert found["ckptlog_operation_duration_seconds_sum", save, mine] == 0.25
+    assert found["ckptlog_operation_duration_seconds", save, ("quantile", "0.5"), mine] == 0.25
+    assert found["ckptlog_metric", ("metric", 'odd "name"\n\\'), mine] == 7
+    assert found["ckptlog_health", ("check", "store"), mine] == 1
+    assert found["ckptlog_process_memory_bytes", mine] > 1e6
+    assert len(list(REGISTRY.collect())) == len(before)
+
+
+def test_telemetry(sources):
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    metrics = TelemetryMetrics(provider.get_meter("ckptlog"), *sources, attributes={"host": "h"})
+    found, mine = collected(reader), ("host", "h")
+    save = ("operation", "save")
+    assert found["ckptlog.store.events", mine] == 2
+    assert found["ckptlog.operations", mine, save, ("outcome", "succeeded")] == 1
+    assert found["ckptlog.operation.duration.count", mine, save] == 1
+    assert found["ckptlog.operation.duration.sum", mine, save] == 0.25
+    assert found["ckptlog.operation.duration.quantile", mine, save, ("quantile", "0.99")] == 0.25
+    assert found["ckptlog.health", ("check", "store"), mine] == 1
+    metrics.close()
+    data = reader.get_metrics_data()
+    assert data is None or not any(
+        metric.data.data_points
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    )
+    provider.shutdown()
+
+
+def test_a_service(tmp_path):
+    with serve(tmp_path / "s", intervalSeconds=3600) as service:
+        service.create_checkpoint()
+        registry = CollectorRegistry()
+        registry.register(PrometheusCollector(service))
+        found = scraped(registry)
+        assert found["ckptlog_service_captures",] >= 1
+        assert found["ckptlog_service_success_ratio",] == 1
+
+
+def test_what_cannot_be_measured_is_refused():
+    for sources in ((), (3,)):
+        with pytest.raises(ArgumentError):
+            PrometheusCollector(*sources)
+    with pytest.raises(ArgumentError):
+        TelemetryMetrics(object(), CheckpointMonitoring())
+
+
+@pytest.mark.parametrize(
+    ("package", "call"),
+    [
+        ("prometheus_client", "PrometheusCollector(m)"),
+        ("opentelemetry", "TelemetryMetrics(None, m)"),
+    ],
+)
+def test_a_missing_library_is_named_with_the_extra(package, call):
+    program = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        f"import ckptlog; m = ckptlog.CheckpointMonitoring()\n"
+        f"try: ckptlog.{call}\nexcept ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert 'pip install "ckptlog[metrics]"' in done.stdout, done.stderr
+    assert package in done.stdout
