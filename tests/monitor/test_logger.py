@@ -38,7 +38,7 @@ def test_what_is_no_level_is_refused(level):
 def test_fields_are_in_the_record(caplog):
     log = LoggerFactory.get_logger("upload", worker="w-1").bind(task="t")
     with caplog.at_level(logging.INFO, "ckptlog"):
-        log.info("Saved %d", 3, extra={"bytes": 12, "name": "clash"})
+        log.info("Saved %d", 3, extra={"bytes": 12, "name": "clash"})  # noqa: G101 - on purpose
     (record,) = caplog.records
     assert (record.name, record.message) == ("ckptlog.upload", "Saved 3")
     assert (record.worker, record.task, record.bytes, record.ckptlog_name) == (
