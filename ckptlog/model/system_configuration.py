@@ -86,7 +86,7 @@ class LocalStorage(_Group):
     )
     max_size_bytes: int = number(
         10 * GIBIBYTE,
-        1024 * 1024,
+        2 * 1024 * 1024,
         10**15,
         "bytes",
         "Limit of the whole store. From 90 % on, or of the disk's room, captures become rarer and "

@@ -285,3 +285,8 @@ def test_the_page_has_every_key():
     rows = re.findall(r"^\| `([\w.]+)` \| `(.*?)` \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     told = [tuple(one.replace("\\|", "|") for one in row) for row in rows]
     assert told == setting_rows()
+
+
+def test_the_least_room_is_one_that_a_manager_accepts():
+    config = SystemConfiguration.from_dict({"storage": {"local": {"maxSizeBytes": 2 * 2**20}}})
+    assert config.checkpoint_configuration().storage_size_bytes_max == 2 * 2**20
