@@ -29,6 +29,7 @@ from ckptlog.errors import (
 )
 from tests.capture.directory.memory import Memory
 from tests.capture.directory.picture import picture
+from tests.repository.nobody import NOBODY, public_directory
 
 
 @pytest.fixture
@@ -574,14 +575,13 @@ print("done")
 
 
 @pytest.mark.root
-def test_without_rights_of_the_superuser(tmp_path) -> None:
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        os.chmod(folder, 0o755)
-    root = tmp_path / "theirs"
-    root.mkdir()
-    os.chown(root, 65534, 65534)
+def test_without_rights_of_the_superuser() -> None:
     here = Path(__file__).parents[3]
-    done = subprocess.run(
-        [sys.executable, "-c", OTHER, root, here], capture_output=True, text=True, check=False
-    )
+    with public_directory() as folder:
+        root = folder / "theirs"
+        root.mkdir()
+        os.chown(root, NOBODY, NOBODY)
+        done = subprocess.run(
+            [sys.executable, "-c", OTHER, root, here], capture_output=True, text=True, check=False
+        )
     assert done.stdout == "done\n", done.stderr
