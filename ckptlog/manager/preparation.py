@@ -213,6 +213,8 @@ class Preparation:
     def _check_size(
         self, data: values.Prepared | None, meta: values.Prepared | None, kept_bytes: int
     ) -> None:
+        # What alone is larger was planted (a capture, with limits of its own): it was accepted.
+        kept_bytes = kept_bytes if kept_bytes <= self._size_bytes_max else 0
         size = kept_bytes + (len(data.wire) if data else 0) + (len(meta.wire) if meta else 0)
         if size > self._size_bytes_max:
             raise ArgumentError(

@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ckptlog import CheckpointManager, FileComponent, SqliteComponent
+from ckptlog import (
+    CallableComponent,
+    CheckpointConfiguration,
+    CheckpointManager,
+    FileComponent,
+    SqliteComponent,
+)
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.errors import (
@@ -292,3 +298,16 @@ def test_a_pin_of_the_user_stays(live, manager):
     manager.pin_checkpoint(info.id)
     recovery.recover()
     assert pinned(manager) == {info.id}
+
+
+def test_a_capture_larger_than_a_checkpoint_may_be_is_recovered(tmp_path):
+    """It is pinned while it is recovered: what a manager's calls are limited to does not bind it."""
+    config = CheckpointConfiguration(max_checkpoint_size_mb=0.01, cleanup_interval_hours=0)
+    with CheckpointManager(tmp_path / "s", config=config) as manager:
+        state = {"text": "x" * 100_000}
+        component = CallableComponent("big", lambda: dict(state), state.update)
+        capturer = Capturer(manager, "sys", [component])
+        capturer.capture()
+        state["text"] = "y"
+        assert Recovery(capturer).recover().status == "completed"
+        assert state["text"] == "x" * 100_000
