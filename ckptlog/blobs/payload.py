@@ -18,9 +18,9 @@ Invariants (specs/payload.md):
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -31,6 +31,9 @@ from ckptlog.blobs.tree import INLINE_MAX, Chunk, grow, text_size
 from ckptlog.errors import BlobCorruptionError, FormatError, TooLargeError, UnstorableError
 from ckptlog.formats import branch, chunk, node
 from ckptlog.formats.branch import BYTES, LEAF, Link, Part
+from ckptlog.model import value as values
+from ckptlog.model.beside import Beside
+from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.event import Reference
 
 LEAF_KIND: Final = "leaf"
@@ -54,6 +57,8 @@ _SIZES_MAX: Final = {
     LIST_KIND: WIRE_BYTES_MAX,
     TREE_KIND: TREE_BYTES_MAX,
 }
+# Shorter bytes are text as fast.
+_BESIDE_BYTES_MIN: Final = 4096
 _LONG_BYTES: Final = 128 * 1024  # glibc's threshold at the beginning
 _BLOCK_BYTES: Final = 31 * 1024 * 1024
 
@@ -287,6 +292,22 @@ def text_of(parts: Iterable[Part], read: Read) -> bytes:
     return bytes(text)
 
 
+def value_of(parts: Iterable[Part], read: Read, codecs: Codecs = NO_CODECS) -> Any:
+    """Return the value that parts stand for, read and verified: its large bytes without base64.
+
+    Raises:
+        FormatError: As `model.value.decode`.
+        TooLargeError: It is over WIRE_BYTES_MAX.
+    """
+    parts = list(parts)
+    refuse_too_large(sum(map(text_bytes, parts)))
+    text, beside = bytearray(), Beside()
+    _unbranch(parts, read, text, beside)
+    value = values.decode(bytes(text), codecs, beside=beside)
+    # Base64 text that no tag is said of, as no writer of ours leaves it, is what it is: text.
+    return value if beside.is_taken else values.decode(text_of(parts, read), codecs)
+
+
 def is_planted(reference: Reference, read: Read) -> bool:
     """Say whether a payload was written piece by piece, so that its text alone would not give it.
 
@@ -333,7 +354,9 @@ def parts_of(reference: Reference, read: Read) -> list[Part]:
     return parts_below(root_of(reference), reference.size, read)
 
 
-def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
+def _unbranch(
+    parts: Iterable[Part], read: Read, text: bytearray, beside: Beside | None = None
+) -> None:
     """Append the text of parts; its own stack, as branches may lie deep in one another."""
     stack = [iter(parts)]
     while stack:
@@ -343,10 +366,12 @@ def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
             elif part.kind == LEAF:  # type: ignore[union-attr]
                 text += leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
             elif part.kind == BYTES:  # type: ignore[union-attr]
-                raw = bytearray()
                 # Raw bytes hold no base64 text of their own: this goes no deeper.
-                _unbranch_raw(part, read, raw)  # type: ignore[arg-type]
-                text += binascii.b2a_base64(raw, newline=False)
+                pieces = list(_raw_pieces(part, read))  # type: ignore[arg-type]
+                if beside is not None and part.size >= _BESIDE_BYTES_MIN:  # type: ignore[union-attr]
+                    text += beside.put(pieces)
+                else:
+                    text += binascii.b2a_base64(b"".join(pieces), newline=False)
             else:
                 stack.append(iter(parts_below(part.digest, part.size, read)))  # type: ignore[union-attr]
                 break
@@ -354,14 +379,14 @@ def _unbranch(parts: Iterable[Part], read: Read, text: bytearray) -> None:
             stack.pop()
 
 
-def _unbranch_raw(link: Link, read: Read, raw: bytearray) -> None:
+def _raw_pieces(link: Link, read: Read) -> Iterator[bytes]:
     stack = [iter(parts_below(link.digest, link.size, read, is_raw=True))]
     while stack:
         for part in stack[-1]:
             if type(part) is bytes:
-                raw += part
+                yield part
             elif part.kind == LEAF:  # type: ignore[union-attr]
-                raw += leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
+                yield leaf_of(part.digest, part.size, read)  # type: ignore[union-attr]
             else:
                 stack.append(iter(parts_below(part.digest, part.size, read, is_raw=True)))  # type: ignore[union-attr]
                 break

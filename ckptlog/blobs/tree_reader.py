@@ -27,12 +27,12 @@ from ckptlog.blobs.payload import (
     text_bytes,
     text_of,
     unfolded,
+    value_of,
 )
 from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.errors import ArgumentError, BlobCorruptionError, NoSuchPartError
 from ckptlog.formats.branch import BYTES, LEAF, Link, Part
 from ckptlog.formats.json_text import end_of_string
-from ckptlog.model import value as values
 from ckptlog.model.codec import NO_CODECS, Codecs
 from ckptlog.model.event import Reference
 
@@ -127,7 +127,7 @@ class Stored:
         Raises:
             TooLargeError: It has more than 1 GiB.
         """
-        return values.decode(text_of(self._given(), self._read), self._codecs)
+        return value_of(self._given(), self._read, self._codecs)
 
     def get(self, *path: Step) -> Stored:
         """Return a part of it.

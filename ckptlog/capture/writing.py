@@ -27,6 +27,7 @@ from ckptlog.manager.lease import held_of
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo
 from ckptlog.model.event import Reference
+from ckptlog.repository.store import Store
 
 # Bytes of texts that are kept in memory between two captures; longer ones are cut again.
 MEMO_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -175,6 +176,23 @@ class Writing:
         )
         self._memos.replace(written)
         return name
+
+
+def reference_of(value: Any, store: Store) -> Reference:
+    """Return the name that a component's payload would have with a value; nothing is stored.
+
+    Raises:
+        UnstorableError: It cannot be stored.
+
+    Cost: that of writing it, without compression and without the disk.
+    """
+    writer = TreeWriter(_drop, store.blobs.chunker, codecs=store.codecs)
+    frozen = parts.freeze(value, path="data", codecs=store.codecs)
+    return writer.root(_planted(writer, frozen)).reference
+
+
+def _drop(_digest: bytes, _domain: int, _raw: bytes | memoryview) -> None:
+    return None
 
 
 class _Sink:

@@ -16,6 +16,7 @@ import importlib
 import math
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ckptlog.errors import UnsupportedError
@@ -96,9 +97,9 @@ def _lower_array(numpy: Any, value: Any) -> dict[str, Any]:
     return content
 
 
-def _fault(numpy: Any, dtype: Any, raw: bytes) -> str | None:
+def _fault(numpy: Any, dtype: Any, raw: bytes | memoryview) -> str | None:
     """Say what no array may hold, though its bytes could: numpy would fail on it much later."""
-    if dtype.kind == "b" and raw.translate(None, b"\0\1"):
+    if dtype.kind == "b" and bytes(raw).translate(None, b"\0\1"):
         return "of bool with a byte that is neither 0 nor 1"
     if dtype.kind == "U" and raw:
         points = numpy.frombuffer(raw, dtype=dtype.byteorder.replace("=", "") + "u4")
@@ -149,23 +150,33 @@ def _lift_shape(content: Any) -> tuple[int, ...]:
     return shape
 
 
-def lift_array(content: Any) -> Any:
-    """Return a new, writable array of the content of `$array`."""
+def lift_array(content: Any, pieces: Sequence[bytes] | None = None) -> Any:
+    """Return a new, writable array of the content of `$array`.
+
+    Args:
+        pieces: Its bytes, where they do not stand in the content.
+    """
     facts = exactly(dict, content)
     if list(facts) not in _ARRAY_FIELDS or facts.get("order", "F") != "F":
         raise ValueError("it has other fields than dtype, shape, order F and data")
     numpy = _numpy()
     dtype, shape = _lift_dtype(numpy, facts["dtype"]), _lift_shape(facts["shape"])
     size = math.prod(shape) * dtype.itemsize
-    # 4 characters stand for 3 bytes: a size that cannot fit is refused before decoding.
-    if size > len(exactly(str, facts["data"])):
-        raise ValueError("the data is shorter than dtype and shape say")
-    raw = decode_base64(facts["data"])
-    if len(raw) != size:
+    if pieces is None:
+        # 4 characters stand for 3 bytes: a size that cannot fit is refused before decoding.
+        if size > len(exactly(str, facts["data"])):
+            raise ValueError("the data is shorter than dtype and shape say")
+        pieces = (decode_base64(facts["data"]),)
+    if sum(map(len, pieces)) != size:
         raise ValueError("the data has another size than dtype and shape say")
-    if fault := _fault(numpy, dtype, raw):
-        raise ValueError(f"it is an array {fault}")
-    array = numpy.ndarray(shape, dtype, raw, order=facts.get("order", "C")).copy(order="K")
+    array = numpy.empty(shape, dtype, order=facts.get("order", "C"))
+    if size:
+        raw = memoryview(array.reshape(-1, order="A").view("u1"))  # the array's own bytes
+        end = 0
+        for piece in pieces:
+            raw[end : (end := end + len(piece))] = piece
+        if fault := _fault(numpy, dtype, raw):
+            raise ValueError(f"it is an array {fault}")
     if "order" in facts and array.flags.c_contiguous:
         raise ValueError("order F is said of an array that is in order C too")
     return array

@@ -8,12 +8,13 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ckptlog.errors import UnregisteredTypeError
 from ckptlog.kernel import native
 from ckptlog.model.array import lift_array, lift_scalar
+from ckptlog.model.beside import NOTHING, Beside
 from ckptlog.model.codec import TYPE, Codecs, Typed, failed, is_name
 from ckptlog.model.scalar import LIFTED, exactly
 from ckptlog.model.tag import DEPTH_MAX, OBJECT, SEQUENCES, tag_of
@@ -28,6 +29,12 @@ _LIFTED: Final[dict[str, Callable[[Any], Any]]] = {
     "$scalar": lift_scalar,
 }
 
+_LIFTED_BESIDE: Final[dict[str, Callable[[Any, Sequence[bytes]], Any]]] = {
+    "$array": lift_array,
+    "$bytearray": lambda _, pieces: bytearray().join(pieces),
+    "$bytes": lambda _, pieces: b"".join(pieces),
+}
+
 
 def said(error: Exception) -> str:
     """Return what a fault says, as the end of a sentence."""
@@ -39,9 +46,10 @@ def said(error: Exception) -> str:
 class Lifting:
     """One walk over a lowered value."""
 
-    __slots__ = ("_codecs", "_is_opaque", "_lifts")
+    __slots__ = ("_beside", "_codecs", "_is_opaque", "_lifts")
 
-    def __init__(self, codecs: Codecs, *, is_opaque: bool) -> None:
+    def __init__(self, codecs: Codecs, *, is_opaque: bool, beside: Beside = NOTHING) -> None:
+        self._beside = beside
         self._codecs = codecs.by_name
         self._lifts = codecs.lifts
         self._is_opaque = is_opaque or codecs.is_opaque
@@ -92,7 +100,8 @@ class Lifting:
         if tag not in _LIFTED:
             raise ValueError(f"the tag {ascii(tag)[:40]} is unknown; a newer ckptlog may know it")
         try:
-            return _LIFTED[tag](content)
+            pieces = self._beside.taken(tag, content)
+            return _LIFTED[tag](content) if pieces is None else _LIFTED_BESIDE[tag](content, pieces)
         except FAULTS as error:
             raise ValueError(f"{tag}: {said(error)}") from error
 

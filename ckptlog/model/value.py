@@ -27,6 +27,7 @@ import msgspec
 from ckptlog.errors import FormatError, UnstorableError
 from ckptlog.kernel import native
 from ckptlog.model.array import lower_numpy
+from ckptlog.model.beside import NOTHING, Beside
 from ckptlog.model.codec import NO_CODECS, TYPE, Codecs, TypeCodec, Typed
 from ckptlog.model.lift import FAULTS, Lifting, said
 from ckptlog.model.scalar import LOWERED, lower_number
@@ -405,12 +406,15 @@ def _lone_surrogate(lowered: Any) -> Refusal:
     return Refusal(_SURROGATE, _SURROGATE_HINT, surrogate_steps(lowered) or ())
 
 
-def decode(wire: bytes, codecs: Codecs = NO_CODECS, *, opaque: bool = False) -> Any:
+def decode(
+    wire: bytes, codecs: Codecs = NO_CODECS, *, opaque: bool = False, beside: Beside = NOTHING
+) -> Any:
     """Return the value of a wire, lifted: new, and the caller's own.
 
     Args:
         codecs: Make the objects of registered types.
         opaque: Whether a name that is not registered is read as a `Typed`.
+        beside: Bytes that something in the wire stands for.
 
     Raises:
         FormatError: These bytes are no wire of a value, or a codec could not lift its content.
@@ -423,7 +427,7 @@ def decode(wire: bytes, codecs: Codecs = NO_CODECS, *, opaque: bool = False) -> 
         value = _decode(wire)
         # An escaped `$` is never ours; it is looked for so that a wire has one meaning.
         if _DOLLAR in wire or (_BACKSLASH in wire and _escaped_dollar(wire)):
-            value = Lifting(codecs, is_opaque=opaque).decoded(value)
+            value = Lifting(codecs, is_opaque=opaque, beside=beside).decoded(value)
     except (msgspec.MsgspecError, *FAULTS) as error:
         raise FormatError(f"These bytes are no stored value: {said(error)}.") from error
     return value

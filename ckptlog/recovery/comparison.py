@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from ckptlog.model import value as values
-from ckptlog.model.codec import Codecs
+from ckptlog.capture.writing import reference_of
 from ckptlog.model.component import Change, Plan, faults_restored, is_snapshot
 from ckptlog.recovery.target import Target
+from ckptlog.repository.store import Store
+
+_NOTHING: Final = "nothing to change"
 
 
-def plan_of(target: Target, codecs: Codecs) -> Plan | None:
+def plan_of(target: Target, store: Store) -> Plan | None:
     """Return what a restore would change; None where that cannot be known without restoring.
 
     Raises:
@@ -24,15 +26,20 @@ def plan_of(target: Target, codecs: Codecs) -> Plan | None:
         if not isinstance(made, Plan):
             raise TypeError(f"plan() gave {type(made).__name__}; a Plan is needed")
         return made
-    payload = target.payload()
     size = target.info.size
     with current(target) as now:
-        if is_snapshot(now) or is_snapshot(payload) or target.traits.reads_parts:
+        if is_snapshot(now) or target.traits.reads_parts:
             return None
-        return Plan(*_difference(now, payload, size, codecs))
+        # The root commits to every byte, so an equal one is read nowhere.
+        if not target.is_migrated and reference_of(now, store) == target.info.reference:
+            return Plan((), size, _NOTHING)
+        payload = target.payload()
+        if is_snapshot(payload):
+            return None
+        return Plan(*_difference(now, payload, size, store))
 
 
-def faults_after(target: Target, codecs: Codecs) -> list[str] | None:
+def faults_after(target: Target, store: Store) -> list[str] | None:
     """Return what is wrong with a restored component; None where nobody can say.
 
     Its own verify_restored() is asked first; a component with a plan() must have nothing left to
@@ -41,7 +48,7 @@ def faults_after(target: Target, codecs: Codecs) -> list[str] | None:
     found = faults_restored(target.component)
     if found or callable(getattr(target.component, "verify_restored", None)):
         return found
-    plan = plan_of(target, codecs)
+    plan = plan_of(target, store)
     if plan is None:
         return None
     paths = [one.path or "its value" for one in plan.changes]
@@ -69,19 +76,19 @@ def current(target: Target) -> Iterator[Any]:
 
 
 def _difference(
-    now: Any, payload: Any, size: int, codecs: Codecs
+    now: Any, payload: Any, size: int, store: Store
 ) -> tuple[tuple[Change, ...], int, str]:
-    if _wire(now, codecs) == _wire(payload, codecs):
-        return (), size, "nothing to change"
+    if reference_of(now, store) == reference_of(payload, store):
+        return (), size, _NOTHING
     if type(now) is not dict or type(payload) is not dict:
         return (Change("change", "", size),), size, "its value changes"
-    before = {key: _wire(item, codecs) for key, item in now.items()}
-    after = {key: _wire(item, codecs) for key, item in payload.items()}
+    before = {key: reference_of(item, store) for key, item in now.items()}
+    after = {key: reference_of(item, store) for key, item in payload.items()}
     changes = [Change("remove", key) for key in before if key not in after]
     changes += [
-        Change("change" if key in before else "add", key, len(wire))
-        for key, wire in after.items()
-        if before.get(key) != wire
+        Change("change" if key in before else "add", key, found.size)
+        for key, found in after.items()
+        if before.get(key) != found
     ]
     changes.sort(key=lambda one: one.path)
     if not changes:  # the same items, in another order
@@ -92,7 +99,3 @@ def _difference(
         if (count := sum(one.kind == kind for one in changes))
     ]
     return tuple(changes), size, ", ".join(counts)
-
-
-def _wire(value: Any, codecs: Codecs) -> bytes:
-    return values.prepare(value, codecs=codecs).wire

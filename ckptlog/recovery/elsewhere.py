@@ -63,9 +63,9 @@ def _moves(component: Any) -> bool:
 def _restore(target: Target, place: Path) -> None:
     component: Any = target.component
     if hasattr(component, "at"):
-        component.at(place).restore(target.payload())
+        component.at(place).restore(target.taken())
     elif hasattr(component, "restore_paths"):
-        component.restore_paths(target.payload(), to=place)
+        component.restore_paths(target.taken(), to=place)
     else:
         lowered = values.lower(target.stored.value())
         write_atomically(place, (json.dumps(lowered, indent=2, ensure_ascii=False) + "\n").encode())

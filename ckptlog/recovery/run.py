@@ -24,6 +24,7 @@ from ckptlog.recovery.journal import Journal, Unfinished
 from ckptlog.recovery.progress import RecoveryProgress, Tracker
 from ckptlog.recovery.retry import Backoff, retried
 from ckptlog.recovery.target import (
+    KEPT_BYTES_MAX,
     Target,
     Wanted,
     chosen,
@@ -116,12 +117,13 @@ class Run:
                         given.gave_up()
                 raise guard.open_circuit(name, breaker.wait_s(now))
         self.tracker.to(status=stage.VALIDATING)
-        faults = []
+        faults, room = [], KEPT_BYTES_MAX
         for target in self.targets:
             self.check_cancelled()
             self.tracker.to(component=target.name)
-            faults += faults_of_target(target, self._store.blobs.raw)
-            faults += [] if is_elsewhere else self._lacking(target)
+            found, kept = faults_of_target(target, self._store.blobs.raw, room)
+            room -= kept
+            faults += found if is_elsewhere else found + self._lacking(target)
         self.tracker.to(component="")
         self._refuse(faults)
 
@@ -136,16 +138,18 @@ class Run:
         for target in self.targets:
             self.check_cancelled()
             self.tracker.to(component=target.name)
-            found = faults_of_target(target, self._store.blobs.raw)
+            found, _ = faults_of_target(target, self._store.blobs.raw, KEPT_BYTES_MAX)
             read += target.info.size
             found += self._lacking(target)
             for fault in found:
                 self.tracker.error(fault)
             try:
-                plan = plan_of(target, self._store.codecs)
+                plan = plan_of(target, self._store)
             except Exception as error:  # noqa: BLE001 - a component's code may raise anything
                 self.tracker.error(f"Component {target.name!r}: {told(error)}")
                 continue
+            finally:
+                target.let_go()
             if plan is not None:
                 plans[target.name] = plan
         spent = time.monotonic() - begin
@@ -268,7 +272,7 @@ class Run:
             called(
                 target.name,
                 "restore",
-                lambda: target.component.restore(target.payload()),
+                lambda: target.component.restore(target.taken()),
                 self._settings.deadline_s,
             )
 
@@ -282,7 +286,7 @@ class Run:
         faults = called(
             target.name,
             "verify_restored",
-            lambda: faults_after(target, self._store.codecs),
+            lambda: faults_after(target, self._store),
             self._settings.deadline_s,
         )
         if faults is None:
@@ -410,12 +414,12 @@ class Run:
             is_strict: Whether its own verify_restored() is not enough: it says whether the
                 component is sound, not whether it is what it was.
         """
-        codecs, seconds = self._store.codecs, self._settings.deadline_s
+        store, seconds = self._store, self._settings.deadline_s
         if not is_strict:
             return called(  # type: ignore[no-any-return]
-                target.name, "verify_restored", lambda: faults_after(target, codecs), seconds
+                target.name, "verify_restored", lambda: faults_after(target, store), seconds
             )
-        plan = called(target.name, "plan", lambda: plan_of(target, codecs), seconds)
+        plan = called(target.name, "plan", lambda: plan_of(target, store), seconds)
         return None if plan is None else ["it is not what it was" for _ in plan.changes[:1]]
 
     def _hold(self) -> None:
@@ -544,7 +548,7 @@ class Run:
                 faults += missing
                 continue
             try:
-                plan = plan_of(others[0], self._store.codecs)
+                plan = plan_of(others[0], self._store)
             except Exception as error:  # noqa: BLE001 - a component's code may raise anything
                 faults.append(f"Component {name!r}: {told(error)}")
                 continue

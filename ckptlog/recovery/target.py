@@ -7,8 +7,8 @@ see all of them at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from ckptlog.blobs.payload import Read
 from ckptlog.blobs.tree_reader import Stored
@@ -26,8 +26,12 @@ from ckptlog.model.component import (
 )
 from ckptlog.model.quotation import quoted
 
+# Bytes of values that are kept in memory between their check and their restore; what is more is
+# read twice. All of them will be in memory anyway once they are restored.
+KEPT_BYTES_MAX: Final = 1024 * 1024 * 1024
 
-@dataclass(frozen=True)
+
+@dataclass
 class Target:
     """One component, and what it is to be. stored: Its payload, a Stored."""
 
@@ -36,11 +40,43 @@ class Target:
     traits: Traits
     info: ComponentInfo
     stored: Any
+    _kept: tuple[Any] | None = field(default=None, repr=False)
 
     def payload(self) -> Any:
         """Return what restore() is given: read, verified, of the component's own schema."""
-        found = self.stored if self.traits.reads_parts else self.stored.value()
-        return migrated(self.component, found, self.info.schema)
+        if self._kept is None:
+            found = self.stored if self.traits.reads_parts else self.stored.value()
+            return migrated(self.component, found, self.info.schema)
+        return self._kept[0]
+
+    def taken(self) -> Any:
+        """Return the payload and let go of it: whoever restores it may change it."""
+        payload, self._kept = self.payload(), None
+        return payload
+
+    def let_go(self) -> None:
+        """Keep nothing."""
+        self._kept = None
+
+    def check(self, read: Read, *, room: int) -> int:
+        """Read and verify every chunk of the payload.
+
+        Args:
+            room: Bytes of values that may be kept, so that nothing is read again.
+
+        Returns:
+            How many are kept.
+
+        Raises:
+            Exception: It is damaged, or the component's migrate() raised something.
+        """
+        if self._kept is not None:
+            return self.info.size
+        if self.traits.reads_parts or self.info.size > room:
+            check_chunks(self.info.reference, read)
+            return 0
+        self._kept = (self.payload(),)
+        return self.info.size
 
     @property
     def is_migrated(self) -> bool:
@@ -141,22 +177,24 @@ def targets_of(
     return found, faults
 
 
-def faults_of_target(target: Target, read: Read) -> list[str]:
+def faults_of_target(target: Target, read: Read, room: int) -> tuple[list[str], int]:
     """Return what forbids restoring a payload: damage, another kind or schema, its own faults.
+
+    Args:
+        room: As in `Target.check`; the second answer is how much of it was taken.
 
     Cost: reads all of it.
     """
     info, traits = target.info, target.traits
     if info.kind != traits.kind:
-        return [
-            f"Component {target.name!r} was captured as {info.kind!r}; it is {traits.kind!r} now."
-        ]
+        fault = f"was captured as {info.kind!r}; it is {traits.kind!r} now."
+        return [f"Component {target.name!r} {fault}"], 0
     try:
-        check_chunks(info.reference, read)
+        kept = target.check(read, room=room)
         found = faults_of(target.component, target.payload())
     except Exception as error:  # noqa: BLE001 - a component's code may raise anything
-        return [f"Component {target.name!r}: {told(error)}"]
-    return [f"Component {target.name!r}: {fault}" for fault in found]
+        return [f"Component {target.name!r}: {told(error)}"], 0
+    return [f"Component {target.name!r}: {fault}" for fault in found], kept
 
 
 def dependencies_lacking(target: Target, names: Iterable[str]) -> list[str]:

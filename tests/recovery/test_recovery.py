@@ -82,6 +82,32 @@ BEFORE = [{"now": "a"}, {"now": "b"}, {"now": "c"}]
 CAPTURED = [{"n": 1}, [1], "one"]
 
 
+def test_a_restore_that_spoils_what_it_is_given_gets_it_anew(manager):
+    class Spoils(Value):
+        tries = 0
+
+        def restore(self, payload):
+            self.tries += 1
+            if self.tries == 1:
+                payload.clear()
+                raise SourceBusyError("busy")
+            self.value = payload
+
+    part = Spoils("a", {"n": 1})
+    capturer = Capturer(manager, "sys", [part])
+    capturer.capture()
+    part.value = {}
+    assert Recovery(capturer, backoff=Backoff(first_s=0.001)).recover().status == "completed"
+    assert (part.value, part.tries) == ({"n": 1}, 2)
+
+
+def test_values_that_are_not_kept_are_read_again(manager, monkeypatch):
+    monkeypatch.setattr("ckptlog.recovery.run.KEPT_BYTES_MAX", 10)
+    parts, _, recovery = system(manager)
+    recovery.recover()
+    assert values(parts) == CAPTURED
+
+
 def test_all_comes_back_and_every_step_is_an_event(manager):
     parts, info, recovery = system(manager)
     seen = []

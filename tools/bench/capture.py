@@ -11,6 +11,10 @@ Of each component 2 % changed since the last capture.
 The pickle's system is stopped while it is pickled; ours while the barrier lasts. The memory that a
 capture takes is the growth of the process's peak (VmHWM) over what it had before, children not
 counted.
+
+At the end the whole system is recovered, with everything that a recovery does: every byte is
+checked against its digest, what is there is captured first, what was restored is compared. The
+pickle is loaded, and not checked.
 Usage: tools/bench/run capture [--rounds N] [--megabytes N] [--dir DIR]
 """
 
@@ -31,12 +35,20 @@ import numpy
 from ckptlog import CaptureInfo, CheckpointManager
 from ckptlog.capture.capturer import Capturer
 from ckptlog.model.component import Component
+from ckptlog.recovery.recovery import Recovery
 from tools.bench import measure
 from tools.bench.measure import Contestant, Round
 
 SHARE = 0.02
 _LAYERS = 50
 _DOCUMENTS = 300
+_PARTS = [
+    ("model", "immutable"),
+    ("documents", "immutable"),
+    ("replay", "fork"),
+    ("memory", "fork"),
+    ("queue", "live"),
+]
 
 
 class Part:
@@ -75,13 +87,23 @@ class System:
             for agent in range(20)
         }
         self.queue = [{"task": one, "payload": self._text(150)} for one in range(2 * share // 200)]
-        self.parts: list[Component] = [
-            Part("model", self.model, "immutable"),
-            Part("documents", self.documents, "immutable"),
-            Part("replay", {"buffer": self.replay}, "fork"),
-            Part("memory", self.memory, "fork"),
-            Part("queue", self.queue, "live"),
+        self._own: list[Any] = [
+            self.model,
+            self.documents,
+            {"buffer": self.replay},
+            self.memory,
+            self.queue,
         ]
+        self.parts: list[Component] = [
+            Part(name, state, stability)
+            for (name, stability), state in zip(_PARTS, self._own, strict=True)
+        ]
+
+    def go_on(self) -> None:
+        """Let the components have what they had before a recovery, and change it."""
+        for part, state in zip(self.parts, self._own, strict=True):
+            part.restore(state)
+        self.change()
 
     def change(self) -> None:
         """Change 2 % of each component."""
@@ -188,6 +210,13 @@ class Ours:
         if faults:
             raise SystemExit("\n".join(faults))
 
+    def recover(self) -> Round:
+        """Bring the newest capture back, and compare the system with it."""
+        begin, cpu = time.perf_counter(), time.process_time()
+        Recovery(self._capturer).recover()
+        wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
+        return Round(1, wall_s, cpu_s, [wall_s])
+
     def close(self) -> None:
         """Close the store."""
         self._manager.close()
@@ -207,6 +236,19 @@ def theirs(folder: Path, system: System) -> Contestant:
         return Round(1, wall_s, cpu_s, [wall_s])
 
     return Contestant("pickle.dump + fsync", run)
+
+
+def loaded(folder: Path) -> Contestant:
+    """Return the loading of the pickle."""
+
+    def run() -> Round:
+        begin, cpu = time.perf_counter(), time.process_time()
+        with (folder / "state.pickle").open("rb") as file:
+            pickle.load(file)  # noqa: S301 - written by `theirs`
+        wall_s, cpu_s = time.perf_counter() - begin, time.process_time() - cpu
+        return Round(1, wall_s, cpu_s, [wall_s])
+
+    return Contestant("pickle.load", run)
 
 
 def main() -> None:
@@ -234,8 +276,17 @@ def main() -> None:
             system.change()
             ours.weigh()
         ours.check()
+        back, load = Contestant("ckptlog, recovery", ours.recover), loaded(folder)
+        for number in range(options.rounds):
+            for one in [back, load] if number % 2 else [load, back]:
+                system.go_on()
+                gc.collect()
+                one.rounds.append(one.run())
         ours.close()
         _print(options.megabytes, first, [mine, again, peer], changed, ours.growths)
+        measure.table([back, load])
+        measure.judge("recovery, p50", back.p50_s, most=3, unit=" s")
+        measure.judge_ratio("times as fast as the loading", measure.rate_ratios(back, load))
 
 
 def _print(
