@@ -13,11 +13,14 @@ Value = TypeVar("Value")
 class Cache(Generic[Key, Value]):
     """Least recently used values go when their costs pass a limit.
 
+    Attributes:
+        cost_max: The limit.
+
     Threads: safe; a value that was dropped lives on as long as somebody holds it.
     """
 
     def __init__(self, cost_max: int) -> None:
-        self._cost_max = cost_max
+        self.cost_max = cost_max
         self._cost = 0
         self._lock = threading.Lock()
         self._held: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
@@ -43,10 +46,10 @@ class Cache(Generic[Key, Value]):
             held = self._held
             old = held.pop(key, None)
             total = self._cost if old is None else self._cost - old[1]
-            if cost <= self._cost_max:
+            if cost <= self.cost_max:
                 held[key] = (value, cost)
                 total += cost
-            while total > self._cost_max:
+            while total > self.cost_max:
                 oldest = held.popitem(last=False)[1]
                 dropped.append(oldest)
                 total -= oldest[1]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ckptlog.blobs import payload
 from ckptlog.blobs.cache import Cache
@@ -36,6 +36,8 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import chunk, frame, pack, segment
+from ckptlog.model import value as values
+from ckptlog.model.codec import Codecs
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import Reference
 from ckptlog.storage import files
@@ -251,6 +253,24 @@ class BlobStore:
                 root=reference.root,
             )
         return wire
+
+    def value(
+        self, reference: Reference, codecs: Codecs, hint: Mapping[bytes, bytes] = _NOTHING
+    ) -> Any:
+        """Return a payload's value, new, verified.
+
+        One that is too long for the cache is put together without base64 (`payload.value_of`).
+
+        Args:
+            hint: As for `wire`.
+
+        Raises:
+            As `wire`, and FormatError as `model.value.decode`.
+        """
+        if reference.kind == payload.TREE_KIND and reference.size > self._cache.cost_max:
+            read = self._reader(hint)
+            return payload.value_of(payload.parts_of(reference, read), read, codecs)
+        return values.decode(self.wire(reference, hint), codecs)
 
     def part(self, reference: Reference, path: Sequence[Step]) -> bytes:
         """Return the verified wire of a part of a payload; reads what leads to it and what it is.

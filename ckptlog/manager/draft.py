@@ -22,7 +22,6 @@ from ckptlog.manager.preparation import (
     kept,
     texts_of,
 )
-from ckptlog.model import value as values
 from ckptlog.model.event import INTEGER_MAX, RECORDED_TYPES
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.lease import Held
@@ -262,13 +261,13 @@ class Drafter:
                 checkpoint_id=request.checkpoint,
             )
         entry, records = found
-        wire, event, codecs = self.store.blobs.wire, entry.event, self.store.codecs
+        value, event, codecs = self.store.blobs.value, entry.event, self.store.codecs
         data: dict[str, Any] = {}
         meta: dict[str, Any] = {}
         if request.data is not None and not request.replaces_data and event.data is not None:
-            data = values.decode(wire(event.data, records), codecs)
+            data = value(event.data, codecs, records)
         if (request.metadata is not None or request.description is not None) and event.meta:
-            meta = values.decode(wire(event.meta, records), codecs)
+            meta = value(event.meta, codecs, records)
         holder = Holder(request.checkpoint, event.data, event.meta)
         return Current(holder, entry.position, data, meta)
 

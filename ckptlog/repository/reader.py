@@ -15,7 +15,6 @@ from ckptlog.blobs.store import BlobStore
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.log.log import Log
-from ckptlog.model import value as values
 from ckptlog.model.codec import Codecs
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event, Reference
@@ -323,7 +322,8 @@ class StoreReader:
 
     def value(self, reference: Reference | None) -> Any:
         """Return a payload's value, a new object each time; None for no payload."""
-        return None if reference is None else values.decode(self.wire(reference), self.codecs)
+        self._check_open()
+        return None if reference is None else self.blobs.value(reference, self.codecs)
 
 
 def _check_range(start: int, end: int | None) -> None:

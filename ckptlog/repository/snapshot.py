@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.model import value as values
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
 from ckptlog.model.state import CheckpointState
@@ -29,10 +28,10 @@ def snapshot(
         PayloadCollectedError: A collection let go of them.
     """
     # Not by the store's own door: what a history returned is also read after the store was closed.
-    event, wire = entry.event, store.blobs.wire
+    event, value = entry.event, store.blobs.value
     with told_apart(store, entry):
         data, meta = (
-            {} if root is None else values.decode(wire(root, records or {}), store.codecs)
+            {} if root is None else value(root, store.codecs, records or {})
             for root in (event.data, event.meta)
         )
     return build(entry, data, meta)
