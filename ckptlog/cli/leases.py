@@ -52,7 +52,7 @@ def run_list(context: Context) -> int:
 
 
 def _row(lease: LeaseState) -> tuple[object, ...]:
-    state = "live" if lease.is_live else "expired"
+    state = "expired" if not lease.is_live else "dead" if lease.is_dead else "live"
     return lease.task, lease.holder, lease.token, text.instant(lease.expires_at), state
 
 

@@ -106,7 +106,8 @@ class Runner:
 
     def _try_claim(self) -> None:
         now_s = self._engine.environment.monotonic_s()
-        if now_s < self._claim_at_s:
+        is_early = now_s < self._claim_at_s
+        if is_early and not self._engine.manager.dead_holder(self._config.system):
             return
         self._claim_at_s = now_s + max(self._config.lease_seconds / _RENEWALS, _CLAIM_S_MIN)
         try:
