@@ -22,6 +22,7 @@ from ckptlog.policy.alarm import LEASE, Reading, slowdown
 from ckptlog.policy.schedule import Clock, Due, Rules, Schedule
 from ckptlog.service import listener
 from ckptlog.service.engine import Engine
+from ckptlog.service.recovering import finish_later
 from ckptlog.service.shutdown import TERMINATE
 
 STOP: Final = "stop"
@@ -119,6 +120,7 @@ class Runner:
             return
         self._engine.renew_view()
         self._engine.alerts.take([Reading(LEASE, 0, 1)])
+        finish_later(self._engine)
         self.state = self._begin()
         self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
 
