@@ -208,6 +208,16 @@ class SystemConfiguration(_Group):
         "tag `keep` stays and does not count.",
         whole=True,
     )
+    max_capture_size_bytes: int = number(
+        0,
+        0,
+        10**15,
+        "bytes",
+        "Limit of one capture: its components' sizes together, before compression; a larger one "
+        "is refused (`capture.too_large`) and names the largest component; 0: none. A recovery's "
+        "own safety capture has none.",
+        whole=True,
+    )
     max_age_days: float = number(
         0, 0, 36_500, "days", "Older captures go, but for the newest good one; 0: none."
     )

@@ -64,6 +64,7 @@ class Engine:
             components,
             batch_size=config.performance.batch_size,
             deadline_s=config.deadline_seconds,
+            size_bytes_max=config.max_capture_size_bytes or None,
         )
         self.lease: Lease | None = None
         self.tally = Tally()

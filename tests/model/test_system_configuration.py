@@ -98,6 +98,7 @@ CHANGED = {
     "deadlineSeconds": 3,
     "skipUnchanged": False,
     "maxCheckpoints": 20,
+    "maxCaptureSizeBytes": 2**20,
     "maxAgeDays": 7,
     "compressionLevel": 9,
     "captureSignals": ["SIGUSR2", "SIGHUP"],

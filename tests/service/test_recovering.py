@@ -8,7 +8,7 @@ import pytest
 
 import ckptlog
 from ckptlog import create_checkpoint_system
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CaptureTooLargeError, CheckpointError
 from ckptlog.recovery.journal import RESTORING, Journal, Unfinished
 from tests.service.system import settings, until
 
@@ -198,3 +198,23 @@ def test_a_standby_that_cannot_finish_it_captures_nothing(tmp_path):
             assert [one.name for one in heir.alerts] == ["recovery_incomplete"]
             agents.fault = None
             assert len(heir.list_checkpoints()) == before
+
+
+def test_what_grew_over_the_limit_is_told_and_recovered_all_the_same(tmp_path):
+    agents, memory = Manager(1), Manager("a")
+    service = create_checkpoint_system(
+        settings(tmp_path / "s", intervalSeconds=60, maxCaptureSizeBytes=200),
+        {"agentManager": agents, "memory_manager": memory},
+    )
+    failed = []
+    with service:
+        service.on("operationFailed", failed.append)
+        first = service.create_checkpoint()
+        memory.value = "x" * 1000
+        with pytest.raises(CaptureTooLargeError, match="'memory'"):
+            service.create_checkpoint()
+        until(lambda: failed, "being told")
+        assert (failed[0].kind, failed[0].component) == ("capture", "memory")
+        # Its safety capture has no limit.
+        assert service.recover_from_checkpoint(first.id).status == "completed"
+        assert memory.value == "a"
