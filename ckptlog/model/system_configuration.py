@@ -43,6 +43,7 @@ _DAY_S: Final = 86_400
 _MONTH_S: Final = 31 * _DAY_S
 _S3_KEYS: Final = ("bucket", "region", "prefix", "accessKeyId", "secretAccessKey")
 _SIGNALS: Final = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGWINCH")
+_CHECKS: Final = ("digest", "sample", "full")
 # What the manager's settings say too, under the service's own names.
 _TWINS: Final = {
     "storage_dir": "storage.local.path",
@@ -220,6 +221,15 @@ class SystemConfiguration(_Group):
     )
     max_age_days: float = number(
         0, 0, 36_500, "days", "Older captures go, but for the newest good one; 0: none."
+    )
+    retention_check: str = word(
+        "sample",
+        "digest, sample or full",
+        "What the newest capture must pass before older ones are deleted: its `digest`, also a "
+        "`sample` of its bytes (64 chunks of each component, at random) read again, or all "
+        "(`full`). One that fails is told (`operationFailed`); the next one counts instead, and "
+        "where none passes none is deleted.",
+        lambda text: text in _CHECKS,
     )
     compression_level: int = number(
         6, 1, 9, "(level)", "1 (fast) to 9 (small): zstd 1, 2, 3, 5, 7, 9, 12, 15, 19.", whole=True

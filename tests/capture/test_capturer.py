@@ -432,3 +432,26 @@ def test_what_is_too_large_is_given_up_before_all_of_it_is_written(manager, tmp_
         capturer.capture()
     assert 4 << 20 <= snapshot.given * 65_536 <= 16 << 20
     assert not list((tmp_path / "store" / "packs").iterdir())
+
+
+def test_a_sample_of_a_capture_is_read_again(manager, tmp_path):
+    state = {"blob": bytes(os.urandom(3_000_000)), "list": list(range(50_000)), "n": None}
+    info = Capturer(manager, "sys", [Value("large", state), Value("small", 1)]).capture()
+    capturer = Capturer(manager, "sys")
+    reads = []
+    real = manager.store.blobs.raw
+
+    def raw(digest, domain):
+        reads.append(digest)
+        return real(digest, domain)
+
+    manager.store.blobs.raw = raw
+    assert capturer.check(info) == []
+    everything = set(reads)
+    reads.clear()
+    assert capturer.check(info, sample=5) == []
+    assert 5 < len(reads) < len(everything)
+    assert set(reads) <= everything
+    for _ in range(40):  # every byte may be met; a leaf of some hundred seldom is
+        capturer.check(info, sample=50)
+    assert len(set(reads)) > 0.9 * len(everything)

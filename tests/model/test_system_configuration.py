@@ -100,6 +100,7 @@ CHANGED = {
     "maxCheckpoints": 20,
     "maxCaptureSizeBytes": 2**20,
     "maxAgeDays": 7,
+    "retentionCheck": "full",
     "compressionLevel": 9,
     "captureSignals": ["SIGUSR2", "SIGHUP"],
     "captureOnShutdown": False,
