@@ -52,6 +52,7 @@ _TWINS: Final = {
     "compression_level": "compressionLevel",
     "max_checkpoint_age_days": "maxAgeDays",
     "cleanup_interval_hours": "maxCheckpoints and maxAgeDays",
+    "retention": "maxCheckpoints, maxAgeDays and the tag `keep`",
     "encryption_enabled": "encryptionEnabled",
 }
 PASSED_ON: Final = tuple(sorted(FIELDS - _TWINS.keys()))
@@ -402,7 +403,16 @@ class SystemConfiguration(_Group):
 
         Its clean-up by age becomes maxAgeDays. One without it (cleanup_interval_hours 0) deletes
         by maxCheckpoints alone.
+
+        Raises:
+            SettingsError: It has a retention policy, which a service does not go by.
         """
+        if config.retention is not None:
+            raise SettingsError(
+                "A service does not go by a `retention` policy.",
+                hint=f"Here it is {_TWINS['retention']}.",
+                argument="retention",
+            )
         # What a manager never says is left out: a key given twice is refused.
         passed_on = {name: getattr(config, name) for name in PASSED_ON}
         tree: dict[str, Any] = {

@@ -176,6 +176,7 @@ class Runner:
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
         if self.is_paused or self._engine.is_incomplete:
+            self._look()  # a state that nobody saves grows stale all the same
             return
         found = schedule.decide(self._rules, self.state, clock)
         if isinstance(found, Due):
