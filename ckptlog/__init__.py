@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         BlobCorruptionError,
         BusyError,
         CaptureFailedError,
+        CaptureTooLargeError,
         ChangedError,
         CheckpointCorruptionError,
         CheckpointCreationError,
@@ -102,6 +103,10 @@ if TYPE_CHECKING:
         WitnessError,
     )
     from ckptlog.integrations.orchestrator.orchestrator import EnhancedOrchestratorIntegration
+    from ckptlog.integrations.orchestrator.protocol import (
+        EnhancedClaudeOrchestrator,
+        EnhancedTaskContext,
+    )
     from ckptlog.integrations.orchestrator.worker import WorkerCheckpointIntegration
     from ckptlog.integrations.task_master.task_master import TaskMaster
     from ckptlog.manager.batch import Batch
@@ -165,6 +170,7 @@ _ERRORS = (
     "BlobCorruptionError",
     "BusyError",
     "CaptureFailedError",
+    "CaptureTooLargeError",
     "ChangedError",
     "CheckpointCorruptionError",
     "CheckpointCreationError",
@@ -267,7 +273,9 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "EnhancedClaudeOrchestrator": "integrations.orchestrator.protocol",
     "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
+    "EnhancedTaskContext": "integrations.orchestrator.protocol",
     "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
     "FileComponent": "capture.file",
@@ -335,6 +343,7 @@ __all__ = [
     "CallableComponent",
     "CaptureFailedError",
     "CaptureInfo",
+    "CaptureTooLargeError",
     "Capturer",
     "Change",
     "ChangedError",
@@ -372,7 +381,9 @@ __all__ = [
     "DeniedError",
     "Difference",
     "DuplicateIdError",
+    "EnhancedClaudeOrchestrator",
     "EnhancedOrchestratorIntegration",
+    "EnhancedTaskContext",
     "EnvironmentComponent",
     "EnvironmentDiffersError",
     "EventBus",
