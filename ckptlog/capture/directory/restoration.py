@@ -151,7 +151,7 @@ class Restoration:
 
     def _stranger(self, directory: str) -> str | None:
         """Return a path below a directory that the walk did not take."""
-        known = {row[0]: row for row in self._found.directories.get(directory, ())}
+        known = {row[0]: row for row in self._found.rows(directory)}
         with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, directory)) as names:
             for entry in names:
                 path = naming.join(directory, entry.name)
