@@ -26,7 +26,8 @@ from ckptlog.capture.directory.listing import NOTHING, Added, Listing
 from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
 from ckptlog.capture.directory.scan import Options, Tracked, scan
-from ckptlog.capture.directory.stat_index import Draft, Kept
+from ckptlog.capture.directory.standing import Standing
+from ckptlog.capture.directory.stat_index import Draft, Kept, StatIndex
 from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
@@ -45,6 +46,11 @@ class DirectorySnapshot:
         index_path: Where the stat index lies; None to do without.
         tracked: Gives paths that are captured whatever the rules say.
         is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
+
+    Attributes:
+        found: The walk.
+        tally: What was read.
+        standing: All that was captured, once it was written.
 
     Threads: `write` and `close` by one thread at a time.
     """
@@ -69,6 +75,7 @@ class DirectorySnapshot:
         self._base = base
         self._index_path = index_path
         self._is_cut = is_cut
+        self.standing: Standing | None = None
 
     def close(self) -> None:
         """Let go; nothing is held."""
@@ -80,14 +87,22 @@ class DirectorySnapshot:
         if index is not None and (reference is None or index.root != reference.root):
             index = None
         if index is not None and reference is not None and index.equals(self.found):
+            self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
             return Root(reference)
         reading = Reading(
-            self.root, self._options, lambda pieces: _stored(writer, pieces), is_cut=self._is_cut
+            self.root,
+            self._options,
+            lambda pieces: _stored(writer, pieces),
+            is_cut=self._is_cut,
+            known=None if index is None else lambda content: _known(writer, index, content),
         )
         try:
             root, draft = self._write(writer, Listing(self.found, index), reading)
         finally:
             reading.close()
+        self.standing = Standing(
+            self.found, draft.keys, draft.groups, contents=draft.contents, index=index
+        )
         self.tally = reading.tally
         if self._index_path is not None:
             stat_index.save(self._index_path, self._options, self.found, draft)
@@ -127,13 +142,30 @@ class DirectorySnapshot:
                 if known is None:
                     new[at] = row, NOTHING
             else:
-                found = (row, known) if known is not None else reading.read(folder, row)
+                found = (row, known) if known is not None else None
+                if known is None:
+                    before = _before(writer, listing.before(folder, row[0]))
+                    found = reading.read(folder, row, before)
                 if found is not None:
                     entries.add(listing.keys[at], pieces_of(entry_parts(*found)))
                 if known is None:
                     new[at] = found
             at += 1
         return new
+
+
+def _known(writer: TreeWriter, index: StatIndex, content: bytes) -> Kept | None:
+    """Return a content of the witness by its BLAKE3, wherever in the tree it was."""
+    found = index.by_hash.get(content)
+    return found if found is not None and writer.is_stored(found.digest) else None
+
+
+def _before(writer: TreeWriter, known: Kept | None) -> Kept | None:
+    """Return a file's content in the witness, made known to the writer; None where it has none."""
+    if known is None or not known.digest or not writer.is_stored(known.digest):
+        return None
+    writer.expect(known.digest, known.size)
+    return known
 
 
 def _stored(writer: TreeWriter, pieces: Iterable[bytes]) -> tuple[bytes, int]:

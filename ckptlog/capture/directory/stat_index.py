@@ -166,6 +166,12 @@ class StatIndex:
             for folder, rows in found.directories.items()
         )
 
+    @cached_property
+    def by_hash(self) -> dict[bytes, Kept]:
+        """All longer contents by their BLAKE3."""
+        decode = _kept_decoder.decode
+        return {one.hash: one for raw in self._kept for one in decode(raw) if one.hash}
+
     def raw(self, number: int) -> msgspec.Raw:
         """Return what is known of the rows of a directory, by its number."""
         return self._kept[number]
