@@ -157,7 +157,7 @@ class Workspace:
             run it again.
         """
         stored = self.stored(info)
-        safety = None
+        safety = saved = None
         if to is None and os.path.isdir(self.path):
             with self.component.tracking(stored):
                 safety = self.capturer.capture(
@@ -165,7 +165,8 @@ class Workspace:
                     reason=SAFETY,
                     skip_unchanged=True,
                 )
-        steps = self.component.restore_paths(stored, paths, to=to)
+            saved = self.component.last
+        steps = self.component.restore_paths(stored, paths, to=to, saved=saved)
         return Rewound(info, safety, tuple(steps))
 
     def _check_there(self) -> None:

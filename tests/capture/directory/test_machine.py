@@ -15,10 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.errors import RestoreConflictError
 from tests.capture.directory.memory import Memory
-from tests.capture.directory.picture import LEFT_OUT, left_out, picture, without_shells
+from tests.capture.directory.picture import FAST, LEFT_OUT, left_out, picture, without_shells
 
-# Each restore syncs what it wrote; thousands of them are made here.
-FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NAMES = [
     b"a",
     b"b",
@@ -182,11 +180,11 @@ class DirectoryMachine(RuleBasedStateMachine):
         return self.last, picture(self.root)
 
     @rule(captured=captures)
-    def rewind(self, captured) -> None:
+    def rewind(self, captured, saved=None) -> None:
         stored, expected = captured
         before, kept = picture(self.root), left_out(self.root)
         try:
-            self.component.restore(stored)
+            self.component.restore_paths(stored, saved=saved)
         except RestoreConflictError:
             assert kept
             assert picture(self.root) == before
@@ -199,8 +197,9 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @rule(captured=captures)
     def rewind_after_a_safety_capture(self, captured) -> None:
-        now = self.capture()
-        self.rewind(captured)
+        with self.component.tracking(captured[0]):
+            now = self.capture()
+        self.rewind(captured, self.component.last)
         self.rewind(now)
 
     @rule(captured=captures)
