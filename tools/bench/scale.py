@@ -1,9 +1,10 @@
 """How much memory upkeep takes with very many chunks: compaction, verification, a new index.
 
-Makes a store of small chunks (64 random-looking bytes each, in payloads of 50,000), deletes half of
-the checkpoints, and lets each act run in a process of its own, whose peaks of memory are printed:
-RssAnon, its own, and RssFile, the pages of files that it has mapped, which the system takes back
-when it needs the room. What is bounded does not grow with --chunks.
+Makes a store of small chunks (64 random-looking bytes each, in payloads of 50,000, two to a commit
+and its packs), deletes every second checkpoint, so that half of every pack is to be copied, and
+lets each act run in a process of its own, whose peaks of memory are printed: RssAnon, its own, and
+RssFile, the pages of files that it has mapped, which the system takes back when it needs the room.
+What is bounded does not grow with --chunks.
 Usage: tools/bench/run scale [--chunks N ...] [--dir DIR]
 """
 
@@ -115,17 +116,18 @@ class _Peak:
 
 def _fill(store: Store, count: int) -> None:
     manager = ckptlog.CheckpointManager(store=store)
-    names: list[str] = []
-    for first in range(0, count, _PER_PAYLOAD):
-        number = min(_PER_PAYLOAD, count - first)
-        names.append(_payload(store, manager.new_command_id(), number, len(names) + 1))
-    for name in names[1::2]:
-        manager.delete_checkpoint(name)
+    for first in range(0, count, 2 * _PER_PAYLOAD):
+        number = min(_PER_PAYLOAD, (count - first) // 2)
+        records: list[tuple[bytes, bytes]] = []
+        creates = [_payload(manager.new_command_id(), number, records) for _ in range(2)]
+        packs, placements = store.write_packs(records)
+        intent = Intent(tuple(map(Step, creates)), packs, placements)
+        _, name = store.submit(intent)  # type: ignore[misc]
+        manager.delete_checkpoint(str(name))
 
 
-def _payload(store: Store, command: str, count: int, step: int) -> str:
-    """Commit one checkpoint whose data are `count` chunks of raw bytes under one root."""
-    records: list[tuple[bytes, bytes]] = []
+def _payload(command: str, count: int, records: list[tuple[bytes, bytes]]) -> Create:
+    """Return what makes a checkpoint whose data are `count` chunks of raw bytes under one root."""
     codec = Codec(1)
 
     def keep(domain: int, raw: bytes) -> bytes:
@@ -145,16 +147,13 @@ def _payload(store: Store, command: str, count: int, step: int) -> str:
     top = [b'{"raw":{"$bytes":"', raw, b'"}}']
     size = len(top[0]) + 4 * -(-raw.size // 3) + len(top[2])  # type: ignore[arg-type]
     root = keep(chunk.BRANCH, branch.encode(top))  # type: ignore[arg-type]
-    packs, placements = store.write_packs(records)
-    create = Create(
+    return Create(
         actor="bench",
         command=command,
         task="scale",
-        step=step,
+        step=1,
         payloads=Payloads(Reference("tree", root.hex(), size), None, size),
     )
-    (name,) = store.submit(Intent((Step(create),), packs, placements))  # type: ignore[misc]
-    return str(name)
 
 
 def _runs(links: list[Link]) -> Iterator[list[Link]]:
