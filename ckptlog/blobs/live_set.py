@@ -13,6 +13,7 @@ from typing import Final
 from ckptlog.blobs import run_writer
 from ckptlog.blobs.run import ENTRY, KEY_BYTES, Mark, Run
 from ckptlog.blobs.run_writer import Stretch
+from ckptlog.storage import files
 
 # Some 25 MB of memory.
 RECENT_MAX: Final = 250_000
@@ -53,7 +54,10 @@ class LiveSet:
     def among(self, digests: Sequence[bytes]) -> set[bytes]:
         """Return those of some digests that were added."""
         if self._runs:
-            return {digest for digest in digests if digest in self}
+            found = self._runs[-1].among(digests)
+            for run in self._runs[-2::-1]:
+                found |= run.among(digests)
+            return found | {one for one in digests if one[:KEY_BYTES] in self._recent}
         recent, size = self._recent, KEY_BYTES
         return {digest for digest in digests if digest[:size] in recent}
 
@@ -67,6 +71,17 @@ class LiveSet:
         if len(self._recent) >= self._recent_max:
             self._spill()
 
+    def close(self) -> None:
+        """Make ready for many questions: nothing more is added.
+
+        Raises:
+            CheckpointStorageError: There is no room in the folder.
+        """
+        if self._runs and self._recent:
+            self._spill()
+        if len(self._runs) > 1:
+            self._merge()
+
     def _spill(self) -> None:
         start, self._spilt = self._spilt, self._spilt + len(self._recent)
         mark = Mark(self._spilt, _NAMES[0], 0, bytes(32))
@@ -78,4 +93,11 @@ class LiveSet:
         )
         self._recent = set()
         if len(self._runs) > _RUNS_MAX:
-            self._runs = [run_writer.merge_runs(self._folder, self._store_id, self._runs)]
+            self._merge()
+
+    def _merge(self) -> None:
+        merged = run_writer.merge_runs(self._folder, self._store_id, self._runs)
+        for run in self._runs:
+            if run.path is not None:
+                files.remove(run.path)
+        self._runs = [merged]

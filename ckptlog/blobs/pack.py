@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -28,18 +29,30 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import frame, pack
 from ckptlog.formats.outline import lines_among
+from ckptlog.formats.relocation import Place, relocate
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.storage import files
 
 FOLDER: Final = "packs"
 PACK_BYTES_MAX: Final = 64 * 1024 * 1024
+# Fewer than the format allows: it bounds the memory of whoever goes through a pack's lines.
+PACK_CHUNKS_MAX: Final = 200_000
+# Lines that are looked at together, and bytes of a pack that are read at once.
+_LINES_AT_ONCE: Final = 50_000
+_SPAN_BYTES: Final = 2 * 1024 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
 # One line of a pack's index: digest, offset, length (specs/pack.md).
 _INDEX_LINE_BYTES: Final = 44
 # What a pack with one chunk has besides its record and what was written before.
-_AROUND_BYTES: Final = 2 * frame.HEADER_BYTES + _INDEX_LINE_BYTES + pack.TRAILER_FRAME_BYTES
+_FOOT_BYTES: Final = frame.HEADER_BYTES + pack.TRAILER_FRAME_BYTES
+_AROUND_BYTES: Final = frame.HEADER_BYTES + _INDEX_LINE_BYTES + _FOOT_BYTES
 _NAME_TRIES_MAX: Final = 8
+
+Lines = list[tuple[bytes, int, int]]
+"""Digest, offset and length of the frames of chunks."""
+Relocated = Callable[[Lines, Place], tuple[bytes, int]]
+"""Gives the frames of chunks for another place, and of how many lines (formats.relocation)."""
 
 
 def write_packs(
@@ -120,6 +133,21 @@ class PackWriter:
             self._open = self._begin()
         self._placements[digest] = self._open.add(digest, record)
 
+    def copy(self, lines: Lines, relocated: Relocated) -> int:
+        """Write chunks as their frames are given for here; return how many were.
+
+        It ends where the present pack does. 0: the first one is not for this way, but for `add`.
+
+        Args:
+            lines: At least one; none was written before, and none is there twice.
+        """
+        self.make_room(lines[0][2] - frame.HEADER_BYTES)
+        if self._open is None:
+            self._open = self._begin()
+        added = self._open.copy(lines, relocated)
+        self._placements.update([(one.digest, one) for one in added])
+        return len(added)
+
     def finish(self) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
         """Make everything durable and return what to register and where the chunks lie."""
         if self._open is not None:
@@ -184,7 +212,33 @@ class _OpenPack:
         count = len(self._chunks)
         written = self._flushed + len(self._buffer)
         size = written + record_bytes + count * _INDEX_LINE_BYTES + _AROUND_BYTES
-        return count < pack.CHUNKS_MAX and size <= PACK_BYTES_MAX
+        return count < PACK_CHUNKS_MAX and size <= PACK_BYTES_MAX
+
+    def copy(self, lines: Lines, relocated: Relocated) -> list[Placement]:
+        lines = self._fitting(lines)
+        at, container = self._size, self.container
+        frames, count = relocated(lines, Place(self._seed, at))
+        added = []
+        for digest, _, length in lines[:count]:
+            added.append(Placement(digest, container, at, length))
+            at += length
+        self._chunks += added
+        self._write(frames)
+        return added
+
+    def _fitting(self, lines: Lines) -> Lines:
+        """Return those of some chunks, from the first one on, that there is room for.
+
+        No more than are held in memory at once.
+        """
+        count = len(self._chunks)
+        room = PACK_BYTES_MAX - self._size - count * _INDEX_LINE_BYTES - _FOOT_BYTES
+        lines, size = lines[: PACK_CHUNKS_MAX - count], 0
+        for number, (_, _, length) in enumerate(lines):
+            size += length
+            if size + (number + 1) * _INDEX_LINE_BYTES > room or (number and size > _SPAN_BYTES):
+                return lines[:number]
+        return lines
 
     def add(self, digest: bytes, record: bytes) -> Placement:
         offset = self._flushed + len(self._buffer)
@@ -210,6 +264,11 @@ class _OpenPack:
         files.remove(self.path)
 
     def _write(self, data: bytes) -> None:
+        if len(data) >= _BUFFER_BYTES:
+            self._flush()
+            files.write_all(self._fd, data, self._flushed)
+            self._flushed += len(data)
+            return
         self._buffer += data
         if len(self._buffer) >= _BUFFER_BYTES:
             self._flush()
@@ -293,13 +352,15 @@ class PackIndex:
                 raise FormatError("Its index does not agree with its trailer.")
         self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
 
-    def lines(self, keys: AbstractSet[bytes] | None) -> list[tuple[bytes, int, int]]:
-        """Return digest, offset and length of chunks' frames, as they stand there.
+    def lines(self, keys: AbstractSet[bytes] | None) -> Iterator[Lines]:
+        """Yield the lines of chunks, as they stand there, some at a time.
 
         Args:
             keys: The first 16 bytes of the digests of those that are wanted; None for all.
         """
-        return lines_among(self._body, keys)
+        step = _LINES_AT_ONCE * _INDEX_LINE_BYTES
+        for at in range(0, len(self._body), step):
+            yield lines_among(self._body[at : at + step], keys)
 
 
 def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:
@@ -355,6 +416,18 @@ class PackReader:
         if kind != frame.CHUNK or end - begin != length or not record.startswith(digest):
             raise self._damaged(offset, "another frame stands there.")
         return record
+
+    def relocated(self, lines: Lines, target: Place) -> tuple[bytes, int]:
+        """Return the frames of chunks for another place, and of how many lines (see `relocate`).
+
+        Args:
+            lines: In the order of the file; what lies far behind the first is left for later.
+        """
+        start = lines[0][1]
+        stop = max(start + lines[0][2], start + _SPAN_BYTES)
+        near = list(takewhile(lambda line: line[1] + line[2] <= stop, lines))
+        span = near[-1][1] + near[-1][2] - start
+        return relocate(files.read_at(self._fd, span, start), start, near, self._seed, target)
 
     def close(self) -> None:
         """Close the file."""

@@ -18,7 +18,7 @@ Invariants (specs/payload.md):
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -254,33 +254,46 @@ def digests_of(reference: Reference, read: Read) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def reach(reference: Reference, read: Read, seen: Container[bytes]) -> set[bytes]:
-    """Return the digests of a payload's chunks, reading those of its nodes that were not seen yet.
+def reach(reference: Reference, read: Read, seen: Container[bytes]) -> Iterator[Collection[bytes]]:
+    """Yield the digests of a payload's chunks by and by, reading those nodes that were not seen.
+
+    A branch comes after all that lies below it. So whoever adds what comes to `seen` may be stopped
+    at any chunk, and still all that lies below a branch in `seen` is in it, too.
 
     Args:
-        seen: What is known; all that lies below a branch in it is in it, too.
+        seen: What is known; asked before each branch is read.
 
     Raises:
         BlobCorruptionError, or what `read` raises: A node cannot be read.
+
+    Cost: memory for the branches between a leaf and the root.
     """
     root = root_of(reference)
     if root in seen:
-        return set()
+        return
     if reference.kind != TREE_KIND:
-        return {one for one in digests_of(reference, read) if one not in seen}
-    found, waiting = {root}, [root]
-    while waiting:
-        digest = waiting.pop()
-        try:
-            leaves, links = branch.links_in(read(digest, chunk.BRANCH))
-        except FormatError as error:
-            raise _misshapen(digest, error.message.rstrip(".")) from error
-        found.update(leaves)
-        for below, _, _ in links:
-            if below not in found and below not in seen:
-                found.add(below)
-                waiting.append(below)
-    return found
+        yield {one for one in digests_of(reference, read) if one not in seen}
+        return
+    leaves, below = _links_in(root, read)
+    yield leaves
+    path = [(root, iter(below))]
+    while path:
+        digest, rest = path[-1]
+        link = next(rest, None)
+        if link is None:
+            path.pop()
+            yield (digest,)
+        elif link[0] not in seen:
+            leaves, below = _links_in(link[0], read)
+            yield leaves
+            path.append((link[0], iter(below)))
+
+
+def _links_in(digest: bytes, read: Read) -> tuple[list[bytes], list[tuple[bytes, int, int]]]:
+    try:
+        return branch.links_in(read(digest, chunk.BRANCH))
+    except FormatError as error:
+        raise _misshapen(digest, error.message.rstrip(".")) from error
 
 
 def text_of(parts: Iterable[Part], read: Read) -> bytes:

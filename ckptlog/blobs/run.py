@@ -25,6 +25,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -161,6 +162,33 @@ class Run:
             at = self._data.find(key, at + 1, end)
         _, number, offset, length = ENTRY.unpack_from(self._data, at)
         return Placement(digest, self._name_of(number), offset, length)
+
+    def among(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Return those of some digests that are here.
+
+        Raises:
+            FormatError: As `find`.
+        """
+        buckets, shift, last, data = self._buckets, self._shift, self.count, self._data
+        checked, look = self._is_checked, data.find
+        number_of = int.from_bytes
+        found: set[bytes] = set()
+        for digest in digests:
+            bucket = number_of(digest[:4], "big") >> shift
+            first, stop = buckets[bucket], buckets[bucket + 1]
+            if first >= stop or stop > last:
+                if first < last < stop and self.find(digest) is not None:
+                    found.add(digest)
+                continue
+            if not (checked[first // BLOCK_ENTRIES] and checked[(stop - 1) // BLOCK_ENTRIES]):
+                self._check(first, stop)
+            key, end = digest[:KEY_BYTES], HEAD_BYTES + stop * ENTRY_BYTES
+            at = look(key, HEAD_BYTES + first * ENTRY_BYTES, end)
+            while at >= 0 and at % ENTRY_BYTES:  # the key's bytes across two entries
+                at = look(key, at + 1, end)
+            if at >= 0:
+                found.add(digest)
+        return found
 
     def entries(self, key_first: int, key_stop: int) -> list[bytes]:
         """Return the entries whose keys' first 32 bits lie in [key_first, key_stop)."""

@@ -93,8 +93,13 @@ def write_entries(
     return _make(folder, plan, [(0, 1 << 32, found)])
 
 
-def merge_runs(folder: Path | None, store_id: bytes, runs: Sequence[Run]) -> Run:
+def merge_runs(
+    folder: Path | None, store_id: bytes, runs: Sequence[Run], stretch: Stretch | None = None
+) -> Run:
     """Return one run that says what neighbouring runs say; where they differ, the last wins.
+
+    Args:
+        stretch: What it covers, where that is not what they cover.
 
     Raises:
         FormatError: A run is damaged.
@@ -102,11 +107,12 @@ def merge_runs(folder: Path | None, store_id: bytes, runs: Sequence[Run]) -> Run
 
     Cost: some 0.6 us an entry; memory for some 32,000 entries and 64-byte sums at a time.
     """
-    first, last = runs[0], runs[-1]
-    numbers = {name: number for number, name in enumerate(first.names)}
-    for name in chain.from_iterable((*run.names, run.mark.container) for run in runs[1:]):
+    start, mark = stretch or (runs[0].start, runs[-1].mark)
+    numbers = {name: number for number, name in enumerate(runs[0].names)}
+    names = chain.from_iterable(run.names for run in runs[1:])
+    for name in chain(names, (mark.container,)):
         numbers.setdefault(name, len(numbers))
-    plan = _Plan(store_id, first.start, last.mark, list(numbers), sum(run.count for run in runs))
+    plan = _Plan(store_id, start, mark, list(numbers), sum(run.count for run in runs))
     return _make(folder, plan, _merged(runs, numbers, plan.bits))
 
 

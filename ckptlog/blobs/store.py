@@ -13,7 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -323,8 +323,8 @@ class BlobStore:
         get = self.index.get
         return frozenset(digest for digest in digests if get(digest) is not None)
 
-    def reach(self, reference: Reference, seen: Container[bytes]) -> set[bytes]:
-        """Return the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
+    def reach(self, reference: Reference, seen: Container[bytes]) -> Iterator[Collection[bytes]]:
+        """Yield the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
         return payload.reach(reference, self._reader(_NOTHING), seen)
 
     def check_payload(self, reference: Reference) -> None:

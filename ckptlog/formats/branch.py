@@ -22,6 +22,7 @@ import msgspec
 
 from ckptlog.errors import FormatError
 from ckptlog.formats.chunk import DIGEST_BYTES, RAW_BYTES_MAX
+from ckptlog.kernel import native
 
 TEXT: Final = 0
 LEAF: Final = 1
@@ -111,6 +112,11 @@ def links_in(raw: bytes) -> tuple[list[bytes], list[tuple[bytes, int, int]]]:
     Raises:
         FormatError: It is not a branch.
     """
+    found = native.links_in(raw) if native is not None else None
+    return found or _links_in(raw)
+
+
+def _links_in(raw: bytes) -> tuple[list[bytes], list[tuple[bytes, int, int]]]:
     leaves: list[bytes] = []
     others: list[tuple[bytes, int, int]] = []
     at, end = 0, len(raw)

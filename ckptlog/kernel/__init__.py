@@ -12,6 +12,8 @@ its meaning; the tests hold the two together to the byte:
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
     native.outline, lines_among    through formats/outline.py
     native.confirm       through capture/directory/confirmation.py's `_confirm`
+    native.relocate      through formats/relocation.py
+    native.links_in      through formats/branch.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -123,6 +125,21 @@ class Kernel(Protocol):
         self, body: bytes, keys: AbstractSet[bytes] | None, /
     ) -> list[tuple[bytes, int, int]]:
         """Do as formats.outline.lines_among; `keys` is a set."""
+
+    def relocate(  # noqa: PLR0917
+        self,
+        data: bytes | mmap.mmap,
+        base: int,
+        lines: list[tuple[bytes, int, int]],
+        source: int,
+        target: int,
+        at: int,
+        /,
+    ) -> tuple[bytes, int]:
+        """Do as formats.relocation.relocate."""
+
+    def links_in(self, raw: bytes, /) -> tuple[list[bytes], list[tuple[bytes, int, int]]] | None:
+        """Do as formats.branch.links_in; None where that raises."""
 
     def short_entry(  # noqa: PLR0917 - called once for each event, by one caller
         self,

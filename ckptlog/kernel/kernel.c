@@ -31,6 +31,12 @@ PyDoc_STRVAR(outline_doc,
 PyDoc_STRVAR(lines_among_doc,
 "lines_among(body, keys) -> list\n\nDo as formats/outline.py.");
 
+PyDoc_STRVAR(relocate_doc,
+"relocate(data, base, lines, source, target, at) -> tuple\n\nDo as formats/relocation.py.");
+
+PyDoc_STRVAR(links_in_doc,
+"links_in(raw) -> tuple | None\n\nDo as formats/branch.py; None where that raises.");
+
 PyDoc_STRVAR(short_entry_doc,
 "short_entry(types, actor, created, time, checkpoint, data's root, size, kind, id, meta's root,\n"
 "size, kind, new, origin, previous, namespace, state, step, task, total, type, parent, worker)\n"
@@ -57,6 +63,8 @@ static PyMethodDef methods[] = {
     FUNCTION(is_same),
     FUNCTION(outline),
     FUNCTION(lines_among),
+    FUNCTION(relocate),
+    FUNCTION(links_in),
     FUNCTION(short_entry),
     FUNCTION(short_event),
     FUNCTION(confirm),

@@ -39,6 +39,8 @@ PyObject *kernel_is_same(PyObject *module, PyObject *const *arguments, Py_ssize_
 PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_outline(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lines_among(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_relocate(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_links_in(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_short_event(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_short_entry(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_confirm(PyObject *module, PyObject *const *arguments, Py_ssize_t count);

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
 from ckptlog.formats import event, frame, segment, settled
 from ckptlog.formats.outline import Outline, outline
+from ckptlog.formats.relocation import Place, relocate
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.segments import Segments
 from ckptlog.storage import files
@@ -29,6 +30,7 @@ EVENT_FRAME_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
 # Of what a walk yields at once.
 _ITEMS_MAX: Final = 100_000
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
+_Event = tuple[int, int, int, int]
 
 
 class Sealed(NamedTuple):
@@ -44,17 +46,48 @@ class Sealed(NamedTuple):
     leaf: bytes
 
 
-class SealedReader:
-    """The frames of a sealed segment, walked over by their headers.
+class Walks:
+    """Where the events of sealed segments are: a walk over a segment touches all of its pages.
 
-    Nothing is believed that is kept: `body` checks. A walk that does not end at the valid length
-    raises.
+    Some 25 MB at most; of what is more nothing is remembered. As little is believed of it as of the
+    headers that it comes from.
 
     Threads: one.
     """
 
-    def __init__(self, data: mmap.mmap, sealed: Sealed, where: str, seed: int) -> None:
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, int], list[_Event]] = {}
+        self._room = _ITEMS_MAX
+
+    def of(self, sealed: Sealed) -> list[_Event] | None:
+        """Return what a segment's outline said of its events, None where that is not known."""
+        return self._known.get(_key(sealed))
+
+    def remember(self, sealed: Sealed, events: list[_Event]) -> None:
+        """Take note of all events of a segment, if there is room."""
+        if len(events) <= self._room:
+            self._room -= len(events)
+            self._known[_key(sealed)] = events
+
+
+def _key(sealed: Sealed) -> tuple[int, int, int]:
+    return sealed.header.first, sealed.header.generation, sealed.length
+
+
+class SealedReader:
+    """The frames of a sealed segment, walked over by their headers.
+
+    Nothing is believed that is kept: `rows`, `record` and `relocated` check. A walk that does not
+    end at the valid length raises.
+
+    Threads: one.
+    """
+
+    def __init__(
+        self, data: mmap.mmap, sealed: Sealed, where: str, seed: int, walks: Walks
+    ) -> None:
         self._data = data
+        self._walks = walks
         self._sealed = sealed
         self._where = where
         self._seed = seed
@@ -82,24 +115,43 @@ class SealedReader:
             LogCorruptionError: One is damaged, or what was yielded does not end as it must.
         """
         position, leaf = self._sealed.header.first, self._sealed.header.leaf
-        for part in self.outlines(_NO_KEYS):
-            for offset, length, chunks, raw_bytes in part.events:
-                data = self.whole(offset, length)
-                if event.decode_prefix(data[frame.HEADER_BYTES : EVENT_FRAME_BYTES])[0] != position:
-                    raise self.damaged(offset)
-                leaf = event.leaf_hash(data[EVENT_FRAME_BYTES:])
-                yield position, settled.Row(offset, data, chunks, raw_bytes)
-                position += 1
+        for offset, length, chunks, raw_bytes in self._events():
+            data = self.whole(offset, length)
+            if event.decode_prefix(data[frame.HEADER_BYTES : EVENT_FRAME_BYTES])[0] != position:
+                raise self.damaged(offset)
+            leaf = event.leaf_hash(data[EVENT_FRAME_BYTES:])
+            yield position, settled.Row(offset, data, chunks, raw_bytes)
+            position += 1
         if (position, leaf) != (self._sealed.stop, self._sealed.leaf):
             raise self.damaged(self._sealed.length)
 
-    def body(self, offset: int, length: int) -> bytes:
-        """Return the checked body of a frame.
+    def _events(self) -> Iterator[_Event]:
+        """Yield offset, length, chunks and their bytes of each event, as an outline has them."""
+        known = self._walks.of(self._sealed)
+        if known is not None:
+            yield from known
+            return
+        found: list[_Event] = []
+        for part in self.outlines(_NO_KEYS):
+            yield from part.events
+            if len(found) < _ITEMS_MAX:
+                found += part.events
+        self._walks.remember(self._sealed, found)
+
+    def record(self, offset: int, length: int, digest: bytes) -> bytes:
+        """Return the record of a chunk, its frame checked.
 
         Raises:
-            LogCorruptionError: It is damaged.
+            LogCorruptionError: It is damaged, or another one stands there.
         """
-        return self.whole(offset, length)[frame.HEADER_BYTES :]
+        found = self.whole(offset, length)[frame.HEADER_BYTES :]
+        if not found.startswith(digest):
+            raise self.damaged(offset)
+        return found
+
+    def relocated(self, lines: list[tuple[bytes, int, int]], target: Place) -> tuple[bytes, int]:
+        """Return the frames of chunks for another place, and of how many lines (see `relocate`)."""
+        return relocate(self._data, 0, lines, self._seed, target)
 
     def whole(self, offset: int, length: int) -> bytes:
         """Return a whole checked frame.
@@ -127,8 +179,13 @@ class SealedReader:
 
 
 @contextmanager
-def reading(segments: Segments, sealed: Sealed) -> Iterator[SealedReader]:
+def reading(
+    segments: Segments, sealed: Sealed, walks: Walks | None = None
+) -> Iterator[SealedReader]:
     """Open a sealed, written segment for a walk.
+
+    Args:
+        walks: What is known of such segments, and learnt of this one.
 
     Raises:
         LogCorruptionError: It is shorter than it must be.
@@ -147,25 +204,31 @@ def reading(segments: Segments, sealed: Sealed) -> Iterator[SealedReader]:
             )
         with mmap.mmap(fd, sealed.length, prot=mmap.PROT_READ) as data:
             seed = segment.seed(sealed.header.store_id, *name)
-            yield SealedReader(data, sealed, str(path), seed)
+            yield SealedReader(data, sealed, str(path), seed, walks or Walks())
     finally:
         os.close(fd)
 
 
-def settle(segments: Segments, sealed: Sealed) -> int:
+def settle(
+    segments: Segments, sealed: Sealed, walks: Walks | None = None, *, has_name: bool = True
+) -> int:
     """Write the settled form of a segment; return its bytes.
+
+    Args:
+        walks: As for `reading`.
+        has_name: Make its name durable, too; who does not syncs the folder before he relies on it.
 
     Raises:
         LogCorruptionError: The segment is damaged; nothing was written.
         CheckpointStorageError: It cannot be written; nothing is left of it.
 
-    Durability: bytes and name, when it returns.
+    Durability: its bytes, when it returns, and its name as `has_name` says.
     """
-    with reading(segments, sealed) as source:
-        return _write(segments, sealed, source)
+    with reading(segments, sealed, walks) as source:
+        return _write(segments, sealed, source, has_name=has_name)
 
 
-def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
+def _write(segments: Segments, sealed: Sealed, source: SealedReader, *, has_name: bool) -> int:
     header = sealed.header
     path = segments.settled_path(header.first, header.generation)
     fd, temporary = files.create_temporary(path)
@@ -180,7 +243,7 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
         files.remove(temporary)
         raise
     os.close(fd)
-    files.publish(temporary, path)
+    files.publish(temporary, path, durable=has_name)
     return size
 
 

@@ -14,7 +14,7 @@ may rely on stored chunks only through a checkpoint that lives where it is appen
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,7 +44,7 @@ from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.log.segments import container_of, parse_container
-from ckptlog.log.settling import Sealed
+from ckptlog.log.settling import Sealed, Walks
 from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Entry
@@ -73,7 +73,10 @@ Progress = Callable[[int, int], None]
 # is needed before any is given back.
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
+_BATCH_CHUNKS: Final = 200_000
 _FOLDER: Final = "collect"
+# Chunks of one payload that are in memory: some 15 MB.
+_FRESH_MAX: Final = 100_000
 _TELL_EVENTS: Final = 4096
 # Share of a segment that its events take, above which compressing them is worth a copy of the rest.
 _EVENTS_MIN: Final = 0.1
@@ -119,7 +122,8 @@ class _Collection:
         self._done = self._total = 0
         self._own: list[str] = []
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
-        self._events = EventReader(store.log.segments, store.log.reader, bulk)
+        self._walks = Walks()
+        self._events = EventReader(store.log.segments, store.log.reader, bulk, self._walks)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
 
     def run(self, folder: Path) -> Collected:
@@ -180,7 +184,7 @@ class _Collection:
     def _mark(self, fates: Fates, end: End, folder: Path) -> LiveSet:
         """Return the chunks of every payload that is kept."""
         live = LiveSet(folder, self._store.info.id_bytes)
-        lost = self._told_losses(fates)
+        marks = _Marks(live, self._told_losses(fates))
         for position, event in self._events.events(BEGINNING, end):
             if position % _TELL_EVENTS == 0:
                 self._progress(self._total * position // (3 * end.position), self._total)
@@ -191,13 +195,14 @@ class _Collection:
             for reference in (event.data, event.meta):
                 try:
                     if reference is not None:
-                        live.update(self._store.blobs.reach(reference, _Seen(live, lost)))
+                        marks.enter(self._store.blobs.reach(reference, marks))
                 except MissingBlobError as error:
                     entry = Entry(event, position, "", 0, 0, 0)
                     if self._store.collected.error_for(self._store, entry) is None:
                         raise _unknown(event, error) from error
                 except BlobCorruptionError as error:
                     raise _unknown(event, error) from error
+        live.close()
         return live
 
     def _told_losses(self, fates: Fates) -> frozenset[bytes]:
@@ -339,7 +344,11 @@ class _Collection:
         segments = self._store.log.segments
         try:
             for one in sealed:
-                self._with_room(lambda one=one: settling.settle(segments, one))  # type: ignore[misc]
+                self._with_room(
+                    lambda one=one: settling.settle(segments, one, self._walks, has_name=False)  # type: ignore[misc]
+                )
+            if sealed:
+                files.sync_directory(self._store.path / LOG)
         except FullError:
             self._drop_settled(sealed)
             raise
@@ -478,17 +487,35 @@ def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
     return orders
 
 
-class _Seen:
-    """What a walk over payloads passes by: chunks that are marked, and those that are lost."""
+class _Marks:
+    """What a walk over payloads passes by: chunks that are marked, and those that are lost.
+
+    Of a payload that turns out to be gone nothing is marked, unless it is a very large one: what
+    was met of that stays for once.
+    """
 
     def __init__(self, live: LiveSet, lost: frozenset[bytes]) -> None:
         self._live = live
         self._lost = lost
+        self._fresh: set[bytes] = set()
 
     def __contains__(self, digest: object) -> bool:
-        if digest in self._live:
+        if digest in self._fresh or digest in self._live:
             return True
         return bool(self._lost) and type(digest) is bytes and digest[:KEY_BYTES] in self._lost
+
+    def enter(self, reached: Iterable[Collection[bytes]]) -> None:
+        """Mark the chunks of one payload; what the walk raises passes through."""
+        fresh = self._fresh
+        try:
+            for digests in reached:
+                fresh.update(digests)
+                if len(fresh) >= _FRESH_MAX:
+                    self._live.update(fresh)
+                    fresh.clear()
+            self._live.update(fresh)
+        finally:
+            fresh.clear()
 
 
 def _name_of(header: SegmentHeader) -> tuple[int, int]:
@@ -514,15 +541,17 @@ def _batches(
 ) -> Iterator[list[tuple[Source, Survey]]]:
     """Yield what is emptied at once; nothing that must be copied is with what is only garbage."""
     batch: list[tuple[Source, Survey]] = []
-    size = 0
+    size = chunks = 0
     for source, survey in chosen:
         is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= _BATCH_CONTAINERS
+        is_full |= chunks + survey.live_chunks > _BATCH_CHUNKS
         is_full |= not size and survey.live_bytes > 0
         if batch and is_full:
             yield batch
-            batch, size = [], 0
+            batch, size, chunks = [], 0, 0
         batch.append((source, survey))
         size += survey.live_bytes
+        chunks += survey.live_chunks
     if batch:
         yield batch
 

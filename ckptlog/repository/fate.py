@@ -21,7 +21,7 @@ from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.reader import LogReader
 from ckptlog.log.segments import Segments, container_of
-from ckptlog.log.settling import EVENT_FRAME_BYTES, Sealed, reading
+from ckptlog.log.settling import EVENT_FRAME_BYTES, Sealed, Walks, reading
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.event import (
     CHECKPOINT_TYPES,
@@ -50,13 +50,19 @@ class EventReader:
     collection rests on: the sum of each event's frame, that positions are dense, and that the
     segment ends where its successor says, with that leaf hash.
 
-    Threads: safe.
+    Args:
+        walks: Where events are, for who reads them again.
+
+    Threads: one.
     """
 
-    def __init__(self, segments: Segments, reader: LogReader, bulk: BulkReader) -> None:
+    def __init__(
+        self, segments: Segments, reader: LogReader, bulk: BulkReader, walks: Walks | None = None
+    ) -> None:
         self._segments = segments
         self._reader = reader
         self._bulk = bulk
+        self._walks = walks
 
     def events(self, place: Cursor, stop: End) -> Iterator[tuple[int, Event]]:
         """Yield every event from a commit boundary on up to an end.
@@ -88,7 +94,7 @@ class EventReader:
                     return
                 if self._segments.exists(header.first, header.generation):
                     sealed = Sealed(header, after.previous_length, after.first, after.leaf)
-                    with reading(self._segments, sealed) as source:
+                    with reading(self._segments, sealed, self._walks) as source:
                         for position, row in source.rows():
                             yield position, event_format.decode(row.data[EVENT_FRAME_BYTES:])
                 else:

@@ -141,9 +141,7 @@ class Indexer:
         bulk = BulkReader(self._log.segments, self._store_id)
         for stretch in bulk.stretches(BEGINNING, end, events=_STRETCH_EVENTS, with_places=True):
             sheaf.add(stretch.container, stretch.places)
-            mark = stretch.cursor
-            position = mark.position
-            sheaf.bind(Mark(position, mark.container, mark.offset, mark.leaf))
+            position = stretch.position_next
         if position != end.position or not position:
             return None
         for name in packs:
@@ -224,8 +222,6 @@ class Gathering:
             self._sheaf.add_each(commit.placements)
             for container, lines in self._indexer.lines(packs):
                 self._sheaf.add(container, lines)
-        last = commits[-1]
-        self._sheaf.bind(Mark(last.position_next, last.container, last.offset_end, last.leaf))
         self._indexer.take_leaves(commits, stretch)
 
     def finish(self, end: End) -> None:

@@ -10,25 +10,31 @@ A difference is copied as it is where its base goes into the same pack; else it 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
-from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter
+from ckptlog.blobs.pack import Lines, PackIndex, PackReader, PackWriter
 from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
 from ckptlog.log.segments import Segments
-from ckptlog.log.settling import Sealed, reading
+from ckptlog.log.settling import Sealed, SealedReader, reading
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 
 # Lines of a pack that are remembered from the survey to the move, at most.
 _FEW: Final = 8
+# Those of segments, whose outlines take longer: of all together, some 20 MB.
+_KNOWN_MAX: Final = 100_000
+# Chunks that are copied together; few, where many are differences.
+_RUN_MIN: Final = 16
+_RUN_MAX: Final = 1024
 
 Order = tuple[int, int]
 """How late a container was registered: a position; at one position a segment comes first."""
@@ -53,6 +59,21 @@ class Survey(msgspec.Struct, frozen=True):
     chunk_bytes: int
     live_chunks: int
     live_bytes: int
+
+
+class _Tally:
+    """Counts the wanted chunks of a container; gathers their keys where there is room for that."""
+
+    def __init__(self, live: LiveSet) -> None:
+        self.chunks = self.bytes = 0
+        self.keys: set[bytes] = set()
+        self._is_gathering = live.in_memory() is not None
+
+    def add(self, lines: Lines) -> None:
+        self.chunks += len(lines)
+        self.bytes += sum([length for _, _, length in lines])
+        if self._is_gathering:
+            self.keys.update([digest[:KEY_BYTES] for digest, _, _ in lines])
 
 
 class Mover:
@@ -89,7 +110,10 @@ class Mover:
         self._met: set[bytes] = set()
         self._double: set[bytes] = set()
         # Of packs with next to nothing that is wanted: they need not be opened again.
-        self._few: dict[str, list[tuple[bytes, int, int]]] = {}
+        self._few: dict[str, Lines] = {}
+        # Of segments: what is wanted of them, while there is room.
+        self._known: dict[str, Lines] = {}
+        self._room = _KNOWN_MAX
 
     def survey(self, source: Source) -> Survey:
         """Return what is in a container.
@@ -100,19 +124,23 @@ class Mover:
         if source.sealed is None:
             return self._survey_pack(source)
         chunks = chunk_bytes = 0
-        kept: list[int] = []
-        met: set[bytes] = set()
+        tally = _Tally(self._live)
+        known: Lines = []
         with reading(self._segments, source.sealed) as reader:
             for part in reader.outlines(self._live.in_memory()):
                 chunks += part.chunks
                 chunk_bytes += part.chunk_bytes
                 lines = self._wanted(part.kept)
-                kept += [length for _, _, length in lines]
-                met.update([digest[:KEY_BYTES] for digest, _, _ in lines])
-        self._meet(met)
-        return Survey(chunks, chunk_bytes, len(kept), sum(kept))
+                tally.add(lines)
+                if tally.chunks <= self._room:
+                    known += lines
+        if tally.chunks <= self._room:
+            self._room -= tally.chunks
+            self._known[source.container] = known
+        self._meet(tally.keys)
+        return Survey(chunks, chunk_bytes, tally.chunks, tally.bytes)
 
-    def _wanted(self, lines: list[tuple[bytes, int, int]]) -> list[tuple[bytes, int, int]]:
+    def _wanted(self, lines: Lines) -> Lines:
         """Return those of some chunks that are wanted; all, where only such were asked for."""
         if self._live.in_memory() is not None:
             return lines
@@ -121,12 +149,15 @@ class Mover:
 
     def _survey_pack(self, source: Source) -> Survey:
         index = PackIndex(self._root / source.container, self._store_id)
-        lines = self._lines(index)
-        self._meet({digest[:KEY_BYTES] for digest, _, _ in lines})
-        if len(lines) <= _FEW:
-            self._few[source.container] = lines
-        lengths = [length for _, _, length in lines]
-        return Survey(index.count, index.chunk_bytes, len(lengths), sum(lengths))
+        tally = _Tally(self._live)
+        few: Lines = []
+        for lines in self._lines(index):
+            tally.add(lines)
+            few += lines[: _FEW + 1 - len(few)]
+        if len(few) <= _FEW:
+            self._few[source.container] = few
+        self._meet(tally.keys)
+        return Survey(index.count, index.chunk_bytes, tally.chunks, tally.bytes)
 
     def _meet(self, keys: set[bytes]) -> None:
         """Take note of the wanted chunks of a container."""
@@ -134,8 +165,8 @@ class Mover:
             self._double |= self._met & keys
             self._met |= keys
 
-    def _lines(self, index: PackIndex) -> list[tuple[bytes, int, int]]:
-        return self._wanted(index.lines(self._live.in_memory()))
+    def _lines(self, index: PackIndex) -> Iterator[Lines]:
+        return map(self._wanted, index.lines(self._live.in_memory()))
 
     def move(
         self,
@@ -169,36 +200,65 @@ class Mover:
     def _move_packed(self, source: Source, writer: PackWriter) -> None:
         lines = self._few.pop(source.container, None)
         if lines is None:
-            lines = self._lines(PackIndex(self._root / source.container, self._store_id))
+            index = PackIndex(self._root / source.container, self._store_id)
+            lines = [line for some in self._lines(index) for line in some]
         if not lines:
             return
         # In the order of the file: a base stands before what differs from it.
-        wanted = sorted((at, length, digest) for digest, at, length in lines)
-        records = PackReader(self._root, source.container, self._store_id)
+        lines.sort(key=itemgetter(1))
+        reader = PackReader(self._root, source.container, self._store_id)
         try:
-            for offset, length, digest in wanted:
-                if self._is_wanted(digest, source, writer):
-                    self._put(digest, records.record(offset, length, digest), writer)
+            self._copy(lines, reader, source, writer)
         finally:
-            records.close()
+            reader.close()
 
     def _move_sealed(self, source: Source, sealed: Sealed, writer: PackWriter) -> None:
+        known = self._known.get(source.container)
         with reading(self._segments, sealed) as reader:
+            if known is not None:
+                self._copy(known, reader, source, writer)
+                return
             for part in reader.outlines(self._live.in_memory()):
-                for digest, offset, length in self._wanted(part.kept):
-                    if self._is_wanted(digest, source, writer):
-                        self._put(digest, reader.body(offset, length), writer)
+                self._copy(self._wanted(part.kept), reader, source, writer)
 
-    def _is_wanted(self, digest: bytes, source: Source, writer: PackWriter) -> bool:
-        """Say whether a live chunk must be copied."""
-        return not writer.has(digest) and not self._is_held_later(digest, source)
+    def _copy(
+        self, lines: Lines, reader: PackReader | SealedReader, source: Source, writer: PackWriter
+    ) -> None:
+        """Copy what must be of some chunks of a container, in their order.
+
+        Whole runs at a time; a difference, and what is damaged, alone.
+        """
+        lines = self._fresh(lines, source, writer)
+        at, step = 0, _RUN_MIN
+        while at < len(lines):
+            count = writer.copy(lines[at : at + step], reader.relocated)
+            at += count
+            step = min(2 * step, _RUN_MAX) if count == step else _RUN_MIN
+            if not count:
+                digest, offset, length = lines[at]
+                self._put(digest, reader.record(offset, length, digest), writer)
+                at += 1
+
+    def _fresh(self, lines: Lines, source: Source, writer: PackWriter) -> Lines:
+        """Return those of some live chunks that must be copied, each once."""
+        found: dict[bytes, tuple[bytes, int, int]] = {}
+        for line in lines:
+            found.setdefault(line[0], line)
+        has, is_held = writer.has, self._is_held_later
+        fresh = [line for line in found.values() if not has(line[0])]
+        if self._live.in_memory() is not None:
+            # What no other container has need not be looked for. Of what came after the survey
+            # nothing is known then: to copy a chunk is always right.
+            double, size = self._double, KEY_BYTES
+            return [
+                line
+                for line in fresh
+                if line[0][:size] not in double or not is_held(line[0], source)
+            ]
+        return [line for line in fresh if not is_held(line[0], source)]
 
     def _is_held_later(self, digest: bytes, source: Source) -> bool:
         """Say whether a container that was registered later holds a chunk, read and checked."""
-        # What no other container has need not be looked for. Of what came after the survey nothing
-        # is known then: to copy a chunk is always right.
-        if self._live.in_memory() is not None and digest[:KEY_BYTES] not in self._double:
-            return False
         place = self._blobs.index.get(digest)
         if place is None or place.container == source.container:
             return False

@@ -31,6 +31,12 @@ def test_it_has_what_was_added_and_nothing_else(updates, recent_max):
             model.update(update)
             assert all(digest(number) in live for number in update)
         assert {number for number in range(301) if digest(number) in live} == model
+        every = {digest(number): number for number in range(301)}
+        assert {every[one] for one in live.among(list(every))} == model
+        live.close()
+        assert {every[one] for one in live.among(list(every))} == model
+        assert {number for number in range(301) if digest(number) in live} == model
+        assert len(list(folder.iterdir())) <= 1
         assert len(live) >= len(model)
         if recent_max == 10**6:
             assert len(live) == len(model)

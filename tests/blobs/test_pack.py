@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ckptlog.blobs import pack as packs
 from ckptlog.blobs.codec import Codec
-from ckptlog.blobs.pack import PackWriter, read_index, write_packs
+from ckptlog.blobs.pack import PackReader, PackWriter, read_index, write_packs
 from ckptlog.errors import (
     CheckpointStorageError,
     FormatError,
@@ -292,3 +292,47 @@ def test_a_trailer_that_claims_the_world_allocates_nothing(tmp_path):
     with mock.patch.object(files, "read_at", read), pytest.raises(FormatError):
         read_index(path, STORE_ID)
     assert max(call.args[1] for call in read.call_args_list) < 200
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.integers(0, 2000), min_size=1, max_size=30, unique=True),
+    st.tuples(
+        st.integers(2500, 20_000), st.integers(1, 12), st.sampled_from([1, 700, 4000, 1 << 20])
+    ),
+    st.data(),
+)
+def test_chunks_that_are_copied_lie_as_if_they_were_added(tmp_path_factory, sizes, limits, data):
+    bytes_max, chunks_max, span = limits
+    folder = tmp_path_factory.mktemp("packs")
+    given_records = records(*(noise(size, b"%d" % size) for size in sizes))
+    (entry,), placements = write_packs(folder, STORE_ID, 1, given_records, Ids())
+    path = folder / pack.pack_name(1, bytes.fromhex(entry.id))
+    chosen = data.draw(st.lists(st.sampled_from(placements), min_size=1, unique=True))
+    chosen.sort(key=lambda place: place.offset)
+    lines = [(one.digest, one.offset, one.length) for one in chosen]
+    by_digest = dict(given_records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packs, "PACK_BYTES_MAX", bytes_max)
+        patch.setattr(packs, "PACK_CHUNKS_MAX", chunks_max)
+        patch.setattr(packs, "_SPAN_BYTES", span)
+        expected = write_packs(
+            folder, STORE_ID, 2, [(one.digest, by_digest[one.digest]) for one in chosen], Ids()
+        )
+        whole = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+        for name in whole:
+            (folder / name).unlink() if name != path.name else None
+        writer = PackWriter(folder, STORE_ID, 2, Ids())
+        reader = PackReader(folder.parent, f"{folder.name}/{path.name}", STORE_ID)
+        at = 0
+        while at < len(lines):
+            count = writer.copy(lines[at:], reader.relocated)
+            assert count
+            at += count
+        reader.close()
+        assert writer.finish() == expected
+    assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == whole
+    assert all(
+        len(read_index(folder / name, STORE_ID)) <= chunks_max
+        for name in whole.keys() - {path.name}
+    )

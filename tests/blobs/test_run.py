@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from ckptlog.blobs import run as runs
 from ckptlog.blobs import run_writer
-from ckptlog.blobs.run import Mark, Run, open_run, run_name
+from ckptlog.blobs.run import HEAD_BYTES, Mark, Run, open_run, run_name
 from ckptlog.blobs.run_writer import merge_runs, write_run
 from ckptlog.errors import CheckpointStorageError, FormatError
 from ckptlog.formats import frame
 from ckptlog.model.entry import Placement
-from tests.blobs.sample import STORE_ID, digest, place
+from tests.blobs.sample import STORE_ID, digest, flip, place
 
 LOGS = [f"log/{n:020d}.0.seg" for n in range(4)]
 
@@ -213,3 +213,18 @@ def test_more_buckets_than_any_run_has_are_refused():
     seed = frame.container_seed(STORE_ID, run_name(0, 3))
     with pytest.raises(FormatError, match="length"):
         Run(run_name(0, 3), STORE_ID, bytes(data) + runs.encode_footer(footer, seed))
+
+
+@given(st.lists(st.integers(0, 2000), unique=True), st.lists(st.integers(0, 2000), max_size=80))
+def test_many_are_asked_for_at_once(present, asked):
+    run = run_writer.write_run(None, STORE_ID, 0, mark(9), [place(number) for number in present])
+    found = run.among([digest(number) for number in asked])
+    assert found == {digest(number) for number in set(asked) & set(present)}
+
+
+def test_a_damaged_block_is_not_believed_by_who_asks_for_many(tmp_path):
+    run = run_writer.write_run(tmp_path, STORE_ID, 0, mark(9), [place(n) for n in range(500)])
+    flip(run.path, HEAD_BYTES + 20)
+    damaged = open_run(run.path, STORE_ID)
+    with pytest.raises(FormatError):
+        damaged.among([digest(number) for number in range(500)])

@@ -37,6 +37,7 @@ def test_it_says_what_a_dictionary_says(tmp_path_factory, steps, most):
     known: dict[bytes, Placement] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ckptlog.blobs.sheaf._ENTRIES_MAX", most)
+        patch.setattr("ckptlog.blobs.sheaf._PIECE", min(most, 5))
         sheaf = Sheaf(folder, STORE_ID)
         for position, (chunks, packed) in enumerate(steps, 1):
             mark = mark_of(position)
@@ -51,7 +52,6 @@ def test_it_says_what_a_dictionary_says(tmp_path_factory, steps, most):
             ]
             sheaf.add_each(others)
             known |= {one.digest: one for one in others}
-            sheaf.bind(mark)
         run = sheaf.run(mark)
     assert (run.start, run.mark, run.count) == (0, mark, len(known))
     assert {digest_of(number): run.find(digest_of(number)) for number in range(31)} == {

@@ -547,8 +547,8 @@ def test_a_payload_that_cannot_be_followed_ends_it_before_anything(path, monkeyp
 def test_a_settled_form_that_is_not_whole_keeps_the_written_one(path, monkeypatch):
     real = collection.settling.settle
 
-    def spoilt(segments, sealed):
-        size = real(segments, sealed)
+    def spoilt(segments, sealed, *arguments, **options):
+        size = real(segments, sealed, *arguments, **options)
         file = segments.settled_path(sealed.header.first, sealed.header.generation)
         with file.open("r+b") as handle:
             handle.truncate(size - 1)

@@ -395,10 +395,10 @@ def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
         story = Story(23).steps(manager, 30)
         real, released = collection.settling.settle, []
 
-        def settle(segments, sealed):
+        def settle(segments, sealed, *arguments, **options):
             if not released:
                 raise FullError("No space.", hint="")
-            return real(segments, sealed)
+            return real(segments, sealed, *arguments, **options)
 
         def release(root):
             released.append(root)

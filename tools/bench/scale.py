@@ -1,9 +1,10 @@
 """How much memory upkeep takes with very many chunks: compaction, verification, a new index.
 
-Makes a store of small chunks (64 random-looking bytes each, in payloads of 50,000), deletes half of
-the checkpoints, and lets each act run in a process of its own, whose peak of memory is printed: its
-own, and with the files that it has mapped, which the system takes back when it needs the room. What
-is bounded does not grow with --chunks.
+Makes a store of small chunks (64 random-looking bytes each, in payloads of 50,000, two to a commit
+and its packs), deletes every second checkpoint, so that half of every pack is to be copied, and
+lets each act run in a process of its own, whose peaks of memory are printed: RssAnon, its own, and
+RssFile, the pages of files that it has mapped, which the system takes back when it needs the room.
+What is bounded does not grow with --chunks.
 Usage: tools/bench/run scale [--chunks N ...] [--dir DIR]
 """
 
@@ -60,10 +61,13 @@ def _report(path: Path, count: int) -> None:
         told = subprocess.run(
             [*command, "--chunks", str(count)], check=True, capture_output=True, text=True
         ).stdout.split()
-        seconds, own_kib, all_kib = float(told[0]), int(told[1]), int(told[2])
+        seconds, own_kib, file_kib, all_kib = float(told[0]), *map(int, told[1:])
         if act != "fill":
-            peaks = f"own {own_kib / 1024:6.0f} MiB, with mapped files {all_kib / 1024:6.0f} MiB"
-            print(f"  {act:<8}{seconds:9.1f} s   {peaks}", flush=True)
+            peaks = (
+                f"RssAnon {own_kib / 1024:6.0f} MiB, RssFile {file_kib / 1024:6.0f} MiB, "
+                f"together {all_kib / 1024:6.0f} MiB"
+            )
+            print(f"  {act:<8}{seconds:9.1f} s   peaks: {peaks}", flush=True)
 
 
 def _act(act: str, path: Path, count: int) -> None:
@@ -80,44 +84,50 @@ def _act(act: str, path: Path, count: int) -> None:
                 raise SystemExit(str(report.problems[:3]))
         elif act == "rebuild":
             store.rebuild_views()
-    peak.stop()
+        peak.stop()
     all_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(time.perf_counter() - begin_s, peak.kib, all_kib)
+    print(time.perf_counter() - begin_s, peak.own_kib, peak.file_kib, all_kib)
 
 
 class _Peak:
-    """The most memory that is the process's own, looked at again and again."""
+    """The most memory of each kind, looked at again and again."""
 
     def __init__(self) -> None:
-        self.kib = 0
+        self.own_kib = self.file_kib = 0
         self._end = Event()
-        self._thread = Thread(target=self._look, daemon=True)
+        self._thread = Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._end.set()
         self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._end.wait(_LOOK_S):
+            self._look()
 
     def _look(self) -> None:
-        while not self._end.wait(_LOOK_S):
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            own = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-            self.kib = max(self.kib, int(own.split()[1]))
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        kib = {line[:8]: line.split()[1] for line in status.splitlines() if "kB" in line}
+        self.own_kib = max(self.own_kib, int(kib["RssAnon:"]))
+        self.file_kib = max(self.file_kib, int(kib["RssFile:"]))
 
 
 def _fill(store: Store, count: int) -> None:
     manager = ckptlog.CheckpointManager(store=store)
-    names: list[str] = []
-    for first in range(0, count, _PER_PAYLOAD):
-        number = min(_PER_PAYLOAD, count - first)
-        names.append(_payload(store, manager.new_command_id(), number, len(names) + 1))
-    for name in names[1::2]:
-        manager.delete_checkpoint(name)
+    for first in range(0, count, 2 * _PER_PAYLOAD):
+        number = min(_PER_PAYLOAD, (count - first) // 2)
+        records: list[tuple[bytes, bytes]] = []
+        creates = [_payload(manager.new_command_id(), number, records) for _ in range(2)]
+        packs, placements = store.write_packs(records)
+        intent = Intent(tuple(map(Step, creates)), packs, placements)
+        _, name = store.submit(intent)  # type: ignore[misc]
+        manager.delete_checkpoint(str(name))
 
 
-def _payload(store: Store, command: str, count: int, step: int) -> str:
-    """Commit one checkpoint whose data are `count` chunks of raw bytes under one root."""
-    records: list[tuple[bytes, bytes]] = []
+def _payload(command: str, count: int, records: list[tuple[bytes, bytes]]) -> Create:
+    """Return what makes a checkpoint whose data are `count` chunks of raw bytes under one root."""
     codec = Codec(1)
 
     def keep(domain: int, raw: bytes) -> bytes:
@@ -137,16 +147,13 @@ def _payload(store: Store, command: str, count: int, step: int) -> str:
     top = [b'{"raw":{"$bytes":"', raw, b'"}}']
     size = len(top[0]) + 4 * -(-raw.size // 3) + len(top[2])  # type: ignore[arg-type]
     root = keep(chunk.BRANCH, branch.encode(top))  # type: ignore[arg-type]
-    packs, placements = store.write_packs(records)
-    create = Create(
+    return Create(
         actor="bench",
         command=command,
         task="scale",
-        step=step,
+        step=1,
         payloads=Payloads(Reference("tree", root.hex(), size), None, size),
     )
-    (name,) = store.submit(Intent((Step(create),), packs, placements))  # type: ignore[misc]
-    return str(name)
 
 
 def _runs(links: list[Link]) -> Iterator[list[Link]]:
