@@ -31,15 +31,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.crash.bug import BUGS
-from tools.crash.diary import Diary
+from tools.crash.diary import PROMISES, Diary
 from tools.crash.judge import judge
 from tools.crash.medium import Image, Medium, lay_out
 from tools.crash.trace import Replay, surrounding, trace
-from tools.crash.workload import WORKLOADS, make_small
+from tools.crash.workload import WORKLOADS, make_small, phase_of
 
 # A second crash, while a process recovers from a first one.
-RECOVER = "recover"
+RECOVER, RECOVERING = "recover", "recovering"
 _STARTS = 6
+_COUNTS = ("phases", "workloads", "kinds", "calls")
 _CUT_OFF = ("torn", "prefix", "scattered", "kill")
 # Each fourth state is first opened by a reader, who has to bear with more.
 _READER_EVERY = 4
@@ -56,6 +57,11 @@ class State:
     image: Image
     lines: tuple[str, ...]
 
+    @property
+    def phase(self) -> str:
+        """What the process was at: writing, settling, cleaning, rebuilding; or recovering."""
+        return RECOVERING if self.workload == RECOVER else phase_of(Diary.of(self.lines).act)
+
     def key(self) -> bytes:
         """Return what two states have in common that need not both be judged."""
         digest = hashlib.blake2b(digest_size=16)
@@ -70,9 +76,11 @@ class State:
 class Tally:
     """Counts of what was judged, and what was wrong."""
 
+    phases: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     workloads: Counter[str] = field(default_factory=Counter)
+    promises: Counter[str] = field(default_factory=Counter)
     alike: int = 0
     faults: list[dict[str, Any]] = field(default_factory=list)
 
@@ -83,26 +91,32 @@ class Tally:
 
     def enter(self, state: State, faults: list[str]) -> None:
         """Count a state that was judged."""
+        self.phases[state.phase] += 1
         self.calls[state.call] += 1
         self.kinds[state.kind] += 1
         self.workloads[state.workload] += 1
         if faults:
+            for fault in faults:
+                self.promises[next((one for one in PROMISES if one in fault), "other")] += 1
             where = {"workload": state.workload, "step": state.step, "call": state.call}
             self.faults.append({**where, "kind": state.kind, "faults": faults})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all counts, safe for JSON."""
-        counts = {name: dict(getattr(self, name)) for name in ("workloads", "kinds", "calls")}
-        return {"states": self.states, "alike": self.alike, **counts, "faults": self.faults}
+        counts = {name: dict(getattr(self, name)) for name in _COUNTS}
+        broken = {one: self.promises[one] for one in (*PROMISES, "other")}
+        states = {"states": self.states, "alike": self.alike}
+        return {**states, **counts, "broken": broken, "faults": self.faults}
 
     def __str__(self) -> str:
         lines = [f"{self.states} different states judged; {self.alike} more were alike"]
-        for name in ("workloads", "kinds", "calls"):
+        for name in _COUNTS:
             counts: Counter[str] = getattr(self, name)
             words = ", ".join(f"{word} {count}" for word, count in counts.most_common())
             lines.append(f"{name}: {words}")
         lines += [f"WRONG {json.dumps(fault)}" for fault in self.faults[:20]]
-        lines.append(f"{len(self.faults)} states are wrong")
+        words = ", ".join(f"{one} {self.promises[one]}" for one in (*PROMISES, "other"))
+        lines.append(f"{len(self.faults)} states are wrong ({words})")
         return "\n".join(lines)
 
 

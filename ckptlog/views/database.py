@@ -2,9 +2,10 @@
 
     path, path-wal, path-shm   SQLite in write-ahead mode, one writer and one reader connection
 
-- Opening costs no pass over the data: names, header, schema, the standing's checksum, store and
-  home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
-  `ViewDamagedError`.
+- Opening a large one costs no pass over the data: names, header, schema, the standing's checksum,
+  store and home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
+  `ViewDamagedError`. A small one that was closed cleanly is compared with its checksum
+  (views.checksum).
 - Replacing a file that other processes have open is made safe by views.guard.
 - Links and folders in the place of the three files are not followed but removed.
 """
@@ -22,7 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ckptlog.views import schema, seal
+from ckptlog.views import checksum, schema, seal
 from ckptlog.views.errors import (
     FOREIGN,
     ViewBusyError,
@@ -120,6 +121,8 @@ class Database:
             with suppress(sqlite3.Error):
                 connection.close()
         if self.guard is not None:
+            if self.kind == "file" and self.path is not None:
+                checksum.write(self.path, self.guard)
             self.guard.close()
 
     def abandon(self) -> None:
@@ -244,6 +247,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
     guard = Guard(path)
     opened: list[sqlite3.Connection] = []
     try:
+        checksum.compare(path, guard)
         home = _home(path, guard, boot)
         if guard.fd >= 0 and not _log_of(path).exists():
             # To look would make a new log, and that may get the inode of the lost one.
@@ -258,6 +262,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
         writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
         _refuse_unwritable(writer)
+        checksum.remove(path)
         return Database(
             writer, reader, "file", guard=guard, path=path, home=_home(path, guard, boot)
         )
@@ -398,7 +403,7 @@ def _use_log(writer: sqlite3.Connection) -> None:
 
 
 def _unlink(path: Path) -> None:
-    for suffix in _SUFFIXES:
+    for suffix in (*_SUFFIXES, checksum.SUFFIX):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).unlink()
 

@@ -53,6 +53,17 @@ class Guard:
         else:
             self.fd = fd
 
+    def is_alone(self) -> bool:
+        """Say whether nobody else has the database open; False where that cannot be known."""
+        if self.fd < 0:
+            return False
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _SHARED_FIRST, _SHARED_BYTES, 0)
+        try:
+            found = fcntl.fcntl(self.fd, fcntl.F_OFD_GETLK, asked)
+        except OSError:
+            return False
+        return bool(struct.unpack("hhqqi", found)[0] == fcntl.F_UNLCK)
+
     def is_of(self, path: Path) -> bool:
         """Say whether the name still leads to the guarded file."""
         try:
@@ -69,7 +80,9 @@ class Guard:
 
 
 @contextmanager
-def folder_lock(folder: Path, *, exclusive: bool) -> Iterator[None]:
+def folder_lock(
+    folder: Path, *, exclusive: bool, wait_s: float = _WAIT_FOLDER_S
+) -> Iterator[None]:
     """Hold a lock on a folder for as long as a block runs.
 
     Raises:
@@ -77,7 +90,7 @@ def folder_lock(folder: Path, *, exclusive: bool) -> Iterator[None]:
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        deadline_s = time.monotonic() + _WAIT_FOLDER_S
+        deadline_s = time.monotonic() + wait_s
         kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         while True:
             try:

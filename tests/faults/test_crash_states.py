@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tools.crash.workload import WORKLOADS
-from tools.crash_states import RECOVER, Draw, explore
+from tools.crash.workload import ACTS, PHASES, WORKLOADS, phase_of
+from tools.crash_states import RECOVER, RECOVERING, Draw, explore
 
 pytestmark = pytest.mark.strace
 
@@ -27,11 +27,21 @@ def test_a_planted_bug_is_found(bug, workload):
     assert explore([workload], Draw(each=2, stride=4), bug=bug).faults
 
 
+def test_every_act_is_of_one_phase_and_every_phase_is_crashed():
+    named = [act for acts in PHASES.values() for act in acts]
+    assert sorted(named) == sorted(["", *ACTS])
+    done = {phase_of(act) for acts in WORKLOADS.values() for act in acts.split()}
+    assert done == set(PHASES)
+
+
 @pytest.mark.thorough
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(14_400)
 def test_ten_thousand_crash_states(capsys):
     tally = explore(EVERY_WORKLOAD, Draw(), jobs=2)
     with capsys.disabled():
         print(f"\n{tally}")
     assert tally.states >= 10_000
+    assert set(tally.phases) == {*PHASES, RECOVERING}
+    assert tally.phases.total() - tally.phases[RECOVERING] >= 10_000
+    assert min(tally.phases.values()) >= 1_000
     assert not tally.faults

@@ -2,7 +2,8 @@
 
 One line of JSON for each step:
 
-    {"try": {"a": "3/500/active"}, "whole": true}    about to make `a` hold that; null: deleted
+    {"try": {"a": "3/500/active"}, "whole": true}    about to make `a` hold that; null: deleted;
+                                                      `act` names what is done
     {"ack": true}                                     it returned: durable from here on
     {"refused": true}                                 it raised, and said that nothing was written
     {"unknown": true}                                 it raised "outcome unknown"
@@ -23,6 +24,10 @@ from typing import Any
 ABSENT = "absent"
 _OUTCOMES = frozenset({"ack", "refused", "unknown"})
 DELETED = "deleted"
+WRONG_DATA = "with wrong data"
+# How faults begin, for counts.
+LOST, MISREAD, UNOPENED = "lost", "wrong read", "needs repair"
+PROMISES = (LOST, MISREAD, UNOPENED)
 
 
 def data_of(value: str) -> dict[str, Any]:
@@ -49,12 +54,14 @@ class Diary:
         ever: All values that it may have had, for readers of an older state.
         together: Checkpoints that one commit in doubt would have changed, and to what.
         acts: Acts that were acknowledged.
+        act: The name of the last that was begun.
     """
 
     possible: dict[str, list[str]] = field(default_factory=dict)
     ever: dict[str, set[str]] = field(default_factory=dict)
     together: list[dict[str, str]] = field(default_factory=list)
     acts: int = 0
+    act: str = ""
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> Diary:
@@ -68,6 +75,7 @@ class Diary:
             if "try" in entry:
                 diary._doubt(tried)
                 tried = entry
+                diary.act = str(entry.get("act", ""))
             elif tried is not None and _OUTCOMES & entry.keys():
                 diary._settle(tried, entry)
                 tried = None
@@ -102,18 +110,21 @@ class Diary:
         for name, values in self.possible.items():
             there = found.get(name, ABSENT)
             if there not in values:
-                wrong.append(f"{name} is {there}; {' or '.join(values)} was told")
-        wrong += [f"{name} was never made" for name in found if name not in self.possible]
+                kind = MISREAD if WRONG_DATA in there else LOST
+                wrong.append(f"{kind}: {name} is {there}; {' or '.join(values)} was told")
+        wrong += [
+            f"{MISREAD}: {name} was never made" for name in found if name not in self.possible
+        ]
         for wanted in self.together:
             done = {name: found.get(name, ABSENT) == value for name, value in wanted.items()}
             if len(set(done.values())) > 1:
-                wrong.append(f"a commit is there in part: {done}")
+                wrong.append(f"{LOST}: a commit is there in part: {done}")
         return wrong
 
     def reader_faults(self, found: Mapping[str, str]) -> list[str]:
         """Return what is wrong with what a reader saw, which may be older."""
         return [
-            f"a reader was shown {name} as {value}, which it never was"
+            f"{MISREAD}: a reader was shown {name} as {value}, which it never was"
             for name, value in found.items()
             if value not in self.ever.get(name, {ABSENT})
         ]

@@ -14,7 +14,17 @@ from pathlib import Path
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import NotAStoreError, StoreMissingError
-from tools.crash.diary import ABSENT, DELETED, Diary, data_of, state_of
+from tools.crash.diary import (
+    ABSENT,
+    DELETED,
+    LOST,
+    MISREAD,
+    UNOPENED,
+    WRONG_DATA,
+    Diary,
+    data_of,
+    state_of,
+)
 
 AFTER = "after"
 
@@ -31,9 +41,9 @@ def judge(root: Path, diary: Diary, *, with_reader: bool = True) -> list[str]:
             faults += _writer_faults(CheckpointManager(store=store), diary)
         with ckptlog.open(root, read_only=True) as store:
             if CheckpointManager(store=store).get_checkpoint(AFTER) is None:
-                faults.append("a checkpoint made after recovery is gone")
+                faults.append(f"{LOST}: a checkpoint made after recovery is gone")
     except CheckpointError as error:
-        faults.append(f"needs repair: {error.code}: {error}")
+        faults.append(f"{UNOPENED}: {error.code}: {error}")
     return faults
 
 
@@ -42,10 +52,14 @@ def _reader_faults(root: Path, diary: Diary) -> list[str]:
         with ckptlog.open(root, read_only=True) as store:
             return diary.reader_faults(values_of(CheckpointManager(store=store), [*diary.possible]))
     except (StoreMissingError, NotAStoreError) as error:
-        return [] if not diary.acts else [f"reader: {error}"]
+        return [] if not diary.acts else [f"{UNOPENED}: reader: {error}"]
     except CheckpointError as error:
         # The published end is not synced at each commit; a power cut can tear it.
-        return [] if "published end" in error.message else [f"reader: {error.code}: {error}"]
+        return (
+            []
+            if "published end" in error.message
+            else [f"{UNOPENED}: reader: {error.code}: {error}"]
+        )
 
 
 def _writer_faults(manager: CheckpointManager, diary: Diary) -> list[str]:
@@ -54,10 +68,10 @@ def _writer_faults(manager: CheckpointManager, diary: Diary) -> list[str]:
     faults = diary.faults(found)
     there = {name for name, value in found.items() if value not in (ABSENT, DELETED)}
     if listed != there:
-        faults.append(f"the list differs by {sorted(listed ^ there)}")
+        faults.append(f"{MISREAD}: the list differs by {sorted(listed ^ there)}")
     positions = [entry.position for entry in manager.store.events()]
     if positions != list(range(len(positions))):
-        faults.append("positions have gaps")
+        faults.append(f"{LOST}: positions have gaps")
     report = manager.store.verify()
     faults += [f"verify: {problem}" for problem in report.problems[:3]]
     manager.create_checkpoint("after", "made after recovery", 1, data={}, checkpoint_id=AFTER)
@@ -80,7 +94,7 @@ def _value_of(manager: CheckpointManager, name: str) -> str:
         return ABSENT
     value = str(checkpoint.data.get("value"))
     if checkpoint.data != data_of(value):
-        return f"{value} with wrong data"
+        return f"{value} {WRONG_DATA}"
     if checkpoint.state.value != state_of(value):
         return f"{value} in state {checkpoint.state.value}"
     return value

@@ -277,8 +277,9 @@ class Replay:
 def role(path: Path) -> str:
     """Return what kind of file it is, for counts by kind."""
     name = path.name
-    for ending, kind in ((".seg", "segment"), (".pack", "pack"), (".tmp", "temporary"),
-                         (".cursor", "cursor"), (".parquet", "history")):  # fmt: skip
+    for ending, kind in ((".seg", "segment"), (".set", "settled"), (".pack", "pack"),
+                         (".tmp", "temporary"), (".cursor", "cursor"),
+                         (".parquet", "history"), (".run", "index")):  # fmt: skip
         if name.endswith(ending):
             return kind
     if ".sqlite" in name:

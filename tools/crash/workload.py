@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,12 +53,14 @@ class Scene:
 
     Attributes:
         values: What each living checkpoint holds now.
+        doing: The name of the act that is under way.
     """
 
     def __init__(self, root: Path, *, say: Callable[[str], None], age_days: int = 0) -> None:
         self.root = root
         self._say = say
         self._serial = 0
+        self.doing = ""
         self.values: dict[str, str] = {}
         self.store = ckptlog.open(root, create=True, environment=AgedEnvironment(age_days))
         self.manager = CheckpointManager(store=self.store)
@@ -75,7 +78,7 @@ class Scene:
     @contextmanager
     def act(self, wanted: dict[str, str | None], *, whole: bool = True) -> Iterator[None]:
         """Tell what the block will do, and then what became of it."""
-        self._say(json.dumps({"try": wanted, "whole": whole}))
+        self._say(json.dumps({"try": wanted, "whole": whole, "act": self.doing}))
         try:
             yield
         except OutcomeUnknownError as error:
@@ -132,6 +135,13 @@ def complete(scene: Scene) -> None:
 def delete(scene: Scene) -> None:
     """Delete the oldest one."""
     name = scene.oldest("created", "active", "completed")
+    with scene.act({name: None}):
+        scene.manager.delete_checkpoint(name)
+
+
+def discard(scene: Scene) -> None:
+    """Delete the newest one: after `pack` all of a pack is garbage."""
+    name = next(reversed(scene.values))
     with scene.act({name: None}):
         scene.manager.delete_checkpoint(name)
 
@@ -200,6 +210,15 @@ def reopen(scene: Scene) -> None:
         scene.__init__(scene.root, say=scene._say)  # type: ignore[misc]  # noqa: SLF001
 
 
+def lose(scene: Scene) -> None:
+    """Close the store, remove all of its views, and open it again: they are made from the log."""
+    with scene.act({}):
+        scene.close()
+        shutil.rmtree(scene.root / "views")
+        scene.__init__(scene.root, say=scene._say)  # type: ignore[misc]  # noqa: SLF001
+        list(scene.manager.iterate())
+
+
 def compact(scene: Scene) -> None:
     """Settle what is dead, and give its bytes back."""
     with scene.act({}):
@@ -220,9 +239,23 @@ def sign(scene: Scene) -> None:
 
 ACTS: dict[str, Callable[[Scene], None]] = {
     act.__name__: act
-    for act in (create, update, complete, delete, batch, pack, rebuild, view, history, consume,
-                cleanup, cleanup_command, reopen, compact, settle, sign)
+    for act in (create, update, complete, delete, discard, batch, pack, rebuild, view, history,
+                consume, cleanup, cleanup_command, reopen, lose, compact, settle, sign)
 }  # fmt: skip
+
+PHASES: dict[str, tuple[str, ...]] = {
+    "writing": ("", "create", "update", "complete", "delete", "discard", "batch", "pack", "reopen",
+                "consume", "sign"),
+    "settling": ("compact", "settle"),
+    "cleaning": ("cleanup", "cleanup_command"),
+    "rebuilding": ("view", "rebuild", "history", "lose"),
+}  # fmt: skip
+
+
+def phase_of(act: str) -> str:
+    """Return what kind of work an act is, for counts."""
+    return next(phase for phase, acts in PHASES.items() if act in acts)
+
 
 WORKLOADS: dict[str, str] = {
     "commit": "create update complete create delete batch view",
@@ -232,6 +265,9 @@ WORKLOADS: dict[str, str] = {
     "cleanup": "create complete cleanup create",
     "cleanup-command": "cleanup_command create",
     "compact": "create delete compact create compact",
+    "settle": "pack discard create delete settle batch pack settle update discard settle",
+    "clean": "cleanup settle cleanup_command create settle",
+    "rebuild": "batch lose create rebuild settle lose history view",
 }
 # What stands in a store before its workload begins; made long ago.
 PREPARED = "create create complete create complete batch pack update view"
@@ -247,6 +283,7 @@ def run(root: Path, acts: Iterable[str], say: Callable[[str], None], *, age_days
     make_small()
     scene = Scene(root, say=say, age_days=age_days)
     for act in acts:
+        scene.doing = act
         ACTS[act](scene)
     scene.close()
 

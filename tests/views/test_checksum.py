@@ -1,0 +1,183 @@
+"""What nobody has open has a checksum beside it: a bit that turns in it is noticed at opening."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from ckptlog.views import checksum, current
+from ckptlog.views.current import CurrentView
+from ckptlog.views.errors import ViewError
+from tests.views.author import BOOT, STORE, Author, assert_agrees
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "current.sqlite"
+
+
+@pytest.fixture
+def author():
+    author = Author()
+    for _ in range(5):
+        author.create()
+    return author
+
+
+def opened(path: Path) -> CurrentView:
+    return CurrentView.open(path, STORE, boot=BOOT)
+
+
+def written(path: Path, author: Author) -> CurrentView:
+    view = opened(path)
+    assert view.apply(author.commits, author.meta_of)
+    return view
+
+
+def sum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-sum")
+
+
+def flip(path: Path, at: int, bit: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1 << bit
+    with path.open("r+b") as file:  # the same inode: only the bytes are others
+        file.seek(at)
+        file.write(data[at : at + 1])
+
+
+def test_a_view_is_believed_again_and_again(path, author):
+    written(path, author).close()
+    for _ in range(3):
+        assert sum_of(path).exists()
+        view = opened(path)
+        assert (view.kind, view.notes) == ("file", ())
+        assert_agrees(view, author)
+        assert not sum_of(path).exists()
+        view.close()
+
+
+def test_any_bit_that_turns_makes_it_new(path, author):
+    written(path, author).close()
+    whole, told = path.read_bytes(), sum_of(path).read_bytes()
+    chance = random.Random(5)
+    places = {*range(0, 100, 19), *(chance.randrange(len(whole)) for _ in range(12))}
+    for at in sorted(places):
+        flip(path, at, chance.randrange(8))
+        view = opened(path)
+        assert view.mark.position == 0, at
+        view.close()
+        path.write_bytes(whole)
+        sum_of(path).write_bytes(told)
+
+
+def test_without_it_some_bit_hides_a_checkpoint(path, author, monkeypatch):
+    """SQLite tells nothing: this is what the checksum is for."""
+    written(path, author).close()
+    monkeypatch.setattr(checksum, "compare", lambda *_: None)
+    key = next(iter(author.model))
+    whole = path.read_bytes()
+    (key_number,) = sqlite3.connect(path).execute("SELECT key FROM checkpoint").fetchone()
+    places = [
+        at
+        for at in range(len(whole) - 8)
+        if whole[at : at + 8] == key_number.to_bytes(8, "big", signed=True)
+    ]
+    assert places, "the key stands in the row and in the index"
+    hidden = []
+    for at in places:
+        flip(path, at, 6)
+        view = opened(path)
+        with suppress(ViewError):
+            hidden.append(view.mark.position > 0 and view.row(key) is None)
+        view.close()
+        path.write_bytes(whole)
+    assert any(hidden)
+
+
+def test_its_own_damage_says_nothing(path, author):
+    written(path, author).close()
+    told = sum_of(path).read_bytes()
+    for at in range(len(told)):
+        flip(sum_of(path), at, at % 8)
+        view = opened(path)
+        assert_agrees(view, author)
+        view.close()
+        assert sum_of(path).read_bytes() == told
+
+
+@pytest.mark.parametrize("made", ["short", "long", "folder", "link"])
+def test_one_that_is_none_says_nothing(path, author, made):
+    written(path, author).close()
+    beside = sum_of(path)
+    told = beside.read_bytes()
+    beside.unlink()
+    if made == "folder":
+        beside.mkdir()
+    elif made == "link":
+        (path.parent / "other").write_bytes(told[:-1])
+        beside.symlink_to(path.parent / "other")
+    else:
+        beside.write_bytes(told[:-1] if made == "short" else told + b"1")
+    view = opened(path)
+    assert_agrees(view, author)
+    view.close()
+
+
+def test_who_is_not_alone_leaves_none(path, author):
+    first = written(path, author)
+    second = opened(path)
+    first.close()
+    assert not sum_of(path).exists()
+    second.close()
+    assert sum_of(path).exists()
+
+
+def test_who_finds_that_another_one_has_begun_to_write_believes(path, author, monkeypatch):
+    """A reader has read the checksum; a writer opens, and its bytes reach the file."""
+    written(path, author).close()
+    measure = checksum._measure
+
+    def measured_late(guard):
+        monkeypatch.setattr(checksum, "_measure", measure)
+        author.create()
+        other = opened(path)
+        assert other.apply(author.commits[-1:], author.meta_of)
+        other._database.empty_log()
+        others.append(other)
+        return measure(guard)
+
+    others: list[CurrentView] = []
+    monkeypatch.setattr(checksum, "_measure", measured_late)
+    view = CurrentView.open(path, STORE, boot=BOOT, read_only=True)
+    assert view.kind == "read-only"
+    assert_agrees(view, author)
+    view.close()
+    others[0].close()
+
+
+def test_a_large_one_has_none(path, author, monkeypatch):
+    monkeypatch.setattr(checksum, "BYTES_MAX", 4096)
+    written(path, author).close()
+    assert not sum_of(path).exists()
+
+
+def test_a_copy_that_was_sealed_is_compared_too(path, author, monkeypatch, tmp_path):
+    monkeypatch.setattr(current, "SEAL_EVENTS_MIN", 0)
+    written(path, author).close()
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / path.name
+    for one in (path, sum_of(path)):
+        shutil.copy(one, copy.with_name(one.name))
+    view = opened(copy)
+    assert_agrees(view, author)
+    view.close()
+    flip(copy, copy.stat().st_size - 10, 3)
+    view = opened(copy)
+    assert view.mark.position == 0
+    view.close()
