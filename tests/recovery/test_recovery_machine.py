@@ -333,8 +333,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         chosen, before = self.choose(data, away)
         of, stamps = self.captured(chosen), self.world.stamps()
         done = self.recovery.recover(chosen, components=wanted, dry_run=True)
-        assert self.world.look() == before
         assert self.world.stamps() == stamps
+        assert self.world.look() == before
         assert self.manager.store.position == self.position
         assert (done.status, done.capture_id) == ("planned", chosen)
         names = wanted or NAMES

@@ -108,12 +108,15 @@ class World:
             }
 
     def stamps(self) -> list[Any]:
-        """What a dry run must not touch: every file with all of its times and its inode."""
+        """What a dry run must not touch: every file with all of its times and its inode.
+
+        Readers of a database in WAL mode make and remove files beside it: those are left out.
+        """
         found = []
-        for place, _, names in os.walk(self.folder):
-            for path in (place, *(os.path.join(place, name) for name in sorted(names))):
+        for place, folders, names in os.walk(self.folder):
+            for path in (os.path.join(place, name) for name in (*folders, *names)):
                 status = os.lstat(path)
-                if not path.endswith(("-shm", "-wal")):  # SQLite's own, also of readers
+                if not path.endswith(("-shm", "-wal")):
                     found.append((path, status.st_ino, status.st_mtime_ns, status.st_ctime_ns))
         return sorted(found)
 
