@@ -29,7 +29,9 @@ def plan_of(target: Target, codecs: Codecs) -> Plan | None:
     with current(target) as now:
         if is_snapshot(now) or is_snapshot(payload) or target.traits.reads_parts:
             return None
-        return Plan(*_difference(now, payload, size, codecs))
+        what_counts = getattr(target.component, "comparable", lambda value: value)
+        difference = _difference(what_counts(now), what_counts(payload), size, codecs)
+        return Plan(*difference)
 
 
 def faults_after(target: Target, codecs: Codecs) -> list[str] | None:
