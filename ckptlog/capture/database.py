@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from ckptlog.capture.draft import draft_of
 from ckptlog.errors import (
     CheckpointStorageError,
     DeniedError,
@@ -400,26 +401,19 @@ def _place(path: Path, source: Path, versions: bytes) -> None:
     with operating_system_door(f"Restoring the database {path} failed"):
         path.parent.mkdir(parents=True, exist_ok=True)
         _set_aside(path)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            _copy_file(source, temporary, versions)
-            publish(temporary, path)
-        finally:
-            remove(temporary)
+        with draft_of(path, 0o644) as draft:
+            _copy_file(source, draft.fd, versions)
+            draft.close()
+            publish(draft.path, path)
 
 
-def _copy_file(source: Path, target: Path, versions: bytes) -> None:
-    remove(target)
-    into = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    try:
-        with source.open("rb") as origin:
-            while part := origin.read(1 << 20):
-                _write(into, part)
-        if os.fstat(into).st_size:
-            os.pwrite(into, versions, _VERSIONS.start)
-        sync_file(into)
-    finally:
-        os.close(into)
+def _copy_file(source: Path, into: int, versions: bytes) -> None:
+    with source.open("rb") as origin:
+        while part := origin.read(1 << 20):
+            _write(into, part)
+    if os.fstat(into).st_size:
+        os.pwrite(into, versions, _VERSIONS.start)
+    sync_file(into)
 
 
 def _set_aside(path: Path) -> None:

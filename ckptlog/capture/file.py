@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from ckptlog.capture.draft import draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
     ComponentError,
@@ -39,9 +40,7 @@ from ckptlog.model.lift import said
 from ckptlog.model.quotation import quoted
 from ckptlog.model.value import prepare
 from ckptlog.storage.files import (
-    create_temporary,
     publish,
-    remove,
     sync_directory,
     sync_file,
     write_all,
@@ -243,22 +242,14 @@ class FileComponent:
 
     @staticmethod
     def _replace(target: Path, content: bytes, mode: int) -> None:
-        fd, temporary = create_temporary(target)
-        try:
-            try:
-                write_all(fd, content, 0)
-                with operating_system_door(f"Restoring {target} failed"):
-                    with suppress(PermissionError, FileNotFoundError):
-                        owner = target.stat()
-                        os.fchown(fd, owner.st_uid, owner.st_gid)
-                    os.fchmod(fd, mode)
-                sync_file(fd)
-            finally:
-                os.close(fd)
-            publish(temporary, target)
-        except BaseException:
-            remove(temporary)
-            raise
+        with operating_system_door(f"Restoring {target} failed"), draft_of(target) as draft:
+            write_all(draft.fd, content, 0)
+            with suppress(PermissionError, FileNotFoundError):
+                owner = target.stat()
+                os.fchown(draft.fd, owner.st_uid, owner.st_gid)
+            os.fchmod(draft.fd, mode)
+            sync_file(draft.fd)
+            publish(draft.path, target)
 
 
 def parsed(content: bytes, format: str) -> tuple[Any, str]:  # noqa: A002

@@ -8,7 +8,8 @@ process never will. So after a restore
     unfinished = restored items + items that are in hand at this moment
 
 and `join` returns when both are done: never too early, never never. How many were in hand at the
-capture is recorded, for people.
+capture is recorded, for people; no restore brings it back, and nothing is compared with it. Nor are
+the items, once they are restored: the workers whom they woke may have taken them already.
 
 An asyncio.Queue does not show its content in public, and taking it out would wake who waits; so it
 is read in its loop's thread from the attributes that its class documents for subclasses. A restore
@@ -94,6 +95,15 @@ class QueueComponent:
         """Return what is wrong with a payload for this queue."""
         return _faults(payload, self._order, self._queue.maxsize)
 
+    def verify_restored(self) -> list[str]:
+        """Return what contradicts itself in the queue."""
+        with self._queue.mutex:
+            return _counted(len(self._queue.queue), self._queue.unfinished_tasks)
+
+    def comparable(self, payload: Any) -> Any:
+        """Return a payload without what no restore brings back."""
+        return _comparable(payload)
+
 
 class AsyncQueueComponent:
     """What lies in an asyncio.Queue, LifoQueue or PriorityQueue.
@@ -159,6 +169,20 @@ class AsyncQueueComponent:
     def validate(self, payload: Any) -> list[str]:
         """Return what is wrong with a payload for this queue."""
         return _faults(payload, self._order, self._queue.maxsize)
+
+    def verify_restored(self) -> list[str]:
+        """Return what contradicts itself in the queue."""
+        inside = vars(self._queue)
+        return call_in_loop(
+            self._its_loop(),
+            lambda: _counted(len(inside["_queue"]), inside["_unfinished_tasks"]),
+            name=self.name,
+            timeout_s=self._timeout_s,
+        )
+
+    def comparable(self, payload: Any) -> Any:
+        """Return a payload without what no restore brings back."""
+        return _comparable(payload)
 
     def _its_loop(self) -> Loop | None:
         return self._loop or vars(self._queue).get("_loop")
@@ -234,6 +258,16 @@ def _payload(order: str, target: AnyQueue, items: list[Any], unfinished: int) ->
         "items": items,
         "in_hand": max(unfinished - len(items), 0),
     }
+
+
+def _comparable(payload: Any) -> Any:
+    return {key: value for key, value in payload.items() if key != "in_hand"}
+
+
+def _counted(items: int, unfinished: int) -> list[str]:
+    if items <= unfinished:
+        return []
+    return [f"counts {unfinished} unfinished tasks for {items} items"]
 
 
 def _faults(payload: Any, order: str, limit: int) -> list[str]:

@@ -29,7 +29,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 8
+REVISION: Final = 9
 
 
 class Kernel(Protocol):

@@ -6,7 +6,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,8 +58,19 @@ def check(root: Path, told: Path) -> int:
             found = {name: one.value() for name, one in capturer.stored(info).items()}
             assert sum(found[name]["money"] for name in NAMES) == 300
             assert found["arrays"]["w"].shape == (60_000,)
-        assert manager.validate_checkpoint_integrity() == []
+        sound(manager, root)
     return len(acknowledged)
+
+
+def sound(manager: CheckpointManager, root: Path) -> None:
+    """Fail with every problem's text, and with a copy of the store that stays."""
+    problems = manager.validate_checkpoint_integrity()
+    if problems:
+        kept = Path(tempfile.mkdtemp(prefix="ckptlog-unsound-")) / "store"
+        shutil.copytree(root, kept, symlinks=True)
+        again = manager.validate_checkpoint_integrity()
+        text = "\n".join(problems)
+        pytest.fail(f"{text}\n--- asked again: {again}\n--- the store is kept: {kept}")
 
 
 def run(tmp_path: Path, kills: int, writers: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptlog.capture.draft import draft_of
 from ckptlog.capture.file import FileComponent, parsed
 from ckptlog.errors import ComponentError, DeniedError, SourceBusyError, SourceError
 
@@ -198,3 +200,35 @@ def test_it_goes_elsewhere_too(tmp_path):
     assert other.verify_restored() == []
     (tmp_path / "b").write_text("[3]")
     assert other.verify_restored()
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("n" * 255)
+    path.write_bytes(b"captured")
+    component = FileComponent("long", path)
+    payload = component.capture()
+    path.write_bytes(b"changed")
+    component.restore(payload)
+    assert path.read_bytes() == b"captured"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_restore_left_is_removed_and_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"{}")
+    component = FileComponent("a", path)
+    payload = component.capture()
+    with draft_of(path) as left, draft_of(tmp_path / "b.json") as other:
+        kept = left.path.with_name(left.path.name.replace(".tmp", "9.tmp"))
+        kept.write_bytes(b"somebody writes it still")
+        held = os.open(kept, os.O_RDONLY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.close(left.fd)  # as if its maker had died
+        left.fd = -1
+        component.restore(payload)
+        assert not left.path.exists()
+        assert other.path.exists()
+        assert kept.exists()
+        os.close(held)
+    component.restore(payload)
+    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]

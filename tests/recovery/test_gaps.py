@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import sqlite3
+import threading
 import time
 from datetime import UTC, datetime
 
@@ -14,6 +16,7 @@ from ckptlog import (
     CheckpointConfiguration,
     CheckpointManager,
     FileComponent,
+    QueueComponent,
     SqliteComponent,
 )
 from ckptlog.capture.capturer import Capturer
@@ -311,3 +314,47 @@ def test_a_capture_larger_than_a_checkpoint_may_be_is_recovered(tmp_path):
         state["text"] = "y"
         assert Recovery(capturer).recover().status == "completed"
         assert state["text"] == "x" * 100_000
+
+
+# --- queues that are at work ---------------------------------------------------------------------
+
+
+def test_items_in_a_workers_hand_do_not_fail_a_recovery(manager):
+    """How many are in hand is what it is now: no restore brings it back, and none is undone for it."""
+    jobs = queue.Queue()
+    other = Last("other", 1, depends_on=["jobs"])
+    recovery = Recovery(Capturer(manager, "sys", [QueueComponent("jobs", jobs), other]))
+    for number in range(4):
+        jobs.put(number)
+    jobs.get()
+    info = recovery.capturer.capture()
+    jobs.get()
+    for number in range(1, 4):
+        assert recovery.recover(info.id).status == "completed"
+        assert list(jobs.queue) == [1, 2, 3]
+        assert jobs.unfinished_tasks == 3 + number + 1
+        assert recovery.recover(info.id, components=["other"]).status == "completed"
+        jobs.get()
+    assert [one.path for one in recovery.recover(dry_run=True).plans["jobs"].changes] == ["items"]
+
+
+def test_workers_that_wait_may_take_what_is_restored_at_once(manager):
+    jobs, taken = queue.Queue(), []
+    recovery = Recovery(Capturer(manager, "sys", [QueueComponent("jobs", jobs)]))
+    for number in range(5):
+        jobs.put(number)
+    info = recovery.capturer.capture()
+    jobs.queue.clear()
+
+    def work():
+        while (item := jobs.get()) is not None:
+            taken.append(item)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    for _ in range(20):
+        assert recovery.recover(info.id).status == "completed"
+    jobs.put(None)
+    worker.join()
+    assert taken[:5] == [0, 1, 2, 3, 4]
+    assert set(taken) == set(range(5))
