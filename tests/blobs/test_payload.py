@@ -12,7 +12,8 @@ from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.payload import assemble, digests_of, split
 from ckptlog.errors import BlobCorruptionError, MissingBlobError, UnstorableError
-from ckptlog.formats import chunk, node
+from ckptlog.formats import branch, chunk, node
+from ckptlog.formats.branch import Link
 from ckptlog.formats.store import Chunker as Parameters
 from ckptlog.model.event import Reference
 from tests.blobs.sample import digest, messages, noise, text
@@ -260,3 +261,45 @@ def test_trees_over_the_limit_are_refused(monkeypatch):
     monkeypatch.setattr(node, "LEVEL_MAX", 1)
     with pytest.raises(UnstorableError, match="levels"):
         split(noise(100_000), SMALL, CODEC)
+
+
+@given(
+    children=st.lists(st.lists(st.integers(0, 8), max_size=4), min_size=9, max_size=9),
+    stop=st.integers(0, 40),
+)
+def test_what_is_reached_is_closed_at_any_moment(children, stop):
+    """A branch comes after all below it: who adds what comes may be stopped anywhere."""
+    chunks: dict[bytes, bytes] = {}
+    below: dict[bytes, set[bytes]] = {}
+    made: list[Link] = [Link(branch.LEAF, bytes([200 + n]) * 32, 5) for n in range(3)]
+    for number, chosen in enumerate(children):
+        links = [made[at % len(made)] for at in chosen] or [made[0]]
+        name = bytes([number + 1]) * 32
+        chunks[name] = branch.encode(links)
+        below[name] = {link.digest for link in links}
+        made.append(Link(branch.BRANCH, name, 5))
+    root = made[-1].digest
+    reference = Reference("tree", root.hex(), 5)
+    whole, waiting = {root}, [root]
+    while waiting:
+        for one in below.get(waiting.pop(), set()) - whole:
+            whole.add(one)
+            waiting.append(one)
+    seen: set[bytes] = set()
+    for number, digests in enumerate(payload.reach(reference, lambda name, _: chunks[name], seen)):
+        seen.update(digests)
+        assert all(below[name] <= seen for name in seen & set(below))
+        if number == stop:
+            break
+    # Whoever was stopped begins again, and passes over what is whole.
+    for digests in payload.reach(reference, lambda name, _: chunks[name], seen):
+        seen.update(digests)
+    assert seen == whole
+    assert list(payload.reach(reference, lambda name, _: chunks[name], seen)) == []
+
+
+def test_a_payload_of_one_chunk_reaches_that():
+    reference = Reference("leaf", (bytes([9]) * 32).hex(), 5)
+    assert [set(one) for one in payload.reach(reference, lambda *_: b"", set())] == [
+        {bytes([9]) * 32}
+    ]
