@@ -245,20 +245,19 @@ class FileComponent:
     def _replace(target: Path, content: bytes, mode: int) -> None:
         fd, temporary = create_temporary(target)
         try:
-            try:
-                write_all(fd, content, 0)
-                with operating_system_door(f"Restoring {target} failed"):
-                    with suppress(PermissionError, FileNotFoundError):
-                        owner = target.stat()
-                        os.fchown(fd, owner.st_uid, owner.st_gid)
-                    os.fchmod(fd, mode)
-                sync_file(fd)
-            finally:
-                os.close(fd)
+            write_all(fd, content, 0)
+            with operating_system_door(f"Restoring {target} failed"):
+                with suppress(PermissionError, FileNotFoundError):
+                    owner = target.stat()
+                    os.fchown(fd, owner.st_uid, owner.st_gid)
+                os.fchmod(fd, mode)
+            sync_file(fd)
             publish(temporary, target)
         except BaseException:
             remove(temporary)
             raise
+        finally:
+            os.close(fd)
 
 
 def parsed(content: bytes, format: str) -> tuple[Any, str]:  # noqa: A002

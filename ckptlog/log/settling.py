@@ -175,12 +175,12 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader) -> int:
             writer.add(row)
         size = writer.finish(sealed.length)
         files.sync_file(fd)
+        files.publish(temporary, path)
     except BaseException:
-        os.close(fd)
         files.remove(temporary)
         raise
-    os.close(fd)
-    files.publish(temporary, path)
+    finally:
+        os.close(fd)
     return size
 
 

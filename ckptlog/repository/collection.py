@@ -38,7 +38,6 @@ from ckptlog.errors import (
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
-from ckptlog.formats.settled import SUFFIX
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
@@ -59,7 +58,6 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
-from ckptlog.storage.files import TEMPORARY_SUFFIX
 from ckptlog.storage.lock import WriterLock
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
@@ -75,6 +73,7 @@ _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
 _FOLDER: Final = "collect"
 _TELL_EVENTS: Final = 4096
+_VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
 # Share of a segment that its events take, above which compressing them is worth a copy of the rest.
 _EVENTS_MIN: Final = 0.1
 
@@ -394,10 +393,8 @@ class _Collection:
     def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._make_durable()
-        # Settled forms are written by collections alone: one that was killed left its file.
-        for path in (self._store.path / LOG).glob(f"*{SUFFIX}.*{TEMPORARY_SUFFIX}"):
-            files.remove(path)
-            self._found.orphans += 1
+        for folder in (".", *layout.FOLDERS, layout.HEADS, *_VIEW_FOLDERS):
+            self._found.orphans += files.remove_left_over(self._store.path / folder)
         left = [name for name in fates.removed if (self._store.path / name).exists()]
         sealed = dict(self._sealed(end)) if left else {}
         for name in left:

@@ -80,9 +80,7 @@ class Guard:
 
 
 @contextmanager
-def folder_lock(
-    folder: Path, *, exclusive: bool, wait_s: float = _WAIT_FOLDER_S
-) -> Iterator[None]:
+def folder_lock(folder: Path, *, exclusive: bool, wait_s: float = _WAIT_FOLDER_S) -> Iterator[None]:
     """Hold a lock on a folder for as long as a block runs.
 
     Raises:
