@@ -23,10 +23,10 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -36,8 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
+from ckptlog.repository import layout
 from ckptlog.repository.file_view import FileView
 from ckptlog.repository.keyring import VARIABLE
+from ckptlog.views import checksum, current
+from ckptlog.views.errors import ViewError
+from ckptlog.views.guard import Guard
+from tools.crash import workload
+from tools.crash.bug import replaced
 from tools.crash.diary import Diary
 from tools.crash.judge import values_of
 from tools.crash.medium import Image, lay_out
@@ -66,6 +72,10 @@ _ACTS = (
     "create update complete batch create delete pack settle "
     "create complete view consume history sign"
 )
+# So small that each bit of it can be turned: what is cut for a pack, and what is kept in reserve.
+_PACK_BYTES, _LOG_BYTES, _RESERVE_BYTES = 3_000, 2_500, 512
+# What can be read wrong because of a kind of file, where not all of it is asked (`--all`).
+_ASKED = {"cursor": {"consumer"}, "history": {"history"}, "files": {"files"}, "heads": {"head"}}
 # What the store says of itself may be told to be wrong; what is disposable has to be right.
 _MUST_BE_RIGHT = ("end", "view", "index", "leaves", "seal", "files", "history", "rest")
 
@@ -129,6 +139,20 @@ class Tally:
 
 
 @contextmanager
+def _sizes() -> Iterator[None]:
+    """Make small stores whose view is believed wherever it is laid out: it is sealed."""
+    others: dict[tuple[Any, str], object] = {
+        (current, "SEAL_EVENTS_MIN"): 1,
+        (layout, "RESERVE_BYTES"): _RESERVE_BYTES,
+        (workload, "PACKED"): _PACK_BYTES,
+        (workload, "LOG_BYTES"): _LOG_BYTES,
+    }
+    with replaced(others):
+        make_small()
+        yield
+
+
+@contextmanager
 def _folder() -> Iterator[Path]:
     """Give a folder in memory, where keys are made and looked for, too: never those of a user."""
     before = os.environ.get(VARIABLE)
@@ -147,7 +171,7 @@ def _folder() -> Iterator[Path]:
 def make_sample() -> Sample:
     """Make the store."""
     lines: list[str] = []
-    with _folder() as folder:
+    with _sizes(), _folder() as folder:
         root = folder / "store"
         run(root, _ACTS.split(), lines.append)
         names = tuple(Diary.of(lines).possible)
@@ -171,13 +195,29 @@ def make_sample() -> Sample:
         return Sample(image, names, answers, before, f"log/{newest}", last)
 
 
-def ask(root: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Return all that a user can learn, by question; an error of ours is an answer too."""
+@contextmanager
+def laid_out(sample: Sample) -> Iterator[Path]:
+    """Give a store that holds a sample's files, for as long as a block runs."""
+    with _sizes(), _folder() as folder:
+        root = folder / "store"
+        root.mkdir()
+        lay_out(sample.image, root)
+        yield root
+
+
+def ask(root: Path, names: Iterable[str], only: Container[str] | None = None) -> dict[str, Any]:
+    """Return all that a user can learn, by question; an error of ours is an answer too.
+
+    Args:
+        only: Ask these questions alone.
+    """
     answers: dict[str, Any] = {}
     try:
         with ckptlog.open(root) as store:
             manager = CheckpointManager(store=store)
             for question, answer in _questions(manager, names):
+                if only is not None and question not in only:
+                    continue
                 try:
                     answers[question] = answer()
                 except CheckpointError as error:
@@ -225,26 +265,47 @@ def _consumer(manager: CheckpointManager) -> int:
         return events.position
 
 
-def try_flip(sample: Sample, flip: Flip) -> tuple[str, str]:
-    """Return how a flip ended, and what is wrong."""
-    make_small()
+def try_flip(sample: Sample, flip: Flip, *, is_brief: bool = False) -> tuple[str, str]:
+    """Return how a flip ended, and what is wrong.
+
+    Args:
+        is_brief: Of what does not depend on files of this kind, ask nothing.
+    """
     damaged = bytearray(sample.image[flip.name])
     damaged[flip.byte] ^= 1 << flip.bit
     image = {**sample.image, flip.name: bytes(damaged)}
     if flip.kind == UNCLEAN:
         del image["log/end"]
     try:
-        with _folder() as folder:
-            root = folder / "store"
-            root.mkdir()
-            lay_out(image, root)
-            return _judged(sample, flip, root, bytes(damaged))
+        if is_brief and flip.kind == "view" and _is_refused(sample, bytes(damaged), flip.name):
+            return "mended", ""
+        with laid_out(replace(sample, image=image)) as root:
+            only = _ASKED.get(flip.kind) if is_brief else None
+            return _judged(sample, flip, root, bytes(damaged), only)
     except Exception as error:  # noqa: BLE001 - whatever it is, this flip shows it
         return "wrong", f"{type(error).__name__}: {error}"
 
 
-def _judged(sample: Sample, flip: Flip, root: Path, damaged: bytes) -> tuple[str, str]:
-    answers = ask(root, sample.names)
+def _is_refused(sample: Sample, damaged: bytes, name: str) -> bool:
+    """Say whether a damaged view is not believed: all goes on as without one."""
+    with tempfile.TemporaryDirectory(prefix="ckptlog-flip-", dir=memory()) as folder:
+        for one, data in sample.image.items():
+            if KINDS["view"](one):
+                (Path(folder) / Path(one).name).write_bytes(damaged if one == name else data)
+        guard = Guard(Path(folder) / "current.sqlite")
+        try:
+            checksum.compare(Path(folder) / "current.sqlite", guard)
+        except ViewError:
+            return True
+        finally:
+            guard.close()
+        return False
+
+
+def _judged(
+    sample: Sample, flip: Flip, root: Path, damaged: bytes, only: Container[str] | None
+) -> tuple[str, str]:
+    answers = ask(root, sample.names, only)
     errors = [answer for answer in answers.values() if isinstance(answer, CheckpointError)]
     bad = {
         question: answer
@@ -297,18 +358,22 @@ def flips(
             yield from (Flip(kind, name, at, chance.randrange(8)) for at in sorted(places))
 
 
-def explore(sample: Sample, wanted: Iterable[Flip], *, jobs: int = 1) -> Tally:
-    """Try flips; jobs: processes, this one alone with 1."""
+def explore(
+    sample: Sample, wanted: Iterable[Flip], *, jobs: int = 1, is_brief: bool = False
+) -> Tally:
+    """Try flips; jobs: processes, this one alone with 1; is_brief: see `try_flip`."""
     tally = Tally()
     if jobs == 1:
         for flip in wanted:
-            tally.enter(flip, *try_flip(sample, flip))
+            tally.enter(flip, *try_flip(sample, flip, is_brief=is_brief))
         return tally
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         iterator = iter(wanted)
         while batch := [flip for _, flip in zip(range(500), iterator, strict=False)]:
             for flip, ending in zip(
-                batch, pool.map(partial(try_flip, sample), batch, chunksize=25), strict=True
+                batch,
+                pool.map(partial(try_flip, sample, is_brief=is_brief), batch, chunksize=25),
+                strict=True,
             ):
                 tally.enter(flip, *ending)
     return tally
@@ -329,7 +394,7 @@ def main() -> int:
     wanted = flips(
         sample, options.kind or names, every=options.every, seed=options.seed, is_all=options.all
     )
-    tally = explore(sample, wanted, jobs=options.jobs)
+    tally = explore(sample, wanted, jobs=options.jobs, is_brief=options.all)
     print(json.dumps(tally.to_dict(), indent=1) if options.json else tally)
     return 1 if tally.wrong else 0
 

@@ -254,14 +254,14 @@ class _OpenPack:
         self._write(pack.encode_lines(self._seed, self._size, chunks))
         self._flush()
         files.sync_file(self._fd)
-        self._close_fd()
         files.publish(self._temporary, self.path, durable=False)
+        self._close_fd()
         return self._size
 
     def discard(self) -> None:
-        self._close_fd()
         files.remove(self._temporary)
         files.remove(self.path)
+        self._close_fd()
 
     def _write(self, data: bytes) -> None:
         if len(data) >= _BUFFER_BYTES:

@@ -173,7 +173,8 @@ def _make(folder: Path | None, plan: _Plan, parts: Iterable[_Part]) -> Run:
             os.fdopen(fd, "wb", buffering=256 * 1024) as out,
         ):
             _write(out, plan, parts)
-        files.publish(temporary, path, durable=False)
+            out.flush()
+            files.publish(temporary, path, durable=False)
     except BaseException:
         files.remove(temporary)
         raise

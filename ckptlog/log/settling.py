@@ -238,12 +238,12 @@ def _write(segments: Segments, sealed: Sealed, source: SealedReader, *, has_name
             writer.add(row)
         size = writer.finish(sealed.length)
         files.sync_file(fd)
+        files.publish(temporary, path, durable=has_name)
     except BaseException:
-        os.close(fd)
         files.remove(temporary)
         raise
-    os.close(fd)
-    files.publish(temporary, path, durable=has_name)
+    finally:
+        os.close(fd)
     return size
 
 

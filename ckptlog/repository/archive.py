@@ -107,6 +107,7 @@ def export_archive(
     """
     names = _checked(tasks)
     target = _target(path, is_replaced=is_replaced)
+    files.remove_left_over(target.parent, target.name)
     fd, temporary = files.create_temporary(target)
     try:
         # Closing writes what is buffered, and fails again where writing has failed.
@@ -114,7 +115,7 @@ def export_archive(
             report = _Export(store.opened(), names, file, progress).run(target)
             file.flush()
             files.sync_file(file.fileno())
-        files.publish(temporary, target)
+            files.publish(temporary, target)
     except BaseException:
         files.remove(temporary)
         raise

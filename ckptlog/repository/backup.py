@@ -97,6 +97,8 @@ def back_up(
     if read_manifest(root) is None:  # before a lock is left in somebody else's directory
         BackupFolder(root).refuse_other_things()
     with locked(root, store.environment, store.timeout_s):
+        for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
+            files.remove_left_over(folder)
         report = _Run(store, BackupFolder(root), progress).run()
         if not verify:
             return report

@@ -89,20 +89,19 @@ class Carrier:
         hasher = blake3()
         out, temporary = files.create_temporary(job.target)
         try:
-            try:
-                at = 0
-                for data in self._windows(job, fd, 0, length):
-                    self._disk.write(out, data, at)
-                    hasher.update(data)
-                    at += len(data)
-                    self._advance(len(data))
-                self._disk.sync(out)
-            finally:
-                os.close(out)
+            at = 0
+            for data in self._windows(job, fd, 0, length):
+                self._disk.write(out, data, at)
+                hasher.update(data)
+                at += len(data)
+                self._advance(len(data))
+            self._disk.sync(out)
             files.publish(temporary, job.target, durable=False)
         except BaseException:
             files.remove(temporary)
             raise
+        finally:
+            os.close(out)
         return Carried(BackedFile(job.name, length, hasher.hexdigest()), length)
 
     def _compare(self, job: Job, fd: int, length: int) -> str:

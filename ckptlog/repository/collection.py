@@ -38,7 +38,6 @@ from ckptlog.errors import (
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
-from ckptlog.formats.settled import SUFFIX
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
@@ -59,7 +58,6 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
-from ckptlog.storage.files import TEMPORARY_SUFFIX
 from ckptlog.storage.lock import WriterLock
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
@@ -78,6 +76,7 @@ _FOLDER: Final = "collect"
 # Chunks of one payload that are in memory: some 15 MB.
 _FRESH_MAX: Final = 100_000
 _TELL_EVENTS: Final = 4096
+_VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
 # Share of a segment that its events take, above which compressing them is worth a copy of the rest.
 _EVENTS_MIN: Final = 0.1
 
@@ -403,10 +402,8 @@ class _Collection:
     def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._make_durable()
-        # Settled forms are written by collections alone: one that was killed left its file.
-        for path in (self._store.path / LOG).glob(f"*{SUFFIX}.*{TEMPORARY_SUFFIX}"):
-            files.remove(path)
-            self._found.orphans += 1
+        for folder in (".", *layout.FOLDERS, layout.HEADS, *_VIEW_FOLDERS):
+            self._found.orphans += files.remove_left_over(self._store.path / folder)
         left = [name for name in fates.removed if (self._store.path / name).exists()]
         sealed = dict(self._sealed(end)) if left else {}
         for name in left:

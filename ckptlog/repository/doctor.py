@@ -161,16 +161,20 @@ def _left_overs(store: Store) -> Iterator[Finding]:
         if _is_old(store, path)
     ]
     if temporary:
-        yield _files_finding("doctor.temporary", "A crash has left", temporary)
+        hint = "They do not count. `ckptlog compact` removes those that nobody works on."
+        yield _files_finding("doctor.temporary", "A crash has left", temporary, hint)
 
 
-def _files_finding(code: str, what: str, names: list[str]) -> Finding:
+_HINT_LEFT = "They do not count. Once no process has the store open they may be deleted."
+
+
+def _files_finding(code: str, what: str, names: list[str], hint: str = _HINT_LEFT) -> Finding:
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
     return Finding(
         "warning",
         code,
         f"{what} {shown}.",
-        "They do not count. Once no process has the store open they may be deleted.",
+        hint,
     )
 
 

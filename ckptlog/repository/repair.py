@@ -302,15 +302,14 @@ class _Work:
             return kept
         fd, temporary = files.create_temporary(path)
         try:
-            try:
-                write_mended(fd, data or b"", salvage)
-                files.sync_file(fd)
-            finally:
-                os.close(fd)
+            write_mended(fd, data or b"", salvage)
+            files.sync_file(fd)
             files.publish(temporary, path)
         except BaseException:
             files.remove(temporary)
             raise
+        finally:
+            os.close(fd)
         return kept
 
     def _write_in_place(self, path: Path, salvage: Salvage) -> None:

@@ -54,15 +54,14 @@ class Stage:
     def _write(self, path: Path, data: bytes, salvage: Salvage) -> None:
         fd, temporary = files.create_temporary(path)
         try:
-            try:
-                write_mended(fd, data, salvage)
-                files.sync_file(fd)
-            finally:
-                os.close(fd)
+            write_mended(fd, data, salvage)
+            files.sync_file(fd)
             files.publish(temporary, path)
         except BaseException:
             files.remove(temporary)
             raise
+        finally:
+            os.close(fd)
 
 
 def write_mended(fd: int, data: bytes, salvage: Salvage) -> None:

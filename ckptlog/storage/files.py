@@ -8,13 +8,18 @@ What each call promises:
   dropped the pages and marked them clean, and the next sync would lie.
 
 Temporary files stand in the folder of their target (rename does not cross file systems) and end
-in `.tmp`; a crash can leave one behind, and upkeep may remove any of them (specs/store.md).
+in `.tmp`. A crash can leave one behind. Whoever writes one holds a lock on it until it has its
+final name, and a lock dies with its holder: what nobody holds is left over, and
+`remove_left_over` removes it (specs/collection.md).
 """
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+import re
+import stat
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,15 +28,13 @@ from typing import Final
 
 from ckptlog.errors import from_os_error
 
-if sys.platform == "darwin":  # pragma: no cover - not run on the machines of the tests
-    import fcntl
-
 TEMPORARY_SUFFIX: Final = ".tmp"
 # Readable by whom the umask allows, like every file that a program makes.
 _FILE_MODE = 0o666
 # Files that are removed at once, and from how many on.
 _SIDE_BY_SIDE: Final = 4
 _SIDE_BY_SIDE_MIN: Final = 8
+_TEMPORARY_NAME: Final = re.compile(rf".+\.[0-9]+-[0-9]+{re.escape(TEMPORARY_SUFFIX)}")
 _serial = itertools.count()
 
 
@@ -83,17 +86,75 @@ def create_exclusive(path: Path) -> int:
 
 
 def create_temporary(target: Path) -> tuple[int, Path]:
-    """Create a new temporary file beside `target`; return its descriptor and path."""
+    """Create a new temporary file beside `target`; return its descriptor and path.
+
+    The descriptor holds a lock that says that somebody works on it: it must stay open until the
+    file was published, or removed.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
         name = f"{target.name}.{os.getpid()}-{next(_serial)}{TEMPORARY_SUFFIX}"
         path = target.with_name(name)
         try:
-            return os.open(path, flags, _FILE_MODE), path
+            fd = os.open(path, flags, _FILE_MODE)
         except FileExistsError:  # left by a dead process that had our id
             continue
         except OSError as error:
             raise from_os_error(error, "Creating a file failed") from error
+        if _hold(fd):
+            return fd, path
+        os.close(fd)
+
+
+def _hold(fd: int) -> bool:
+    """Lock a file that was made just now; False if somebody took it for a left-over before."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here: then nobody gets one to remove it, either
+        return True
+    return os.fstat(fd).st_nlink > 0
+
+
+def remove_left_over(folder: Path, target: str = "") -> int:
+    """Remove the temporary files in a folder that no living process works on; return how many.
+
+    Args:
+        target: Only those that were to become the file of this name.
+
+    Durability: none.        Threads: safe beside those that write such files.
+    """
+    count = 0
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in found if entry.name.endswith(TEMPORARY_SUFFIX)]
+    except OSError:
+        return 0
+    for name in sorted(names):
+        is_wanted = _TEMPORARY_NAME.fullmatch(name) is not None
+        if is_wanted and (not target or name.rsplit(".", 2)[0] == target):
+            count += _remove_unheld(folder / name)
+    return count
+
+
+def _remove_unheld(path: Path) -> bool:
+    """Remove a file that nobody holds a lock on; say whether it was."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held, named = os.fstat(fd), path.lstat()
+            if not stat.S_ISREG(held.st_mode) or (held.st_dev, held.st_ino) != (
+                named.st_dev,
+                named.st_ino,
+            ):
+                return False
+            path.unlink()
+            return True
+        finally:
+            os.close(fd)
+    return False
 
 
 def read_at(fd: int, length: int, offset: int) -> bytes:
@@ -202,13 +263,12 @@ def write_atomically(
     """
     fd, temporary = create_temporary(path)
     try:
-        try:
-            write_all(fd, data, 0)
-            if durable:
-                sync_file(fd)
-        finally:
-            os.close(fd)
+        write_all(fd, data, 0)
+        if durable:
+            sync_file(fd)
         publish(temporary, path, durable=durable)
     except BaseException:
         remove(temporary)
         raise
+    finally:
+        os.close(fd)

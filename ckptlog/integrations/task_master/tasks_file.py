@@ -152,16 +152,15 @@ class TasksFile:
             mode = target.stat().st_mode & 0o7777
             fd, temporary = files.create_temporary(target)
             try:
-                try:
-                    files.write_all(fd, (text + end).encode(errors="surrogatepass"), 0)
-                    os.fchmod(fd, mode)
-                    files.sync_file(fd)
-                finally:
-                    os.close(fd)
+                files.write_all(fd, (text + end).encode(errors="surrogatepass"), 0)
+                os.fchmod(fd, mode)
+                files.sync_file(fd)
                 files.publish(temporary, target)
             except BaseException:
                 files.remove(temporary)
                 raise
+            finally:
+                os.close(fd)
 
     # --- form ---------------------------------------------------------------------------------
 

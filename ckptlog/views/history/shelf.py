@@ -252,14 +252,13 @@ class Shelf:
             self._scratch.mkdir(exist_ok=True)
         fd, temporary = create_temporary(self._scratch / path.name)
         try:
-            try:
-                write_all(fd, data, 0)
-            finally:
-                os.close(fd)
+            write_all(fd, data, 0)
             publish(temporary, path, durable=False)
         except BaseException:
             remove(temporary)
             raise
+        finally:
+            os.close(fd)
         return file
 
     def read(self, files: Sequence[File], columns: Sequence[str] | None = None) -> pa.Table:
