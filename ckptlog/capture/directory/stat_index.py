@@ -19,6 +19,7 @@ bits that fell over; whoever can write here can write the store, too.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +192,35 @@ class StatIndex:
         none = None, None
         found = [(row, known.get(row[0], none)) for row in rows]
         return [kept if row == old else None for row, (old, kept) in found]
+
+
+class IndexFile:
+    """Where the index of one component lies; what was read last is kept while the file stays.
+
+    Threads: safe; two at once may both read it.
+    """
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path = path
+        self._options = options
+        self._last: tuple[tuple[int, int, int], StatIndex | None] | None = None
+
+    def load(self) -> StatIndex | None:
+        """Return the index; None where there is none that is sound."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        # A new index is always a new file.
+        status = found.st_ino, found.st_mtime_ns, found.st_size
+        last = self._last
+        if last is None or last[0] != status:
+            last = self._last = status, load(self.path, self._options)
+        return last[1]
+
+    def save(self, found: Scan, draft: Draft) -> None:
+        """Write the index of a capture; see `save`."""
+        save(self.path, self._options, found, draft)
 
 
 def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:
