@@ -29,11 +29,14 @@ from ckptlog.capture.directory.stat_index import Draft, IndexFile, Kept, StatInd
 from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
+from ckptlog.model.event import Reference
 
 _encode = msgspec.json.Encoder().encode
 _FORMAT: Final = 0o170000
 _DIRECTORY: Final = 0o040000
 _LINK: Final = 0o120000
+# Directories that are listed again, and are the same; with more the index is written anew.
+_LISTED_MAX: Final = 32
 
 
 class DirectorySnapshot:
@@ -85,8 +88,7 @@ class DirectorySnapshot:
         if index is not None and (reference is None or index.root != reference.root):
             index = None
         if index is not None and reference is not None and index.equals(self.found):
-            self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
-            return Root(reference)
+            return self._same(index, reference)
         reading = Reading(
             self.root,
             self._options,
@@ -105,6 +107,15 @@ class DirectorySnapshot:
         if self._index_file is not None:
             self._index_file.save(self.found, draft)
         return root
+
+    def _same(self, index: StatIndex, reference: Reference) -> Root:
+        """Return the previous root: nothing changed."""
+        self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
+        # Of names that are left out, or under other conditions: the next walk is to know it.
+        if self._index_file is not None and len(self.found.directories) > _LISTED_MAX:
+            draft = Draft(index.root, index.groups, index.keys, self.read_ns, index=index)
+            self._index_file.save(self.found, draft)
+        return Root(reference)
 
     def _write(self, writer: TreeWriter, listing: Listing, reading: Reading) -> tuple[Root, Draft]:
         entries = writer.mapping(is_sorted=False)

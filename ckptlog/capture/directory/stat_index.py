@@ -254,6 +254,7 @@ class Draft:
     groups, keys: Of the entries in the payload.
     contents: By directory what is known of its rows, in their order; of the others nothing changed.
     read_ns: The clock when the walk began.
+    index: Knows the contents of the others; without one the walk's base does.
     """
 
     root: str
@@ -261,6 +262,7 @@ class Draft:
     keys: list[str]
     read_ns: int
     contents: dict[str, list[Kept]] = field(default_factory=dict)
+    index: StatIndex | None = None
 
 
 def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
@@ -328,7 +330,7 @@ class _Tables:
         content = self._draft.contents.get(folder)
         if content is not None:
             return msgspec.Raw(_encode(content))
-        base = self._found.base
+        base = self._draft.index or self._found.base
         one = None if base is None else base.record(folder)
         if base is None or one is None:
             raise AssertionError(f"nothing is known of {folder!r}")
