@@ -311,20 +311,30 @@ class _Tables:
                 below, count = self._put(child, begin + at + 1 + entries - len(rows))
                 entries += below
                 directories += count
-        left = found.left_of(folder)
-        flags = LEFT if left else 0
+        content, flags = self._table(folder, rows)
         if not is_whole or folder in found.never:
             flags |= NEVER
-        smudged = [_smudged(row, self._draft.read_ns) for row in rows]
         self._parts[number] = table.record(
             folder,
-            table.encoded(smudged, left),
+            content,
             flags=flags,
             directories=directories,
             entries=entries,
             begin=begin,
         )
         return entries, directories
+
+    def _table(self, folder: str, rows: list[Row]) -> tuple[bytes, int]:
+        """Return the table of a directory and its flags, as they were where it was not listed."""
+        base = self._found.base
+        one = None if base is None else base.record(folder)
+        if base is not None and one is not None and folder not in self._found.directories:
+            return base.blob[one.table : one.stop], one.flags
+        left = self._found.left_of(folder)
+        # Nearly all are older than whatever the file system may be.
+        old = self._draft.read_ns - _COARSE_NS
+        smudged = [row if row[4] < old else _smudged(row, self._draft.read_ns) for row in rows]
+        return table.encoded(smudged, left), LEFT if left else 0
 
     def _content(self, folder: str) -> msgspec.Raw:
         content = self._draft.contents.get(folder)
