@@ -144,6 +144,7 @@ def _spread(files: list[Path]) -> list[Path]:
 def _rewind_some(
     what: str, folder: Path, space: Workspace, chosen: list[Path], rounds: int
 ) -> None:
+    space.capture()  # git checkout has given files another time
     info = space.find()
     tree = Path(space.path)
 

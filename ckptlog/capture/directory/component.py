@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory import preview, stat_index
+from ckptlog.capture.directory import preview
 from ckptlog.capture.directory.change import Selection, Step, steps
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
@@ -19,7 +19,7 @@ from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
 from ckptlog.capture.directory.stage import is_left_over
 from ckptlog.capture.directory.standing import Difference, Standing
-from ckptlog.capture.directory.stat_index import StatIndex
+from ckptlog.capture.directory.stat_index import IndexFile, StatIndex
 from ckptlog.errors import ArgumentError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
@@ -68,7 +68,9 @@ class DirectoryComponent:
         self.keeps_unknown = keeps_unknown
         self.depends_on = tuple(depends_on)
         self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
-        self._index_path = Path(index) / f"{name}.stat" if index is not None else None
+        self._index_file = (
+            None if index is None else IndexFile(Path(index) / f"{name}.stat", self.options)
+        )
         self._tracked: Tracked | None = None
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
@@ -80,7 +82,7 @@ class DirectoryComponent:
         self.last = DirectorySnapshot(
             self.path,
             self.options,
-            index_path=self._index_path,
+            index_file=self._index_file,
             tracked=self._tracked,
             is_cut=self.consistency == "cut",
         )
@@ -228,7 +230,7 @@ class DirectoryComponent:
         return (*found.manifest.entries, *found.shared_paths())
 
     def _index(self) -> StatIndex | None:
-        return None if self._index_path is None else stat_index.load(self._index_path, self.options)
+        return None if self._index_file is None else self._index_file.load()
 
     def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:
         index = self._index()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,7 +18,6 @@ from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.content import ChangedFile
 from ckptlog.capture.directory.entry import FORMAT
 from ckptlog.capture.directory.listing import NOTHING, Added, Listing
@@ -27,15 +25,18 @@ from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
 from ckptlog.capture.directory.scan import Options, Tracked, scan
 from ckptlog.capture.directory.standing import Standing
-from ckptlog.capture.directory.stat_index import Draft, Kept, StatIndex
+from ckptlog.capture.directory.stat_index import Draft, IndexFile, Kept, StatIndex
 from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
+from ckptlog.model.event import Reference
 
 _encode = msgspec.json.Encoder().encode
 _FORMAT: Final = 0o170000
 _DIRECTORY: Final = 0o040000
 _LINK: Final = 0o120000
+# Directories that are listed again, and are the same; with more the index is written anew.
+_LISTED_MAX: Final = 32
 
 
 class DirectorySnapshot:
@@ -43,7 +44,7 @@ class DirectorySnapshot:
 
     Args:
         root: The directory.
-        index_path: Where the stat index lies; None to do without.
+        index_file: The stat index; None to do without.
         tracked: Gives paths that are captured whatever the rules say.
         is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
 
@@ -62,18 +63,18 @@ class DirectorySnapshot:
         root: str,
         options: Options,
         *,
-        index_path: Path | None = None,
+        index_file: IndexFile | None = None,
         tracked: Tracked | None = None,
         is_cut: bool = True,
     ) -> None:
         self.root = root
         self.read_ns = time.time_ns()
-        base = None if index_path is None else stat_index.load(index_path, options)
+        base = None if index_file is None else index_file.load()
         self.found = scan(root, options, tracked, base)
         self.tally = Tally()
         self._options = options
         self._base = base
-        self._index_path = index_path
+        self._index_file = index_file
         self._is_cut = is_cut
         self.standing: Standing | None = None
 
@@ -87,8 +88,7 @@ class DirectorySnapshot:
         if index is not None and (reference is None or index.root != reference.root):
             index = None
         if index is not None and reference is not None and index.equals(self.found):
-            self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
-            return Root(reference)
+            return self._same(index, reference)
         reading = Reading(
             self.root,
             self._options,
@@ -104,9 +104,18 @@ class DirectorySnapshot:
             self.found, draft.keys, draft.groups, contents=draft.contents, index=index
         )
         self.tally = reading.tally
-        if self._index_path is not None:
-            stat_index.save(self._index_path, self._options, self.found, draft)
+        if self._index_file is not None:
+            self._index_file.save(self.found, draft)
         return root
+
+    def _same(self, index: StatIndex, reference: Reference) -> Root:
+        """Return the previous root: nothing changed."""
+        self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
+        # Of names that are left out, or under other conditions: the next walk is to know it.
+        if self._index_file is not None and len(self.found.directories) > _LISTED_MAX:
+            draft = Draft(index.root, index.groups, index.keys, self.read_ns, index=index)
+            self._index_file.save(self.found, draft)
+        return Root(reference)
 
     def _write(self, writer: TreeWriter, listing: Listing, reading: Reading) -> tuple[Root, Draft]:
         entries = writer.mapping(is_sorted=False)

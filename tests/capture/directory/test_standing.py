@@ -189,3 +189,21 @@ def test_content_that_moved_is_not_stored_again(tree: Tree, monkeypatch) -> None
     assert stored == [b"y" * 20_000]
     for name in ("copy", "d3/e0/other"):
         assert captured.manifest().whole(captured.entries()[name]) == b"x" * 20_000
+
+
+def test_an_index_is_written_anew_where_much_was_listed_again(tree: Tree) -> None:
+    for number in range(40):
+        (tree.root / f"g{number}").mkdir()
+        (tree.root / f"g{number}/a").write_text("a")
+    (tree.root / ".gitignore").write_text("*.o\n")
+    time.sleep(0.03)
+    first = tree.capture()
+    for number in range(40):
+        (tree.root / f"g{number}/a.o").write_text("left out")
+    assert tree.capture().reference == first.reference
+    assert len(tree.component.last.found.directories) >= 40
+    again = tree.capture()
+    assert again.reference == first.reference
+    assert tree.component.last.found.directories == {}
+    (tree.root / "g7/a").write_text("changed")
+    assert tree.capture().manifest().whole(tree.last.entries()["g7/a"]) == b"changed"
