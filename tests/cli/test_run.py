@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -39,12 +40,12 @@ def _environ(place):
     return {**found, "PYTHONPATH": root, "CKPTLOG_STORE": str(place.parent / "store")}
 
 
-def _start(place, *words, **options):
+def _start(place, *words, program=PROGRAM, **options):
     """Start the program in a session of its own: it has no terminal."""
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     given = {"stdin": subprocess.DEVNULL, "start_new_session": True, **pipes, **options}
     words = [str(word) for word in words]
-    running = subprocess.Popen([*PROGRAM, *words], cwd=place, env=_environ(place), **given)
+    running = subprocess.Popen([*program, *words], cwd=place, env=_environ(place), **given)
     _running.append(running)
     return running
 
@@ -202,6 +203,29 @@ def test_a_child_in_the_background_does_not_hold_us(place):
     out, _ = running.communicate(timeout=WAIT_S)
     os.kill(int((place / "child").read_text()), signal.SIGKILL)
     assert (running.returncode, out) == (0, b"done\n")
+    assert _last(place).state is CheckpointState.COMPLETED
+
+
+@pytest.mark.parametrize("where", ["2>/dev/null", ">/dev/null", ">&2", ""])
+@pytest.mark.parametrize("printer", ["yes", "sh -c 'while :; do echo y; sleep 0.01; done'"])
+def test_a_child_that_prints_on_and_on_does_not_hold_us(place, where, printer):
+    """What the command itself has printed is passed on; a child's endless rest is not."""
+    sink = place.parent / "sink"
+    # Where there is no end a test must not fill the disk.
+    target = os.devnull if printer == "yes" else sink
+    script = f"echo begin; {printer} {where} & echo $! > child; echo end"
+    bounded = (
+        f"ulimit -f 4000; exec {shlex.join(PROGRAM)} --name job -- sh -c {shlex.quote(script)}"
+    )
+    with open(target, "wb") as out:
+        running = _start(place, stdout=out, stderr=out, program=["sh", "-c", bounded])
+    try:
+        status = running.wait(WAIT_S)
+    finally:
+        os.kill(int((place / "child").read_text()), signal.SIGKILL)
+    assert status == 0
+    if target == sink:
+        assert {b"begin", b"end"} <= set(sink.read_bytes().split(b"\n"))
     assert _last(place).state is CheckpointState.COMPLETED
 
 

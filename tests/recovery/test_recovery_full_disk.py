@@ -35,8 +35,8 @@ pytestmark = pytest.mark.root
 DISK_BYTES = 24 * 1024 * 1024
 PAGE = 4096
 # Bytes of room, each of which lets it come somewhat farther.
-ROOMS = [0, 2, 8, 32, 64, 100, 128, 160, 256]
-MORE_ROOMS = [*range(0, 40, 3), *range(40, 300, 10)]
+ROOMS = [0, 8, 40, 100, 160, 240, 400, 900]
+MORE_ROOMS = [*range(0, 40, 3), *range(40, 600, 20), 900]
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ class Restoration:
         self._modes: dict[str, int] = {}
         self._opened: set[str] = set()
         self._touched: set[str] = set()
+        self._renamed_over: set[int] = set()  # inodes that have lost a name to us
 
     def run(self, steps: Sequence[Step], root_mode: int | None) -> None:
         """Carry the steps out.
@@ -120,7 +121,9 @@ class Restoration:
         made = {}
         for step in steps:
             entry = step.entry
-            if entry is None or not step.is_content or entry.type == "directory":
+            if entry is None or entry.type == "directory":
+                continue
+            if not step.is_content and not self._is_shared(step):
                 continue
             if entry.type == "file":
                 made[step.path] = self._stage.file(entry, self._load)
@@ -128,6 +131,13 @@ class Restoration:
                 made[step.path] = self._stage.link(entry)
         self._stage.sync()
         return made
+
+    def _is_shared(self, step: Step) -> bool:
+        """Say whether a file has other names, which must not get its mode and time."""
+        with suppress(OSError):
+            found = os.lstat(os.path.join(self._root, step.path))
+            return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+        return False
 
     # what stands in the way
 
@@ -165,6 +175,7 @@ class Restoration:
 
     def _move_aside(self, step: Step) -> None:
         folder, name = self._folder_of(step.path)
+        self._note_name_lost(step)
         with suppress(FileNotFoundError):
             self._stage.take(name, folder)
         self._descent.forget()
@@ -182,6 +193,7 @@ class Restoration:
         if staged is None:
             self._set_file(entry, name, folder)
             return
+        self._note_name_lost(step)
         try:
             self._stage.put(staged, name, folder)
         except (IsADirectoryError, NotADirectoryError) as error:
@@ -201,7 +213,8 @@ class Restoration:
     def _check_unchanged(self, step: Step, name: str, folder: int) -> None:
         try:
             if step.row is not None:
-                if not is_as_walked(name, folder, step.row):
+                has_moved = step.row[5] in self._renamed_over
+                if not is_as_walked(name, folder, step.row, has_moved_names=has_moved):
                     raise _changed(step.path)
                 return
             os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -209,6 +222,10 @@ class Restoration:
             return
         if naming.encode(step.path) not in self._found.skipped:
             raise _changed(step.path)
+
+    def _note_name_lost(self, step: Step) -> None:
+        if step.row is not None:
+            self._renamed_over.add(step.row[5])
 
     def _set_file(self, entry: Entry, name: str, folder: int) -> None:
         """Give a file, whose content is right, its mode, time and attributes."""
@@ -234,6 +251,7 @@ class Restoration:
                 os.rmdir(name, dir_fd=folder)
             else:
                 self._check_unchanged(step, name, folder)
+                self._note_name_lost(step)
                 os.unlink(name, dir_fd=folder)
         except FileNotFoundError:
             return

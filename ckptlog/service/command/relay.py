@@ -98,11 +98,19 @@ class Relay:
                 ready = selector.select(None if self._ended_s is None else GRACE_S)
                 if not ready:
                     break  # the command has ended, and nothing comes any more
+                if self._ended_s is not None:
+                    self._note_empty({key.fd for key, _ in ready})
                 for key, _ in ready:
                     self._turn(selector, key.fd)
             for fd in list(self._routes):
                 self._close(selector, fd)
         self._on_end()
+
+    def _note_empty(self, ready: set[int]) -> None:
+        """Note that pipes in which nothing lies have nothing more of the command's own."""
+        for fd in self._routes:
+            if fd not in ready:
+                self._left[fd] = 0
 
     def _turn(self, selector: selectors.BaseSelector, fd: int) -> None:
         if fd == self._wake[0]:
@@ -113,7 +121,8 @@ class Relay:
             return
         raw = os.read(fd, _READ_BYTES)
         if self._ended_s is not None:
-            self._left[fd] -= len(raw)
+            # Less than was asked for: the pipe is empty, what comes now is others'.
+            self._left[fd] -= len(raw) if len(raw) == _READ_BYTES else self._left[fd]
         self._tail.add(raw)
         if not raw or not self._pass_on(fd, raw):
             self._left[fd] = 0

@@ -392,6 +392,37 @@ def test_hard_links_become_files_of_their_own(root, memory) -> None:
     assert (root / "a").stat().st_ino != (root / "b").stat().st_ino
 
 
+def test_all_names_of_one_file_are_restored_in_one_run(root, memory) -> None:
+    """Each name that is taken away renews the ctime of those that are left."""
+    plant(root, {"a": "x" * 600, "turned": "x" * 600})
+    for name in ("b", "c", "d"):
+        os.link(root / "a", root / name)
+    component = DirectoryComponent(root)
+    captured, expected = memory.capture(component), picture(root)
+    with open(root / "a", "r+") as file:
+        file.write("changed in all")
+    os.link(root / "a", root / "new")
+    (root / "turned").unlink()
+    (root / "turned").mkdir()
+    os.link(root / "a", root / "turned/in")
+    component.restore(captured)
+    assert picture(root) == expected
+    assert component.plan(captured).changes == ()
+
+
+def test_a_mode_is_not_given_to_the_other_names_of_a_file(root, memory, tmp_path) -> None:
+    plant(root, {"a": "x" * 600, "b": "x" * 600})
+    os.chmod(root / "b", 0o600)
+    component = DirectoryComponent(root)
+    captured, expected = memory.capture(component), picture(root)
+    (root / "b").unlink()
+    os.link(root / "a", root / "b")
+    os.link(root / "a", tmp_path / "outside")
+    component.restore(captured)
+    assert picture(root) == expected
+    assert stat.S_IMODE((tmp_path / "outside").stat().st_mode) == 0o644
+
+
 def test_the_preview(root, memory) -> None:
     plant(root, {"text": "one\ntwo\n", "bin": b"\0\1", "gone": "g"})
     os.symlink("a", root / "link")
