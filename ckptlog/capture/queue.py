@@ -8,8 +8,11 @@ process never will. So after a restore
     unfinished = restored items + items that are in hand at this moment
 
 and `join` returns when both are done: never too early, never never. How many were in hand at the
-capture is recorded, for people; no restore brings it back, and nothing is compared with it. Nor are
-the items, once they are restored: the workers whom they woke may have taken them already.
+capture is no part of the payload: a crash leaves them in nobody's hand, and a program that never
+calls `task_done` has ever more of them, so that no two captures would be alike.
+
+Whoever waits takes restored items as soon as it may. So whether they all lie there is seen in the
+same stretch in which they are put there, and `verify_restored` tells what was seen.
 
 An asyncio.Queue does not show its content in public, and taking it out would wake who waits; so it
 is read in its loop's thread from the attributes that its class documents for subclasses. A restore
@@ -22,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, call_in_loop, running_loop
@@ -40,9 +43,9 @@ _ORDERS: Final[dict[type, str]] = {
     queue.LifoQueue: "last",
     queue.Queue: "first",
 }
-_SHAPE: Final = Shape(
-    "queue-1", {"order": (str,), "limit": (int,), "items": (list,), "in_hand": (int,)}
-)
+_SHAPE: Final = Shape("queue-2", {"order": (str,), "limit": (int,), "items": (list,)})
+# Of schema version 1: how many items were in hand, which no restore needs.
+_FORMER: Final = Shape("queue-1", {**_SHAPE.keys, "in_hand": (int,)})
 
 
 class QueueComponent:
@@ -55,6 +58,7 @@ class QueueComponent:
     """
 
     kind = "queue"
+    schema_version = 2
     stability = "copied"
 
     def __init__(self, name: str, target: queue.Queue[Any]) -> None:
@@ -66,12 +70,12 @@ class QueueComponent:
         self.name = name
         self._queue = target
         self._order = _order_of(name, target, queue.Queue)
+        self._faults: list[str] = []
 
     def capture(self) -> dict[str, Any]:
         """Return order, limit and items."""
         with self._queue.mutex:
-            items = list(self._queue.queue)
-            return _payload(self._order, self._queue, items, self._queue.unfinished_tasks)
+            return _payload(self._order, self._queue, list(self._queue.queue))
 
     def restore(self, payload: Any) -> None:
         """Put captured items in place of those that are there; wake who waits.
@@ -85,6 +89,7 @@ class QueueComponent:
             in_hand = target.unfinished_tasks - len(target.queue)
             target.queue.clear()
             target.queue.extend(payload["items"])
+            self._faults = _lacking(payload["items"], target.queue, self._order)
             target.unfinished_tasks = in_hand + len(payload["items"])
             target.not_empty.notify_all()
             target.not_full.notify_all()
@@ -96,13 +101,12 @@ class QueueComponent:
         return _faults(payload, self._order, self._queue.maxsize)
 
     def verify_restored(self) -> list[str]:
-        """Return what contradicts itself in the queue."""
-        with self._queue.mutex:
-            return _counted(len(self._queue.queue), self._queue.unfinished_tasks)
+        """Return what was wrong when the last restore had put its items in."""
+        return list(self._faults)
 
-    def comparable(self, payload: Any) -> Any:
-        """Return a payload without what no restore brings back."""
-        return _comparable(payload)
+    def migrate(self, payload: Any, from_version: int) -> Any:
+        """Return a payload of version 1 without what was in hand."""
+        return _migrated(self.name, payload, from_version)
 
 
 class AsyncQueueComponent:
@@ -114,6 +118,7 @@ class AsyncQueueComponent:
     """
 
     kind = "queue"
+    schema_version = 2
     stability = "copied"
 
     def __init__(
@@ -139,6 +144,7 @@ class AsyncQueueComponent:
         self.name = name
         self._queue = target
         self._order = _order_of(name, target, asyncio.Queue)
+        self._faults: list[str] = []
         self._loop = loop or running_loop()
         self._timeout_s = timeout_s
 
@@ -171,26 +177,22 @@ class AsyncQueueComponent:
         return _faults(payload, self._order, self._queue.maxsize)
 
     def verify_restored(self) -> list[str]:
-        """Return what contradicts itself in the queue."""
-        inside = vars(self._queue)
-        return call_in_loop(
-            self._its_loop(),
-            lambda: _counted(len(inside["_queue"]), inside["_unfinished_tasks"]),
-            name=self.name,
-            timeout_s=self._timeout_s,
-        )
+        """Return what was wrong when the last restore had put its items in."""
+        return list(self._faults)
 
-    def comparable(self, payload: Any) -> Any:
-        """Return a payload without what no restore brings back."""
-        return _comparable(payload)
+    def migrate(self, payload: Any, from_version: int) -> Any:
+        """Return a payload of version 1 without what was in hand."""
+        return _migrated(self.name, payload, from_version)
 
     def _its_loop(self) -> Loop | None:
         return self._loop or vars(self._queue).get("_loop")
 
     def _read(self) -> dict[str, Any]:
-        inside = vars(self._queue)
+        return _payload(self._order, self._queue, self._items())
+
+    def _items(self) -> list[Any]:
         try:
-            items, unfinished = list(inside["_queue"]), inside["_unfinished_tasks"]
+            return list(vars(self._queue)["_queue"])
         except (KeyError, TypeError) as error:
             raise SourceError(
                 f"The queue of the component {quoted(self.name)}, a "
@@ -198,7 +200,6 @@ class AsyncQueueComponent:
                 hint="Let it keep them in `_queue` as asyncio's do, or use CallableComponent.",
                 component=self.name,
             ) from error
-        return _payload(self._order, self._queue, items, unfinished)
 
     def _replace(self, items: Sequence[Any]) -> None:
         """Exchange the items in one turn of the loop, so that no coroutine sees the middle."""
@@ -217,6 +218,7 @@ class AsyncQueueComponent:
             target.get_nowait()
         for item in items:
             target.put_nowait(item)
+        self._faults = _lacking(items, self._items(), self._order)
         # Only now: were it done before, the count could pass zero and `join` return too early.
         for _ in range(thrown):
             target.task_done()
@@ -250,24 +252,35 @@ def _order_of(name: str, target: Any, kind: type[AnyQueue]) -> str:
     return next(order for known, order in _ORDERS.items() if isinstance(target, known))
 
 
-def _payload(order: str, target: AnyQueue, items: list[Any], unfinished: int) -> dict[str, Any]:
+def _payload(order: str, target: AnyQueue, items: list[Any]) -> dict[str, Any]:
     return {
         "form": _SHAPE.form,
         "order": order,
         "limit": max(target.maxsize, 0),
         "items": items,
-        "in_hand": max(unfinished - len(items), 0),
     }
 
 
-def _comparable(payload: Any) -> Any:
-    return {key: value for key, value in payload.items() if key != "in_hand"}
+def _migrated(name: str, payload: Any, from_version: int) -> dict[str, Any]:
+    if from_version != 1:
+        raise ComponentError(
+            f"The component {quoted(name)} knows no schema version {from_version} of a queue.",
+            component=name,
+        )
+    refuse_faults(name, _FORMER.faults(payload))
+    kept = {key: payload[key] for key in _SHAPE.keys}
+    return {"form": _SHAPE.form, **kept}
 
 
-def _counted(items: int, unfinished: int) -> list[str]:
-    if items <= unfinished:
+def _lacking(wanted: Sequence[Any], found: Iterable[Any], order: str) -> list[str]:
+    """Return what is wrong with the items that lie in a queue; the objects must be the same."""
+    placed, there = [id(item) for item in wanted], [id(item) for item in found]
+    if order == "priority":  # its items are in order when they are taken out
+        placed.sort()
+        there.sort()
+    if placed == there:
         return []
-    return [f"counts {unfinished} unfinished tasks for {items} items"]
+    return [f"took {len(placed)} items and has {len(there)}, or others, or in another order"]
 
 
 def _faults(payload: Any, order: str, limit: int) -> list[str]:

@@ -16,7 +16,6 @@ found by name, with a default (`traits_of`, and the functions below):
     verify_restored() -> list[str]     faults of the component after it
     migrate(payload, from_version)     a payload of an older schema_version, as one of this
     plan(stored) -> Plan               what a restore would change
-    comparable(payload) -> payload     of a value what a restore brings back: only that is compared
 
 specs/capture.md has the order of the calls and what a component may rely on.
 

@@ -36,8 +36,7 @@ def plan_of(target: Target, store: Store) -> Plan | None:
         payload = target.payload()
         if is_snapshot(payload):
             return None
-        what_counts = getattr(target.component, "comparable", lambda value: value)
-        return Plan(*_difference(what_counts(now), what_counts(payload), size, store))
+        return Plan(*_difference(now, payload, size, store))
 
 
 def faults_after(target: Target, store: Store) -> list[str] | None:

@@ -46,6 +46,9 @@ class Part:
         """Make the next capture fail."""
         raise NotImplementedError
 
+    def idle(self):
+        """Do what is no change of the state."""
+
     def close(self):
         pass
 
@@ -153,6 +156,22 @@ class PriorityPart(QueuePart):
     kind = queue.PriorityQueue
 
 
+class InHandPart(QueuePart):
+    """Workers hold items that nobody ever calls task_done for."""
+
+    def change(self, number):
+        super().change(number)
+        self.idle()
+
+    def idle(self):
+        self.queue.put("taken at once")
+        self.queue.queue.rotate(1)
+        self.queue.get()
+
+    def look(self):
+        return list(self.queue.queue)
+
+
 class AsyncQueuePart(Part):
     kind: Any = asyncio.Queue
 
@@ -194,6 +213,25 @@ class AsyncQueuePart(Part):
 
 class AsyncPriorityPart(AsyncQueuePart):
     kind = asyncio.PriorityQueue
+
+
+class AsyncInHandPart(AsyncQueuePart):
+    """Items are taken out; nobody ever calls task_done for them."""
+
+    def change(self, number):
+        super().change(number)
+        self.idle()
+
+    def idle(self):
+        def act():
+            self.queue.put_nowait("taken at once")
+            self.queue._queue.rotate(1)
+            self.queue.get_nowait()
+
+        self.within(act)
+
+    def look(self):
+        return self.within(lambda: list(self.queue._queue))
 
 
 class FilePart(Part):
@@ -316,8 +354,10 @@ PARTS = [
     QueuePart,
     LifoPart,
     PriorityPart,
+    InHandPart,
     AsyncQueuePart,
     AsyncPriorityPart,
+    AsyncInHandPart,
     FilePart,
     TomlPart,
     YamlPart,

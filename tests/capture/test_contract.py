@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckptlog import CheckpointManager
+from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.errors import CheckpointError, ForeignPayloadError
 from ckptlog.model.component import STABILITIES, Plan, is_snapshot, traits_of
 from tests.capture.parts import PARTS, RollbackSqlitePart
@@ -107,6 +107,57 @@ def test_a_store_brings_it_back(part, manager):
     system.capture()
     system.restore(info)
     assert part.look() == seen
+
+
+def test_a_recovery_brings_it_back(part, manager):
+    """Through all of its steps: a dry run, the safety capture, the restore, the verification."""
+    capturer = Capturer(manager, "system", [part.component])
+    recovery = Recovery(capturer)
+    part.change(1)
+    seen, info = part.look(), capturer.capture()
+    assert not _changes(recovery.recover(info.id, dry_run=True))
+    part.change(2)
+    other = part.look()
+    assert _changes(recovery.recover(info.id, dry_run=True)) is not False
+    assert part.look() == other
+    done = recovery.recover(info.id)
+    assert (done.status, done.errors, part.look()) == ("completed", (), seen)
+    assert not _changes(recovery.recover(info.id, dry_run=True))
+    assert recovery.recover(done.safety_id).status == "completed"
+    assert part.look() == other
+
+
+def test_another_process_recovers_it(part, manager, tmp_path):
+    """After a crash: what was captured comes back into new objects that hold something else."""
+    part.change(1)
+    seen = part.look()
+    Capturer(manager, "system", [part.component]).capture()
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = type(part)(folder)
+    try:
+        for number in (2, None):  # changed, then as it is
+            if number is not None:
+                other.change(number)
+            done = Recovery(Capturer(manager, "system", [other.component])).recover()
+            assert (done.status, done.errors, other.look()) == ("completed", (), seen)
+    finally:
+        other.close()
+
+
+def test_an_unchanged_state_is_skipped(part, manager):
+    capturer = Capturer(manager, "system", [part.component])
+    part.change(1)
+    assert capturer.capture(skip_unchanged=True) is not None
+    part.idle()
+    assert capturer.capture(skip_unchanged=True) is None
+
+
+def _changes(planned):
+    """Say whether a dry run found changes; None where nobody can say without restoring."""
+    assert planned.errors == ()
+    plan = planned.plans.get("part")
+    return None if plan is None else bool(plan.changes)
 
 
 FOREIGN = [None, 7, "text", b"bytes", [], {}, {"form": "other-1"}, {"form": "queue-9"}, {"a": 1}]

@@ -9,6 +9,7 @@ from multiprocessing import SimpleQueue as ProcessQueue
 
 import pytest
 
+from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
 from ckptlog.errors import ComponentError, ForeignPayloadError, SourceBusyError, SourceError
 
@@ -116,18 +117,97 @@ def test_an_emptied_queue_lets_join_return():
     asyncio.run(scenario())
 
 
-def test_items_in_hand_at_the_capture_are_told():
+def test_items_in_hand_are_no_part_of_a_capture():
     target = queue.Queue()
     for number in range(3):
         target.put(number)
     target.get()
     assert QueueComponent("q", target).capture() == {
-        "form": "queue-1",
+        "form": "queue-2",
         "order": "first",
         "limit": 0,
         "items": [1, 2],
-        "in_hand": 1,
     }
+
+
+class Former(QueueComponent):
+    """As it was in schema version 1."""
+
+    schema_version = 1
+
+    def capture(self):
+        return {**super().capture(), "form": "queue-1", "in_hand": 3}
+
+
+def test_captures_that_told_what_was_in_hand_are_recovered(tmp_path):
+    target = queue.Queue()
+    target.put(1)
+    with CheckpointManager(tmp_path / "store") as manager:
+        Capturer(manager, "system", [Former("q", target)]).capture()
+        target.put(2)
+        recovery = Recovery(Capturer(manager, "system", [QueueComponent("q", target)]))
+        planned = recovery.recover(dry_run=True)
+        assert [one.path for one in planned.plans["q"].changes] == ["items"]
+        assert recovery.recover().status == "completed"
+        assert not recovery.recover(dry_run=True).plans["q"].changes
+    assert list(target.queue) == [1]
+
+
+def test_payloads_of_no_known_version_are_refused():
+    part = QueueComponent("q", queue.Queue())
+    with pytest.raises(ComponentError, match="version 0"):
+        part.migrate({}, 0)
+    with pytest.raises(ForeignPayloadError, match="queue-1"):
+        part.migrate(captured([1]), 1)
+
+
+def test_workers_that_take_restored_items_at_once_do_not_fail_a_recovery(tmp_path):
+    target, got = queue.Queue(), []
+    for number in range(20):
+        target.put(number)
+    with CheckpointManager(tmp_path / "store") as manager:
+        recovery = Recovery(Capturer(manager, "system", [QueueComponent("q", target)]))
+        recovery.capturer.capture()
+        while target.qsize():
+            target.get()
+        worker = threading.Thread(
+            target=lambda: got.extend(target.get(timeout=30) for _ in range(20))
+        )
+        worker.start()
+        assert recovery.recover().status == "completed"
+        worker.join()
+    assert got == list(range(20))
+
+
+def test_coroutines_that_take_restored_items_at_once_do_not_fail_a_recovery(tmp_path):
+    async def scenario(manager):
+        target = asyncio.Queue()
+        for number in range(3):
+            target.put_nowait(number)
+        recovery = Recovery(Capturer(manager, "system", [AsyncQueueComponent("q", target)]))
+        await asyncio.to_thread(recovery.capturer.capture)
+        while target.qsize():
+            target.get_nowait()
+        waiting = [asyncio.create_task(target.get()) for _ in range(3)]
+        done = await asyncio.to_thread(recovery.recover)
+        assert done.status == "completed"
+        assert await asyncio.gather(*waiting) == [0, 1, 2]
+
+    with CheckpointManager(tmp_path / "store") as manager:
+        asyncio.run(scenario(manager))
+
+
+def test_a_queue_that_keeps_less_than_it_was_given_is_told():
+    class Lossy(asyncio.Queue):
+        def _put(self, item):
+            if item != 2:
+                super()._put(item)
+
+    part = AsyncQueueComponent("q", Lossy())
+    part.restore(captured([1, 2, 3]))
+    assert "took 3 items and has 2" in part.verify_restored()[0]
+    part.restore(captured([1, 3]))
+    assert part.verify_restored() == []
 
 
 def test_threads_that_wait_are_woken():

@@ -16,6 +16,7 @@ from ckptlog.manager.interruption import InterruptedTask
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.identifier import check_id
+from ckptlog.model.state import CheckpointState
 from ckptlog.policy import retrial
 from ckptlog.recovery.task_recovery import UNRECOVERABLE, TaskRecovery
 
@@ -67,24 +68,14 @@ class EnhancedOrchestratorIntegration:
             ArgumentError: The context is not as the protocol says, or is set up already.
         """
         task = _task(context)
-        if task in self._sessions:
+        present = self._sessions.get(task)
+        if present is not None and not present.is_over:
             raise ArgumentError(
                 f"Task {task!r} is set up already.",
                 hint="handle_task_progress goes on with it.",
                 argument="context",
             )
-        lease = self._acquire(context)
-        try:
-            session = Session(self._manager, lease, context.task_title, self._worker(context))
-            session.begin(
-                _dictionary(context, "data"),
-                total=getattr(context, "total_steps", None),
-                metadata=_dictionary(context, "metadata"),
-            )
-        except BaseException:
-            lease.release()
-            raise
-        self._keep(context, session)
+        self._claim(context, lambda session: self._begin(context, session))
 
     def handle_task_progress(
         self, context: EnhancedTaskContext, progress_data: dict[str, Any]
@@ -109,11 +100,11 @@ class EnhancedOrchestratorIntegration:
 
         Raises:
             LeaseHeldError, LeaseLostError: Another has the task; nothing was written.
+            InvalidUpdateError: The task is done, or was given up; nothing was written.
         """
         check_type("error", error, BaseException)
-        task = _task(context)
-        if task not in self._sessions:
-            self.setup_task_checkpointing(context)
+        if _task(context) not in self._sessions:
+            self._claim(context, lambda session: self._find(context, session))
         self._end(context, lambda session: session.fail(error))
 
     def handle_task_recovery(self, context: EnhancedTaskContext) -> bool:
@@ -127,7 +118,6 @@ class EnhancedOrchestratorIntegration:
             CheckpointStorageError: The store refused.
         """
         task = _task(context)
-        self._sessions.pop(task, None)
         self._reasons.pop(task, None)
         try:
             lease = self._acquire(context)
@@ -188,6 +178,46 @@ class EnhancedOrchestratorIntegration:
             on_lost=lost,
         )
 
+    def _claim(self, context: EnhancedTaskContext, act: Callable[[Session], object]) -> None:
+        """Take a task's lease, and keep its session once that has its checkpoint."""
+        lease = self._acquire(context)
+        try:
+            session = Session(self._manager, lease, context.task_title, self._worker(context))
+            act(session)
+        except BaseException:
+            lease.release()
+            raise
+        self._keep(context, session)
+
+    def _begin(self, context: EnhancedTaskContext, session: Session) -> None:
+        session.begin(
+            _dictionary(context, "data"),
+            total=getattr(context, "total_steps", None),
+            metadata=_dictionary(context, "metadata"),
+        )
+
+    def _find(self, context: EnhancedTaskContext, session: Session) -> None:
+        """Go on with a task's open checkpoint, or begin one; refuse a task that is done for."""
+        latest = self._manager.get_latest_checkpoint(_task(context))
+        if latest is None:
+            self._begin(context, session)
+            return
+        is_failed = latest.state is CheckpointState.FAILED
+        is_completed = latest.state is CheckpointState.COMPLETED
+        if not is_failed and not is_completed:
+            session.go_on(latest)
+        elif (is_failed and retrial.gave_up(latest.metadata) is None) or (
+            is_completed and (latest.total_steps or 0) > latest.step_number
+        ):
+            self._begin(context, session)
+        else:
+            raise InvalidUpdateError(
+                f"Task {latest.task_id!r} is over: {latest.checkpoint_id!r} "
+                f"{'gave it up' if is_failed else 'completed it'}.",
+                hint="To do it again, begin with setup_task_checkpointing.",
+                task_id=latest.task_id,
+            )
+
     def _worker(self, context: EnhancedTaskContext) -> str:
         worker = getattr(context, "worker_id", None)
         return "orchestrator" if worker is None else check_id("worker_id", worker)
@@ -199,12 +229,10 @@ class EnhancedOrchestratorIntegration:
         _tell(context, "lease", session.lease)
 
     def _end(self, context: EnhancedTaskContext, act: Callable[[Session], None]) -> None:
-        session = self._session(context)
-        try:
-            act(session)
-        finally:
-            if not session.lease.is_valid:
-                del self._sessions[_task(context)]
+        act(self._session(context))
+        # Only here. One whose task was taken over stays, so that all it writes is refused: what
+        # came without its lease would be accepted once the other is done.
+        del self._sessions[_task(context)]
 
     def _session(self, context: EnhancedTaskContext) -> Session:
         task = _task(context)

@@ -1,6 +1,7 @@
 """One task in work: its lease, its present checkpoint, and the writes that a step means.
 
-Both integrations are made of it. Every write shows the lease.
+Both integrations are made of it. Every write shows the lease, for as long as there is a session:
+one whose task was taken over, or that has ended, is kept, so that what it writes late is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.refusal import told
 from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.quotation import quoted
+from ckptlog.model.state import CheckpointState
 from ckptlog.policy import retrial
 from ckptlog.recovery import task_recovery
 from ckptlog.recovery.task_recovery import Outcome, TaskRecovery, fail_task
@@ -30,6 +33,7 @@ class Session:
     """A task that this process works on.
 
     checkpoint, step: The present ones.
+    is_ended: Whether the task was completed or failed here.
 
     Threads: one at a time for each task.
     """
@@ -43,6 +47,7 @@ class Session:
         self.lease = lease
         self.checkpoint = ""
         self.step = 0
+        self.is_ended = False
 
     def begin(
         self,
@@ -116,15 +121,60 @@ class Session:
         )
         return self.checkpoint
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the task is not this session's any more: ended, or taken over by another."""
+        found = self._manager.store.lease(self.lease.task)
+        return self.is_ended or found is None or found.token != self.lease.token
+
     def complete(self, results: dict[str, Any] | None = None) -> None:
-        """Complete the present checkpoint, and with it the task; let the lease go."""
-        self._manager.complete_checkpoint(self.checkpoint, results, lease=self.lease)
-        self.lease.release()
+        """Complete the present checkpoint, and with it the task; let the lease go.
+
+        Told again with nothing new, that is nothing.
+        """
+        if self.is_ended and self._is_done_with(results):
+            return
+        finish(self._manager, self.checkpoint, results, self.lease)
+        self._end()
+
+    def _is_done_with(self, results: dict[str, Any] | None) -> bool:
+        found = self._manager.get_checkpoint(self.checkpoint)
+        if found is None or found.state is not CheckpointState.COMPLETED:
+            return False
+        return results is None or (type(results) is dict and results.items() <= found.data.items())
 
     def fail(self, error: BaseException) -> None:
         """Fail the present checkpoint because of an error; let the lease go."""
         fail_task(self._manager, self.checkpoint, told_fully(error), self.lease)
+        self._end()
+
+    def _end(self) -> None:
+        self.is_ended = True
         self.lease.release()
+
+
+def finish(
+    manager: CheckpointManager,
+    checkpoint: str,
+    results: dict[str, Any] | None,
+    lease: Lease | None = None,
+) -> None:
+    """Complete a task at a checkpoint, however many steps were expected.
+
+    Steps that were expected and did not come are not needed: their number becomes that of the
+    checkpoint, in the same commit. Else the task would count as one with steps to come.
+
+    Raises: As `complete_checkpoint`.
+    """
+    check_id("checkpoint_id", checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
+    found = manager.store.read(checkpoint)
+    step, total = (0, 0) if found is None else (found[0].event.step, found[0].event.total or 0)
+    if total <= step:
+        manager.complete_checkpoint(checkpoint, results, lease=lease)
+        return
+    manager.update_checkpoint(
+        checkpoint, data=results, state=CheckpointState.COMPLETED, total_steps=step, lease=lease
+    )
 
 
 def resume(

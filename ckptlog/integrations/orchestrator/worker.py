@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ckptlog.errors import ArgumentError
-from ckptlog.integrations.orchestrator.session import Session, refusal, resume, told_fully
+from ckptlog.integrations.orchestrator.session import Session, finish, refusal, resume, told_fully
 from ckptlog.manager.draft import check_type
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.recovery.task_recovery import NOT_INTERRUPTED, TaskRecovery
+
+# Ids of tasks that are over and remembered; a worker that has had more forgets the oldest.
+SESSIONS_MAX: Final = 10_000
 
 
 class WorkerCheckpointIntegration:
@@ -23,7 +26,8 @@ class WorkerCheckpointIntegration:
 
     A task that is started is this worker's: it holds a lease on it, renewed in the background,
     until the task ends. A worker that dies loses it after lease_ttl_s; whoever starts the task then
-    goes on from its recovery point.
+    goes on from its recovery point. What a worker still writes about a task that it has lost, or
+    ended, is refused, for as long as this object is there.
 
     Args:
         resume: Go on with a task that was interrupted; else it begins anew.
@@ -54,6 +58,7 @@ class WorkerCheckpointIntegration:
             worker_attempts_max=worker_attempts_max,
         )
         # By each checkpoint that the task has had here, so that the id first returned stays good.
+        # Those that are over stay too: a write that came without their lease would be accepted.
         self._sessions: dict[str, Session] = {}
 
     def start_task_execution(self, task_id: str, task_title: str) -> str:
@@ -72,7 +77,7 @@ class WorkerCheckpointIntegration:
         except BaseException:
             lease.release()
             raise
-        self._sessions[session.checkpoint] = session
+        self._keep(session)
         return session.checkpoint
 
     def _started(self, lease: Lease, title: str) -> Session:
@@ -111,17 +116,16 @@ class WorkerCheckpointIntegration:
     def complete_task_execution(self, checkpoint_id: str, results: dict[str, Any]) -> None:
         """Complete the task with results merged into its data, and let it go.
 
+        It is done then, also where `total_steps` promised more steps than came.
+
         Raises:
             LeaseLostError: Another worker has the task now: its results count.
         """
         session = self._session(checkpoint_id)
         if session is None:
-            self._manager.complete_checkpoint(checkpoint_id, results)
-            return
-        try:
+            finish(self._manager, checkpoint_id, results)
+        else:
             session.complete(results)
-        finally:
-            self._forget_if_over(session)
 
     def handle_execution_error(self, checkpoint_id: str, error: Exception) -> None:
         """Fail the task: type, message and traceback go to metadata["error_info"]; let it go.
@@ -133,11 +137,8 @@ class WorkerCheckpointIntegration:
         session = self._session(checkpoint_id)
         if session is None:
             self._manager.fail_checkpoint(checkpoint_id, told_fully(error))
-            return
-        try:
+        else:
             session.fail(error)
-        finally:
-            self._forget_if_over(session)
 
     def present_checkpoint(self, checkpoint_id: str) -> str:
         """Return the present checkpoint of a task that has any of its checkpoints' ids."""
@@ -147,13 +148,18 @@ class WorkerCheckpointIntegration:
     def lease_of(self, checkpoint_id: str) -> Lease | None:
         """Return the lease that a task in work is held under."""
         session = self._session(checkpoint_id)
-        return None if session is None else session.lease
+        return None if session is None or session.is_ended else session.lease
 
     def _session(self, checkpoint_id: str) -> Session | None:
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         return self._sessions.get(checkpoint_id)
 
-    def _forget_if_over(self, session: Session) -> None:
-        if not session.lease.is_valid:
-            for name in [name for name, one in self._sessions.items() if one is session]:
+    def _keep(self, session: Session) -> None:
+        """Take a session in; forget the oldest that are over, where there are very many."""
+        self._sessions.pop(session.checkpoint, None)
+        self._sessions[session.checkpoint] = session
+        if len(self._sessions) <= SESSIONS_MAX:
+            return
+        for name, one in list(self._sessions.items())[: SESSIONS_MAX // 2]:
+            if one.is_over:
                 del self._sessions[name]

@@ -66,6 +66,10 @@ class TaskMaster:
     ) -> None:
         check_type("checkpoint_manager", checkpoint_manager, CheckpointManager)
         self._manager = checkpoint_manager
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise ArgumentError(
+                f"path is {quoted(path)}; the path of a tasks.json is needed.", argument="path"
+            )
         self.tag = check_id("tag", tag)
         self._file = TasksFile(Path(path), tag, wait_s=wait_s)
 

@@ -133,6 +133,74 @@ def test_a_recovery_goes_on_where_the_task_was(manager, orchestrator, environmen
     assert integration.why_not(context) == "the task's latest checkpoint is completed"
 
 
+def test_an_orchestrator_that_lost_its_task_is_refused_for_ever(manager, environment):
+    ttl_s = 2_000_000
+    dead = EnhancedOrchestratorIntegration(Orchestrator(manager), lease_ttl_s=ttl_s)
+    lost = Context(data={"a": 1})
+    dead.setup_task_checkpointing(lost)
+    environment.advance(seconds=ttl_s + 1)
+    living = EnhancedOrchestratorIntegration(Orchestrator(manager))
+    context = Context()
+    assert living.handle_task_recovery(context) is True
+    writes = (
+        lambda: dead.handle_task_failure(lost, ValueError("dead")),
+        lambda: dead.handle_task_progress(lost, {"b": "dead"}),
+        lambda: dead.handle_task_completion(lost, {"b": "dead"}),
+    )
+
+    def refused():
+        before = manager.store.position
+        for _ in range(2):
+            for write in writes:
+                with pytest.raises(LeaseLostError):
+                    write()
+        assert manager.store.position == before
+
+    refused()
+    living.handle_task_completion(context, {"c": 1})
+    refused()
+    assert not manager.can_recover_task("t")
+    # It may do the task again when it is told to.
+    dead.setup_task_checkpointing(lost)
+    dead.handle_task_completion(lost)
+
+
+def test_the_failure_of_a_task_that_is_over_is_refused(manager, orchestrator):
+    integration = EnhancedOrchestratorIntegration(orchestrator, attempts_max=1)
+    integration.setup_task_checkpointing(context := Context(total_steps=7))
+    integration.handle_task_completion(context)
+    assert not manager.can_recover_task("t")
+    for stranger in (integration, EnhancedOrchestratorIntegration(orchestrator)):
+        with pytest.raises(InvalidUpdateError, match="completed it"):
+            stranger.handle_task_failure(Context(), ValueError("late"))
+    integration.setup_task_checkpointing(given := Context(task_id="g"))
+    integration.handle_task_failure(given, ValueError("1"))
+    assert integration.handle_task_recovery(given)
+    integration.handle_task_failure(given, ValueError("2"))
+    assert not integration.handle_task_recovery(given)
+    with pytest.raises(InvalidUpdateError, match="gave it up"):
+        integration.handle_task_failure(given, ValueError("late"))
+    assert manager.list_leases() == []
+
+
+def test_a_failure_is_told_of_the_tasks_open_checkpoint(manager, orchestrator):
+    name = manager.create_checkpoint("t", "T", 4, data={"done": 4})
+    integration = EnhancedOrchestratorIntegration(orchestrator)
+    integration.handle_task_failure(context := Context(), ValueError("no luck"))
+    assert context.checkpoint_id == name
+    (found,) = manager.get_task_checkpoints("t")
+    assert (found.state, found.data) == (CheckpointState.FAILED, {"done": 4})
+
+
+def test_a_recovery_of_what_is_in_work_here_leaves_it_in_work(manager, orchestrator):
+    integration = EnhancedOrchestratorIntegration(orchestrator)
+    integration.setup_task_checkpointing(context := Context())
+    assert integration.handle_task_recovery(Context()) is False
+    integration.handle_task_progress(context, {"a": 1})
+    integration.handle_task_completion(context)
+    assert manager.list_leases() == []
+
+
 def test_a_task_without_hope_is_given_up_once(manager, orchestrator):
     integration = EnhancedOrchestratorIntegration(orchestrator, attempts_max=2)
     integration.setup_task_checkpointing(context := Context())

@@ -13,6 +13,7 @@ from ckptlog import (
     WorkerCheckpointIntegration,
 )
 from ckptlog.errors import ArgumentError
+from ckptlog.integrations.orchestrator import worker as module
 from tests.manager.clock import SettableEnvironment, open_at
 
 
@@ -106,6 +107,98 @@ def test_another_worker_goes_on_and_the_first_is_refused(manager, environment):
             act()
     second.update_execution_progress(again, {"c": 2})
     assert manager.get_checkpoint(name).data == {"a": 1, "c": 2}
+
+
+def test_a_worker_that_lost_its_task_is_refused_for_ever(manager, environment):
+    first = WorkerCheckpointIntegration("w1", manager, lease_ttl_s=2_000_000)
+    name = first.start_task_execution("t", "T")
+    first.update_execution_progress(name, {"a": 1})
+    environment.advance(seconds=2_000_001)
+    second = WorkerCheckpointIntegration("w2", manager)
+    again = second.start_task_execution("t", "T")
+    writes = (
+        lambda: first.update_execution_progress(name, {"b": "dead"}),
+        lambda: first.update_execution_progress(name, {"b": "dead", "step_number": 9}),
+        lambda: first.complete_task_execution(name, {"b": "dead"}),
+        lambda: first.handle_execution_error(name, RuntimeError("dead")),
+    )
+
+    def refused():
+        before = manager.store.position
+        for _ in range(2):
+            for write in writes:
+                with pytest.raises(LeaseLostError):
+                    write()
+        assert manager.store.position == before
+
+    refused()
+    second.update_execution_progress(again, {"c": 2})
+    environment.advance(seconds=100)  # the second died too, and its lease has expired
+    refused()
+    third = WorkerCheckpointIntegration("w3", manager)
+    third.complete_task_execution(third.start_task_execution("t", "T"), {"d": 3})
+    refused()
+    assert manager.get_latest_checkpoint("t").data == {"a": 1, "c": 2, "d": 3}
+
+
+def test_a_worker_that_failed_its_task_writes_nothing_into_the_next_attempt(manager):
+    first = WorkerCheckpointIntegration("w1", manager)
+    name = first.start_task_execution("t", "T")
+    first.handle_execution_error(name, RuntimeError("x"))
+    second = WorkerCheckpointIntegration("w2", manager)
+    assert second.start_task_execution("t", "T") == name
+    second.lease_of(name).release()
+    for act in (first.update_execution_progress, first.complete_task_execution):
+        with pytest.raises(LeaseLostError):
+            act(name, {"b": "late"})
+    assert manager.get_checkpoint(name).data == {}
+    # The same worker may try again, under a new lease.
+    assert first.start_task_execution("t", "T") == name
+    first.complete_task_execution(name, {"c": 1})
+
+
+def test_a_completed_task_is_done_whatever_was_promised(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    worker.update_execution_progress(name, {"step_number": 3, "total_steps": 10})
+    worker.complete_task_execution(name, {"result": 1})
+    found = manager.get_checkpoint(worker.present_checkpoint(name))
+    assert (found.state, found.step_number, found.total_steps) == (CheckpointState.COMPLETED, 3, 3)
+    assert found.data["result"] == 1
+    assert not manager.can_recover_task("t")
+    assert manager.find_interrupted_tasks() == []
+    anew = worker.start_task_execution("t", "T")
+    assert manager.get_checkpoint(anew).step_number == 1
+    # Of a checkpoint that was made elsewhere too.
+    other = manager.create_checkpoint("u", "U", 1, "", 5)
+    WorkerCheckpointIntegration("w2", manager).complete_task_execution(other, {"a": 1})
+    assert not manager.can_recover_task("u")
+    assert manager.get_checkpoint(other).data == {"a": 1}
+
+
+def test_completing_again_with_nothing_new_is_nothing(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    worker.complete_task_execution(name, {"a": [1]})
+    before = manager.store.position
+    for results in ({"a": [1]}, {}, None):
+        worker.complete_task_execution(name, results)
+    assert manager.store.position == before
+    for results in ({"a": [2]}, {"b": 1}):
+        with pytest.raises(LeaseLostError):
+            worker.complete_task_execution(name, results)
+
+
+def test_very_many_tasks_are_not_remembered_for_ever(manager, monkeypatch):
+    monkeypatch.setattr(module, "SESSIONS_MAX", 10)
+    worker = WorkerCheckpointIntegration("w1", manager)
+    held = worker.start_task_execution("held", "T")
+    for number in range(30):
+        name = worker.start_task_execution(f"t{number}", "T")
+        worker.complete_task_execution(name, {})
+    assert len(worker._sessions) <= 11
+    worker.update_execution_progress(held, {"a": 1})
+    assert worker.lease_of(held).holder == "w1"
 
 
 def test_a_task_that_had_its_attempts(manager):

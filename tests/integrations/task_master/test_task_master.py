@@ -8,7 +8,14 @@ import threading
 
 import pytest
 
-from ckptlog import CheckpointManager, CheckpointState, LockTimeoutError, TaskMaster, TaskRecovery
+from ckptlog import (
+    CheckpointManager,
+    CheckpointState,
+    LockTimeoutError,
+    TaskMaster,
+    TaskRecovery,
+    WorkerCheckpointIntegration,
+)
 from ckptlog.errors import ArgumentError, BusyError
 from ckptlog.integrations.task_master import tasks_file
 from ckptlog.integrations.task_master.tasks_file import TasksFile
@@ -358,3 +365,18 @@ def test_odd_texts_are_no_hindrance(manager, path):
     assert (entry.ref, entry.title, entry.status) == ("a b", "", "pending")
     (name,) = tasks.seed().values()
     assert manager.get_checkpoint(name).task_title == "master/a b"
+
+
+def test_a_task_with_subtasks_that_a_worker_completed_is_done(manager, tasks):
+    tasks.seed()
+    worker = WorkerCheckpointIntegration("w", manager)
+    name = worker.start_task_execution(tasks.task_id(1), "Parse")
+    assert [one.after for one in tasks.sync()] == ["in-progress"]
+    worker.complete_task_execution(name, {"ok": True})
+    assert [(one.ref, one.after) for one in tasks.sync()] == [("1", "done")]
+
+
+@pytest.mark.parametrize("path", [None, "", 5])
+def test_a_path_that_is_none_is_refused(manager, path):
+    with pytest.raises(ArgumentError, match="path"):
+        TaskMaster(manager, path)
