@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from queue import SimpleQueue
 
 from ckptlog.recovery.progress import RecoveryProgress
@@ -26,7 +26,7 @@ class Either:
         return any(one.is_set() for one in self._cancels)
 
 
-def iterated(recover: Recover, cancel: Cancel | None) -> Iterator[RecoveryProgress]:
+def iterated(recover: Recover, cancel: Cancel | None) -> Generator[RecoveryProgress, None, None]:
     """Recover, and yield each picture; what `recover` raises is raised at the end.
 
     Whoever stops iterating cancels the recovery, and waits for the rollback.

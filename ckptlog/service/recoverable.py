@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Recoverable(ABC):
         checkpoint_id: str | None = None,
         components: Iterable[str] | None = None,
         **options: Any,
-    ) -> Iterator[RecoveryProgress]:
+    ) -> Generator[RecoveryProgress, None, None]:
         """Recover, and yield each picture; what the recovery raises is raised at the end.
 
             for picture in service.iterate_recovery(dry_run=True):
