@@ -17,7 +17,7 @@ import inspect
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
-from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, resolve_in_loop, running_loop
+from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, bound, resolve_in_loop, running_loop
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.errors import ComponentError
 from ckptlog.model.quotation import quoted
@@ -99,6 +99,10 @@ class CallableComponent:
         self._loop = loop or running_loop()
         self._timeout_s = timeout_s
         vars(self).update(hooks)
+
+    def bind_loop(self, loop: Loop) -> None:
+        """Let a loop run the coroutines, where none that could is known yet."""
+        self._loop = bound(self._loop, loop)
 
     def capture(self) -> Any:
         """Return the state as the callable gives it."""

@@ -68,7 +68,7 @@ class Catalogue:
             if at is not None:
                 raise ArgumentError("Give either capture_id or at, not both.", argument="at")
             return self._by_id(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
-        _check_moment(at)
+        check_moment(at)
         for info in self._found(None if at is not None else 1):
             if at is None or _is_not_after(info, at):
                 return info
@@ -155,7 +155,12 @@ def capture_of(store: Store, capture_id: str) -> CaptureInfo | None:
         return None
 
 
-def _check_moment(at: object) -> None:
+def check_moment(at: object) -> None:
+    """Refuse what is neither an aware time nor a position.
+
+    Raises:
+        ArgumentError: It is none.
+    """
     if at is None:
         return
     if isinstance(at, datetime):

@@ -33,6 +33,11 @@ def running_loop() -> Loop | None:
         return None
 
 
+def bound(loop: Loop | None, other: Loop) -> Loop:
+    """Return a loop, or another one where that is none, or was closed."""
+    return other if loop is None or loop.is_closed() else loop
+
+
 def call_in_loop(
     loop: Loop | None,
     function: Callable[[], T],

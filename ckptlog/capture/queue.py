@@ -28,7 +28,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, call_in_loop, running_loop
+from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, bound, call_in_loop, running_loop
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import ComponentError, SourceError
 from ckptlog.model.quotation import quoted
@@ -147,6 +147,11 @@ class AsyncQueueComponent:
         self._faults: list[str] = []
         self._loop = loop or running_loop()
         self._timeout_s = timeout_s
+
+    def bind_loop(self, loop: Loop) -> None:
+        """Touch the queue in a loop, where none that could is known yet."""
+        if self._its_loop() is None:
+            self._loop = bound(self._loop, loop)
 
     def capture(self) -> dict[str, Any]:
         """Return order, limit and items.

@@ -26,6 +26,7 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- IllegalTransitionError              update.illegal_transition
     |   |-- ConflictError                       update.conflict
     |   |-- ServiceStateError                   service.state
+    |   |-- ServiceBusyError                    service.busy
     |   |-- CommandReusedError                  command.id_reused
     |   |-- LeaseHeldError                      lease.held
     |   |-- LeaseLostError                      lease.lost
@@ -174,6 +175,7 @@ from ckptlog.errors.update import (
     RecoveryIncompleteError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
+    ServiceBusyError,
     ServiceStateError,
     TaskGivenUpError,
 )
@@ -243,6 +245,7 @@ __all__ = [
     "RestoreConflictError",
     "RewrittenError",
     "RolledBackError",
+    "ServiceBusyError",
     "ServiceStateError",
     "SettingsError",
     "SignatureError",

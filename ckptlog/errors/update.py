@@ -41,6 +41,13 @@ class ServiceStateError(CheckpointUpdateError):
     code = "service.state"
 
 
+class ServiceBusyError(CheckpointUpdateError):
+    """Another operation of the service is at work, and was waited for in vain."""
+
+    code = "service.busy"
+    retryable = True
+
+
 class CommandReusedError(CheckpointUpdateError):
     """The command id was already used for a command with other content."""
 

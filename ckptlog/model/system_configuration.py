@@ -198,6 +198,15 @@ class SystemConfiguration(_Group):
         "seconds",
         "For each step of each component; who is slower is named, and the capture given up.",
     )
+    restore_deadline_seconds: float = number(
+        0,
+        0,
+        86_400,
+        "seconds",
+        "For each restore, and each comparison, of each component in a recovery; who is slower is "
+        "named, and the recovery rolled back; 0: `deadlineSeconds`, and twenty times that for a "
+        "component that reads its payload by parts (a directory, a database).",
+    )
     skip_unchanged: bool = switch(
         True, "An automatic capture that would equal the one before is not taken."
     )
@@ -285,6 +294,16 @@ class SystemConfiguration(_Group):
     def stale_s(self) -> float:
         """Age of the newest capture from which on it is stale."""
         return self.alerts.stale_seconds or 5 * self.interval_seconds
+
+    @property
+    def restore_s(self) -> float:
+        """Limit of a call of a component in a recovery."""
+        return self.restore_deadline_seconds or self.deadline_seconds
+
+    @property
+    def restore_parts_s(self) -> float:
+        """The same, of a component that reads its payload by parts."""
+        return self.restore_deadline_seconds or 20 * self.deadline_seconds
 
     @property
     def save_time_ms(self) -> float:

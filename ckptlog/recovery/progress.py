@@ -39,7 +39,8 @@ class RecoveryProgress:
 
     status: planning, validating, saving, restoring, verifying, rolling_back; at the end planned
         (a dry run), completed, rolled_back, failed or cancelled.
-    percent: 0 to 100, of the bytes of all components.
+    percent: 0 to 100, of the bytes of all components; of a dry run 100 once there is a plan
+        without errors.
     component: That is worked on; "" between them.
     errors: What went wrong, in words. bytes, bytes_total: Of payloads, restored and in all.
     eta_s: Seconds that are left at the pace so far; None while that is a guess.
@@ -48,6 +49,7 @@ class RecoveryProgress:
         state could not be compared afterwards.
     plans: Of a dry run, by component. estimated_s: Of a dry run; None where nothing was measured.
     rolled_back: Whether what was touched is what it was before.
+    dry_run: Whether this is a dry run: nothing is changed, whatever the status.
     """
 
     status: str = PLANNING
@@ -69,6 +71,7 @@ class RecoveryProgress:
     plans: Mapping[str, Plan] = field(default_factory=dict)
     estimated_s: float | None = None
     rolled_back: bool = False
+    dry_run: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -146,7 +149,7 @@ class Tracker:
 
 
 def _percent(now: RecoveryProgress) -> float:
-    if now.status in {COMPLETED, PLANNED}:
+    if now.status == COMPLETED or (now.status == PLANNED and not now.errors):
         return 100.0
     if not now.bytes_total:
         return 0.0

@@ -13,13 +13,12 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
@@ -33,20 +32,14 @@ from ckptlog.recovery.breaker import BreakerSettings
 from ckptlog.recovery.elsewhere import restore_elsewhere
 from ckptlog.recovery.guard import guards_of
 from ckptlog.recovery.journal import Journal, Unfinished
+from ckptlog.recovery.pictures import iterated
 from ckptlog.recovery.progress import RecoveryProgress, Tracker
+from ckptlog.recovery.request import Cancel, OnProgress, Request, check_watchers
 from ckptlog.recovery.retry import Backoff
 from ckptlog.recovery.run import Run, Settings
 from ckptlog.recovery.target import Wanted, told, wanted
 
 SAFETY = "safety"
-OnProgress = Callable[[RecoveryProgress], object]
-
-
-class Cancel(Protocol):
-    """Says whether to stop; a threading.Event is one."""
-
-    def is_set(self) -> bool:
-        """Say whether to stop."""
 
 
 class Recovery:
@@ -59,6 +52,8 @@ class Recovery:
         breakers: When components and the storage are left alone; the first Recovery of a capturer
             decides.
         deadline_s: How long one call of a component may take.
+        parts_deadline_s: The same, of a component that reads its payload by parts (a directory, a
+            database); None: as deadline_s.
 
     Durability: every step is an event before it is made. Threads: safe; one recovery at a time,
         in all processes; others are refused.
@@ -72,11 +67,14 @@ class Recovery:
         backoff: Backoff | None = None,
         breakers: BreakerSettings | None = None,
         deadline_s: float = 600.0,
+        parts_deadline_s: float | None = None,
     ) -> None:
         self.capturer = capturer
         self.journal = Journal(capturer.manager, capturer.system)
         self.guards = guards_of(capturer, breakers)
-        self._settings = Settings(lease, backoff or Backoff(), deadline_s)
+        self._settings = Settings(
+            lease, backoff or Backoff(), deadline_s, parts_deadline_s or deadline_s
+        )
         self._tracker: Tracker | None = None
 
     @property
@@ -115,7 +113,7 @@ class Recovery:
         components: Iterable[str] | None = None,
         partial: bool = False,
         dry_run: bool = False,
-        to: str | Path | None = None,
+        to: str | os.PathLike[str] | None = None,
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
         verify: bool = True,
@@ -136,6 +134,7 @@ class Recovery:
             safety: Save what is there first. Without it nothing can be put back.
 
         Raises:
+            ArgumentError: An argument is wrong; nothing was begun.
             RecoveryFailedError: A component failed; what was touched was rolled back.
             RecoveryIncompleteError: And that failed too.
             RecoveryCancelledError: It was cancelled, and rolled back.
@@ -146,8 +145,20 @@ class Recovery:
             CaptureFailedError, CheckpointStorageError: What is there cannot be saved; nothing was
                 touched.
         """
-        given = wanted(components, partial=partial)
-        run = self._run(on_progress, cancel)
+        asked = Request(
+            capture_id=capture_id,
+            at=at,
+            components=components,
+            partial=partial,
+            dry_run=dry_run,
+            to=to,
+            on_progress=on_progress,
+            cancel=cancel,
+            verify=verify,
+            safety=safety,
+        )
+        given = wanted(asked.components, partial=partial)
+        run = self._run(on_progress, cancel, dry_run=dry_run)
         if dry_run:
             return self._dry(run, given, capture_id, at)
         try:
@@ -171,30 +182,12 @@ class Recovery:
 
         Whoever stops iterating cancels the recovery, and waits for the rollback.
         """
-        pictures: SimpleQueue[RecoveryProgress | None] = SimpleQueue()
-        stop, outer = threading.Event(), options.pop("cancel", None)
-        failures: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                self.recover(
-                    *arguments, on_progress=pictures.put, cancel=_Either(stop, outer), **options
-                )
-            except BaseException as error:  # noqa: BLE001 - raised again by the iterator
-                failures.append(error)
-            finally:
-                pictures.put(None)
-
-        thread = threading.Thread(target=work, name="ckptlog-recovery")
-        thread.start()
-        try:
-            while (picture := pictures.get()) is not None:
-                yield picture
-        finally:
-            stop.set()
-            thread.join()
-        if failures:
-            raise failures[0]
+        return iterated(
+            lambda on_progress, cancel: self.recover(
+                *arguments, on_progress=on_progress, cancel=cancel, **options
+            ),
+            options.pop("cancel", None),
+        )
 
     # --- after a crash ------------------------------------------------------------------------
 
@@ -234,10 +227,12 @@ class Recovery:
         cancel: Cancel | None,
         act: Callable[[Run, Unfinished], RecoveryProgress],
     ) -> RecoveryProgress | None:
+        check_watchers(on_progress, cancel)
         with self.journal.alone():
             found = self.journal.unfinished()
             if found is None:
                 return None
+            self._refuse_hung()
             run = self._run(on_progress, cancel)
             try:
                 return act(run, found)
@@ -247,8 +242,11 @@ class Recovery:
 
     # --- steps --------------------------------------------------------------------------------
 
-    def _run(self, on_progress: OnProgress | None, cancel: Cancel | None) -> Run:
-        self._tracker = Tracker(on_progress, system=self.capturer.system)
+    def _run(
+        self, on_progress: OnProgress | None, cancel: Cancel | None, *, dry_run: bool = False
+    ) -> Run:
+        check_watchers(on_progress, cancel)
+        self._tracker = Tracker(on_progress, system=self.capturer.system, dry_run=dry_run)
         return Run(self.capturer, self.journal, self.guards, self._tracker, self._settings, cancel)
 
     def _dry(
@@ -264,14 +262,17 @@ class Recovery:
         return run.tracker.now
 
     def _refuse_unfinished(self) -> None:
+        self._refuse_hung()
+        if (found := self.journal.unfinished()) is not None:
+            raise _unfinished(found)
+
+    def _refuse_hung(self) -> None:
         if hung := self.guards.still_hung():
             raise RecoveryRefusedError(
                 f"Component {hung[0]!r} still hangs in an earlier recovery.",
                 hint="Mend what it waits for, or start the program anew.",
                 component=hung[0],
             )
-        if (found := self.journal.unfinished()) is not None:
-            raise _unfinished(found)
 
 
 def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
@@ -282,11 +283,3 @@ def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
         capture=found.capture,
         safety=found.safety,
     )
-
-
-class _Either:
-    def __init__(self, *cancels: Cancel | None) -> None:
-        self._cancels = [one for one in cancels if one is not None]
-
-    def is_set(self) -> bool:
-        return any(one.is_set() for one in self._cancels)

@@ -39,11 +39,19 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Settings:
-    """lease: Or None. backoff: Of retries. deadline_s: Of one call of a component."""
+    """lease: Or None. backoff: Of retries. deadline_s: Of one call of a component.
+
+    parts_deadline_s: The same, of a component that reads its payload by parts.
+    """
 
     lease: Any
     backoff: Backoff
     deadline_s: float
+    parts_deadline_s: float
+
+    def deadline_of(self, target: Target) -> float:
+        """Return how long a call of a component may take."""
+        return self.parts_deadline_s if target.traits.reads_parts else self.deadline_s
 
 
 class CancelledError(Exception):
@@ -143,6 +151,9 @@ class Run:
             found += self._lacking(target)
             for fault in found:
                 self.tracker.error(fault)
+            if found:  # its plan would meet the same damage
+                target.let_go()
+                continue
             try:
                 plan = plan_of(target, self._store)
             except Exception as error:  # noqa: BLE001 - a component's code may raise anything
@@ -273,7 +284,7 @@ class Run:
                 target.name,
                 "restore",
                 lambda: target.component.restore(target.taken()),
-                self._settings.deadline_s,
+                self._settings.deadline_of(target),
             )
 
         def tell(error: Exception, _wait_s: float) -> None:
@@ -287,7 +298,7 @@ class Run:
             target.name,
             "verify_restored",
             lambda: faults_after(target, self._store),
-            self._settings.deadline_s,
+            self._settings.deadline_of(target),
         )
         if faults is None:
             self.tracker.to(unverified=(*self.tracker.now.unverified, target.name))
@@ -364,7 +375,9 @@ class Run:
         self.tracker.to(component=name)
         hung = self._guards.hung.get(name)
         if hung is not None:  # what it does still would come after what we do
-            hung.join(self._settings.deadline_s)
+            hung.join(
+                self._settings.deadline_s if target is None else self._settings.deadline_of(target)
+            )
         if name in self._missing and not (hung is not None and hung.is_alive()):
             return self._make_missing(name)
         if target is None or (hung is not None and hung.is_alive()):
@@ -414,7 +427,7 @@ class Run:
             is_strict: Whether its own verify_restored() is not enough: it says whether the
                 component is sound, not whether it is what it was.
         """
-        store, seconds = self._store, self._settings.deadline_s
+        store, seconds = self._store, self._settings.deadline_of(target)
         if not is_strict:
             return called(  # type: ignore[no-any-return]
                 target.name, "verify_restored", lambda: faults_after(target, store), seconds

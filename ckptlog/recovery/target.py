@@ -100,14 +100,19 @@ def wanted(components: Iterable[str] | None, *, partial: bool) -> Wanted:
     """
     if components is None:
         return Wanted(None, partial)
-    if isinstance(components, str):
+    if isinstance(components, str | bytes) or not isinstance(components, Iterable):
         raise ArgumentError(
-            f"components is the text {quoted(components)}; a list of names is needed.",
+            f"components is {quoted(components)}; a list of names is needed.",
+            hint="One component: components=['name'].",
             argument="components",
         )
-    names = tuple(dict.fromkeys(components))
-    if not names or not all(type(name) is str for name in names):
-        raise ArgumentError("components must be a list of names, at least one.")
+    given = list(components)
+    if not given or not all(type(name) is str for name in given):
+        raise ArgumentError(
+            f"components is {quoted(given)}; a list of names is needed, at least one.",
+            argument="components",
+        )
+    names = tuple(dict.fromkeys(given))
     return Wanted(names, is_partial=True)
 
 

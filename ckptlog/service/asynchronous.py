@@ -9,14 +9,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine, Iterable
-from datetime import datetime
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from ckptlog.capture.loop_call import running_loop
+from ckptlog.errors import ArgumentError
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.codec import Codecs, TypeCodec
+from ckptlog.model.quotation import quoted
 from ckptlog.model.system_configuration import SystemConfiguration
+from ckptlog.recovery.pictures import Either
+from ckptlog.recovery.request import check_watchers
 from ckptlog.repository.store import Store
 from ckptlog.service.alerting import Alert
 from ckptlog.service.creation import Configuration, create_checkpoint_system
@@ -28,6 +34,7 @@ from ckptlog.service.tally import ServiceMetrics
 if TYPE_CHECKING:
     from ckptlog.recovery.progress import RecoveryProgress
 
+_POLL_S: Final = 0.02
 _logger = logging.getLogger("ckptlog.service")
 
 
@@ -44,6 +51,7 @@ class AsyncCheckpointService:
 
     def __init__(self, service: CheckpointService) -> None:
         self.sync = service
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def create(
@@ -56,7 +64,8 @@ class AsyncCheckpointService:
     ) -> Self:
         """Make a service, as `create_checkpoint_system`.
 
-        Called in the loop, dependencies whose get_state and set_state are coroutines run there.
+        Dependencies whose get_state and set_state are coroutines run in the loop of this call, or,
+        where none runs yet, in that of `initialize` or `start`.
         """
         return cls(create_checkpoint_system(config, dependencies, store=store, codecs=codecs))
 
@@ -97,14 +106,24 @@ class AsyncCheckpointService:
 
     async def initialize(self) -> Self:
         """Open the store; see `CheckpointService.initialize`."""
+        self._bind()
         await asyncio.to_thread(self.sync.initialize)
         return self
 
     async def start(self) -> Self:
         """Own the system and capture it; see `CheckpointService.start`."""
+        self._bind()
         await asyncio.to_thread(self.sync.start, signals=False)
         self.sync.listen_to_signals()
         return self
+
+    def _bind(self) -> None:
+        """Let what belongs to a loop run in this one, where it has none yet."""
+        self._loop = asyncio.get_running_loop()
+        for one in self.sync.components:
+            bind = getattr(one, "bind_loop", None)
+            if bind is not None:
+                bind(self._loop)
 
     async def stop(self) -> None:
         """Capture once more and give the system up; see `CheckpointService.stop`."""
@@ -123,10 +142,10 @@ class AsyncCheckpointService:
         self.sync.resume()
 
     async def create_checkpoint(
-        self, description: str = "", tags: Iterable[str] = ()
+        self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
     ) -> CaptureInfo:
         """Capture the system now; see `CheckpointService.create_checkpoint`."""
-        return await asyncio.to_thread(self.sync.create_checkpoint, description, tuple(tags))
+        return await asyncio.to_thread(self.sync.create_checkpoint, description, tags, force=force)
 
     async def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
         """Return the captures that are there, newest first."""
@@ -143,19 +162,66 @@ class AsyncCheckpointService:
         partial: bool = False,  # noqa: FBT001, FBT002 - the specification's signature
         dry_run: bool = False,  # noqa: FBT001, FBT002 - same
         *,
-        at: datetime | int | None = None,
+        on_progress: Callable[[RecoveryProgress], object] | None = None,
         **options: Any,
     ) -> RecoveryProgress:
-        """Bring the system back; see `CheckpointService.recover_from_checkpoint`."""
-        names = None if components is None else list(components)
+        """Bring the system back; see `CheckpointService.recover_from_checkpoint`.
+
+        Args:
+            on_progress: A function or a coroutine function; it runs in the loop, and the recovery
+                waits for it.
+        """
         return await asyncio.to_thread(
             self.sync.recover_from_checkpoint,
             checkpoint_id,
-            names,
+            components,
             partial,
             dry_run,
-            at=at,
+            on_progress=_in_loop(on_progress),
             **options,
+        )
+
+    async def iterate_recovery(
+        self,
+        checkpoint_id: str | None = None,
+        components: Iterable[str] | None = None,
+        **options: Any,
+    ) -> AsyncIterator[RecoveryProgress]:
+        """Recover, and yield each picture; see `CheckpointService.iterate_recovery`.
+
+        Whoever closes the iterator (`contextlib.aclosing`) cancels the recovery, and waits for the
+        rollback.
+        """
+        stop = threading.Event()
+        cancel = options.pop("cancel", None)
+        check_watchers(None, cancel)
+        pictures = self.sync.iterate_recovery(
+            checkpoint_id, components, cancel=Either(stop, cancel), **options
+        )
+        try:
+            while (picture := await asyncio.to_thread(next, pictures, None)) is not None:
+                yield picture
+        finally:
+            stop.set()
+            await asyncio.shield(asyncio.to_thread(_close, pictures))
+
+    async def resume_recovery(
+        self,
+        *,
+        on_progress: Callable[[RecoveryProgress], object] | None = None,
+        **options: Any,
+    ) -> RecoveryProgress | None:
+        """Finish a recovery that came to no end; see `CheckpointService.resume_recovery`."""
+        return await asyncio.to_thread(
+            self.sync.resume_recovery, on_progress=_in_loop(on_progress), **options
+        )
+
+    async def roll_back_recovery(
+        self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
+    ) -> RecoveryProgress | None:
+        """Undo a recovery that came to no end; see `CheckpointService.roll_back_recovery`."""
+        return await asyncio.to_thread(
+            self.sync.roll_back_recovery, on_progress=_in_loop(on_progress)
         )
 
     async def get_metrics(self) -> ServiceMetrics:
@@ -163,11 +229,17 @@ class AsyncCheckpointService:
         return await asyncio.to_thread(self.sync.get_metrics)
 
     def on(self, event: str, callback: Callable[[Any], object]) -> Callable[[], None]:
-        """Call a function, or a coroutine function, in the loop; call this in the loop too."""
-        loop = asyncio.get_running_loop()
+        """Call a function, or a coroutine function, in the loop.
+
+        That is the loop of this call, or, where none runs, of `initialize` or `start`.
+        """
+        here = running_loop()
+        if not callable(callback):
+            raise ArgumentError(f"{quoted(callback)} cannot be called.", argument="callback")
 
         def call(what: Any) -> None:
-            if not loop.is_closed():
+            loop = here or self._loop
+            if loop is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(_call, event, callback, what)
 
         return self.sync.on(event, call)
@@ -182,6 +254,37 @@ class AsyncCheckpointService:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _close(pictures: Generator[RecoveryProgress, None, None]) -> None:
+    """End a recovery that nobody looks at any more; one that was asked for a picture has it yet."""
+    while True:
+        try:
+            pictures.close()
+        except ValueError:  # another thread waits for a picture: a cancelled task's
+            time.sleep(_POLL_S)
+        else:
+            return
+
+
+def _in_loop(
+    callback: Callable[[RecoveryProgress], object] | None,
+) -> Callable[[RecoveryProgress], object] | None:
+    """Return what calls a callback in the loop that runs here, and waits for it."""
+    if callback is None or not callable(callback):
+        return callback  # what cannot be called is refused where arguments are checked
+    loop, function = asyncio.get_running_loop(), callback
+
+    async def answer(picture: RecoveryProgress) -> None:
+        found = function(picture)
+        if inspect.isawaitable(found):
+            await found
+
+    def call(picture: RecoveryProgress) -> None:
+        if not loop.is_closed():
+            asyncio.run_coroutine_threadsafe(answer(picture), loop).result()
+
+    return call
 
 
 _tasks: set[asyncio.Task[Any]] = set()

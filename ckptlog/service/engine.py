@@ -11,25 +11,32 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
+    ArgumentError,
     CheckpointCorruptionError,
     CheckpointError,
+    CheckpointNotFoundError,
     FullError,
     LeaseLostError,
     LeaseRequiredError,
     QuotaError,
+    RecoveryBusyError,
+    RecoveryCancelledError,
+    RecoveryUnfinishedError,
+    ServiceBusyError,
 )
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Component
 from ckptlog.model.system_configuration import SystemConfiguration
-from ckptlog.policy.alarm import STALE, STORAGE_PRESSURE, Reading
+from ckptlog.policy.alarm import INCOMPLETE, STALE, STORAGE_PRESSURE, Reading
+from ckptlog.recovery.journal import Journal
 from ckptlog.repository.statistics import measure, statistics
 from ckptlog.service import listener, operation
 from ckptlog.service.alerting import Alerts
@@ -39,6 +46,20 @@ from ckptlog.service.operation import Operation, moment
 from ckptlog.service.tally import ServiceMetrics, Tally
 
 _MILLION: Final = 1_000_000
+# How long one operation is waited for by another; deadlines end it long before.
+BUSY_S: Final = 660.0
+UNFINISHED_HINT: Final = (
+    "Mend what failed; then service.resume_recovery() finishes it, service.roll_back_recovery() "
+    "undoes it (without the service: ckptlog recover --resume, --roll-back)."
+)
+# What a caller asks for and cannot have; the system itself is none the worse for it.
+_REFUSALS: Final = (
+    ArgumentError,
+    CheckpointNotFoundError,
+    RecoveryBusyError,
+    RecoveryCancelledError,
+    RecoveryUnfinishedError,
+)
 _logger = logging.getLogger("ckptlog.service")
 
 
@@ -83,9 +104,18 @@ class Engine:
             check=config.retention_check,
             on_fault=self._damaged,
         )
-        self.current: Operation | None = None
-        # A recovery neither succeeded nor was rolled back: what is there must not be captured.
-        self.is_incomplete = False
+        self._current: Operation | None = None
+        self._begun_s = 0.0
+        # Why a recovery neither succeeded nor was rolled back: what is there must not be captured.
+        self.incomplete: CheckpointError | None = None
+        self._journal = Journal(manager, config.system)
+        if (found := self._journal.unfinished()) is not None:
+            self.incomplete = RecoveryUnfinishedError(
+                f"The recovery {found.id} of capture {found.capture} ended in the middle.",
+                recovery=found.id,
+                capture=found.capture,
+                safety=found.safety,
+            )
         self._used_s = self.environment.monotonic_s()
         self._lock = threading.Lock()
 
@@ -98,29 +128,95 @@ class Engine:
         Raises:
             CheckpointError: As the block.
         """
-        with self._lock:
-            begin_s = self.environment.monotonic_s()
+        if not self._lock.acquire(timeout=BUSY_S):
+            raise self._busy()
+        try:
+            self._begun_s = self.environment.monotonic_s()
             one = Operation(kind, reason, moment(self.environment.now_us()), component=component)
-            self.current = one
+            self._current = one
             try:
                 yield one
                 one.status = operation.COMPLETED
-            except CheckpointError as error:
-                one.fail(error)
+            except BaseException as error:
+                one.fail(operation.known(error))
                 raise
             finally:
-                one.seconds = self.environment.monotonic_s() - begin_s
-                self.current = None
+                one.seconds = self.environment.monotonic_s() - self._begun_s
+                self._current = None
+        finally:
+            self._lock.release()
+
+    @property
+    def current(self) -> Operation | None:
+        """What is done right now; None where nothing is. Its seconds are those until now."""
+        one = self._current
+        if one is not None and one.status == operation.RUNNING:
+            one.seconds = self.environment.monotonic_s() - self._begun_s
+        return one
+
+    def _busy(self) -> ServiceBusyError:
+        one = self.current
+        what = "another operation" if one is None else f"a {one.kind} ({one.reason})"
+        return ServiceBusyError(
+            f"{self.config.system!r}: {what} is at work still, after {BUSY_S:g} s of waiting.",
+            hint="current_operation says what it does; try again when it is over.",
+            component="" if one is None else one.component,
+        )
+
+    # --- a recovery that came to no end -----------------------------------------------------
+
+    def leave_incomplete(self, error: CheckpointError) -> None:
+        """Capture nothing more, because a recovery came to no end, and say so."""
+        self.incomplete = error
+        self.alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
+
+    def complete(self) -> None:
+        """Capture again: the system is what it was, or what was captured."""
+        self.incomplete = None
+        self.alerts.take([Reading(INCOMPLETE, 0, 1)])
+
+    def settle(self, error: CheckpointError) -> None:
+        """Find out whether a recovery that failed left the system whole; in doubt it did not."""
+        with suppress(CheckpointError):
+            if self._journal.unfinished() is None:
+                self.complete()
+                return
+        self.leave_incomplete(error)
+
+    def _refuse_incomplete(self) -> None:
+        """Refuse to capture what is neither one state nor the other.
+
+        Raises:
+            RecoveryUnfinishedError: A recovery came to no end.
+        """
+        if self.incomplete is None:
+            return
+        found = self._journal.unfinished()
+        if found is None:  # another process has seen to it
+            self.complete()
+            return
+        raise RecoveryUnfinishedError(
+            f"{self.config.system!r} is not captured: the recovery {found.id} of {found.capture} "
+            "was neither finished nor rolled back, and what is there is a mixture.",
+            hint=f"{UNFINISHED_HINT} create_checkpoint(force=True) captures the mixture.",
+            recovery=found.id,
+            capture=found.capture,
+            safety=found.safety,
+        )
 
     def capture(
         self,
         reason: str,
         *,
         description: str = "",
-        tags: Sequence[str] = (),
+        tags: Iterable[str] = (),
         skip_unchanged: bool = False,
+        force: bool = False,
     ) -> CaptureInfo | None:
         """Capture the system; None where nothing changed and that was asked for.
+
+        Args:
+            force: Also where a recovery came to no end.
 
         Raises:
             CheckpointError: Nothing was captured; it was counted and told.
@@ -128,6 +224,8 @@ class Engine:
         done: Operation | None = None
         try:
             with self.operation(operation.CAPTURE, reason) as done:
+                if not force:
+                    self._refuse_incomplete()
                 info = self.capturer.capture(
                     description=description,
                     tags=tags,
@@ -156,7 +254,14 @@ class Engine:
         return entry.event.new if entry is not None else info.bytes_new
 
     def fail(self, done: Operation | None, error: CheckpointError) -> None:
-        """Count and tell what failed; not being the owner is no failure to save."""
+        """Count and tell what failed; not being the owner is no failure to save.
+
+        A caller's mistake is counted apart (`refused`), and not told: he has the error.
+        """
+        if isinstance(error, _REFUSALS):
+            self.tally.refuse()
+            _logger.info("Refused: %s (%s)", error, error.code)
+            return
         if not isinstance(error, LeaseLostError | LeaseRequiredError):
             self.tally.fail()
         if done is None:
@@ -232,19 +337,20 @@ class Engine:
         config = self.config
         try:
             pressure = self.pressure()
-        except CheckpointError as error:
+            measured = [Reading(STORAGE_PRESSURE, pressure, config.alerts.storage_pressure)]
+        except CheckpointError as error:  # the other alarms need no store
             _logger.warning("The store was not measured: %s", error)
-            return 0.0
+            pressure, measured = 0.0, []
         age_s = self.environment.monotonic_s() - self._fresh_s
         self.alerts.take(
             [
+                *measured,
                 *self.tally.readings(
                     error_rate=config.alerts.error_rate,
                     save_ms=config.save_time_ms,
                     recovery_ms=config.performance.max_recovery_time_ms,
                     target=config.performance.compression_target,
                 ),
-                Reading(STORAGE_PRESSURE, pressure, config.alerts.storage_pressure),
                 Reading(STALE, age_s, config.stale_s),
             ]
         )

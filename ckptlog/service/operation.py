@@ -27,6 +27,7 @@ class Operation:
     kind: capture, recovery, cleanup or compaction. reason: Why (interval, manual, signal, ...).
     status: running, completed or failed. seconds: So far, or in all.
     checkpoint_id: What it made, or recovers. component: Which one failed, or is at work.
+    slowest: Of a recovery, the component that was at work longest.
     """
 
     kind: str
@@ -38,6 +39,19 @@ class Operation:
     component: str = ""
     error: CheckpointError | None = None
     percent: float = 0.0
+    slowest: str = ""
+    _entered: tuple[str, float] = ("", 0.0)
+    _longest_s: float = 0.0
+
+    def enter(self, component: str, now_s: float) -> None:
+        """Take in which component is at work now, by a clock that never goes back."""
+        before, since_s = self._entered
+        if component == before:
+            return
+        if before and now_s - since_s >= self._longest_s:
+            self.slowest, self._longest_s = before, now_s - since_s
+        self._entered = (component, now_s)
+        self.component = component
 
     def fail(self, error: CheckpointError) -> None:
         """Let it have failed."""
@@ -56,8 +70,16 @@ class Operation:
             "component": self.component,
             "error": None if self.error is None else self.error.to_dict(),
             "percent": self.percent,
+            "slowest": self.slowest,
         }
         return {camel(name): value for name, value in fields.items()}
+
+
+def known(error: BaseException) -> CheckpointError:
+    """Return an error of ours that says what a foreign one says."""
+    if isinstance(error, CheckpointError):
+        return error
+    return CheckpointError(f"{type(error).__name__}: {error}", cause=type(error).__name__)
 
 
 def moment(now_us: int) -> datetime:

@@ -1,64 +1,90 @@
-"""Recoveries of a service: one at a time, no capture meanwhile, counted and told."""
+"""Recoveries of a service: one at a time, no capture meanwhile, counted and told.
+
+    check the request -> find the capture -> recoveryStarted -> ... -> one end, always:
+    recoveryCompleted | recoveryPlanned (a dry run) | recoveryRolledBack | recoveryFailed
+
+What is refused before recoveryStarted was the caller's mistake: it is counted, and nothing is told.
+Where a recovery can neither be finished nor rolled back, the engine is incomplete: nothing is
+captured until one of them succeeds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ckptlog.errors import CheckpointError, RecoveryIncompleteError
-from ckptlog.policy.alarm import INCOMPLETE, Reading
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointError,
+    RecoveryFailedError,
+    RecoveryIncompleteError,
+    RecoveryUnfinishedError,
+)
+from ckptlog.model.quotation import quoted
+from ckptlog.model.setting import nearest
 from ckptlog.service import listener, operation
-from ckptlog.service.engine import Engine
+from ckptlog.service.engine import UNFINISHED_HINT, Engine
 from ckptlog.service.operation import Operation, moment
 
 if TYPE_CHECKING:
     from ckptlog.recovery.progress import RecoveryProgress
-
-
-def recover(
-    engine: Engine,
-    *,
-    components: Iterable[str] | None,
-    dry_run: bool,
-    on_progress: Callable[[RecoveryProgress], object] | None,
-    **options: Any,
-) -> RecoveryProgress:
-    """Recover; see `CheckpointService.recover_from_checkpoint`."""
     from ckptlog.recovery.recovery import Recovery
+    from ckptlog.recovery.request import OnProgress, Request
 
-    done: Operation | None = None
-    reason = "dry run" if dry_run else "manual"
-    try:
-        with engine.operation(operation.RECOVERY, reason) as done:
-            current = done
+DRY_RUN = "dry run"
+MANUAL = "manual"
+RESUME = "resume"
+ROLL_BACK = "roll back"
 
-            def tell(progress: RecoveryProgress) -> None:
-                current.percent, current.component = progress.percent, progress.component
-                if on_progress is not None:
-                    on_progress(progress)
-                engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
+Act = Callable[["Recovery", "OnProgress"], "RecoveryProgress | None"]
 
-            engine.listeners.tell(listener.RECOVERY_STARTED, done)
-            progress: RecoveryProgress = Recovery(engine.capturer, lease=engine.lease).recover(
-                components=None if components is None else list(components),
-                dry_run=dry_run,
-                on_progress=tell,
-                **options,
-            )
-    except CheckpointError as error:
-        if isinstance(error, RecoveryIncompleteError):
-            engine.is_incomplete = True
-            engine.alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
-        engine.listeners.tell(listener.RECOVERY_FAILED, done)
-        engine.fail(done, error)
-        raise
-    engine.touch()
-    if not dry_run:
-        engine.is_incomplete = False
-        engine.alerts.take([Reading(INCOMPLETE, 0, 1)])
-        engine.tally.recovered(done.seconds)
-        engine.look()
-    engine.listeners.tell(listener.RECOVERY_COMPLETED, progress)
+
+def recover(engine: Engine, request: Request) -> RecoveryProgress:
+    """Recover; see `CheckpointService.recover_from_checkpoint`."""
+
+    def act(recovery: Recovery, on_progress: OnProgress) -> RecoveryProgress:
+        return recovery.recover(**{**request.options(), "on_progress": on_progress})
+
+    def check(recovery: Recovery) -> None:
+        """Refuse what nothing could be begun with; a dry run tells it as errors."""
+        if not request.dry_run:
+            _refuse_unknown(engine, request)
+            recovery.find(request.capture_id, at=request.at)
+
+    reason = DRY_RUN if request.dry_run else MANUAL
+    progress = _told(engine, reason, act, on_progress=request.on_progress, check=check)
+    assert progress is not None  # noqa: S101 - only resume and roll_back have nothing to do
+    if not request.dry_run and request.to is None:
+        engine.complete()
+    return progress
+
+
+def resume(engine: Engine, **options: Any) -> RecoveryProgress | None:
+    """Finish what ended in the middle; see `CheckpointService.resume_recovery`."""
+    on_progress = options.pop("on_progress", None)
+
+    def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
+        return recovery.resume(on_progress=tell, **options)
+
+    return _again(engine, RESUME, act, on_progress)
+
+
+def roll_back(engine: Engine, on_progress: OnProgress | None) -> RecoveryProgress | None:
+    """Undo what ended in the middle; see `CheckpointService.roll_back_recovery`."""
+
+    def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
+        return recovery.roll_back(on_progress=tell)
+
+    return _again(engine, ROLL_BACK, act, on_progress)
+
+
+def _again(
+    engine: Engine, reason: str, act: Act, on_progress: OnProgress | None
+) -> RecoveryProgress | None:
+    progress: RecoveryProgress | None = None
+    if _recovery(engine).unfinished() is not None:
+        progress = _told(engine, reason, act, on_progress=on_progress)
+    engine.complete()
     return progress
 
 
@@ -71,13 +97,11 @@ def finish(engine: Engine) -> None:
     Raises:
         CheckpointError: It was neither finished nor rolled back; nothing may be captured.
     """
-    from ckptlog.recovery.journal import Journal
-
-    if Journal(engine.manager, engine.config.system).unfinished() is None:
-        return
-    from ckptlog.recovery.recovery import Recovery
-
-    Recovery(engine.capturer, lease=engine.lease).resume()
+    try:
+        resume(engine)
+    except RecoveryFailedError:  # it was told
+        if engine.incomplete is not None:
+            raise
 
 
 def finish_later(engine: Engine) -> None:
@@ -85,9 +109,97 @@ def finish_later(engine: Engine) -> None:
     try:
         finish(engine)
     except CheckpointError as error:
-        engine.is_incomplete = True
-        engine.alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
-        done = Operation(operation.RECOVERY, "resume", moment(engine.environment.now_us()))
-        done.fail(error)
+        engine.leave_incomplete(error)
+
+
+def _told(
+    engine: Engine,
+    reason: str,
+    act: Act,
+    *,
+    on_progress: OnProgress | None,
+    check: Callable[[Recovery], object] = lambda _: None,
+) -> RecoveryProgress | None:
+    """Do it as the engine's one operation, and tell how it ends."""
+    done: Operation | None = None
+    is_started = False
+    progress: RecoveryProgress | None = None
+    try:
+        with engine.operation(operation.RECOVERY, reason) as done:
+            recovery = _recovery(engine)
+            check(recovery)
+            is_started = True
+            engine.listeners.tell(listener.RECOVERY_STARTED, done)
+            progress = act(recovery, _teller(engine, done, on_progress))
+    except BaseException as error:
+        _failed(engine, done, error, reason=reason, is_started=is_started)
+        raise
+    engine.touch()
+    if reason != DRY_RUN:
+        engine.tally.recovered(done.seconds, done.slowest)
+        engine.look()
+    engine.listeners.tell(_ENDS.get(reason, listener.RECOVERY_COMPLETED), progress)
+    return progress
+
+
+_ENDS = {DRY_RUN: listener.RECOVERY_PLANNED, ROLL_BACK: listener.RECOVERY_ROLLED_BACK}
+
+
+def _teller(
+    engine: Engine, done: Operation, on_progress: OnProgress | None
+) -> Callable[[RecoveryProgress], None]:
+    """Return what takes in each picture: the operation, the caller's callback, the listeners."""
+
+    def tell(progress: RecoveryProgress) -> None:
+        done.percent, done.checkpoint_id = progress.percent, progress.capture_id
+        done.enter(progress.component, engine.environment.monotonic_s())
+        try:
+            if on_progress is not None:
+                on_progress(progress)
+        finally:
+            engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
+
+    return tell
+
+
+def _failed(
+    engine: Engine, done: Operation | None, error: BaseException, *, reason: str, is_started: bool
+) -> None:
+    """Count and tell what went wrong; whoever was told of a start is told of an end."""
+    known = operation.known(error)
+    if isinstance(error, RecoveryIncompleteError | RecoveryUnfinishedError):
+        error.hint = UNFINISHED_HINT
+    if done is None:
+        done = Operation(operation.RECOVERY, reason, moment(engine.environment.now_us()))
+        done.fail(known)
+    if is_started:
+        if reason != DRY_RUN:
+            engine.settle(known)
         engine.listeners.tell(listener.RECOVERY_FAILED, done)
-        engine.fail(done, error)
+    engine.fail(done, known)
+
+
+def _recovery(engine: Engine) -> Recovery:
+    from ckptlog.recovery.recovery import Recovery
+
+    config = engine.config
+    return Recovery(
+        engine.capturer,
+        lease=engine.lease,
+        deadline_s=config.restore_s,
+        parts_deadline_s=config.restore_parts_s,
+    )
+
+
+def _refuse_unknown(engine: Engine, request: Request) -> None:
+    """Refuse a name that the system does not have: a slip of the pen."""
+    have = engine.capturer.components
+    for name in request.components or ():
+        if name in have:
+            continue
+        meant = nearest(name, have)
+        raise ArgumentError(
+            f"The system {engine.config.system!r} has no component {quoted(name)}.",
+            hint=f"Did you mean {meant!r}?" if meant else f"It has {', '.join(have)}.",
+            argument="components",
+        )

@@ -14,7 +14,13 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from ckptlog.errors import CheckpointError, LeaseHeldError, LeaseLostError, LeaseRequiredError
+from ckptlog.errors import (
+    CheckpointError,
+    LeaseHeldError,
+    LeaseLostError,
+    LeaseRequiredError,
+    RecoveryUnfinishedError,
+)
 from ckptlog.manager.lease import Lease
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.policy import schedule
@@ -158,7 +164,7 @@ class Runner:
         if self._engine.lease is None:
             left_s = self._claim_at_s - self._engine.environment.monotonic_s()
             return max(0.0, min(left_s, LOOK_S))
-        if self.is_paused or self._engine.is_incomplete:
+        if self.is_paused or self._engine.incomplete is not None:
             return LOOK_S
         found = schedule.decide(self._rules, self.state, self._clock())
         return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
@@ -175,7 +181,7 @@ class Runner:
             return
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
-        if self.is_paused or self._engine.is_incomplete:
+        if self.is_paused or self._engine.incomplete is not None:
             self._look()  # a state that nobody saves grows stale all the same
             return
         found = schedule.decide(self._rules, self.state, clock)
@@ -196,6 +202,9 @@ class Runner:
             self._engine.capture(reason, description=description, skip_unchanged=skip_unchanged)
         except (LeaseLostError, LeaseRequiredError):
             self.lose()
+            return
+        except RecoveryUnfinishedError as error:  # asked for by a signal; the alert is on
+            _logger.warning("%s (%s)", error, error.code)
             return
         except CheckpointError:  # it was counted and told
             self._failed()

@@ -14,9 +14,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from ckptlog.errors import (
     CheckpointError,
@@ -38,11 +37,9 @@ from ckptlog.service.alerting import Alert
 from ckptlog.service.engine import Engine
 from ckptlog.service.listener import Listeners
 from ckptlog.service.operation import Operation
+from ckptlog.service.recoverable import Recoverable
 from ckptlog.service.runner import WAKE, Runner
 from ckptlog.service.tally import ServiceMetrics
-
-if TYPE_CHECKING:
-    from ckptlog.recovery.progress import RecoveryProgress
 
 NEW: Final = "new"
 READY: Final = "ready"
@@ -59,7 +56,7 @@ _CALLBACKS_S: Final = 5.0
 _logger = logging.getLogger("ckptlog.service")
 
 
-class CheckpointService:
+class CheckpointService(Recoverable):
     """Saves a system at an interval, and recovers it. Made by `create_checkpoint_system`.
 
     As a context manager it starts on entry and closes at the end.
@@ -218,6 +215,9 @@ class CheckpointService:
         self._listeners.end(_CALLBACKS_S)
 
     def _capture_last(self, engine: Engine, reason: str) -> None:
+        if engine.incomplete is not None:  # the next start finishes the recovery first
+            _logger.warning("No last capture: %s", engine.incomplete.message)
+            return
         try:
             engine.capture("shutdown", description=reason, skip_unchanged=True)
             engine.clean_up()
@@ -292,20 +292,27 @@ class CheckpointService:
 
     # --- operations ---------------------------------------------------------------------------
 
-    def create_checkpoint(self, description: str = "", tags: Iterable[str] = ()) -> CaptureInfo:
+    def create_checkpoint(
+        self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
+    ) -> CaptureInfo:
         """Capture the system now, whether or not something changed.
 
         Args:
-            tags: Short texts; with `keep` among them the capture is never deleted by itself.
+            tags: A list of short texts; with `keep` among them the capture is never deleted by
+                itself.
+            force: Also where a recovery came to no end, and what is there is a mixture.
 
         Raises:
+            ArgumentError: The call is wrong.
+            RecoveryUnfinishedError: A recovery came to no end: resume_recovery() or
+                roll_back_recovery() first.
             CaptureFailedError: A component failed or was too slow; nothing was captured.
             LeaseRequiredError, LeaseLostError: Another process owns the system.
             CheckpointStorageError, QuotaError: The store refused; nothing was captured.
         """
         engine = self._ready()
         try:
-            info = engine.capture("manual", description=description, tags=tuple(tags))
+            info = engine.capture("manual", description=description, tags=tags, force=force)
         except (LeaseLostError, LeaseRequiredError):
             if self._runner is not None:
                 self._runner.lose()
@@ -331,42 +338,6 @@ class CheckpointService:
         """
         capturer = self._ready().capturer
         return capturer.check(capturer.find(checkpoint_id))
-
-    def recover_from_checkpoint(
-        self,
-        checkpoint_id: str | None = None,
-        components: Iterable[str] | None = None,
-        partial: bool = False,  # noqa: FBT001, FBT002 - the specification's signature
-        dry_run: bool = False,  # noqa: FBT001, FBT002 - same
-        *,
-        at: datetime | int | None = None,
-        on_progress: Callable[[RecoveryProgress], object] | None = None,
-        **options: Any,
-    ) -> RecoveryProgress:
-        """Bring the system back to a capture; the newest one by default.
-
-        No capture is taken meanwhile, but the recovery's own, of the state before.
-
-        Args:
-            components: Only these.
-            partial: Those that the capture and the system have in common; otherwise each must be
-                on both sides.
-            dry_run: Change nothing and tell what would be; errors are told, not raised.
-            at: The newest capture not after this time or position.
-            options: More that `Recovery.recover` takes.
-        """
-        from ckptlog.service.recovering import recover
-
-        return recover(
-            self._ready(),
-            capture_id=checkpoint_id,
-            components=components,
-            partial=partial,
-            dry_run=dry_run,
-            at=at,
-            on_progress=on_progress,
-            **options,
-        )
 
     def _finish_recovery(self) -> None:
         from ckptlog.service.recovering import finish

@@ -36,7 +36,8 @@ class ServiceMetrics:
     average_save_time, average_recovery_time: Milliseconds, of the last 1,000; 0 without any.
     storage_usage: Bytes of the store. compression_ratio: Bytes of all captured states to bytes
     stored for them; 0 before the first.
-    skipped: Captures that were not needed. missed: Slots that longer captures have skipped.
+    skipped: Captures that were not needed. refused: Calls with wrong arguments, or at a wrong
+    moment. missed: Slots that longer captures have skipped.
     failures_in_a_row, interval_seconds: As the schedule is now. late_seconds_max: Latest begin of
     an automatic capture after its slot, jitter included. slowest_component: Of the last capture.
     stopped_seconds_max: Longest time that the system was held. dropped_callbacks: See `on`.
@@ -51,6 +52,7 @@ class ServiceMetrics:
     compression_ratio: float
     error_rate: float
     skipped: int = 0
+    refused: int = 0
     missed: int = 0
     failures_in_a_row: int = 0
     interval_seconds: float = 0.0
@@ -76,9 +78,9 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.completed = self.failed = self.skipped = 0
+        self.completed = self.failed = self.skipped = self.refused = 0
         self.late_s_max = self.stopped_s_max = 0.0
-        self.slowest = ""
+        self.slowest = self.slowest_recovered = ""
         self._saves_ms: deque[float] = deque(maxlen=_RECENT)
         self._recoveries_ms: deque[float] = deque(maxlen=_RECENT)
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
@@ -120,9 +122,15 @@ class Tally:
             self.skipped += 1
             self._recent.append(True)
 
-    def recovered(self, seconds: float) -> None:
-        """Count a recovery."""
+    def refuse(self) -> None:
+        """Count a request that nobody could have met: a caller's mistake."""
         with self._lock:
+            self.refused += 1
+
+    def recovered(self, seconds: float, slowest: str = "") -> None:
+        """Count a recovery; slowest is the component that it waited for longest."""
+        with self._lock:
+            self.slowest_recovered = slowest
             self.completed += 1
             self._recent.append(True)
             self._recoveries_ms.append(seconds * 1000)
@@ -147,6 +155,7 @@ class Tally:
                 "average_save_time": _mean(self._saves_ms),
                 "average_recovery_time": _mean(self._recoveries_ms),
                 "skipped": self.skipped,
+                "refused": self.refused,
                 "late_seconds_max": self.late_s_max,
                 "slowest_component": self.slowest,
                 "stopped_seconds_max": self.stopped_s_max,
@@ -164,7 +173,11 @@ class Tally:
             if self._saves_ms:
                 found.append(Reading(SAVE_TIME, self._saves_ms[-1], save_ms, self.slowest))
             if self._recoveries_ms:
-                found.append(Reading(RECOVERY_TIME, self._recoveries_ms[-1], recovery_ms))
+                found.append(
+                    Reading(
+                        RECOVERY_TIME, self._recoveries_ms[-1], recovery_ms, self.slowest_recovered
+                    )
+                )
             logical = sum(one for _, one, _ in self._day)
             if logical >= _LOGICAL_BYTES_MIN:
                 # Greater is worse: how many times the target the ratio should be.

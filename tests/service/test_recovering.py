@@ -37,9 +37,10 @@ def system(path):
 
 def test_whole_partial_and_dry(tmp_path):
     service, agents, memory = system(tmp_path / "s")
-    done, pictures = [], []
+    done, plans, pictures = [], [], []
     with service:
         service.on("recoveryCompleted", done.append)
+        service.on("recoveryPlanned", plans.append)
         service.on("recoveryProgress", pictures.append)
         first = service.create_checkpoint("first")
         agents.value, memory.value = 2, "b"
@@ -52,7 +53,10 @@ def test_whole_partial_and_dry(tmp_path):
         agents.value = 3
         progress = service.recover_from_checkpoint(first.id)
         assert (agents.value, memory.value) == (1, "a")
-        until(lambda: len(done) == 3, "being told")
+        until(lambda: len(done) == 2, "being told")
+        assert plans == [plan]
+        assert plan.dry_run
+        assert not progress.dry_run
         assert pictures[-1].status == "completed"
         metrics = service.get_metrics()
         assert metrics.average_recovery_time > 0
