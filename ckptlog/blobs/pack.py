@@ -42,6 +42,7 @@ PACK_CHUNKS_MAX: Final = 200_000
 _LINES_AT_ONCE: Final = 50_000
 _SPAN_BYTES: Final = 2 * 1024 * 1024
 _BUFFER_BYTES: Final = 1024 * 1024
+_WRITE_BACK_BYTES: Final = 8 * 1024 * 1024
 # One line of a pack's index: digest, offset, length (specs/pack.md).
 _INDEX_LINE_BYTES: Final = 44
 # What a pack with one chunk has besides its record and what was written before.
@@ -198,6 +199,7 @@ class _OpenPack:
         self._chunks: list[Placement] = []
         self._buffer = bytearray(pack.encode_header(header))
         self._flushed = 0
+        self._begun = 0  # up to where the system was told to write it out
         if not path.parent.is_dir():  # a copy of a store may lack a folder that was empty
             with operating_system_door("Cannot make the folder of packs"):
                 path.parent.mkdir(exist_ok=True)
@@ -266,17 +268,22 @@ class _OpenPack:
     def _write(self, data: bytes) -> None:
         if len(data) >= _BUFFER_BYTES:
             self._flush()
-            files.write_all(self._fd, data, self._flushed)
-            self._flushed += len(data)
+            self._put(data)
             return
         self._buffer += data
         if len(self._buffer) >= _BUFFER_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        files.write_all(self._fd, self._buffer, self._flushed)
-        self._flushed += len(self._buffer)
+        self._put(self._buffer)
         self._buffer.clear()
+
+    def _put(self, data: bytes | bytearray) -> None:
+        files.write_all(self._fd, data, self._flushed)
+        self._flushed += len(data)
+        if self._flushed - self._begun >= _WRITE_BACK_BYTES:
+            files.begin_writing_back(self._fd, self._begun, self._flushed - self._begun)
+            self._begun = self._flushed
 
     def _close_fd(self) -> None:
         if self._fd >= 0:

@@ -337,6 +337,8 @@ class _Collection:
         fates.removed.update(removes)
         self._make_durable()
         self._remove(removes)
+        # One event brought many chunks: nobody else would write them out of memory so soon.
+        store.blobs.index.flush()
 
     def _write_settled(self, sealed: Sequence[Sealed]) -> None:
         """Write the settled forms of segments; on a full disk none of them stays."""

@@ -215,6 +215,16 @@ def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> Non
         raise from_os_error(error, f"Writing {len(data)} bytes at {offset} failed") from error
 
 
+def begin_writing_back(fd: int, offset: int, length: int) -> None:
+    """Let the system begin to put bytes on the medium, so that a later sync has less to wait for.
+
+    Durability: none; nothing is promised, and a failure is the later sync's to tell.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
 def publish(temporary: Path, target: Path, *, durable: bool = True) -> None:
     """Rename a temporary file to its target, replacing it; sync the folder when durable."""
     try:

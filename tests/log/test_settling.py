@@ -377,9 +377,9 @@ def test_the_order_of_a_writer(tmp_path, monkeypatch):
     for name in ("sync_file", "sync_directory", "publish"):
         real = getattr(files, name)
 
-        def traced(*args, _name=name, _real=real):
+        def traced(*args, _name=name, _real=real, **options):
             done.append(_name)
-            return _real(*args)
+            return _real(*args, **options)
 
         monkeypatch.setattr(files, name, traced)
     settling.settle(log.segments, sealed_segments(log)[0])
