@@ -35,7 +35,7 @@ from ckptlog.errors import (
     UnsupportedError,
     operating_system_door,
 )
-from ckptlog.formats import pack
+from ckptlog.formats import chunk, pack
 from ckptlog.formats.end import End
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import SETTLED
@@ -63,6 +63,7 @@ from ckptlog.storage.lock import WriterLock
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
 
 if TYPE_CHECKING:
+    from ckptlog.blobs.store import BlobStore
     from ckptlog.repository.store import Store
 
 Progress = Callable[[int, int], None]
@@ -179,7 +180,7 @@ class _Collection:
     def _mark(self, fates: Fates, end: End, folder: Path) -> LiveSet:
         """Return the chunks of every payload that is kept."""
         live = LiveSet(folder, self._store.info.id_bytes)
-        lost = self._told_losses(fates)
+        seen = _Seen(live, self._told_losses(fates), self._store.blobs)
         for position, event in self._events.events(BEGINNING, end):
             if position % _TELL_EVENTS == 0:
                 self._progress(self._total * position // (3 * end.position), self._total)
@@ -190,7 +191,7 @@ class _Collection:
             for reference in (event.data, event.meta):
                 try:
                     if reference is not None:
-                        live.update(self._store.blobs.reach(reference, _Seen(live, lost)))
+                        live.update(self._store.blobs.reach(reference, seen))
                 except MissingBlobError as error:
                     entry = Entry(event, position, "", 0, 0, 0)
                     if self._store.collected.error_for(self._store, entry) is None:
@@ -476,16 +477,35 @@ def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
 
 
 class _Seen:
-    """What a walk over payloads passes by: chunks that are marked, and those that are lost."""
+    """What a walk over payloads passes by: chunks that are marked, and those that are lost.
 
-    def __init__(self, live: LiveSet, lost: frozenset[bytes]) -> None:
+    A chunk that was lost is there again once somebody has saved the same data, or given it back:
+    then it is as good as any other.
+    """
+
+    def __init__(self, live: LiveSet, lost: frozenset[bytes], blobs: BlobStore) -> None:
         self._live = live
         self._lost = lost
+        self._blobs = blobs
+        self._missing: dict[bytes, bool] = {}
 
     def __contains__(self, digest: object) -> bool:
         if digest in self._live:
             return True
-        return bool(self._lost) and type(digest) is bytes and digest[:KEY_BYTES] in self._lost
+        if not self._lost or type(digest) is not bytes or digest[:KEY_BYTES] not in self._lost:
+            return False
+        if digest not in self._missing:
+            self._missing[digest] = self._is_missing(digest)
+        return self._missing[digest]
+
+    def _is_missing(self, digest: bytes) -> bool:
+        try:
+            self._blobs.raw(digest, chunk.BRANCH)
+        except MissingBlobError:
+            return True
+        except BlobCorruptionError:  # it is there: as a leaf, or damaged, which its reader tells
+            return False
+        return False
 
 
 def _name_of(header: SegmentHeader) -> tuple[int, int]:
