@@ -361,3 +361,25 @@ def test_a_repaired_store_can_be_looked_back_at(store):
             except CheckpointError as error:
                 assert error.code  # a loss is an error of ours
     assert verify_directory(store).ok
+
+
+def test_what_was_lost_and_is_saved_again_outlives_a_collection(tmp_path):
+    """A collection took chunks that a repair had told to be lost for lost, though they were back."""
+    root, data = tmp_path / "store", {"noise": random.Random(1).randbytes(5000)}
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.create_checkpoint("a", "A", 1, data=data, checkpoint_id="first")
+        manager.create_checkpoint("b", "B", 1, data={"x": 1})
+    (path,) = (root / "log").glob("*.seg")
+    damaged = bytearray(path.read_bytes())
+    damaged[2000:2003] = bytes(3)
+    path.write_bytes(damaged)
+    mending = repair(root, is_applied=True)
+    assert len(mending.lost_chunks) == 1
+    assert not mending.lost_positions
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.create_checkpoint("c", "C", 1, data=data, checkpoint_id="again")
+        manager.store.compact(CollectOptions(seal_bytes_min=0, garbage_min=0.0))
+    with ckptlog.CheckpointManager(root) as manager:
+        assert manager.get_checkpoint("again").data == data
+        assert manager.get_checkpoint("first").data == data
+        assert manager.store.verify().ok
