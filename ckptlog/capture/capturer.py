@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from ckptlog.capture.checking import check_chunks, check_sample
 from ckptlog.capture.cut import Cut
 from ckptlog.capture.failure import FailureLog
 from ckptlog.capture.held import Held
+from ckptlog.capture.roll import SAFETY
 from ckptlog.capture.worker import Part, Worker
 from ckptlog.capture.writing import Recollection, Writing, Written
 from ckptlog.errors import (
@@ -40,8 +41,6 @@ from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 
 ATTEMPTS_MAX: Final = 3
-# The reason of what is captured before a recovery or a rewind touches anything.
-SAFETY: Final = "safety"
 _NUMBERS_TRIED: Final = 1_000
 _STALES_MAX: Final = 5
 _TAGS_MAX: Final = 100
@@ -232,6 +231,10 @@ class Capturer:
     def captures(self, limit: int | None = None) -> list[CaptureInfo]:
         """Return the system's captures, newest first; payloads are not read."""
         return self._catalogue.list(limit)
+
+    def each(self) -> Iterator[CaptureInfo]:
+        """Yield the system's captures, newest first, each when it is asked for."""
+        return self._catalogue.each()
 
     def find(
         self, capture_id: str | None = None, *, at: datetime | int | None = None

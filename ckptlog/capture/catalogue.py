@@ -48,6 +48,10 @@ class Catalogue:
             )
         return list(islice(self._found(limit), limit))
 
+    def each(self) -> Iterator[CaptureInfo]:
+        """Yield captures, newest first, each when it is asked for."""
+        return self._found(None)
+
     def latest(self) -> CaptureInfo | None:
         """Return the newest capture, or None where there is none."""
         return next(self._found(1), None)

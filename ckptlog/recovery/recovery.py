@@ -96,7 +96,7 @@ class Recovery:
         """
         if capture_id is not None or at is not None:
             return self.capturer.find(capture_id, at=at)
-        for info in self.capturer.captures():
+        for info in self.capturer.each():
             if info.reason != SAFETY:
                 return info
         raise CheckpointNotFoundError(

@@ -38,7 +38,7 @@ from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.policy.alarm import INCOMPLETE, STALE, STORAGE_PRESSURE, Reading
 from ckptlog.recovery.journal import Journal
 from ckptlog.repository.statistics import measure, statistics
-from ckptlog.service import listener, operation
+from ckptlog.service import listener, operation, tally
 from ckptlog.service.alerting import Alerts
 from ckptlog.service.keeping import Keeper
 from ckptlog.service.listener import Listeners
@@ -90,8 +90,7 @@ class Engine:
         )
         self.lease: Lease | None = None
         self.tally = Tally()
-        captures = self.capturer.captures()
-        self.tally.read(manager.store, config.system, captures)
+        captures = self.capturer.captures(tally.RECENT)
         # When the state was last known to be saved; wall time at first, monotonic then.
         self.last_us = int(captures[0].created_at.timestamp() * _MILLION) if captures else None
         self._fresh_s = self.environment.monotonic_s()
@@ -104,6 +103,7 @@ class Engine:
             check=config.retention_check,
             on_fault=self._damaged,
         )
+        self.tally.read(manager.store, config.system, captures, self.keeper.roll.count())
         self._current: Operation | None = None
         self._begun_s = 0.0
         # Why a recovery neither succeeded nor was rolled back: what is there must not be captured.
@@ -360,7 +360,7 @@ class Engine:
         """Return every figure."""
         figures = statistics(self.manager.store)
         return ServiceMetrics(
-            total_checkpoints=len(self.capturer.captures()),
+            total_checkpoints=self.keeper.roll.count(),
             storage_usage=figures["total_bytes"] - figures["reserve_bytes"],
             compression_ratio=float(figures["dedup_ratio"] or 0.0),
             dropped_callbacks=self.listeners.dropped,

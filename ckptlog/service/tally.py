@@ -24,7 +24,7 @@ _OPERATIONS_MIN: Final = 3
 _LOGICAL_BYTES_MIN: Final = 1024 * 1024
 _DAY_S: Final = 86_400.0
 _SAMPLES_MAX: Final = 100_000
-_RECENT: Final = 1_000
+RECENT: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,22 @@ class Tally:
         self.completed = self.failed = self.skipped = self.refused = 0
         self.late_s_max = self.stopped_s_max = 0.0
         self.slowest = self.slowest_recovered = ""
-        self._saves_ms: deque[float] = deque(maxlen=_RECENT)
-        self._recoveries_ms: deque[float] = deque(maxlen=_RECENT)
+        self._saves_ms: deque[float] = deque(maxlen=RECENT)
+        self._recoveries_ms: deque[float] = deque(maxlen=RECENT)
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
         # Of a day: (monotonic seconds, logical bytes, bytes as stored).
         self._day: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES_MAX)
 
-    def read(self, store: Store, system: str, captures: list[CaptureInfo]) -> None:
-        """Take in what the log says of before."""
+    def read(self, store: Store, system: str, captures: list[CaptureInfo], total: int) -> None:
+        """Take in what the log says of before.
+
+        Args:
+            captures: The newest ones, newest first.
+            total: How many there are.
+        """
         with self._lock:
-            for info in reversed(captures):
-                self._saves_ms.append(info.seconds * 1000)
-                self.completed += 1
+            self._saves_ms.extend(info.seconds * 1000 for info in reversed(captures))
+            self.completed += total
         position = store.position
         for entry in store.events(max(0, position - LOOK_BACK_EVENTS), position):
             event = entry.event

@@ -131,3 +131,21 @@ def test_a_service_tells_what_is_damaged_and_keeps_what_is_older(tmp_path):
         left = [one.number for one in service.list_checkpoints()]
         assert left[:2] == before[:2]
         assert len(gone) == len(before) - 2
+
+
+def test_recoveries_do_not_push_out_what_they_go_back_to(tmp_path):
+    state = {"step": 0}
+    config = settings(tmp_path / "s", intervalSeconds=600, maxCheckpoints=4)
+    with ckptlog.create_checkpoint_system(config, {"agents": state}) as service:
+        until(service.list_checkpoints, "the first capture")
+        first = service.create_checkpoint("to go back to")
+        for step in range(8):
+            state["step"] = step + 1
+            service.recover_from_checkpoint(first.id)
+            assert state["step"] == 0
+        service.create_checkpoint("after")
+        found = service.list_checkpoints()
+        assert first.id in [one.id for one in found]
+        assert [one.reason for one in found].count("safety") == 3
+        assert len(found) == 6
+        assert service.get_metrics().total_checkpoints == 6

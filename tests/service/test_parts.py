@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ckptlog
+from ckptlog.capture.roll import Line
 from ckptlog.errors import ArgumentError, ComponentError, SettingsError
-from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
+from ckptlog.model.checkpoint import time_text
 from ckptlog.service import listener
 from ckptlog.service.creation import load_configuration
 from ckptlog.service.dependency import MANAGERS, components_of
-from ckptlog.service.keeping import doomed
+from ckptlog.service.keeping import SAFETY_MAX, doomed
 from ckptlog.service.listener import Listeners
 from tests.service.system import Agents, settings, until
 
@@ -119,45 +120,56 @@ def test_unknown_events_are_refused():
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def capture(number, age_days, tags=(), *, is_good=True):
-    components = {"a": ComponentInfo("value", 1, "leaf", f"{number:064x}", 1)}
-    digest = digest_of(components) if is_good else "0" * 128
-    created = NOW - timedelta(days=age_days)
-    return CaptureInfo(f"c{number}", "s", number, number, created, digest, components, tags=tags)
+def line(number, age_days):
+    return Line(f"c{number:02}", time_text(NOW - timedelta(days=age_days)))
 
 
-def test_count_and_age_and_what_is_kept():
-    found = [capture(n, 10 - n, ("keep",) if n == 4 else ()) for n in range(9, 0, -1)]
-    assert [one.number for one in doomed(found, count_max=3, before=None)] == [1, 2, 3, 5, 6]
-    assert [one.number for one in doomed(found, count_max=3, before=None, pinned={"c1"})] == [
-        *(2, 3, 5, 6)
-    ]
-    assert [one.number for one in doomed(found, count_max=0, before=NOW - timedelta(7.5))] == [1, 2]
+def numbers(lines):
+    return [int(one.id[1:]) for one in lines]
 
 
-def test_the_newest_good_one_stays():
-    old = [capture(2, 100, is_good=False), capture(1, 200)]
-    assert [one.number for one in doomed(old, count_max=1, before=NOW - timedelta(1))] == [2]
+def test_count_and_age():
+    found = [line(n, 10 - n) for n in range(1, 10)]
+    assert numbers(doomed(found, [], count_max=3, before=None)) == [1, 2, 3, 4, 5, 6]
+    assert numbers(doomed(found, [], count_max=0, before=NOW - timedelta(7.5))) == [1, 2]
+
+
+def test_the_good_one_stays():
+    old = [line(1, 200), line(2, 100)]
+    before = NOW - timedelta(1)
+    assert numbers(doomed(old, [], count_max=1, before=before, good="c01")) == [2]
+
+
+def test_what_recoveries_saved_counts_apart():
+    found, saved = [line(n, 50 - n) for n in range(5)], [line(n, 50 - n) for n in range(10, 20)]
+    gone = numbers(doomed(found, saved, count_max=4, before=None))
+    assert gone == [0, *range(10, 17)]
+    assert numbers(doomed(found, saved, count_max=0, before=None)) == []
+    assert len(doomed(found, saved, count_max=0, before=NOW)) == 15
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 100), st.booleans(), st.booleans()), max_size=12),
+    st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=12),
     st.integers(0, 5),
     st.none() | st.floats(0, 100),
+    st.none() | st.integers(0, 11),
 )
-def test_what_stays_is_enough(facts, count, age):
-    found = [
-        capture(number, days, ("keep",) if is_kept else (), is_good=is_good)
-        for number, (days, is_kept, is_good) in enumerate(facts)
-    ]
+def test_what_stays_is_enough(facts, count, age, good):
+    found = [(line(number, days), is_safety) for number, (days, is_safety) in enumerate(facts)]
+    loose = [one for one, is_safety in found if not is_safety]
+    safety = [one for one, is_safety in found if is_safety]
     before = None if age is None else NOW - timedelta(age)
-    gone = {one.id for one in doomed(found, count_max=count, before=before)}
-    stay = [one for one in found if one.id not in gone]
-    assert all("keep" not in one.tags for one in found if one.id in gone)
-    if any(is_good for *_, is_good in facts):
-        assert any(digest_of(one.components) == one.digest for one in stay)
-    if count and before is None:
-        assert len([one for one in stay if "keep" not in one.tags]) <= count + 1
+    name = None if good is None else f"c{good:02}"
+    gone = doomed(loose, safety, count_max=count, before=before, good=name)
+    assert name not in [one.id for one in gone]
+    assert len(gone) == len({one.id for one in gone})
+    stay = [one for one in loose if one not in gone]
+    if count:
+        assert len(stay) <= count + 1
+        assert len(safety) - len([one for one in safety if one in gone]) <= SAFETY_MAX + 1
+    if before is None:
+        assert len(stay) >= min(len(loose), count or len(loose))
+        assert loose[len(loose) - len(stay) + 1 :] == stay[1:]
 
 
 # --- making ---------------------------------------------------------------------------------------

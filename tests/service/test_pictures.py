@@ -170,7 +170,13 @@ def test_a_service_that_is_made_before_its_loop_runs(tmp_path):
     agents = Coroutines(1)
     service = AsyncCheckpointService.create(quiet(tmp_path / "s"), {"agents": agents})
     seen = []
-    end = service.on("checkpointCreated", lambda info: seen.append(asyncio.get_running_loop()))
+    told = asyncio.Event()
+
+    def take(_info):
+        seen.append(asyncio.get_running_loop())
+        told.set()
+
+    end = service.on("checkpointCreated", take)
     assert callable(end)
     with pytest.raises(ArgumentError):
         service.on("checkpointCreated", 5)
@@ -182,8 +188,7 @@ def test_a_service_that_is_made_before_its_loop_runs(tmp_path):
             agents.value = 2
             await service.recover_from_checkpoint(good.id)
             assert agents.value == 1
-            while not seen:
-                await asyncio.sleep(0.01)
+            await told.wait()
             assert seen[0] is asyncio.get_running_loop()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
