@@ -129,7 +129,8 @@ def test_two_runs_on_one_directory(place):
             assert all(capturer.check(info) == [] for info in infos)
         assert manager.validate_checkpoint_integrity() == []
     again = test_run._start(place, "--name", "one", "--resume", "--", "true")
-    assert again.wait(WAIT_S) == 0
+    _, told = again.communicate(timeout=WAIT_S)
+    assert again.returncode == 0, told
 
 
 @pytest.mark.thorough
