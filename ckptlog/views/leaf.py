@@ -3,10 +3,15 @@
 Leaf n is SHA-256 over 0x00 and event n's JSON; the file holds it at 32 * n, and nothing else. Any
 process may write: the same position always gets the same bytes. What is missing or wrong is
 computed again from the log; verification never believes this file, it compares.
+
+Between the look at the file's length and the write behind it nobody may cut the file: the write
+would leave zeros before it. So a write holds the file's lock shared, a cut alone. Who cannot have
+it at once writes nothing: the next write finds what is missing.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -80,15 +85,18 @@ class LeafCache:
             return False
         data = b"".join(leaves)
         try:
-            self._leave_seal()
-            if first > self.position:
-                return False
             self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
+                self._leave_seal(fd)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if first > os.fstat(fd).st_size // LEAF_BYTES:
+                    return False
                 os.pwrite(fd, data, first * LEAF_BYTES)
             finally:
                 os.close(fd)
+        except BlockingIOError:  # somebody cuts it
+            return True
         except OSError:
             # A cache that cannot be written is simply not there.
             self._path = None
@@ -107,15 +115,18 @@ class LeafCache:
                 os.close(fd)
             self._seal(position)
 
-    def _leave_seal(self) -> None:
-        """Before the first write: cut off what was not synced before a reboot."""
+    def _leave_seal(self, fd: int) -> None:
+        """Before the first write: cut off what was not synced before a reboot, if nobody did."""
         self._has_written = True
         if self._is_sealed or self._path is None:
             return
-        boot, synced = self._read_seal()
-        if boot != self._boot:
-            self.cut(synced)
-            self._seal(synced)
+        if self._read_seal()[0] != self._boot:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            boot, synced = self._read_seal()
+            if boot != self._boot:
+                if os.fstat(fd).st_size > synced * LEAF_BYTES:
+                    os.ftruncate(fd, synced * LEAF_BYTES)
+                self._seal(synced)
         self._is_sealed = True
 
     def _read_seal(self) -> tuple[bytes, int]:
@@ -146,7 +157,12 @@ class LeafCache:
         """Drop what lies behind a position, after it was written anew up to there."""
         if self._path is not None and self.position > position:
             with suppress(OSError):
-                os.truncate(self._path, position * LEAF_BYTES)
+                fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                    os.ftruncate(fd, position * LEAF_BYTES)
+                finally:
+                    os.close(fd)
 
     def remove(self) -> None:
         """Throw the file away, for a rebuild."""

@@ -21,7 +21,7 @@ from ckptlog.service.command.process import is_running
 from ckptlog.service.command.record import Record
 
 PROGRAM = [sys.executable, "-m", "ckptlog", "run"]
-WAIT_S = 20.0
+WAIT_S = 60.0
 _running: list[subprocess.Popen] = []
 
 

@@ -80,7 +80,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("most", [SOME, pytest.param(None, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("most", [SOME, pytest.param(40, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_in_the_restore_of(kind, most, folder):
     place = Place(folder, kind, "recover")
@@ -112,7 +112,7 @@ def test_killed_in_the_restore_of(kind, most, folder):
         assert manager.validate_checkpoint_integrity() == []
 
 
-@pytest.mark.parametrize("most", [2, pytest.param(None, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("most", [2, pytest.param(40, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("kind", KINDS_ON_DISK)
 def test_killed_while_what_is_missing_is_made_anew(kind, most, folder):
     place = Place(folder, kind, "recover", missing=kind)
@@ -137,7 +137,7 @@ def test_killed_while_what_is_missing_is_made_anew(kind, most, folder):
             assert os.listdir(folder / "tmp") == []
 
 
-@pytest.mark.parametrize("most", [1, pytest.param(None, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("most", [1, pytest.param(40, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("act", ["resume", "roll_back"])
 @pytest.mark.parametrize("kind", ["object", *KINDS_ON_DISK])
 def test_killed_again_while_it_is_settled(kind, act, most, folder):
@@ -160,7 +160,7 @@ def test_killed_again_while_it_is_settled(kind, act, most, folder):
             place.clean(word, system, recovery)
 
 
-@pytest.mark.parametrize("most", [2, pytest.param(None, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("most", [2, pytest.param(40, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("kind", ["arrays", *KINDS_ON_DISK])
 def test_killed_in_the_capture_of(kind, most, folder):
     place = Place(folder, kind, "capture")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -81,3 +82,26 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_fail(tmp_path: Path) ->
     with CheckpointManager(tmp_path / "s") as manager:
         manager.create_checkpoint("t", "T", 9)
         assert manager.get_latest_checkpoint("t") is not None
+
+
+def test_no_cut_comes_between_a_look_and_its_write(tmp_path: Path, monkeypatch) -> None:
+    """Two processes begin at once; one of them has looked for the seal before the other wrote it."""
+    path = tmp_path / "leaves"
+    leaves = [bytes([number + 1]) * LEAF_BYTES for number in range(10)]
+    one, other = LeafCache(path, b"b" * 16), LeafCache(path, b"b" * 16)
+    assert one.put(0, leaves[:5])
+    found = iter([(b"", 0)])
+    read = other._read_seal
+    monkeypatch.setattr(other, "_read_seal", lambda: next(found, None) or read())
+    write = os.pwrite
+
+    def late(fd: int, data: bytes, offset: int) -> int:
+        monkeypatch.setattr(os, "pwrite", write)
+        assert other.put(0, leaves[:1])
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", late)
+    assert one.put(5, leaves[5:])
+    assert LeafCache(path).read(0, 10) == leaves
+    assert other.put(3, leaves[3:5])
+    assert LeafCache(path).read(0, 10) == leaves
