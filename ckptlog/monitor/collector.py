@@ -15,21 +15,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ckptlog.errors import ArgumentError, DeniedError, ReadOnlyError, UnsupportedError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointError,
+    DeniedError,
+    ReadOnlyError,
+    UnsupportedError,
+)
 from ckptlog.model import html
+from ckptlog.model.capture import METADATA_KEY, is_capture
 from ckptlog.model.checkpoint import as_utc, time_text, utc_now
 from ckptlog.model.event import COMPLETED
 from ckptlog.monitor import question, sample
+from ckptlog.monitor.face import service_of
 from ckptlog.repository.discovery import find_store
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.store import Store
 
 if TYPE_CHECKING:
+    from pyarrow import Table
+
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.monitor.sample import History
 
 _POINTS: Final = 24
 _HOURS_MAX: Final = 24 * 366 * 100
+_SECONDS_MAX: Final = 86_400.0 * 366
 
 
 class TrendPoint(msgspec.Struct, frozen=True):
@@ -48,8 +59,9 @@ class PerformanceTrends(msgspec.Struct, frozen=True):
     """How things went over the last hours; points from the first event to the last.
 
     hours: That were asked for. bucket_s: Seconds of each point.
-    save_time_trend: Median seconds from a checkpoint's creation to its completion.
-    success_rate_over_time: Completed to completed and failed, 0 to 1.
+    save_time_trend: Median seconds of a save: of a capture what it took, of another checkpoint
+        those from its creation to its completion.
+    success_rate_over_time: Completed to completed and failed, captures that failed among them.
     compression_ratio_trend: What whole copies would take to what was stored for it.
     """
 
@@ -82,8 +94,9 @@ class MetricsCollector:
     """Answers questions about one store's past.
 
     Args:
-        store: A store, a manager, or the path of a store. By default the one that the command
-            line would take: $CKPTLOG_STORE, or the nearest from the working directory upwards.
+        store: A store, a manager, an open service, or the path of a store. By default the one that
+            the command line would take: $CKPTLOG_STORE, or the nearest from the working directory
+            upwards.
 
     Threads: safe.
     """
@@ -91,7 +104,8 @@ class MetricsCollector:
     def __init__(
         self, store: Store | CheckpointManager | str | os.PathLike[str] | None = None
     ) -> None:
-        inner = getattr(store, "store", store)
+        face = service_of(store)
+        inner = getattr(face, "store", face)
         if not isinstance(inner, Store | str | os.PathLike | None):
             raise ArgumentError(
                 f"store is of type {type(store).__name__}.",
@@ -123,7 +137,7 @@ class MetricsCollector:
             return PerformanceTrends(
                 hours=hours,
                 bucket_s=width_s,
-                save_time_trend=_save_times(history, width_s, since, until),
+                save_time_trend=_save_times(store, history, width_s, since, until),
                 success_rate_over_time=_success_rates(history, width_s, since, until),
                 compression_ratio_trend=_ratios(history, width_s, since, until),
             )
@@ -145,13 +159,61 @@ class MetricsCollector:
 
 
 def _save_times(
-    history: History, bucket_s: float, since: datetime, until: datetime
+    store: Store, history: History, bucket_s: float, since: datetime, until: datetime
 ) -> list[TrendPoint]:
     completed = sample.one_of("type", COMPLETED)
-    rows = sample.rows(history, ["time", "age_us"], where=completed, since=since, until=until)
-    numbered = sample.in_buckets(rows, bucket_s)
+    columns = ["position", "time", "task", "age_us"]
+    rows = sample.rows(history, columns, where=completed, since=since, until=until)
+    numbered = sample.in_buckets(_with_captures(store, rows), bucket_s)
     found = sample.filled(sample.durations(numbered, "bucket", "age_us", "saves"), bucket_s)
     return _points(found["start"], found["p50_s"], sample.count(found["saves"]))
+
+
+def _with_captures(store: Store, rows: Table) -> Table:
+    """Return completions with what captures took as their age, null where that is not known.
+
+    A capture is created and completed in one commit: by its age it took no time.
+
+    Cost: the metadata of each capture; of other tasks that of one checkpoint.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    at_once = rows.filter(pc.equal(rows["age_us"], 0))
+    are_captures: dict[str, bool] = {}  # by task, as its first one shows
+    ages: dict[int, int | None] = {}
+    pairs = zip(at_once["task"].to_pylist(), at_once["position"].to_pylist(), strict=True)
+    for task, position in pairs:
+        if are_captures.get(task, True):
+            metadata = _metadata_at(store, position)
+            if metadata is not None:
+                are_captures.setdefault(task, is_capture(metadata))
+            if are_captures.get(task):
+                ages[position] = _took_us(metadata or {})
+    if not ages:
+        return rows
+    told = zip(rows["position"].to_pylist(), rows["age_us"].to_pylist(), strict=True)
+    column = pa.array([ages.get(position, age) for position, age in told], pa.int64())
+    return rows.set_column(rows.column_names.index("age_us"), "age_us", column)
+
+
+def _metadata_at(store: Store, position: int) -> dict[str, Any] | None:
+    """Return the metadata of an event's checkpoint; None where they are erased or damaged."""
+    try:
+        entry = store.event_at(position)
+        about = None if entry is None else store.value(entry.event.meta)
+    except CheckpointError:
+        return None
+    found = about.get("metadata", {}) if isinstance(about, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _took_us(metadata: dict[str, Any]) -> int | None:
+    told = metadata.get(METADATA_KEY)
+    seconds = told.get("seconds") if isinstance(told, dict) else None
+    if isinstance(seconds, int | float) and 0 <= seconds <= _SECONDS_MAX:
+        return round(seconds * 1_000_000)
+    return None
 
 
 def _success_rates(

@@ -10,11 +10,17 @@ from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
-from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointError,
+    ServiceStateError,
+    StoreClosedError,
+)
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.configuration import MEBIBYTE
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
+from ckptlog.monitor.face import service_of
 from ckptlog.monitor.monitoring import CheckpointMonitoring
 from ckptlog.monitor.performance import CheckpointPerformanceMonitor
 from ckptlog.monitor.sketch import SHARES, Sketch
@@ -96,6 +102,7 @@ class Figures:
     def __init__(self, *sources: Any, health: bool = True) -> None:
         if not sources:
             raise ArgumentError("There is nothing to measure.", argument="sources")
+        sources = tuple(service_of(one) for one in sources)
         for one in sources:
             if _reader_of(one) is None:
                 raise ArgumentError(
@@ -109,17 +116,20 @@ class Figures:
         self._lock = Lock()
 
     def values(self) -> list[Value]:
-        """Return every value now; a source that fails is logged and left out."""
+        """Return every value now; a source that fails is logged, and gives what it gave so far.
+
+        One that was closed gives what needs no store, and is nothing to log.
+        """
         found: dict[tuple[str, tuple[str, ...], str], Value] = {}
         with self._lock:
             for source in self._sources:
                 try:
-                    values = list(self._of(source))
+                    for one in self._of(source):
+                        found.setdefault((one.name, one.labels, one.part), one)
+                except (StoreClosedError, ServiceStateError) as error:
+                    _logger.debug("Figures are missing: %s (%s)", error, error.code)
                 except CheckpointError as error:
                     _logger.warning("Figures are missing: %s (%s)", error, error.code)
-                    continue
-                for one in values:
-                    found.setdefault((one.name, one.labels, one.part), one)
         return list(found.values())
 
     def _of(self, source: Any) -> Iterator[Value]:

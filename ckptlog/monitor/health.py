@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ckptlog.capture.catalogue import Catalogue
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointError, StoreClosedError
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.configuration import MEBIBYTE
 from ckptlog.model.system_configuration import SystemConfiguration
@@ -60,9 +60,16 @@ class Check:
 
 
 def overall(checks: list[Check]) -> str:
-    """Return healthy, degraded (a warning) or unhealthy (something failed)."""
+    """Return healthy, degraded (a warning), unhealthy (something failed), or unknown (closed)."""
     statuses = {one.status for one in checks}
+    if any(one.code == StoreClosedError.code for one in checks):
+        return UNKNOWN
     return UNHEALTHY if FAILED in statuses else DEGRADED if WARNING in statuses else HEALTHY
+
+
+def closed(name: str) -> Check:
+    """Return a check of a store that this program has closed: that is no fault of the store."""
+    return Check(name, UNKNOWN, "What was watched was closed", code=StoreClosedError.code)
 
 
 def unopened(error: CheckpointError) -> Check:
@@ -112,6 +119,8 @@ class Probe:
     def _asked(self, name: str, probe: Callable[[], Check]) -> Check:
         try:
             return probe()
+        except StoreClosedError:
+            return closed(name)
         except CheckpointError as error:
             return Check(name, FAILED, str(error), code=error.code)
         except OSError as error:  # what a file system does not tell

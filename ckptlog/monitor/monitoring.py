@@ -15,7 +15,7 @@ from itertools import islice
 from threading import Lock, RLock
 from typing import Any, Final, TypeVar
 
-from ckptlog.errors import ArgumentError, CheckpointError, SettingsError
+from ckptlog.errors import ArgumentError, CheckpointError, SettingsError, StoreClosedError
 from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model import event as kinds
@@ -27,6 +27,7 @@ from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.model.value import lower
 from ckptlog.monitor import health
 from ckptlog.monitor.alert import Alert, AlertBook
+from ckptlog.monitor.face import service_of
 from ckptlog.monitor.health import Check, Probe
 from ckptlog.monitor.logger import LoggerFactory
 from ckptlog.monitor.sketch import ERROR, Sketch, checked
@@ -196,6 +197,7 @@ class CheckpointMonitoring:
         with self._lock:
             if self._store is not None:
                 raise ArgumentError("Something is attached already.", hint="Call close() first.")
+        target = service_of(target)
         if isinstance(target, Store):
             ends = [self._follow(target)]
         elif isinstance(target, CheckpointManager):
@@ -382,6 +384,8 @@ class CheckpointMonitoring:
                 return checks_of(self._store)
             with open_store(self.config.storage_dir, read_only=True) as store:
                 return checks_of(store)
+        except StoreClosedError:
+            return [health.closed("store")]
         except CheckpointError as error:
             return [health.unopened(error)]
 

@@ -12,7 +12,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, Protocol
@@ -23,8 +23,10 @@ from ckptlog.manager.opening import refuse_wrong_type
 from ckptlog.model.configuration import MEBIBYTE
 from ckptlog.model.quotation import quoted
 from ckptlog.model.requirement import CheckpointPerformanceRequirements
+from ckptlog.model.state import CheckpointState
+from ckptlog.monitor.face import service_of
 from ckptlog.monitor.sketch import ERROR, Sketch, not_negative
-from ckptlog.repository.statistics import measure
+from ckptlog.repository.statistics import ask, measure
 
 OPERATIONS_MAX: Final = 256
 OTHER: Final = "other"
@@ -50,6 +52,9 @@ _LIMITS_MS: Final = {
     "update": "MAX_CHECKPOINT_UPDATE_TIME_MS",
     "query": "MAX_CHECKPOINT_QUERY_TIME_MS",
 }
+_OPEN: Final = (CheckpointState.CREATED, CheckpointState.ACTIVE, CheckpointState.RESTORED)
+# Whose checkpoint is looked at afterwards, for its size: the first argument, or what is returned.
+_SAVING: Final = frozenset({"create_checkpoint", "update_checkpoint", "complete_checkpoint"})
 
 
 class Told(Protocol):
@@ -74,7 +79,8 @@ class CheckpointPerformanceMonitor:
     Args:
         checkpoint_manager: Whose storage is measured, and whose calls `attach` times; None measures
             by hand alone.
-        requirements: A class, or an object, with the nine constants.
+        requirements: A class, or an object, with the nine constants; the specification's stand
+            for those that it lacks.
 
     Threads: safe.
     """
@@ -91,8 +97,10 @@ class CheckpointPerformanceMonitor:
         self._lock = Lock()
         self._operations: dict[str, _Operation] = {}
         self._throughput, self._memory, self._storage = Sketch(), Sketch(), Sketch()
+        self._cache, self._open, self._sizes = Sketch(), Sketch(), Sketch()
+        self._told_rate, self._seen_rate = Sketch(), Sketch()
         self._began_s = self._sampled_s = time.monotonic()
-        self._done = self._sampled = 0
+        self._done = self._sampled = self._created = self._sampled_created = 0
         self._ends: list[Callable[[], None]] = []
 
     # --- the specification's methods ----------------------------------------------------------
@@ -106,8 +114,10 @@ class CheckpointPerformanceMonitor:
         self._track(operation, not_negative("duration_ms", duration_ms), is_failed=False)
 
     def track_throughput(self, operations_per_second: float) -> None:
-        """Take in how many operations were done in a second."""
-        self._throughput.add(not_negative("operations_per_second", operations_per_second))
+        """Take in how many operations were done in a second, by a program that was busy."""
+        rate = not_negative("operations_per_second", operations_per_second)
+        self._throughput.add(rate)
+        self._told_rate.add(rate)
 
     def track_memory_usage(self, memory_mb: float) -> None:
         """Take in the memory of the process, MiB."""
@@ -135,31 +145,51 @@ class CheckpointPerformanceMonitor:
     # --- by itself ----------------------------------------------------------------------------
 
     def measured(self) -> dict[str, float | None]:
-        """Measure memory and storage now, MiB, without tracking; None where it cannot be told."""
+        """Measure memory, storage, cache and open checkpoints now, without tracking.
+
+        Returns:
+            memory_mb, storage_mb, cache_mb (MiB), open_checkpoints; None where it cannot be told.
+        """
         memory = memory_bytes()
-        storage: float | None = None
+        found: dict[str, float | None] = {
+            "memory_mb": None if memory is None else memory / MEBIBYTE,
+            "storage_mb": None,
+            "cache_mb": None,
+            "open_checkpoints": None,
+        }
         if self.checkpoint_manager is not None:
-            try:
-                sizes = measure(self.checkpoint_manager.store.path)
-                storage = (sizes.total - sizes.reserve) / MEBIBYTE
-            except CheckpointError:
-                storage = None
-        return {"memory_mb": None if memory is None else memory / MEBIBYTE, "storage_mb": storage}
+            store = self.checkpoint_manager.store
+            with suppress(CheckpointError):
+                sizes = measure(store.path)
+                found["storage_mb"] = (sizes.total - sizes.reserve) / MEBIBYTE
+                found["cache_mb"] = store.blobs.cached_bytes / MEBIBYTE
+                counts = ask(store, lambda view: view.counts_by_state())
+                found["open_checkpoints"] = float(sum(counts.get(one.value, 0) for one in _OPEN))
+        return found
 
     def sample(self) -> dict[str, float | None]:
-        """Measure and track memory, storage, and the throughput since the sample before."""
+        """Measure and track what `measured` tells, and the throughput since the sample before."""
         found = self.measured()
-        if found["memory_mb"] is not None:
-            self.track_memory_usage(found["memory_mb"])
-        if found["storage_mb"] is not None:
-            self.track_storage_usage(found["storage_mb"])
+        tracked = {
+            "memory_mb": self._memory,
+            "storage_mb": self._storage,
+            "cache_mb": self._cache,
+            "open_checkpoints": self._open,
+        }
+        for name, sketch in tracked.items():
+            value = found[name]
+            if value is not None:
+                sketch.add(value)
         now_s = time.monotonic()
         with self._lock:
             done, seconds = self._done - self._sampled, now_s - self._sampled_s
-            self._sampled, self._sampled_s = self._done, now_s
+            created = self._created - self._sampled_created
+            self._sampled, self._sampled_created = self._done, self._created
+            self._sampled_s = now_s
         rate = done / seconds if seconds > 0 else None
         if rate is not None:
-            self.track_throughput(rate)
+            self._throughput.add(rate)
+            self._seen_rate.add(created / seconds)
         return {**found, "operations_per_second": rate}
 
     @contextmanager
@@ -191,7 +221,10 @@ class CheckpointPerformanceMonitor:
             )
         for name, operation in TIMED.items():
             # On the object, over the class's method: other managers are not touched.
-            setattr(target, name, self._wrapped(getattr(target, name), operation))
+            wrapped = self._wrapped(getattr(target, name), operation)
+            if name in _SAVING:
+                wrapped = self._weighed(wrapped, target)
+            setattr(target, name, wrapped)
 
         def end() -> None:
             for name in TIMED:
@@ -207,11 +240,32 @@ class CheckpointPerformanceMonitor:
 
         return timed
 
+    def _weighed(self, call: Callable[..., Any], manager: CheckpointManager) -> Callable[..., Any]:
+        """Return a call after which the size of its checkpoint is tracked."""
+
+        @functools.wraps(call)
+        def weighed(*arguments: Any, **options: Any) -> Any:
+            result = call(*arguments, **options)
+            is_new = type(result) is str
+            given = arguments[0] if arguments else options.get("checkpoint_id")
+            with suppress(CheckpointError):
+                self._weigh(manager, result if is_new else given)
+            return result
+
+        return weighed
+
+    def _weigh(self, manager: CheckpointManager, checkpoint: Any) -> None:
+        entry = manager.store.newest(checkpoint)
+        if entry is not None:
+            parts = (entry.event.data, entry.event.meta)
+            self._sizes.add(sum(one.size for one in parts if one is not None) / MEBIBYTE)
+
     def follow(self, service: Told) -> Callable[[], None]:
         """Take in a service's captures and recoveries, as its events tell; return what ends that.
 
         They count as `capture` and `recovery`; what failed as `capture`, `recovery`, `cleanup`.
         """
+        service = service_of(service)
         if not callable(getattr(service, "on", None)):
             raise ArgumentError(f"{quoted(service)} tells of no events.", argument="service")
         ends = [
@@ -267,13 +321,19 @@ class CheckpointPerformanceMonitor:
                 name = OTHER
             one = self._operations.setdefault(name, _Operation())
             self._done += 1
+            self._created += name == "create" and not is_failed
             one.failed += is_failed
             one.over += limit_ms is not None and duration_ms > limit_ms
         one.sketch.add(duration_ms)
 
     def _limit_ms(self, name: str) -> float | None:
         constant = _LIMITS_MS.get(name)
-        return None if constant is None else getattr(self.requirements, constant)
+        return None if constant is None else self._limit(constant)
+
+    def _limit(self, constant: str) -> float:
+        standard = getattr(CheckpointPerformanceRequirements, constant)
+        found: float = getattr(self.requirements, constant, standard)
+        return found
 
     def _told(self, name: str, one: _Operation) -> dict[str, Any]:
         return {
@@ -284,28 +344,42 @@ class CheckpointPerformanceMonitor:
         }
 
     def _required(self) -> list[dict[str, Any]]:
-        """Return each constant that something was measured for, beside it; p99 for latencies."""
-        required = self.requirements
+        """Return each of the nine constants beside what was measured for it."""
         found = []
         for name, constant in _LIMITS_MS.items():
             one = self._operations.get(name)
             value = None if one is None else one.sketch.quantile(0.99)
-            found.append(_requirement(constant, getattr(required, constant), value))
-        rate = self._throughput.greatest if self._throughput.count else None
-        least = required.MIN_CHECKPOINTS_PER_SECOND
-        found.append(_requirement("MIN_CHECKPOINTS_PER_SECOND", least, rate, is_least=True))
+            found.append(_requirement(constant, self._limit(constant), value))
+        found.append(self._rate())
         storage = self._storage.last / 1024 if self._storage.count else None
-        limit_gb = required.MAX_TOTAL_STORAGE_GB
-        found.append(_requirement("MAX_TOTAL_STORAGE_GB", limit_gb, storage))
-        memory = self._memory.greatest if self._memory.count else None
-        found.append(_requirement("MAX_MEMORY_USAGE_MB", required.MAX_MEMORY_USAGE_MB, memory))
-        return found
+        values = {
+            "MAX_CONCURRENT_CHECKPOINTS": _greatest(self._open),
+            "MAX_CHECKPOINT_SIZE_MB": _greatest(self._sizes),
+            "MAX_TOTAL_STORAGE_GB": storage,
+            "MAX_MEMORY_USAGE_MB": _greatest(self._memory),
+            "MAX_CACHE_SIZE_MB": _greatest(self._cache),
+        }
+        return [*found, *(_requirement(name, self._limit(name), values[name]) for name in values)]
+
+    def _rate(self) -> dict[str, Any]:
+        """Return how many checkpoints a second there were, beside the least that there must be.
+
+        Only whoever tracked it knows whether the program was busy. What samples saw proves that so
+        many are possible, never that more are not: a program that has little to save creates few.
+        """
+        least = self._limit("MIN_CHECKPOINTS_PER_SECOND")
+        told, seen = _greatest(self._told_rate), _greatest(self._seen_rate)
+        value = seen if told is None else told
+        met = None if value is None or (told is None and value < least) else value >= least
+        return {"name": "MIN_CHECKPOINTS_PER_SECOND", "limit": least, "value": value, "met": met}
 
 
-def _requirement(
-    name: str, limit: float, value: float | None, *, is_least: bool = False
-) -> dict[str, Any]:
-    met = None if value is None else (value >= limit if is_least else value <= limit)
+def _greatest(sketch: Sketch) -> float | None:
+    return sketch.greatest if sketch.count else None
+
+
+def _requirement(name: str, limit: float, value: float | None) -> dict[str, Any]:
+    met = None if value is None else value <= limit
     return {"name": name, "limit": limit, "value": value, "met": met}
 
 

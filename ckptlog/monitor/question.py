@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ckptlog.errors import ArgumentError
-from ckptlog.model.event import COMPLETED, CREATED, FAILED, RESTORED, TASK_DELETED
+from ckptlog.model.event import CAPTURE_FAILED, COMPLETED, CREATED, FAILED, RESTORED, TASK_DELETED
 from ckptlog.monitor import sample
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HOUR_S: Final = 3600.0
 Group = Literal["task", "worker", "namespace", "actor"]
 _GROUPS: Final = ("task", "worker", "namespace", "actor")
+# In the facts of a capture that failed (specs/capture.md, section 3).
+_SUPPRESSED: Final = r'"suppressed":\s*(?P<count>\d{1,9})\b'
 
 
 def throughput(
@@ -103,7 +105,7 @@ def failure_rate(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pa.Table:
-    """What part of the checkpoints that ended has failed, over time?
+    """What part of the checkpoints that ended, and of the captures, has failed, over time?
 
     Returns:
         start: Of the bucket. completed, failed: Numbers. rate: failed to both; null where none
@@ -112,20 +114,32 @@ def failure_rate(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    ended = sample.one_of("type", COMPLETED, FAILED)
-    table = sample.rows(history, ["time", "type"], where=ended, since=since, until=until)
-    is_failed = pc.equal(table["type"], FAILED).cast(pa.int64())
-    table = table.append_column("failed", is_failed)
-    found = sample.bucketed(table, bucket_s, [("failed", "sum"), ("failed", "count")])
-    failed, every = sample.count(found["failed_sum"]), sample.count(found["failed_count"])
+    ended = sample.one_of("type", COMPLETED, FAILED, CAPTURE_FAILED)
+    table = sample.rows(history, ["time", "type", "facts"], where=ended, since=since, until=until)
+    completed = pc.equal(table["type"], COMPLETED).cast(pa.int64())
+    table = table.append_column("completed", completed).append_column("failed", _failed(table))
+    found = sample.bucketed(table, bucket_s, [("completed", "sum"), ("failed", "sum")])
+    completed, failed = (sample.count(found[f"{name}_sum"]) for name in ("completed", "failed"))
     return pa.table(
         {
             "start": found["start"],
-            "completed": pc.subtract(every, failed),
+            "completed": completed,
             "failed": failed,
-            "rate": sample.ratio(failed, every),
+            "rate": sample.ratio(failed, pc.add(completed, failed)),
         }
     )
+
+
+def _failed(table: pa.Table) -> pa.ChunkedArray:
+    """Return how many failures each row tells: a capture's one and those that it left out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types, facts = table["type"], table["facts"].cast(pa.string())
+    found = pc.struct_field(pc.extract_regex(facts, _SUPPRESSED), "count").cast(pa.int64())
+    of_capture = pc.add(pc.fill_null(found, 0), 1)
+    of_others = pc.equal(types, FAILED).cast(pa.int64())
+    return pc.if_else(pc.equal(types, CAPTURE_FAILED), of_capture, of_others)
 
 
 def failures(

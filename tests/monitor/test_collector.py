@@ -103,6 +103,85 @@ def test_no_store_is_told(tmp_path, monkeypatch):
         MetricsCollector().get_performance_trends()
 
 
+class Agent:
+    """A component whose captures take what the clock is moved by, or fail."""
+
+    name = "agent"
+
+    def __init__(self, clock):
+        self.clock, self.number, self.is_broken = clock, 0, False
+
+    def capture(self):
+        if self.is_broken:
+            raise RuntimeError("broken")
+        self.number += 1
+        return {"number": self.number}
+
+    def restore(self, payload):
+        self.number = payload["number"]
+
+
+@pytest.fixture
+def system(tmp_path):
+    clock = Clock()
+    store = ckptlog.open(tmp_path / "sys", create=True, environment=clock)
+    with store, CheckpointManager(store=store) as manager:
+        clock.time = NOW - timedelta(hours=1)
+        agent = Agent(clock)
+        yield manager, agent, ckptlog.Capturer(manager, "system", [agent])
+
+
+def trends_of(store):
+    trends = MetricsCollector(store).get_performance_trends(24, now=NOW)
+    return trends.save_time_trend, trends.success_rate_over_time
+
+
+def test_captures_that_failed_count_each(system):
+    manager, agent, capturer = system
+    for is_broken in (False, True, True, True, False, True, True, False, True, False):
+        agent.is_broken = is_broken
+        if is_broken:
+            with pytest.raises(ckptlog.CaptureFailedError):
+                capturer.capture()
+        else:
+            capturer.capture()
+    _, rates = trends_of(manager)
+    (point,) = rates
+    assert (point.count, point.value) == (10, 0.4)
+
+
+def test_a_capture_took_what_it_took(system):
+    manager, _, capturer = system
+    infos = [capturer.capture() for _ in range(3)]
+    expected = sorted(info.seconds for info in infos)
+    assert expected[0] > 0
+    (point,), _ = trends_of(manager)
+    assert point.count == 3
+    assert point.value == pytest.approx(expected[1], abs=1e-6)
+    # Also of those that were cleaned up since.
+    manager.delete_checkpoint(infos[0].id)
+    (point,), _ = trends_of(manager)
+    assert point.count == 3
+    # Others count from their creation to their completion, in one commit too.
+    with manager.batch() as batch:
+        for number in range(1, 8):
+            batch.complete_checkpoint(batch.create_checkpoint("plain", "P", number))
+    (point,), _ = trends_of(manager)
+    assert (point.count, point.value) == (10, 0)
+
+
+def test_captures_of_odd_metadata_are_left_out(system):
+    manager, _, capturer = system
+    capturer.capture()
+    for seconds in ("1", None, -1, float("inf"), 1e300):
+        with manager.batch() as batch:
+            metadata = {"capture": {"seconds": seconds}}
+            name = batch.create_checkpoint("system", "S", 9, metadata=metadata)
+            batch.complete_checkpoint(name)
+    (point,), _ = trends_of(manager)
+    assert point.count == 1
+
+
 @pytest.mark.parametrize("hours", [0, -1, float("nan"), "24", None, True, 10**9])
 def test_odd_hours_are_refused(path, hours):
     with pytest.raises(ArgumentError):

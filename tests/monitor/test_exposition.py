@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ckptlog import (
     ArgumentError,
+    AsyncCheckpointService,
     CheckpointManager,
     CheckpointMonitoring,
     CheckpointPerformanceMonitor,
@@ -20,7 +21,7 @@ from ckptlog import (
     TelemetryMetrics,
 )
 from tests.architecture.tree import ROOT
-from tests.service.system import serve
+from tests.service.system import serve, until
 
 
 def scraped(registry):
@@ -132,3 +133,52 @@ def test_a_missing_library_is_named_with_the_extra(package, call):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert 'pip install "ckptlog[metrics]"' in done.stdout, done.stderr
     assert package in done.stdout
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_service_that_was_closed_raises_no_alert(tmp_path, caplog, is_async):
+    caplog.set_level("INFO", "ckptlog")
+    raised = []
+    service = serve(tmp_path / "s")
+    given = AsyncCheckpointService(service) if is_async else service
+    monitoring = CheckpointMonitoring(service.config)
+    monitoring.on("alertRaised", raised.append)
+    performance = CheckpointPerformanceMonitor()
+    registry = CollectorRegistry()
+    with service:
+        monitoring.attach(given)
+        performance.follow(given)
+        registry.register(PrometheusCollector(given, monitoring, performance))
+        service.create_checkpoint()
+        until(lambda: "capture" in performance.operations(), "the capture is counted")
+        living = scraped(registry)
+        assert living["ckptlog_service_captures",] >= 1
+        assert living["ckptlog_health", ("check", "store")] == 1
+    caplog.clear()
+    for _ in range(2):
+        left = scraped(registry)
+        assert not [key for key in left if key[0].startswith(("ckptlog_store", "ckptlog_service"))]
+        assert not [key for key in left if key[0] == "ckptlog_alert"]
+        looked_at = {key[1] for key in left if key[0] == "ckptlog_health"}
+        assert looked_at <= {("check", "error_rate")}  # of what was counted
+        key = ("ckptlog_operations_total", ("operation", "capture"), ("outcome", "succeeded"))
+        assert left[key] >= living[key]
+    assert (raised, monitoring.alerts) == ([], [])
+    assert not caplog.records
+    found = monitoring.check_system_health()
+    assert (found["status"], found["checks"]["store"]["status"]) == ("unknown", "unknown")
+    assert monitoring.generate_health_report()["storage"] is None
+
+
+def test_a_manager_that_was_closed_raises_no_alert(tmp_path):
+    manager = CheckpointManager(tmp_path / "s")
+    monitoring, performance = CheckpointMonitoring(), CheckpointPerformanceMonitor(manager)
+    monitoring.attach(manager)
+    performance.track_operation_latency("create", 10)
+    registry = CollectorRegistry()
+    registry.register(PrometheusCollector(manager, monitoring, performance))
+    assert ("ckptlog_store_events_total",) in scraped(registry)
+    manager.close()
+    left = {name for name, *_ in scraped(registry)}
+    assert "ckptlog_operation_duration_seconds_count" in left
+    assert not left & {"ckptlog_store_events_total", "ckptlog_alert", "ckptlog_health"}

@@ -10,6 +10,7 @@ from ckptlog import (
     CheckpointManager,
     CheckpointNotFoundError,
     CheckpointPerformanceMonitor,
+    CheckpointPerformanceRequirements,
     create_checkpoint_system,
 )
 from ckptlog.monitor.performance import OPERATIONS_MAX
@@ -76,6 +77,69 @@ def test_it_times_the_calls_of_its_manager(tmp_path):
         found = monitor.get_performance_report()["operations"]
         counts = {key: (one["count"], one["failed"]) for key, one in found.items()}
         assert counts == {"create": (1, 0), "update": (2, 1), "query": (1, 0)}
+
+
+def requirement(monitor, name):
+    found = monitor.get_performance_report()["requirements"]
+    return next((one["value"], one["met"]) for one in found if one["name"] == name)
+
+
+def test_each_constant_of_the_specification_is_in_the_report():
+    report = CheckpointPerformanceMonitor().get_performance_report()
+    constants = {name for name in vars(CheckpointPerformanceRequirements) if name.isupper()}
+    assert len(constants) == 9
+    assert {one["name"] for one in report["requirements"]} == constants
+    assert all(one["met"] is None for one in report["requirements"])
+    assert report["violations"] == []
+
+
+def test_sizes_open_checkpoints_and_the_cache_are_measured(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        monitor = CheckpointPerformanceMonitor(manager)
+        monitor.attach()
+        name = manager.create_checkpoint("t", "T", 1, data={"a": "x" * 1024 * 1024})
+        manager.create_checkpoint("t", "T", 2)
+        manager.complete_checkpoint(checkpoint_id=name)
+        manager.update_checkpoint(manager.create_checkpoint("t", "T", 3), data={"a": 1})
+        monitor.sample()
+        size, is_small = requirement(monitor, "MAX_CHECKPOINT_SIZE_MB")
+        assert 1 <= size < 1.1
+        assert is_small
+        assert requirement(monitor, "MAX_CONCURRENT_CHECKPOINTS") == (2, True)
+        cache, is_bounded = requirement(monitor, "MAX_CACHE_SIZE_MB")
+        assert 0 < cache < 100
+        assert is_bounded
+        monitor.close()
+
+
+def test_an_idle_program_violates_nothing(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        monitor = CheckpointPerformanceMonitor(manager)
+        monitor.attach()
+        for _ in range(3):
+            monitor.sample()
+        manager.get_checkpoint("cp_none")
+        monitor.sample()
+        value, met = requirement(monitor, "MIN_CHECKPOINTS_PER_SECOND")
+        assert (value, met) == (0, None)
+        assert monitor.get_performance_report()["throughput"]["count"] == 4
+        monitor.close()
+
+
+def test_checkpoints_per_second_are_judged_by_what_was_told():
+    monitor = CheckpointPerformanceMonitor()
+    for _ in range(1000):
+        monitor.track_operation_latency("query", 0)
+    monitor.sample()
+    assert requirement(monitor, "MIN_CHECKPOINTS_PER_SECOND") == (0, None)
+    for _ in range(1000):
+        monitor.track_operation_latency("create", 0)
+    rate = monitor.sample()["operations_per_second"]
+    assert requirement(monitor, "MIN_CHECKPOINTS_PER_SECOND")[0] == rate
+    monitor.track_throughput(50)
+    assert requirement(monitor, "MIN_CHECKPOINTS_PER_SECOND") == (50, False)
+    monitor.track_throughput(150)
+    assert requirement(monitor, "MIN_CHECKPOINTS_PER_SECOND") == (150, True)
 
 
 def test_it_follows_a_service(tmp_path):

@@ -66,7 +66,8 @@ class TaskMaster:
     ) -> None:
         check_type("checkpoint_manager", checkpoint_manager, CheckpointManager)
         self._manager = checkpoint_manager
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        given: object = path
+        if not isinstance(given, str | os.PathLike) or not os.fspath(given):
             raise ArgumentError(
                 f"path is {quoted(path)}; the path of a tasks.json is needed.", argument="path"
             )
