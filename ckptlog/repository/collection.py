@@ -14,7 +14,7 @@ may rely on stored chunks only through a checkpoint that lives where it is appen
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final
 from ckptlog.blobs.live_set import LiveSet
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import PackWriter
-from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.errors import (
     BlobCorruptionError,
     CheckpointCorruptionError,
@@ -56,6 +55,7 @@ from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.loss import LOST_CHUNKS
+from ckptlog.repository.marks import Marks
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
@@ -75,8 +75,6 @@ _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
 _BATCH_CHUNKS: Final = 200_000
 _FOLDER: Final = "collect"
-# Chunks of one payload that are in memory: some 15 MB.
-_FRESH_MAX: Final = 100_000
 _TELL_EVENTS: Final = 4096
 # Share of a segment that its events take, above which compressing them is worth a copy of the rest.
 _EVENTS_MIN: Final = 0.1
@@ -184,7 +182,7 @@ class _Collection:
     def _mark(self, fates: Fates, end: End, folder: Path) -> LiveSet:
         """Return the chunks of every payload that is kept."""
         live = LiveSet(folder, self._store.info.id_bytes)
-        marks = _Marks(live, self._told_losses(fates))
+        marks = Marks(live, self._told_losses(fates))
         for position, event in self._events.events(BEGINNING, end):
             if position % _TELL_EVENTS == 0:
                 self._progress(self._total * position // (3 * end.position), self._total)
@@ -487,37 +485,6 @@ def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
     for name, registered in fates.packs.items():
         orders.setdefault(name, (registered.position, 1))
     return orders
-
-
-class _Marks:
-    """What a walk over payloads passes by: chunks that are marked, and those that are lost.
-
-    Of a payload that turns out to be gone nothing is marked, unless it is a very large one: what
-    was met of that stays for once.
-    """
-
-    def __init__(self, live: LiveSet, lost: frozenset[bytes]) -> None:
-        self._live = live
-        self._lost = lost
-        self._fresh: set[bytes] = set()
-
-    def __contains__(self, digest: object) -> bool:
-        if digest in self._fresh or digest in self._live:
-            return True
-        return bool(self._lost) and type(digest) is bytes and digest[:KEY_BYTES] in self._lost
-
-    def enter(self, reached: Iterable[Collection[bytes]]) -> None:
-        """Mark the chunks of one payload; what the walk raises passes through."""
-        fresh = self._fresh
-        try:
-            for digests in reached:
-                fresh.update(digests)
-                if len(fresh) >= _FRESH_MAX:
-                    self._live.update(fresh)
-                    fresh.clear()
-            self._live.update(fresh)
-        finally:
-            fresh.clear()
 
 
 def _name_of(header: SegmentHeader) -> tuple[int, int]:
