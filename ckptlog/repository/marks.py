@@ -23,6 +23,12 @@ class Marks:
 
     A chunk that was lost is there again once somebody has saved the same data, or given it back:
     then it is as good as any other.
+
+    Args:
+        live: Takes what is marked.
+        lost: Keys of chunks of which a repair has told that they are lost.
+
+    Threads: one.
     """
 
     def __init__(self, live: LiveSet, lost: frozenset[bytes], blobs: BlobStore) -> None:
