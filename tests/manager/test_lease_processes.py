@@ -88,7 +88,7 @@ def test_of_many_that_claim_at_once_one_gets_it(tmp_path):
     with CheckpointManager(path) as manager:
         started = [start(claim_one_of_many, path) for _ in range(4)]
         won = []
-        for process, told in started:
+        for _, told in started:
             assert told.poll(60)
             won += told.recv()
         for process, told in started:
