@@ -52,7 +52,7 @@ class Capturer:
     Args:
         manager: Of the store; its namespace, actor and settings are used.
         system: The system's name, the task of its captures. One store may hold many systems.
-        components: What it is made of; may be empty where captures are only read.
+        components: What it is made of; None where captures are only read.
         batch_size: Components that are captured, or written, at once.
         deadline_s: How long the system may be held; a cut that takes longer is given up.
         write_deadline_s: How long the rest may take.
@@ -72,7 +72,7 @@ class Capturer:
         self,
         manager: CheckpointManager,
         system: str,
-        components: Sequence[Component] = (),
+        components: Sequence[Component] | None = None,
         *,
         batch_size: int = 5,
         deadline_s: float = 30.0,
@@ -82,10 +82,11 @@ class Capturer:
     ) -> None:
         self.manager = manager
         self.system = check_id("system", system)
-        given = list(components)
-        traits = [traits_of(one) for one in given]
+        given = [] if components is None else list(components)
+        self.traits: list[Traits] = (
+            [] if components is None else in_order([traits_of(one) for one in given])
+        )
         by_name = {one.name: one for one in given}
-        self.traits: list[Traits] = in_order(traits) if given else []
         self.components: dict[str, Component] = {one.name: by_name[one.name] for one in self.traits}
         self._batch_size = _count("batch_size", batch_size)
         self._deadline_s = _seconds("deadline_s", deadline_s)

@@ -183,7 +183,7 @@ def _recovery(manager: CheckpointManager, system: str, components: Sequence[Any]
     from ckptlog.capture.capturer import Capturer
     from ckptlog.recovery.recovery import Recovery
 
-    return Recovery(Capturer(manager, system, components))
+    return Recovery(Capturer(manager, system, components or None))
 
 
 def _unknown_component(info: CaptureInfo, name: str) -> Exception:

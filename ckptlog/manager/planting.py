@@ -93,7 +93,7 @@ class Planter:
         """
         try:
             check_create(request)
-            self._quota.check()
+            self._quota.check(planting.new_bytes)
             intent, content = self._intent(planting, roots, request)
         except ArgumentError as error:
             planting.discard()

@@ -63,8 +63,12 @@ class Quota:
         self._measured_at_s = 0.0
         self._is_pressed = False
 
-    def check(self) -> None:
+    def check(self, more_bytes: int = 0) -> None:
         """Refuse to add more to a store that is full.
+
+        Args:
+            more_bytes: What is about to be written, at most; where that is much, the files are
+                measured now.
 
         Raises:
             QuotaError: The limit is reached.
@@ -72,6 +76,8 @@ class Quota:
         self._checks_left -= 1
         now_s = self._store.environment.monotonic_s()
         is_due = self._checks_left < 0 or now_s - self._measured_at_s >= _INTERVAL_S
+        # Measuring is nothing beside writing so much; the log grows by steps of a mebibyte.
+        is_due = is_due or more_bytes >= _BYTES_PER_CHECK
         if is_due and self._lock.acquire(blocking=False):
             try:
                 self._measure(now_s)

@@ -39,6 +39,7 @@ from ckptlog.model.setting import (
 
 OUTER: Final = "checkpoint"
 STORE_VARIABLE: Final = "STORE"
+_S3_VARIABLE: Final = "STORAGE_S3"
 _DAY_S: Final = 86_400
 _MONTH_S: Final = 31 * _DAY_S
 _S3_KEYS: Final = ("bucket", "region", "prefix", "accessKeyId", "secretAccessKey")
@@ -383,7 +384,8 @@ class SystemConfiguration(_Group):
         """Return the configuration of variables such as CKPTLOG_STORAGE_CACHE_SIZE, over a base.
 
         Variables of the prefix that name no setting are left to others, unless they look like a
-        setting spelled wrong.
+        setting spelled wrong, or are what a dict is refused for (s3, a manager's settings that
+        have another name here).
 
         Raises:
             SettingsError: A value cannot be read, or a name is nearly one of a setting.
@@ -400,6 +402,16 @@ class SystemConfiguration(_Group):
             elif name in names:
                 path, setting = names[name]
                 _put(found, path, parsed(setting, text, variable))
+            elif name.lower() in _TWINS:
+                raise SettingsError(
+                    f"The variable {variable} sets nothing of a service.",
+                    hint=f"Here it is {_TWINS[name.lower()]}.",
+                    argument=variable,
+                )
+            elif name == _S3_VARIABLE or name.startswith(f"{_S3_VARIABLE}_"):
+                raise _absent(
+                    variable, "Object storage", "Unset it; captures lie in storage.local."
+                )
             elif name.lower() in PASSED_ON:
                 passed_on[variable] = text
             elif meant := nearest(name, [*names, *map(str.upper, PASSED_ON)], 0.85):

@@ -26,6 +26,9 @@ ALARMS: Final = (
 )  # fmt: skip
 # An alarm goes off when its value is so much better than what set it on.
 RELIEF: Final = 0.95
+# Deletions and compactions let the used room go up and down: it must be well below, and stay there.
+RELIEF_STORAGE: Final = 0.85
+CALM_INTERVALS: Final = 5
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -55,9 +58,14 @@ def turns(on: Mapping[str, object], readings: Iterable[Reading]) -> list[Turn]:
     for one in readings:
         if one.alarm not in on and one.value >= one.limit:
             found.append(Turn(one, is_on=True))
-        elif one.alarm in on and one.value < one.limit * RELIEF:
+        elif one.alarm in on and one.value < one.limit * relief_of(one.alarm):
             found.append(Turn(one, is_on=False))
     return found
+
+
+def relief_of(alarm: str) -> float:
+    """Return the part of its limit below which an alarm goes off."""
+    return RELIEF_STORAGE if alarm == STORAGE_PRESSURE else RELIEF
 
 
 def slowdown(pressure: float, limit: float, now: float) -> float:
@@ -71,4 +79,4 @@ def slowdown(pressure: float, limit: float, now: float) -> float:
     """
     if pressure >= limit:
         return min(16.0, 2.0 * now)
-    return max(1.0, now / 2.0) if pressure < limit * RELIEF else now
+    return max(1.0, now / 2.0) if pressure < limit * RELIEF_STORAGE else now

@@ -135,6 +135,14 @@ def failed(rules: Rules, state: Schedule, clock: Clock, unit: float) -> Schedule
     return _next(rules, msgspec.structs.replace(state, failures=failures), clock, unit)
 
 
+def released(state: Schedule, clock: Clock) -> Schedule:
+    """Return the schedule after a pause: what was due meanwhile is due now, and not late."""
+    now_s = clock.monotonic_s
+    if state.due_s > now_s:
+        return state
+    return msgspec.structs.replace(state, slot_s=now_s, due_s=now_s)
+
+
 def slowed(rules: Rules, state: Schedule, factor: float) -> Schedule:
     """Return the schedule with its interval times a factor, from the next slot on."""
     return msgspec.structs.replace(state, slowdown=max(1.0, min(factor, _most(rules))))

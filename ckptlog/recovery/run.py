@@ -336,10 +336,10 @@ class Run:
                 rolled_back=True,
             ) from error
         raise RecoveryFailedError(
-            f"Component {name!r} was not restored: {told(error)}. "
+            f"Component {name!r} was not restored: {_sentence(error)} "
             "What was touched is as it was before."
             if name
-            else f"{told(error)} What was touched is as it was before.",
+            else f"{_sentence(error)} What was touched is as it was before.",
             hint="Mend it and recover again; a dry run shows what would be done.",
             component=name,
             cause=kind,
@@ -466,7 +466,7 @@ class Run:
         self, lacking: list[str], error: BaseException | None, name: str
     ) -> RecoveryIncompleteError:
         names = ", ".join(lacking)
-        why = f"Component {name!r} failed: {told(error)}. " if error is not None else ""
+        why = f"Component {name!r} failed: {_sentence(error)} " if error is not None else ""
         if self._safety is None:
             hint = f"There is no safety capture. Mend {names}, then resume()."
         else:
@@ -588,3 +588,8 @@ class Run:
     def _given(self) -> CaptureInfo:
         assert self._info is not None  # noqa: S101 - begin, plan, resume and roll_back set it
         return self._info
+
+
+def _sentence(error: BaseException) -> str:
+    """Return an error in words that end once."""
+    return f"{told(error).rstrip('.')}."

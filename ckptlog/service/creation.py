@@ -41,7 +41,7 @@ def create_checkpoint_system(
 
     Raises:
         SettingsError: A setting is unknown or wrong; names the path of the key.
-        ComponentError: A dependency is unknown, or gives no state.
+        ComponentError: A dependency is unknown, or gives no state; or there is none.
     """
     return CheckpointService(
         load_configuration(config), components_of(dependencies), store=store, codecs=codecs

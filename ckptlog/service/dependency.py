@@ -25,6 +25,8 @@ MANAGERS: Final = {
     "task_manager": "tasks",
     "system_manager": "system",
 }
+# Whatever is so near to the name of a manager is that name, misspelt.
+_LIKENESS: Final = 0.85
 _LIST: Final = "components"
 
 
@@ -75,9 +77,11 @@ def _name(key: object) -> str:
     name = snake(key) if type(key) is str else ""
     if name in MANAGERS:
         return MANAGERS[name]
-    if name.endswith("manager") and (meant := nearest(name, MANAGERS)):
+    likeness = 0.6 if name.endswith("manager") else _LIKENESS
+    if name and (meant := nearest(name, MANAGERS, likeness)):
         raise ComponentError(
-            f"There is no dependency {quoted(key)}.", hint=f"Did you mean {meant}?"
+            f"There is no dependency {quoted(key)}.",
+            hint=f"Did you mean {meant}? A component of your own needs a name that differs more.",
         )
     if type(key) is not str:
         raise ComponentError(f"A dependency has the name {quoted(key)}; a text is needed.")

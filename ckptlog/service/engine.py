@@ -9,6 +9,7 @@ Nothing here knows of schedules or threads. Callbacks are told after the commit,
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +36,14 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Component
 from ckptlog.model.system_configuration import SystemConfiguration
-from ckptlog.policy.alarm import INCOMPLETE, STALE, STORAGE_PRESSURE, Reading
+from ckptlog.policy.alarm import (
+    CALM_INTERVALS,
+    INCOMPLETE,
+    RELIEF_STORAGE,
+    STALE,
+    STORAGE_PRESSURE,
+    Reading,
+)
 from ckptlog.recovery.journal import Journal
 from ckptlog.repository.statistics import measure, statistics
 from ckptlog.service import listener, operation, tally
@@ -108,6 +116,9 @@ class Engine:
         self._begun_s = 0.0
         # Why a recovery neither succeeded nor was rolled back: what is there must not be captured.
         self.incomplete: CheckpointError | None = None
+        # Factor of the interval under storage pressure, and when that was last on.
+        self.slowdown = 1.0
+        self._pressed_s = -math.inf
         self._journal = Journal(manager, config.system)
         if (found := self._journal.unfinished()) is not None:
             self.incomplete = RecoveryUnfinishedError(
@@ -332,16 +343,35 @@ class Engine:
             room_bytes = min(room_bytes, used_bytes + shutil.disk_usage(path).free)
         return used_bytes / max(1, room_bytes)
 
+    @property
+    def stale_s(self) -> float:
+        """Age from which on the state is stale: by the interval that storage pressure makes."""
+        alerts = self.config.alerts
+        return alerts.stale_seconds or self.config.stale_s * self.slowdown
+
+    def _pressure_reading(self, pressure: float) -> list[Reading]:
+        """Return what the alarm goes by; none where the room has come back just now."""
+        limit, now_s = self.config.alerts.storage_pressure, self.environment.monotonic_s()
+        if pressure >= limit * RELIEF_STORAGE:
+            self._pressed_s = now_s
+        elif (
+            now_s - self._pressed_s < CALM_INTERVALS * self.config.interval_seconds * self.slowdown
+        ):
+            return []
+        return [Reading(STORAGE_PRESSURE, pressure, limit)]
+
     def look(self) -> float:
         """Measure, and let alarms go on and off; return the storage pressure."""
         config = self.config
         try:
             pressure = self.pressure()
-            measured = [Reading(STORAGE_PRESSURE, pressure, config.alerts.storage_pressure)]
+            measured = self._pressure_reading(pressure)
         except CheckpointError as error:  # the other alarms need no store
             _logger.warning("The store was not measured: %s", error)
             pressure, measured = 0.0, []
-        age_s = self.environment.monotonic_s() - self._fresh_s
+        # Whoever does not own the system does not save it: another process does.
+        is_owner = self.lease is not None
+        age_s = self.environment.monotonic_s() - self._fresh_s if is_owner else 0.0
         self.alerts.take(
             [
                 *measured,
@@ -351,7 +381,7 @@ class Engine:
                     recovery_ms=config.performance.max_recovery_time_ms,
                     target=config.performance.compression_target,
                 ),
-                Reading(STALE, age_s, config.stale_s),
+                Reading(STALE, age_s, self.stale_s),
             ]
         )
         return pressure

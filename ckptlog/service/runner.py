@@ -12,6 +12,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from ckptlog.errors import (
@@ -43,6 +44,19 @@ _UNITS: Final = 2**32
 _logger = logging.getLogger("ckptlog.service")
 
 
+@dataclass(frozen=True)
+class IntervalChange:
+    """Captures become rarer, or more frequent again.
+
+    seconds, before: Time between two of them now, and until now.
+    reason: "failures", "storage pressure", or "" where it is the usual time again.
+    """
+
+    seconds: float
+    before: float
+    reason: str
+
+
 class Runner:
     """Runs one service's schedule.
 
@@ -68,7 +82,8 @@ class Runner:
         self.state: Schedule = self._begin()
         self.is_paused = False
         self._claim_at_s = 0.0
-        self._slowdown = 1.0
+        self._is_held = False
+        self._told_s = config.interval_seconds
         self._thread = threading.Thread(target=self._run, name="ckptlog-service", daemon=True)
 
     @property
@@ -182,8 +197,12 @@ class Runner:
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
         if self.is_paused or self._engine.incomplete is not None:
+            self._is_held = True
             self._look()  # a state that nobody saves grows stale all the same
             return
+        if self._is_held:
+            self._is_held = False
+            self.state = schedule.released(self.state, clock)
         found = schedule.decide(self._rules, self.state, clock)
         if isinstance(found, Due):
             if not self.state.failures:
@@ -211,10 +230,30 @@ class Runner:
             return
         self._slow_down()
         self.state = schedule.succeeded(self._rules, self.state, self._clock(), self._unit())
-        self._engine.clean_up(is_pressed=self._slowdown > 1)
+        self._engine.clean_up(is_pressed=self._engine.slowdown > 1)
+        self._tell_interval()
 
     def _failed(self) -> None:
         self.state = schedule.failed(self._rules, self.state, self._clock(), self._unit())
+        self._tell_interval()
+
+    def _tell_interval(self) -> None:
+        """Say so where failures or storage pressure make captures rarer, or no more."""
+        now_s = self.interval_s
+        if now_s == self._told_s:
+            return
+        reason = "failures" if self.state.failures else "storage pressure"
+        change = IntervalChange(
+            now_s, self._told_s, "" if now_s == self._rules.interval_s else reason
+        )
+        self._told_s = now_s
+        _logger.warning(
+            "%r is captured every %g s now%s.",
+            self._config.system,
+            now_s,
+            f", because of {change.reason}" if change.reason else "",
+        )
+        self._engine.listeners.tell(listener.INTERVAL_CHANGED, change)
 
     def _slow_down(self) -> None:
         limit = self._config.alerts.storage_pressure
@@ -222,8 +261,11 @@ class Runner:
             pressure = self._engine.pressure()
         except CheckpointError:
             return
-        self._slowdown = slowdown(pressure, limit, self._slowdown)
-        self.state = schedule.slowed(self._rules, self.state, self._slowdown)
+        engine = self._engine
+        self.state = schedule.slowed(
+            self._rules, self.state, slowdown(pressure, limit, engine.slowdown)
+        )
+        engine.slowdown = self.state.slowdown
 
     def _begin(self) -> Schedule:
         return schedule.begin(

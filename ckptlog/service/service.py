@@ -28,7 +28,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.opening import refuse_wrong_type
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.codec import Codecs, TypeCodec
-from ckptlog.model.component import Component
+from ckptlog.model.component import Component, in_order, traits_of
 from ckptlog.model.event import SERVICE_STARTED, SERVICE_STOPPED
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.repository.store import Store
@@ -67,6 +67,9 @@ class CheckpointService(Recoverable):
         store: An open store to use instead of storage.local.path; the caller closes it.
         codecs: How objects of your own types are stored.
 
+    Raises:
+        ComponentError: The components, or one of them, are not what they must be; or there is none.
+
     Durability: a capture that was told of survives a kill and a power cut.
     Threads: safe. A forked child's copy does nothing: its parent's service goes on.
     """
@@ -83,6 +86,7 @@ class CheckpointService(Recoverable):
         refuse_wrong_type("store", store, Store)
         self.config = config
         self.components = list(components)
+        in_order([traits_of(one) for one in self.components])
         self._store = store
         self._codecs = codecs
         self._listeners = Listeners()
@@ -107,10 +111,9 @@ class CheckpointService(Recoverable):
         return self._state
 
     def initialize(self) -> Self:
-        """Open the store, look at the components and at what was captured before; twice is fine.
+        """Open the store and look at what was captured before; twice is fine.
 
         Raises:
-            ComponentError: The components do not fit together.
             CheckpointStorageError: The store cannot be opened.
         """
         self._check_process()
@@ -166,8 +169,16 @@ class CheckpointService(Recoverable):
     def _claim(self, runner: Runner) -> None:
         try:
             runner.claim()
-        except LeaseHeldError:
+        except LeaseHeldError as error:
             if not self.config.standby:
+                error.message = (
+                    f"The system {self.config.system!r} is owned by another service: "
+                    + (error.message)
+                )
+                error.hint = (
+                    "Stop that one, or set standby=True to wait until it ends; an operator can end "
+                    f"its lease: ckptlog leases release {self.config.system} --force."
+                )
                 raise
             return
         try:
@@ -402,7 +413,12 @@ class CheckpointService(Recoverable):
             self._check_process()
         engine = self._engine
         if engine is None:
-            raise _wrong_state("this", self._state, "Call initialize() or start() first.")
+            hint = (
+                "Make another." if self._state == CLOSED else "Call initialize() or start() first."
+            )
+            raise ServiceStateError(
+                f"The service is {self._state}: it has no open store.", hint=hint, state=self._state
+            )
         return engine
 
     def _check_process(self) -> None:

@@ -96,6 +96,7 @@ CHANGED = {
     "maxIntervalSeconds": 99,
     "jitter": 0.25,
     "deadlineSeconds": 3,
+    "restoreDeadlineSeconds": 7,
     "skipUnchanged": False,
     "maxCheckpoints": 20,
     "maxCaptureSizeBytes": 2**20,
@@ -292,3 +293,18 @@ def test_the_page_has_every_key():
 def test_the_least_room_is_one_that_a_manager_accepts():
     config = SystemConfiguration.from_dict({"storage": {"local": {"maxSizeBytes": 2 * 2**20}}})
     assert config.checkpoint_configuration().storage_size_bytes_max == 2 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("CKPTLOG_MAX_STORAGE_SIZE_GB", "storage.local.maxSizeBytes"),
+        ("CKPTLOG_STORAGE_DIR", "storage.local.path"),
+        ("CKPTLOG_STORAGE_S3_BUCKET", "storage.local"),
+        ("CKPTLOG_STORAGE_S3", "storage.local"),
+    ],
+)
+def test_a_variable_is_refused_where_a_dict_would_be(variable, says):
+    with pytest.raises(SettingsError, match=variable) as caught:
+        SystemConfiguration.from_env({variable: "5"})
+    assert says in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -222,3 +223,32 @@ def test_what_grew_over_the_limit_is_told_and_recovered_all_the_same(tmp_path):
         # Its safety capture has no limit.
         assert service.recover_from_checkpoint(first.id).status == "completed"
         assert memory.value == "a"
+
+
+def test_damage_is_listed_once_and_sentences_end_once(tmp_path):
+    state = {"x": [os.urandom(50).hex() for _ in range(20_000)]}
+    config = settings(tmp_path / "s", intervalSeconds=600)
+    with create_checkpoint_system(config, {"memory": state, "agents": {"q": 1}}) as service:
+        info = service.create_checkpoint()
+    (pack,) = (tmp_path / "s" / "packs").iterdir()
+    raw = bytearray(pack.read_bytes())
+    raw[len(raw) // 2] ^= 255
+    pack.write_bytes(raw)
+    service = create_checkpoint_system(config, {"memory": {"x": [1]}, "agents": {"q": 1}})
+    service.initialize()
+    try:
+        errors = service.recover_from_checkpoint(info.id, dry_run=True).errors
+        assert len(errors) == len(set(errors)) == 1
+    finally:
+        service.close()
+
+
+def test_a_failure_is_one_sentence_after_the_other(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    with service:
+        first = service.create_checkpoint()
+        agents.value = 2
+        agents.fault = PermissionError(1, "not permitted.")
+        with pytest.raises(CheckpointError) as caught:
+            service.recover_from_checkpoint(first.id)
+        assert ".." not in caught.value.message

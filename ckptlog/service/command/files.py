@@ -124,7 +124,7 @@ class Files:
         present = [one for one in self._components if _is_there(one)]
         known = self._capturer
         if known is None or {id(one) for one in known.components.values()} != set(map(id, present)):
-            self._capturer = Capturer(self._manager, self._system, present, attempts=2)
+            self._capturer = Capturer(self._manager, self._system, present or None, attempts=2)
         return self._capturer or self._all()
 
     def _all(self) -> Capturer:
