@@ -168,7 +168,11 @@ class EnvironmentComponent:
         payload = stored.value()
         refuse_faults(self.name, self.validate(payload))
         found = self.compare(payload)
-        applied = [one for one in found if self._is_applied and one.aspect == "variables"]
+        applied = [
+            one
+            for one in found
+            if self._is_applied and one.aspect == "variables" and self._is_chosen(one.name)
+        ]
         changes = tuple(
             Change("remove" if one.before is None else "change", f"{one.aspect} {one.name}")
             for one in applied
@@ -206,16 +210,18 @@ class EnvironmentComponent:
 
     def _selected(self) -> Iterator[tuple[str, str]]:
         for name, text in self._environ.items():
-            if any(fnmatchcase(name, pattern) for pattern in self._patterns):
+            if self._is_chosen(name):
                 yield _shown(name), _shown(text)
+
+    def _is_chosen(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self._patterns)
 
     def _apply(self, variables: Mapping[str, str], redacted: frozenset[str]) -> None:
         now, hidden = self._variables()
         for name in now.keys() - variables.keys() - redacted - frozenset(hidden):
             del self._environ[_real(name)]
         for name, text in variables.items():
-            chosen = any(fnmatchcase(name, pattern) for pattern in self._patterns)
-            if chosen and now.get(name) != text and name not in hidden:
+            if self._is_chosen(name) and now.get(name) != text and name not in hidden:
                 self._environ[_real(name)] = _real(text)
 
 

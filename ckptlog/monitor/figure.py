@@ -78,6 +78,33 @@ _OF_SERVICE: Final = (
 _OF_HEALTH: Final = {"ok": 1.0, "warning": 0.5, "failed": 0.0}
 
 
+_TAKEN: Final = frozenset({"quantile", *(label for one in DEFINITIONS for label in one.labels)})
+
+
+def constants(argument: str, given: dict[str, str] | None) -> dict[str, str]:
+    """Return constant labels, checked.
+
+    Raises:
+        ArgumentError: They are no texts by name, or have the name of a figure's own label.
+    """
+    found: object = {} if given is None else given
+    if not isinstance(found, dict) or not all(
+        type(name) is str and name and type(text) is str for name, text in found.items()
+    ):
+        raise ArgumentError(
+            f"{argument} is {quoted(found)}; a dict of texts is needed.",
+            hint='For example: {"system": "billing"}.',
+            argument=argument,
+        )
+    if taken := _TAKEN & found.keys():
+        raise ArgumentError(
+            f"{argument} names {quoted(min(taken))}, which figures have themselves.",
+            hint="Choose another name.",
+            argument=argument,
+        )
+    return dict(found)
+
+
 class Value(NamedTuple):
     """One value of a figure. part: Of a summary: "", "count", "sum", or a share as text."""
 

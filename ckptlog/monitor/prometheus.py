@@ -10,16 +10,28 @@ Nothing is registered by itself, nor measured before a scrape. Names: specs/moni
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from ckptlog.errors import ArgumentError
+from ckptlog.model.quotation import quoted
 from ckptlog.monitor.extra import needs_metrics
-from ckptlog.monitor.figure import COUNTER, DEFINITIONS, SUMMARY, Definition, Figures, Value
+from ckptlog.monitor.figure import (
+    COUNTER,
+    DEFINITIONS,
+    SUMMARY,
+    Definition,
+    Figures,
+    Value,
+    constants,
+)
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 PREFIX: Final = "ckptlog_"
+_label = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*").fullmatch
 
 
 class PrometheusCollector:
@@ -32,6 +44,7 @@ class PrometheusCollector:
 
     Raises:
         ImportError: prometheus_client is missing.
+        ArgumentError: A source cannot be measured, or a label is none.
 
     Threads: safe.
     """
@@ -42,7 +55,13 @@ class PrometheusCollector:
         with needs_metrics("PrometheusCollector", "prometheus_client"):
             import prometheus_client  # noqa: F401 - whether it is there
         self._figures = Figures(*sources, health=health)
-        self._labels = dict(labels or {})
+        self._labels = constants("labels", labels)
+        if odd := [name for name in self._labels if not _label(name)]:
+            raise ArgumentError(
+                f"labels names {quoted(odd[0])}, which Prometheus does not take.",
+                hint="A name is of A-Z a-z 0-9 and _, begins with no digit, and not with __.",
+                argument="labels",
+            )
 
     def describe(self) -> list[Metric]:
         """Name the metrics without measuring, for the registry."""

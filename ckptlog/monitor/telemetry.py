@@ -21,7 +21,15 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptlog.errors import ArgumentError
 from ckptlog.model.quotation import quoted
 from ckptlog.monitor.extra import needs_metrics
-from ckptlog.monitor.figure import COUNTER, DEFINITIONS, SUMMARY, Definition, Figures, Value
+from ckptlog.monitor.figure import (
+    COUNTER,
+    DEFINITIONS,
+    SUMMARY,
+    Definition,
+    Figures,
+    Value,
+    constants,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -61,7 +69,7 @@ class TelemetryMetrics:
         if not callable(getattr(meter, "create_observable_gauge", None)):
             raise ArgumentError(f"{quoted(meter)} is no meter.", argument="meter")
         self._figures: Figures | None = Figures(*sources, health=health)
-        self._attributes = dict(attributes or {})
+        self._attributes = constants("attributes", attributes)
         self._lock = Lock()
         self._values: list[Value] = []
         self._measured_s: float | None = None

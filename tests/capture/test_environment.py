@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture.environment import Difference, EnvironmentComponent
 from ckptlog.errors import ComponentError, EnvironmentDiffersError, ForeignPayloadError
 from ckptlog.model.value import prepare
@@ -152,3 +153,18 @@ def test_a_difference_is_a_sentence():
     assert str(Difference("variables", "A", "1", None)) == (
         "variables A: '1' when captured, absent now"
     )
+
+
+def test_a_recovery_where_other_variables_are_selected_now(tmp_path):
+    """What this program does not set is not missed after a restore either."""
+    environ = {"MODE": "fast", "OTHER": "1"}
+    with CheckpointManager(tmp_path / "store") as manager:
+        wide = EnvironmentComponent(apply_variables=True, environ=environ)
+        Capturer(manager, "system", [wide]).capture()
+        environ |= {"MODE": "slow", "OTHER": "2"}
+        narrow = EnvironmentComponent(apply_variables=True, variables=("MODE",), environ=environ)
+        recovery = Recovery(Capturer(manager, "system", [narrow]))
+        planned = recovery.recover(dry_run=True).plans["environment"]
+        assert [one.path for one in planned.changes] == ["variables MODE"]
+        assert recovery.recover().status == "completed"
+        assert environ == {"MODE": "fast", "OTHER": "2"}

@@ -182,3 +182,31 @@ def test_a_manager_that_was_closed_raises_no_alert(tmp_path):
     left = {name for name, *_ in scraped(registry)}
     assert "ckptlog_operation_duration_seconds_count" in left
     assert not left & {"ckptlog_store_events_total", "ckptlog_alert", "ckptlog_health"}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"operation": "x"},
+        {"quantile": "x"},
+        {"1st": "x"},
+        {"__name": "x"},
+        {"a-b": "x"},
+        {"": "x"},
+        {"a": 1},
+        [("a", "b")],
+    ],
+)
+def test_labels_that_would_spoil_the_exposition_are_refused(tmp_path, labels):
+    with CheckpointManager(tmp_path / "s") as manager, pytest.raises(ArgumentError, match="labels"):
+        PrometheusCollector(manager, labels=labels)
+
+
+@pytest.mark.parametrize("attributes", [{"state": "x"}, {"a": 1}, 5])
+def test_attributes_that_would_be_lost_are_refused(tmp_path, attributes):
+    meter = MeterProvider(metric_readers=[InMemoryMetricReader()]).get_meter("x")
+    with (
+        CheckpointManager(tmp_path / "s") as manager,
+        pytest.raises(ArgumentError, match="attributes"),
+    ):
+        TelemetryMetrics(meter, manager, attributes=attributes)
