@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,14 +72,14 @@ class Place:
         assert system.look() == self.looks[word]
         assert system.litter() == []
         assert recovery.unfinished() is None
-        assert os.listdir(self.store.parent / "tmp") == []
+        assert list((self.store.parent / "tmp").glob("ckptlog-*")) == []
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Private copies are made where it is seen whether they are left behind."""
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     return tmp_path
 
 
@@ -136,7 +137,7 @@ def test_killed_while_what_is_missing_is_made_anew(kind, most, folder):
             else:
                 recovery.resume()
                 place.clean(CAPTURED, system, recovery)
-            assert os.listdir(folder / "tmp") == []
+            assert list((folder / "tmp").glob("ckptlog-*")) == []
 
 
 @pytest.mark.parametrize("most", [1, pytest.param(40, marks=pytest.mark.thorough)])
@@ -182,7 +183,7 @@ def test_killed_in_the_capture_of(kind, most, folder):
             assert capturer.capture().number == infos[0].number + 1
             count += 1
             recovery.recover(place.first.id)
-            assert os.listdir(folder / "tmp") == []
+            assert list((folder / "tmp").glob("ckptlog-*")) == []
             count += 1
             assert system.look() == place.looks[CAPTURED]
     with CheckpointManager(place.store) as manager:
