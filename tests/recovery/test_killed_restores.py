@@ -6,7 +6,6 @@ captured or exactly what was there before, and nothing is left lying about.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from dataclasses import replace
