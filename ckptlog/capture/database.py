@@ -14,6 +14,7 @@ specs/capture-components.md, section 6.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
@@ -48,6 +49,9 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQ
 _DENIED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _ROLLBACK: Final = b"\x01\x01"
 _LOGGED: Final = b"\x02\x02"
+_PRIVATE: Final = "ckptlog-sqlite-"
+
+_swept: set[Path] = set()
 
 
 class NotADatabaseError(SourceError):
@@ -244,16 +248,53 @@ def copy_pages(
 
 @contextmanager
 def _private(folder: str | None) -> Iterator[Path]:
-    """Yield a path in a new folder that nobody else may enter; remove both afterwards."""
-    place = Path(tempfile.mkdtemp(prefix="ckptlog-", dir=folder))
-    target = place / "database"
+    """Yield a path in a new folder that nobody else may enter; remove both afterwards.
+
+    The folder is locked meanwhile; those that a killed process left are removed by the next one.
+    """
+    home = Path(folder or tempfile.gettempdir())
+    if home not in _swept:
+        _swept.add(home)
+        _sweep(home)
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=home))
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _locked(fd)  # where there are no such locks nobody sweeps either
+        if place.exists():
+            break
+        os.close(fd)  # another process swept it before it was locked
     try:
-        yield target
+        yield place / "database"
     finally:
-        for suffix in ("", *_SIBLINGS):
-            remove(Path(f"{target}{suffix}"))
-        with suppress(OSError):
-            place.rmdir()
+        os.close(fd)
+        _remove_private(place)
+
+
+def _sweep(home: Path) -> None:
+    """Remove private folders of ours that nobody holds."""
+    with suppress(OSError):
+        for place in home.glob(f"{_PRIVATE}*"):
+            with suppress(OSError):
+                fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    if os.fstat(fd).st_uid == os.geteuid() and _locked(fd):
+                        _remove_private(place)
+                finally:
+                    os.close(fd)
+
+
+def _remove_private(place: Path) -> None:
+    for suffix in ("", *_SIBLINGS):
+        remove(place / f"database{suffix}")
+    with suppress(OSError):
+        place.rmdir()
+
+
+def _locked(fd: int) -> bool:
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 class _Patience:

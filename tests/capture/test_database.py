@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -403,3 +404,20 @@ def test_a_stamp_is_believed_when_the_clock_has_gone_on(tmp_path):
         connection.execute("INSERT INTO entry VALUES (1, 2, 3)")
         assert database.stamp_of(path) != stamp
     assert not database.is_settled(database.stamp_of(tmp_path / "none"), now + 10**10)
+
+
+def test_private_copies_of_a_killed_process_are_removed(tmp_path):
+    left, held, strange = (tmp_path / f"ckptlog-sqlite-{name}" for name in "abc")
+    for place in (left, held, strange):
+        place.mkdir()
+        (place / "database").write_bytes(b"secret")
+    (strange / "somebody's").write_bytes(b"")
+    fd = os.open(held, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with database._private(str(tmp_path)) as place:
+        place.write_bytes(b"")
+        with database._private(str(tmp_path)):
+            assert place.exists()
+    os.close(fd)
+    assert sorted(one.name for one in tmp_path.iterdir()) == [held.name, strange.name]
+    assert (held / "database").exists()

@@ -14,6 +14,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -172,6 +173,7 @@ class Aim:
 
 def work(aim: Aim) -> None:
     """The process itself."""
+    tempfile.tempdir = str(aim.store.parent / "tmp")
     system = System(aim.folder)
     system.take(aim.word)
     with CheckpointManager(aim.store) as manager:

@@ -6,14 +6,15 @@ captured or exactly what was there before, and nothing is left lying about.
 
 from __future__ import annotations
 
-import os
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ckptlog import CheckpointManager
+from ckptlog.capture import database
 from ckptlog.capture.capturer import Capturer
 from ckptlog.recovery.recovery import Recovery
 from tests.recovery.aimed import KINDS, KINDS_ON_DISK, Aim, System, aims, shot
@@ -51,6 +52,7 @@ class Place:
 
     def system(self, manager: CheckpointManager, word: str) -> tuple[System, Recovery]:
         """Start the program anew, after a kill, with what it has in memory."""
+        database._swept.clear()
         system = System(self.live)
         system.take(word)
         return system, Recovery(Capturer(manager, "sys", list(system.parts.values())))
@@ -69,14 +71,14 @@ class Place:
         assert system.look() == self.looks[word]
         assert system.litter() == []
         assert recovery.unfinished() is None
-        assert os.listdir(self.store.parent / "tmp") == []
+        assert list((self.store.parent / "tmp").glob("ckptlog-*")) == []
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Private copies are made where it is seen whether they are left behind."""
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     return tmp_path
 
 
@@ -134,7 +136,7 @@ def test_killed_while_what_is_missing_is_made_anew(kind, most, folder):
             else:
                 recovery.resume()
                 place.clean(CAPTURED, system, recovery)
-            assert os.listdir(folder / "tmp") == []
+            assert list((folder / "tmp").glob("ckptlog-*")) == []
 
 
 @pytest.mark.parametrize("most", [1, pytest.param(40, marks=pytest.mark.thorough)])
@@ -172,7 +174,6 @@ def test_killed_in_the_capture_of(kind, most, folder):
             system, recovery = place.system(manager, BEFORE)
             assert system.look() == place.looks[BEFORE]
             assert system.litter() == []
-            assert os.listdir(folder / "tmp") == []
             capturer = recovery.capturer
             infos = capturer.captures()
             assert len(infos) == count + is_whole
@@ -181,6 +182,7 @@ def test_killed_in_the_capture_of(kind, most, folder):
             assert capturer.capture().number == infos[0].number + 1
             count += 1
             recovery.recover(place.first.id)
+            assert list((folder / "tmp").glob("ckptlog-*")) == []
             count += 1
             assert system.look() == place.looks[CAPTURED]
     with CheckpointManager(place.store) as manager:
