@@ -11,6 +11,7 @@ its meaning; the tests hold the two together to the byte:
     native.short_event   through JSON, and formats/short_event.py's `unpack`
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
     native.outline, lines_among    through formats/outline.py
+    native.confirm       through capture/directory/confirmation.py's `_confirm`
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -26,7 +27,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 7
+REVISION: Final = 8
 
 
 class Kernel(Protocol):
@@ -165,6 +166,20 @@ class Kernel(Protocol):
             entry: Of whatever bytes; nothing about them is taken for granted.
             parts: Event, Reference, Subject; the names of the fields that the event is made with;
                 types as in `short_entry`; the kind of reference and the schema that go unsaid.
+        """
+
+    def confirm(self, root: int, blob: bytes, start: int, stop: int, reserved: bytes, /) -> bytes:
+        """Return for each record between two places whether its directory is as remembered: 0, 1.
+
+        Args:
+            root: Descriptor of the directory that paths begin at.
+            blob: Records, one behind the other, as capture/directory/table.py writes them.
+            reserved: Names that do not count, each with a NUL behind it; they begin with a dot.
+
+        Raises:
+            ValueError: A place is out of range, or a record cut.
+
+        Threads: others run meanwhile.
         """
 
 

@@ -41,6 +41,10 @@ PyDoc_STRVAR(short_event_doc,
 "short_event(entry, parts) -> Event | None\n\n"
 "Return the event of an ordinary entry of schema 2; None where only the long way can read it.");
 
+PyDoc_STRVAR(confirm_doc,
+"confirm(root, blob, start, stop, reserved) -> bytes\n\n"
+"Return for each record of the blob whether its directory below root is as remembered.");
+
 #define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, name##_doc}
 
@@ -55,6 +59,7 @@ static PyMethodDef methods[] = {
     FUNCTION(lines_among),
     FUNCTION(short_entry),
     FUNCTION(short_event),
+    FUNCTION(confirm),
     {NULL, NULL, 0, NULL},
 };
 

@@ -13,8 +13,9 @@ from typing import Final
 
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import Entry
-from ckptlog.capture.directory.scan import Row, Scan
+from ckptlog.capture.directory.scan import Scan
 from ckptlog.capture.directory.stat_index import Kept
+from ckptlog.capture.directory.table import Row
 from ckptlog.errors import NoSuchPartError
 
 ADD: Final = "add"

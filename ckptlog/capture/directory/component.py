@@ -15,7 +15,7 @@ from ckptlog.capture.directory.change import Selection, Step, steps
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
 from ckptlog.capture.directory.restoration import Restoration, is_refused
-from ckptlog.capture.directory.scan import Options, Scan, scan
+from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
 from ckptlog.capture.directory.stage import is_left_over
 from ckptlog.errors import ArgumentError, FormatError, from_os_error
@@ -67,7 +67,7 @@ class DirectoryComponent:
         self.depends_on = tuple(depends_on)
         self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
         self._index_path = Path(index) / f"{name}.stat" if index is not None else None
-        self._tracked: frozenset[str] = frozenset()
+        self._tracked: Tracked | None = None
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
 
@@ -90,11 +90,11 @@ class DirectoryComponent:
 
         Rules may leave out now what the capture has: the safety capture must hold it.
         """
-        self._tracked = frozenset(self._manifest(stored).entries)
+        self._tracked = lambda: self._manifest(stored).entries
         try:
             yield
         finally:
-            self._tracked = frozenset()
+            self._tracked = None
 
     # restore
 
@@ -208,10 +208,10 @@ class DirectoryComponent:
         return manifest
 
     def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:
-        found = scan(self.path, self.options, frozenset(manifest.entries))
         index = None
         if self._index_path is not None:
-            index = stat_index.load(self._index_path, self.options, None)
+            index = stat_index.load(self._index_path, self.options)
+        found = scan(self.path, self.options, lambda: manifest.entries, index)
         selection = Selection(paths)
         selection.check(manifest.entries, found)
         with Present(self.path, self.options, found, index) as present:

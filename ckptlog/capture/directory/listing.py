@@ -1,5 +1,7 @@
 """All entries of a walk in the payload's order, beside what the stat index knows of them.
 
+What the walk took over from its base is taken over here as well, a subtree at a time: of a tree in
+which little changed, only the directories that were listed again are gone through name by name.
 A closed group of the previous payload is taken over whole where each of its entries stands in the
 new order as it stood in the old one, and is known.
 """
@@ -7,14 +9,15 @@ new order as it stood in the old one, and is known.
 from __future__ import annotations
 
 import stat
+from bisect import bisect_left
+from functools import cached_property
 from typing import Final
-
-import msgspec
 
 from ckptlog.blobs.pieces import Group
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory.scan import Row, Scan
+from ckptlog.capture.directory.scan import Scan
 from ckptlog.capture.directory.stat_index import Kept, StatIndex
+from ckptlog.capture.directory.table import Row
 
 NOTHING: Final = Kept()
 # What was not known, by place: the row and content as they were read; None where it is gone.
@@ -24,96 +27,121 @@ Added = dict[int, tuple[Row, Kept] | None]
 class Listing:
     """The entries of a walk.
 
-    keys: Their keys in the payload, in its order.
+    Args:
+        index: Of the witness; None where nothing is known of contents.
 
-    Threads: not safe.        Cost: some microseconds an entry.
+    Attributes:
+        keys: Their keys in the payload, in its order.
+
+    Threads: not safe.        Cost: some microseconds an entry of what was listed.
     """
 
     def __init__(self, found: Scan, index: StatIndex | None) -> None:
         self.keys: list[str] = []
         self._found = found
         self._index = index
-        self._rows: list[tuple[str, Row, int]] = []  # folder, row, number of the row in it
-        self._is_known: list[bool] = []
-        self._kept: dict[str, list[Kept | None]] = {}
+        self._unknown: list[int] = []
+        self._known: dict[str, dict[str, tuple[Row, Kept]]] = {}
+        self._rows: dict[str, dict[str, Row]] = {}
         self._list("")
-        self._groups: dict[str, Group] = {}
-        self._old_keys: list[str] = []
-        self._old_places: dict[str, int] = {}
-        if index is not None and index.groups:
-            self._groups = {one.first: one for one in index.groups}
-            self._old_keys = _keys_of(index)
-            firsts = self._groups.keys()
-            self._old_places = {key: at for at, key in enumerate(self._old_keys) if key in firsts}
 
     def _list(self, folder: str) -> None:
-        rows = self._found.directories.get(folder, [])
-        is_same = self._index is not None and self._index.has(folder, rows)
-        if not is_same:
-            self._kept[folder] = self._known_of(folder, rows)
-        for number, row in enumerate(rows):
+        base = self._found.base
+        one = None if base is None or self._found.is_touched(folder) else base.record(folder)
+        if base is not None and one is not None:
+            begin = len(self.keys)
+            self.keys += base.keys[one.begin : one.begin + one.entries]
+            if base is not self._index:
+                self._unknown += range(begin, len(self.keys))
+            return
+        known = self._known_in(folder)
+        for row in self._found.rows(folder):
             path = f"{folder}/{row[0]}" if folder else row[0]
+            old = known.get(row[0])
+            if old is None or old[0] != row:
+                self._unknown.append(len(self.keys))
             self.keys.append(naming.encode(path))
-            self._rows.append((folder, row, number))
-            self._is_known.append(is_same or self._kept[folder][number] is not None)
-            if stat.S_ISDIR(row[1]):
+            if stat.S_ISDIR(row[1]) and self._found.has(path):
                 self._list(path)
 
-    def _known_of(self, folder: str, rows: list[Row]) -> list[Kept | None]:
-        return [None] * len(rows) if self._index is None else self._index.kept(folder, rows)
+    def _known_in(self, folder: str) -> dict[str, tuple[Row, Kept]]:
+        """Return what the index knows of a directory, by name."""
+        known = self._known.get(folder)
+        if known is None:
+            known = {} if self._index is None else self._index.known(folder)
+            self._known[folder] = known
+        return known
+
+    @cached_property
+    def _groups(self) -> dict[str, tuple[Group, int]]:
+        """The old groups by the key of the first item, with the places where they began."""
+        found: dict[str, tuple[Group, int]] = {}
+        at = 0
+        for group in () if self._index is None else self._index.groups:
+            found[group.first] = group, at
+            at += group.link.items
+        return found
 
     def group_at(self, place: int) -> Group | None:
         """Return the old group that begins here, if nothing in it changed."""
-        group = self._groups.get(self.keys[place])
-        if group is None:
+        found = self._groups.get(self.keys[place])
+        if found is None or self._index is None:
             return None
-        end = place + group.link.items
-        old = self._old_places[group.first]
-        is_same = (
-            self.keys[place:end] == self._old_keys[old : old + group.link.items]
-            and end <= len(self.keys)
-            and all(self._is_known[place:end])
-        )
-        return group if is_same else None
+        group, old = found
+        count = group.link.items
+        end = place + count
+        next_unknown = bisect_left(self._unknown, place)
+        if next_unknown < len(self._unknown) and self._unknown[next_unknown] < end:
+            return None
+        return group if self.keys[place:end] == self._index.keys[old : old + count] else None
 
     def entry(self, place: int) -> tuple[str, Row, Kept | None]:
         """Return the folder, the row, and what is known of an entry."""
-        folder, row, number = self._rows[place]
-        if folder not in self._kept:
-            self._kept[folder] = self._known_of(folder, self._found.directories[folder])
-        return folder, row, self._kept[folder][number]
+        folder, name = self._place(place)
+        row = self._row(folder, name)
+        old = self._known_in(folder).get(name)
+        return folder, row, old[1] if old is not None and old[0] == row else None
 
-    def finish(self, added: Added) -> dict[str, list[Kept] | msgspec.Raw]:
-        """Return what is known of each folder's rows now; rows of what is gone are taken out."""
-        changed = {self._rows[place][0] for place in added}
-        for place, new in added.items():
-            folder, _, number = self._rows[place]
-            if new is not None:
-                self._found.directories[folder][number] = new[0]
-                self._kept[folder][number] = new[1]
-        known: dict[str, list[Kept] | msgspec.Raw] = {}
-        for folder, rows in self._found.directories.items():
-            index = self._index
-            if folder in changed or index is None or not index.has(folder, rows):
-                pairs = zip(rows, self._kept[folder], strict=True)
-                left = [(row, kept) for row, kept in pairs if kept is not None]
-                self._found.directories[folder] = [row for row, _ in left]
-                known[folder] = [kept for _, kept in left]
-            else:
-                known[folder] = index.raw(folder)
-        return known
+    def before(self, folder: str, name: str) -> Kept | None:
+        """Return what a name held when the index was made, whatever has become of it."""
+        old = self._known_in(folder).get(name)
+        return None if old is None else old[1]
 
+    def _place(self, place: int) -> tuple[str, str]:
+        folder, _, name = naming.unescaped(self.keys[place]).rpartition("/")
+        return folder, name
 
-def _keys_of(index: StatIndex) -> list[str]:
-    """Return the keys of the payload that an index was made by, in order."""
-    keys: list[str] = []
+    def _row(self, folder: str, name: str) -> Row:
+        rows = self._rows.get(folder)
+        if rows is None:
+            rows = self._rows[folder] = {row[0]: row for row in self._found.rows(folder)}
+        return rows[name]
 
-    def below(folder: str) -> None:
-        for row in index.rows(folder):
-            path = f"{folder}/{row[0]}" if folder else row[0]
-            keys.append(naming.encode(path))
-            if stat.S_ISDIR(row[1]):
-                below(path)
+    def finish(self, added: Added) -> dict[str, list[Kept]]:
+        """Return what is known now of each folder that was listed, or read in.
 
-    below("")
-    return keys
+        Rows of what is gone are taken out of the walk, and of the keys.
+        """
+        new: dict[str, dict[str, tuple[Row, Kept] | None]] = {}
+        for place, one in added.items():
+            folder, name = self._place(place)
+            new.setdefault(folder, {})[name] = one
+        contents = {}
+        for folder in {*self._found.directories, *new}:
+            contents[folder] = self._finish_one(folder, new.get(folder, {}))
+        gone = {place for place, one in added.items() if one is None}
+        if gone:
+            self.keys = [key for place, key in enumerate(self.keys) if place not in gone]
+        return contents
+
+    def _finish_one(self, folder: str, new: dict[str, tuple[Row, Kept] | None]) -> list[Kept]:
+        known = self._known_in(folder)
+        pairs = []
+        for row in self._found.rows(folder):
+            pair = new[row[0]] if row[0] in new else known.get(row[0], (row, NOTHING))
+            if pair is not None:
+                pairs.append(pair)
+        self._found.left.setdefault(folder, self._found.left_of(folder))
+        self._found.directories[folder] = [row for row, _ in pairs]
+        self._found.touch(folder)
+        return [kept for _, kept in pairs]

@@ -12,8 +12,9 @@ from ckptlog.capture.directory.change import Step
 from ckptlog.capture.directory.ignore import RULE_FILES, Chain, Rules, is_ignored, parse
 from ckptlog.capture.directory.manifest import Manifest
 from ckptlog.capture.directory.reading import Reading
-from ckptlog.capture.directory.scan import Options, Row, Scan
+from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.capture.directory.stat_index import Kept, StatIndex
+from ckptlog.capture.directory.table import Row
 
 
 class Present:
@@ -43,7 +44,7 @@ class Present:
     def _indexed(self, folder: str) -> dict[str, Kept | None]:
         if self._index is None:
             return {}
-        rows = self._found.directories.get(folder, [])
+        rows = self._found.rows(folder)
         return {
             row[0]: kept for row, kept in zip(rows, self._index.kept(folder, rows), strict=True)
         }

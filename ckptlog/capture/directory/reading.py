@@ -20,8 +20,9 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.content import ChangedFile, OpenFile, identity_of, open_file
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import INLINE_BYTES_MAX, attributes_of
-from ckptlog.capture.directory.scan import Options, Row, unreadable
+from ckptlog.capture.directory.scan import Options, unreadable
 from ckptlog.capture.directory.stat_index import Kept
+from ckptlog.capture.directory.table import Row
 from ckptlog.errors import ChangedError
 
 _ATTEMPTS: Final = 5

@@ -4,8 +4,8 @@ The order, and why a restore that is killed anywhere is simply run again:
 
 1. Conflicts are looked for: a directory that must give way holds what no capture has. Nothing was
    touched.
-2. Every file and link that is new or changed is made whole in the staging directory and synced.
-   Nothing was changed in the tree.
+2. Every file and link that is new or changed is made whole in the staging directory; then all are
+   synced together. Nothing was changed in the tree.
 3. Directories on the way that their owner may not write are opened for the time.
 4. From the top: what is of another type is moved aside, directories are made, staged files renamed
    over the old ones. Each is looked at before: one that is no longer what the walk saw belongs to
@@ -32,6 +32,7 @@ from contextlib import suppress
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.change import ADD, REMOVE, Step, type_of
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
@@ -125,7 +126,7 @@ class Restoration:
                 made[step.path] = self._stage.file(entry, self._load)
             else:
                 made[step.path] = self._stage.link(entry)
-        os.fsync(self._stage.fd)
+        self._stage.sync()
         return made
 
     # what stands in the way
@@ -150,7 +151,7 @@ class Restoration:
 
     def _stranger(self, directory: str) -> str | None:
         """Return a path below a directory that the walk did not take."""
-        known = {row[0]: row for row in self._found.directories.get(directory, ())}
+        known = {row[0]: row for row in self._found.rows(directory)}
         with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, directory)) as names:
             for entry in names:
                 path = naming.join(directory, entry.name)
@@ -303,9 +304,11 @@ class Restoration:
             os.close(fd)
 
     def _sync(self) -> None:
-        for path in sorted(self._touched, key=naming.parts_of):
-            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                os.fsync(self._descent.open(path))
+        with Batch() as batch:
+            for path in sorted(self._touched, key=naming.parts_of):
+                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    batch.add(os.dup(self._descent.open(path)))
+            batch.sync()
 
 
 def _changed(path: str) -> ChangedError:

@@ -7,18 +7,25 @@ by rules, nor is a directory on the way to it: git does the same with the files 
 
 Special files (pipes, sockets, devices) are named in `skipped`, not opened. A directory that cannot
 be listed is an error, or is named there too, as the options say.
+
+With a base, the walk that the newest capture remembers, directories that are confirmed to be as
+they were (`confirmation`) are taken over, and only the others are listed here. That their verdicts
+by the rules are the same, too, is known by this: the conditions of both walks are equal, and each
+file of rules above is one of the names that were confirmed, or compared here.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.confirmation import unconfirmed
 from ckptlog.capture.directory.descent import DEPTH_MAX
 from ckptlog.capture.directory.ignore import (
     RULE_BYTES_MAX,
@@ -28,10 +35,13 @@ from ckptlog.capture.directory.ignore import (
     is_ignored,
     parse,
 )
+from ckptlog.capture.directory.stat_index import StatIndex, is_racy
+from ckptlog.capture.directory.table import Left, Row
 from ckptlog.errors import ArgumentError, DeniedError, from_os_error
 
 STAGING: Final = ".ckptlog-rewind"
 GIT: Final = ".git"
+EXCLUDE: Final = ".git/info/exclude"
 _LISTED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KINDS: Final = {
     stat.S_IFIFO: "pipe",
@@ -44,12 +54,13 @@ _LINK: Final = stat.S_IFLNK
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
 _ROWS: Final = (_FILE, _LINK)
+_STORE: Final = frozenset(("store.json", "log"))
 
 # The rules of a directory that is left out, and entered for what is tracked in it.
 _ALL: Final = (Rules(b"", parse(b"*")),)
 
-# (name, mode, size, mtime_ns, ctime_ns, inode); of a directory the name and mode alone.
-Row = tuple[str, int, int, int, int, int]
+# Paths that no rule leaves out; called only where a rule would.
+Tracked = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -82,23 +93,77 @@ class Options:
 class Scan:
     """What a walk found.
 
-    directories: Path to the rows of what lies in it, by name; a directory before its content.
-    skipped: Path to the reason why it is not captured.
-    left_out: How many names the rules left out.
+    directories: For each directory that was listed, by path, its names in order.
+    left: For each of them, what the rules left out.
+    never: Those that are not described by that alone.
+    skipped: Path (as text) to the reason why it is not captured.
     root_mode: The root's own mode.
+    base: What the rest is taken over from; None where everything was listed.
+    conditions: What decides, beside the names, about what is left out.
+    is_forced: Whether a path was taken against the rules.
     """
 
     directories: dict[str, list[Row]] = field(default_factory=dict)
+    left: dict[str, list[Left]] = field(default_factory=dict)
+    never: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
-    left_out: int = 0
     root_mode: int = 0
+    base: StatIndex | None = None
+    conditions: str = ""
+    is_forced: bool = False
+    touched: set[str] = field(default_factory=set)
+
+    def rows(self, directory: str) -> list[Row]:
+        """Return the names of a directory that was found."""
+        rows = self.directories.get(directory)
+        if rows is None:
+            return [] if self.base is None else self.base.rows(directory)
+        return rows
+
+    def has(self, directory: str) -> bool:
+        """Say whether a directory, whose name was found, was listed, or taken over."""
+        if directory in self.directories or self.base is None:
+            return directory in self.directories
+        return directory not in self.never and self.base.record(directory) is not None
+
+    def is_touched(self, directory: str) -> bool:
+        """Say whether a directory, or one below it, is not taken over."""
+        return self.base is None or directory in self.touched
+
+    def touch(self, directory: str) -> None:
+        """Note that a directory is not taken over."""
+        self.touched.add(directory)
+        while directory:
+            directory = naming.parent_of(directory)
+            self.touched.add(directory)
+
+    def left_of(self, directory: str) -> list[Left]:
+        """Return what the rules left out of a directory."""
+        left = self.left.get(directory)
+        if left is None:
+            return [] if self.base is None else self.base.left(directory)
+        return left
+
+    @property
+    def left_out(self) -> int:
+        """How many names the rules left out."""
+        return sum(len(self.left_of(folder)) for folder in self.folders())
+
+    def folders(self) -> Iterator[str]:
+        """Yield every directory that was found, each before those that lie in it."""
+        yield ""
+        for path, row in self.paths():
+            if row[1] & _FORMAT == _DIRECTORY:
+                yield path
 
     def paths(self) -> Iterable[tuple[str, Row]]:
         """Yield every path with its row, a directory before what lies in it."""
         return self._below("")
 
     def _below(self, directory: str) -> Iterable[tuple[str, Row]]:
-        for row in self.directories.get(directory, ()):
+        if not self.has(directory):
+            return
+        for row in self.rows(directory):
             path = f"{directory}/{row[0]}" if directory else row[0]
             yield path, row
             if row[1] & _FORMAT == _DIRECTORY:
@@ -106,25 +171,30 @@ class Scan:
 
 
 def scan(
-    root: str | os.PathLike[str], options: Options, tracked: frozenset[str] = frozenset()
+    root: str | os.PathLike[str],
+    options: Options,
+    tracked: Tracked | None = None,
+    base: StatIndex | None = None,
 ) -> Scan:
     """Walk a directory.
 
     Args:
         tracked: Paths that no rule leaves out, with the directories on the way to them.
+        base: What an earlier walk with the same options found.
 
     Raises:
         CheckpointStorageError: The root, or with unreadable="error" anything below, cannot be
             listed; the message names it.
 
-    Threads: safe.        Cost: one getdents and one stat a name; about twice a bare walk.
+    Threads: safe.        Cost: one listing a directory, one stat a name; where there is a base,
+        nothing else for what is as it was.
     """
     walk = _Walk(os.fspath(root), options, tracked)
-    return walk.run()
+    return walk.run(base)
 
 
 class _Walk:
-    def __init__(self, root: str, options: Options, tracked: frozenset[str]) -> None:
+    def __init__(self, root: str, options: Options, tracked: Tracked | None) -> None:
         self._root = root
         self._options = options
         self._given = tracked
@@ -132,16 +202,26 @@ class _Walk:
         self._found = Scan()
         self._excluded = _identities(options.excluded)
         self._inner: dict[str, Chain] = {}
-        self._reserved = {STAGING} if options.has_git else {STAGING, GIT}
+        self._reserved = frozenset((STAGING,) if options.has_git else (STAGING, GIT))
+        self._again: set[str] = set()
 
-    def run(self) -> Scan:
+    def run(self, base: StatIndex | None) -> Scan:
         try:
             fd = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise from_os_error(error, "Cannot open the directory") from error
+        found = self._found
         try:
-            self._found.root_mode = stat.S_IMODE(os.fstat(fd).st_mode)
-            self._list(fd, "", self._first_rules(fd), 0)
+            found.root_mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            found.conditions = self._conditions(fd)
+            if base is not None and self._is_fit(base):
+                found.base = base
+                for one in unconfirmed(fd, base.blob, base.records, self._reserved):
+                    self._list_again(one.path)
+                if self._given is not None:
+                    self._list_tracked(base)
+            if self._again or found.base is None:
+                self._visit(fd, "", self._first_rules(fd), 0, is_known=True)
         except UnicodeEncodeError as error:
             raise ArgumentError(
                 f"A name below {self._root} cannot be read under this locale: {error}.",
@@ -149,34 +229,98 @@ class _Walk:
             ) from error
         finally:
             os.close(fd)
-        return self._found
+        return found
+
+    # what is taken over
+
+    def _conditions(self, fd: int) -> str:
+        """Return what decides about what is left out, beside what lies in the directories."""
+        exclude: object = None
+        if self._options.has_rules:
+            with suppress(OSError):
+                status = os.stat(EXCLUDE, dir_fd=fd, follow_symlinks=False)
+                times = status.st_mtime_ns, status.st_ctime_ns
+                exclude = (status.st_mode, status.st_size, *times, status.st_ino)
+                if is_racy(*times, time.time_ns()):
+                    exclude = ("changing", time.time_ns())
+        return ascii((exclude, sorted(self._excluded)))
+
+    def _is_fit(self, base: StatIndex) -> bool:
+        return not base.is_forced and base.conditions == self._found.conditions
+
+    def _list_again(self, folder: str) -> None:
+        self._again.add(folder)
+        self._found.touch(folder)
+
+    def _list_tracked(self, base: StatIndex) -> None:
+        """List directories again out of which something was left that is tracked now."""
+        for folder in base.folders_with_left:
+            if any(self._is_tracked(naming.join(folder, name)) for name, _ in base.left(folder)):
+                self._list_again(folder)
+
+    def _visit(self, fd: int, path: str, chain: Chain, depth: int, *, is_known: bool) -> None:
+        """List a directory and those in it, but what is taken over.
+
+        Args:
+            is_known: Whether the base's verdicts hold here: no file of rules above has changed.
+        """
+        if depth > DEPTH_MAX:
+            self._refuse(path, f"lies deeper than {DEPTH_MAX} directories", None)
+            return
+        base = self._found.base if is_known else None
+        if base is None:
+            self._found.touched.add(path)
+        try:
+            if base is not None and path not in self._again:  # the way to one that is listed
+                rows = base.rows(path)
+                chain = self._chain(fd, path, chain, {row[0] for row in rows})
+            else:
+                rows, chain = self._list(fd, path, chain)
+        except OSError as error:
+            self._refuse(path or ".", "cannot be listed", error)
+            return
+        is_known = base is not None and self._has_same_rules(path, rows, base)
+        for row in rows:
+            if row[1] & _FORMAT == _DIRECTORY:
+                child = naming.join(path, row[0])
+                is_there = is_known and base is not None and base.record(child) is not None
+                if is_there and child not in self._found.touched:
+                    continue
+                inner = self._inner.pop(child, chain)
+                self._descend(fd, row[0], child, inner, depth, is_known=is_there)
+
+    def _has_same_rules(self, path: str, rows: list[Row], base: StatIndex) -> bool:
+        if path not in self._again:
+            return True
+        before, now = base.rows(path), rows
+        for name in RULE_FILES:
+            if [row for row in before if row[0] == name] != [row for row in now if row[0] == name]:
+                return False
+        left = {name for name, _ in (*base.left(path), *self._found.left.get(path, ()))}
+        return left.isdisjoint(RULE_FILES)
+
+    # listing
+
+    def _list(self, fd: int, path: str, chain: Chain) -> tuple[list[Row], Chain]:
+        """List a directory; return its rows, and the rules that hold in it."""
+        self._found.left[path] = []
+        with os.scandir(fd) as entries:
+            listed = list(entries)
+            chain = self._chain(fd, path, chain, {entry.name for entry in listed})
+            rows = self._rows(listed, path, chain)
+        rows.sort()
+        self._found.directories[path] = rows
+        if any(name in RULE_FILES for name, _ in self._found.left[path]):
+            self._found.never.add(path)
+        return rows, chain
 
     def _first_rules(self, fd: int) -> Chain:
         """Return the rules that are asked after those of all directories."""
         lines = [os.fsencode(line) for line in self._options.patterns]
         patterns = parse(b"\n".join(lines))
         if self._options.has_rules:
-            patterns += parse(_small_file(".git/info/exclude", fd))
+            patterns += parse(_small_file(EXCLUDE, fd))
         return (Rules(b"", patterns),) if patterns else ()
-
-    def _list(self, fd: int, path: str, chain: Chain, depth: int) -> None:
-        if depth > DEPTH_MAX:
-            self._refuse(path, f"lies deeper than {DEPTH_MAX} directories", None)
-            return
-        try:
-            with os.scandir(fd) as entries:
-                listed = list(entries)
-                chain = self._chain(fd, path, chain, listed)
-                rows = self._rows(listed, path, chain)
-        except OSError as error:
-            self._refuse(path or ".", "cannot be listed", error)
-            return
-        rows.sort()
-        self._found.directories[path] = rows
-        for row in rows:
-            if row[1] & _FORMAT == _DIRECTORY:
-                child = naming.join(path, row[0])
-                self._descend(fd, row[0], child, self._inner.pop(child, chain), depth)
 
     def _rows(self, listed: list[os.DirEntry[str]], path: str, chain: Chain) -> list[Row]:
         rows: list[Row] = []
@@ -203,11 +347,14 @@ class _Walk:
                     )
                 )
             elif kind == _DIRECTORY:
-                if (found.st_dev, found.st_ino) not in self._excluded:
+                if (found.st_dev, found.st_ino) in self._excluded:
+                    self._found.never.add(path)
+                else:
                     rows.append((name, mode, 0, 0, 0, 0))
             else:
                 what = _KINDS.get(kind, "special file")
                 self._found.skipped[naming.encode(naming.join(path, name))] = what
+                self._found.never.add(path)
         return rows
 
     def _is_left_out(self, entry: os.DirEntry[str], path: str, chain: Chain) -> bool:
@@ -217,36 +364,37 @@ class _Walk:
         if not is_ignored(chain, raw, name, is_directory=is_directory):
             return False
         if self._is_tracked(whole):
+            self._found.is_forced = True
             if is_directory:
                 self._inner[whole] = _ALL
             return False
-        self._found.left_out += 1
+        self._found.left[path].append((entry.name, is_directory))
         return True
 
     def _is_tracked(self, path: str) -> bool:
-        if not self._given:
+        if self._given is None:
             return False
         if self._tracked is None:  # only where a rule matches
-            self._tracked = _with_parents(self._given)
+            self._tracked = _with_parents(self._given())
         return path in self._tracked
 
-    def _chain(self, fd: int, path: str, chain: Chain, listed: list[os.DirEntry[str]]) -> Chain:
+    def _chain(self, fd: int, path: str, chain: Chain, listed: set[str]) -> Chain:
         """Return the rules that hold in a directory."""
-        if not self._options.has_rules or chain is _ALL:
-            return chain
-        names = {entry.name for entry in listed if entry.name in RULE_FILES}
-        if not names:
+        if not self._options.has_rules or chain is _ALL or listed.isdisjoint(RULE_FILES):
             return chain
         patterns = []
         for name in RULE_FILES:  # the later one is asked first
-            if name in names:
+            if name in listed:
                 patterns += parse(_small_file(name, fd))
         return (*chain, Rules(os.fsencode(path), patterns)) if patterns else chain
 
-    def _descend(self, fd: int, name: str, path: str, chain: Chain, depth: int) -> None:
+    def _descend(
+        self, fd: int, name: str, path: str, chain: Chain, depth: int, *, is_known: bool
+    ) -> None:
         try:
             child = os.open(name, _LISTED, dir_fd=fd)
         except FileNotFoundError:
+            self._found.never.add(path)
             return  # removed since it was listed
         except OSError as error:
             self._refuse(path, "cannot be opened", error)
@@ -255,17 +403,19 @@ class _Walk:
             if _is_store(child):
                 self._leave_out(path)
                 return
-            self._list(child, path, chain, depth + 1)
+            self._visit(child, path, chain, depth + 1, is_known=is_known)
         finally:
             os.close(child)
 
     def _leave_out(self, path: str) -> None:
         parent = naming.parent_of(path)
-        rows = self._found.directories[parent]
+        rows = self._found.rows(parent)
         own = path.rpartition("/")[2]
         self._found.directories[parent] = [row for row in rows if row[0] != own]
+        self._found.never |= {parent, path}
 
     def _refuse(self, path: str, what: str, error: OSError | None) -> None:
+        self._found.never.add(path)
         reason = f"{what}: {error.strerror}" if error is not None else what
         if self._options.unreadable == "report":
             self._found.skipped[naming.encode(path)] = reason
@@ -318,7 +468,8 @@ def _small_file(name: str, fd: int) -> bytes:
         opened = os.open(name, flags, dir_fd=fd)
     except OSError:
         return b""
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        return b""
     with open(opened, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            return b""
         return file.read(RULE_BYTES_MAX) or b""

@@ -15,18 +15,19 @@ from typing import Final
 import msgspec
 
 from ckptlog.blobs.container_writer import ContainerWriter
-from ckptlog.blobs.pieces import Group, Pieces, Root, pieces_of
+from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.content import ChangedFile
 from ckptlog.capture.directory.entry import FORMAT
-from ckptlog.capture.directory.listing import NOTHING, Listing
+from ckptlog.capture.directory.listing import NOTHING, Added, Listing
 from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
-from ckptlog.capture.directory.scan import Options, Row, scan
-from ckptlog.capture.directory.stat_index import Kept, StatIndex
+from ckptlog.capture.directory.scan import Options, Tracked, scan
+from ckptlog.capture.directory.stat_index import Draft, Kept
+from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
 
@@ -42,7 +43,7 @@ class DirectorySnapshot:
     Args:
         root: The directory.
         index_path: Where the stat index lies; None to do without.
-        tracked: Paths that are captured whatever the rules say.
+        tracked: Gives paths that are captured whatever the rules say.
         is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
 
     Threads: `write` and `close` by one thread at a time.
@@ -56,47 +57,43 @@ class DirectorySnapshot:
         options: Options,
         *,
         index_path: Path | None = None,
-        tracked: frozenset[str] = frozenset(),
+        tracked: Tracked | None = None,
         is_cut: bool = True,
     ) -> None:
         self.root = root
         self.read_ns = time.time_ns()
-        self.found = scan(root, options, tracked)
+        base = None if index_path is None else stat_index.load(index_path, options)
+        self.found = scan(root, options, tracked, base)
         self.tally = Tally()
         self._options = options
+        self._base = base
         self._index_path = index_path
         self._is_cut = is_cut
-        self._kept: dict[str, list[Kept] | msgspec.Raw] = {}
 
     def close(self) -> None:
         """Let go; nothing is held."""
 
     def write(self, writer: TreeWriter, before: Stored | None) -> Root:
         """Write what the walk found; see `model.component.Snapshot`."""
-        index = self._index(before)
         reference = None if before is None else before.reference
+        index = self._base
+        if index is not None and (reference is None or index.root != reference.root):
+            index = None
         if index is not None and reference is not None and index.equals(self.found):
             return Root(reference)
         reading = Reading(
             self.root, self._options, lambda pieces: _stored(writer, pieces), is_cut=self._is_cut
         )
         try:
-            root, groups = self._write(writer, Listing(self.found, index), reading)
+            root, draft = self._write(writer, Listing(self.found, index), reading)
         finally:
             reading.close()
         self.tally = reading.tally
         if self._index_path is not None:
-            self._save_index(self._index_path, root.reference.root, groups)
+            stat_index.save(self._index_path, self._options, self.found, draft)
         return root
 
-    def _index(self, before: Stored | None) -> StatIndex | None:
-        if self._index_path is None or before is None or before.reference is None:
-            return None
-        return stat_index.load(self._index_path, self._options, before.reference.root)
-
-    def _write(
-        self, writer: TreeWriter, listing: Listing, reading: Reading
-    ) -> tuple[Root, list[Group]]:
+    def _write(self, writer: TreeWriter, listing: Listing, reading: Reading) -> tuple[Root, Draft]:
         entries = writer.mapping(is_sorted=False)
         added = self._add(writer, entries, listing, reading)
         self.found.skipped.update(reading.skipped)
@@ -106,14 +103,16 @@ class DirectorySnapshot:
         top.add("mode", writer.value(self.found.root_mode))
         top.add("entries", entries.finish())
         top.add("skipped", writer.value(dict(sorted(self.found.skipped.items()))))
-        self._kept = listing.finish(added)
-        return writer.root(top.finish()), entries.groups
+        contents = listing.finish(added)
+        root = writer.root(top.finish())
+        name = root.reference.root
+        return root, Draft(name, entries.groups, listing.keys, self.read_ns, contents)
 
     def _add(
         self, writer: TreeWriter, entries: ContainerWriter, listing: Listing, reading: Reading
-    ) -> dict[int, tuple[Row, Kept] | None]:
+    ) -> Added:
         """Add every entry, whole groups where nothing changed; return what was not known."""
-        new: dict[int, tuple[Row, Kept] | None] = {}
+        new: Added = {}
         at, end = 0, len(listing.keys)
         while at < end:
             group = listing.group_at(at) if entries.is_between else None
@@ -135,11 +134,6 @@ class DirectorySnapshot:
                     new[at] = found
             at += 1
         return new
-
-    def _save_index(self, path: Path, root: str, groups: list[Group]) -> None:
-        stat_index.save(
-            path, self._options, root, self.found, self._kept, groups=groups, read_ns=self.read_ns
-        )
 
 
 def _stored(writer: TreeWriter, pieces: Iterable[bytes]) -> tuple[bytes, int]:

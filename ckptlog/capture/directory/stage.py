@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.scan import STAGING
 
@@ -32,7 +33,7 @@ class Stage:
 
     Raises (every method): OSError; crosses at the restore's door.
 
-    Threads: not safe.        Durability: `sync_all` puts everything on the medium.
+    Threads: not safe.        Durability: `sync` puts everything that was made on the medium.
     """
 
     def __init__(self, root: int) -> None:
@@ -43,6 +44,7 @@ class Stage:
         self.fd = os.open(STAGING, flags, dir_fd=root)
         self._serial = 0
         self._waiting: set[str] = set()
+        self._batch = Batch()
         self._is_begun = False
 
     def file(self, entry: Entry, load: Load) -> str:
@@ -56,10 +58,16 @@ class Stage:
                 os.setxattr(fd, attribute, value)
             os.fchmod(fd, entry.mode)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
-            os.fsync(fd)
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        self._batch.add(fd)
         return name
+
+    def sync(self) -> None:
+        """Put what was made on the medium; no name may be placed before."""
+        self._batch.sync()
+        os.fsync(self.fd)
 
     def link(self, entry: Entry) -> str:
         """Make a symbolic link; return its name here."""
@@ -88,6 +96,7 @@ class Stage:
 
         Else what was not placed is removed (the medium may be full), and the directory stays.
         """
+        self._batch.close()
         is_done = is_done or not self._is_begun
         for name in () if is_done else self._waiting:
             with suppress(OSError):

@@ -6,6 +6,11 @@ tick of the file system's clock looks the same. So a file whose status changed (
 can set) so late before it was read that another change could carry the same time is written as
 `SMUDGED`: it never compares equal, and is read again next time.
 
+Names, modes, sizes, times and inodes stand as tables (`table`), which a walk compares without
+taking them apart; what is known of contents, and the keys of the payload, are decoded when they are
+asked for. A walk takes over only what was walked under the same conditions: the same options,
+stores, and rules (`conditions`), and where no path was taken against the rules.
+
 The index is disposable. It is bound to the capture that it was made by, through the digest of that
 capture's root: what it names is stored and retained as long as that payload is the witness. A file
 that is missing, cut, of another version or made under other options is no index. A checksum tells
@@ -14,28 +19,33 @@ bits that fell over; whoever can write here can write the store, too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import xxhash
 
 from ckptlog.blobs.pieces import Group
-from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory.scan import Options, Row, Scan
+from ckptlog.capture.directory import table
+from ckptlog.capture.directory.table import LEFT, NEVER, Left, Record, Row
 from ckptlog.storage.files import write_atomically
 
-VERSION: Final = 1
-SMUDGED: Final = -1
+if TYPE_CHECKING:
+    from ckptlog.capture.directory.scan import Options, Scan
+
+VERSION: Final = 2
+# No file system has this time.
+SMUDGED: Final = -(1 << 63)
 # A kernel's clock of files stands still for a tick, of 10 ms at most.
 _TICK_NS: Final = 20_000_000
 # File systems that keep whole seconds, or two of them (FAT).
 _COARSE_NS: Final = 2_000_000_000
 _SECOND_NS: Final = 1_000_000_000
 _CHECKSUM_BYTES: Final = 16
-
-# msgpack texts are UTF-8: a name that is not stands there behind NUL, as in a payload.
-_ODD: Final = "\0"
+_DIRECTORY: Final = 0o040000
+_FORMAT: Final = 0o170000
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
@@ -59,75 +69,135 @@ class _Whole(msgspec.Struct, array_like=True):
     version: int
     root: str
     options: str
+    conditions: str
+    is_forced: bool
     skipped: dict[str, str]
     root_mode: int
-    has_odd: bool
-    groups: list[Group]
-    directories: list[tuple[str, list[Row], msgspec.Raw]]
+    groups: msgspec.Raw
+    keys: msgspec.Raw
+    blob: bytes
+    kept: list[msgspec.Raw]
 
 
 _whole_decoder = msgspec.msgpack.Decoder(_Whole)
 _kept_decoder = msgspec.msgpack.Decoder(list[Kept])
+_groups_decoder = msgspec.msgpack.Decoder(list[Group])
+_keys_decoder = msgspec.msgpack.Decoder(list[str])
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class StatIndex:
     """What one capture left behind.
 
-    root: Digest of the captured payload's root.
-    groups: The closed groups of the payload's entries, in order.
+    Attributes:
+        root: Digest of the captured payload's root.
+        conditions, is_forced: Those of its walk.
+        blob: The tables.
+
+    Threads: safe, once it is made; what is decoded twice is the same.
     """
 
     def __init__(self, whole: _Whole) -> None:
         self.root = whole.root
-        self.groups = whole.groups
-        self._skipped = whole.skipped
-        self._root_mode = whole.root_mode
-        self._rows: dict[str, list[Row]] = {}
-        self._kept: dict[str, msgspec.Raw] = {}
-        for path, rows, kept in whole.directories:
-            self._rows[path] = rows
-            self._kept[path] = kept
+        self.conditions = whole.conditions
+        self.is_forced = whole.is_forced
+        self.skipped = whole.skipped
+        self.root_mode = whole.root_mode
+        self.blob = whole.blob
+        self._groups = whole.groups
+        self._keys = whole.keys
+        self._kept = whole.kept
+        self._decoded: dict[str, tuple[list[Row], list[Left]]] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The closed groups of the payload's entries, in order."""
+        return _groups_decoder.decode(self._groups)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The keys of the payload's entries, in order."""
+        return _keys_decoder.decode(self._keys)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """The directories, each before those that lie in it."""
+        return table.records(self.blob)
+
+    @cached_property
+    def _by_path(self) -> dict[str, Record]:
+        return {one.path: one for one in self.records}
+
+    def record(self, folder: str) -> Record | None:
+        """Return what stands of a directory; None where it is not known."""
+        return self._by_path.get(folder)
+
+    def rows(self, folder: str) -> list[Row]:
+        """Return the rows of a directory, smudged ones too."""
+        return self._table(folder)[0]
+
+    @cached_property
+    def folders_with_left(self) -> list[str]:
+        """Return the directories out of which the rules left something."""
+        return [one.path for one in self.records if one.flags & LEFT]
+
+    def left(self, folder: str) -> list[Left]:
+        """Return what the rules left out of a directory."""
+        return self._table(folder)[1]
+
+    def _table(self, folder: str) -> tuple[list[Row], list[Left]]:
+        found = self._decoded.get(folder)
+        if found is None:
+            one = self._by_path.get(folder)
+            found = ([], []) if one is None else table.decoded(self.blob[one.table : one.stop])
+            self._decoded[folder] = found
+        return found
 
     def equals(self, found: Scan) -> bool:
         """Say whether a walk found exactly what was captured, nothing of it smudged."""
-        return (
-            self._rows == found.directories
-            and self._root_mode == found.root_mode
-            and self._skipped == found.skipped
+        if found.base is not self and len(found.directories) != len(self.records):
+            return False
+        if self.root_mode != found.root_mode or self.skipped != found.skipped:
+            return False
+        if any(self.record(folder) and not found.has(folder) for folder in found.never):
+            return False
+        return all(
+            self.record(folder) is not None and self.rows(folder) == rows
+            for folder, rows in found.directories.items()
         )
 
-    def has(self, directory: str, rows: list[Row]) -> bool:
-        """Say whether exactly these rows are known of a directory."""
-        return self._rows.get(directory) == rows
+    def raw(self, number: int) -> msgspec.Raw:
+        """Return what is known of the rows of a directory, by its number."""
+        return self._kept[number]
 
-    def rows(self, directory: str) -> list[Row]:
-        """Return the rows of a directory, smudged ones too."""
-        return self._rows.get(directory, [])
+    def known(self, folder: str) -> dict[str, tuple[Row, Kept]]:
+        """Return by name the rows of a directory, smudged ones too, and what they held."""
+        one = self.record(folder)
+        if one is None:
+            return {}
+        kept = _kept_decoder.decode(self._kept[one.number])
+        pairs = zip(self.rows(folder), kept, strict=True)
+        return {row[0]: (row, content) for row, content in pairs}
 
-    def raw(self, directory: str) -> msgspec.Raw:
-        """Return what is known of a directory's rows, as `save` takes it over."""
-        return self._kept[directory]
-
-    def kept(self, directory: str, rows: list[Row]) -> list[Kept | None]:
+    def kept(self, folder: str, rows: list[Row]) -> list[Kept | None]:
         """Return for each row of a directory what is known of it; None where it must be read."""
-        if directory not in self._rows:
-            return [None] * len(rows)
-        kept = _kept_decoder.decode(self._kept[directory])
-        stored = self._rows[directory]
-        if stored == rows:
-            return list(kept)
-        known = dict(zip(stored, kept, strict=True))
-        return [known.get(row) for row in rows]
+        known = self.known(folder)
+        none = None, None
+        found = [(row, known.get(row[0], none)) for row in rows]
+        return [kept if row == old else None for row, (old, kept) in found]
 
 
-def load(path: Path, options: Options, root: str | None) -> StatIndex | None:
-    """Return the index of the capture with this root; None where there is none that is sound."""
+def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:
+    """Return the index of the capture with this root; None where there is none that is sound.
+
+    Args:
+        root: None for whatever capture it is of.
+    """
     try:
         raw = path.read_bytes()
     except OSError:
         return None
-    body, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+    body, checksum = memoryview(raw)[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
     if xxhash.xxh3_128_digest(body) != checksum:
         return None
     try:
@@ -137,77 +207,120 @@ def load(path: Path, options: Options, root: str | None) -> StatIndex | None:
     is_ours = whole.version == VERSION and whole.options == _options_text(options)
     if not is_ours or (root is not None and whole.root != root):
         return None
-    if whole.has_odd:
-        _lift_names(whole)
     return StatIndex(whole)
 
 
-def _lift_names(whole: _Whole) -> None:
-    for number, (path, rows, kept) in enumerate(whole.directories):
-        lifted = [(_lifted(row[0]), *row[1:]) for row in rows]
-        whole.directories[number] = (_lifted(path), lifted, kept)
+@dataclass
+class Draft:
+    """What an index is made of, beside its walk.
+
+    root: Digest of the capture's root.
+    groups, keys: Of the entries in the payload.
+    contents: By directory what is known of its rows, in their order; of the others nothing changed.
+    read_ns: The clock when the walk began.
+    """
+
+    root: str
+    groups: list[Group]
+    keys: list[str]
+    read_ns: int
+    contents: dict[str, list[Kept]] = field(default_factory=dict)
 
 
-def _lifted(name: str) -> str:
-    return naming.unescaped(name[1:]) if name.startswith(_ODD) else name
-
-
-def save(
-    path: Path,
-    options: Options,
-    root: str,
-    found: Scan,
-    kept: dict[str, list[Kept] | msgspec.Raw],
-    *,
-    groups: list[Group],
-    read_ns: int,
-) -> None:
+def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
     """Write the index of a capture.
-
-    Args:
-        root: Digest of the capture's root.
-        found: Its walk.
-        kept: For each directory what is known of each of its rows.
-        groups: Those of the entries in the payload.
-        read_ns: The clock when the walk began.
 
     Durability: none; it is made anew where it is lost.
     """
-    directories = []
-    for folder, rows in found.directories.items():
-        known = kept[folder]
-        if not isinstance(known, msgspec.Raw):
-            known = msgspec.Raw(_encode(known))
-        directories.append((folder, [_smudged(row, read_ns) for row in rows], known))
-    head = (VERSION, root, _options_text(options), found.skipped, found.root_mode)
-    try:
-        body = _encode((*head, False, groups, directories))
-    except UnicodeEncodeError:
-        body = _encode((*head, True, groups, _lowered(directories)))
+    blob, kept = _Tables(found, draft).made()
+    head = (VERSION, draft.root, _options_text(options), found.conditions, found.is_forced)
+    rest = (found.skipped, found.root_mode, draft.groups, draft.keys, blob, kept)
+    body = _encode((*head, *rest))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
 
 
-_Stored = list[tuple[str, list[Row], msgspec.Raw]]
+class _Tables:
+    """Puts the tables of a walk together: those of its base as they are, others anew."""
 
+    def __init__(self, found: Scan, draft: Draft) -> None:
+        self._found = found
+        self._draft = draft
+        self._parts: list[bytes] = []
+        self._kept: list[msgspec.Raw] = []
 
-def _lowered(directories: _Stored) -> _Stored:
-    return [
-        (_text(path), [(_text(row[0]), *row[1:]) for row in rows], kept)
-        for path, rows, kept in directories
-    ]
+    def made(self) -> tuple[bytes, list[msgspec.Raw]]:
+        self._put("", 0)
+        return b"".join(self._parts), self._kept
+
+    def _put(self, folder: str, begin: int) -> tuple[int, int]:
+        """Put a directory and what lies in it; return how many entries and directories it has."""
+        found = self._found
+        if found.base is not None and not found.is_touched(folder):
+            return self._take_over(folder, begin)
+        rows = found.rows(folder)
+        number = len(self._parts)
+        self._parts.append(b"")
+        self._kept.append(self._content(folder))
+        entries, directories = len(rows), 1
+        is_whole = True
+        for at, row in enumerate(rows):
+            if row[1] & _FORMAT == _DIRECTORY:
+                child = f"{folder}/{row[0]}" if folder else row[0]
+                if not found.has(child):
+                    is_whole = False
+                    continue
+                below, count = self._put(child, begin + at + 1 + entries - len(rows))
+                entries += below
+                directories += count
+        left = found.left_of(folder)
+        flags = LEFT if left else 0
+        if not is_whole or folder in found.never:
+            flags |= NEVER
+        smudged = [_smudged(row, self._draft.read_ns) for row in rows]
+        self._parts[number] = table.record(
+            folder,
+            table.encoded(smudged, left),
+            flags=flags,
+            directories=directories,
+            entries=entries,
+            begin=begin,
+        )
+        return entries, directories
+
+    def _content(self, folder: str) -> msgspec.Raw:
+        content = self._draft.contents.get(folder)
+        if content is not None:
+            return msgspec.Raw(_encode(content))
+        base = self._found.base
+        one = None if base is None else base.record(folder)
+        if base is None or one is None:
+            raise AssertionError(f"nothing is known of {folder!r}")
+        return base.raw(one.number)
+
+    def _take_over(self, folder: str, begin: int) -> tuple[int, int]:
+        base = self._found.base
+        first = None if base is None else base.record(folder)
+        if base is None or first is None:
+            raise AssertionError(f"{folder!r} is not in the base")
+        by = begin - first.begin
+        for one in base.records[first.number : first.number + first.directories]:
+            self._parts.append(table.moved(base.blob, one, by))
+            self._kept.append(base.raw(one.number))
+        return first.entries, first.directories
 
 
 def _smudged(row: Row, read_ns: int) -> Row:
     name, mode, size, mtime_ns, ctime_ns, inode = row
-    slack = _TICK_NS if mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS else _COARSE_NS
-    if ctime_ns + slack >= read_ns:
+    if mode & _FORMAT != _DIRECTORY and is_racy(mtime_ns, ctime_ns, read_ns):
         return name, mode, size, SMUDGED, ctime_ns, inode
     return row
 
 
-def _text(name: str) -> str:
-    return _ODD + naming.encode(name) if naming.is_odd(name) else name
+def is_racy(mtime_ns: int, ctime_ns: int, read_ns: int) -> bool:
+    """Say whether a file may have been changed behind its reading, and look the same."""
+    slack = _TICK_NS if mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS else _COARSE_NS
+    return ctime_ns + slack >= read_ns
 
 
 def _options_text(options: Options) -> str:

@@ -105,8 +105,8 @@ def test_what_is_racily_clean_is_never_trusted(ctime_ns, read_ns, is_trusted, tm
     row = ("a", stat.S_IFREG | 0o644, 1, ctime_ns, ctime_ns, 7)
     found = Scan(directories={"": [row]})
     path = tmp_path / "a.stat"
-    kept = {"": [stat_index.Kept(b"x")]}
-    stat_index.save(path, Options(), "root", found, kept, groups=[], read_ns=read_ns)
+    draft = stat_index.Draft("root", [], ["a"], read_ns, {"": [stat_index.Kept(b"x")]})
+    stat_index.save(path, Options(), found, draft)
     index = stat_index.load(path, Options(), "root")
     assert index.equals(found) is is_trusted
     assert index.kept("", [row]) == ([stat_index.Kept(b"x")] if is_trusted else [None])

@@ -15,10 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.errors import RestoreConflictError
 from tests.capture.directory.memory import Memory
-from tests.capture.directory.picture import LEFT_OUT, left_out, picture, without_shells
+from tests.capture.directory.picture import FAST, LEFT_OUT, left_out, picture, without_shells
 
-# Each restore syncs what it wrote; thousands of them are made here.
-FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 NAMES = [
     b"a",
     b"b",
