@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.catalogue import Catalogue
-from ckptlog.capture.checking import check_chunks
+from ckptlog.capture.checking import check_chunks, check_sample
 from ckptlog.capture.cut import Cut
 from ckptlog.capture.failure import FailureLog
 from ckptlog.capture.held import Held
@@ -40,6 +40,8 @@ from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 
 ATTEMPTS_MAX: Final = 3
+# The reason of what is captured before a recovery or a rewind touches anything.
+SAFETY: Final = "safety"
 _NUMBERS_TRIED: Final = 1_000
 _STALES_MAX: Final = 5
 _TAGS_MAX: Final = 100
@@ -57,6 +59,8 @@ class Capturer:
         write_deadline_s: How long the rest may take.
         attempts: Cuts, where what a component reads was changed meanwhile; the last one is written
             while the system is held.
+        size_bytes_max: Limit of a capture (its `bytes_logical`); None for none. Safety captures
+            have none: a system that grew must be recoverable.
 
     Raises:
         ComponentError: A component, or the set of them, is not what it must be.
@@ -75,6 +79,7 @@ class Capturer:
         deadline_s: float = 30.0,
         write_deadline_s: float = 600.0,
         attempts: int = ATTEMPTS_MAX,
+        size_bytes_max: int | None = None,
     ) -> None:
         self.manager = manager
         self.system = check_id("system", system)
@@ -87,6 +92,7 @@ class Capturer:
         self._deadline_s = _seconds("deadline_s", deadline_s)
         self._write_deadline_s = _seconds("write_deadline_s", write_deadline_s)
         self._attempts = _count("attempts", attempts)
+        self._size_bytes_max = None if size_bytes_max is None else _size(size_bytes_max)
         self._catalogue = Catalogue(manager.store, system)
         self._failures = FailureLog(manager, system)
         self._memos = Recollection()
@@ -102,6 +108,7 @@ class Capturer:
             deadline_s=self._deadline_s,
             write_deadline_s=self._write_deadline_s,
             attempts=self._attempts,
+            size_bytes_max=self._size_bytes_max,
         )
 
     def _begin(self) -> None:
@@ -135,6 +142,7 @@ class Capturer:
             CaptureFailedError: A component failed, hung, or was too slow; the context names it.
                 Nothing was written, and every component goes on.
             ChangedError: What a component reads was changed each time.
+            CaptureTooLargeError: It is larger than its limit.
             CheckpointStorageError: The store refused; nothing was captured.
         """
         if self._pid != os.getpid():
@@ -187,7 +195,10 @@ class Capturer:
             return Held(value, traits, codecs)
 
         parts = [Part(traits, self.components[traits.name]) for traits in self.traits]
-        with Writing(self.manager, before, self._memos, self.system) as writing:
+        limit = None if wanted.reason == SAFETY else self._size_bytes_max
+        with Writing(
+            self.manager, before, self._memos, self.system, size_bytes_max=limit
+        ) as writing:
             cut = Cut(parts, hold, batch_size=self._batch_size, deadline_s=self._deadline_s)
             try:
                 with cut:
@@ -244,9 +255,14 @@ class Capturer:
         top = self.manager.stored(info.id)
         return {name: top.get(name) for name in info.components}
 
-    def check(self, info: CaptureInfo) -> list[str]:
-        """Read a capture, every byte, and return what is wrong with it; [] where nothing is."""
+    def check(self, info: CaptureInfo, *, sample: int | None = None) -> list[str]:
+        """Read a capture, every byte, and return what is wrong with it; [] where nothing is.
+
+        Args:
+            sample: Read no more than about so many chunks of each component, chosen at random.
+        """
         faults = []
+        read = self.manager.store.blobs.raw
         if digest_of(info.components) != info.digest:
             faults.append(f"The digest of {info.id} is not that of its components' roots.")
         try:
@@ -257,10 +273,16 @@ class Capturer:
             try:
                 if top.get(name).reference != one.reference:
                     faults.append(f"Component {name!r} has another root than {info.id} says.")
-                check_chunks(one.reference, self.manager.store.blobs.raw)
+                if sample is None:
+                    check_chunks(one.reference, read)
+                else:
+                    check_sample(one.reference, read, sample, self._choose)
             except CheckpointError as error:
                 faults.append(f"Component {name!r}: {error.message}")
         return faults
+
+    def _choose(self, below: int) -> int:
+        return int.from_bytes(self.manager.store.environment.random_bytes(16)) % below
 
 
 class _Numbers:
@@ -355,6 +377,15 @@ def _count(name: str, value: int) -> int:
         return value
     raise ArgumentError(
         f"{name} is {quoted(value)}; a whole number above 0 is needed.", argument=name
+    )
+
+
+def _size(value: int) -> int:
+    if type(value) is int and 0 < value < 1 << 62:
+        return value
+    raise ArgumentError(
+        f"size_bytes_max is {quoted(value)}; a whole number of bytes above 0 is needed, or None.",
+        argument="size_bytes_max",
     )
 
 

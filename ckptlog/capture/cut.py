@@ -20,6 +20,7 @@ from ckptlog.capture.held import Held, fork_for
 from ckptlog.capture.worker import ABORT, CAPTURE, COMMIT, PREPARE, WRITE, Answer, Part, Worker
 from ckptlog.errors import (
     CaptureFailedError,
+    CaptureTooLargeError,
     ChangedError,
     CheckpointError,
     CheckpointStorageError,
@@ -230,6 +231,8 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
             hint=error.hint,
             **{**error.context, "component": name, "step": step, "reason": "changed"},
         )
+    if isinstance(error, CaptureTooLargeError):
+        return error  # it names the component, and nothing of it failed
     reason = "unstorable" if isinstance(error, UnstorableError) else "failed"
     if isinstance(error, CheckpointStorageError) and step == WRITE:
         return error  # the store's own: the disk is full, say

@@ -11,6 +11,7 @@ the commit does not check under the log's lock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
@@ -22,6 +23,8 @@ from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture import frozen as parts
 from ckptlog.capture.frozen import Frozen
 from ckptlog.capture.held import Held
+from ckptlog.errors import CaptureTooLargeError
+from ckptlog.formats.chunk import LEAF
 from ckptlog.manager.draft import CreateRequest
 from ckptlog.manager.lease import held_of
 from ckptlog.manager.manager import CheckpointManager
@@ -75,6 +78,7 @@ class Writing:
 
     Args:
         before: The newest capture, or None.
+        size_bytes_max: Limit of all payloads together; None for none.
 
     Threads: `write` may be called from several at once.
     """
@@ -85,7 +89,10 @@ class Writing:
         before: CaptureInfo | None,
         memos: Recollection,
         system: str,
+        *,
+        size_bytes_max: int | None = None,
     ) -> None:
+        self._room = Room(system, size_bytes_max)
         self._manager = manager
         self._planting = manager.planting(system)
         self._memos = memos
@@ -109,9 +116,15 @@ class Writing:
         Raises:
             ChangedError: A snapshot saw that it is not one.
             UnstorableError: The value cannot be stored.
+            CaptureTooLargeError: With it the capture passes its limit.
             CheckpointStorageError: The store refused.
         """
-        sink = _Sink(self._planting.put)
+        written = self._write(held)
+        self._room.take(held.name, written.reference.size)
+        return written
+
+    def _write(self, held: Held) -> Written:
+        sink = _Sink(self._planting.put, lambda new: self._room.check(held.name, new))
         store = self._manager.store
         # Not the planting's own writer: that one replaces secrets, and what is brought back must
         # be what was there.
@@ -195,16 +208,78 @@ def _drop(_digest: bytes, _domain: int, _raw: bytes | memoryview) -> None:
     return None
 
 
-class _Sink:
-    """Counts the new bytes of one component."""
+class Room:
+    """How much room a capture has: its components' sizes together are at most a limit.
 
-    def __init__(self, put: Callable[[bytes, int, bytes | memoryview], bool]) -> None:
+    Threads: safe; several components are written at once.
+    """
+
+    def __init__(self, system: str, size_bytes_max: int | None) -> None:
+        self._system = system
+        self._size_bytes_max = size_bytes_max
+        self._lock = Lock()
+        self._taken: dict[str, int] = {}
+
+    def take(self, name: str, size: int) -> None:
+        """Take in how large a component is.
+
+        Raises:
+            CaptureTooLargeError: They are too large together; names the largest.
+        """
+        with self._lock:
+            self._taken[name] = size
+        self.check(name, size)
+
+    def check(self, name: str, size: int) -> None:
+        """Refuse a component that is at least so large, as early as that is known.
+
+        Raises:
+            CaptureTooLargeError: As `take`.
+        """
+        if self._size_bytes_max is None:
+            return
+        with self._lock:
+            sizes = {**self._taken, name: max(size, self._taken.get(name, 0))}
+        total = sum(sizes.values())
+        if total <= self._size_bytes_max:
+            return
+        largest = max(sizes, key=lambda one: sizes[one])
+        raise CaptureTooLargeError(
+            f"{self._system!r} was not captured: it takes {total} bytes or more, "
+            f"{sizes[largest]} of them component {largest!r}; "
+            f"the limit is {self._size_bytes_max}.",
+            hint="Leave out what need not be saved (ignore rules, fewer components), split the "
+            "system, or raise maxCaptureSizeBytes (size_bytes_max).",
+            component=largest,
+            step="write",
+            reason="too_large",
+            size_bytes=total,
+            limit_bytes=self._size_bytes_max,
+        )
+
+
+class _Sink:
+    """Counts the new bytes of one component.
+
+    Args:
+        check: Asked with the bytes of its own text that are new so far.
+    """
+
+    def __init__(
+        self,
+        put: Callable[[bytes, int, bytes | memoryview], bool],
+        check: Callable[[int], None],
+    ) -> None:
         self._put = put
-        self.new = 0
+        self._check = check
+        self.new = self._leaves = 0
 
     def __call__(self, digest: bytes, domain: int, raw: bytes | memoryview) -> None:
         if self._put(digest, domain, raw):
             self.new += len(raw)
+            if domain == LEAF:  # branches are no part of a payload's size
+                self._leaves += len(raw)
+                self._check(self._leaves)
 
 
 def _planted(writer: TreeWriter, frozen: Frozen, memo: Memo | None = None) -> Pieces:

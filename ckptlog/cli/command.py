@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ckptlog.cli.exit_status import NOT_FOUND
 from ckptlog.cli.output import Output
 from ckptlog.repository.discovery import find_store
 
@@ -40,6 +41,18 @@ class Context:
         if found.note:
             self.output.note(found.note)
         return found.path
+
+    def absent(self, message: str, hint: str, **where: str) -> int:
+        """Tell that what was named is not there; return the exit status."""
+        self.output.fault(
+            {
+                "code": "checkpoint.not_found",
+                "message": message,
+                "hint": hint,
+                "context": where,
+            }
+        )
+        return NOT_FOUND
 
     @contextmanager
     def store(self, *, is_reading: bool = False) -> Iterator[Store]:

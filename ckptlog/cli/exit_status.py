@@ -32,6 +32,7 @@ BY_CODE: Final[dict[str, int]] = {
     "create.failed": PARTIAL,
     "capture.failed": PARTIAL,
     "capture.changed": PARTIAL,
+    "capture.too_large": STORAGE,
     "create.invalid": USAGE,
     "create.refused": CONFLICT,
     "create.duplicate_id": CONFLICT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import NOT_FOUND, OK
+from ckptlog.cli.exit_status import OK
 from ckptlog.cli.output import Column
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run_list(context: Context) -> int:
 
 
 def _row(lease: LeaseState) -> tuple[object, ...]:
-    state = "live" if lease.is_live else "expired"
+    state = "expired" if not lease.is_live else "dead" if lease.is_dead else "live"
     return lease.task, lease.holder, lease.token, text.instant(lease.expires_at), state
 
 
@@ -67,15 +67,11 @@ def run_release(context: Context) -> int:
         context.output.line(text.escape(f"The lease on {task} is over."))
     if is_released:
         return OK
-    context.output.fault(
-        {
-            "code": "checkpoint.not_found",
-            "message": f"Nobody holds a lease on task {task!r}.",
-            "hint": "`ckptlog leases` shows those that are held.",
-            "context": {"task_id": task},
-        }
+    return context.absent(
+        f"Nobody holds a lease on task {task!r}.",
+        "`ckptlog leases` shows those that are held.",
+        task_id=task,
     )
-    return NOT_FOUND
 
 
 def run_enable(context: Context) -> int:

@@ -44,6 +44,7 @@ from ckptlog.cli import (
     run,
     show,
     stats,
+    tasks,
     verify,
     watch,
 )
@@ -84,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
         module.add_commands(commands)
     for module in (verify, repair, cleanup, compact, stats, doctor, backup, importing, exporting):
         module.add_commands(commands)
-    for module in (removal, leases, completion, capture, rewind, recover, run):
+    for module in (removal, leases, tasks, completion, capture, rewind, recover, run):
         module.add_commands(commands)
     return parser
 

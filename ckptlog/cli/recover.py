@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.question import ask
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -88,7 +88,7 @@ def run_recover(context: Context) -> int:
         if arguments.dry_run:
             return _tell_plans(context, chosen, _recover(context, chosen))
         if arguments.to is None:
-            _ask(context, f"Restore {_places(chosen)} as in {chosen.info.id}?")
+            ask(context, f"Restore {_places(chosen)} as in {chosen.info.id}?")
         return _tell(context, chosen, _recover(context, chosen))
 
 
@@ -251,25 +251,6 @@ class _Bar:
             self._progress(now.bytes, now.bytes_total)
 
 
-def _ask(context: Context, question: str) -> None:
-    """Ask whoever sits at a terminal; elsewhere, and with --yes, nobody is asked.
-
-    Raises:
-        RecoveryCancelledError: The answer is not yes.
-    """
-    from ckptlog.errors import RecoveryCancelledError
-
-    is_asked = not (context.arguments.yes or context.output.is_json)
-    if not is_asked or not (sys.stdin and sys.stdin.isatty() and context.output.stderr.isatty()):
-        return
-    context.output.stderr.write(f"{text.escape(question)} [y/N] ")
-    context.output.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        raise RecoveryCancelledError(
-            "Nothing was touched.", hint="--dry-run shows what would change."
-        )
-
-
 def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
     """Finish, or undo, a recovery that ended in the middle."""
     from ckptlog.capture.catalogue import capture_of
@@ -288,7 +269,7 @@ def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
         raise _only_its_program(info, left)
     chosen = _Chosen(info, _recovery(manager, system, list(known.values())), names, ())
     verb = "Finish" if is_resumed else "Undo"
-    _ask(context, f"{verb} the recovery of {_places(chosen) or 'nothing yet'}?")
+    ask(context, f"{verb} the recovery of {_places(chosen) or 'nothing yet'}?")
     with _Bar(context) as bar:
         act = chosen.recovery.resume if is_resumed else chosen.recovery.roll_back
         done = act(on_progress=bar)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import NOT_FOUND, OK, PARTIAL, status_of
+from ckptlog.cli.exit_status import OK, PARTIAL, status_of
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -91,12 +91,8 @@ def run_delete_task(context: Context) -> int:
         context.output.line(text.escape(f"Deleted task {task} with {there}."))
     if number:
         return OK
-    context.output.fault(
-        {
-            "code": "checkpoint.not_found",
-            "message": f"There is no task {task!r}.",
-            "hint": "`ckptlog list` shows the tasks that have checkpoints.",
-            "context": {"task_id": task},
-        }
+    return context.absent(
+        f"There is no task {task!r}.",
+        "`ckptlog list` shows the tasks that have checkpoints.",
+        task_id=task,
     )
-    return NOT_FOUND

@@ -13,6 +13,7 @@ from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
+from ckptlog.cli.question import ask, is_asked
 
 if TYPE_CHECKING:
     from ckptlog.capture.directory.workspace import Rewound, Workspace
@@ -62,12 +63,16 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--keep-unknown", action="store_true", help="leave files that the capture does not have"
     )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--list", action="store_true", help="list the captures, newest first")
-    how.add_argument(
+    parser.add_argument("--list", action="store_true", help="list the captures, newest first")
+    parser.add_argument(
         "--dry-run", action="store_true", help="say what would change, and change nothing"
     )
-    how.add_argument("--diff", action="store_true", help="show what would change as a unified diff")
+    parser.add_argument(
+        "--diff",
+        action="store_true",
+        help="show what would change as a unified diff, and change nothing; with --dry-run both",
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 
 def _target(given: str) -> str | int | datetime:
@@ -88,17 +93,65 @@ def _target(given: str) -> str | int | datetime:
 def run_rewind(context: Context) -> int:
     """Rewind, or say what a rewind would do."""
     arguments = context.arguments
+    _check(context)
     with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:
             return _list(context, opened.captures())
         info = opened.find(arguments.to)
-        if arguments.dry_run:
-            return _tell_plan(context, info, opened.plan(info, arguments.path))
-        if arguments.diff:
-            return _tell_diff(context, opened, info)
+        if arguments.dry_run or arguments.diff:
+            return _preview(context, opened, info)
         out = None if arguments.out is None else Path(context.directory / arguments.out)
+        if out is None:
+            _ask(context, opened, info)
         done = opened.rewind(info, arguments.path, to=out)
         return _tell(context, opened, done, out)
+
+
+def _check(context: Context) -> None:
+    """Refuse options that do not go together."""
+    from ckptlog.errors import ArgumentError
+
+    arguments = context.arguments
+    is_previewed = arguments.dry_run or arguments.diff
+    if arguments.list and is_previewed:
+        raise ArgumentError(
+            "--list lists captures; --dry-run and --diff preview one.", hint="Give one of them."
+        )
+    if arguments.out is not None and is_previewed:
+        raise ArgumentError(
+            "--dry-run and --diff say what would change in DIR; --out changes nothing there.",
+            hint="Give one of them.",
+        )
+
+
+def _ask(context: Context, opened: Workspace, info: CaptureInfo) -> None:
+    """Ask whoever sits at a terminal, where something would change."""
+    if not is_asked(context):
+        return
+    plan = opened.plan(info, context.arguments.path)
+    if plan.changes:
+        ask(context, f"Make {opened.path} what it was in {info.id} ({plan.summary})?")
+
+
+def _preview(context: Context, opened: Workspace, info: CaptureInfo) -> int:
+    """Say what a rewind would change: as a diff, as a list of paths, or as both."""
+    arguments, output = context.arguments, context.output
+    document: dict[str, Any] = {"capture": fields_of(info)}
+    if arguments.diff:
+        lines = opened.diff(info, arguments.path)
+        if output.is_json:
+            document["diff"] = list(lines)
+        else:
+            _tell_diff(context, lines)
+    if arguments.dry_run:
+        plan = opened.plan(info, arguments.path)
+        if output.is_json:
+            document |= _plan_fields(plan)
+        else:
+            _tell_plan(context, plan)
+    if output.is_json:
+        output.document(document)
+    return OK
 
 
 def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
@@ -123,32 +176,20 @@ def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
     return OK
 
 
-def _tell_plan(context: Context, info: CaptureInfo, plan: Plan) -> int:
-    if context.output.is_json:
-        changes = [{"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in plan.changes]
-        context.output.document(
-            {
-                "capture": fields_of(info),
-                "changes": changes,
-                "bytes_read": plan.bytes_read,
-                "summary": plan.summary,
-            }
-        )
-        return OK
+def _plan_fields(plan: Plan) -> dict[str, Any]:
+    changes = [{"kind": one.kind, "path": one.path, "bytes": one.bytes} for one in plan.changes]
+    return {"changes": changes, "bytes_read": plan.bytes_read, "summary": plan.summary}
+
+
+def _tell_plan(context: Context, plan: Plan) -> None:
     _lines(context, ((one.kind, one.path) for one in plan.changes))
     context.output.line(text.escape(f"{plan.summary}; {text.size(plan.bytes_read)} to write."))
-    return OK
 
 
-def _tell_diff(context: Context, opened: Workspace, info: CaptureInfo) -> int:
-    lines = opened.diff(info, context.arguments.path)
-    if context.output.is_json:
-        context.output.document({"capture": fields_of(info), "diff": list(lines)})
-        return OK
+def _tell_diff(context: Context, lines: Iterable[str]) -> None:
     for line in lines:
         style = {"+": "ok", "-": "error", "@": "strong"}.get(line[:1], "")
         context.output.line(context.output.paint(text.escape(line), style))
-    return OK
 
 
 def _tell(context: Context, opened: Workspace, done: Rewound, out: Path | None) -> int:

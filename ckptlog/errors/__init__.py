@@ -18,7 +18,8 @@ that never changes its meaning. A handler picks a branch; a program picks a code
     |   |-- DuplicateIdError                    create.duplicate_id
     |   |-- QuotaError                          create.quota
     |   `-- CaptureFailedError                  capture.failed
-    |       `-- ChangedError                    capture.changed
+    |       |-- ChangedError                    capture.changed
+    |       `-- CaptureTooLargeError            capture.too_large
     |-- CheckpointNotFoundError (LookupError)   checkpoint.not_found
     |-- CheckpointUpdateError
     |   |-- InvalidUpdateError (ValueError)     update.invalid
@@ -112,6 +113,7 @@ from ckptlog.errors.corruption import (
 )
 from ckptlog.errors.creation import (
     CaptureFailedError,
+    CaptureTooLargeError,
     ChangedError,
     CheckpointCreationError,
     CreationRefusedError,
@@ -185,6 +187,7 @@ __all__ = [
     "BlobCorruptionError",
     "BusyError",
     "CaptureFailedError",
+    "CaptureTooLargeError",
     "ChangedError",
     "CheckpointCorruptionError",
     "CheckpointCreationError",

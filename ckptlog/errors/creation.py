@@ -46,3 +46,10 @@ class ChangedError(CaptureFailedError):
     """What a component reads is not what it was at the barrier, however often it was tried."""
 
     code = "capture.changed"
+
+
+class CaptureTooLargeError(CaptureFailedError):
+    """A capture is larger than the limit that its capturer was given; nothing was captured."""
+
+    code = "capture.too_large"
+    retryable = False

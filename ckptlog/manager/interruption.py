@@ -1,7 +1,8 @@
 """The part of a manager that finds tasks which were interrupted: by a crash, a kill, a power cut.
 
-Interrupted is a task that is not complete and that nobody has a live lease on. Who works without
-leases cannot be told from who died; `quiet_s` is for such. Page: specs/task-recovery.md.
+Interrupted is a task that is not complete and that nobody holds: no live lease, or only that of a
+process that is surely dead. Who works without leases cannot be told from who died; `quiet_s` is for
+such. Page: specs/task-recovery.md.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class InterruptedTask(msgspec.Struct, frozen=True, kw_only=True):
     reason: Why that one was chosen, or why there is none.
     candidates: Each checkpoint that was looked at, newest first, and why it was taken or not
         (`explain_recovery_point`).
-    former_holder: Who had the lease that expired; None where there was none.
+    former_holder: Who had the lease that expired, or died; None where there was none.
     attempts: To resume it since it got further: those told by the recovery point, and by what came
         after it and was not taken.
     """
@@ -137,7 +138,8 @@ class Interruptions:
         grant = self.store.lease(task_id)
         if grant is not None and grant.token == token:
             grant = None
-        if grant is not None and grant.is_live(now_us):
+        environment = self.store.environment
+        if grant is not None and grant.is_live(now_us) and not environment.is_dead(grant.process):
             return None
         about = self._about(latest)
         if latest.event.state == _FAILED and gave_up(about.get("metadata", {})) is not None:

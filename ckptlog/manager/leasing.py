@@ -29,7 +29,8 @@ _WAIT_MAX_S: Final = 0.25
 class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
     """A lease as `list_leases` tells it.
 
-    is_live: Whether nobody else may claim the task now.
+    is_live: Whether nobody else may claim the task now, by the clock.
+    is_dead: Whether its process is surely dead: a claim from this machine takes it over at once.
     """
 
     task: str
@@ -38,6 +39,7 @@ class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
     ttl_s: float
     is_live: bool
+    is_dead: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
@@ -63,11 +65,13 @@ class Leases:
         background: bool = False,
         on_lost: OnLost | None = None,
         command_id: str | None = None,
+        shared: bool = False,
     ) -> Lease:
         """Claim a task, so that writes about it need this lease; return it.
 
-        A lease that has expired is taken over: from then on its former holder's writes under it
-        are refused. The task may have no checkpoint yet.
+        A lease that has expired is taken over, and one whose process is dead on this machine at
+        once: from then on its former holder's writes under it are refused. The task may have no
+        checkpoint yet.
 
         Args:
             ttl_s: For how long, in seconds; 0.001 to 31 days. Renew it in time (`Lease.renew`).
@@ -76,6 +80,8 @@ class Leases:
             wait_s: How long to wait for another's to end.
             background: Renew it from a thread; on_lost is called there when it is lost.
             command_id: Makes the call idempotent: the same id again returns the first lease.
+            shared: Others will work under it who may outlive this process (its grant is handed
+                over): that this process dies ends nothing then, only time does.
 
         Raises:
             LeaseHeldError: Another holds a live lease; says who, and until when.
@@ -96,6 +102,7 @@ class Leases:
             holder=self._holder(holder),
             task=task_id,
             ttl_us=ttl_us_of(ttl_s),
+            process="" if shared else self.store.environment.process(),
         )
         self._claim(command, _checked_wait(wait_s))
         lease = Lease(self, self._granted(command))
@@ -105,6 +112,7 @@ class Leases:
         environment = self.store.environment
         end_s, pause_s = environment.monotonic_s() + wait_s, _WAIT_MIN_S
         while True:
+            command = msgspec.structs.replace(command, dead=self.dead_holder(command.task))
             try:
                 cast("CheckpointManager", self).submit(command)
                 break
@@ -115,10 +123,25 @@ class Leases:
             while (left_s := end_s - environment.monotonic_s()) > 0:
                 environment.sleep(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, _WAIT_MAX_S)
-                grant = self.store.lease(command.task)
-                if grant is None or not grant.is_live(environment.now_us()):
+                if self.live_grant(command.task) is None:
                     break
         self.store.opened()  # "interval": what is not durable could be claimed once more
+
+    def live_grant(self, task_id: str) -> Grant | None:
+        """Return the lease that keeps others from claiming a task now; None where none does."""
+        grant = self.store.lease(task_id)
+        environment = self.store.environment
+        if grant is None or not grant.is_live(environment.now_us()):
+            return None
+        return None if environment.is_dead(grant.process) else grant
+
+    def dead_holder(self, task_id: str) -> str:
+        """Return the name of the process that has a task's live lease and is surely dead, or ""."""
+        grant = self.store.lease(task_id)
+        environment = self.store.environment
+        if grant is None or not grant.is_live(environment.now_us()):
+            return ""
+        return grant.process if environment.is_dead(grant.process) else ""
 
     def _granted(self, command: Claim) -> Grant:
         event = self.store.command(command.command)
@@ -145,7 +168,8 @@ class Leases:
 
     def list_leases(self) -> list[LeaseState]:
         """Return every lease that was not released, by task; some may have expired."""
-        now_us = self.store.environment.now_us()
+        environment = self.store.environment
+        now_us = environment.now_us()
         return [
             LeaseState(
                 task=one.task,
@@ -154,6 +178,7 @@ class Leases:
                 expires_at=datetime.fromtimestamp(one.expires_us / _MILLION, UTC),
                 ttl_s=one.ttl_us / _MILLION,
                 is_live=one.is_live(now_us),
+                is_dead=environment.is_dead(one.process),
             )
             for _, one in sorted(self.store.leases().items())
         ]
@@ -162,7 +187,8 @@ class Leases:
         """End a task's lease as an operator, without its token; False where there is none.
 
         Args:
-            force: Also one that is live: its holder's writes are refused from then on.
+            force: Also one that is live: its holder's writes are refused from then on. One whose
+                process is dead needs no force.
 
         Raises:
             LeaseHeldError: It is live, and force was not given.
@@ -170,7 +196,11 @@ class Leases:
         check_id("task_id", task_id)
         manager = cast("CheckpointManager", self)
         command = Release(
-            actor=self.actor, command=manager.new_command_id(), task=task_id, is_forced=force
+            actor=self.actor,
+            command=manager.new_command_id(),
+            task=task_id,
+            is_forced=force,
+            dead=self.dead_holder(task_id),
         )
         return bool(manager.submit(command))
 
@@ -190,6 +220,7 @@ class Leases:
     def renew_grant(self, grant: Grant, ttl_us: int | None) -> Grant:
         """Renew a lease; see `Lease.renew`."""
         manager = cast("CheckpointManager", self)
+        process = self.store.environment.process()
         expires_us = manager.submit(
             Renew(
                 actor=self.actor,
@@ -197,10 +228,16 @@ class Leases:
                 task=grant.task,
                 token=grant.token,
                 ttl_us=ttl_us,
+                process=process,
             )
         )
         ttl_us = grant.ttl_us if ttl_us is None else ttl_us
-        return msgspec.structs.replace(grant, expires_us=int(expires_us), ttl_us=ttl_us)
+        return msgspec.structs.replace(
+            grant,
+            expires_us=int(expires_us),
+            ttl_us=ttl_us,
+            process=process if grant.process else "",
+        )
 
     def release_grant(self, grant: Grant) -> bool:
         """End a lease with its token; see `Lease.release`."""

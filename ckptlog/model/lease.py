@@ -1,7 +1,8 @@
 """A lease: who alone may write about a task, and the token that every such write must show.
 
     claimed --renewed--> ... --released--> (none)
-       |  expired: another may claim; until one does, the holder's token is still the task's
+       |  expired, or its process is dead: another may claim; until one does, the holder's token
+       |  is still the task's
        `--> claimed by another: the old token is worth nothing, for ever
 
 What is safe does not hang on clocks. A token is the log position of its claim, so later ones are
@@ -37,6 +38,8 @@ class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unkno
 
     task: Whose. token: Log position of the claim. holder: Who has it, as it calls itself.
     expires_us: Unix microseconds. ttl_us: How long it was given for, the last time.
+    process: The process that claimed or renewed it last (storage.process); "" where its death
+        would prove nothing, or the system does not tell.
     """
 
     task: str
@@ -44,6 +47,7 @@ class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unkno
     holder: str
     expires_us: Natural
     ttl_us: Natural
+    process: str = ""
 
     def is_live(self, now_us: int) -> bool:
         """Say whether nobody else may claim the task now.
@@ -53,15 +57,25 @@ class Grant(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unkno
         """
         return 0 < self.expires_us - now_us <= 2 * self.ttl_us
 
+    def is_held(self, now_us: int, dead: str) -> bool:
+        """Say whether it is live, and its process not known to be dead.
+
+        Args:
+            dead: A process that was seen dead, by its name; "" for none. It stays dead, so it does
+                not matter when that was.
+        """
+        return self.is_live(now_us) and not (self.process and self.process == dead)
+
 
 def facts_of(grant: Grant) -> dict[str, int | str]:
     """Return what an event says of a lease."""
-    return {
+    facts: dict[str, int | str] = {
         "expires": grant.expires_us,
         "holder": grant.holder,
         "token": grant.token,
         "ttl": grant.ttl_us,
     }
+    return facts | {"process": grant.process} if grant.process else facts
 
 
 def grant_of(event: Event) -> Grant | None:
@@ -73,7 +87,9 @@ def grant_of(event: Event) -> Grant | None:
         return None
     if type(holder) is not str or min(token, expires, ttl) < 0:
         return None
-    return Grant(event.subject.task, token, holder, expires, ttl)
+    process = facts.get("process", "")
+    known = process if type(process) is str else ""
+    return Grant(event.subject.task, token, holder, expires, ttl, known)
 
 
 def lease_after(event: Event) -> Grant | None:

@@ -43,6 +43,7 @@ _DAY_S: Final = 86_400
 _MONTH_S: Final = 31 * _DAY_S
 _S3_KEYS: Final = ("bucket", "region", "prefix", "accessKeyId", "secretAccessKey")
 _SIGNALS: Final = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGWINCH")
+_CHECKS: Final = ("digest", "sample", "full")
 # What the manager's settings say too, under the service's own names.
 _TWINS: Final = {
     "storage_dir": "storage.local.path",
@@ -51,6 +52,7 @@ _TWINS: Final = {
     "compression_level": "compressionLevel",
     "max_checkpoint_age_days": "maxAgeDays",
     "cleanup_interval_hours": "maxCheckpoints and maxAgeDays",
+    "retention": "maxCheckpoints, maxAgeDays and the tag `keep`",
     "encryption_enabled": "encryptionEnabled",
 }
 PASSED_ON: Final = tuple(sorted(FIELDS - _TWINS.keys()))
@@ -208,8 +210,27 @@ class SystemConfiguration(_Group):
         "tag `keep` stays and does not count.",
         whole=True,
     )
+    max_capture_size_bytes: int = number(
+        0,
+        0,
+        10**15,
+        "bytes",
+        "Limit of one capture: its components' sizes together, before compression; a larger one "
+        "is refused (`capture.too_large`) and names the largest component; 0: none. A recovery's "
+        "own safety capture has none.",
+        whole=True,
+    )
     max_age_days: float = number(
         0, 0, 36_500, "days", "Older captures go, but for the newest good one; 0: none."
+    )
+    retention_check: str = word(
+        "sample",
+        "digest, sample or full",
+        "What the newest capture must pass before older ones are deleted: its `digest`, also a "
+        "`sample` of its bytes (64 chunks of each component, at random) read again, or all "
+        "(`full`). One that fails is told (`operationFailed`); the next one counts instead, and "
+        "where none passes none is deleted.",
+        lambda text: text in _CHECKS,
     )
     compression_level: int = number(
         6, 1, 9, "(level)", "1 (fast) to 9 (small): zstd 1, 2, 3, 5, 7, 9, 12, 15, 19.", whole=True
@@ -382,7 +403,16 @@ class SystemConfiguration(_Group):
 
         Its clean-up by age becomes maxAgeDays. One without it (cleanup_interval_hours 0) deletes
         by maxCheckpoints alone.
+
+        Raises:
+            SettingsError: It has a retention policy, which a service does not go by.
         """
+        if config.retention is not None:
+            raise SettingsError(
+                "A service does not go by a `retention` policy.",
+                hint=f"Here it is {_TWINS['retention']}.",
+                argument="retention",
+            )
         # What a manager never says is left out: a key given twice is refused.
         passed_on = {name: getattr(config, name) for name in PASSED_ON}
         tree: dict[str, Any] = {

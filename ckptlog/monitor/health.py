@@ -177,8 +177,11 @@ class Probe:
 
     def _leases(self) -> Check:
         leases = self._manager.list_leases()
-        expired = [one for one in leases if not one.is_live]
-        message = f"{len(leases) - len(expired)} live, {len(expired)} expired and not released"
+        expired = [one for one in leases if not one.is_live or one.is_dead]
+        message = (
+            f"{len(leases) - len(expired)} live, "
+            f"{len(expired)} expired, or of a dead process, and not released"
+        )
         if expired:
             message += ": " + ", ".join(f"{one.task} ({one.holder})" for one in expired[:5])
         return Check("leases", WARNING if expired else OK, message, len(expired), 0)

@@ -172,22 +172,31 @@ class Settle(Command, frozen=True, gc=False, kw_only=True):
 
 
 class Claim(Command, frozen=True, gc=False, kw_only=True):
-    """Take the lease of a task that nobody has, or whose lease has expired.
+    """Take the lease of a task that nobody has, or whose lease has expired, or whose holder died.
 
     ttl_us: For how long, in microseconds.
+    process: The process that claims, where its death shall end the lease; else "".
+    dead: A process that was seen dead: its lease counts as expired. "" for none.
     """
 
     task: str
     holder: str
     ttl_us: int
+    process: str = ""
+    dead: str = ""
 
 
 class Renew(Command, frozen=True, gc=False, kw_only=True):
-    """Let a lease end later. ttl_us: From now on, in microseconds; None for as long as before."""
+    """Let a lease end later.
+
+    ttl_us: From now on, in microseconds; None for as long as before.
+    process: The process that renews.
+    """
 
     task: str
     token: int
     ttl_us: int | None = None
+    process: str = ""
 
 
 class Release(Command, frozen=True, gc=False, kw_only=True):
@@ -195,11 +204,13 @@ class Release(Command, frozen=True, gc=False, kw_only=True):
 
     token: The holder's; None for an operator, who ends any.
     is_forced: End also one that is live, without its token.
+    dead: As of a claim.
     """
 
     task: str
     token: int | None = None
     is_forced: bool = False
+    dead: str = ""
 
 
 Leasing = Claim | Renew | Release

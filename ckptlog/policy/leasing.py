@@ -67,7 +67,7 @@ def decide_lease(grant: Grant | None, command: Leasing, now_us: int, position: i
 
 
 def _claim(grant: Grant | None, command: Claim, now_us: int, position: int) -> Step:
-    if grant is not None and grant.is_live(now_us):
+    if grant is not None and grant.is_held(now_us, command.dead):
         raise LeaseHeldError(
             f"Task {command.task!r} is leased to {grant.holder!r} until {until(grant)}, "
             f"for {(grant.expires_us - now_us) / _MILLION:.1f} s more.",
@@ -76,17 +76,23 @@ def _claim(grant: Grant | None, command: Claim, now_us: int, position: int) -> S
             **_context(grant),
         )
     ttl_us = command.ttl_us
-    own = Grant(command.task, position, command.holder, now_us + ttl_us, ttl_us)
+    own = Grant(command.task, position, command.holder, now_us + ttl_us, ttl_us, command.process)
     facts = facts_of(own)
-    if grant is not None:  # it expired: who was overtaken is for the auditor
+    if grant is not None:  # it expired, or its holder died: who was overtaken is for the auditor
         facts |= {"former_holder": grant.holder, "former_token": grant.token}
+        if grant.is_live(now_us):
+            facts["former_dead"] = 1
     return Step(LEASE_CLAIMED, facts, position)
 
 
 def _renew(grant: Grant | None, command: Renew, now_us: int) -> Step:
     own = _refuse_lost(command.task, command.token, grant)
     ttl_us = own.ttl_us if command.ttl_us is None else command.ttl_us
-    renewed = msgspec.structs.replace(own, expires_us=now_us + ttl_us, ttl_us=ttl_us)
+    # Whose death proves nothing when it is claimed stays so.
+    process = command.process if own.process else ""
+    renewed = msgspec.structs.replace(
+        own, expires_us=now_us + ttl_us, ttl_us=ttl_us, process=process
+    )
     return Step(LEASE_RENEWED, facts_of(renewed), renewed.expires_us)
 
 
@@ -94,7 +100,7 @@ def _release(grant: Grant | None, command: Release, now_us: int) -> Step | None:
     if grant is None or command.token not in (None, grant.token):
         return None  # it is over already
     is_ended = command.token is None
-    if is_ended and not command.is_forced and grant.is_live(now_us):
+    if is_ended and not command.is_forced and grant.is_held(now_us, command.dead):
         raise LeaseHeldError(
             f"The lease of {grant.holder!r} on task {command.task!r} is live until {until(grant)}.",
             hint="With --force (force=True) it ends all the same: its holder's writes are refused "

@@ -164,6 +164,7 @@ class TaskRecovery:
         attempts_max: From one recovery point, by all workers; then the task is given up.
         worker_attempts_max: By one worker; then another has to. None: as many as attempts_max.
         include_failed: Also resume tasks whose latest checkpoint failed.
+        shared: Another process goes on with what is claimed, by its grant (`acquire_lease`).
 
     Threads: safe.
     """
@@ -178,6 +179,7 @@ class TaskRecovery:
         worker_attempts_max: int | None = 2,
         include_failed: bool = True,
         background: bool = True,
+        shared: bool = False,
     ) -> None:
         self._manager = manager
         self.worker_id = check_id("worker_id", worker_id)
@@ -190,6 +192,7 @@ class TaskRecovery:
         )
         self._include_failed = include_failed
         self._background = background
+        self._is_shared = shared
 
     def find(self, **options: Any) -> list[InterruptedTask]:
         """Return what could be resumed: `CheckpointManager.find_interrupted_tasks`."""
@@ -235,7 +238,11 @@ class TaskRecovery:
             LeaseHeldError: Another has it.
         """
         return self._manager.acquire_lease(
-            task_id, ttl_s=self._ttl_s, holder=self.worker_id, background=self._background
+            task_id,
+            ttl_s=self._ttl_s,
+            holder=self.worker_id,
+            background=self._background,
+            shared=self._is_shared,
         )
 
     def resume(self, lease: Lease) -> Outcome:

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-# A shorter segment stays: a folder of tiny ones helps nobody.
-SEAL_BYTES_MIN: Final = 256 * 1024
+# A shorter segment stays: a folder of tiny ones helps nobody. A short run of an agent has more, and
+# its events are a sixth of it.
+SEAL_BYTES_MIN: Final = 16 * 1024
 GARBAGE_MIN: Final = 0.05
 
 

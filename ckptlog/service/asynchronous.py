@@ -132,6 +132,10 @@ class AsyncCheckpointService:
         """Return the captures that are there, newest first."""
         return await asyncio.to_thread(self.sync.list_checkpoints, limit)
 
+    async def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
+        """Say what is wrong with a capture; see `CheckpointService.validate_checkpoint`."""
+        return await asyncio.to_thread(self.sync.validate_checkpoint, checkpoint_id)
+
     async def recover_from_checkpoint(
         self,
         checkpoint_id: str | None = None,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
+    CheckpointCorruptionError,
     CheckpointError,
     FullError,
     LeaseLostError,
@@ -64,6 +65,7 @@ class Engine:
             components,
             batch_size=config.performance.batch_size,
             deadline_s=config.deadline_seconds,
+            size_bytes_max=config.max_capture_size_bytes or None,
         )
         self.lease: Lease | None = None
         self.tally = Tally()
@@ -78,6 +80,8 @@ class Engine:
             count_max=config.max_checkpoints,
             age_days_max=config.max_age_days,
             interval_s=config.compaction_interval_seconds,
+            check=config.retention_check,
+            on_fault=self._damaged,
         )
         self.current: Operation | None = None
         # A recovery neither succeeded nor was rolled back: what is there must not be captured.
@@ -178,6 +182,20 @@ class Engine:
             self.listeners.tell(listener.CHECKPOINTS_DELETED, gone)
         self.keeper.compact(self.environment.monotonic_s(), _freed, is_pressed=is_pressed)
         return gone
+
+    def _damaged(self, info: CaptureInfo, fault: str) -> None:
+        """Tell of a capture that nothing could be recovered from."""
+        error = CheckpointCorruptionError(
+            f"Capture {info.id} is damaged: {fault}",
+            hint="What is older was not deleted for its sake. `ckptlog verify` says what else is "
+            "damaged, `ckptlog repair` what can be mended.",
+            checkpoint_id=info.id,
+        )
+        done = Operation(operation.CLEANUP, "retention", moment(self.environment.now_us()))
+        done.checkpoint_id = info.id
+        done.fail(error)
+        _logger.error("%s (%s)", error, error.code)
+        self.listeners.tell(listener.OPERATION_FAILED, done)
 
     def renew_view(self) -> None:
         """Look again at what was captured: another process may have owned the system."""

@@ -9,7 +9,7 @@ from ckptlog.errors import CheckpointError, RecoveryIncompleteError
 from ckptlog.policy.alarm import INCOMPLETE, Reading
 from ckptlog.service import listener, operation
 from ckptlog.service.engine import Engine
-from ckptlog.service.operation import Operation
+from ckptlog.service.operation import Operation, moment
 
 if TYPE_CHECKING:
     from ckptlog.recovery.progress import RecoveryProgress
@@ -63,9 +63,31 @@ def recover(
 
 
 def finish(engine: Engine) -> None:
-    """Finish a recovery that a crash interrupted, or roll it back, where the log tells of one."""
-    if not engine.tally.is_recovering:
+    """Finish a recovery that a crash interrupted, or roll it back, where the log tells of one.
+
+    Asked whenever the system becomes ours, before the first capture, and of all of the log: it
+    may have been interrupted long ago, or by the owner that we have waited for.
+
+    Raises:
+        CheckpointError: It was neither finished nor rolled back; nothing may be captured.
+    """
+    from ckptlog.recovery.journal import Journal
+
+    if Journal(engine.manager, engine.config.system).unfinished() is None:
         return
     from ckptlog.recovery.recovery import Recovery
 
     Recovery(engine.capturer, lease=engine.lease).resume()
+
+
+def finish_later(engine: Engine) -> None:
+    """Finish it in a service that runs already: where that fails, nothing is captured."""
+    try:
+        finish(engine)
+    except CheckpointError as error:
+        engine.is_incomplete = True
+        engine.alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
+        done = Operation(operation.RECOVERY, "resume", moment(engine.environment.now_us()))
+        done.fail(error)
+        engine.listeners.tell(listener.RECOVERY_FAILED, done)
+        engine.fail(done, error)

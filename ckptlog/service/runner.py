@@ -22,6 +22,7 @@ from ckptlog.policy.alarm import LEASE, Reading, slowdown
 from ckptlog.policy.schedule import Clock, Due, Rules, Schedule
 from ckptlog.service import listener
 from ckptlog.service.engine import Engine
+from ckptlog.service.recovering import finish_later
 from ckptlog.service.shutdown import TERMINATE
 
 STOP: Final = "stop"
@@ -106,7 +107,8 @@ class Runner:
 
     def _try_claim(self) -> None:
         now_s = self._engine.environment.monotonic_s()
-        if now_s < self._claim_at_s:
+        is_early = now_s < self._claim_at_s
+        if is_early and not self._engine.manager.dead_holder(self._config.system):
             return
         self._claim_at_s = now_s + max(self._config.lease_seconds / _RENEWALS, _CLAIM_S_MIN)
         try:
@@ -118,6 +120,7 @@ class Runner:
             return
         self._engine.renew_view()
         self._engine.alerts.take([Reading(LEASE, 0, 1)])
+        finish_later(self._engine)
         self.state = self._begin()
         self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
 
@@ -173,6 +176,7 @@ class Runner:
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
         if self.is_paused or self._engine.is_incomplete:
+            self._look()  # a state that nobody saves grows stale all the same
             return
         found = schedule.decide(self._rules, self.state, clock)
         if isinstance(found, Due):

@@ -318,6 +318,20 @@ class CheckpointService:
         """Return the captures that are there, newest first; payloads are not read."""
         return self._ready().capturer.captures(limit)
 
+    def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
+        """Read a capture again, every byte, and return what is wrong with it; [] if nothing is.
+
+        Its roots and its digest are compared. Nothing is changed.
+
+        Args:
+            checkpoint_id: The newest one by default.
+
+        Raises:
+            CheckpointNotFoundError: There is no such capture.
+        """
+        capturer = self._ready().capturer
+        return capturer.check(capturer.find(checkpoint_id))
+
     def recover_from_checkpoint(
         self,
         checkpoint_id: str | None = None,

@@ -12,12 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.model.event import (
-    CAPTURE_FAILED,
-    RECOVERY_COMPLETED,
-    RECOVERY_FAILED,
-    RECOVERY_STARTED,
-)
+from ckptlog.model.event import CAPTURE_FAILED, RECOVERY_COMPLETED, RECOVERY_FAILED
 from ckptlog.model.setting import camel
 from ckptlog.policy.alarm import COMPRESSION, ERROR_RATE, RECOVERY_TIME, SAVE_TIME, Reading
 from ckptlog.repository.store import Store
@@ -84,8 +79,6 @@ class Tally:
         self.completed = self.failed = self.skipped = 0
         self.late_s_max = self.stopped_s_max = 0.0
         self.slowest = ""
-        # Whether the log tells of a recovery that was neither completed nor rolled back.
-        self.is_recovering = False
         self._saves_ms: deque[float] = deque(maxlen=_RECENT)
         self._recoveries_ms: deque[float] = deque(maxlen=_RECENT)
         self._recent: deque[bool] = deque(maxlen=_WINDOW)
@@ -108,9 +101,6 @@ class Tally:
                 self.failed += 1 + (suppressed if isinstance(suppressed, int) else 0)
             elif event.type == RECOVERY_COMPLETED:
                 self.completed += 1
-            if event.type in (RECOVERY_STARTED, RECOVERY_COMPLETED, RECOVERY_FAILED):
-                is_undone = event.type == RECOVERY_FAILED and event.facts.get("rolled_back") == 1
-                self.is_recovering = not is_undone and event.type != RECOVERY_COMPLETED
 
     def saved(self, info: CaptureInfo, stored_bytes: int, now_s: float) -> None:
         """Count a capture."""

@@ -13,6 +13,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from ckptlog.storage import process
 from ckptlog.storage.disk import Disk
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -47,6 +48,14 @@ class Environment:
     def boot(self) -> bytes:
         """Return 16 bytes that differ after a reboot; zeros where the system does not tell."""
         return _boot()
+
+    def process(self) -> str:
+        """Return what tells this process from every other; "" where the system does not tell."""
+        return process.process_name(self.boot())
+
+    def is_dead(self, process_name: str) -> bool:
+        """Say whether the process of that name is surely dead; False where that is unsure."""
+        return process.is_dead(process_name, self.boot())
 
     def mounts(self) -> str:
         """Return the kernel's table of mounts (mountinfo); empty where there is none."""

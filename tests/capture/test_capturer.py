@@ -13,7 +13,7 @@ import pytest
 from ckptlog import CaptureFailedError, CheckpointManager, CheckpointNotFoundError
 from ckptlog.capture import failure
 from ckptlog.capture.capturer import Capturer
-from ckptlog.errors import ArgumentError, ChangedError, FormatError
+from ckptlog.errors import ArgumentError, CaptureTooLargeError, ChangedError, FormatError
 from ckptlog.model.capture import digest_of
 from tests.capture.sample import Account, Bank, Book, Failing, Hanging, Phased, Value
 
@@ -374,3 +374,84 @@ def test_only_a_barrier_makes_money_that_is_being_moved_add_up(manager, kind):
     total = sum(one["money"] for one in values(capturer, info).values())
     # The invariant that the state machine watches can be broken: without the barrier it is.
     assert total == (200 if kind is Account else 170)
+
+
+def test_a_capture_over_its_limit_is_refused_and_names_the_largest(manager):
+    small, large = Value("small", "s" * 100), Value("large", "l" * 10_000)
+    size = Capturer(manager, "whole", [small, large]).capture().bytes_logical
+    exactly = Capturer(manager, "sys", [small, large], size_bytes_max=size)
+    first = exactly.capture()
+    assert first.bytes_logical == size
+    capturer = Capturer(manager, "sys", [small, large], size_bytes_max=size - 1)
+    position = manager.store.position
+    with pytest.raises(CaptureTooLargeError, match="'large'") as caught:
+        capturer.capture(reason="interval")
+    context = caught.value.context
+    assert (context["component"], context["reason"]) == ("large", "too_large")
+    assert context["size_bytes"] == size
+    assert context["limit_bytes"] == size - 1
+    assert "maxCaptureSizeBytes" in caught.value.hint
+    assert not caught.value.retryable
+    assert [one.id for one in capturer.captures()] == [first.id]
+    (entry,) = manager.store.events(position)
+    assert (entry.event.type, entry.event.facts["reason"]) == ("capture.failed", "too_large")
+    assert capturer.of([small]).capture().components.keys() == {"small"}
+    # What grew too large must be recoverable all the same.
+    assert capturer.capture(reason="safety").bytes_logical == size
+
+
+@pytest.mark.parametrize("size_bytes_max", [0, -1, True, 1.5, "1"])
+def test_a_limit_is_a_number_of_bytes(manager, size_bytes_max):
+    with pytest.raises(ArgumentError, match="size_bytes_max"):
+        Capturer(manager, "sys", [Value("a", 1)], size_bytes_max=size_bytes_max)
+
+
+def test_what_is_too_large_is_given_up_before_all_of_it_is_written(manager, tmp_path):
+    class Endless:
+        """Blocks that never come to an end: only a limit stops reading them."""
+
+        stability = "snapshot"
+
+        def __init__(self):
+            self.given = 0
+
+        def blocks(self):
+            while True:
+                self.given += 1
+                yield self.given.to_bytes(8) * 8192
+
+        def write(self, writer, before):
+            return writer.root(writer.raw(self.blocks()))
+
+        def close(self):
+            pass
+
+    snapshot = Endless()
+    capturer = Capturer(manager, "sys", [Value("endless", snapshot)], size_bytes_max=4 << 20)
+    with pytest.raises(CaptureTooLargeError, match="'endless'"):
+        capturer.capture()
+    assert 4 << 20 <= snapshot.given * 65_536 <= 16 << 20
+    assert not list((tmp_path / "store" / "packs").iterdir())
+
+
+def test_a_sample_of_a_capture_is_read_again(manager, tmp_path):
+    state = {"blob": bytes(os.urandom(3_000_000)), "list": list(range(50_000)), "n": None}
+    info = Capturer(manager, "sys", [Value("large", state), Value("small", 1)]).capture()
+    capturer = Capturer(manager, "sys")
+    reads = []
+    real = manager.store.blobs.raw
+
+    def raw(digest, domain):
+        reads.append(digest)
+        return real(digest, domain)
+
+    manager.store.blobs.raw = raw
+    assert capturer.check(info) == []
+    everything = set(reads)
+    reads.clear()
+    assert capturer.check(info, sample=5) == []
+    assert 5 < len(reads) < len(everything)
+    assert set(reads) <= everything
+    for _ in range(40):  # every byte may be met; a leaf of some hundred seldom is
+        capturer.check(info, sample=50)
+    assert len(set(reads)) > 0.9 * len(everything)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from ckptlog import CheckpointManager
 
 
@@ -35,6 +38,21 @@ def test_a_live_lease_is_released_by_force_only(run, filled):
     assert again.status == 3
     assert again.document == {"task_id": "job", "released": False}
     assert again.error["code"] == "checkpoint.not_found"
+
+
+def test_a_lease_of_a_killed_process_is_shown_and_ends_without_force(run, filled):
+    code = (
+        "import os, signal, sys, ckptlog\n"
+        "manager = ckptlog.CheckpointManager(sys.argv[1])\n"
+        "manager.acquire_lease('job', ttl_s=3600)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(filled.path)], check=False)
+    _, row = run("leases", "--store", filled.path).out.splitlines()
+    assert row.endswith("dead")
+    (line,) = run("leases", "--json", "--store", filled.path).lines
+    assert (line["is_live"], line["is_dead"]) == (True, True)
+    assert run("leases", "release", "job", "--store", filled.path).status == 0
 
 
 def test_a_store_that_may_have_leases_already(run, filled):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import sys
 
 import pytest
+
+from ckptlog.cli.main import main
 
 
 @pytest.fixture
@@ -74,3 +78,49 @@ def test_clear_errors(run, tree, tmp_path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     assert run("--store", tmp_path / "store", "rewind", other).status == 3
+
+
+def test_a_preview_as_a_diff_and_as_a_list(run, tree) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other\n")
+    (tree / "new").write_text("n")
+    before = sorted(tree.rglob("*"))
+    both = run("rewind", tree, "--diff", "--dry-run")
+    lines = both.out.splitlines()
+    assert "-other" in lines
+    assert lines[-3:-1] == ["~ b", "- new"]
+    assert lines[-1].endswith("to write.")
+    assert both.out == run("rewind", tree, "--diff").out + run("rewind", tree, "--dry-run").out
+    document = run("rewind", tree, "--diff", "--dry-run", "--json").document
+    alone = run("rewind", tree, "--dry-run", "--json").document
+    assert document == {**alone, "diff": run("rewind", tree, "--diff", "--json").document["diff"]}
+    assert document["diff"]
+    assert sorted(tree.rglob("*")) == before
+    assert len(run("rewind", tree, "--list", "--json").lines) == 1  # no safety capture either
+    for words in (["--list", "--diff"], ["--list", "--dry-run"], ["--out", "x", "--dry-run"]):
+        assert run("rewind", tree, *words).status == 2
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [("y\n", True), ("n\n", False), ("", False)])
+def test_whoever_sits_at_a_terminal_is_asked(run, tree, monkeypatch, answer, is_done) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    error = Terminal()
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys, "stderr", error)
+    assert main(["rewind", str(tree)]) == (0 if is_done else 1)
+    assert "1 to change" in error.getvalue()
+    assert str(tree) in error.getvalue()
+    assert (tree / "b").read_text() == ("b" if is_done else "other")
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    assert main(["rewind", str(tree), "--yes"]) == 0
+    assert (tree / "b").read_text() == "b"
+    shown = error.getvalue()
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    assert main(["rewind", str(tree)]) == 0  # nothing would change: nobody is asked
+    assert "[y/N]" not in error.getvalue()[len(shown) :]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ckptlog import CheckpointManager, LeaseHeldError, LeaseLostError
+from ckptlog import CheckpointManager, LeaseHeldError, LeaseLostError, TaskRecovery
 from ckptlog.errors import CheckpointError
 
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -107,3 +108,98 @@ def test_the_lease_of_a_killed_process_expires(tmp_path):
             assert manager.create_checkpoint("t", "T", 1, lease=lease)
             with pytest.raises(LeaseLostError):
                 manager.create_checkpoint("t", "T", 1, lease=grant)
+
+
+def hold(path: Path, told: Any) -> None:
+    """Begin a task under a lease of an hour, tell its grant, and do nothing more."""
+    manager = CheckpointManager(path)
+    lease = manager.acquire_lease("t", ttl_s=3600, holder="first")
+    manager.create_checkpoint("t", "T", 1, "", 2, {"by": "first"}, lease=lease)
+    told.send(lease.grant)
+    time.sleep(600)
+
+
+@pytest.fixture
+def killed(tmp_path):
+    """A store, and the grant of a process that held its task when it was killed."""
+    process, told = start(hold, tmp_path / "store")
+    assert told.poll(60)
+    grant = told.recv()
+    with CheckpointManager(tmp_path / "store") as manager:
+        with pytest.raises(LeaseHeldError):  # it lives
+            manager.acquire_lease("t")
+        os.kill(process.pid, signal.SIGSTOP)  # and so does one that is stopped
+        with pytest.raises(LeaseHeldError):
+            manager.acquire_lease("t")
+        assert manager.find_interrupted_tasks() == []
+        process.kill()
+        process.join(60)
+        yield manager, grant
+
+
+def test_a_killed_process_is_taken_over_at_once_and_fenced(killed):
+    manager, grant = killed
+    (state,) = manager.list_leases()
+    assert (state.is_live, state.is_dead) == (True, True)
+    lease = manager.acquire_lease("t", holder="second")
+    assert lease.token > grant.token
+    (entry,) = manager.store.events(lease.token, lease.token + 1)
+    assert (entry.event.facts["former_token"], entry.event.facts["former_dead"]) == (grant.token, 1)
+    manager.create_checkpoint("t", "T", 2, lease=lease)
+    with pytest.raises(LeaseLostError):
+        manager.create_checkpoint("t", "T", 3, lease=grant)
+    with pytest.raises(LeaseHeldError):  # it lives, and is us
+        manager.acquire_lease("t")
+
+
+def test_the_task_of_a_killed_process_is_recovered_at_once(killed):
+    manager, grant = killed
+    (found,) = manager.find_interrupted_tasks()
+    assert (found.task_id, found.former_holder) == ("t", "first")
+    resumed = TaskRecovery(manager, "w2", background=False).claim("t").task
+    assert resumed.checkpoint.data == {"by": "first"}
+    assert resumed.lease.token > grant.token
+    with pytest.raises(LeaseLostError):
+        manager.create_checkpoint("t", "T", 3, lease=grant)
+
+
+def test_who_waits_for_a_lease_is_told_when_its_process_dies(tmp_path):
+    process, told = start(hold, tmp_path / "store")
+    assert told.poll(60)
+    with CheckpointManager(tmp_path / "store") as manager:
+        threading.Timer(0.3, process.kill).start()
+        assert manager.acquire_lease("t", wait_s=300).is_valid
+    process.join(60)
+
+
+def hold_shared(path: Path, told: Any) -> None:
+    """Claim a task for another who goes on when this process is gone."""
+    manager = CheckpointManager(path)
+    told.send(manager.acquire_lease("t", ttl_s=3600, shared=True).grant)
+    time.sleep(600)
+
+
+def test_the_lease_of_others_too_waits_for_its_end(tmp_path):
+    process, told = start(hold_shared, tmp_path / "store")
+    assert told.poll(60)
+    grant = told.recv()
+    process.kill()
+    process.join(60)
+    with CheckpointManager(tmp_path / "store") as manager:
+        with pytest.raises(LeaseHeldError):
+            manager.acquire_lease("t")
+        manager.create_checkpoint("t", "T", 1, lease=manager.adopt_lease(grant))
+
+
+def test_who_adopts_a_lease_and_renews_it_keeps_it(tmp_path):
+    process, told = start(hold, tmp_path / "store")
+    assert told.poll(60)
+    grant = told.recv()
+    with CheckpointManager(tmp_path / "store") as manager:
+        adopted = manager.adopt_lease(grant)
+        adopted.renew()
+        process.kill()
+        process.join(60)
+        assert adopted.grant == manager.store.lease("t")
+        with pytest.raises(LeaseHeldError):
+            manager.acquire_lease("t")

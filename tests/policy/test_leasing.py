@@ -50,8 +50,10 @@ def claim(truth, task="t", holder="a", moment=NOW, **options):
     return truth.do(command, moment)
 
 
-def renew(truth, token, moment=NOW, ttl_us=None):
-    command = Renew(actor="me", command=truth.new_id(), task="t", token=token, ttl_us=ttl_us)
+def renew(truth, token, moment=NOW, ttl_us=None, **options):
+    command = Renew(
+        actor="me", command=truth.new_id(), task="t", token=token, ttl_us=ttl_us, **options
+    )
     return truth.do(command, moment)
 
 
@@ -90,6 +92,44 @@ def test_an_expired_lease_is_taken_over_and_says_from_whom(truth):
     assert new > old
     facts = truth.events[-1].facts
     assert (facts["former_holder"], facts["former_token"]) == ("a", old)
+
+
+def test_a_live_lease_of_a_dead_process_is_taken_over_and_fenced(truth):
+    old = claim(truth, process="p1")
+    assert truth.events[-1].facts["process"] == "p1"
+    for dead in ("", "p2"):  # nobody was seen dead, or another was
+        with pytest.raises(LeaseHeldError):
+            claim(truth, holder="b", dead=dead, moment=later(1))
+    new = claim(truth, holder="b", process="p2", dead="p1", moment=later(1))
+    facts = truth.events[-1].facts
+    assert (facts["former_token"], facts["former_dead"], facts["process"]) == (old, 1, "p2")
+    assert new > old
+    with pytest.raises(LeaseLostError):
+        renew(truth, old, later(2))
+
+
+def test_a_lease_whose_death_proves_nothing_is_not_taken_over(truth):
+    token = claim(truth)
+    renew(truth, token, later(1), process="p1")
+    assert truth.lease("t").process == ""
+    with pytest.raises(LeaseHeldError):
+        claim(truth, holder="b", dead="p1", moment=later(2))
+
+
+def test_who_renews_a_lease_has_it(truth):
+    token = claim(truth, process="p1")
+    renew(truth, token, later(1), process="p2")
+    with pytest.raises(LeaseHeldError):
+        claim(truth, holder="b", dead="p1", moment=later(2))
+    assert claim(truth, holder="b", dead="p2", moment=later(2)) > token
+
+
+def test_an_operator_ends_the_lease_of_a_dead_process_without_force(truth):
+    claim(truth, process="p1")
+    own = {"task": "t", "actor": "me"}
+    with pytest.raises(LeaseHeldError):
+        truth.do(Release(command=truth.new_id(), dead="p2", **own), NOW)
+    assert truth.do(Release(command=truth.new_id(), dead="p1", **own), NOW) is True
 
 
 @pytest.mark.parametrize(

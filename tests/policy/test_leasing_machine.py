@@ -10,6 +10,7 @@ from ckptlog.policy.command import Change, Claim, Create, DeleteTask, Moment, Re
 from tests.policy.state_double import Truth, payloads
 
 TASKS = st.sampled_from(["t", "u"])
+PROCESSES = st.sampled_from(["p1", "p2", "p3"])
 TTL = st.integers(1, 100)
 START_US = 1_700_000_000_000_000
 
@@ -30,6 +31,9 @@ class Leasing(RuleBasedStateMachine):
         # What the newest lease may be thought to be: (given at, for how long).
         self.given: dict[str, tuple[int, int]] = {}
         self.names: dict[str, str] = {}
+        # The process of the newest lease, and those that have died.
+        self.process: dict[str, str] = {"t": "", "u": ""}
+        self.dead: set[str] = set()
 
     @initialize()
     def begin(self):
@@ -52,15 +56,28 @@ class Leasing(RuleBasedStateMachine):
     def let_time_pass(self, microseconds):
         self.now_us += microseconds
 
-    @rule(task=TASKS, ttl=TTL)
-    def claim(self, task, ttl):
+    @rule(process=PROCESSES)
+    def die(self, process):
+        self.dead.add(process)
+
+    @rule(task=TASKS, ttl=TTL, process=st.just("") | PROCESSES, data=st.data())
+    def claim(self, task, ttl, process, data):
+        # What the claimer has seen dead, maybe long ago; it may be of another lease.
+        dead = data.draw(st.sampled_from(["", *sorted(self.dead)]))
+        if process in self.dead:
+            process = ""
         was_live = self.is_live(task)
+        is_overtaken = was_live and dead != "" and self.process[task] == dead
+        own = {**self.own(), "process": process, "dead": dead}
         try:
-            token = self.do(Claim(task=task, holder="h", ttl_us=ttl, **self.own()))
+            token = self.do(Claim(task=task, holder="h", ttl_us=ttl, **own))
         except LeaseHeldError:
             assert was_live
+            assert not is_overtaken
             return
-        assert not was_live
+        assert not was_live or is_overtaken
+        assert self.truth.events[-1].facts.get("former_dead", 0) == is_overtaken
+        self.process[task] = process
         assert all(token > old for tokens in self.claims.values() for old in tokens)
         self.claims[task].append(token)
         self.is_over[task] = False
@@ -70,12 +87,16 @@ class Leasing(RuleBasedStateMachine):
     @rule(data=st.data(), ttl=st.none() | TTL)
     def renew(self, data, ttl):
         task, token, is_good = self.some_token(data)
+        process = data.draw(st.just("") | PROCESSES)
+        own = {**self.own(), "process": "" if process in self.dead else process}
         try:
-            self.do(Renew(task=task, token=token, ttl_us=ttl, **self.own()))
+            self.do(Renew(task=task, token=token, ttl_us=ttl, **own))
         except LeaseLostError:
             assert not is_good
             return
         assert is_good
+        if self.process[task]:  # whose death proves nothing stays so
+            self.process[task] = own["process"]
         self.given[task] = (self.now_us, self.given[task][1] if ttl is None else ttl)
 
     @precondition(lambda self: any(self.claims.values()))

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
+import ckptlog
 from ckptlog import create_checkpoint_system
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CaptureTooLargeError, CheckpointError
+from ckptlog.recovery.journal import RESTORING, Journal, Unfinished
 from tests.service.system import settings, until
-
-pytest.importorskip("ckptlog.recovery.recovery")
 
 
 class Manager:
@@ -114,3 +114,107 @@ def test_nothing_is_captured_while_a_recovery_restores(tmp_path):
         assert target.seen == 0
         last = service.list_checkpoints(1)[0].number
         until(lambda: service.list_checkpoints(1)[0].number > last, "captures afterwards")
+
+
+def interrupt(manager, capture, safety):
+    """Leave in the log what a recovery leaves that was killed while it restored the agents."""
+    journal = Journal(manager, "system")
+    journal.started(Unfinished("r1", 0, capture.id, safety.id, ("agents",)))
+    journal.step("r1", "agents", RESTORING)
+
+
+def kinds(path):
+    with ckptlog.open(path) as store:
+        return [entry.event.type for entry in store.events()]
+
+
+def test_a_recovery_that_was_interrupted_long_ago_is_finished_at_the_start(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    with service:
+        first = service.create_checkpoint()
+        agents.value = 2
+        safety = service.create_checkpoint()
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        interrupt(manager, first, safety)
+        for _ in range(11):  # more than a tally looks back
+            with manager.batch() as batch:
+                for step in range(1, 1001):
+                    batch.create_checkpoint("other", "Other", step)
+    service, agents, _ = system(tmp_path / "s")
+    agents.value = 3
+    with service:
+        assert agents.value == 1
+    found = kinds(tmp_path / "s")
+    assert found.count("recovery.completed") == 1
+    assert found.index("recovery.completed") < len(found) - 1 - found[::-1].index("service.started")
+
+
+def test_a_standby_finishes_what_its_former_owner_began(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    with service:
+        first = service.create_checkpoint()
+        agents.value = 2
+        safety = service.create_checkpoint()
+    agents = Manager(3)
+    heir = create_checkpoint_system(
+        settings(tmp_path / "s", standby=True, leaseSeconds=1),
+        {"agentManager": agents, "memory_manager": Manager("a")},
+    )
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        owned = manager.acquire_lease("system", ttl_s=600)
+        with heir:
+            assert heir.state == "standby"
+            # What the owner does now, the standby did not see when it was opened.
+            interrupt(manager, first, safety)
+            manager.release_lease("system", force=True)
+            until(lambda: heir.state == "running", "becoming the owner")
+            until(lambda: agents.value == 1, "finishing the recovery")
+            until(lambda: len(heir.list_checkpoints()) > 2, "the first capture")
+        assert not owned.is_valid
+
+
+def test_a_standby_that_cannot_finish_it_captures_nothing(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    with service:
+        first = service.create_checkpoint()
+        agents.value = 2
+        safety = service.create_checkpoint()
+    agents = Manager(3)
+    agents.fault = ValueError("no")
+    heir = create_checkpoint_system(
+        settings(tmp_path / "s", standby=True, leaseSeconds=1),
+        {"agentManager": agents, "memory_manager": Manager("a")},
+    )
+    failed = []
+    heir.on("recoveryFailed", failed.append)
+    with ckptlog.CheckpointManager(tmp_path / "s") as manager:
+        lease = manager.acquire_lease("system", ttl_s=600)
+        with heir:
+            before = len(heir.list_checkpoints())
+            interrupt(manager, first, safety)
+            lease.release()
+            until(lambda: failed, "failing")
+            assert failed[0].kind == "recovery"
+            assert [one.name for one in heir.alerts] == ["recovery_incomplete"]
+            agents.fault = None
+            assert len(heir.list_checkpoints()) == before
+
+
+def test_what_grew_over_the_limit_is_told_and_recovered_all_the_same(tmp_path):
+    agents, memory = Manager(1), Manager("a")
+    service = create_checkpoint_system(
+        settings(tmp_path / "s", intervalSeconds=60, maxCaptureSizeBytes=200),
+        {"agentManager": agents, "memory_manager": memory},
+    )
+    failed = []
+    with service:
+        service.on("operationFailed", failed.append)
+        first = service.create_checkpoint()
+        memory.value = "x" * 1000
+        with pytest.raises(CaptureTooLargeError, match="'memory'"):
+            service.create_checkpoint()
+        until(lambda: failed, "being told")
+        assert (failed[0].kind, failed[0].component) == ("capture", "memory")
+        # Its safety capture has no limit.
+        assert service.recover_from_checkpoint(first.id).status == "completed"
+        assert memory.value == "a"

@@ -61,7 +61,11 @@ def claimed(
         leases = []
         for name in names:
             _end_of_dead(manager, name)
-            lease = manager.acquire_lease(name, ttl_s=TTL_S, holder=f"{_host()} #{os.getpid()}")
+            # The command is handed the task's lease and may outlive us: then it is not ended by
+            # our death, but by who has our lock and has seen to the command.
+            lease = manager.acquire_lease(
+                name, ttl_s=TTL_S, holder=f"{_host()} #{os.getpid()}", shared=name == task
+            )
             leases.append(stack.enter_context(lease))
             lease.keep(lambda _: on_lost())
         yield leases
