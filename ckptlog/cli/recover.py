@@ -13,6 +13,7 @@ from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.question import ask
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -38,19 +39,28 @@ def add_commands(commands: Commands) -> None:
         "service.recover_from_checkpoint(); --to writes it as JSON.",
     )
     parser.add_argument(
-        "capture", nargs="?", metavar="CAPTURE", help="its id (default: the system's newest)"
+        "capture",
+        nargs="?",
+        type=filled,
+        metavar="CAPTURE",
+        help="its id (default: the system's newest)",
     )
     parser.add_argument(
         "--at", type=point, metavar="TIME|POSITION", help="the newest capture not after that"
     )
-    parser.add_argument("--system", metavar="NAME", help="the system (default: the only one)")
+    parser.add_argument(
+        "--system", type=filled, metavar="NAME", help="the system (default: the only one)"
+    )
     parser.add_argument(
         "--component",
         action="append",
+        type=filled,
         metavar="NAME",
         help="only this component; may be repeated",
     )
-    parser.add_argument("--to", metavar="DIR", help="restore there, and leave the system as it is")
+    parser.add_argument(
+        "--to", type=filled, metavar="DIR", help="restore there, and leave the system as it is"
+    )
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--no-safety",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
+    ArgumentError,
     CheckpointNotFoundError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
@@ -147,6 +149,8 @@ class Recovery:
                 touched.
         """
         given = wanted(components, partial=partial)
+        if to is not None and not str(to):
+            raise ArgumentError("to is empty.", hint="Name a directory, or leave it out.")
         run = self._run(on_progress, cancel)
         if dry_run:
             return self._dry(run, given, capture_id, at)
@@ -154,7 +158,7 @@ class Recovery:
             if to is not None:
                 info = self.find(capture_id, at=at)
                 return restore_elsewhere(run, info, given, Path(to))
-            with self.journal.alone():
+            with self._alone():
                 self._refuse_unfinished()
                 info = self.find(capture_id, at=at)
                 run.begin(info, given)
@@ -234,7 +238,7 @@ class Recovery:
         cancel: Cancel | None,
         act: Callable[[Run, Unfinished], RecoveryProgress],
     ) -> RecoveryProgress | None:
-        with self.journal.alone():
+        with self._alone():
             found = self.journal.unfinished()
             if found is None:
                 return None
@@ -244,6 +248,20 @@ class Recovery:
             except BaseException as error:
                 run.ended(error)
                 raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one who recovers the system, or restores a place of it.
+
+        Raises:
+            RecoveryBusyError: Somebody else does.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.journal.alone())
+            for component in self.capturer.components.values():
+                if hasattr(component, "alone"):
+                    stack.enter_context(component.alone())
+            yield
 
     # --- steps --------------------------------------------------------------------------------
 

@@ -405,7 +405,12 @@ def test_named_files_and_databases(place):
         "sys.exit(5)\n"
     )
     named = ("--dir", ".", "--file", "note", "--sqlite", "data.db")
-    assert _run(place, *named, "--", sys.executable, "-c", code).returncode == 5
+    refused = _run(place, *named, "--", sys.executable, "-c", code)
+    assert refused.returncode == 125
+    assert "data.db, " in refused.stderr
+    assert "/note are not there" in refused.stderr
+    ran = _run(place, "--may-appear", *named, "--", sys.executable, "-c", code)
+    assert ran.returncode == 5
     names = {"directory", "file-note", "sqlite-data.db"}
     assert set(_captures(place)[0].components) == names
     with sqlite3.connect(place / "data.db") as database:
@@ -427,6 +432,22 @@ def test_a_database_that_is_gone_comes_back(place):
     code = "import sqlite3; print(list(sqlite3.connect('data.db').execute('select * from t')))"
     ran = _run(place, "--resume", "--sqlite", "data.db", "--", sys.executable, "-c", code)
     assert ran.stdout == b"[]\n", ran.stderr
+
+
+def test_a_path_that_is_not_there_is_told(place):
+    for name in ("--dir", "--sqlite", "--file"):
+        ran = _run(place, name, "nope", *_shell("touch ran"))
+        assert (ran.returncode, (place / "ran").exists()) == (125, False), name
+        assert "nope is not there" in ran.stderr
+    ran = _run(place, "--may-appear", "--dir", "nope", "--file", "kept.txt", *_shell("true"))
+    assert ran.returncode == 0
+    assert "nope was never there; nothing of it is saved" in ran.stderr
+    assert "1 never there" in ran.stderr
+    ran = _run(place, "--may-appear", "--json", "--dir", "nope", *_shell("true"))
+    assert json.loads(ran.stdout)["absent"] == [str(place / "nope")]
+    ran = _run(place, "--may-appear", "--dir", "made", *_shell("mkdir made; touch made/f"))
+    assert "never there" not in ran.stderr
+    assert set(_captures(place)[0].components) == {"directory"}
 
 
 def test_only_the_newest_captures_are_kept(place):

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from ckptlog.capture.directory import lock, preview, stat_index
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory import preview, stat_index
 from ckptlog.capture.directory.change import Selection, Step, steps
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
 from ckptlog.capture.directory.restoration import Restoration, is_refused
 from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
-from ckptlog.capture.directory.stage import is_left_over
-from ckptlog.errors import ArgumentError, FormatError, from_os_error
+from ckptlog.capture.directory.stage import empty, is_left_over
+from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
@@ -59,6 +59,8 @@ class DirectoryComponent:
     ) -> None:
         if consistency not in {"cut", "file"}:
             raise ArgumentError(f"consistency is {consistency!r}.", hint='It is "cut" or "file".')
+        if not os.fspath(path):
+            raise ArgumentError("A directory's path is empty.", hint="Name a directory.")
         self.name = name
         self.path = os.path.abspath(os.fspath(path))
         self.options = options or Options()
@@ -68,6 +70,7 @@ class DirectoryComponent:
         self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
         self._index_path = Path(index) / f"{name}.stat" if index is not None else None
         self._tracked: Tracked | None = None
+        self._is_alone = False
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
 
@@ -97,6 +100,34 @@ class DirectoryComponent:
             self._tracked = None
 
     # restore
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one who restores the directory, in the block and in what it calls.
+
+        Raises:
+            RecoveryBusyError: Another process, or thread, does.
+        """
+        if self._is_alone:
+            yield
+            return
+        with lock.alone(self.path) as is_locked:
+            self._is_alone = is_locked
+            try:
+                yield
+            finally:
+                self._is_alone = False
+
+    def check_paths(self, stored: Any, paths: Sequence[str]) -> None:
+        """Check that each path is in a capture, or is there.
+
+        Raises:
+            ArgumentError: One leads out of the directory.
+            NoSuchPartError: One is neither.
+        """
+        manifest = self._manifest(stored)
+        if any(path not in manifest.entries for path in Selection(paths).named):
+            self._steps(manifest, paths)
 
     def validate(self, payload: Any) -> list[str]:
         """Return what forbids restoring a payload; [] where nothing does."""
@@ -159,18 +190,31 @@ class DirectoryComponent:
         Raises:
             FormatError: The payload is none of a directory, or is hostile. Nothing was changed.
             RestoreConflictError: Something is in the way. Nothing was changed.
+            RecoveryBusyError: Another process restores it. Nothing was changed.
             ChangedError: A file was changed meanwhile. Call again.
             CheckpointStorageError: The system refused. Call again when it no longer does.
+
+        What had been changed is put back when it fails; the hint tells, and names what is not.
         """
         manifest = self._manifest(stored)
         target = self if to is None else self._elsewhere(to)
+        run = None
         try:
             os.makedirs(target.path, exist_ok=True)
-            made, found = target._steps(manifest, paths)  # noqa: SLF001 - another of this class
-            run = Restoration(target.path, found, manifest.content, on_step=on_step)
-            run.run(made, None if paths else manifest.mode)
+            with target.alone():
+                empty(target.path)
+                made, found = target._steps(manifest, paths)  # noqa: SLF001 - of this class
+                run = Restoration(target.path, found, manifest.content, on_step=on_step)
+                run.run(made, None if paths else manifest.mode)
+        except CheckpointError as error:
+            if run is not None:
+                run.explain(error)
+            raise
         except OSError as error:
-            raise from_os_error(error, f"Restoring {naming.shown(target.path)} failed") from error
+            failure = from_os_error(error, f"Restoring {naming.shown(target.path)} failed")
+            if run is not None:
+                run.explain(failure)
+            raise failure from error
         return made
 
     def verify_restored(self) -> list[str]:

@@ -73,6 +73,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     status: What a shell would say: its exit code, or 128 and the signal's number.
     faults: What of ours failed in the end; the command itself did what it did.
+    absent: What was named and was never there: nothing of it is saved.
     is_skipped: It was complete already, and was not run.
     """
 
@@ -88,6 +89,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     captures: int = 0
     data: dict[str, Any] = msgspec.field(default_factory=dict)
     faults: list[str] = msgspec.field(default_factory=list)
+    absent: list[str] = msgspec.field(default_factory=list)
 
 
 class CommandRun:
@@ -118,6 +120,7 @@ class CommandRun:
         self._leases: list[Lease] = []
         self._facts: dict[str, Any] = {}
         self._told = ""
+        self._absent: list[str] = []
         self._is_lost = False
         self._over = threading.Event()
 
@@ -141,6 +144,7 @@ class CommandRun:
                 cwd=self._order.cwd,
                 leases=self._leases,
             )
+            files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
             with self._signals():
                 return self._work(files)
@@ -237,6 +241,9 @@ class CommandRun:
         captures.join()
         self._facts["seconds"] = time.monotonic() - begin_s
         fault = None if self._is_lost else self._last_capture(files)
+        self._absent = files.absent
+        for path in self._absent:
+            self._tell(f"warning: {path} was never there; nothing of it is saved")
         status = _SIGNALLED + ended.signal if ended.signal is not None else ended.exit_code or 0
         return self._end(record.end_facts(ended), record.failure_of(ended), status, fault)
 
@@ -375,6 +382,7 @@ class CommandRun:
             captures=self._facts["captures"],
             data=self._facts,
             faults=faults,
+            absent=self._absent,
         )
 
     def _record_end(self, error_info: dict[str, Any] | None) -> str | None:
