@@ -69,6 +69,7 @@ class TreeWriter:
         sink: Gets each chunk; it may know and drop it.
         chunker: Of the store, for texts.
         is_stored: Says whether a chunk is stored; what is not is not kept. None: all are.
+        expect: Gets what of the witness is likely to hold chunks that come.
         sanitiser, codecs: For values, as a manager uses them.
 
     Attributes:
@@ -82,6 +83,7 @@ class TreeWriter:
         chunker: Chunker,
         *,
         is_stored: Callable[[bytes], bool] | None = None,
+        expect: Callable[[bytes, int], None] | None = None,
         sanitiser: Sanitiser | None = None,
         codecs: Codecs = NO_CODECS,
     ) -> None:
@@ -89,6 +91,7 @@ class TreeWriter:
         self._chunker = chunker
         self._coarse = Chunker(COARSE)
         self._is_stored = is_stored or _always
+        self._expect = expect
         self._sanitiser = sanitiser
         self._codecs = codecs
         self.memo: Memo | None = None
@@ -283,6 +286,14 @@ class TreeWriter:
     def is_stored(self, digest: bytes) -> bool:
         """Say whether a chunk may be kept; of the witness's, who keeps one makes sure itself."""
         return self._is_stored(digest)
+
+    def expect(self, digest: bytes, size: int) -> None:
+        """Say that raw bytes of the witness, which are stored so, are an earlier version.
+
+        Chunks that come again are then found there, without going through all of the witness.
+        """
+        if self._expect is not None:
+            self._expect(digest, size)
 
     # --- chunks -----------------------------------------------------------------------------
 

@@ -129,7 +129,11 @@ class Writing:
         # Not the planting's own writer: that one replaces secrets, and what is brought back must
         # be what was there.
         writer = TreeWriter(
-            sink, store.blobs.chunker, is_stored=self._planting.is_stored, codecs=store.codecs
+            sink,
+            store.blobs.chunker,
+            is_stored=self._planting.is_stored,
+            expect=self._planting.expect,
+            codecs=store.codecs,
         )
         if held.snapshot is not None:
             root = held.snapshot.write(writer, self._stored.get(held.name))

@@ -45,6 +45,8 @@ _THREADS: Final = 2
 _IN_FLIGHT_BYTES: Final = 16 * 1024 * 1024
 # Shorter chunks are compressed at once: handing them over costs as much.
 _THREAD_BYTES_MIN: Final = 16 * 1024
+# Of chunks that are stored, but perhaps not by the witness: about what finding out costs.
+_WRITTEN_AGAIN_MAX: Final = 1024 * 1024
 
 
 class Before(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +120,7 @@ class Planting:
             self.put,
             blobs.chunker,
             is_stored=self.is_stored,
+            expect=self.expect,
             sanitiser=self._sanitiser,
             codecs=self._store.codecs,
         )
@@ -140,7 +143,7 @@ class Planting:
             if digest in self._own:
                 return False
             self._own.add(digest)
-            if self.is_stored(digest) and digest in self._retained:
+            if self.is_stored(digest) and self._retained.holds(digest, len(raw)):
                 return False
             self.new_bytes += len(raw)
             encode = self._store.blobs.record
@@ -156,6 +159,11 @@ class Planting:
     def is_stored(self, digest: bytes) -> bool:
         """Say whether a chunk is stored; that it is retained, only the witness can say."""
         return self._index.get(digest) is not None
+
+    def expect(self, digest: bytes, size: int) -> None:
+        """Look first below raw bytes that the witness holds, an earlier version of what comes."""
+        with self._lock:
+            self._retained.expect(digest, size)
 
     def put_records(self, fresh: Iterable[tuple[bytes, bytes]]) -> None:
         """Take chunks that are records already, each whole."""
@@ -243,7 +251,8 @@ class _Retained:
     """The digests of the witness's chunks, found as they are asked for.
 
     Texts come first, as they are few and hold the links to all else; then what lies below raw
-    bytes. A branch that cannot be read is left out: what it holds is stored again.
+    bytes; before all others what is expected to be asked for. A branch that cannot be read is left
+    out: what it holds is stored again.
     """
 
     def __init__(self, store: Store, reference: Reference | None) -> None:
@@ -251,35 +260,60 @@ class _Retained:
         self._found: set[bytes] = set()
         self._texts: deque[bytes] = deque()
         self._raws: deque[bytes] = deque()
+        self._expected: deque[bytes] = deque()
+        self._is_led = False
+        self._written_again = 0
         if reference is not None and reference.kind in (LEAF_KIND, TREE_KIND):
             root = root_of(reference)
             self._found.add(root)
             if reference.kind == TREE_KIND:
                 self._texts.append(root)
 
+    def expect(self, digest: bytes, size: int) -> None:
+        """Look first below raw bytes that are the witness's."""
+        self._is_led = True
+        self._found.add(digest)
+        if size > SINGLE_RAW_MAX:
+            self._expected.append(digest)
+
+    def holds(self, digest: bytes, size: int) -> bool:
+        """Say whether the witness holds a chunk of so many bytes.
+
+        Where somebody says what to expect, nearly all that it holds is found there. What is not is
+        written again, as long as that is cheaper than to go through everything.
+        """
+        while self._expected and digest not in self._found:
+            self._expand(self._expected.pop(), is_raw=True, below=self._expected)
+        if digest in self._found:
+            return True
+        if self._is_led and self._written_again + size <= _WRITTEN_AGAIN_MAX:
+            self._written_again += size
+            return False
+        return digest in self
+
     def __contains__(self, digest: object) -> bool:
         while digest not in self._found:
             if self._texts:
-                self._expand(self._texts.popleft(), is_raw=False)
+                self._expand(self._texts.popleft(), is_raw=False, below=self._raws)
             elif self._raws:
-                self._expand(self._raws.popleft(), is_raw=True)
+                self._expand(self._raws.popleft(), is_raw=True, below=self._raws)
             else:
                 return False
         return True
 
-    def _expand(self, digest: bytes, *, is_raw: bool) -> None:
+    def _expand(self, digest: bytes, *, is_raw: bool, below: deque[bytes]) -> None:
         try:
             leaves, links = branch.links_in(self._store.blobs.raw(digest, chunk.BRANCH))
         except CheckpointError:
             return
         self._found.update(leaves)
-        for below, size, kind in links:
-            if below in self._found:
+        for inner, size, kind in links:
+            if inner in self._found:
                 continue
-            self._found.add(below)
+            self._found.add(inner)
             if is_raw or kind == branch.BYTES:
                 # A writer makes one chunk of so few bytes.
                 if is_raw or size > SINGLE_RAW_MAX:
-                    self._raws.append(below)
+                    below.append(inner)
             else:
-                self._texts.append(below)
+                self._texts.append(inner)

@@ -13,7 +13,6 @@ from typing import Final
 
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import Entry
-from ckptlog.capture.directory.scan import Scan
 from ckptlog.capture.directory.stat_index import Kept
 from ckptlog.capture.directory.table import Row
 from ckptlog.errors import NoSuchPartError
@@ -67,16 +66,13 @@ class Selection:
         """Say whether a path is a directory above one that is restored."""
         return any(below.startswith(f"{path}/") for below in self._below)
 
-    def check(self, entries: Mapping[str, Entry], found: Scan) -> None:
+    def check(self, has: Callable[[str], bool]) -> None:
         """Check that each named path is in the capture, or is there.
 
         Raises:
             NoSuchPartError: One is neither.
         """
-        missing = self._exact - entries.keys()
-        if missing:
-            missing -= {path for path, _ in found.paths()}
-        for path in sorted(missing):
+        for path in sorted(path for path in self._exact if not has(path)):
             raise NoSuchPartError(
                 f"{naming.shown(path)} is neither in the capture nor in the directory.",
                 hint="Paths are relative to the directory.",
@@ -85,15 +81,15 @@ class Selection:
 
 
 def steps(
-    entries: Mapping[str, Entry], found: Scan, known: Known, selection: Selection
+    entries: Mapping[str, Entry], there: Mapping[str, Row], known: Known, selection: Selection
 ) -> list[Step]:
     """Return what has to be done so that a directory holds exactly the entries.
 
     Args:
+        there: What it has, by path, a directory before what lies in it.
         known: Returns the content of a path that is there; None where it vanished.
     """
     made: list[Step] = []
-    there = dict(found.paths())
     for path, entry in entries.items():
         row = there.get(path)
         if not selection.has(path):

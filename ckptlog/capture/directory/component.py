@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from ckptlog.capture.directory import lock, preview, stat_index
+from ckptlog.capture.directory import lock, preview
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Selection, Step, steps
 from ckptlog.capture.directory.manifest import Manifest, load
@@ -18,6 +18,8 @@ from ckptlog.capture.directory.restoration import Restoration, is_refused
 from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
 from ckptlog.capture.directory.stage import empty, is_left_over
+from ckptlog.capture.directory.standing import Difference, Standing
+from ckptlog.capture.directory.stat_index import IndexFile, StatIndex
 from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
@@ -68,7 +70,9 @@ class DirectoryComponent:
         self.keeps_unknown = keeps_unknown
         self.depends_on = tuple(depends_on)
         self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
-        self._index_path = Path(index) / f"{name}.stat" if index is not None else None
+        self._index_file = (
+            None if index is None else IndexFile(Path(index) / f"{name}.stat", self.options)
+        )
         self._tracked: Tracked | None = None
         self._is_alone = False
         self.last: DirectorySnapshot | None = None
@@ -81,7 +85,7 @@ class DirectoryComponent:
         self.last = DirectorySnapshot(
             self.path,
             self.options,
-            index_path=self._index_path,
+            index_file=self._index_file,
             tracked=self._tracked,
             is_cut=self.consistency == "cut",
         )
@@ -93,7 +97,7 @@ class DirectoryComponent:
 
         Rules may leave out now what the capture has: the safety capture must hold it.
         """
-        self._tracked = lambda: self._manifest(stored).entries
+        self._tracked = lambda: self._paths_of(stored)
         try:
             yield
         finally:
@@ -114,6 +118,7 @@ class DirectoryComponent:
         with lock.alone(self.path) as is_locked:
             self._is_alone = is_locked
             try:
+                empty(self.path)
                 yield
             finally:
                 self._is_alone = False
@@ -125,6 +130,8 @@ class DirectoryComponent:
             ArgumentError: One leads out of the directory.
             NoSuchPartError: One is neither.
         """
+        if not paths:
+            return
         manifest = self._manifest(stored)
         if any(path not in manifest.entries for path in Selection(paths).named):
             self._steps(manifest, paths)
@@ -177,12 +184,15 @@ class DirectoryComponent:
         *,
         to: str | os.PathLike[str] | None = None,
         on_step: Callable[[Step], None] | None = None,
+        saved: DirectorySnapshot | None = None,
     ) -> list[Step]:
         """Restore all of a capture, or the paths that are named and what lies below them.
 
         Args:
             paths: Below the root; all without any.
             to: Another directory, which must be missing or empty.
+            saved: What was captured of this one a moment ago: it is not walked again. What was
+                changed since is not overwritten.
 
         Returns:
             What was done.
@@ -196,14 +206,18 @@ class DirectoryComponent:
 
         What had been changed is put back when it fails; the hint tells, and names what is not.
         """
-        manifest = self._manifest(stored)
+        standing = None if saved is None or to is not None else saved.standing
         target = self if to is None else self._elsewhere(to)
         run = None
         try:
             os.makedirs(target.path, exist_ok=True)
             with target.alone():
-                empty(target.path)
-                made, found = target._steps(manifest, paths)  # noqa: SLF001 - of this class
+                if standing is not None:
+                    manifest, made, found = self._steps_from(stored, standing, paths)
+                else:
+                    empty(target.path)
+                    manifest = self._manifest(stored)
+                    made, found = target._steps(manifest, paths)  # noqa: SLF001 - of this class
                 run = Restoration(target.path, found, manifest.content, on_step=on_step)
                 run.run(made, None if paths else manifest.mode)
         except CheckpointError as error:
@@ -241,6 +255,11 @@ class DirectoryComponent:
         if self._loaded is not None and root and self._loaded[0] == root:
             return self._loaded[1]
         manifest = load(stored)
+        self._check_paths(manifest)
+        self._loaded = (root, manifest)
+        return manifest
+
+    def _check_paths(self, manifest: Manifest) -> None:
         for path in manifest.entries:
             if is_refused(path, has_git=self.options.has_git):
                 raise FormatError(
@@ -248,21 +267,46 @@ class DirectoryComponent:
                     hint="A capture with .git is restored by a component with has_git.",
                     path=naming.shown(path),
                 )
-        self._loaded = (root, manifest)
-        return manifest
+
+    def _paths_of(self, stored: Any) -> Iterable[str]:
+        """Return the paths of a capture; as far as the index has them, they are not read."""
+        index = self._index()
+        if index is None:
+            return self._manifest(stored).entries
+        found = Difference(stored, Standing.of_index(index))
+        return (*found.manifest.entries, *found.shared_paths())
+
+    def _index(self) -> StatIndex | None:
+        return None if self._index_file is None else self._index_file.load()
 
     def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:
-        index = None
-        if self._index_path is not None:
-            index = stat_index.load(self._index_path, self.options)
+        index = self._index()
         found = scan(self.path, self.options, lambda: manifest.entries, index)
+        there = dict(found.paths())
         selection = Selection(paths)
-        selection.check(manifest.entries, found)
+        selection.check(lambda path: path in manifest.entries or path in there)
         with Present(self.path, self.options, found, index) as present:
-            made = steps(manifest.entries, found, present.known, selection)
+            made = steps(manifest.entries, there, present.known, selection)
+        return self._wanted(made, manifest.rule_files), found
+
+    def _steps_from(
+        self, stored: Any, standing: Standing, paths: Sequence[str]
+    ) -> tuple[Manifest, list[Step], Scan]:
+        """Return the steps from what was captured a moment ago."""
+        difference = Difference(stored, standing)
+        manifest = difference.manifest
+        self._check_paths(manifest)
+        selection = Selection(paths)
+        selection.check(difference.has)
+        made = steps(manifest.entries, difference.there, difference.known, selection)
+        return manifest, self._wanted(made, difference.rule_files), standing.found
+
+    def _wanted(
+        self, made: list[Step], rule_files: Callable[[], Mapping[str, bytes]]
+    ) -> list[Step]:
         if self.keeps_unknown:
-            return [step for step in made if step.entry is not None], found
-        return without_kept(made, manifest, self.options), found
+            return [step for step in made if step.entry is not None]
+        return without_kept(made, rule_files, self.options)
 
 
 def _described(options: Options, path: str) -> dict[str, str]:

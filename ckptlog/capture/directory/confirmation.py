@@ -48,7 +48,8 @@ def _natively(
 ) -> bytes:
     confirm = kernel.confirm
     names = b"".join(os.fsencode(name) + b"\0" for name in sorted(reserved))
-    threads = min(os.cpu_count() or 1, _THREADS_MAX, len(records) // _SHARE_MIN)
+    # Twice as many as processors: a file system that is cold or remote lets them wait.
+    threads = min(2 * (os.cpu_count() or 1), _THREADS_MAX, len(records) // _SHARE_MIN)
     if threads < 2:
         return confirm(root, blob, 0, len(blob), names)
     # More shares than threads: directories differ in size, and processors in what else they do.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -19,6 +19,7 @@ from ckptlog.blobs.payload import Read, unfolded
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import FORMAT, Content, Entry, checked
+from ckptlog.capture.directory.ignore import RULE_FILES
 from ckptlog.errors import BlobCorruptionError, FormatError
 from ckptlog.formats.branch import BYTES, Link, Part
 
@@ -41,6 +42,16 @@ class _Wire(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Wire)
 
 
+class Shared(NamedTuple):
+    """What another payload has. groups: Digests of closed groups of its entries.
+
+    is_directory: Says whether a path in one of these groups is a directory.
+    """
+
+    groups: Container[bytes]
+    is_directory: Callable[[str], bool]
+
+
 class Manifest:
     """A captured directory.
 
@@ -51,7 +62,9 @@ class Manifest:
     Threads: safe to read.
     """
 
-    def __init__(self, wire: _Wire, links: list[Link], read: Read) -> None:
+    def __init__(
+        self, wire: _Wire, links: list[Link], read: Read, is_directory: Callable[[str], bool]
+    ) -> None:
         self.mode = wire.mode
         self.skipped = wire.skipped
         self.entries: dict[str, Entry] = {}
@@ -60,7 +73,22 @@ class Manifest:
         for text, entry in wire.entries.items():
             path = naming.decode(text)
             self.entries[path] = self._checked(path, entry)
-        _check_shape(self.entries)
+        _check_shape(self.entries, is_directory)
+
+    @classmethod
+    def of(cls, stored: Stored, shared: Shared, begin: Callable[[set[bytes]], None]) -> Manifest:
+        """Return what a payload says, without the groups that are shared with another.
+
+        Args:
+            begin: Gets the digests of those that were met, before entries are checked.
+
+        Raises: As `load`.
+        """
+        links: list[Link] = []
+        met: set[bytes] = set()
+        wire = _wire(_text(stored, links, shared, met))
+        begin(met)
+        return cls(wire, links, stored.read, shared.is_directory)
 
     def _checked(self, path: str, entry: Entry) -> Entry:
         checked(path, entry)
@@ -105,14 +133,15 @@ class Manifest:
 
     def whole(self, entry: Entry) -> bytes:
         """Return a file's content, with the zeros of its holes."""
-        data = b"".join(self.content(entry))
-        if entry.extents is None:
-            return data
-        out, at = bytearray(entry.size), 0
-        for offset, length in entry.extents:
-            out[offset : offset + length] = data[at : at + length]
-            at += length
-        return bytes(out)
+        return joined(b"".join(self.content(entry)), entry.extents, entry.size)
+
+    def rule_files(self) -> dict[str, bytes]:
+        """Return the contents of the files of rules, by path."""
+        return {
+            path: self.whole(entry)
+            for path, entry in self.entries.items()
+            if entry.type == "file" and path.rpartition("/")[2] in RULE_FILES
+        }
 
     def _pieces(self, entry: Entry) -> Iterable[bytes]:
         if isinstance(entry.content, str):
@@ -120,7 +149,7 @@ class Manifest:
         raw = entry.content.raw
         if raw.startswith(_MARK):
             link = self._links[int(raw[1:])]
-            return Stored((_HEAD, link, _TAIL), self._read).raw()
+            return linked(link.digest, link.size, self._read)
         return (base64.b64decode(raw),)
 
 
@@ -143,6 +172,22 @@ def _is_base64(text: str) -> bool:
     return True
 
 
+def joined(data: bytes, extents: Sequence[tuple[int, int]] | None, size: int) -> bytes:
+    """Return a file's content, with the zeros of its holes."""
+    if extents is None:
+        return data
+    out, at = bytearray(size), 0
+    for offset, length in extents:
+        out[offset : offset + length] = data[at : at + length]
+        at += length
+    return bytes(out)
+
+
+def linked(digest: bytes, size: int, read: Read) -> Iterator[bytes]:
+    """Yield a content that is linked, verified, piece by piece."""
+    return Stored((_HEAD, Link(BYTES, digest, size), _TAIL), read).raw()
+
+
 def load(stored: Stored) -> Manifest:
     """Return what a payload says.
 
@@ -150,17 +195,32 @@ def load(stored: Stored) -> Manifest:
         FormatError: It is not the payload of a directory, or of a newer form.
         BlobCorruptionError, or what `read` raises: It cannot be read.
     """
-    links: list[Link] = []
+    return Manifest.of(stored, Shared((), lambda _: False), lambda _: None)
+
+
+def _text(stored: Stored, links: list[Link], shared: Shared, met: set[bytes]) -> bytearray:
+    """Return the text of the entries, with a number in place of each link to raw bytes.
+
+    A group begins with the comma behind the item before it. Where groups at the beginning are left
+    out, the first one that is not loses that comma.
+    """
     text = bytearray()
-    read = stored.read
-    for part in _flattened(stored.parts(), read):
-        if isinstance(part, Link):
+    is_behind_none = False
+    for part in _flattened(stored.parts(), stored.read, shared.groups, met):
+        if part is None:
+            is_behind_none = is_behind_none or text.endswith(b"{")
+        elif isinstance(part, Link):
             text += f"{_MARK}{len(links)}".encode()
             links.append(part)
         else:
-            text += part
+            text += part.removeprefix(b",") if is_behind_none else part
+            is_behind_none = False
         if len(text) > TEXT_BYTES_MAX:
             raise FormatError(f"The entries of a directory have over {TEXT_BYTES_MAX} bytes.")
+    return text
+
+
+def _wire(text: bytearray) -> _Wire:
     try:
         wire = _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -173,16 +233,21 @@ def load(stored: Stored) -> Manifest:
             f"A directory's payload has format {wire.format}; this version reads {FORMAT}.",
             hint="Restore it with the version that captured it.",
         )
-    return Manifest(wire, links, read)
+    return wire
 
 
-def _flattened(parts: Iterable[Part], read: Read) -> Iterator[Part]:
-    """Yield the texts of a value, and its links to raw bytes, in order."""
+def _flattened(
+    parts: Iterable[Part], read: Read, known: Container[bytes], met: set[bytes]
+) -> Iterator[Part | None]:
+    """Yield the texts of a value, and its links to raw bytes, in order; None for a known group."""
     stack = [iter(parts)]
     while stack:
         for part in stack[-1]:
             if type(part) is bytes or part.kind == BYTES:  # type: ignore[union-attr]
                 yield part
+            elif part.digest in known:  # type: ignore[union-attr]
+                met.add(part.digest)  # type: ignore[union-attr]
+                yield None
             else:
                 stack.append(iter(unfolded(part, read)))  # type: ignore[arg-type]
                 break
@@ -190,11 +255,12 @@ def _flattened(parts: Iterable[Part], read: Read) -> Iterator[Part]:
             stack.pop()
 
 
-def _check_shape(entries: dict[str, Entry]) -> None:
+def _check_shape(entries: dict[str, Entry], is_directory: Callable[[str], bool]) -> None:
     """Check that what a path lies in is a directory of the capture, and stands before it."""
     seen = {""}
     for path, entry in entries.items():
-        if naming.parent_of(path) not in seen:
+        parent = naming.parent_of(path)
+        if parent not in seen and not is_directory(parent):
             raise FormatError(
                 f"A directory's payload has {naming.shown(path)!r}, but not the directory that it "
                 "lies in.",

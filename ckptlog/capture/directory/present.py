@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Step
 from ckptlog.capture.directory.ignore import RULE_FILES, Chain, Rules, is_ignored, parse
-from ckptlog.capture.directory.manifest import Manifest
 from ckptlog.capture.directory.reading import Reading
 from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.capture.directory.stat_index import Kept, StatIndex
@@ -56,14 +55,16 @@ class Present:
         self._reading.close()
 
 
-def without_kept(steps: list[Step], manifest: Manifest, options: Options) -> list[Step]:
+def without_kept(
+    steps: list[Step], rule_files: Callable[[], Mapping[str, bytes]], options: Options
+) -> list[Step]:
     """Return the steps without removals of what the capture's own rules left out.
 
     The rules may have been changed since: what they left out then is in no capture, and stays.
     """
-    rules = _rules_of(manifest, options)
     removed = [step for step in steps if step.entry is None]
-    if not rules or not removed:
+    rules = _rules_of(rule_files()) if removed and options.has_rules else {}
+    if not rules:
         return steps
     left = {step.path for step in removed if _was_left_out(step, rules)}
     for path in list(left):
@@ -72,15 +73,12 @@ def without_kept(steps: list[Step], manifest: Manifest, options: Options) -> lis
     return [step for step in steps if step.entry is not None or step.path not in left]
 
 
-def _rules_of(manifest: Manifest, options: Options) -> dict[str, Rules]:
+def _rules_of(rule_files: Mapping[str, bytes]) -> dict[str, Rules]:
     """Return the rules that a capture holds, by directory."""
-    if not options.has_rules:
-        return {}
     patterns: dict[str, dict[str, bytes]] = {}
-    for path, entry in manifest.entries.items():
+    for path, text in rule_files.items():
         folder, _, name = path.rpartition("/")
-        if name in RULE_FILES and entry.type == "file":
-            patterns.setdefault(folder, {})[name] = manifest.whole(entry)
+        patterns.setdefault(folder, {})[name] = text
     made = {}
     for folder, files in patterns.items():
         found = [one for name in RULE_FILES for one in parse(files.get(name, b""))]

@@ -17,7 +17,13 @@ from typing import Final
 from blake3 import blake3
 
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory.content import ChangedFile, OpenFile, identity_of, open_file
+from ckptlog.capture.directory.content import (
+    READ_BYTES,
+    ChangedFile,
+    OpenFile,
+    identity_of,
+    open_file,
+)
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import INLINE_BYTES_MAX, attributes_of
 from ckptlog.capture.directory.scan import Options, unreadable
@@ -29,6 +35,7 @@ _ATTEMPTS: Final = 5
 
 # Stores content piece by piece; returns digest and size of what holds it.
 Sink = Callable[[Iterable[bytes]], tuple[bytes, int]]
+Known = Callable[[bytes], Kept | None]
 
 
 @dataclass
@@ -45,15 +52,25 @@ class Reading:
 
     Args:
         is_cut: Whether a file must be as the walk saw it.
+        known: Returns what the capture before has of a content with a BLAKE3; None where nothing.
 
     Threads: not safe.
     """
 
-    def __init__(self, root: str, options: Options, sink: Sink | None, *, is_cut: bool) -> None:
+    def __init__(
+        self,
+        root: str,
+        options: Options,
+        sink: Sink | None,
+        *,
+        is_cut: bool,
+        known: Known | None = None,
+    ) -> None:
         self._root = root
         self._options = options
         self._sink = sink
         self._is_cut = is_cut
+        self._known = known
         self._descent = Descent(root)
         self.tally = Tally()
         self.skipped: dict[str, str] = {}
@@ -62,8 +79,11 @@ class Reading:
         """Close what is open."""
         self._descent.close()
 
-    def read(self, directory: str, row: Row) -> tuple[Row, Kept] | None:
+    def read(self, directory: str, row: Row, before: Kept | None = None) -> tuple[Row, Kept] | None:
         """Return what a file or link holds, with the row as it was read; None where it is gone.
+
+        Args:
+            before: What it held when it was captured last: the same content is not stored again.
 
         Raises:
             ChangedError: It changed, in spite of repetitions where these are allowed.
@@ -73,7 +93,8 @@ class Reading:
         for _ in range(1 if self._is_cut else _ATTEMPTS):
             try:
                 fd = self._descent.open(directory)
-                return self._link(fd, row) if stat.S_ISLNK(row[1]) else self._file(fd, row)
+                is_link = stat.S_ISLNK(row[1])
+                return self._link(fd, row) if is_link else self._file(fd, row, before)
             except ChangedFile:
                 continue
             except (FileNotFoundError, NotADirectoryError):
@@ -103,14 +124,14 @@ class Reading:
             raise ChangedFile from error
         return row, Kept(os.fsencode(target))
 
-    def _file(self, fd: int, row: Row) -> tuple[Row, Kept] | None:
+    def _file(self, fd: int, row: Row, before: Kept | None) -> tuple[Row, Kept] | None:
         opened = open_file(row[0], fd)
         if opened is None:
             return None
         try:
             if self._is_cut and opened.identity != row[1:]:
                 raise ChangedFile
-            kept = self._content(opened)
+            kept = self._content(opened, before)
             opened.check()
             self.tally.files += 1
             self.tally.hard_links += opened.links > 1
@@ -118,7 +139,7 @@ class Reading:
         finally:
             os.close(opened.fd)
 
-    def _content(self, opened: OpenFile) -> Kept:
+    def _content(self, opened: OpenFile, before: Kept | None) -> Kept:
         attributes = attributes_of(opened.fd) if self._options.has_attributes else {}
         extents = opened.extents()
         pieces = opened.read(extents)
@@ -126,6 +147,13 @@ class Reading:
         self.tally.size_bytes += size
         if size <= INLINE_BYTES_MAX:
             return Kept(b"".join(pieces), extents=extents, attributes=attributes or None)
+        if self._known is not None and size <= READ_BYTES:  # it is in memory at once, whole
+            whole = b"".join(pieces)
+            found = blake3(whole).digest()
+            same = before if before is not None and before.hash == found else self._known(found)
+            if same is not None:
+                return Kept(b"", found, same.digest, same.size, extents, attributes or None)
+            pieces = iter((whole,))
         hasher = blake3()
         digest, stored = (self._sink or _drained)(_hashed(pieces, hasher))
         return Kept(b"", hasher.digest(), digest, stored, extents, attributes or None)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,22 +18,25 @@ from ckptlog.blobs.pieces import Pieces, Root, pieces_of
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.content import ChangedFile
 from ckptlog.capture.directory.entry import FORMAT
 from ckptlog.capture.directory.listing import NOTHING, Added, Listing
 from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
 from ckptlog.capture.directory.scan import Options, Tracked, scan
-from ckptlog.capture.directory.stat_index import Draft, Kept
+from ckptlog.capture.directory.standing import Standing
+from ckptlog.capture.directory.stat_index import Draft, IndexFile, Kept, StatIndex
 from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
+from ckptlog.model.event import Reference
 
 _encode = msgspec.json.Encoder().encode
 _FORMAT: Final = 0o170000
 _DIRECTORY: Final = 0o040000
 _LINK: Final = 0o120000
+# Directories that are listed again, and are the same; with more the index is written anew.
+_LISTED_MAX: Final = 32
 
 
 class DirectorySnapshot:
@@ -42,9 +44,14 @@ class DirectorySnapshot:
 
     Args:
         root: The directory.
-        index_path: Where the stat index lies; None to do without.
+        index_file: The stat index; None to do without.
         tracked: Gives paths that are captured whatever the rules say.
         is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
+
+    Attributes:
+        found: The walk.
+        tally: What was read.
+        standing: All that was captured, once it was written.
 
     Threads: `write` and `close` by one thread at a time.
     """
@@ -56,19 +63,20 @@ class DirectorySnapshot:
         root: str,
         options: Options,
         *,
-        index_path: Path | None = None,
+        index_file: IndexFile | None = None,
         tracked: Tracked | None = None,
         is_cut: bool = True,
     ) -> None:
         self.root = root
         self.read_ns = time.time_ns()
-        base = None if index_path is None else stat_index.load(index_path, options)
+        base = None if index_file is None else index_file.load()
         self.found = scan(root, options, tracked, base)
         self.tally = Tally()
         self._options = options
         self._base = base
-        self._index_path = index_path
+        self._index_file = index_file
         self._is_cut = is_cut
+        self.standing: Standing | None = None
 
     def close(self) -> None:
         """Let go; nothing is held."""
@@ -80,18 +88,34 @@ class DirectorySnapshot:
         if index is not None and (reference is None or index.root != reference.root):
             index = None
         if index is not None and reference is not None and index.equals(self.found):
-            return Root(reference)
+            return self._same(index, reference)
         reading = Reading(
-            self.root, self._options, lambda pieces: _stored(writer, pieces), is_cut=self._is_cut
+            self.root,
+            self._options,
+            lambda pieces: _stored(writer, pieces),
+            is_cut=self._is_cut,
+            known=None if index is None else lambda content: _known(writer, index, content),
         )
         try:
             root, draft = self._write(writer, Listing(self.found, index), reading)
         finally:
             reading.close()
+        self.standing = Standing(
+            self.found, draft.keys, draft.groups, contents=draft.contents, index=index
+        )
         self.tally = reading.tally
-        if self._index_path is not None:
-            stat_index.save(self._index_path, self._options, self.found, draft)
+        if self._index_file is not None:
+            self._index_file.save(self.found, draft)
         return root
+
+    def _same(self, index: StatIndex, reference: Reference) -> Root:
+        """Return the previous root: nothing changed."""
+        self.standing = Standing(self.found, index.keys, index.groups, contents={}, index=index)
+        # Of names that are left out, or under other conditions: the next walk is to know it.
+        if self._index_file is not None and len(self.found.directories) > _LISTED_MAX:
+            draft = Draft(index.root, index.groups, index.keys, self.read_ns, index=index)
+            self._index_file.save(self.found, draft)
+        return Root(reference)
 
     def _write(self, writer: TreeWriter, listing: Listing, reading: Reading) -> tuple[Root, Draft]:
         entries = writer.mapping(is_sorted=False)
@@ -127,13 +151,30 @@ class DirectorySnapshot:
                 if known is None:
                     new[at] = row, NOTHING
             else:
-                found = (row, known) if known is not None else reading.read(folder, row)
+                found = (row, known) if known is not None else None
+                if known is None:
+                    before = _before(writer, listing.before(folder, row[0]))
+                    found = reading.read(folder, row, before)
                 if found is not None:
                     entries.add(listing.keys[at], pieces_of(entry_parts(*found)))
                 if known is None:
                     new[at] = found
             at += 1
         return new
+
+
+def _known(writer: TreeWriter, index: StatIndex, content: bytes) -> Kept | None:
+    """Return a content of the witness by its BLAKE3, wherever in the tree it was."""
+    found = index.by_hash.get(content)
+    return found if found is not None and writer.is_stored(found.digest) else None
+
+
+def _before(writer: TreeWriter, known: Kept | None) -> Kept | None:
+    """Return a file's content in the witness, made known to the writer; None where it has none."""
+    if known is None or not known.digest or not writer.is_stored(known.digest):
+        return None
+    writer.expect(known.digest, known.size)
+    return known
 
 
 def _stored(writer: TreeWriter, pieces: Iterable[bytes]) -> tuple[bytes, int]:

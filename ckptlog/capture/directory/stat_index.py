@@ -19,6 +19,7 @@ bits that fell over; whoever can write here can write the store, too.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -166,6 +167,12 @@ class StatIndex:
             for folder, rows in found.directories.items()
         )
 
+    @cached_property
+    def by_hash(self) -> dict[bytes, Kept]:
+        """All longer contents by their BLAKE3."""
+        decode = _kept_decoder.decode
+        return {one.hash: one for raw in self._kept for one in decode(raw) if one.hash}
+
     def raw(self, number: int) -> msgspec.Raw:
         """Return what is known of the rows of a directory, by its number."""
         return self._kept[number]
@@ -185,6 +192,35 @@ class StatIndex:
         none = None, None
         found = [(row, known.get(row[0], none)) for row in rows]
         return [kept if row == old else None for row, (old, kept) in found]
+
+
+class IndexFile:
+    """Where the index of one component lies; what was read last is kept while the file stays.
+
+    Threads: safe; two at once may both read it.
+    """
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path = path
+        self._options = options
+        self._last: tuple[tuple[int, int, int], StatIndex | None] | None = None
+
+    def load(self) -> StatIndex | None:
+        """Return the index; None where there is none that is sound."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        # A new index is always a new file.
+        status = found.st_ino, found.st_mtime_ns, found.st_size
+        last = self._last
+        if last is None or last[0] != status:
+            last = self._last = status, load(self.path, self._options)
+        return last[1]
+
+    def save(self, found: Scan, draft: Draft) -> None:
+        """Write the index of a capture; see `save`."""
+        save(self.path, self._options, found, draft)
 
 
 def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:
@@ -218,6 +254,7 @@ class Draft:
     groups, keys: Of the entries in the payload.
     contents: By directory what is known of its rows, in their order; of the others nothing changed.
     read_ns: The clock when the walk began.
+    index: Knows the contents of the others; without one the walk's base does.
     """
 
     root: str
@@ -225,6 +262,7 @@ class Draft:
     keys: list[str]
     read_ns: int
     contents: dict[str, list[Kept]] = field(default_factory=dict)
+    index: StatIndex | None = None
 
 
 def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
@@ -273,14 +311,12 @@ class _Tables:
                 below, count = self._put(child, begin + at + 1 + entries - len(rows))
                 entries += below
                 directories += count
-        left = found.left_of(folder)
-        flags = LEFT if left else 0
+        content, flags = self._table(folder, rows)
         if not is_whole or folder in found.never:
             flags |= NEVER
-        smudged = [_smudged(row, self._draft.read_ns) for row in rows]
         self._parts[number] = table.record(
             folder,
-            table.encoded(smudged, left),
+            content,
             flags=flags,
             directories=directories,
             entries=entries,
@@ -288,11 +324,23 @@ class _Tables:
         )
         return entries, directories
 
+    def _table(self, folder: str, rows: list[Row]) -> tuple[bytes, int]:
+        """Return the table of a directory and its flags, as they were where it was not listed."""
+        base = self._found.base
+        one = None if base is None else base.record(folder)
+        if base is not None and one is not None and folder not in self._found.directories:
+            return base.blob[one.table : one.stop], one.flags
+        left = self._found.left_of(folder)
+        # Nearly all are older than whatever the file system may be.
+        old = self._draft.read_ns - _COARSE_NS
+        smudged = [row if row[4] < old else _smudged(row, self._draft.read_ns) for row in rows]
+        return table.encoded(smudged, left), LEFT if left else 0
+
     def _content(self, folder: str) -> msgspec.Raw:
         content = self._draft.contents.get(folder)
         if content is not None:
             return msgspec.Raw(_encode(content))
-        base = self._found.base
+        base = self._draft.index or self._found.base
         one = None if base is None else base.record(folder)
         if base is None or one is None:
             raise AssertionError(f"nothing is known of {folder!r}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -24,6 +25,8 @@ Row = tuple[str, int, int, int, int, int]
 # (name, whether it is a directory) of what the rules leave out.
 Left = tuple[str, bool]
 
+_ENCODING: Final = sys.getfilesystemencoding().lower()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
 NEVER: Final = 1
 LEFT: Final = 2
 _head: Final = struct.Struct("<IIIIIQ")
@@ -52,12 +55,18 @@ class Record(NamedTuple):
 
 def encoded(rows: Iterable[Row], left: Iterable[Left]) -> bytes:
     """Return the table of a directory."""
-    found = [(os.fsencode(name), _status.pack(*rest)) for name, *rest in rows]
-    found += [(os.fsencode(name), _status.pack(0, is_folder, 0, 0, 0)) for name, is_folder in left]
+    found = [(name, _status.pack(*rest)) for name, *rest in rows]
+    found += [(name, _status.pack(0, is_folder, 0, 0, 0)) for name, is_folder in left]
     found.sort()
-    return b"".join(
-        [_count.pack(len(found)), *(one for _, one in found), *(name + b"\0" for name, _ in found)]
-    )
+    text = "".join([name + "\0" for name, _ in found])
+    try:
+        names = text.encode()  # the order of code points is that of the bytes of UTF-8
+        if _ENCODING != "utf-8":
+            raise ValueError
+    except ValueError:
+        found.sort(key=lambda one: os.fsencode(one[0]))
+        names = b"".join([os.fsencode(name) + b"\0" for name, _ in found])
+    return b"".join([_count.pack(len(found)), *[one for _, one in found], names])
 
 
 def decoded(table: bytes | memoryview) -> tuple[list[Row], list[Left]]:
@@ -65,7 +74,8 @@ def decoded(table: bytes | memoryview) -> tuple[list[Row], list[Left]]:
     raw = bytes(table)
     (count,) = _count.unpack_from(raw)
     names_at = _count.size + count * _status.size
-    names = map(os.fsdecode, raw[names_at:-1].split(b"\0")) if count else ()
+    # No letter's bytes have a NUL in them: all names are decoded at once.
+    names = raw[names_at:-1].decode(_ENCODING, _ERRORS).split("\0") if count else ()
     rows: list[Row] = []
     left: list[Left] = []
     for name, status in zip(names, _status.iter_unpack(raw[_count.size : names_at]), strict=True):
@@ -109,7 +119,7 @@ def records(blob: bytes) -> list[Record]:
         stop = place + table
         if stop > end:
             raise ValueError("a record is cut")
-        name = os.fsdecode(blob[at + size : place - 1])
+        name = blob[at + size : place - 1].decode(_ENCODING, _ERRORS)
         made.append(Record(len(made), name, flags, directories, entries, begin, at, place, stop))
         at = stop
     return made

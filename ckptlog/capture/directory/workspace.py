@@ -187,8 +187,9 @@ class Workspace:
             return Rewound(info, None, tuple(self.component.restore_paths(stored, paths, to=to)))
         with self.component.alone():
             safety, undo = self._save(info, stored)
+            saved = None if undo is None else self.component.last
             try:
-                steps = self.component.restore_paths(stored, paths)
+                steps = self.component.restore_paths(stored, paths, saved=saved)
             except CheckpointError as error:
                 if undo is not None and error.context.get("left"):
                     again = f"ckptlog rewind --to {undo.id} {naming.shown(self.path)}"

@@ -180,11 +180,11 @@ class DirectoryMachine(RuleBasedStateMachine):
         return self.last, picture(self.root)
 
     @rule(captured=captures)
-    def rewind(self, captured) -> None:
+    def rewind(self, captured, saved=None) -> None:
         stored, expected = captured
         before, kept = picture(self.root), left_out(self.root)
         try:
-            self.component.restore(stored)
+            self.component.restore_paths(stored, saved=saved)
         except RestoreConflictError:
             assert kept
             assert picture(self.root) == before
@@ -197,8 +197,9 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @rule(captured=captures)
     def rewind_after_a_safety_capture(self, captured) -> None:
-        now = self.capture()
-        self.rewind(captured)
+        with self.component.tracking(captured[0]):
+            now = self.capture()
+        self.rewind(captured, self.component.last)
         self.rewind(now)
 
     @rule(captured=captures)
