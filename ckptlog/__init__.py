@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckptlog.capture.arrays import ArraysComponent
     from ckptlog.capture.callables import CallableComponent, MappingComponent, state_component
     from ckptlog.capture.capturer import Capturer
+    from ckptlog.capture.directory.component import DirectoryComponent
     from ckptlog.capture.environment import EnvironmentComponent
     from ckptlog.capture.file import FileComponent
     from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
@@ -269,6 +270,7 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "DirectoryComponent": "capture.directory.component",
     "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
     "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
@@ -374,6 +376,7 @@ __all__ = [
     "DeliveryError",
     "DeniedError",
     "Difference",
+    "DirectoryComponent",
     "DuplicateIdError",
     "EnhancedOrchestratorIntegration",
     "EnvironmentComponent",

@@ -26,7 +26,7 @@ from tests.capture.sample import Value
 def described(folder):
     return [
         SqliteComponent("db", folder / "app.db"),
-        DirectoryComponent(folder / "tree", name="tree"),
+        DirectoryComponent("tree", folder / "tree"),
         FileComponent("settings", folder / "settings.json"),
     ]
 
@@ -199,7 +199,7 @@ def test_its_values_are_written_as_json(run, mixed, tmp_path):
 def test_what_depends_on_the_program_is_refused_but_elsewhere(run, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "a").write_text("a")
-    tree = DirectoryComponent(tmp_path / "tree", name="tree", depends_on=["mind"])
+    tree = DirectoryComponent("tree", tmp_path / "tree", depends_on=["mind"])
     with CheckpointManager(tmp_path / "store") as manager:
         Capturer(manager, "sys", [Value("mind", 1), tree]).capture()
     ran = run("recover", "--json", "--store", tmp_path / "store")
@@ -216,7 +216,7 @@ def test_what_was_never_captured_of_a_directory_stays(run, tmp_path):
     for name in ("a.txt", "secret.key", "old.log"):
         (tree / name).write_text(name)
     for number, patterns in enumerate([("*.key", "*.log"), ("*.key", *["x" * 90 + "*"] * 60)]):
-        component = DirectoryComponent(tree, name="tree", options=Options(patterns=patterns))
+        component = DirectoryComponent("tree", tree, options=Options(patterns=patterns))
         with CheckpointManager(tmp_path / f"store{number}") as manager:
             Capturer(manager, "sys", [component]).capture()
         (tree / "a.txt").write_text("changed")

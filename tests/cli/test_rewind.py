@@ -139,7 +139,7 @@ def test_whoever_sits_at_a_terminal_is_asked(run, tree, monkeypatch, answer, is_
 def test_a_second_one_is_refused_and_touches_nothing(run, tree, tmp_path) -> None:
     run("capture", tree)
     (tree / "b").write_text("other")
-    with DirectoryComponent(tree).alone():
+    with DirectoryComponent("directory", tree).alone():
         refused = run("rewind", tree, "--yes", "--json")
         assert (refused.status, refused.error["code"]) == (4, "recovery.busy")
         refused = run("recover", "--yes", "--json", "--store", tree / ".ckptlog")
@@ -235,7 +235,7 @@ def test_an_empty_name_is_not_the_working_directory(run, tree, monkeypatch) -> N
         assert run("run", *words, "--", "true").status == 125, words
     assert (tree / "b").read_text() == "other"
     with pytest.raises(ArgumentError):
-        DirectoryComponent("")
+        DirectoryComponent("directory", "")
 
 
 def test_paths_are_below_the_directory(run, tree) -> None:

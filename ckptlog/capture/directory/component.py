@@ -24,7 +24,6 @@ from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_
 from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
-INDEX_FOLDER: Final = "capture"
 _LOCATION_CHARACTERS_MAX: Final = 4_000
 
 
@@ -32,10 +31,11 @@ class DirectoryComponent:
     """A directory, or a git working tree.
 
     Args:
-        path: The directory.
         name: The component's.
+        path: The directory.
         options: What of it is captured.
-        index: Folder for the stat index (`STORE/views/capture`); None reads every file each time.
+        index: Folder for the stat index; by default a capturer gives one in its store. Without any
+            every file is read each time.
         consistency: "cut": all files are of the moment of the walk, else the capture is taken
             again. "file": each file is whole; two may be of two moments.
         keeps_unknown: Whether a restore leaves files that the capture does not have.
@@ -50,9 +50,9 @@ class DirectoryComponent:
 
     def __init__(
         self,
+        name: str,
         path: str | os.PathLike[str],
         *,
-        name: str = "directory",
         options: Options | None = None,
         index: str | os.PathLike[str] | None = None,
         consistency: str = "cut",
@@ -79,6 +79,11 @@ class DirectoryComponent:
         self._loaded: tuple[str, Manifest] | None = None
 
     # capture
+
+    def keep_in(self, folder: Path) -> None:
+        """Take a folder for the stat index, where there is none yet."""
+        if self._index_file is None:
+            self._index_file = IndexFile(folder / f"{self.name}.stat", self.options)
 
     def capture(self) -> DirectorySnapshot:
         """Walk the directory; files are read when the snapshot is written."""
@@ -248,7 +253,7 @@ class DirectoryComponent:
                 hint="Name one that is missing or empty.",
                 path=naming.shown(target),
             )
-        return DirectoryComponent(target, name=self.name, options=self.options)
+        return DirectoryComponent(self.name, target, options=self.options)
 
     def _manifest(self, stored: Any) -> Manifest:
         root = stored.root

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
@@ -20,7 +19,7 @@ from blake3 import blake3
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Step
-from ckptlog.capture.directory.component import INDEX_FOLDER, DirectoryComponent
+from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
 from ckptlog.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from ckptlog.manager.manager import CheckpointManager
@@ -75,10 +74,9 @@ class Workspace:
         self.system = system or system_of(self.path, store)
         options = options or Options()
         self.component = DirectoryComponent(
+            COMPONENT,
             self.path,
-            name=COMPONENT,
             options=replace(options, excluded=(*options.excluded, store)),
-            index=_index_folder(Path(store), self.system),
             keeps_unknown=keeps_unknown,
         )
         self.capturer = Capturer(manager, self.system, [self.component])
@@ -225,7 +223,3 @@ def system_of(path: str, store: str) -> str:
         return LOCAL
     own = _odd.sub("_", naming.shown(os.path.basename(real)))[:60] or "root"
     return f"{own}-{blake3(os.fsencode(real)).hexdigest()[:8]}"
-
-
-def _index_folder(store: Path, system: str) -> Path:
-    return store / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from ckptlog.capture.capturer import Capturer
-from ckptlog.capture.directory.component import INDEX_FOLDER, DirectoryComponent
+from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.workspace import COMPONENT, SAFETY
 from ckptlog.capture.file import FileComponent
@@ -85,7 +85,7 @@ class Files:
         self._system = system_of(task)
         self._named = named
         self._leases = leases
-        self._components = list(_components(manager, self._system, named, cwd))
+        self._components = list(_components(manager, named, cwd))
         self._capturer: Capturer | None = None
         self._absent = {one.name: one.location["path"] for one in self._components}
 
@@ -228,11 +228,8 @@ class Files:
 AnyComponent = DirectoryComponent | FileComponent | SqliteComponent
 
 
-def _components(
-    manager: CheckpointManager, system: str, named: Named, cwd: str
-) -> Iterator[AnyComponent]:
+def _components(manager: CheckpointManager, named: Named, cwd: str) -> Iterator[AnyComponent]:
     store = str(Path(manager.store.path).absolute())
-    index = Path(store) / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]
     own = [_place(cwd, one) for one in named.files]
     own += [_place(cwd, one) + ending for one in named.databases for ending in _SQLITE_ENDINGS]
     directories = named.directories if not named.is_empty else (".",)
@@ -245,7 +242,7 @@ def _components(
             excluded=(*named.options.excluded, store),
         )
         name = COMPONENT if len(directories) == 1 else names.of("dir", given)
-        yield DirectoryComponent(root, name=name, options=options, index=index)
+        yield DirectoryComponent(name, root, options=options)
     for given in named.files:
         yield FileComponent(names.of("file", given), _place(cwd, given), format="bytes")
     for given in named.databases:

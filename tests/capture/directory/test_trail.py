@@ -35,7 +35,7 @@ def test_all_names_of_one_file_come_back(root, memory) -> None:
     (root / "a").write_text("one")
     for name in "bcdefg":
         os.link(root / "a", root / name)
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     (root / "a").write_text("twoo")
     component.restore(stored)
@@ -46,7 +46,7 @@ def test_all_names_of_one_file_come_back(root, memory) -> None:
 def test_a_link_that_was_made_after_the_capture_goes(root, memory, tmp_path) -> None:
     (root / "m").write_text("one")
     (root / "n").write_text("other")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     os.link(root / "m", root / "a")
     os.link(root / "m", root / "z")
@@ -64,7 +64,7 @@ def test_a_mode_is_given_to_one_name_only(root, memory, tmp_path) -> None:
         (root / name).write_text("same")
         (root / name).chmod(mode)
         os.utime(root / name, ns=(5, 5))
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     (root / "b").unlink()
     os.link(root / "a", root / "b")
@@ -80,7 +80,7 @@ def test_another_program_that_writes_through_a_link_is_seen(
 ) -> None:
     for name in "ab":
         (root / name).write_text("one")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     (root / "b").unlink()
     (root / "a").write_text("twoo")
@@ -112,7 +112,9 @@ def changed(root, memory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"old {name}")
     (root / "link").symlink_to("a")
-    stored = memory.capture(DirectoryComponent(root, options=Options(has_attributes=True)))
+    stored = memory.capture(
+        DirectoryComponent("directory", root, options=Options(has_attributes=True))
+    )
     for name in ("a", "c", "k"):
         (root / name).write_text(f"new {name} as well")
     (root / "d/e/f").unlink()
@@ -140,7 +142,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("kind", [OSError, Stop])
 def test_whatever_step_fails_all_is_as_it_was(kind, root, memory, changed, monkeypatch) -> None:
-    component = DirectoryComponent(root, options=Options(has_attributes=True))
+    component = DirectoryComponent("directory", root, options=Options(has_attributes=True))
     before, inodes = picture(root), _inodes(root)
     count = len(component.plan(changed).changes)
     assert count >= 12
@@ -182,7 +184,7 @@ def _inodes(root: Path) -> dict[str, int]:
 def test_an_error_names_the_path(root, memory, monkeypatch) -> None:
     for name in "abcd":
         (root / name).write_text("old")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     for name in "abcd":
         (root / name).write_text("newer")
@@ -203,7 +205,7 @@ def test_an_error_names_the_path(root, memory, monkeypatch) -> None:
 def test_what_somebody_wrote_meanwhile_is_not_put_back(root, memory, monkeypatch) -> None:
     for name in "abc":
         (root / name).write_text("old")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     stored = memory.capture(component)
     for name in "abc":
         (root / name).write_text("newer")
