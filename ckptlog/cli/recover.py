@@ -61,7 +61,12 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--to", type=filled, metavar="DIR", help="restore there, and leave the system as it is"
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="do not ask; needed where there is no terminal, unless --json is given",
+    )
     parser.add_argument(
         "--no-safety",
         action="store_true",
@@ -346,6 +351,10 @@ def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> No
         output.note(f"could not be compared: {', '.join(done.unverified)}")
     if done.safety_id:
         output.line(text.escape(f"To undo this: ckptlog recover {done.safety_id}"))
+    if anew := [name for name in done.restored if name in done.missing and not to]:
+        places = ", ".join(f"{name} ({_place(chosen.info, name)})" for name in anew)
+        also = "That leaves what" if done.safety_id else "There is nothing to go back to: what"
+        output.line(text.escape(f"{also} was missing before and is there now: {places}"))
 
 
 def _tell_none(context: Context, system: str) -> int:

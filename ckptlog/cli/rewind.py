@@ -76,7 +76,12 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="show what would change as a unified diff, and change nothing; with --dry-run both",
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="do not ask; needed where there is no terminal, unless --json is given",
+    )
 
 
 def _target(given: str) -> str | int | datetime:

@@ -90,9 +90,11 @@ def run_run(context: Context) -> int:
 
 def _run(context: Context) -> int:
     from ckptlog.manager.manager import CheckpointManager
-    from ckptlog.service.command.run import CommandRun
+    from ckptlog.service.command.run import CommandRun, check
 
     output = context.output
+    order = _order(context.arguments, context)
+    check(order)  # before a store is made for it
     path, is_new = store_path(context, context.directory, is_created=True)
 
     def tell(message: str) -> None:
@@ -103,7 +105,7 @@ def _run(context: Context) -> int:
         open_store(path, output, is_created=is_new) as store,
         CheckpointManager(store=store) as manager,
     ):
-        running = CommandRun(manager, _order(context.arguments, context), tell=tell)
+        running = CommandRun(manager, order, tell=tell)
         output.flush()
         result = running.run()
     _tell_end(context, result)

@@ -48,6 +48,7 @@ class RecoveryProgress:
         state could not be compared afterwards.
     plans: Of a dry run, by component. estimated_s: Of a dry run; None where nothing was measured.
     rolled_back: Whether what was touched is what it was before.
+    missing: Components that were not there before: no safety capture has them.
     """
 
     status: str = PLANNING
@@ -69,6 +70,7 @@ class RecoveryProgress:
     plans: Mapping[str, Plan] = field(default_factory=dict)
     estimated_s: float | None = None
     rolled_back: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:

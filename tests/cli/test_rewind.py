@@ -47,7 +47,7 @@ def test_a_store_is_made_and_a_directory_comes_back(run, tree) -> None:
     assert done["safety"]["reason"] == "safety"
     assert (tree / "src/a.py").read_text() == "print(1)\n"
     assert not (tree / "new").exists()
-    assert run("rewind", tree, "--to", done["safety"]["id"]).status == 0
+    assert run("rewind", tree, "--yes", "--to", done["safety"]["id"]).status == 0
     assert (tree / "new").read_text() == "n"
     listed = run("rewind", tree, "--list", "--json").lines
     assert [one["reason"] for one in listed] == ["safety", "safety", "manual"][-len(listed) :]
@@ -59,7 +59,7 @@ def test_back_by_number_time_and_id(run, tree) -> None:
         (tree / "b").write_text(f"{version}")
         run("capture", tree)
     for to, expected in (("1", "1"), ("2 back", "0"), ("#2", "1"), ("0s", "2")):
-        assert run("rewind", tree, "--to", to, "--path", "b").status == 0, to
+        assert run("rewind", tree, "--yes", "--to", to, "--path", "b").status == 0, to
         assert (tree / "b").read_text() == expected, to
     assert run("rewind", tree, "--to", "9").status == 3
     assert run("rewind", tree, "--to", "no-such-id").status == 3
@@ -71,7 +71,7 @@ def test_elsewhere_and_unknown_files(run, tree, tmp_path) -> None:
     (tree / "new").write_text("n")
     assert run("rewind", tree, "--out", tmp_path / "out").status == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b", "src"]
-    assert run("rewind", tree, "--keep-unknown").status == 0
+    assert run("rewind", tree, "--yes", "--keep-unknown").status == 0
     assert (tree / "new").exists()
 
 
@@ -131,6 +131,18 @@ def test_whoever_sits_at_a_terminal_is_asked(run, tree, monkeypatch, answer, is_
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert main(["rewind", str(tree)]) == 0  # nothing would change: nobody is asked
     assert "[y/N]" not in error.getvalue()[len(shown) :]
+
+
+def test_where_nobody_can_be_asked_nothing_is_overwritten(run, tree, monkeypatch) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    refused = run("rewind", tree)
+    assert refused.status == 2
+    assert "--yes goes on without asking" in refused.err
+    assert (tree / "b").read_text() == "other"
+    assert run("rewind", tree, "--json").status == 0
+    assert run("rewind", tree).status == 0  # nothing would change
 
 
 # --- one at a time, whole or not at all ----------------------------------------------------------

@@ -434,6 +434,24 @@ def test_a_database_that_is_gone_comes_back(place):
     assert ran.stdout == b"[]\n", ran.stderr
 
 
+def test_wrong_words_say_what_is_right_and_make_no_store(run, tmp_path):
+    ran = run("run")
+    assert (ran.status, "There is no command to run" in ran.err) == (125, True)
+    assert "making a store" not in ran.err
+    ran = run("run", "ls", "-la")
+    assert ran.status == 125
+    assert "Put -- before the command: ckptlog run -- COMMAND" in ran.err
+    ran = run("run", "--interval=-1", "--", "true")
+    assert "'-1' is not a number of seconds, 0 or more" in ran.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_output_of_a_command_is_not_mixed_with_json(place):
+    ran = _run(place, "--json", *_shell("echo hi"))
+    assert json.loads(ran.stdout)["state"] == "completed"
+    assert "hi" in ran.stderr.splitlines()
+
+
 def test_a_path_that_is_not_there_is_told(place):
     for name in ("--dir", "--sqlite", "--file"):
         ran = _run(place, name, "nope", *_shell("touch ran"))

@@ -108,7 +108,7 @@ class CommandRun:
     def __init__(
         self, manager: CheckpointManager, order: Order, *, tell: Callable[[str], None]
     ) -> None:
-        _check(order)
+        check(order)
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
         self._manager = manager
@@ -404,7 +404,12 @@ def _attempt_of(last: CheckpointData | None) -> int:
     return attempt if type(attempt) is int else 0
 
 
-def _check(order: Order) -> None:
+def check(order: Order) -> None:
+    """Check an order.
+
+    Raises:
+        ArgumentError: Something is wrong with it.
+    """
     if not order.words:
         raise ArgumentError(
             "There is no command to run.",
