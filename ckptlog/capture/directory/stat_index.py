@@ -246,7 +246,12 @@ def load(path: Path, options: Options, root: str | None = None) -> StatIndex | N
     is_ours = whole.version == VERSION and whole.options == _options_text(options)
     if not is_ours or (root is not None and whole.root != root):
         return None
-    return StatIndex(whole)
+    index = StatIndex(whole)
+    try:
+        is_sound = index.record("") is not None and len(index.records) == len(whole.kept)
+    except ValueError:
+        is_sound = False
+    return index if is_sound else None
 
 
 @dataclass
