@@ -104,6 +104,10 @@ if TYPE_CHECKING:
         WitnessError,
     )
     from ckptlog.integrations.orchestrator.orchestrator import EnhancedOrchestratorIntegration
+    from ckptlog.integrations.orchestrator.protocol import (
+        EnhancedClaudeOrchestrator,
+        EnhancedTaskContext,
+    )
     from ckptlog.integrations.orchestrator.worker import WorkerCheckpointIntegration
     from ckptlog.integrations.task_master.task_master import TaskMaster
     from ckptlog.manager.batch import Batch
@@ -271,7 +275,9 @@ _HOMES = {
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
     "DirectoryComponent": "capture.directory.component",
+    "EnhancedClaudeOrchestrator": "integrations.orchestrator.protocol",
     "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
+    "EnhancedTaskContext": "integrations.orchestrator.protocol",
     "EnvironmentComponent": "capture.environment",
     "EventBus": "watch.bus",
     "FileComponent": "capture.file",
@@ -378,7 +384,9 @@ __all__ = [
     "Difference",
     "DirectoryComponent",
     "DuplicateIdError",
+    "EnhancedClaudeOrchestrator",
     "EnhancedOrchestratorIntegration",
+    "EnhancedTaskContext",
     "EnvironmentComponent",
     "EnvironmentDiffersError",
     "EventBus",

@@ -52,6 +52,8 @@ def settings(path, **more):
         "captureSignals": [],
         "captureOnShutdown": False,
         "storage": {"local": {"path": str(path)}},
+        # On a machine that is busy with others half a second without a capture is nothing.
+        "alerts": {"staleSeconds": 3600},
         **more,
     }
 

@@ -92,8 +92,7 @@ def test_the_newest_stay_and_those_that_are_kept(tmp_path):
 def test_failures_are_told_counted_and_do_not_end_it(tmp_path):
     target, failed, raised, cleared = Agents(), [], [], []
     target.fault = RuntimeError("no")
-    more = {"maxIntervalSeconds": 0.2, "alerts": {"staleSeconds": 3600}}
-    with serve(tmp_path / "s", target, **more) as service:
+    with serve(tmp_path / "s", target, maxIntervalSeconds=0.2) as service:
         service.on("operationFailed", failed.append)
         service.on("alertRaised", raised.append)
         service.on("alertCleared", cleared.append)

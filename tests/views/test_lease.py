@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 
+import msgspec
 import pytest
+from xxhash import xxh3_64_digest
 
 from ckptlog.model.event import LEASE_CLAIMED, LEASE_RELEASED, LEASE_RENEWED
 from ckptlog.model.lease import Grant
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewDamagedError
-from ckptlog.views.row import encode
+from ckptlog.views.row import decode_grant, encode
 from tests.views.author import BOOT, STORE, Author, assert_agrees
 
 
@@ -64,3 +66,10 @@ def test_a_lease_that_somebody_changed_is_not_believed(path, body):
         view.leases()
     assert view.check()
     view.close()
+
+
+def test_a_lease_of_a_view_from_before_processes_were_named_is_read():
+    old = msgspec.msgpack.encode(["t", 1, "a", 2, 3])
+    assert decode_grant(xxh3_64_digest(old) + old) == Grant("t", 1, "a", 2, 3, "")
+    grant = Grant("t", 1, "a", 2, 3, "boot:1:2:3:4")
+    assert decode_grant(encode(grant)) == grant
