@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckptlog.capture.arrays import ArraysComponent
     from ckptlog.capture.callables import CallableComponent, MappingComponent, state_component
     from ckptlog.capture.capturer import Capturer
+    from ckptlog.capture.directory.component import DirectoryComponent
     from ckptlog.capture.environment import EnvironmentComponent
     from ckptlog.capture.file import FileComponent
     from ckptlog.capture.queue import AsyncQueueComponent, QueueComponent
@@ -275,6 +276,7 @@ _HOMES = {
     "Component": "model.component",
     "ComponentInfo": "model.capture",
     "Difference": "model.difference",
+    "DirectoryComponent": "capture.directory.component",
     "EnhancedClaudeOrchestrator": "integrations.orchestrator.protocol",
     "EnhancedOrchestratorIntegration": "integrations.orchestrator.orchestrator",
     "EnhancedTaskContext": "integrations.orchestrator.protocol",
@@ -382,6 +384,7 @@ __all__ = [
     "DeliveryError",
     "DeniedError",
     "Difference",
+    "DirectoryComponent",
     "DuplicateIdError",
     "EnhancedClaudeOrchestrator",
     "EnhancedOrchestratorIntegration",

@@ -24,6 +24,7 @@ from ckptlog.capture.checking import check_chunks, check_sample
 from ckptlog.capture.cut import Cut
 from ckptlog.capture.failure import FailureLog
 from ckptlog.capture.held import Held
+from ckptlog.capture.place import place_of
 from ckptlog.capture.roll import SAFETY
 from ckptlog.capture.worker import Part, Worker
 from ckptlog.capture.writing import Recollection, Writing, Written
@@ -88,6 +89,9 @@ class Capturer:
         )
         by_name = {one.name: one for one in given}
         self.components: dict[str, Component] = {one.name: by_name[one.name] for one in self.traits}
+        for one in given:
+            if hasattr(one, "keep_in"):  # what it has read it need not read again
+                one.keep_in(place_of(manager.store.path, system))
         self._batch_size = _count("batch_size", batch_size)
         self._deadline_s = _seconds("deadline_s", deadline_s)
         self._write_deadline_s = _seconds("write_deadline_s", write_deadline_s)

@@ -79,7 +79,7 @@ class Catalogue:
         until = "" if at is None else f" at or before {at}"
         raise CheckpointNotFoundError(
             f"System {self._system!r} has no capture{until}.",
-            hint="Captures are listed by Capturer.captures().",
+            hint="`ckptlog list`, or Capturer.captures(), shows what there is.",
             system=self._system,
         )
 
@@ -94,7 +94,8 @@ class Catalogue:
         if info is None or info.system != self._system:
             raise CheckpointNotFoundError(
                 f"System {self._system!r} has no capture {capture_id!r}.",
-                hint="It may have been deleted; captures are listed by Capturer.captures().",
+                hint="It may have been deleted; `ckptlog list`, or Capturer.captures(), "
+                "shows what there is.",
                 checkpoint_id=capture_id,
                 system=self._system,
             )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import OK
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.capture.directory.workspace import Workspace
@@ -40,8 +41,12 @@ def add_commands(commands: Commands) -> None:
 
 def add_workspace_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which directory, and what of it."""
-    parser.add_argument("directory", nargs="?", metavar="DIR", default=".", help="default: here")
-    parser.add_argument("--system", metavar="NAME", help="the captures' name in the store")
+    parser.add_argument(
+        "directory", nargs="?", type=filled, metavar="DIR", default=".", help="default: here"
+    )
+    parser.add_argument(
+        "--system", type=filled, metavar="NAME", help="the captures' name in the store"
+    )
     parser.add_argument("--git", action="store_true", help="with .git (left out by default)")
     parser.add_argument(
         "--no-ignore", action="store_true", help="also what .gitignore and .ckptlogignore leave out"

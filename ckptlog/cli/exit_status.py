@@ -91,7 +91,7 @@ BY_CODE: Final[dict[str, int]] = {
     "recovery.cancelled": PARTIAL,
     "recovery.refused": CONFLICT,
     "recovery.unfinished": CONFLICT,
-    "recovery.busy": STORAGE,
+    "recovery.busy": CONFLICT,
     "recovery.suspended": STORAGE,
     "component.foreign_payload": USAGE,
     "component.source": STORAGE,

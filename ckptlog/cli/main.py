@@ -106,6 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         hint = f"See `{error.args[1]} --help`."
         status = exit_status.OWN_FAILURE if _is_run(own) else exit_status.USAGE
+        if _is_run(own) and own == words:
+            hint = f"Put -- before the command: ckptlog run -- COMMAND ARGUMENT ... {hint}"
         status = _report(output, "cli.usage", error.args[0], status, hint=hint)
     except Exception as error:  # noqa: BLE001 - the outermost loop: every error gets its status
         status = _failed(output, error)

@@ -65,7 +65,7 @@ def seconds(text: str) -> float:
         argparse.ArgumentTypeError: It is not one.
     """
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
     return float(text)
 
 

@@ -13,6 +13,7 @@ from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.question import ask
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -38,20 +39,34 @@ def add_commands(commands: Commands) -> None:
         "service.recover_from_checkpoint(); --to writes it as JSON.",
     )
     parser.add_argument(
-        "capture", nargs="?", metavar="CAPTURE", help="its id (default: the system's newest)"
+        "capture",
+        nargs="?",
+        type=filled,
+        metavar="CAPTURE",
+        help="its id (default: the system's newest)",
     )
     parser.add_argument(
         "--at", type=point, metavar="TIME|POSITION", help="the newest capture not after that"
     )
-    parser.add_argument("--system", metavar="NAME", help="the system (default: the only one)")
+    parser.add_argument(
+        "--system", type=filled, metavar="NAME", help="the system (default: the only one)"
+    )
     parser.add_argument(
         "--component",
         action="append",
+        type=filled,
         metavar="NAME",
         help="only this component; may be repeated",
     )
-    parser.add_argument("--to", metavar="DIR", help="restore there, and leave the system as it is")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--to", type=filled, metavar="DIR", help="restore there, and leave the system as it is"
+    )
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="do not ask; needed where there is no terminal, unless --json is given",
+    )
     parser.add_argument(
         "--no-safety",
         action="store_true",
@@ -336,6 +351,10 @@ def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> No
         output.note(f"could not be compared: {', '.join(done.unverified)}")
     if done.safety_id:
         output.line(text.escape(f"To undo this: ckptlog recover {done.safety_id}"))
+    if anew := [name for name in done.restored if name in done.missing and not to]:
+        places = ", ".join(f"{name} ({_place(chosen.info, name)})" for name in anew)
+        also = "That leaves what" if done.safety_id else "There is nothing to go back to: what"
+        output.line(text.escape(f"{also} was missing before and is there now: {places}"))
 
 
 def _tell_none(context: Context, system: str) -> int:

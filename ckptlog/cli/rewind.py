@@ -14,6 +14,7 @@ from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
 from ckptlog.cli.question import ask, is_asked
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.capture.directory.workspace import Rewound, Workspace
@@ -56,10 +57,13 @@ def add_commands(commands: Commands) -> None:
         "--path",
         action="append",
         default=[],
+        type=filled,
         metavar="P",
-        help="only this file or directory, relative to DIR; may be repeated",
+        help="only this file or directory, relative to DIR or absolute; may be repeated",
     )
-    parser.add_argument("--out", metavar="DIR2", help="restore there, and leave DIR as it is")
+    parser.add_argument(
+        "--out", type=filled, metavar="DIR2", help="restore there, and leave DIR as it is"
+    )
     parser.add_argument(
         "--keep-unknown", action="store_true", help="leave files that the capture does not have"
     )
@@ -72,7 +76,12 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="show what would change as a unified diff, and change nothing; with --dry-run both",
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "-y",
+        "--yes",
+        action="store_true",
+        help="do not ask; needed where there is no terminal, unless --json is given",
+    )
 
 
 def _target(given: str) -> str | int | datetime:
@@ -97,6 +106,7 @@ def run_rewind(context: Context) -> int:
     with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:
             return _list(context, opened.captures())
+        arguments.path = [opened.relative(path) for path in arguments.path]
         info = opened.find(arguments.to)
         if arguments.dry_run or arguments.diff:
             return _preview(context, opened, info)
@@ -200,13 +210,28 @@ def _tell(context: Context, opened: Workspace, done: Rewound, out: Path | None) 
     _lines(context, ((step.kind, _shown(step.path)) for step in done.steps))
     from ckptlog.capture.directory.present import summary
 
-    what = summary(done.steps).replace(" to ", " ")
+    what = summary(done.steps, is_done=True)
     context.output.line(text.escape(f"{where} is as in {done.info.id}: {what}."))
-    if done.safety is not None:
+    if done.undo is not None and done.steps:
         context.output.line(
-            text.escape(f"To undo this: ckptlog rewind --to {done.safety.id} {where}")
+            text.escape(
+                f"To undo this: ckptlog rewind --to {done.undo.id} {_words(context, where)}"
+            )
         )
     return OK
+
+
+def _words(context: Context, where: str) -> str:
+    """Return the options and the directory that name the same captures again, for a shell."""
+    import shlex
+
+    arguments = context.arguments
+    words = []
+    for name, value in (("--store", arguments.store), ("--system", arguments.system)):
+        words += [name, str(value)] if value is not None else []
+    for name in ("git", "no_ignore", "xattrs"):
+        words += [f"--{name.replace('_', '-')}"] if getattr(arguments, name) else []
+    return shlex.join([*words, where])
 
 
 def _fields(done: Rewound, where: str) -> dict[str, Any]:
@@ -214,6 +239,7 @@ def _fields(done: Rewound, where: str) -> dict[str, Any]:
         "directory": where,
         "capture": fields_of(done.info),
         "safety": None if done.safety is None else fields_of(done.safety),
+        "undo": None if done.undo is None else done.undo.id,
         "changes": [
             {"kind": step.kind, "path": _shown(step.path), "bytes": step.size}
             for step in done.steps

@@ -10,6 +10,7 @@ from ckptlog.cli import exit_status, text
 from ckptlog.cli.capture import store_path
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.moment import natural, seconds
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.service.command.run import Order, Result
@@ -33,7 +34,9 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "command_words", nargs="*", metavar="COMMAND", help="after --: the command to run"
     )
-    parser.add_argument("--name", metavar="TASK", help="of the task (default: of the command)")
+    parser.add_argument(
+        "--name", type=filled, metavar="TASK", help="of the task (default: of the command)"
+    )
     parser.add_argument(
         "--interval",
         type=seconds,
@@ -50,9 +53,15 @@ def add_commands(commands: Commands) -> None:
             f"--{name}",
             action="append",
             default=[],
+            type=filled,
             metavar="DIR" if name == "dir" else "PATH",
             help=f"{about}; may be repeated",
         )
+    parser.add_argument(
+        "--may-appear",
+        action="store_true",
+        help="what is named may be missing at the start: the command makes it",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -81,9 +90,11 @@ def run_run(context: Context) -> int:
 
 def _run(context: Context) -> int:
     from ckptlog.manager.manager import CheckpointManager
-    from ckptlog.service.command.run import CommandRun
+    from ckptlog.service.command.run import CommandRun, check
 
     output = context.output
+    order = _order(context.arguments, context)
+    check(order)  # before a store is made for it
     path, is_new = store_path(context, context.directory, is_created=True)
 
     def tell(message: str) -> None:
@@ -94,7 +105,7 @@ def _run(context: Context) -> int:
         open_store(path, output, is_created=is_new) as store,
         CheckpointManager(store=store) as manager,
     ):
-        running = CommandRun(manager, _order(context.arguments, context), tell=tell)
+        running = CommandRun(manager, order, tell=tell)
         output.flush()
         result = running.run()
     _tell_end(context, result)
@@ -113,7 +124,13 @@ def _order(arguments: argparse.Namespace, context: Context) -> Order:
         environ=os.environ,
         name=arguments.name,
         interval_s=arguments.interval,
-        named=Named(arguments.dir, arguments.file, arguments.sqlite, keep=arguments.keep),
+        named=Named(
+            arguments.dir,
+            arguments.file,
+            arguments.sqlite,
+            keep=arguments.keep,
+            may_appear=arguments.may_appear,
+        ),
         is_resumed=arguments.resume,
         has_rewind=not arguments.no_rewind,
         outputs=(2, 2) if context.output.is_json else (1, 2),
@@ -129,6 +146,8 @@ def _tell_end(context: Context, result: Result) -> None:
     if result.is_skipped:
         return
     captured = f"{result.captures} captures" if result.captures != 1 else "1 capture"
+    if result.absent:
+        captured = f"{captured}, {len(result.absent)} never there"
     where = f", the newest {result.capture}" if result.capture else ""
     context.output.note(
         text.escape(

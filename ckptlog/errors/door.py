@@ -22,6 +22,11 @@ _BY_ERRNO: dict[int, type[CheckpointStorageError]] = {
     errno.EROFS: ReadOnlyError,
 }
 
+_OF_PATHS = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG)
+)
+_PATH_HINT = "Check the path: what it leads through is missing, or is no directory."
+
 _HINTS: dict[type[CheckpointStorageError], str] = {
     FullError: "Free some space and call again; nothing was lost.",
     DeniedError: "Check the owner and the permissions of the directory (ckptlog doctor).",
@@ -35,9 +40,10 @@ def from_os_error(error: OSError, doing: str) -> CheckpointStorageError:
     kind = _BY_ERRNO.get(error.errno or 0, InputOutputError)
     where = f" ({error.filename})" if error.filename else ""
     name = errno.errorcode.get(error.errno or 0, "no errno")
+    is_of_path = kind is InputOutputError and error.errno in _OF_PATHS
     return kind(
         f"{doing}{where}: {error.strerror or error} [{name}].",
-        hint=_HINTS[kind],
+        hint=_PATH_HINT if is_of_path else _HINTS[kind],
         errno=error.errno,
         path=str(error.filename) if error.filename else None,
     )

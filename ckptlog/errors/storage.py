@@ -213,7 +213,7 @@ class PayloadCollectedError(MissingBlobError):
 
 
 class RecoveryBusyError(CheckpointStorageError):
-    """Another process, or thread, recovers the system."""
+    """Another process, or thread, recovers the system, or restores the directory."""
 
     code = "recovery.busy"
     retryable = True

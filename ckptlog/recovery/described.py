@@ -75,8 +75,8 @@ def _directory(name: str, path: str, location: Mapping[str, str], excluded: Path
     options = _options(location.get("options", "{}"), excluded)
     if options is None:  # what else lay there cannot be known: none of it may be removed
         known = Options(excluded=(str(excluded),))
-        return DirectoryComponent(path, name=name, options=known, keeps_unknown=True)
-    return DirectoryComponent(path, name=name, options=options)
+        return DirectoryComponent(name, path, options=known, keeps_unknown=True)
+    return DirectoryComponent(name, path, options=options)
 
 
 def _options(text: str, excluded: Path) -> Options | None:

@@ -50,6 +50,7 @@ class RecoveryProgress:
     plans: Of a dry run, by component. estimated_s: Of a dry run; None where nothing was measured.
     rolled_back: Whether what was touched is what it was before.
     dry_run: Whether this is a dry run: nothing is changed, whatever the status.
+    missing: Components that were not there before: no safety capture has them.
     """
 
     status: str = PLANNING
@@ -72,6 +73,7 @@ class RecoveryProgress:
     estimated_s: float | None = None
     rolled_back: bool = False
     dry_run: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:

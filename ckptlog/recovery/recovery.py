@@ -16,12 +16,14 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
+    ArgumentError,
     CheckpointNotFoundError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
@@ -157,6 +159,8 @@ class Recovery:
             verify=verify,
             safety=safety,
         )
+        if to is not None and not str(to):
+            raise ArgumentError("to is empty.", hint="Name a directory, or leave it out.")
         given = wanted(asked.components, partial=partial)
         run = self._run(on_progress, cancel, dry_run=dry_run)
         if dry_run:
@@ -165,7 +169,7 @@ class Recovery:
             if to is not None:
                 info = self.find(capture_id, at=at)
                 return restore_elsewhere(run, info, given, Path(to))
-            with self.journal.alone():
+            with self._alone():
                 self._refuse_unfinished()
                 info = self.find(capture_id, at=at)
                 run.begin(info, given)
@@ -228,7 +232,7 @@ class Recovery:
         act: Callable[[Run, Unfinished], RecoveryProgress],
     ) -> RecoveryProgress | None:
         check_watchers(on_progress, cancel)
-        with self.journal.alone():
+        with self._alone():
             found = self.journal.unfinished()
             if found is None:
                 return None
@@ -239,6 +243,20 @@ class Recovery:
             except BaseException as error:
                 run.ended(error)
                 raise
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one who recovers the system, or restores a place of it.
+
+        Raises:
+            RecoveryBusyError: Somebody else does.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self.journal.alone())
+            for component in self.capturer.components.values():
+                if hasattr(component, "alone"):
+                    stack.enter_context(component.alone())
+            yield
 
     # --- steps --------------------------------------------------------------------------------
 

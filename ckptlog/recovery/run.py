@@ -180,6 +180,7 @@ class Run:
             reason="safety",
             lease=self._settings.lease,
         )
+        self.tracker.to(missing=tuple(self._missing))
         for name in self._missing:
             self.tracker.error(f"Component {name!r} is missing; there was nothing to save of it.")
         if self._safety is not None:

@@ -26,7 +26,7 @@ from tests.capture.sample import Value
 def described(folder):
     return [
         SqliteComponent("db", folder / "app.db"),
-        DirectoryComponent(folder / "tree", name="tree"),
+        DirectoryComponent("tree", folder / "tree"),
         FileComponent("settings", folder / "settings.json"),
     ]
 
@@ -72,19 +72,19 @@ def newest(store, system="sys"):
 
 def test_everything_comes_back_and_can_be_undone(run, live):
     store, folder, captured, before = live
-    ran = run("recover", "--store", store)
+    ran = run("recover", "--yes", "--store", store)
     assert ran.status == 0, ran.err
     assert state(folder) == captured
     assert f"restored db (sqlite {folder}/app.db)" in ran.out
     undo = ran.out.splitlines()[-1].split()[-1]
     assert undo == newest(store).id
-    assert run("recover", undo, "--store", store).status == 0
+    assert run("recover", "--yes", undo, "--store", store).status == 0
     assert state(folder) == before
 
 
 def test_json_is_one_document(run, live):
     store, folder, captured, _ = live
-    ran = run("recover", "--json", "--store", store)
+    ran = run("recover", "--yes", "--json", "--store", store)
     assert (ran.status, ran.err) == (0, "")
     said = ran.document
     assert said["status"] == "completed"
@@ -98,14 +98,14 @@ def test_json_is_one_document(run, live):
 def test_a_dry_run_tells_and_changes_nothing(run, live):
     store, folder, _, before = live
     info = newest(store)
-    ran = run("recover", "--dry-run", "--store", store)
+    ran = run("recover", "--yes", "--dry-run", "--store", store)
     assert ran.status == 0, ran.err
     assert "- more.txt" in ran.out
     assert "~ 0.txt" in ran.out
     assert "+ 7.txt" in ran.out
     assert "Nothing was changed." in ran.out
     assert state(folder) == before
-    said = run("recover", "--dry-run", "--json", "--store", store).document
+    said = run("recover", "--yes", "--dry-run", "--json", "--store", store).document
     assert said["status"] == "planned"
     assert said["capture_id"] == info.id
     assert set(said["plans"]) == {"db", "tree", "settings"}
@@ -116,7 +116,7 @@ def test_a_dry_run_tells_and_changes_nothing(run, live):
 
 def test_one_component_alone(run, live):
     store, folder, captured, before = live
-    ran = run("recover", "--component", "tree", "--store", store)
+    ran = run("recover", "--yes", "--component", "tree", "--store", store)
     assert ran.status == 0, ran.err
     assert state(folder) == (before[0], captured[1], before[2])
 
@@ -124,13 +124,13 @@ def test_one_component_alone(run, live):
 def test_elsewhere(run, live, tmp_path):
     store, folder, captured, before = live
     out = tmp_path / "out"
-    ran = run("recover", "--to", out, "--store", store)
+    ran = run("recover", "--yes", "--to", out, "--store", store)
     assert ran.status == 0, ran.err
     assert state(folder) == before
     (out / "db").rename(out / "app.db")
     (out / "settings").rename(out / "settings.json")
     assert state(out) == captured
-    again = run("recover", "--to", out, "--component", "tree", "--json", "--store", store)
+    again = run("recover", "--yes", "--to", out, "--component", "tree", "--json", "--store", store)
     assert again.status == 2
     assert again.error["code"] == "argument.invalid"
 
@@ -141,14 +141,14 @@ def test_at_a_time_or_a_position(run, live):
     time.sleep(0.01)
     with CheckpointManager(store) as manager:
         Capturer(manager, "sys", described(folder)).capture()
-    assert run("recover", "--at", first.position, "--store", store).status == 0
+    assert run("recover", "--yes", "--at", first.position, "--store", store).status == 0
     assert state(folder) == captured
-    assert run("recover", "--store", store).status == 0
+    assert run("recover", "--yes", "--store", store).status == 0
     assert state(folder) == before
     moment = first.created_at.isoformat()
-    assert run("recover", "--at", moment, "--store", store).status == 0
+    assert run("recover", "--yes", "--at", moment, "--store", store).status == 0
     assert state(folder) == captured
-    early = run("recover", "--at", "2001-01-01", "--json", "--store", store)
+    early = run("recover", "--yes", "--at", "2001-01-01", "--json", "--store", store)
     assert (early.status, early.error["code"]) == (3, "checkpoint.not_found")
 
 
@@ -169,25 +169,25 @@ def mixed(tmp_path):
 
 def test_what_only_the_program_has_is_named(run, mixed):
     store, folder, captured = mixed
-    dry = run("recover", "--dry-run", "--store", store)
+    dry = run("recover", "--yes", "--dry-run", "--store", store)
     assert dry.status == 0
     assert "mind (value): only its program can restore it" in dry.out
-    ran = run("recover", "--store", store)
+    ran = run("recover", "--yes", "--store", store)
     assert ran.status == 1
     assert "[cli.partial]" in ran.err
     assert "mind, plan" in ran.err
     assert "recover_from_checkpoint" in ran.err
     assert state(folder) == captured
     words = ("--component", "db", "--component", "tree", "--component", "settings")
-    assert run("recover", *words, "--store", store).status == 0
-    refused = run("recover", "--component", "mind", "--json", "--store", store)
+    assert run("recover", "--yes", *words, "--store", store).status == 0
+    refused = run("recover", "--yes", "--component", "mind", "--json", "--store", store)
     assert (refused.status, refused.error["code"]) == (4, "recovery.refused")
     assert refused.error["context"]["left"] == ["mind"]
 
 
 def test_its_values_are_written_as_json(run, mixed, tmp_path):
     store, _, _ = mixed
-    ran = run("recover", "--to", tmp_path / "out", "--json", "--store", store)
+    ran = run("recover", "--yes", "--to", tmp_path / "out", "--json", "--store", store)
     assert ran.status == 0, ran.err
     assert ran.document["left"] == []
     assert (tmp_path / "out" / "mind.json").read_text() == '{\n  "n": 1\n}\n'
@@ -199,14 +199,14 @@ def test_its_values_are_written_as_json(run, mixed, tmp_path):
 def test_what_depends_on_the_program_is_refused_but_elsewhere(run, tmp_path):
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "a").write_text("a")
-    tree = DirectoryComponent(tmp_path / "tree", name="tree", depends_on=["mind"])
+    tree = DirectoryComponent("tree", tmp_path / "tree", depends_on=["mind"])
     with CheckpointManager(tmp_path / "store") as manager:
         Capturer(manager, "sys", [Value("mind", 1), tree]).capture()
-    ran = run("recover", "--json", "--store", tmp_path / "store")
+    ran = run("recover", "--yes", "--json", "--store", tmp_path / "store")
     assert (ran.status, ran.error["code"]) == (4, "recovery.refused")
     assert "depends on 'mind'" in ran.error["message"]
     words = ("--component", "tree", "--to", tmp_path / "out")
-    assert run("recover", *words, "--store", tmp_path / "store").status == 0
+    assert run("recover", "--yes", *words, "--store", tmp_path / "store").status == 0
     assert (tmp_path / "out" / "tree" / "a").read_text() == "a"
 
 
@@ -216,12 +216,12 @@ def test_what_was_never_captured_of_a_directory_stays(run, tmp_path):
     for name in ("a.txt", "secret.key", "old.log"):
         (tree / name).write_text(name)
     for number, patterns in enumerate([("*.key", "*.log"), ("*.key", *["x" * 90 + "*"] * 60)]):
-        component = DirectoryComponent(tree, name="tree", options=Options(patterns=patterns))
+        component = DirectoryComponent("tree", tree, options=Options(patterns=patterns))
         with CheckpointManager(tmp_path / f"store{number}") as manager:
             Capturer(manager, "sys", [component]).capture()
         (tree / "a.txt").write_text("changed")
         (tree / "secret.key").write_text("newer")
-        ran = run("recover", "--store", tmp_path / f"store{number}")
+        ran = run("recover", "--yes", "--store", tmp_path / f"store{number}")
         assert ran.status == 0, ran.err
         assert (tree / "a.txt").read_text() == "a.txt"
         assert (tree / "secret.key").read_text() == "newer"
@@ -234,7 +234,7 @@ def test_the_store_in_the_directory_stays(run, tmp_path):
     (tree / "a.txt").write_text("a")
     assert run("capture", tree).status == 0
     (tree / "a.txt").write_text("b")
-    ran = run("recover", "--store", tree / ".ckptlog")
+    ran = run("recover", "--yes", "--store", tree / ".ckptlog")
     assert ran.status == 0, ran.err
     assert (tree / "a.txt").read_text() == "a"
     assert run("verify", "--store", tree / ".ckptlog").status == 0
@@ -244,7 +244,7 @@ def test_the_store_in_the_directory_stays(run, tmp_path):
 
 
 def test_no_captures_and_several_systems(run, filled, tmp_path):
-    ran = run("recover", "--json", "--store", filled.path)
+    ran = run("recover", "--yes", "--json", "--store", filled.path)
     assert (ran.status, ran.error["code"]) == (3, "checkpoint.not_found")
     assert "no captures" in ran.error["message"]
     with CheckpointManager(filled.path) as manager:
@@ -253,14 +253,14 @@ def test_no_captures_and_several_systems(run, filled, tmp_path):
             (tmp_path / name).write_text("captured")
             Capturer(manager, name, [part]).capture()
             (tmp_path / name).write_text("changed")
-    ran = run("recover", "--json", "--store", filled.path)
+    ran = run("recover", "--yes", "--json", "--store", filled.path)
     assert (ran.status, ran.error["code"]) == (2, "argument.invalid")
     assert ran.error["context"]["systems"] == ["two", "one"]
     assert "--system" in ran.error["hint"]
-    assert run("recover", "--system", "one", "--store", filled.path).status == 0
+    assert run("recover", "--yes", "--system", "one", "--store", filled.path).status == 0
     assert (tmp_path / "one").read_text() == "captured"
     assert (tmp_path / "two").read_text() == "changed"
-    ran = run("recover", newest(filled.path, "two").id, "--store", filled.path)
+    ran = run("recover", "--yes", newest(filled.path, "two").id, "--store", filled.path)
     assert ran.status == 0, ran.err
     assert (tmp_path / "two").read_text() == "captured"
 
@@ -280,13 +280,13 @@ def test_no_captures_and_several_systems(run, filled, tmp_path):
 )
 def test_wrong_words_change_nothing(run, live, words, status, code):
     store, folder, _, before = live
-    ran = run("recover", *words, "--json", "--store", store)
+    ran = run("recover", "--yes", *words, "--json", "--store", store)
     assert (ran.status, ran.out, ran.error["code"]) == (status, "", code)
     assert state(folder) == before
 
 
 def test_a_checkpoint_that_is_no_capture(run, filled):
-    ran = run("recover", filled.completed, "--json", "--store", filled.path)
+    ran = run("recover", "--yes", filled.completed, "--json", "--store", filled.path)
     assert (ran.status, ran.error["code"]) == (3, "checkpoint.not_found")
 
 
@@ -311,12 +311,60 @@ def test_whoever_sits_at_a_terminal_is_asked(live, monkeypatch, answer, is_done)
     assert state(folder) == captured
 
 
+def test_where_nobody_can_be_asked_nothing_is_overwritten(live, run, monkeypatch):
+    store, folder, captured, before = live
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    refused = run("recover", "--store", store)
+    assert refused.status == 2
+    assert "--yes goes on without asking" in refused.err
+    assert state(folder) == before
+    assert run("recover", "--to", folder.parent / "copy", "--store", store).status == 0
+    assert run("recover", "--json", "--store", store).status == 0
+    assert state(folder) == captured
+
+
+def test_a_place_that_cannot_be_is_a_matter_of_the_path(live, run, tmp_path):
+    store, *_ = live
+    (tmp_path / "file").write_text("")
+    failed = run("recover", "--to", tmp_path / "file" / "below", "--store", store)
+    assert failed.status == 6
+    assert "Check the path" in failed.err
+    none = run("recover", "no-such-capture", "--system", "none", "--store", store)
+    assert "Capturer" not in none.err
+
+
+def test_what_was_missing_before_is_named(run, tmp_path):
+    for name in ("kept", "gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text(name)
+    with CheckpointManager(tmp_path / "store") as manager:
+        parts = [DirectoryComponent(name, tmp_path / name) for name in ("kept", "gone")]
+        Capturer(manager, "sys", parts).capture()
+    shutil.rmtree(tmp_path / "gone")
+    (tmp_path / "kept" / "a").write_text("changed")
+    ran = run("recover", "--yes", "--store", tmp_path / "store")
+    undo, left = ran.out.splitlines()[-2:]
+    assert undo.startswith("To undo this: ckptlog recover cp_sys_2")
+    assert left == (
+        "That leaves what was missing before and is there now: "
+        f"gone (directory {tmp_path / 'gone'})"
+    )
+    shutil.rmtree(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "kept")
+    ran = run("recover", "--yes", "--store", tmp_path / "store")
+    assert "To undo this" not in ran.out
+    assert "nothing to go back to: what was missing before and is there now: kept" in ran.out
+    shutil.rmtree(tmp_path / "gone")
+    ran = run("recover", "--json", "--store", tmp_path / "store")
+    assert ran.document["missing"] == ["gone"]
+
+
 # --- killed in the middle ------------------------------------------------------------------------
 
 
 def recover_in_child(store, folder):
     os.chdir(folder)
-    sys.exit(main(["recover", "--store", str(store)]))
+    sys.exit(main(["recover", "--yes", "--store", str(store)]))
 
 
 def killed(tmp_path, delay):
@@ -356,10 +404,10 @@ def test_killed_in_the_middle_it_is_finished_or_undone(run, tmp_path, how, numbe
     if found is None:
         assert state(folder) in (before, captured)
     else:
-        refused = run("recover", "--json", "--store", store)
+        refused = run("recover", "--yes", "--json", "--store", store)
         assert (refused.status, refused.error["code"]) == (4, "recovery.unfinished")
         assert "--resume" in refused.error["hint"]
-    ran = run("recover", how, "--json", "--store", store)
+    ran = run("recover", "--yes", how, "--json", "--store", store)
     assert ran.status == 0, ran.err
     if found is None:
         assert ran.document["status"] == "none"
@@ -370,5 +418,5 @@ def test_killed_in_the_middle_it_is_finished_or_undone(run, tmp_path, how, numbe
         assert ran.document["rolled_back"]
         assert state(folder) == before
     assert unfinished(store) is None
-    assert run("recover", "--store", store).status == 0
+    assert run("recover", "--yes", "--store", store).status == 0
     assert state(folder) == captured

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
 import sys
 
 import pytest
 
+from ckptlog import CheckpointManager
+from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.capture.directory.stage import STAGING, Stage
 from ckptlog.cli.main import main
+from ckptlog.errors import ArgumentError
+from ckptlog.recovery.recovery import Recovery
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ def test_a_store_is_made_and_a_directory_comes_back(run, tree) -> None:
     assert done["safety"]["reason"] == "safety"
     assert (tree / "src/a.py").read_text() == "print(1)\n"
     assert not (tree / "new").exists()
-    assert run("rewind", tree, "--to", done["safety"]["id"]).status == 0
+    assert run("rewind", tree, "--yes", "--to", done["safety"]["id"]).status == 0
     assert (tree / "new").read_text() == "n"
     listed = run("rewind", tree, "--list", "--json").lines
     assert [one["reason"] for one in listed] == ["safety", "safety", "manual"][-len(listed) :]
@@ -52,7 +59,7 @@ def test_back_by_number_time_and_id(run, tree) -> None:
         (tree / "b").write_text(f"{version}")
         run("capture", tree)
     for to, expected in (("1", "1"), ("2 back", "0"), ("#2", "1"), ("0s", "2")):
-        assert run("rewind", tree, "--to", to, "--path", "b").status == 0, to
+        assert run("rewind", tree, "--yes", "--to", to, "--path", "b").status == 0, to
         assert (tree / "b").read_text() == expected, to
     assert run("rewind", tree, "--to", "9").status == 3
     assert run("rewind", tree, "--to", "no-such-id").status == 3
@@ -64,7 +71,7 @@ def test_elsewhere_and_unknown_files(run, tree, tmp_path) -> None:
     (tree / "new").write_text("n")
     assert run("rewind", tree, "--out", tmp_path / "out").status == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b", "src"]
-    assert run("rewind", tree, "--keep-unknown").status == 0
+    assert run("rewind", tree, "--yes", "--keep-unknown").status == 0
     assert (tree / "new").exists()
 
 
@@ -124,3 +131,159 @@ def test_whoever_sits_at_a_terminal_is_asked(run, tree, monkeypatch, answer, is_
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert main(["rewind", str(tree)]) == 0  # nothing would change: nobody is asked
     assert "[y/N]" not in error.getvalue()[len(shown) :]
+
+
+def test_where_nobody_can_be_asked_nothing_is_overwritten(run, tree, monkeypatch) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    refused = run("rewind", tree)
+    assert refused.status == 2
+    assert "--yes goes on without asking" in refused.err
+    assert (tree / "b").read_text() == "other"
+    assert run("rewind", tree, "--json").status == 0
+    assert run("rewind", tree).status == 0  # nothing would change
+
+
+# --- one at a time, whole or not at all ----------------------------------------------------------
+
+
+def test_a_second_one_is_refused_and_touches_nothing(run, tree, tmp_path) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    with DirectoryComponent("directory", tree).alone():
+        refused = run("rewind", tree, "--yes", "--json")
+        assert (refused.status, refused.error["code"]) == (4, "recovery.busy")
+        refused = run("recover", "--yes", "--json", "--store", tree / ".ckptlog")
+        assert (refused.status, refused.error["code"]) == (4, "recovery.busy")
+        assert (tree / "b").read_text() == "other"
+        assert len(run("rewind", tree, "--list", "--json").lines) == 1  # no safety capture
+        assert run("rewind", tree, "--out", tmp_path / "out").status == 0
+    assert run("rewind", tree, "--yes").status == 0
+    assert (tree / "b").read_text() == "b"
+
+
+def test_a_recovery_beside_a_recovery_is_a_conflict(run, tree) -> None:
+    run("capture", tree)
+    with CheckpointManager(tree / ".ckptlog") as manager:
+        recovery = Recovery(Capturer(manager, "workspace"))
+        with recovery.journal.alone():
+            refused = run("recover", "--yes", "--json", "--store", tree / ".ckptlog")
+    assert (refused.status, refused.error["code"]) == (4, "recovery.busy")
+
+
+def test_two_processes_do_not_destroy_each_other(run, tree) -> None:
+    for number in range(150):
+        (tree / f"f{number}").write_text(f"old {number}")
+    run("capture", tree)
+    for number in range(150):
+        (tree / f"f{number}").write_text(f"new {number} of them")
+    words = [sys.executable, "-m", "ckptlog", "rewind", str(tree), "--to", "#1", "--yes"]
+    both = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    statuses = sorted(process.returncode for process in both)
+    assert statuses in ([0, 0], [0, 4]), errors  # one may begin when the other has ended
+    assert {(tree / f"f{number}").read_text() for number in range(150)} == {
+        f"old {number}" for number in range(150)
+    }
+    assert not (tree / STAGING).exists()
+
+
+def test_one_that_fails_in_the_middle_is_taken_back(run, tree, monkeypatch) -> None:
+    for name in "acd":
+        (tree / name).write_text("old")
+    run("capture", tree)
+    for name in "acd":
+        (tree / name).write_text("newer")
+    put = Stage.put
+
+    def refuse(self, staged, name, folder):
+        if name == "c" and not is_written:
+            raise PermissionError(1, "Operation not permitted", staged)
+        if name == "c":
+            (tree / "a").write_text("theirs")
+            raise PermissionError(1, "Operation not permitted", staged)
+        return put(self, staged, name, folder)
+
+    is_written = False
+    monkeypatch.setattr(Stage, "put", refuse)
+    failed = run("rewind", tree, "--yes")
+    assert failed.status == 6
+    assert f"Restoring {tree} failed (c): Operation not permitted" in failed.err
+    assert "What had been changed is as it was before." in failed.err
+    assert {(tree / name).read_text() for name in "acd"} == {"newer"}
+    assert not (tree / STAGING).exists()
+    is_written = True
+    failed = run("rewind", tree, "--to", "#1", "--yes", "--json")
+    safety = run("rewind", tree, "--list", "--json").lines[0]["id"]
+    assert "Not put back: a." in failed.error["hint"]
+    assert f"ckptlog rewind --to {safety} {tree}" in failed.error["hint"]
+
+
+# --- what is named --------------------------------------------------------------------------------
+
+
+def test_an_empty_name_is_not_the_working_directory(run, tree, monkeypatch) -> None:
+    run("capture", tree)
+    monkeypatch.chdir(tree)
+    (tree / "b").write_text("other")
+    for words in (
+        ("capture", ""),
+        ("capture", " "),
+        ("capture", "--system", ""),
+        ("rewind", "", "--yes"),
+        ("rewind", "--yes", "--path", ""),
+        ("rewind", "--yes", "--out", ""),
+        ("recover", "--yes", "--to", ""),
+        ("recover", "--yes", "--system", ""),
+        ("recover", "--yes", ""),
+    ):
+        ran = run(*words)
+        assert ran.status == 2, words
+        assert "it is empty" in ran.err
+    for words in (("--name", ""), ("--dir", ""), ("--file", ""), ("--sqlite", "")):
+        assert run("run", *words, "--", "true").status == 125, words
+    assert (tree / "b").read_text() == "other"
+    with pytest.raises(ArgumentError):
+        DirectoryComponent("directory", "")
+
+
+def test_paths_are_below_the_directory(run, tree) -> None:
+    run("capture", tree)
+    for path in ("../x", "src/../../x", ".", "/", tree, tree.parent / "x", f"{tree}/../x"):
+        (tree / "src/a.py").write_text("other\n")
+        ran = run("rewind", tree, "--yes", "--json", "--path", path)
+        assert (ran.status, ran.error["code"]) == (2, "argument.invalid"), path
+    link = tree.parent / "link"
+    link.symlink_to(tree)
+    for path in (tree / "src", f"{tree}//src/./a.py", link / "src/a.py", "./src/"):
+        (tree / "src/a.py").write_text("other\n")
+        (tree / "b").write_text("other")
+        assert run("rewind", tree, "--yes", "--to", "#1", "--path", path).status == 0, path
+        assert (tree / "src/a.py").read_text() == "print(1)\n"
+        assert (tree / "b").read_text() == "other"
+
+
+def test_a_path_that_is_nowhere_takes_no_safety_capture(run, tree) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    assert run("rewind", tree, "--yes", "--path", "nope").status == 3
+    assert len(run("rewind", tree, "--list", "--json").lines) == 1
+
+
+def test_what_the_newest_capture_holds_is_undone_by_it(run, tree) -> None:
+    run("capture", tree)
+    (tree / "b").write_text("other")
+    newest = run("capture", tree, "--json").document["id"]
+    done = run("rewind", tree, "--to", "1", "--path", "b", "--yes")
+    assert done.out.splitlines()[-2:] == [
+        f"{tree} is as in {run('rewind', tree, '--list', '--json').lines[-1]['id']}: 1 changed.",
+        f"To undo this: ckptlog rewind --to {newest} {tree}",
+    ]
+    again = run("rewind", tree, "--to", "1", "--path", "b", "--yes")
+    assert again.out.splitlines()[-1].endswith(": nothing changed.")
+    document = run("rewind", tree, "--to", newest, "--yes", "--json").document
+    assert document["safety"] is None
+    assert document["undo"] == run("rewind", tree, "--list", "--json").lines[0]["id"]

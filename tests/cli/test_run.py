@@ -429,7 +429,12 @@ def test_named_files_and_databases(place):
         "sys.exit(5)\n"
     )
     named = ("--dir", ".", "--file", "note", "--sqlite", "data.db")
-    assert _run(place, *named, "--", sys.executable, "-c", code).returncode == 5
+    refused = _run(place, *named, "--", sys.executable, "-c", code)
+    assert refused.returncode == 125
+    assert "data.db, " in refused.stderr
+    assert "/note are not there" in refused.stderr
+    ran = _run(place, "--may-appear", *named, "--", sys.executable, "-c", code)
+    assert ran.returncode == 5
     names = {"directory", "file-note", "sqlite-data.db"}
     assert set(_captures(place)[0].components) == names
     with sqlite3.connect(place / "data.db") as database:
@@ -451,6 +456,40 @@ def test_a_database_that_is_gone_comes_back(place):
     code = "import sqlite3; print(list(sqlite3.connect('data.db').execute('select * from t')))"
     ran = _run(place, "--resume", "--sqlite", "data.db", "--", sys.executable, "-c", code)
     assert ran.stdout == b"[]\n", ran.stderr
+
+
+def test_wrong_words_say_what_is_right_and_make_no_store(run, tmp_path):
+    ran = run("run")
+    assert (ran.status, "There is no command to run" in ran.err) == (125, True)
+    assert "making a store" not in ran.err
+    ran = run("run", "ls", "-la")
+    assert ran.status == 125
+    assert "Put -- before the command: ckptlog run -- COMMAND" in ran.err
+    ran = run("run", "--interval=-1", "--", "true")
+    assert "'-1' is not a number of seconds, 0 or more" in ran.err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_output_of_a_command_is_not_mixed_with_json(place):
+    ran = _run(place, "--json", *_shell("echo hi"))
+    assert json.loads(ran.stdout)["state"] == "completed"
+    assert "hi" in ran.stderr.splitlines()
+
+
+def test_a_path_that_is_not_there_is_told(place):
+    for name in ("--dir", "--sqlite", "--file"):
+        ran = _run(place, name, "nope", *_shell("touch ran"))
+        assert (ran.returncode, (place / "ran").exists()) == (125, False), name
+        assert "nope is not there" in ran.stderr
+    ran = _run(place, "--may-appear", "--dir", "nope", "--file", "kept.txt", *_shell("true"))
+    assert ran.returncode == 0
+    assert "nope was never there; nothing of it is saved" in ran.stderr
+    assert "1 never there" in ran.stderr
+    ran = _run(place, "--may-appear", "--json", "--dir", "nope", *_shell("true"))
+    assert json.loads(ran.stdout)["absent"] == [str(place / "nope")]
+    ran = _run(place, "--may-appear", "--dir", "made", *_shell("mkdir made; touch made/f"))
+    assert "never there" not in ran.stderr
+    assert set(_captures(place)[0].components) == {"directory"}
 
 
 def test_only_the_newest_captures_are_kept(place):

@@ -77,7 +77,7 @@ def live(manager, tmp_path):
     last = Last("last", 1, depends_on=["db", "tree", "settings"])
     parts = [
         SqliteComponent("db", folder / "app.db"),
-        DirectoryComponent(folder / "tree", name="tree"),
+        DirectoryComponent("tree", folder / "tree"),
         FileComponent("settings", folder / "settings.json"),
         last,
     ]
@@ -250,7 +250,7 @@ def test_everything_missing_needs_no_safety_capture(manager, tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "a").write_text("a")
-    recovery = Recovery(Capturer(manager, "sys", [DirectoryComponent(tree, name="tree")]))
+    recovery = Recovery(Capturer(manager, "sys", [DirectoryComponent("tree", tree)]))
     recovery.capturer.capture()
     shutil.rmtree(tree)
     done = recovery.recover()

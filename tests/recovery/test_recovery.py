@@ -272,7 +272,7 @@ def test_elsewhere(manager, tmp_path):
 def parts_of(folder):
     return [
         SqliteComponent("db", folder / "app.db"),
-        DirectoryComponent(folder / "tree", name="tree"),
+        DirectoryComponent("tree", folder / "tree"),
     ]
 
 

@@ -51,11 +51,11 @@ class Selection:
     """The paths that are restored: those that are named, and what lies below them; all without any.
 
     Raises:
-        FormatError: A path leads out of the root.
+        ArgumentError: A path leads out of the root, or is the root.
     """
 
     def __init__(self, paths: Iterable[str] = ()) -> None:
-        self._exact = frozenset(naming.given(path) for path in paths)
+        self._exact = self.named = frozenset(naming.given(path) for path in paths)
         self._below = tuple(f"{path}/" for path in self._exact)
 
     def has(self, path: str) -> bool:

@@ -9,22 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from ckptlog.capture.directory import lock, preview
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory import preview
 from ckptlog.capture.directory.change import Selection, Step, steps
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
 from ckptlog.capture.directory.restoration import Restoration, is_refused
 from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
-from ckptlog.capture.directory.stage import is_left_over
+from ckptlog.capture.directory.stage import empty, is_left_over
 from ckptlog.capture.directory.standing import Difference, Standing
 from ckptlog.capture.directory.stat_index import IndexFile, StatIndex
-from ckptlog.errors import ArgumentError, FormatError, from_os_error
+from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
-INDEX_FOLDER: Final = "capture"
 _LOCATION_CHARACTERS_MAX: Final = 4_000
 
 
@@ -32,10 +31,11 @@ class DirectoryComponent:
     """A directory, or a git working tree.
 
     Args:
-        path: The directory.
         name: The component's.
+        path: The directory.
         options: What of it is captured.
-        index: Folder for the stat index (`STORE/views/capture`); None reads every file each time.
+        index: Folder for the stat index; by default a capturer gives one in its store. Without any
+            every file is read each time.
         consistency: "cut": all files are of the moment of the walk, else the capture is taken
             again. "file": each file is whole; two may be of two moments.
         keeps_unknown: Whether a restore leaves files that the capture does not have.
@@ -50,9 +50,9 @@ class DirectoryComponent:
 
     def __init__(
         self,
+        name: str,
         path: str | os.PathLike[str],
         *,
-        name: str = "directory",
         options: Options | None = None,
         index: str | os.PathLike[str] | None = None,
         consistency: str = "cut",
@@ -61,6 +61,8 @@ class DirectoryComponent:
     ) -> None:
         if consistency not in {"cut", "file"}:
             raise ArgumentError(f"consistency is {consistency!r}.", hint='It is "cut" or "file".')
+        if not os.fspath(path):
+            raise ArgumentError("A directory's path is empty.", hint="Name a directory.")
         self.name = name
         self.path = os.path.abspath(os.fspath(path))
         self.options = options or Options()
@@ -72,10 +74,16 @@ class DirectoryComponent:
             None if index is None else IndexFile(Path(index) / f"{name}.stat", self.options)
         )
         self._tracked: Tracked | None = None
+        self._is_alone = False
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
 
     # capture
+
+    def keep_in(self, folder: Path) -> None:
+        """Take a folder for the stat index, where there is none yet."""
+        if self._index_file is None:
+            self._index_file = IndexFile(folder / f"{self.name}.stat", self.options)
 
     def capture(self) -> DirectorySnapshot:
         """Walk the directory; files are read when the snapshot is written."""
@@ -101,6 +109,37 @@ class DirectoryComponent:
             self._tracked = None
 
     # restore
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only one who restores the directory, in the block and in what it calls.
+
+        Raises:
+            RecoveryBusyError: Another process, or thread, does.
+        """
+        if self._is_alone:
+            yield
+            return
+        with lock.alone(self.path) as is_locked:
+            self._is_alone = is_locked
+            try:
+                empty(self.path)
+                yield
+            finally:
+                self._is_alone = False
+
+    def check_paths(self, stored: Any, paths: Sequence[str]) -> None:
+        """Check that each path is in a capture, or is there.
+
+        Raises:
+            ArgumentError: One leads out of the directory.
+            NoSuchPartError: One is neither.
+        """
+        if not paths:
+            return
+        manifest = self._manifest(stored)
+        if any(path not in manifest.entries for path in Selection(paths).named):
+            self._steps(manifest, paths)
 
     def validate(self, payload: Any) -> list[str]:
         """Return what forbids restoring a payload; [] where nothing does."""
@@ -166,22 +205,35 @@ class DirectoryComponent:
         Raises:
             FormatError: The payload is none of a directory, or is hostile. Nothing was changed.
             RestoreConflictError: Something is in the way. Nothing was changed.
+            RecoveryBusyError: Another process restores it. Nothing was changed.
             ChangedError: A file was changed meanwhile. Call again.
             CheckpointStorageError: The system refused. Call again when it no longer does.
+
+        What had been changed is put back when it fails; the hint tells, and names what is not.
         """
         standing = None if saved is None or to is not None else saved.standing
         target = self if to is None else self._elsewhere(to)
+        run = None
         try:
             os.makedirs(target.path, exist_ok=True)
-            if standing is not None:
-                manifest, made, found = self._steps_from(stored, standing, paths)
-            else:
-                manifest = self._manifest(stored)
-                made, found = target._steps(manifest, paths)  # noqa: SLF001 - another of this class
-            run = Restoration(target.path, found, manifest.content, on_step=on_step)
-            run.run(made, None if paths else manifest.mode)
+            with target.alone():
+                if standing is not None:
+                    manifest, made, found = self._steps_from(stored, standing, paths)
+                else:
+                    empty(target.path)
+                    manifest = self._manifest(stored)
+                    made, found = target._steps(manifest, paths)  # noqa: SLF001 - of this class
+                run = Restoration(target.path, found, manifest.content, on_step=on_step)
+                run.run(made, None if paths else manifest.mode)
+        except CheckpointError as error:
+            if run is not None:
+                run.explain(error)
+            raise
         except OSError as error:
-            raise from_os_error(error, f"Restoring {naming.shown(target.path)} failed") from error
+            failure = from_os_error(error, f"Restoring {naming.shown(target.path)} failed")
+            if run is not None:
+                run.explain(failure)
+            raise failure from error
         return made
 
     def verify_restored(self) -> list[str]:
@@ -201,7 +253,7 @@ class DirectoryComponent:
                 hint="Name one that is missing or empty.",
                 path=naming.shown(target),
             )
-        return DirectoryComponent(target, name=self.name, options=self.options)
+        return DirectoryComponent(self.name, target, options=self.options)
 
     def _manifest(self, stored: Any) -> Manifest:
         root = stored.root

@@ -13,7 +13,7 @@ import os
 import re
 from typing import Final
 
-from ckptlog.errors import FormatError
+from ckptlog.errors import ArgumentError, FormatError
 
 NAME_BYTES_MAX: Final = 255
 PATH_BYTES_MAX: Final = 65_536
@@ -95,7 +95,15 @@ def given(path: str | os.PathLike[str]) -> str:
     """Return the path below a root that a user named, without `.` and double slashes.
 
     Raises:
-        FormatError: It leads out of the root.
+        ArgumentError: It leads out of the root, or is the root.
     """
-    names = [name for name in os.fspath(path).split("/") if name not in {"", "."}]
-    return decode(encode("/".join(names)))
+    text = os.fspath(path)
+    names = [name for name in text.split("/") if name not in {"", "."}]
+    made = "/".join(names)
+    if not names or ".." in names or "\0" in made or len(made) > PATH_BYTES_MAX:
+        raise ArgumentError(
+            f"{encode(text)[:200]!r} names nothing below the directory.",
+            hint="Paths are relative to the directory; without any, all of it is meant.",
+            path=encode(text)[:200],
+        )
+    return made

@@ -101,10 +101,16 @@ def _was_left_out(step: Step, rules: dict[str, Rules]) -> bool:
     return False
 
 
-def summary(steps: Iterable[Step]) -> str:
-    """Return in a few words what steps do."""
+def summary(steps: Iterable[Step], *, is_done: bool = False) -> str:
+    """Return in a few words what steps do, or have done."""
     counts = {"add": 0, "change": 0, "remove": 0}
     for step in steps:
         counts[step.kind] += 1
+    if is_done:
+        told = [f"{count} {_DONE[kind]}" for kind, count in counts.items() if count]
+        return ", ".join(told) or "nothing changed"
     told = [f"{count} to {kind}" for kind, count in counts.items() if count]
     return ", ".join(told) or "nothing to change"
+
+
+_DONE = {"add": "added", "change": "changed", "remove": "removed"}

@@ -171,16 +171,9 @@ def _drained(pieces: Iterable[bytes]) -> tuple[bytes, int]:
     return b"", 0
 
 
-def is_as_walked(name: str, directory: int, row: Row, *, has_moved_names: bool = False) -> bool:
-    """Say whether a name still is what a walk saw.
-
-    Args:
-        has_moved_names: Whether we took other names of the same file away, which renews its ctime.
-    """
+def is_as_walked(name: str, directory: int, row: Row) -> bool:
+    """Say whether a name still is what a walk saw."""
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     if stat.S_ISDIR(row[1]):
         return stat.S_ISDIR(found.st_mode)
-    now = identity_of(found)
-    if has_moved_names:
-        return (*now[:3], now[4]) == (*row[1:4], row[5])
-    return now == row[1:]
+    return identity_of(found) == row[1:]

@@ -15,8 +15,9 @@ The order, and why a restore that is killed anywhere is simply run again:
 6. Modes of directories, the deepest first: they may forbid what 4 and 5 do.
 7. The folders are synced before, and the staging directory is removed.
 
-At each moment every file is the old one or the new one, whole. A second run walks again: what the
-first one did is no difference any more.
+At each moment every file is the old one or the new one, whole. Where a step fails, what was done is
+taken back (`trail`). A killed one is run again: the second walks again, and what the first one did
+is no difference any more.
 
 Every operation is below an open directory (dir_fd), reached name by name without following links:
 whatever a payload names, nothing out of the root is touched.
@@ -27,8 +28,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
@@ -36,10 +37,11 @@ from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.change import ADD, REMOVE, Step, type_of
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
-from ckptlog.capture.directory.reading import is_as_walked
+from ckptlog.capture.directory.hard_link import HardLinks
 from ckptlog.capture.directory.scan import STAGING, Scan
 from ckptlog.capture.directory.stage import Load, Stage, is_left_over
-from ckptlog.errors import ChangedError, RestoreConflictError
+from ckptlog.capture.directory.trail import Trail
+from ckptlog.errors import ChangedError, CheckpointError, RestoreConflictError
 
 _PRIVATE: Final = 0o700
 _PATH: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_NONBLOCK)
@@ -73,7 +75,11 @@ class Restoration:
         self._modes: dict[str, int] = {}
         self._opened: set[str] = set()
         self._touched: set[str] = set()
-        self._renamed_over: set[int] = set()  # inodes that have lost a name to us
+        self._former: dict[str, int] = {}
+        self._links = HardLinks()
+        self._at = ""
+        self._is_begun = False
+        self._left: list[str] | None = None
 
     def run(self, steps: Sequence[Step], root_mode: int | None) -> None:
         """Carry the steps out.
@@ -84,29 +90,78 @@ class Restoration:
         Raises:
             RestoreConflictError: Something is in the way; nothing was changed.
             ChangedError: A file was changed by somebody else; run again.
-            OSError: The system refused; run again when it no longer does.
+            OSError: The system refused; its filename is the path. Run again when it no longer does.
+
+        Whatever is raised, what was done is taken back; `explain` tells of it.
         """
         self._check_conflicts(steps)
         with Descent(self._root) as self._descent:
             if root_mode is not None and root_mode != self._found.root_mode:
                 self._modes[""] = root_mode
-            # A restore that was killed while it staged has left its staging directory.
-            if steps or is_left_over(self._root):
-                self._open_folder("")
-                self._stage = Stage(self._descent.root)
-                is_done = False
-                try:
-                    self._apply(steps)
-                    is_done = True
-                finally:
-                    self._stage.close(is_done=is_done)
+            try:
+                # A restore that was killed while it staged has left its staging directory.
+                if steps or is_left_over(self._root):
+                    self._open_folder("")
+                    self._change(steps)
+                self._set_modes()
+            except OSError as error:
+                if self._at:
+                    error.filename, error.filename2 = naming.shown(self._at), None
+                raise
+
+    def _change(self, steps: Sequence[Step]) -> None:
+        self._stage = Stage(self._descent.root)
+        self._trail = Trail(self._stage)
+        try:
+            self._apply(steps)
+            self._at = ""
             self._sync()
+            # The root's comes last: the staging directory must be removed before.
+            last = self._modes.pop("", None)
             self._set_modes()
+            self._modes = {} if last is None else {"": last}
+        except BaseException:
+            self._take_back()
+            with suppress(OSError):
+                self._stage.close(is_done=not self._left)
+            raise
+        self._stage.close(is_done=True)
+
+    def _take_back(self) -> None:
+        """Make the tree what it was before; what cannot be is left, and told."""
+        self._left = ["?"]  # until it is known
+        self._opened.clear()  # modes may have been set since
+        left = self._trail.take_back(self._folder_again)
+        self._modes = {**self._trail.modes, **self._former}
+        at, self._at = self._at, ""
+        with suppress(OSError):
+            self._sync()
+        with suppress(OSError):
+            self._set_modes()
+        self._left, self._at = left, at
+
+    def _folder_again(self, path: str) -> tuple[int, str]:
+        self._descent.forget()
+        return self._folder_of(path)
+
+    def explain(self, failure: CheckpointError) -> None:
+        """Add to a failure what became of what had been done."""
+        if self._left is None or not self._is_begun:
+            return
+        if not self._left:
+            failure.hint = f"What had been changed is as it was before. {failure.hint}".strip()
+            return
+        failure.context["left"] = [naming.shown(path) for path in self._left[:100]]
+        shown = ", ".join(naming.shown(path) for path in self._left[:5])
+        more = f" and {len(self._left) - 5:,} more" if len(self._left) > 5 else ""
+        failure.hint = f"Not put back: {shown}{more}. {failure.hint}".strip()
 
     def _apply(self, steps: Sequence[Step]) -> None:
         staged = self._staged(steps)
         gone: tuple[str, ...] = ()
+        self._is_begun = True
         for step in steps:
+            self._at = step.path
             if step.kind == REMOVE:
                 if not (gone and step.path.startswith(gone)):
                     self._remove(step)
@@ -121,23 +176,25 @@ class Restoration:
         made = {}
         for step in steps:
             entry = step.entry
-            if entry is None or entry.type == "directory":
+            if entry is None or entry.type == "directory" or not self._is_made_anew(step):
                 continue
-            if not step.is_content and not self._is_shared(step):
-                continue
+            self._at = step.path
             if entry.type == "file":
                 made[step.path] = self._stage.file(entry, self._load)
             else:
                 made[step.path] = self._stage.link(entry)
+        self._at = ""
         self._stage.sync()
         return made
 
-    def _is_shared(self, step: Step) -> bool:
-        """Say whether a file has other names, which must not get its mode and time."""
-        with suppress(OSError):
-            found = os.lstat(os.path.join(self._root, step.path))
-            return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
-        return False
+    def _is_made_anew(self, step: Step) -> bool:
+        """Say whether a new file takes a name: also where the mode would change that of another."""
+        if step.is_content:
+            return True
+        try:
+            return os.lstat(os.path.join(self._root, step.path)).st_nlink > 1
+        except OSError:
+            return False  # the step itself tells what is wrong
 
     # what stands in the way
 
@@ -175,9 +232,8 @@ class Restoration:
 
     def _move_aside(self, step: Step) -> None:
         folder, name = self._folder_of(step.path)
-        self._note_name_lost(step)
-        with suppress(FileNotFoundError):
-            self._stage.take(name, folder)
+        with suppress(FileNotFoundError), self._unchanged(step, name, folder):
+            self._trail.take(step.path, name, folder)
         self._descent.forget()
 
     def _place(self, step: Step, staged: str | None) -> None:
@@ -188,75 +244,70 @@ class Restoration:
         if entry.type == "directory":
             self._place_directory(step, entry, name, folder)
             return
-        if not self._is_type_changed(step):
-            self._check_unchanged(step, name, folder)
-        if staged is None:
-            self._set_file(entry, name, folder)
-            return
-        self._note_name_lost(step)
         try:
-            self._stage.put(staged, name, folder)
-        except (IsADirectoryError, NotADirectoryError) as error:
+            if self._is_type_changed(step):
+                self._put(step, staged, name, folder)
+                return
+            with self._unchanged(step, name, folder):
+                self._put(step, staged, name, folder)
+        except (IsADirectoryError, NotADirectoryError, FileExistsError) as error:
             raise _changed(step.path) from error
+
+    def _put(self, step: Step, staged: str | None, name: str, folder: int) -> None:
+        if staged is not None:
+            self._trail.put(step.path, staged, name, folder)
+        elif step.entry is not None and step.row is not None:
+            self._trail.change(step.path, step.entry, step.row, name, folder)
 
     def _place_directory(self, step: Step, entry: Entry, name: str, folder: int) -> None:
         if step.kind == ADD or self._is_type_changed(step):
             with suppress(FileExistsError):
-                os.mkdir(name, _PRIVATE, dir_fd=folder)
+                self._trail.make(step.path, name, folder)
             if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                 if naming.encode(step.path) not in self._found.skipped:
                     raise _changed(step.path)
-                self._stage.take(name, folder)  # a pipe, a socket: holds nothing
-                os.mkdir(name, _PRIVATE, dir_fd=folder)
+                self._trail.take(step.path, name, folder)  # a pipe, a socket: holds nothing
+                self._trail.make(step.path, name, folder)
+        if step.row is not None and stat.S_ISDIR(step.row[1]):
+            self._former.setdefault(step.path, stat.S_IMODE(step.row[1]))
         self._modes[step.path] = entry.mode
 
-    def _check_unchanged(self, step: Step, name: str, folder: int) -> None:
-        try:
-            if step.row is not None:
-                has_moved = step.row[5] in self._renamed_over
-                if not is_as_walked(name, folder, step.row, has_moved_names=has_moved):
-                    raise _changed(step.path)
-                return
-            os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if naming.encode(step.path) not in self._found.skipped:
-            raise _changed(step.path)
+    @contextmanager
+    def _unchanged(self, step: Step, name: str, folder: int) -> Iterator[None]:
+        """Check, before a block that changes a name, that nobody else did.
 
-    def _note_name_lost(self, step: Step) -> None:
+        Raises:
+            ChangedError: Somebody did.
+        """
         if step.row is not None:
-            self._renamed_over.add(step.row[5])
-
-    def _set_file(self, entry: Entry, name: str, folder: int) -> None:
-        """Give a file, whose content is right, its mode, time and attributes."""
-        if entry.type == "file":
-            fd = os.open(name, _PATH, dir_fd=folder)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise _changed(name)
-                place = f"/proc/self/fd/{fd}"
-                for attribute, value in entry.attribute_bytes().items():
-                    os.setxattr(place, attribute, value)
-                os.chmod(place, entry.mode)
-            finally:
-                os.close(fd)
-        times = (entry.mtime, entry.mtime)
-        os.utime(name, ns=times, dir_fd=folder, follow_symlinks=False)
+            with ExitStack() as stack:
+                try:
+                    is_as_walked = stack.enter_context(self._links.held(name, folder, step.row))
+                except FileNotFoundError:
+                    is_as_walked = True  # there is nothing of anybody
+                if not is_as_walked:
+                    raise _changed(step.path)
+                yield
+            return
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if naming.encode(step.path) not in self._found.skipped:
+                raise _changed(step.path)
+        yield
 
     def _remove(self, step: Step) -> None:
         folder, name = self._folder_of(step.path)
         try:
             if step.row is not None and stat.S_ISDIR(step.row[1]):
                 self._modes.pop(step.path, None)
-                os.rmdir(name, dir_fd=folder)
+                self._trail.unmake(step.path, name, folder)
             else:
-                self._check_unchanged(step, name, folder)
-                self._note_name_lost(step)
-                os.unlink(name, dir_fd=folder)
+                with self._unchanged(step, name, folder):
+                    self._trail.take(step.path, name, folder)
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
         finally:
             self._descent.forget()
@@ -280,11 +331,13 @@ class Restoration:
             parent = self._descent.open(naming.parent_of(path))
             name = path.rpartition("/")[2]
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+            self._former.setdefault(path, stat.S_IMODE(mode))
             self._modes.setdefault(path, stat.S_IMODE(mode))
             self._open_child(name, parent)
             fd = self._descent.open(path)
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
         if mode & _PRIVATE != _PRIVATE:
+            self._former.setdefault(path, mode)
             self._modes.setdefault(path, mode)
             os.fchmod(fd, mode | _PRIVATE)
         self._opened.add(path)
@@ -306,8 +359,10 @@ class Restoration:
             with suppress(FileNotFoundError, NotADirectoryError):
                 self._open_folder(naming.parent_of(path))  # may add modes of folders above
         for path in sorted(self._modes, key=naming.parts_of, reverse=True):
+            self._at = path
             with suppress(FileNotFoundError, NotADirectoryError):
                 self._set_mode(path, self._modes[path])
+        self._at = ""
 
     def _set_mode(self, path: str, mode: int) -> None:
         if not path:

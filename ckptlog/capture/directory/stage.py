@@ -6,7 +6,8 @@ it. A killed restore leaves it behind: the next one, or the next capture, remove
 there tells that a restore did not end.
 
 What stands in the way of another type (a directory where a file shall be) is moved here, too, and
-removed with the rest.
+what is overwritten or removed is kept here until all is done (see `trail`); then it goes with the
+rest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.entry import Entry
@@ -26,6 +28,22 @@ _PRIVATE_FILE = 0o600
 _PRIVATE = 0o700
 # Returns the content of an entry, piece by piece, checked.
 Load = Callable[[Entry], Iterator[bytes]]
+
+
+class Placed(NamedTuple):
+    """What tells a file that was brought in from one that somebody has written since."""
+
+    mode: int
+    size: int
+    mtime: int
+    inode: int
+
+
+class Taken(NamedTuple):
+    """What was moved here: its name, and its mode before."""
+
+    name: str
+    mode: int
 
 
 class Stage:
@@ -77,19 +95,38 @@ class Stage:
         os.utime(name, ns=times, dir_fd=self.fd, follow_symlinks=False)
         return name
 
-    def put(self, staged: str, name: str, directory: int) -> None:
-        """Rename what was made here to its place, over what is there."""
+    def put(self, staged: str, name: str, directory: int) -> Placed:
+        """Rename what is here to its place, over what is there."""
+        placed = placed_of(os.stat(staged, dir_fd=self.fd, follow_symlinks=False))
         self._is_begun = True
         os.rename(staged, name, src_dir_fd=self.fd, dst_dir_fd=directory)
         self._waiting.discard(staged)
+        return placed
 
-    def take(self, name: str, directory: int) -> None:
+    def keep(self, name: str, directory: int) -> str | None:
+        """Give what is about to be overwritten a second name here.
+
+        Returns:
+            The name; "" where nothing is there; None where the system gives no second name.
+        """
+        kept = self._next()
+        try:
+            os.link(name, kept, src_dir_fd=directory, dst_dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return ""
+        except OSError:
+            return None
+        return kept
+
+    def take(self, name: str, directory: int) -> Taken:
         """Move what stands in the way here."""
         self._is_begun = True
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISDIR(found.st_mode):  # moving it writes its own `..`
             os.chmod(name, found.st_mode | _PRIVATE, dir_fd=directory)
-        os.rename(name, self._next(), src_dir_fd=directory, dst_dir_fd=self.fd)
+        taken = Taken(self._next(), found.st_mode)
+        os.rename(name, taken.name, src_dir_fd=directory, dst_dir_fd=self.fd)
+        return taken
 
     def close(self, *, is_done: bool) -> None:
         """Let go; the directory is removed when everything is done, or nothing was begun.
@@ -110,9 +147,46 @@ class Stage:
         return str(self._serial)
 
 
+def placed_of(found: os.stat_result) -> Placed:
+    """Return what tells a file from what others write; a rename does not change it."""
+    return Placed(found.st_mode, found.st_size, found.st_mtime_ns, found.st_ino)
+
+
 def is_left_over(root: str | os.PathLike[str]) -> bool:
     """Say whether a restore into a directory did not end."""
     return os.path.lexists(os.path.join(root, STAGING))
+
+
+def empty(root: str) -> None:
+    """Remove what a killed restore left in the staging directory, and not the directory.
+
+    To be called before the tree is walked: names in there may be further ones of files in the
+    tree, whose ctime changes with them.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with suppress(FileNotFoundError, NotADirectoryError):
+        above = os.open(root, flags & ~os.O_NOFOLLOW)
+        try:
+            if not stat.S_ISDIR(os.stat(STAGING, dir_fd=above, follow_symlinks=False).st_mode):
+                return
+            _unlock(STAGING, above)
+            fd = os.open(STAGING, flags, dir_fd=above)
+            try:
+                _remove_all(fd)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(above)
+
+
+def _remove_all(directory: int) -> None:
+    with os.scandir(directory) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if is_directory:
+            shutil.rmtree(name, dir_fd=directory)  # never follows links
+        else:
+            os.unlink(name, dir_fd=directory)
 
 
 def clear(root: int) -> None:

@@ -20,6 +20,7 @@ bits that fell over; whoever can write here can write the store, too.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ import xxhash
 from ckptlog.blobs.pieces import Group
 from ckptlog.capture.directory import table
 from ckptlog.capture.directory.table import LEFT, NEVER, Left, Record, Row
+from ckptlog.errors import CheckpointStorageError
 from ckptlog.storage.files import write_atomically
 
 if TYPE_CHECKING:
@@ -219,8 +221,9 @@ class IndexFile:
         return last[1]
 
     def save(self, found: Scan, draft: Draft) -> None:
-        """Write the index of a capture; see `save`."""
-        save(self.path, self._options, found, draft)
+        """Write the index of a capture; see `save`. One that cannot be written is none."""
+        with suppress(OSError, CheckpointStorageError):
+            save(self.path, self._options, found, draft)
 
 
 def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
@@ -20,9 +19,9 @@ from blake3 import blake3
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Step
-from ckptlog.capture.directory.component import INDEX_FOLDER, DirectoryComponent
+from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
-from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Plan
@@ -39,11 +38,14 @@ class Rewound:
 
     safety: The capture of what was there before; None where that was the newest capture already,
         or where it was restored elsewhere.
+    undo: The capture that holds what was there before: the safety capture, or the newest one
+        before the rewind; None where it was restored elsewhere, or nothing was there.
     """
 
     info: CaptureInfo
     safety: CaptureInfo | None
     steps: tuple[Step, ...]
+    undo: CaptureInfo | None = None
 
 
 class Workspace:
@@ -65,15 +67,16 @@ class Workspace:
         options: Options | None = None,
         keeps_unknown: bool = False,
     ) -> None:
+        if not os.fspath(path):
+            raise ArgumentError("A workspace's path is empty.", hint="Name a directory.")
         self.path = os.path.abspath(os.fspath(path))
         store = os.path.abspath(manager.store.path)
         self.system = system or system_of(self.path, store)
         options = options or Options()
         self.component = DirectoryComponent(
+            COMPONENT,
             self.path,
-            name=COMPONENT,
             options=replace(options, excluded=(*options.excluded, store)),
-            index=_index_folder(Path(store), self.system),
             keeps_unknown=keeps_unknown,
         )
         self.capturer = Capturer(manager, self.system, [self.component])
@@ -134,6 +137,26 @@ class Workspace:
             )
         return found[COMPONENT]
 
+    def relative(self, path: str | os.PathLike[str]) -> str:
+        """Return a path below the directory: what is relative to it, or absolute inside it.
+
+        Raises:
+            ArgumentError: It leads out of the directory, or is the directory.
+        """
+        text = os.fspath(path)
+        if not os.path.isabs(text):
+            return naming.given(text)
+        whole = os.path.normpath(text)
+        real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+        for one, root in ((whole, self.path), (real, os.path.realpath(self.path))):
+            if one.startswith(root.rstrip("/") + "/"):
+                return naming.given(one[len(root.rstrip("/")) + 1 :])
+        raise ArgumentError(
+            f"{naming.shown(text)} is not in {naming.shown(self.path)}.",
+            hint="Name a path below the directory.",
+            path=naming.shown(text),
+        )
+
     def plan(self, info: CaptureInfo, paths: Sequence[str] = ()) -> Plan:
         """Return what a rewind would change."""
         return self.component.plan(self.stored(info), paths)
@@ -153,21 +176,38 @@ class Workspace:
 
         What is there is captured first, so nothing is lost.
 
-        Raises: See `DirectoryComponent.restore_paths`. When it is killed, or fails in the middle,
-            run it again.
+        Raises: See `DirectoryComponent.restore_paths`. When it fails in the middle, what was
+            changed is put back; when it is killed, run it again.
         """
         stored = self.stored(info)
-        safety = saved = None
-        if to is None and os.path.isdir(self.path):
-            with self.component.tracking(stored):
-                safety = self.capturer.capture(
-                    description=f"before the rewind to {info.id}",
-                    reason=SAFETY,
-                    skip_unchanged=True,
-                )
-            saved = self.component.last
-        steps = self.component.restore_paths(stored, paths, to=to, saved=saved)
-        return Rewound(info, safety, tuple(steps))
+        self.component.check_paths(stored, paths)
+        if to is not None:
+            return Rewound(info, None, tuple(self.component.restore_paths(stored, paths, to=to)))
+        with self.component.alone():
+            safety, undo = self._save(info, stored)
+            saved = None if undo is None else self.component.last
+            try:
+                steps = self.component.restore_paths(stored, paths, saved=saved)
+            except CheckpointError as error:
+                if undo is not None and error.context.get("left"):
+                    again = f"ckptlog rewind --to {undo.id} {naming.shown(self.path)}"
+                    error.hint = f"{error.hint} All of what was there: {again}".strip()
+                raise
+            return Rewound(info, safety, tuple(steps), undo)
+
+    def _save(
+        self, info: CaptureInfo, stored: Any
+    ) -> tuple[CaptureInfo | None, CaptureInfo | None]:
+        """Capture what is there; return the new capture, if any, and the one that holds it."""
+        if not os.path.isdir(self.path):
+            return None, None
+        with self.component.tracking(stored):
+            safety = self.capturer.capture(
+                description=f"before the rewind to {info.id}",
+                reason=SAFETY,
+                skip_unchanged=True,
+            )
+        return safety, safety or self.capturer.captures(1)[0]
 
     def _check_there(self) -> None:
         if not os.path.isdir(self.path):
@@ -183,7 +223,3 @@ def system_of(path: str, store: str) -> str:
         return LOCAL
     own = _odd.sub("_", naming.shown(os.path.basename(real)))[:60] or "root"
     return f"{own}-{blake3(os.fsencode(real)).hexdigest()[:8]}"
-
-
-def _index_folder(store: Path, system: str) -> Path:
-    return store / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]

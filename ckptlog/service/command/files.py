@@ -3,7 +3,9 @@
 A capture beside a running command is of one moment where that can be had (`cut`); where files are
 written all the time it is taken again with each file whole for itself (`file`).
 
-What is named and is not there yet (a database that the command makes) is left out until it is.
+What is named must be there when the command starts, or be in the capture that it goes on from: a
+misspelt path would save nothing. With `may_appear` (a database that the command makes) it is left
+out until it is.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from typing import Any, Final
 from blake3 import blake3
 
 from ckptlog.capture.capturer import Capturer
-from ckptlog.capture.directory.component import INDEX_FOLDER, DirectoryComponent
+from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.workspace import COMPONENT, SAFETY
 from ckptlog.capture.file import FileComponent
 from ckptlog.capture.sqlite import SqliteComponent
-from ckptlog.errors import ChangedError, CheckpointError
+from ckptlog.errors import ArgumentError, ChangedError, CheckpointError
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
@@ -45,6 +47,7 @@ class Named:
     """What of the file system belongs to a task; paths are relative to the command's directory.
 
     keep: Newest captures that stay; 0: all.
+    may_appear: Whether what is named may be missing at the start.
     """
 
     directories: Sequence[str] = ()
@@ -52,6 +55,7 @@ class Named:
     databases: Sequence[str] = ()
     options: Options = field(default_factory=Options)
     keep: int = 0
+    may_appear: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -81,8 +85,41 @@ class Files:
         self._system = system_of(task)
         self._named = named
         self._leases = leases
-        self._components = list(_components(manager, self._system, named, cwd))
+        self._components = list(_components(manager, named, cwd))
         self._capturer: Capturer | None = None
+        self._absent = {one.name: one.location["path"] for one in self._components}
+
+    @property
+    def absent(self) -> list[str]:
+        """What is named and was never there."""
+        self._look()
+        return sorted(self._absent.values())
+
+    def check(self, *, is_resumed: bool) -> None:
+        """Check that everything that is named is there, or comes back.
+
+        Args:
+            is_resumed: Whether what the newest capture has comes back.
+
+        Raises:
+            ArgumentError: Something is not there, and nobody said that it may appear.
+        """
+        self._look()
+        known = self.newest() if is_resumed and self._absent else None
+        names = self._absent.keys() - (known.components.keys() if known is not None else set())
+        if not names or self._named.may_appear:
+            return
+        paths = sorted(self._absent[name] for name in names)
+        raise ArgumentError(
+            f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} not there.",
+            hint="Correct the path; --may-appear where the command makes it.",
+            path=paths[0],
+        )
+
+    def _look(self) -> None:
+        for one in self._components:
+            if one.name in self._absent and _exists(one):
+                del self._absent[one.name]
 
     # --- capturing ----------------------------------------------------------------------------
 
@@ -92,6 +129,7 @@ class Files:
         Raises:
             CheckpointError: It could not be captured; nothing was changed.
         """
+        self._look()
         capturer = self._present()
         if not capturer.components:
             return None
@@ -190,11 +228,8 @@ class Files:
 AnyComponent = DirectoryComponent | FileComponent | SqliteComponent
 
 
-def _components(
-    manager: CheckpointManager, system: str, named: Named, cwd: str
-) -> Iterator[AnyComponent]:
+def _components(manager: CheckpointManager, named: Named, cwd: str) -> Iterator[AnyComponent]:
     store = str(Path(manager.store.path).absolute())
-    index = Path(store) / "views" / INDEX_FOLDER / blake3(system.encode()).hexdigest()[:16]
     own = [_place(cwd, one) for one in named.files]
     own += [_place(cwd, one) + ending for one in named.databases for ending in _SQLITE_ENDINGS]
     directories = named.directories if not named.is_empty else (".",)
@@ -207,7 +242,7 @@ def _components(
             excluded=(*named.options.excluded, store),
         )
         name = COMPONENT if len(directories) == 1 else names.of("dir", given)
-        yield DirectoryComponent(root, name=name, options=options, index=index)
+        yield DirectoryComponent(name, root, options=options)
     for given in named.files:
         yield FileComponent(names.of("file", given), _place(cwd, given), format="bytes")
     for given in named.databases:
@@ -245,6 +280,12 @@ def _is_there(one: AnyComponent) -> bool:
     if isinstance(one, DirectoryComponent):
         return Path(one.path).is_dir()
     return isinstance(one, FileComponent) or Path(one.location["path"]).exists()
+
+
+def _exists(one: AnyComponent) -> bool:
+    return _is_there(one) and (
+        isinstance(one, DirectoryComponent) or Path(one.location["path"]).exists()
+    )
 
 
 def _payload(one: AnyComponent, stored: Any) -> Any:

@@ -73,6 +73,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     status: What a shell would say: its exit code, or 128 and the signal's number.
     faults: What of ours failed in the end; the command itself did what it did.
+    absent: What was named and was never there: nothing of it is saved.
     is_skipped: It was complete already, and was not run.
     """
 
@@ -88,6 +89,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     captures: int = 0
     data: dict[str, Any] = msgspec.field(default_factory=dict)
     faults: list[str] = msgspec.field(default_factory=list)
+    absent: list[str] = msgspec.field(default_factory=list)
 
 
 class CommandRun:
@@ -106,7 +108,7 @@ class CommandRun:
     def __init__(
         self, manager: CheckpointManager, order: Order, *, tell: Callable[[str], None]
     ) -> None:
-        _check(order)
+        check(order)
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
         self._manager = manager
@@ -118,6 +120,7 @@ class CommandRun:
         self._leases: list[Lease] = []
         self._facts: dict[str, Any] = {}
         self._told = ""
+        self._absent: list[str] = []
         self._is_lost = False
         self._over = threading.Event()
 
@@ -141,6 +144,7 @@ class CommandRun:
                 cwd=self._order.cwd,
                 leases=self._leases,
             )
+            files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
             with self._signals():
                 return self._work(files)
@@ -237,6 +241,9 @@ class CommandRun:
         captures.join()
         self._facts["seconds"] = time.monotonic() - begin_s
         fault = None if self._is_lost else self._last_capture(files)
+        self._absent = files.absent
+        for path in self._absent:
+            self._tell(f"warning: {path} was never there; nothing of it is saved")
         status = _SIGNALLED + ended.signal if ended.signal is not None else ended.exit_code or 0
         return self._end(record.end_facts(ended), record.failure_of(ended), status, fault)
 
@@ -375,6 +382,7 @@ class CommandRun:
             captures=self._facts["captures"],
             data=self._facts,
             faults=faults,
+            absent=self._absent,
         )
 
     def _record_end(self, error_info: dict[str, Any] | None) -> str | None:
@@ -396,7 +404,12 @@ def _attempt_of(last: CheckpointData | None) -> int:
     return attempt if type(attempt) is int else 0
 
 
-def _check(order: Order) -> None:
+def check(order: Order) -> None:
+    """Check an order.
+
+    Raises:
+        ArgumentError: Something is wrong with it.
+    """
     if not order.words:
         raise ArgumentError(
             "There is no command to run.",

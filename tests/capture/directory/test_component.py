@@ -63,7 +63,7 @@ def plant(root: Path, files: dict[str, str | bytes]) -> None:
 
 def test_unchanged_files_are_not_read(root, memory, tmp_path, monkeypatch) -> None:
     plant(root, {"a": "a" * 1000, "b/c": "c", "b/d": "d" * 1000})
-    component = DirectoryComponent(root, index=tmp_path / "index")
+    component = DirectoryComponent("directory", root, index=tmp_path / "index")
     old(root)
     first = memory.capture(component)
     assert component.last.tally.files == 3
@@ -77,11 +77,11 @@ def test_unchanged_files_are_not_read(root, memory, tmp_path, monkeypatch) -> No
     third = memory.capture(component, second)
     assert read == [1001]
     assert third.reference != first.reference
-    assert memory.capture(DirectoryComponent(root)).reference == third.reference
+    assert memory.capture(DirectoryComponent("directory", root)).reference == third.reference
 
 
 def test_a_change_within_one_tick_of_the_clock_is_seen(root, memory, tmp_path) -> None:
-    component = DirectoryComponent(root, index=tmp_path / "index")
+    component = DirectoryComponent("directory", root, index=tmp_path / "index")
     before = None
     for number in range(50):
         plant(root, {"a": f"{number:04}"})  # same size, often the same time
@@ -114,7 +114,7 @@ def test_what_is_racily_clean_is_never_trusted(ctime_ns, read_ns, is_trusted, tm
 
 def test_a_time_set_back_does_not_hide_a_change(root, memory, tmp_path) -> None:
     plant(root, {"a": "one"})
-    component = DirectoryComponent(root, index=tmp_path / "index")
+    component = DirectoryComponent("directory", root, index=tmp_path / "index")
     old(root)
     first = memory.capture(component)
     status = os.stat(root / "a")
@@ -126,7 +126,7 @@ def test_a_time_set_back_does_not_hide_a_change(root, memory, tmp_path) -> None:
 @pytest.mark.parametrize("harm", ["cut", "flipped", "gone", "other options", "other root"])
 def test_an_index_that_is_not_sound_is_no_index(harm, root, memory, tmp_path) -> None:
     plant(root, {"a": "a" * 1000})
-    component = DirectoryComponent(root, index=tmp_path / "index")
+    component = DirectoryComponent("directory", root, index=tmp_path / "index")
     old(root)
     first = memory.capture(component)
     path = tmp_path / "index" / "directory.stat"
@@ -160,25 +160,25 @@ def test_a_file_that_changes_while_it_is_read_is_told(root, memory, monkeypatch)
     monkeypatch.setattr(OpenFile, "read", read)
     for consistency in ("cut", "file"):
         with pytest.raises(ChangedError, match="a changed while it was read"):
-            memory.capture(DirectoryComponent(root, consistency=consistency))
+            memory.capture(DirectoryComponent("directory", root, consistency=consistency))
     with pytest.raises(ArgumentError):
-        DirectoryComponent(root, consistency="none")
+        DirectoryComponent("directory", root, consistency="none")
 
 
 def test_a_file_that_changed_since_the_walk(root, memory) -> None:
     plant(root, {"a": "before"})
-    snapshot = DirectoryComponent(root).capture()
+    snapshot = DirectoryComponent("directory", root).capture()
     plant(root, {"a": "behind it"})
     with pytest.raises(ChangedError):
         memory.write(snapshot)
-    snapshot = DirectoryComponent(root, consistency="file").capture()
+    snapshot = DirectoryComponent("directory", root, consistency="file").capture()
     plant(root, {"a": "behind"})
     assert memory.write(snapshot).entries()["a"].inline() == b"behind"
 
 
 def test_what_is_removed_in_the_middle_is_left_out(root, memory) -> None:
     plant(root, {"a": "1", "b/c": "2", "d/e": "3"})
-    snapshot = DirectoryComponent(root).capture()
+    snapshot = DirectoryComponent("directory", root).capture()
     (root / "a").unlink()
     shutil.rmtree(root / "b")
     assert list(memory.write(snapshot).entries()) == ["b", "d", "d/e"]
@@ -202,19 +202,21 @@ def test_git_stores_and_special_files(root, memory) -> None:
     (root / ".ckptlog/log").mkdir()
     (root / "deep/store/log").mkdir()
     os.mkfifo(root / "pipe")
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     assert list(captured.entries()) == ["deep", "kept", "store.json", "sub"]
     assert captured.manifest().skipped == {"pipe": "pipe"}
-    with_git = memory.capture(DirectoryComponent(root, options=Options(has_git=True)))
+    with_git = memory.capture(DirectoryComponent("directory", root, options=Options(has_git=True)))
     assert ".git/HEAD" in with_git.entries()
-    other = memory.capture(DirectoryComponent(root, options=Options(excluded=(str(root / "sub"),))))
+    other = memory.capture(
+        DirectoryComponent("directory", root, options=Options(excluded=(str(root / "sub"),)))
+    )
     assert "sub" not in other.entries()
 
 
 def test_a_component_without_git_does_not_restore_it(root, memory) -> None:
     plant(root, {".git/hooks/post-checkout": "evil"})
-    captured = memory.capture(DirectoryComponent(root, options=Options(has_git=True)))
-    component = DirectoryComponent(root)
+    captured = memory.capture(DirectoryComponent("directory", root, options=Options(has_git=True)))
+    component = DirectoryComponent("directory", root)
     with pytest.raises(FormatError, match="no restore writes"):
         component.restore(captured)
     assert component.validate(captured)
@@ -222,7 +224,7 @@ def test_a_component_without_git_does_not_restore_it(root, memory) -> None:
 
 def test_a_directory_that_is_missing(tmp_path, memory) -> None:
     with pytest.raises(Exception, match="Cannot open the directory"):
-        DirectoryComponent(tmp_path / "none").capture()
+        DirectoryComponent("directory", tmp_path / "none").capture()
 
 
 def test_deep_trees_are_refused_by_name(root, memory) -> None:
@@ -234,8 +236,10 @@ def test_deep_trees_are_refused_by_name(root, memory) -> None:
         fd = below
     os.close(fd)
     with pytest.raises(DeniedError, match="deeper than 400"):
-        DirectoryComponent(root).capture()
-    captured = memory.capture(DirectoryComponent(root, options=Options(unreadable="report")))
+        DirectoryComponent("directory", root).capture()
+    captured = memory.capture(
+        DirectoryComponent("directory", root, options=Options(unreadable="report"))
+    )
     assert any("deeper" in reason for reason in captured.manifest().skipped.values())
     subprocess.run(["rm", "-rf", root / "d"], check=True)
 
@@ -246,11 +250,11 @@ def test_deep_trees_are_refused_by_name(root, memory) -> None:
 def test_types_that_changed_places(root, memory) -> None:
     plant(root, {"file": "f" * 600, "dir/in": "i", "dir/sub/deep": "d"})
     os.symlink("file", root / "link")
-    captured, expected = memory.capture(DirectoryComponent(root)), picture(root)
+    captured, expected = memory.capture(DirectoryComponent("directory", root)), picture(root)
     for one, other in (("file", "dir"), ("dir", "link"), ("link", "file"), ("file", "link")):
         _swap(root, one, other)
         assert picture(root) != expected
-        component = DirectoryComponent(root)
+        component = DirectoryComponent("directory", root)
         assert component.plan(captured).changes
         component.restore(captured)
         assert picture(root) == expected
@@ -265,9 +269,9 @@ def _swap(root: Path, one: str, other: str) -> None:
 
 def test_what_rules_leave_out_stays_and_is_never_overwritten_unseen(root, memory) -> None:
     plant(root, {".gitignore": "build/\n*.log\n", "src": "1", "build/out": "o", "a.log": "l"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     plant(root, {".gitignore": "", "new": "n"})  # the rules are gone, what they left out is there
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     assert [(one.kind, one.path) for one in component.plan(captured).changes] == [
         ("change", ".gitignore"),
         ("remove", "new"),
@@ -279,11 +283,11 @@ def test_what_rules_leave_out_stays_and_is_never_overwritten_unseen(root, memory
 
 def test_a_conflict_changes_nothing(root, memory) -> None:
     plant(root, {".ckptlogignore": "*.o\n", "x": "file", "a": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     (root / "x").unlink()
     plant(root, {"x/keep.o": "precious", "a": "2"})
     with pytest.raises(RestoreConflictError, match=r"x/keep\.o in it is in no capture"):
-        DirectoryComponent(root).restore(captured)
+        DirectoryComponent("directory", root).restore(captured)
     assert (root / "x/keep.o").read_text() == "precious"
     assert (root / "a").read_text() == "2"
     assert not (root / STAGING).exists()
@@ -291,33 +295,34 @@ def test_a_conflict_changes_nothing(root, memory) -> None:
 
 def test_unknown_files_can_be_kept(root, memory) -> None:
     plant(root, {"a": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     plant(root, {"a": "2", "new": "n"})
-    DirectoryComponent(root, keeps_unknown=True).restore(captured)
+    DirectoryComponent("directory", root, keeps_unknown=True).restore(captured)
     assert ((root / "a").read_text(), (root / "new").read_text()) == ("1", "n")
 
 
 def test_single_paths(root, memory) -> None:
     plant(root, {"a/b/c": "1", "a/b/d": "1", "e": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     shutil.rmtree(root / "a")
     plant(root, {"e": "2", "f": "2"})
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     component.restore_paths(captured, ["./a/b/c"])
     assert sorted(picture(root)) == [b"a", b"a/b", b"a/b/c", b"e", b"f"]
     component.restore_paths(captured, ["f"])
     assert sorted(picture(root)) == [b"a", b"a/b", b"a/b/c", b"e"]
     with pytest.raises(NoSuchPartError, match="nowhere is neither"):
         component.restore_paths(captured, ["nowhere"])
-    with pytest.raises(FormatError):
-        component.restore_paths(captured, ["../e"])
+    for path in ("../e", "a/../../e", ".", "", "/", "a\0b"):
+        with pytest.raises(ArgumentError, match="names nothing below"):
+            component.restore_paths(captured, [path])
 
 
 def test_elsewhere(root, memory, tmp_path) -> None:
     plant(root, {"a": "1"})
     os.chmod(root, 0o750)
-    captured = memory.capture(DirectoryComponent(root))
-    component = DirectoryComponent(root)
+    captured = memory.capture(DirectoryComponent("directory", root))
+    component = DirectoryComponent("directory", root)
     component.restore_paths(captured, to=tmp_path / "new/er")
     assert picture(tmp_path / "new/er") == picture(root)
     assert stat.S_IMODE(os.stat(tmp_path / "new/er").st_mode) == 0o750
@@ -329,7 +334,7 @@ def test_elsewhere(root, memory, tmp_path) -> None:
 
 def test_a_file_written_during_the_restore_is_not_overwritten(root, memory, monkeypatch) -> None:
     plant(root, {"a": "1", "b": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     plant(root, {"a": "22", "b": "22"})
     staged = restoring.Restoration._staged
 
@@ -340,11 +345,12 @@ def test_a_file_written_during_the_restore_is_not_overwritten(root, memory, monk
 
     monkeypatch.setattr(restoring.Restoration, "_staged", then_write)
     with pytest.raises(ChangedError, match="b was changed by another program"):
-        DirectoryComponent(root).restore(captured)
+        DirectoryComponent("directory", root).restore(captured)
     assert (root / "b").read_text() == "by somebody"
     monkeypatch.undo()
-    component = DirectoryComponent(root)
-    assert component.verify_restored()
+    component = DirectoryComponent("directory", root)
+    assert (root / "a").read_text() == "22"  # that one was taken back
+    assert component.verify_restored() == []
     component.restore(captured)
     assert (root / "b").read_text() == "1"
     assert component.verify_restored() == []
@@ -354,7 +360,7 @@ def test_sparse_files_stay_sparse(root, memory) -> None:
     with open(root / "big", "wb") as file:
         file.seek(1 << 30)
         file.write(b"end")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     captured, expected = memory.capture(component), (root / "big").stat()
     assert memory.size < 100_000
     (root / "big").unlink()
@@ -372,7 +378,7 @@ def test_attributes(root, memory) -> None:
         os.setxattr(root / "a", "user.note", b"\xff1")
     except OSError:
         pytest.skip("this file system has no attributes")
-    component = DirectoryComponent(root, options=Options(has_attributes=True))
+    component = DirectoryComponent("directory", root, options=Options(has_attributes=True))
     captured = memory.capture(component)
     os.setxattr(root / "a", "user.note", b"2")
     assert component.plan(captured).summary == "1 to change"
@@ -383,7 +389,7 @@ def test_attributes(root, memory) -> None:
 def test_hard_links_become_files_of_their_own(root, memory) -> None:
     plant(root, {"a": "x" * 600})
     os.link(root / "a", root / "b")
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     captured = memory.capture(component)
     assert component.last.tally.hard_links == 2
     (root / "b").unlink()
@@ -426,13 +432,13 @@ def test_a_mode_is_not_given_to_the_other_names_of_a_file(root, memory, tmp_path
 def test_the_preview(root, memory) -> None:
     plant(root, {"text": "one\ntwo\n", "bin": b"\0\1", "gone": "g"})
     os.symlink("a", root / "link")
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     plant(root, {"text": "one\n2", "bin": b"\0\2", "new": "n\n"})
     os.chmod(root / "text", 0o600)
     (root / "gone").unlink()
     (root / "link").unlink()
     os.symlink("b", root / "link")
-    lines = list(DirectoryComponent(root).diff(captured))
+    lines = list(DirectoryComponent("directory", root).diff(captured))
     for line in (
         "old mode 0600",
         "new mode 0644",
@@ -478,7 +484,7 @@ BAD_ENTRIES = {
 def test_hostile_payloads_change_nothing(name, root, memory) -> None:
     plant(root, {"mine": "1"})
     before = picture(root)
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     hostile = memory.payload(
         b'{"format":1,"kind":"directory","mode":493,"entries":%b,"skipped":{}}'
         % BAD_ENTRIES[name].encode()
@@ -508,21 +514,21 @@ def test_content_that_is_not_its_entrys_is_never_put_in_place(entry, error, root
         b'"mtime":0,%b}},"skipped":{}}' % entry.encode()
     )
     with pytest.raises(error):
-        DirectoryComponent(root).restore(hostile)
+        DirectoryComponent("directory", root).restore(hostile)
     assert picture(root) == before
 
 
 def test_newer_formats_are_refused(root, memory) -> None:
     newer = memory.payload(b'{"format":2,"kind":"directory","mode":493,"entries":{},"skipped":{}}')
     with pytest.raises(FormatError, match="format 2"):
-        DirectoryComponent(root).restore(newer)
+        DirectoryComponent("directory", root).restore(newer)
     other = memory.payload(b'{"tables":[]}')
-    assert "not that of a directory" in DirectoryComponent(root).validate(other)[0]
+    assert "not that of a directory" in DirectoryComponent("directory", root).validate(other)[0]
 
 
 def test_a_directory_swapped_for_a_link_leads_nowhere(root, memory, tmp_path, monkeypatch) -> None:
     plant(root, {"d/a": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     plant(root, {"d/a": "22"})
     outside = tmp_path / "outside"
     plant(outside, {"a": "precious"})
@@ -536,13 +542,13 @@ def test_a_directory_swapped_for_a_link_leads_nowhere(root, memory, tmp_path, mo
 
     monkeypatch.setattr(restoring.Restoration, "_staged", then_swap)
     with pytest.raises(Exception):  # noqa: B017 - which of ours is of no matter here
-        DirectoryComponent(root).restore(captured)
+        DirectoryComponent("directory", root).restore(captured)
     assert (outside / "a").read_text() == "precious"
 
 
 def test_a_new_file_is_not_made_through_a_link(root, memory, tmp_path, monkeypatch) -> None:
     plant(root, {"d/a": "1"})
-    captured = memory.capture(DirectoryComponent(root))
+    captured = memory.capture(DirectoryComponent("directory", root))
     (root / "d/a").unlink()
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -556,7 +562,7 @@ def test_a_new_file_is_not_made_through_a_link(root, memory, tmp_path, monkeypat
 
     monkeypatch.setattr(restoring.Restoration, "_staged", then_swap)
     with pytest.raises(CheckpointStorageError):
-        DirectoryComponent(root).restore(captured)
+        DirectoryComponent("directory", root).restore(captured)
     assert os.listdir(outside) == []
 
 

@@ -74,7 +74,7 @@ def test_killed_rewinds_are_run_again(count: int, tmp_path: Path) -> None:
         first = Workspace(manager, root).capture()
     expected = picture(root)
     edit(root, 1)
-    words = ["--store", store, "rewind", root, "--to", first.id]
+    words = ["--store", store, "rewind", root, "--yes", "--to", first.id]
     whole_s = length_s(words)
     assert picture(root) == expected
     draw = random.Random(count)

@@ -61,7 +61,7 @@ class DirectoryMachine(RuleBasedStateMachine):
         (self.root / ".ckptlogignore").write_text(f"{LEFT_OUT}*\n")
         self.memory = Memory()
         self.component = DirectoryComponent(
-            self.root, index=self.folder / "index" if has_index else None
+            "directory", self.root, index=self.folder / "index" if has_index else None
         )
         self.last = None
 

@@ -64,7 +64,7 @@ class Tree:
         self.folder = Path(tempfile.mkdtemp(dir=FAST))
         self.root = self.folder / "root"
         self.memory = Memory()
-        self.component = DirectoryComponent(self.root, index=self.folder / "index")
+        self.component = DirectoryComponent("directory", self.root, index=self.folder / "index")
         self.last: Payload | None = None
         self.serial = 0
         plant(self.root, self.draw, 160)

@@ -1,0 +1,165 @@
+"""What a restore did to the tree so far, and how it is taken back when a step fails.
+
+Theory. Nothing that was there is let go before the last step: what is overwritten gets a second
+name in the staging directory (a hard link, so that the new file still comes in by one rename), what
+is removed is renamed to there. To take all back is to go through the acts in reverse order, each by
+one rename: that needs no room, reads no payload, and works on a full or a failing medium.
+
+What was placed and is no longer what was placed belongs to somebody who wrote meanwhile: it stays,
+and its path is told. So does what could not be kept: a file system without hard links.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from ckptlog.capture.directory.entry import Entry
+from ckptlog.capture.directory.stage import Placed, Stage, placed_of
+from ckptlog.capture.directory.table import Row
+
+_PRIVATE: Final = 0o700
+_PATH: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_NONBLOCK)
+
+# Takes one act back, at a name in an open folder.
+Back = Callable[[str, int], None]
+# Returns the open, writable folder of a path, and the path's name in it.
+Folder = Callable[[str], tuple[int, str]]
+
+
+class Trail:
+    """Does what changes the tree, and remembers how it was.
+
+    Attributes:
+        modes: Of directories that were changed, as they were before.
+
+    Raises (every method): OSError; nothing was done then.
+
+    Threads: not safe.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._acts: list[tuple[str, Back]] = []
+        self.modes: dict[str, int] = {}
+
+    def put(self, path: str, staged: str, name: str, folder: int) -> None:
+        """Bring in a staged file or link, over what is there."""
+        kept = self._stage.keep(name, folder)
+        placed = self._stage.put(staged, name, folder)
+        self._acts.append((path, partial(self._put_back, kept, placed)))
+
+    def take(self, path: str, name: str, folder: int) -> None:
+        """Take away what stands there; a directory with all that is in it."""
+        taken = self._stage.take(name, folder)
+        if stat.S_ISDIR(taken.mode):
+            self.modes.setdefault(path, stat.S_IMODE(taken.mode))
+        self._acts.append((path, partial(self._bring_back, taken.name)))
+
+    def make(self, path: str, name: str, folder: int) -> None:
+        """Make a directory."""
+        os.mkdir(name, _PRIVATE, dir_fd=folder)
+        self._acts.append((path, _unmake))
+
+    def unmake(self, path: str, name: str, folder: int) -> None:
+        """Remove an empty directory."""
+        mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        os.rmdir(name, dir_fd=folder)
+        self.modes.setdefault(path, mode)
+        self._acts.append((path, _make))
+
+    def change(self, path: str, entry: Entry, row: Row, name: str, folder: int) -> None:
+        """Give a file, whose content is right, its mode, time and attributes."""
+        before: dict[str, bytes | None] = {}
+        self._acts.append((path, partial(_change_back, row, before)))
+        if entry.type == "file":
+            _set(name, folder, entry.mode, dict(entry.attribute_bytes()), before)
+        _touch(name, folder, entry.mtime)
+
+    def take_back(self, folder_of: Folder) -> list[str]:
+        """Take every act back, the last first; return the paths where that was not possible.
+
+        Called again it goes on with what is left.
+        """
+        left = []
+        while self._acts:
+            path, back = self._acts[-1]
+            try:
+                folder, name = folder_of(path)
+                back(name, folder)
+            except OSError:
+                left.append(path)
+            self._acts.pop()
+        return left
+
+    def _put_back(self, kept: str | None, placed: Placed, name: str, folder: int) -> None:
+        if placed_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) != placed:
+            raise FileExistsError
+        if kept is None:
+            raise FileNotFoundError
+        if kept:
+            self._stage.put(kept, name, folder)
+        else:
+            os.unlink(name, dir_fd=folder)
+
+    def _bring_back(self, taken: str, name: str, folder: int) -> None:
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError
+        self._stage.put(taken, name, folder)
+
+
+def _make(name: str, folder: int) -> None:
+    os.mkdir(name, _PRIVATE, dir_fd=folder)
+
+
+def _unmake(name: str, folder: int) -> None:
+    os.rmdir(name, dir_fd=folder)
+
+
+def _change_back(row: Row, before: dict[str, bytes | None], name: str, folder: int) -> None:
+    if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != row[5]:
+        raise FileExistsError
+    if stat.S_ISREG(row[1]):
+        _set(name, folder, stat.S_IMODE(row[1]), dict(before), {})
+    _touch(name, folder, row[3])
+
+
+def _set(
+    name: str,
+    folder: int,
+    mode: int,
+    attributes: dict[str, bytes | None],
+    before: dict[str, bytes | None],
+) -> None:
+    """Set a plain file's mode and attributes; None removes one.
+
+    Args:
+        before: Takes in what the attributes were.
+    """
+    fd = os.open(name, _PATH, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise FileExistsError
+        place = f"/proc/self/fd/{fd}"
+        for attribute, value in attributes.items():
+            try:
+                before[attribute] = os.getxattr(place, attribute)
+            except OSError:
+                before[attribute] = None
+            if value is None:
+                with suppress(OSError):
+                    os.removexattr(place, attribute)
+            else:
+                os.setxattr(place, attribute, value)
+        os.chmod(place, mode)
+    finally:
+        os.close(fd)
+
+
+def _touch(name: str, folder: int, time_ns: int) -> None:
+    os.utime(name, ns=(time_ns, time_ns), dir_fd=folder, follow_symlinks=False)
