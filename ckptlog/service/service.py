@@ -119,7 +119,7 @@ class CheckpointService(Recoverable):
         self._check_process()
         with self._life:
             if self._state == CLOSED:
-                raise _wrong_state("initialize", CLOSED, "Make another service.")
+                raise _wrong_state("initialising", CLOSED, "Make another service.")
             if self._engine is None:
                 self._open()
                 self._state = READY
@@ -280,7 +280,7 @@ class CheckpointService(Recoverable):
         self._check_process()
         runner = self._runner
         if runner is None:
-            raise _wrong_state("pause or resume", self.state, "Call start().")
+            raise _wrong_state("pausing and resuming", self.state, "Call start().")
         if runner.is_paused != is_paused:
             runner.is_paused = is_paused
             runner.tell(WAKE)
@@ -431,4 +431,6 @@ class CheckpointService(Recoverable):
 
 
 def _wrong_state(what: str, state: str, hint: str) -> ServiceStateError:
-    return ServiceStateError(f"The service is {state}: no {what} now.", hint=hint, state=state)
+    return ServiceStateError(
+        f"The service is {state}; {what} cannot be done now.", hint=hint, state=state
+    )
