@@ -23,7 +23,6 @@ from typing import Any
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
-    ArgumentError,
     CheckpointNotFoundError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
@@ -159,8 +158,6 @@ class Recovery:
             verify=verify,
             safety=safety,
         )
-        if to is not None and not str(to):
-            raise ArgumentError("to is empty.", hint="Name a directory, or leave it out.")
         given = wanted(asked.components, partial=partial)
         run = self._run(on_progress, cancel, dry_run=dry_run)
         if dry_run:
