@@ -80,6 +80,7 @@ def claim_one_of_many(path: Path, told: Any) -> None:
             won.append((f"t{number}", lease.token))
             manager.create_checkpoint(f"t{number}", "T", 1, lease=lease)
     told.send(won)
+    told.recv()  # whoever has ended is overtaken: all live until all have claimed
 
 
 def test_of_many_that_claim_at_once_one_gets_it(tmp_path):
@@ -87,9 +88,11 @@ def test_of_many_that_claim_at_once_one_gets_it(tmp_path):
     with CheckpointManager(path) as manager:
         started = [start(claim_one_of_many, path) for _ in range(4)]
         won = []
-        for process, told in started:
+        for _, told in started:
             assert told.poll(60)
             won += told.recv()
+        for process, told in started:
+            told.send("all have claimed")
             process.join(60)
         assert sorted(task for task, _ in won) == sorted(f"t{number}" for number in range(20))
         assert manager.store.leases().keys() == {task for task, _ in won}
