@@ -84,6 +84,7 @@ BY_CODE: Final[dict[str, int]] = {
     "backup.foreign": CONFLICT,
     "import.conflict": CONFLICT,
     "lease.held": CONFLICT,
+    "service.busy": CONFLICT,
     "lease.lost": CONFLICT,
     "lease.required": CONFLICT,
     "recovery.failed": PARTIAL,

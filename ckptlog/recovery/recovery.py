@@ -158,22 +158,25 @@ class Recovery:
             verify=verify,
             safety=safety,
         )
-        given = wanted(asked.components, partial=partial)
-        run = self._run(on_progress, cancel, dry_run=dry_run)
-        if dry_run:
-            return self._dry(run, given, capture_id, at)
+        return self._recover(asked)
+
+    def _recover(self, asked: Request) -> RecoveryProgress:
+        given = wanted(asked.components, partial=asked.partial)
+        run = self._run(asked.on_progress, asked.cancel, dry_run=asked.dry_run)
+        if asked.dry_run:
+            return self._dry(run, given, asked.capture_id, asked.at)
         try:
-            if to is not None:
-                info = self.find(capture_id, at=at)
-                return restore_elsewhere(run, info, given, Path(to))
+            if asked.to is not None:
+                info = self.find(asked.capture_id, at=asked.at)
+                return restore_elsewhere(run, info, given, Path(asked.to))
             with self._alone():
                 self._refuse_unfinished()
-                info = self.find(capture_id, at=at)
+                info = self.find(asked.capture_id, at=asked.at)
                 run.begin(info, given)
                 run.validate()
-                if safety:
+                if asked.safety:
                     run.save(info)
-                return run.restore(secrets.token_hex(8), is_verified=verify)
+                return run.restore(secrets.token_hex(8), is_verified=asked.verify)
         except BaseException as error:
             run.ended(error)
             raise

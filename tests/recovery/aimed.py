@@ -75,7 +75,7 @@ class System:
             "queue": QueueComponent("queue", self.queue),
             "file": FileComponent("file", folder / "settings.json"),
             "db": SqliteComponent("db", folder / "app.db"),
-            "tree": DirectoryComponent(folder / "tree", name="tree"),
+            "tree": DirectoryComponent("tree", folder / "tree"),
         }
 
     def fill(self, word: str) -> None:

@@ -15,6 +15,7 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
     RecoveryCancelledError,
     RecoveryIncompleteError,
+    ServiceBusyError,
 )
 from tests.service.system import settings, until
 
@@ -212,3 +213,21 @@ def test_the_alert_of_a_slow_recovery_names_the_slowest_component(tmp_path):
         service.recover_from_checkpoint(good.id)
         until(lambda: raised, "the alert")
         assert (raised[0].name, raised[0].detail) == ("recovery_time", "memory")
+
+
+def test_who_waits_in_vain_is_told_what_is_at_work(served, monkeypatch):
+    service, agents, *_ = served
+    good = service.create_checkpoint("good")
+    agents.value = 2
+    agents.hangs.clear()
+    monkeypatch.setattr("ckptlog.service.engine.BUSY_S", 0.05)
+    monkeypatch.setattr(type(service.config), "restore_s", 60.0)
+    thread = threading.Thread(target=service.recover_from_checkpoint, args=(good.id,))
+    thread.start()
+    until(lambda: service.current_operation is not None, "the recovery")
+    with pytest.raises(ServiceBusyError, match=r"a recovery \(manual\) is at work still"):
+        service.create_checkpoint()
+    agents.hangs.set()
+    thread.join(60)
+    assert agents.value == 1
+    assert service.create_checkpoint()

@@ -403,7 +403,7 @@ def test_all_names_of_one_file_are_restored_in_one_run(root, memory) -> None:
     plant(root, {"a": "x" * 600, "turned": "x" * 600})
     for name in ("b", "c", "d"):
         os.link(root / "a", root / name)
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     captured, expected = memory.capture(component), picture(root)
     with open(root / "a", "r+") as file:
         file.write("changed in all")
@@ -419,7 +419,7 @@ def test_all_names_of_one_file_are_restored_in_one_run(root, memory) -> None:
 def test_a_mode_is_not_given_to_the_other_names_of_a_file(root, memory, tmp_path) -> None:
     plant(root, {"a": "x" * 600, "b": "x" * 600})
     os.chmod(root / "b", 0o600)
-    component = DirectoryComponent(root)
+    component = DirectoryComponent("directory", root)
     captured, expected = memory.capture(component), picture(root)
     (root / "b").unlink()
     os.link(root / "a", root / "b")
@@ -579,7 +579,7 @@ from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.errors import DeniedError
 import shutil, stat, difflib, base64
 os.setgid(65534); os.setuid(65534)
-root = Path(sys.argv[1]); memory = Memory(); component = DirectoryComponent(root)
+root = Path(sys.argv[1]); memory = Memory(); component = DirectoryComponent("directory", root)
 (root / "locked/in").mkdir(parents=True); (root / "locked/in/a").write_text("1")
 (root / "b").write_text("1"); os.chmod(root / "b", 0o444)
 os.chmod(root / "locked/in", 0o555); os.chmod(root / "locked", 0o555)
@@ -598,7 +598,7 @@ os.chmod(root / "locked", 0)
 try: memory.capture(component)
 except DeniedError as error: assert "locked" in error.message and ".ckptlogignore" in error.hint
 else: raise AssertionError
-reported = memory.capture(DirectoryComponent(root, options=Options(unreadable="report")))
+reported = memory.capture(DirectoryComponent("directory", root, options=Options(unreadable="report")))
 assert reported.manifest().skipped == {"locked": "cannot be opened: Permission denied"}
 os.chmod(root / "locked", 0o700)
 component.restore(first)

@@ -55,7 +55,7 @@ def test_a_service_reads_what_changed_only(tmp_path, root, read) -> None:
     del read[:]
     with service_of(tmp_path, root) as service:  # another process begins with it
         service.create_checkpoint("third")
-    assert not read
+    assert set(read) <= {7}  # written in the moment of the index: looked at again
 
 
 def test_an_index_that_cannot_be_written_fails_nothing(tmp_path, root, monkeypatch) -> None:
