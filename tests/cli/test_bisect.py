@@ -145,7 +145,12 @@ def test_an_interruption_while_a_command_starts_ends_it(call, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    assert call(*ALONG, "--", "sleep", "60").status == 130
+    # A shell's background job is started deaf to it.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert call(*ALONG, "--", "sleep", "60").status == 130
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert len(started) == 1
     assert not Path(f"/proc/{started[0]}").exists()  # killed, and waited for
 

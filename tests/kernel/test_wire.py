@@ -323,6 +323,16 @@ MAKERS = {
 }
 
 
+@pytest.fixture
+def few_objects():
+    """Let a collection look at nothing but what a test makes: it is run for each container."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("few_objects")
 class TestMeddling:
     @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
     @pytest.mark.parametrize("meddle", [cleared, grown], ids=["cleared", "grown"])
