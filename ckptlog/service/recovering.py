@@ -130,7 +130,13 @@ def _told(
             check(recovery)
             is_started = True
             engine.listeners.tell(listener.RECOVERY_STARTED, done)
-            progress = act(recovery, _teller(engine, done, on_progress))
+            try:
+                progress = act(recovery, _teller(engine, done, on_progress))
+            except BaseException as error:
+                # Before the next operation: a capture may wait for this one to end.
+                if reason != DRY_RUN:
+                    engine.settle(operation.known(error))
+                raise
     except BaseException as error:
         _failed(engine, done, error, reason=reason, is_started=is_started)
         raise
@@ -173,8 +179,6 @@ def _failed(
         done = Operation(operation.RECOVERY, reason, moment(engine.environment.now_us()))
         done.fail(known)
     if is_started:
-        if reason != DRY_RUN:
-            engine.settle(known)
         engine.listeners.tell(listener.RECOVERY_FAILED, done)
     engine.fail(done, known)
 

@@ -196,7 +196,7 @@ def test_the_program_says_so_and_goes_on_with_room(disk):
     assert done.returncode == 0, done.stderr
     (work / "f").write_bytes(random.Random(2).randbytes(400_000))
     ballast = fill_up(disk, PAGE)
-    done = program(disk, "rewind", ".")
+    done = program(disk, "rewind", "--yes", ".")
     assert done.returncode not in (0, 1, 2), done
     assert "[storage.full]" in done.stderr
     assert str(disk) in done.stderr
@@ -206,7 +206,7 @@ def test_the_program_says_so_and_goes_on_with_room(disk):
     assert "[storage.full]" in done.stderr
     assert "warning: a capture failed" in done.stderr
     ballast.unlink()
-    assert program(disk, "rewind", ".").returncode == 0
+    assert program(disk, "rewind", "--yes", ".").returncode == 0
     assert (work / "f").read_bytes() == random.Random(1).randbytes(400_000)
     assert program(disk, "run", "--name", "job", "--", "touch", "started").returncode == 0
     assert (work / "started").exists()
@@ -215,7 +215,7 @@ def test_the_program_says_so_and_goes_on_with_room(disk):
 FILLING = """
 import os, random, sys
 assert os.statvfs("..").f_blocks * os.statvfs("..").f_frsize < 64e6
-open("result", "wb").write(random.Random(3).randbytes(200_000))
+open("result", "wb").write(random.Random(3).randbytes(2_000_000))
 ballast = os.open("../ballast", os.O_WRONLY | os.O_CREAT)
 try:
     while os.write(ballast, bytes(4096)):  # a tmpfs of a few MB: see the test
@@ -237,7 +237,7 @@ def test_a_command_that_fills_the_disk_is_told_apart_from_a_good_one(disk, statu
     assert done.stdout == "computed for a week\n"
     assert done.returncode == (status or 125), done
     assert "space" in done.stderr
-    assert (work / "result").read_bytes() == random.Random(3).randbytes(200_000)
+    assert (work / "result").read_bytes() == random.Random(3).randbytes(2_000_000)
     (disk / "ballast").unlink()
     with CheckpointManager(disk / "store") as manager:
         assert manager.validate_checkpoint_integrity() == []

@@ -303,7 +303,7 @@ def components_of(
         MoodyGate("gate"),
         MoodyMemory("memory"),
         MoodyDatabase("db", world.database, busy_timeout_s=30),
-        MoodyTree(world.tree, name="tree", index=index),
+        MoodyTree("tree", world.tree, index=index),
         MoodyFile("settings", world.settings),
     ]
     for one in made:
