@@ -148,8 +148,7 @@ class Run:
             self.tracker.to(component=target.name)
             found, _ = faults_of_target(target, self._store.blobs.raw, KEPT_BYTES_MAX)
             read += target.info.size
-            found += self._lacking(target)
-            for fault in found:
+            for fault in found + self._lacking(target):
                 self.tracker.error(fault)
             if found:  # its plan would meet the same damage
                 target.let_go()
