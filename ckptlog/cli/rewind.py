@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ckptlog.cli import text
 from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ckptlog.model.capture import CaptureInfo
     from ckptlog.model.component import Plan
 
+# What a rewind lists of what it did; a preview lists all.
+_TOLD_MAX: Final = 40
 _MARKS = {"add": "+", "remove": "-", "change": "~"}
 _STYLES = {"add": "ok", "remove": "error", "change": "warning"}
 _COLUMNS = (
@@ -207,7 +209,9 @@ def _tell(context: Context, opened: Workspace, done: Rewound, out: Path | None) 
     if context.output.is_json:
         context.output.document(_fields(done, where))
         return OK
-    _lines(context, ((step.kind, _shown(step.path)) for step in done.steps))
+    _lines(context, ((step.kind, _shown(step.path)) for step in done.steps[:_TOLD_MAX]))
+    if len(done.steps) > _TOLD_MAX:
+        context.output.line(f"... and {len(done.steps) - _TOLD_MAX:,} more; --json lists all")
     from ckptlog.capture.directory.present import summary
 
     what = summary(done.steps, is_done=True)

@@ -287,3 +287,14 @@ def test_what_the_newest_capture_holds_is_undone_by_it(run, tree) -> None:
     document = run("rewind", tree, "--to", newest, "--yes", "--json").document
     assert document["safety"] is None
     assert document["undo"] == run("rewind", tree, "--list", "--json").lines[0]["id"]
+
+
+def test_many_changes_are_told_in_short(run, tree) -> None:
+    for number in range(60):
+        (tree / f"f{number:02}").write_text("old")
+    run("capture", tree)
+    for number in range(60):
+        (tree / f"f{number:02}").write_text("new")
+    lines = run("rewind", tree, "--yes").out.splitlines()
+    assert sum(line.startswith("~ ") for line in lines) == 40
+    assert "... and 20 more; --json lists all" in lines
