@@ -110,6 +110,12 @@ class ChunkIndex:
         return len(view.tail) + len(view.frozen) + sum(run.count for run in view.runs)
 
     @property
+    def tail_entries(self) -> int:
+        """How many of them are in memory, until a flush writes them."""
+        view = self._view
+        return len(view.tail) + len(view.frozen)
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What was dropped or could not be written, in words, oldest first."""
         return tuple(self._problems)

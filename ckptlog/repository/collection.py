@@ -72,6 +72,8 @@ Progress = Callable[[int, int], None]
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
 _BATCH_CHUNKS: Final = 200_000
+# Places of moved chunks that the index holds in memory; some 250 bytes each.
+_TAIL_CHUNKS: Final = 200_000
 _FOLDER: Final = "collect"
 _TELL_EVENTS: Final = 4096
 _VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
@@ -118,6 +120,7 @@ class _Collection:
         self._progress = progress
         self._done = self._total = 0
         self._own: list[str] = []
+        self._tail_entries_max = store.blobs.index.tail_entries + _TAIL_CHUNKS
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._walks = Walks()
         self._events = EventReader(store.log.segments, store.log.reader, bulk, self._walks)
@@ -335,8 +338,10 @@ class _Collection:
         fates.removed.update(removes)
         self._make_durable()
         self._remove(removes)
-        # One event brought many chunks: nobody else would write them out of memory so soon.
-        store.blobs.index.flush()
+        # One event brought many chunks: nobody else would write them out of memory so soon. But the
+        # index is made anew at the end, so what was there before is not written for nothing.
+        if store.blobs.index.tail_entries >= self._tail_entries_max:
+            store.blobs.index.flush()
 
     def _write_settled(self, sealed: Sequence[Sealed]) -> None:
         """Write the settled forms of segments; on a full disk none of them stays."""
