@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from ckptlog import CheckpointManager, FullError
 from ckptlog.capture.capturer import Capturer
 from tests.capture.sample import Phased, Value
+from tests.tmpfs import mounted
 
 pytestmark = pytest.mark.root
 
@@ -22,18 +22,8 @@ DISK_BYTES = 24 * 1024 * 1024
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)],
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
+    with mounted(tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def free(folder: Path) -> int:

@@ -29,6 +29,7 @@ from ckptlog.recovery.recovery import Recovery
 from tests.architecture.tree import ROOT
 from tests.capture.directory.picture import picture
 from tests.recovery.aimed import System
+from tests.tmpfs import mounted
 
 pytestmark = pytest.mark.root
 
@@ -41,15 +42,8 @@ MORE_ROOMS = [*range(0, 40, 3), *range(40, 600, 20), 900]
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
+    with mounted(tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill_up(disk: Path, room: int) -> Path:

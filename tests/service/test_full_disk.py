@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 
 import pytest
 
 import ckptlog
 from tests.service.system import Agents, serve, until
+from tests.tmpfs import mounted
 
 pytestmark = pytest.mark.root
 
@@ -18,15 +18,8 @@ DISK_BYTES = 12 * 1024 * 1024
 
 @pytest.fixture
 def disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
-    try:
+    with mounted(tmp_path / "disk", DISK_BYTES) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class Noise(Agents):

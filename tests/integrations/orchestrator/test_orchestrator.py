@@ -16,6 +16,7 @@ from ckptlog import (
     LeaseLostError,
 )
 from ckptlog.errors import ArgumentError, InvalidUpdateError
+from tests.integrations.orchestrator.fencing import assert_refused
 from tests.manager.clock import SettableEnvironment, open_at
 
 
@@ -148,17 +149,9 @@ def test_an_orchestrator_that_lost_its_task_is_refused_for_ever(manager, environ
         lambda: dead.handle_task_completion(lost, {"b": "dead"}),
     )
 
-    def refused():
-        before = manager.store.position
-        for _ in range(2):
-            for write in writes:
-                with pytest.raises(LeaseLostError):
-                    write()
-        assert manager.store.position == before
-
-    refused()
+    assert_refused(manager, writes)
     living.handle_task_completion(context, {"c": 1})
-    refused()
+    assert_refused(manager, writes)
     assert not manager.can_recover_task("t")
     # It may do the task again when it is told to.
     dead.setup_task_checkpointing(lost)

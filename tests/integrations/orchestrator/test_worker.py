@@ -14,6 +14,7 @@ from ckptlog import (
 )
 from ckptlog.errors import ArgumentError
 from ckptlog.integrations.orchestrator import worker as module
+from tests.integrations.orchestrator.fencing import assert_refused
 from tests.manager.clock import SettableEnvironment, open_at
 
 
@@ -123,21 +124,13 @@ def test_a_worker_that_lost_its_task_is_refused_for_ever(manager, environment):
         lambda: first.handle_execution_error(name, RuntimeError("dead")),
     )
 
-    def refused():
-        before = manager.store.position
-        for _ in range(2):
-            for write in writes:
-                with pytest.raises(LeaseLostError):
-                    write()
-        assert manager.store.position == before
-
-    refused()
+    assert_refused(manager, writes)
     second.update_execution_progress(again, {"c": 2})
     environment.advance(seconds=100)  # the second died too, and its lease has expired
-    refused()
+    assert_refused(manager, writes)
     third = WorkerCheckpointIntegration("w3", manager)
     third.complete_task_execution(third.start_task_execution("t", "T"), {"d": 3})
-    refused()
+    assert_refused(manager, writes)
     assert manager.get_latest_checkpoint("t").data == {"a": 1, "c": 2, "d": 3}
 
 
