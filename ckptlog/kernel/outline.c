@@ -34,9 +34,13 @@ number_at(const unsigned char *from)
            | (unsigned int)from[3] << 24;
 }
 
+/* Append a tuple of bytes and numbers: no cycle goes through one, so the collector need not know it. */
 static int
 append(PyObject *list, PyObject *item)
 {
+    if (item != NULL && PyObject_GC_IsTracked(item)) {
+        PyObject_GC_UnTrack(item);
+    }
     int failed = item == NULL || PyList_Append(list, item) < 0;
     Py_XDECREF(item);
     return !failed;

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
@@ -132,11 +133,14 @@ class SealedReader:
             yield from known
             return
         found: list[_Event] = []
+        is_whole = True
         for part in self.outlines(_NO_KEYS):
             yield from part.events
-            if len(found) < _ITEMS_MAX:
+            is_whole = is_whole and len(found) + len(part.events) <= _ITEMS_MAX
+            if is_whole:
                 found += part.events
-        self._walks.remember(self._sealed, found)
+        if is_whole:
+            self._walks.remember(self._sealed, found)
 
     def record(self, offset: int, length: int, digest: bytes) -> bytes:
         """Return the record of a chunk, its frame checked.
@@ -209,42 +213,90 @@ def reading(
         os.close(fd)
 
 
-def settle(
-    segments: Segments, sealed: Sealed, walks: Walks | None = None, *, has_name: bool = True
-) -> int:
-    """Write the settled form of a segment; return its bytes.
+class Written:
+    """A settled form under a temporary name: nobody reads it before it is published.
+
+    Many may be written before the first is published: one sync of the medium serves all.
+
+    Attributes:
+        size: Its bytes.
+
+    Threads: one.
+    """
+
+    def __init__(self, path: Path, header: SegmentHeader) -> None:
+        self._path = path
+        self._fd, self._temporary = files.create_temporary(path)
+        self._header = header
+        self.size = 0
+
+    def fill(self, rows: Iterable[settled.Row], valid_length: int) -> None:
+        """Write everything; errors are those of `write`."""
+        writer = _Writer(self._write, self._header)
+        for row in rows:
+            writer.add(row)
+        self.size = writer.finish(valid_length)
+        files.begin_writing_back(self._fd, 0, self.size)
+
+    def _write(self, data: bytes, offset: int) -> None:
+        files.write_all(self._fd, data, offset)
+
+    def publish(self) -> None:
+        """Give it its name.
+
+        Raises:
+            CheckpointStorageError: It cannot be made durable, or cannot be named.
+
+        Durability: its bytes, when this returns; for its name the folder must be synced.
+        """
+        files.sync_file(self._fd)
+        files.publish(self._temporary, self._path, durable=False)
+        self._close()
+
+    def discard(self) -> None:
+        """Remove it, unless it was published."""
+        if self._fd >= 0:
+            files.remove(self._temporary)
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+def write(segments: Segments, sealed: Sealed, walks: Walks | None = None) -> Written:
+    """Write the settled form of a segment, to be published or discarded.
 
     Args:
         walks: As for `reading`.
-        has_name: Make its name durable, too; who does not syncs the folder before he relies on it.
 
     Raises:
         LogCorruptionError: The segment is damaged; nothing was written.
         CheckpointStorageError: It cannot be written; nothing is left of it.
-
-    Durability: its bytes, when it returns, and its name as `has_name` says.
     """
+    path = segments.settled_path(sealed.header.first, sealed.header.generation)
     with reading(segments, sealed, walks) as source:
-        return _write(segments, sealed, source, has_name=has_name)
+        written = Written(path, sealed.header)
+        try:
+            written.fill((row for _, row in source.rows()), sealed.length)
+        except BaseException:
+            written.discard()
+            raise
+    return written
 
 
-def _write(segments: Segments, sealed: Sealed, source: SealedReader, *, has_name: bool) -> int:
-    header = sealed.header
-    path = segments.settled_path(header.first, header.generation)
-    fd, temporary = files.create_temporary(path)
+def settle(segments: Segments, sealed: Sealed, walks: Walks | None = None) -> int:
+    """Write the settled form of a segment; return its bytes. Errors are those of `write`.
+
+    Durability: its bytes and its name, when it returns.
+    """
+    written = write(segments, sealed, walks)
     try:
-        writer = _Writer(lambda data, offset: files.write_all(fd, data, offset), header)
-        for _, row in source.rows():
-            writer.add(row)
-        size = writer.finish(sealed.length)
-        files.sync_file(fd)
-        files.publish(temporary, path, durable=has_name)
-    except BaseException:
-        files.remove(temporary)
-        raise
+        written.publish()
+        files.sync_directory(segments.path(sealed.header.first, sealed.header.generation).parent)
     finally:
-        os.close(fd)
-    return size
+        written.discard()
+    return written.size
 
 
 def settled_bytes(header: SegmentHeader, rows: Iterable[settled.Row], valid_length: int) -> bytes:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +59,7 @@ from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
 from ckptlog.storage import files
 from ckptlog.storage.lock import WriterLock
+from ckptlog.storage.removal import Removal
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
 
@@ -109,6 +110,8 @@ def collect(
             if collection.is_overtaken():
                 raise _faster() from error
             raise
+        finally:
+            collection.finish_removal()
 
 
 class _Collection:
@@ -123,6 +126,7 @@ class _Collection:
         self._tail_entries_max = store.blobs.index.tail_entries + _TAIL_CHUNKS
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._walks = Walks()
+        self._removal = Removal()
         self._events = EventReader(store.log.segments, store.log.reader, bulk, self._walks)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
 
@@ -159,6 +163,7 @@ class _Collection:
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
             store.renew_index(folder, by_position, now)
+        self.finish_removal()
         found.bytes_after = _bytes(store)
         return found
 
@@ -170,6 +175,10 @@ class _Collection:
                 for entry in self._store.events(self._found.position)
             )
         return False
+
+    def finish_removal(self) -> bool:
+        """Wait for the room of what was removed; say whether there was any to wait for."""
+        return self._removal.finish()
 
     def _new_id(self) -> str:
         self._own.append(_command_id(self._store))
@@ -281,7 +290,8 @@ class _Collection:
                 self._settle(mover, batch, fates)
             except FullError as error:
                 full = error
-                for one in batch if len(batch) > 1 else ():
+                has_more_room = self.finish_removal()
+                for one in batch if len(batch) > 1 or has_more_room else ():
                     try:
                         self._settle(mover, [one], fates)
                     except FullError as again:
@@ -297,7 +307,7 @@ class _Collection:
         store = self._store
         # In the order of registration, for what lies in two of them.
         sources = sorted((source for source, _ in batch), key=lambda source: source.order)
-        self._write_settled([one.sealed for one in sources if one.sealed is not None])
+        sealed = [one.sealed for one in sources if one.sealed is not None]
         writer = PackWriter(
             store.path / PACKS,
             store.info.id_bytes,
@@ -307,11 +317,13 @@ class _Collection:
         empty = {source.container for source, survey in batch if not survey.live_chunks}
         self._step(sum(source.bytes for source in sources if source.container in empty))
         full = [source for source in sources if source.container not in empty]
-        try:
-            packs, placements = mover.move(full, writer, self._step)
-        except FullError:
-            self._drop_settled([one.sealed for one in sources if one.sealed is not None])
-            raise
+        with self._written_settled(sealed) as forms:
+            try:
+                packs, placements = mover.move(full, writer, self._step)
+                self._publish(forms)
+            except BaseException:
+                writer.discard()
+                raise
         removes = tuple(source.container for source in sources)
         survey = [one for _, one in batch]
         command = Settle(
@@ -343,19 +355,35 @@ class _Collection:
         if store.blobs.index.tail_entries >= self._tail_entries_max:
             store.blobs.index.flush()
 
-    def _write_settled(self, sealed: Sequence[Sealed]) -> None:
-        """Write the settled forms of segments; on a full disk none of them stays."""
+    @contextmanager
+    def _written_settled(self, sealed: Sequence[Sealed]) -> Iterator[list[settling.Written]]:
+        """Write the settled forms of segments, to be published; on a full disk none stays."""
+        forms: list[settling.Written] = []
+        with ExitStack() as stack:
+            try:
+                for one in sealed:
+                    forms.append(self._write_settled(one))
+                    stack.callback(forms[-1].discard)
+                yield forms
+            except FullError:
+                self._drop_settled(sealed)
+                raise
+
+    def _write_settled(self, sealed: Sealed) -> settling.Written:
         segments = self._store.log.segments
         try:
-            for one in sealed:
-                self._with_room(
-                    lambda one=one: settling.settle(segments, one, self._walks, has_name=False)  # type: ignore[misc]
-                )
-            if sealed:
-                files.sync_directory(self._store.path / LOG)
+            return settling.write(segments, sealed, self._walks)
         except FullError:
-            self._drop_settled(sealed)
-            raise
+            if not layout.release_reserve(self._store.path):
+                raise
+            return settling.write(segments, sealed, self._walks)
+
+    def _publish(self, forms: Sequence[settling.Written]) -> None:
+        """Make settled forms durable under their names."""
+        for form in forms:
+            form.publish()
+        if forms:
+            files.sync_directory(self._store.path / LOG)
 
     def _drop_settled(self, sealed: Sequence[Sealed]) -> None:
         """Give the room of settled forms back: their segments are still there, and count."""
@@ -364,14 +392,6 @@ class _Collection:
             name = (one.header.first, one.header.generation)
             if segments.exists(*name):
                 files.remove(segments.settled_path(*name))
-
-    def _with_room(self, write: Callable[[], object]) -> None:
-        try:
-            write()
-        except FullError:
-            if not layout.release_reserve(self._store.path):
-                raise
-            write()
 
     def _make_durable(self) -> None:
         """Make sure that no end can come back that lies before what will be removed."""
@@ -385,12 +405,13 @@ class _Collection:
         """
         store = self._store
         there = [one for one in containers if (store.path / one).exists() and self._may_go(one)]
-        files.remove_each([store.path / one for one in there])
+        self._removal.remove([store.path / one for one in there])
         for container in there:
             store.forget(container)
         for folder in (LOG, PACKS):
             if (store.path / folder).is_dir():  # a store of an older version may have no packs
                 files.sync_directory(store.path / folder)
+        self._removal.free()
         return len(there)
 
     def _may_go(self, container: str) -> bool:

@@ -21,7 +21,6 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -31,9 +30,6 @@ from ckptlog.errors import from_os_error
 TEMPORARY_SUFFIX: Final = ".tmp"
 # Readable by whom the umask allows, like every file that a program makes.
 _FILE_MODE = 0o666
-# Files that are removed at once, and from how many on.
-_SIDE_BY_SIDE: Final = 4
-_SIDE_BY_SIDE_MIN: Final = 8
 _TEMPORARY_NAME: Final = re.compile(rf".+\.[0-9]+-[0-9]+{re.escape(TEMPORARY_SUFFIX)}")
 _serial = itertools.count()
 
@@ -239,22 +235,6 @@ def remove(path: Path) -> None:
     """Remove a file if it is there; say nothing of any failure (it is only a left-over)."""
     with suppress(OSError):
         path.unlink()
-
-
-def remove_each(paths: Sequence[Path]) -> None:
-    """Remove files as `remove` does.
-
-    Cost: removing a large file is mostly waiting, so some are removed side by side.
-    """
-    if len(paths) < _SIDE_BY_SIDE_MIN:
-        for path in paths:
-            remove(path)
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-        for _ in pool.map(remove, paths):
-            pass
 
 
 def write_atomically(

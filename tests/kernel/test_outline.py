@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ckptlog.formats import chunk, frame, outline
 from ckptlog.kernel import native
 from ckptlog.log import settling
-from tests.log.settled_log import random_log, sealed_segments
+from tests.log.settled_log import made_log, random_log, sealed_segments
 
 SEED = 7
 needs_kernel = pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
@@ -94,6 +94,21 @@ def test_a_sealed_segment_in_pieces(tmp_path, monkeypatch, items_max):
     assert len(pieces) > 1 or items_max > 5
     assert rows == [(offset, count) for offset, _, count, _ in events]
     assert sum(count for _, _, count, _ in events) == len(chunks) > 5
+    log.close()
+
+
+@pytest.mark.parametrize("items_max", [1, 3, 5, 100_000])
+def test_a_walk_that_is_remembered_is_whole(tmp_path, monkeypatch, items_max):
+    monkeypatch.setattr(settling, "_ITEMS_MAX", items_max)
+    log = made_log(tmp_path / "s", [(1, 0)] * 10, segment_bytes=10**6)
+    log.seal(0)
+    (sealed,) = sealed_segments(log)
+    walks = settling.Walks()
+    with settling.reading(log.segments, sealed, walks) as source:
+        first = list(source.rows())
+    with settling.reading(log.segments, sealed, walks) as source:
+        assert list(source.rows()) == first
+    assert (walks.of(sealed) is None) is (items_max < len(first))
     log.close()
 
 

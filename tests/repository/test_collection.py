@@ -545,18 +545,17 @@ def test_a_payload_that_cannot_be_followed_ends_it_before_anything(path, monkeyp
 
 
 def test_a_settled_form_that_is_not_whole_keeps_the_written_one(path, monkeypatch):
-    real = collection.settling.settle
+    real = collection.settling.Written.publish
 
-    def spoilt(segments, sealed, *arguments, **options):
-        size = real(segments, sealed, *arguments, **options)
-        file = segments.settled_path(sealed.header.first, sealed.header.generation)
+    def spoilt(written):
+        real(written)
+        (file,) = [one for one in path.glob("log/*.set") if one.stat().st_size == written.size]
         with file.open("r+b") as handle:
-            handle.truncate(size - 1)
-        return size
+            handle.truncate(written.size - 1)
 
     with opened(path) as manager:
         story = Story(15).steps(manager, 30)
-        monkeypatch.setattr(collection.settling, "settle", spoilt)
+        monkeypatch.setattr(collection.settling.Written, "publish", spoilt)
         quiet(manager)
         monkeypatch.undo()
         assert len(list(path.glob("log/*.seg"))) > 1

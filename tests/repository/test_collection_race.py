@@ -52,7 +52,8 @@ def stop_at(monkeypatch, owner, name, *, at, before=False):
 
 
 STOPS = {
-    "S1 a settled form": (collection.settling, "settle"),
+    "S1 a settled form": (collection.settling.Written, "fill"),
+    "S1 its name": (collection.settling.Written, "publish"),
     "S1 in its writing": (files, "sync_file"),
     "S2 packs": (collection.Mover, "move"),
     "S3 the event": (Store, "submit_with_reserve"),
@@ -393,9 +394,9 @@ def test_nothing_is_removed_before_the_log_says_so_durably(path, monkeypatch):
 def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
     with opened(path) as manager:
         story = Story(23).steps(manager, 30)
-        real, released = collection.settling.settle, []
+        real, released = collection.settling.write, []
 
-        def settle(segments, sealed, *arguments, **options):
+        def write(segments, sealed, *arguments, **options):
             if not released:
                 raise FullError("No space.", hint="")
             return real(segments, sealed, *arguments, **options)
@@ -404,7 +405,7 @@ def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
             released.append(root)
             return True
 
-        monkeypatch.setattr(collection.settling, "settle", settle)
+        monkeypatch.setattr(collection.settling, "write", write)
         monkeypatch.setattr(layout, "release_reserve", release)
         quiet(manager)
         assert released == [path]

@@ -27,7 +27,7 @@ from tests.repository.ground import TEXTS, Story, check_files
 
 WHO = st.sampled_from(["one", "two"])
 STOPS = {
-    "settled": (collection.settling, "settle"),
+    "settled": (collection.settling.Written, "publish"),
     "packs": (collection.Mover, "move"),
     "event": (Store, "submit_with_reserve"),
     "durable": (collection._Collection, "_make_durable"),
