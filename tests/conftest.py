@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +27,14 @@ settings.register_profile(
 settings.register_profile(
     "thorough", parent=settings.get_profile("quick"), derandomize=False, max_examples=1000
 )
+
+
+# Lines are covered by the tests of their own room. What a sweep of faults, an example or a model
+# happens to run besides is not looked at by any of their asserts, so it counts for nothing; and
+# measuring makes it twice as slow.
+UNMEASURED = {
+    "architecture", "docs", "examples", "faults", "independent", "models", "notebooks", "stateful",
+}  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,6 +68,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in lacking.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@contextmanager
+def unmeasured() -> Iterator[None]:
+    """Let coverage look away, in this process and in those that begin meanwhile."""
+    measuring = sys.modules["coverage"].Coverage.current() if "coverage" in sys.modules else None
+    if measuring is None:
+        yield
+        return
+    started = {name: os.environ.pop(name) for name in list(os.environ) if "COVERAGE_PROC" in name}
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()
+        os.environ.update(started)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    with unmeasured() if folder in UNMEASURED else nullcontext():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
