@@ -6,6 +6,7 @@ machine does not have what they need.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -31,10 +32,12 @@ settings.register_profile(
 
 # Lines are covered by the tests of their own room. What a sweep of faults, an example or a model
 # happens to run besides is not looked at by any of their asserts, so it counts for nothing; and
-# measuring makes it twice as slow.
+# measuring makes it twice as slow. Neither count tests that only kill and start again, and single
+# ones with the marker.
 UNMEASURED = {
     "architecture", "docs", "examples", "faults", "independent", "models", "notebooks", "stateful",
 }  # fmt: skip
+UNMEASURED_FILES = ("_crash.py", "_kill.py", "_machine.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,6 +73,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at the thousands of tests, which stay to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 @contextmanager
 def unmeasured() -> Iterator[None]:
     """Let coverage look away, in this process and in those that begin meanwhile."""
@@ -88,8 +98,12 @@ def unmeasured() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    with unmeasured() if folder in UNMEASURED else nullcontext():
+    is_measured = (
+        item.path.relative_to(Path(__file__).parent).parts[0] not in UNMEASURED
+        and not item.path.name.endswith(UNMEASURED_FILES)
+        and item.get_closest_marker("unmeasured") is None
+    )
+    with nullcontext() if is_measured else unmeasured():
         return (yield)
 
 
