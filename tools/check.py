@@ -1,7 +1,9 @@
 """Run every check of the project, all of them even after one has failed, and sum up at the end.
 
 ruff (rules and format), mypy, the layers, the tests under pytest with line coverage, and the
-coverage floors of [tool.coverage_floor]. Runs inside `.venv`; started by tools/test.
+coverage floors of [tool.coverage_floor]. Runs inside `.venv`; started by tools/test. The tests
+wait much (for processes, disks and clocks), so everything else runs beside them; what a check
+printed there appears when it has ended.
 
 Usage: check.py [--thorough] [PYTEST ARGUMENT ...]
 With arguments of pytest's, a part of the suite runs, so the floors are printed but not enforced.
@@ -16,6 +18,8 @@ import sys
 import tempfile
 import tomllib
 from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +43,10 @@ class Outcome:
         return f"{'ok    ' if self.passed else 'FAILED'}  {self.name:<12} {self.summary}".rstrip()
 
 
-def stream(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """Run a command, pass its output on as it comes; return its status and last telling line."""
+def lines_of(
+    command: list[str], environment: dict[str, str], tell: Callable[[str], object]
+) -> tuple[int, str]:
+    """Run a command, tell each line as it comes; return its status and last telling line."""
     last = ""
     with subprocess.Popen(
         command,
@@ -53,17 +59,32 @@ def stream(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         errors="replace",
     ) as process:
         for line in process.stdout or ():
-            print(line, end="", flush=True)
+            tell(line)
             if line.strip() and not line.startswith(ADVICE):
                 last = line.strip()
     return process.returncode, last
 
 
-def check(name: str, command: list[str], environment: dict[str, str]) -> Outcome:
-    """Run one check under a heading."""
+def passed_on(text: str) -> None:
+    """Print at one stroke, so that nothing of another check comes in between."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def check(
+    name: str, command: list[str], environment: dict[str, str], *, is_beside: bool = False
+) -> Outcome:
+    """Run one check under a heading.
+
+    Args:
+        is_beside: Another one runs and prints meanwhile: print all of this one at its end.
+    """
     words = [Path(part).name if part.startswith("/") else part for part in command]
-    print(f"== {name}: {' '.join(words)}")
-    status, last = stream(command, environment)
+    kept = [f"== {name}: {' '.join(words)}\n"]
+    if not is_beside:
+        passed_on(kept.pop())
+    status, last = lines_of(command, environment, kept.append if is_beside else passed_on)
+    passed_on("".join(kept))
     return Outcome(name, status == 0, last.strip("= "))
 
 
@@ -104,41 +125,98 @@ def judge_coverage(rooms: dict[str, tuple[int, int]], *, is_whole_suite: bool) -
 
 # What is run once more without the kernel: the rooms that have a short way through it.
 PURE = ["tests/kernel", "tests/model", "tests/policy"]
+START = "COVERAGE_PROCESS_START"
 
 
-def check_tests(arguments: list[str], environment: dict[str, str]) -> list[Outcome]:
-    """Run pytest under coverage in every process; return the outcomes of both."""
-    is_whole_suite = not [argument for argument in arguments if argument != "--thorough"]
+# Every Python process of the suite begins to measure by itself: coverage's own .pth reads the name
+# of this file from the environment. `include` and not `source`: with `source` each of thousands of
+# short processes would look at every file of the package when it ends.
+MEASURED = f"""\
+[run]
+include = {ROOT}/ckptlog/*
+parallel = true
+sigterm = true
+disable_warnings = no-data-collected
+"""
+# Adds the files that no test has loaded: their lines count too.
+REST = "import coverage; c = coverage.Coverage(); c.start(); c.stop(); c.save()"
+
+
+def pytest(workers: str, *arguments: str) -> list[str]:
+    """Return the command that runs tests."""
+    options = ["-n", workers, "-q", "-rs", "--no-fold-skipped"]
+    return [sys.executable, "-m", "pytest", *options, *arguments]
+
+
+def check_the_rest(environment: dict[str, str], *, is_whole_suite: bool) -> list[Outcome]:
+    """Run what is no part of the suite, one after the other, beside it."""
+    python = sys.executable
+    measured = environment
+    environment = {name: environment[name] for name in environment if "COVERAGE" not in name}
+    commands = {
+        "ruff": [f"{BIN}/ruff", "check", "."],
+        "format": [f"{BIN}/ruff", "format", "--check", "."],
+        "layers": [python, "tools/layer_check.py"],
+        "mypy": [python, "-m", "mypy"],
+    }
+    outcomes = [
+        check(name, command, environment, is_beside=True) for name, command in commands.items()
+    ]
+    if is_whole_suite:
+        pure = {**measured, "CKPTLOG_PURE": "1"}
+        outcomes.append(check("pure", pytest("0", *PURE), pure, is_beside=True))
+    return outcomes
+
+
+def check_coverage(report: Path, environment: dict[str, str], *, is_whole_suite: bool) -> Outcome:
+    """Bring together what every process has measured, and judge it."""
+    environment = {name: environment[name] for name in environment if name != START}
     coverage = [sys.executable, "-m", "coverage"]
-    with tempfile.TemporaryDirectory(prefix="ckptlog-coverage-") as folder:
-        # An absolute place outside the tree: tests start processes in folders of their own.
-        environment = {**environment, "COVERAGE_FILE": f"{folder}/data"}
-        tests = ["-m", "pytest", "-n", WORKERS, "-q", "-rs", "--no-fold-skipped", *arguments]
-        outcome = check("pytest", [*coverage, "run", *tests], environment)
-        outcomes = [outcome]
-        if is_whole_suite:
-            pure = {**environment, "CKPTLOG_PURE": "1"}
-            outcomes.insert(0, check("pure", [*coverage, "run", *tests[:5], *PURE], pure))
-        report = Path(folder) / "report.json"
-        for step in (["combine", "--quiet"], ["report"], ["json", "--quiet", "-o", str(report)]):
-            print(f"== coverage: {step[0]}")
-            if stream([*coverage, *step], environment)[0] != 0:
-                return [*outcomes, Outcome("coverage", passed=False, summary=f"{step[0]} failed")]
-        coverage_found = judge_coverage(room_lines(report), is_whole_suite=is_whole_suite)
-        return [coverage_found, *outcomes]
+    for name, command in {
+        "rest": [sys.executable, "-c", REST],
+        "combine": [*coverage, "combine", "--quiet"],
+        "report": [*coverage, "report"],
+        "json": [*coverage, "json", "--quiet", "-o", str(report)],
+    }.items():
+        print(f"== coverage: {name}", flush=True)
+        if lines_of(command, environment, passed_on)[0] != 0:
+            return Outcome("coverage", passed=False, summary=f"{name} failed")
+    return judge_coverage(room_lines(report), is_whole_suite=is_whole_suite)
+
+
+def check_all(arguments: list[str], environment: dict[str, str]) -> list[Outcome]:
+    """Run the suite and all else beside it; then look at what was covered."""
+    is_whole_suite = not [argument for argument in arguments if argument != "--thorough"]
+    with (
+        tempfile.TemporaryDirectory(prefix="ckptlog-coverage-") as name,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        # Absolute places outside the tree: tests start processes in folders of their own.
+        folder = Path(name)
+        settings = folder / "measured.ini"
+        settings.write_text(MEASURED, encoding="utf-8")
+        environment |= {"COVERAGE_FILE": f"{folder}/data", START: str(settings)}
+        rest = beside.submit(check_the_rest, environment, is_whole_suite=is_whole_suite)
+        tests = check("pytest", pytest(WORKERS, *arguments), environment)
+        outcomes = [*rest.result(), tests]
+        report = folder / "report.json"
+        return [*outcomes, check_coverage(report, environment, is_whole_suite=is_whole_suite)]
+
+
+def surrounding() -> dict[str, str]:
+    """Return the environment of every check: programs of `.venv`, and compiled files are kept.
+
+    Thousands of processes begin in a run: without compiled files each of them, and each worker
+    for every test, compiles all that it imports.
+    """
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
 
 
 def main(arguments: list[str]) -> int:
     """Run everything; exit status 1 if anything failed."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"}
-    python = sys.executable
-    outcomes = [
-        check("ruff", [f"{BIN}/ruff", "check", "."], environment),
-        check("format", [f"{BIN}/ruff", "format", "--check", "."], environment),
-        check("mypy", [python, "-m", "mypy"], environment),
-        check("layers", [python, "tools/layer_check.py"], environment),
-    ]
-    outcomes += check_tests(arguments, environment)
+    outcomes = check_all(arguments, surrounding())
     print("\n== summary")
     for outcome in outcomes:
         print(outcome)

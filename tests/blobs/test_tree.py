@@ -110,6 +110,7 @@ def test_a_tree_is_what_the_page_says(small, value):
     assert all(chunk.digest_of(one.domain, one.raw) == name for name, one in found.chunks.items())
 
 
+@pytest.mark.unmeasured
 @settings(deadline=None, max_examples=8)
 @given(value=nested, times=st.integers(1, 100))
 def test_a_tree_of_real_size_is_what_the_page_says(value, times):
@@ -225,12 +226,14 @@ def check_against_memos(random_, chunker, start, edits):
         versions.append(Version(text, found))
 
 
+@pytest.mark.unmeasured
 @settings(many, max_examples=25)
 @given(seed=st.integers(0, 2**32), value=nested)
 def test_any_memo_gives_the_same_tree(small, seed, value):
     check_against_memos(random.Random(seed), SMALL_CHUNKER, [value, [value] * 4], 8)
 
 
+@pytest.mark.unmeasured
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_any_memo_gives_the_same_tree_of_real_size(seed):

@@ -340,6 +340,7 @@ def test_a_database_that_may_not_be_written_is_told(tmp_path, monkeypatch):
         refuse()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(tmp_path, journal):
     kills(tmp_path, journal, rounds=8)

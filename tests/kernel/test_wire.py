@@ -323,16 +323,6 @@ MAKERS = {
 }
 
 
-@pytest.fixture
-def few_objects():
-    """Let a collection look at nothing but what a test makes: it is run for each container."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("few_objects")
 class TestMeddling:
     @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
     @pytest.mark.parametrize("meddle", [cleared, grown], ids=["cleared", "grown"])
@@ -422,6 +412,7 @@ class TestMeddling:
 
 
 class TestThreads:
+    @pytest.mark.unmeasured
     def test_a_list_and_a_dict_that_others_replace(self):
         """Both hold one number several times, put there at one stroke, with code run in between."""
         pause = Text(lambda: threading.Event().wait(0))
@@ -455,6 +446,7 @@ class TestThreads:
             for thread in threads:
                 thread.join()
 
+    @pytest.mark.unmeasured
     def test_a_value_that_grows_and_shrinks(self):
         value: dict = {"list": [], "dict": {}, "objects": []}
         stop = threading.Event()

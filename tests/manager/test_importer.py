@@ -257,6 +257,7 @@ def _import(root, path):
         import_archive(store, path)
 
 
+@pytest.mark.unmeasured
 def test_a_killed_import_is_gone_on_with(source, tmp_path):
     for step in range(1, 60):
         source.complete_checkpoint(source.create_checkpoint("t", "T", step, data={"n": step}))

@@ -661,10 +661,12 @@ def kill_loop(tmp_path, rounds, *, workers=1):
                 assert not list((folder / ".new").iterdir())
 
 
+@pytest.mark.unmeasured
 def test_killed_while_materialising(tmp_path):
     kill_loop(tmp_path, 8)
 
 
+@pytest.mark.unmeasured
 def test_two_killed_while_materialising(tmp_path):
     kill_loop(tmp_path, 4, workers=2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -256,7 +257,7 @@ def test_two_that_find_damage_make_one_new_file(path, monkeypatch):
 
     def unlink(where: Path) -> None:
         monkeypatch.setattr(database, "_unlink", real)
-        monkeypatch.setattr("ckptlog.views.guard._WAIT_FOLDER_S", 0.01)
+        monkeypatch.setattr(database, "folder_lock", partial(database.folder_lock, wait_s=0.01))
         views.append(opened(path))  # cannot get the folder
         real(where)
 

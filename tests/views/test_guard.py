@@ -9,7 +9,6 @@ import threading
 
 import pytest
 
-from ckptlog.views import guard
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError
 from ckptlog.views.guard import Guard, folder_lock
@@ -127,13 +126,12 @@ def test_closing_a_replaced_file_leaves_its_successor_alone(tmp_path, request, i
     new.close()
 
 
-def test_a_folder_lock_excludes_other_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "_WAIT_FOLDER_S", 0.02)
+def test_a_folder_lock_excludes_other_processes(tmp_path):
     with (
         folder_lock(tmp_path, exclusive=False),
         folder_lock(tmp_path, exclusive=False),
         pytest.raises(ViewBusyError),
-        folder_lock(tmp_path, exclusive=True),
+        folder_lock(tmp_path, exclusive=True, wait_s=0.02),
     ):
         pass
     program = (
@@ -147,7 +145,10 @@ def test_a_folder_lock_excludes_other_processes(tmp_path, monkeypatch):
     ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(ViewBusyError), folder_lock(tmp_path, exclusive=False):
+        with (
+            pytest.raises(ViewBusyError),
+            folder_lock(tmp_path, exclusive=False, wait_s=0.02),
+        ):
             pass
         assert holder.stdin is not None
         holder.stdin.close()

@@ -47,6 +47,7 @@ def drain(root, consumer):
         return [(event.position, event.checkpoint) for event in events]
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("watcher", [True, False])
 def test_consumers_and_writers_killed_again_and_again(tmp_path, watcher):
     run(tmp_path / "store", watcher=watcher, deaths=14)

@@ -209,20 +209,18 @@ def items_of(text: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
         yield comma, key, text[value_at:at], head
 
 
+# A text in quotes, a bracket, a comma or colon, or all of a number or literal.
+TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{},:]|[^][{},:"]+', re.DOTALL)
+
+
 def end_of(text: bytes, at: int) -> int:
     """Return where the value that begins at `at` ends."""
     depth = 0
-    while True:
-        letter = text[at : at + 1]
-        if letter == b'"':
-            at += 1
-            while text[at : at + 1] != b'"':
-                at += 2 if text[at : at + 1] == b"\\" else 1
-        depth += (letter in {b"[", b"{"}) - (letter in {b"]", b"}"})
-        at += 1
-        is_behind = text[at : at + 1] in {b",", b"]", b"}", b""}
-        if not depth and (is_behind or letter in {b'"', b"]", b"}"}):
-            return at
+    for token in TOKEN.finditer(text, at):
+        depth += (token[0] in {b"[", b"{"}) - (token[0] in {b"]", b"}"})
+        if not depth:
+            return token.end()
+    raise ValueError(f"No value begins at {at}.")
 
 
 def plain(content: bytes) -> bytes | None:

@@ -116,6 +116,7 @@ def _put_many(folder, thread, count, failures):
         raise
 
 
+@pytest.mark.unmeasured
 def test_many_processes_begin_with_one_fresh_store(tmp_path):
     context = multiprocessing.get_context("spawn")
     failures = context.Queue()

@@ -283,6 +283,7 @@ def test_only_the_threads_that_are_named(old, store):
     assert CkptlogSaver(store).get_tuple(config("näme with blanks ")) is None
 
 
+@pytest.mark.unmeasured
 def test_kills_in_the_middle_lose_and_double_nothing(old, tmp_path):
     command = [
         sys.executable,

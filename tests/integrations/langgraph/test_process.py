@@ -21,6 +21,7 @@ def start(*arguments):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.unmeasured
 def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
     told = []
     for kill_after in (1, 4, 7, 12):
@@ -48,6 +49,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path):
     assert len(told) >= 24
 
 
+@pytest.mark.unmeasured
 def test_processes_that_put_on_one_parent_never_both_win(tmp_path):
     with CkptlogSaver.open(tmp_path / "store") as saver:
         put(saver, config("race"), {"n": 0})
