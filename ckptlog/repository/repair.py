@@ -44,7 +44,7 @@ from ckptlog.repository.plan import Planner, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
 from ckptlog.repository.report import Progress, Report
 from ckptlog.repository.salvage import Salvage, ranges
-from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.repository.second_copy import Chunks, SecondCopy
 from ckptlog.repository.stage import Stage, write_mended
 from ckptlog.repository.verify import Run, closed_run
 from ckptlog.storage import files
@@ -127,10 +127,10 @@ def _locked(path: Path, environment: Environment, timeout_s: float) -> Iterator[
 
 
 class _Fetched(msgspec.Struct, frozen=True):
-    """A pack that was made of what a copy has. path: In the stage. chunks: How many."""
+    """A pack that was made of chunks found elsewhere. path: In the stage. copied: From a copy."""
 
     path: Path
-    chunks: int
+    copied: int
 
 
 class _Work:
@@ -147,7 +147,7 @@ class _Work:
             self._copy = SecondCopy(copy, root, self._info.id_bytes, self._disk)
         self._packs: tuple[PackEntry, ...] = ()
         self._fetched: dict[str, _Fetched] = {}
-        self._keys_fetched: set[bytes] = set()
+        self._keys_back: set[bytes] = set()
         self._folders: list[Path] = []
 
     # --- finding out ------------------------------------------------------------------------
@@ -199,23 +199,54 @@ class _Work:
 
     def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
         Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
-        self._packs, self._fetched, self._keys_fetched = (), {}, set()
+        self._packs, self._fetched, self._keys_back = (), {}, set()
         run, after = self._verified(folder, ())
         if _missing(run):
-            self._packs = self._helpful(run, _missing(run))
+            old: list[Path] = []
+            self._packs = self._helpful(run, old)
+            self._packs += self._fetch(folder, run, Chunks(old, self._info.id_bytes, self._disk))
             if self._packs:
                 run, after = self._verified(folder, self._packs)
         # A node that came back names what lies below it: that may be missing, too.
-        while self._copy is not None and (packs := self._fetch(folder, run)):
+        while self._copy is not None and (packs := self._fetch(folder, run, self._copy)):
             self._packs += packs
             run, after = self._verified(folder, self._packs)
         return run, after
 
-    def _fetch(self, folder: Path, run: Run) -> tuple[PackEntry, ...]:
-        """Write what is missing, and what a copy has of it anywhere, to packs of the stage."""
-        assert self._copy is not None  # noqa: S101 - else nobody asks
-        wanted = _missing(run) - self._keys_fetched
-        found = self._copy.chunks(set(wanted))
+    def _verified(self, folder: Path, packs: Sequence[PackEntry]) -> tuple[Run, Report]:
+        with closed_run(folder, Depth("existence"), environment=self._environment) as run:
+            for entry in packs:
+                run.registered[pack_of(entry)] = entry
+            return run, run.report(None, None)
+
+    def _helpful(self, run: Run, old: list[Path]) -> tuple[PackEntry, ...]:
+        """Return sound packs that only lost events had registered, and that payloads need.
+
+        Args:
+            old: Takes those that a collection since keeps from being registered again.
+        """
+        found, missing = [], _missing(run)
+        for path in sorted((self._root / PACKS).glob("*.pack")):
+            parsed = pack.parse_name(path.name)
+            if parsed is None or path.name in run.registered:
+                continue
+            try:
+                places = read_index(path, self._info.id_bytes)
+            except CheckpointError:
+                continue
+            if not any(place.digest[:KEY_BYTES] in missing for place in places):
+                continue
+            if parsed[0] < run.fence:
+                old.append(path)
+            else:
+                found.append(PackEntry(parsed[0], path.stat().st_size, parsed[1].hex()))
+        return tuple(found)
+
+    def _fetch(self, folder: Path, run: Run, source: SecondCopy | Chunks) -> tuple[PackEntry, ...]:
+        """Write what is missing, and what a source has of it anywhere, to packs of the stage."""
+        wanted = _missing(run) - self._keys_back
+        is_copied = isinstance(source, SecondCopy)
+        found = source.chunks(wanted) if isinstance(source, SecondCopy) else source.found(wanted)
         entries, places = write_packs(
             folder / PACKS,
             self._info.id_bytes,
@@ -225,31 +256,10 @@ class _Work:
         )
         for entry in entries:
             container = f"{PACKS}/{pack_of(entry)}"
-            chunks = sum(one.container == container for one in places)
-            self._fetched[container] = _Fetched(folder / container, chunks)
-        self._keys_fetched |= {one.digest[:KEY_BYTES] for one in places}
+            copied = sum(one.container == container for one in places) if is_copied else 0
+            self._fetched[container] = _Fetched(folder / container, copied)
+        self._keys_back |= {one.digest[:KEY_BYTES] for one in places}
         return entries
-
-    def _verified(self, folder: Path, packs: Sequence[PackEntry]) -> tuple[Run, Report]:
-        with closed_run(folder, Depth("existence"), environment=self._environment) as run:
-            for entry in packs:
-                run.registered[pack.pack_name(entry.base, bytes.fromhex(entry.id))] = entry
-            return run, run.report(None, None)
-
-    def _helpful(self, run: Run, missing: set[bytes]) -> tuple[PackEntry, ...]:
-        """Return sound packs that only lost events had registered, and that payloads need."""
-        found = []
-        for path in sorted((self._root / PACKS).glob("*.pack")):
-            parsed = pack.parse_name(path.name)
-            if parsed is None or path.name in run.registered:
-                continue
-            try:
-                places = read_index(path, self._info.id_bytes)
-            except CheckpointError:
-                continue
-            if any(place.digest[:KEY_BYTES] in missing for place in places):
-                found.append(PackEntry(parsed[0], path.stat().st_size, parsed[1].hex()))
-        return tuple(found)
 
     def _mending(self, planner: Planner, before: Report, run: Run, after: Report) -> Mending:
         assert run.contents is not None  # noqa: S101 - of the level "existence"
@@ -277,7 +287,7 @@ class _Work:
             lost_positions=tuple(ranges([p for one in planner.salvages for p in one.events_lost])),
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
             positions_back=tuple(ranges([p for one in planner.salvages for p in one.events_back])),
-            chunks_back=tuple(sorted(key.hex() for key in self._keys_fetched & known)),
+            chunks_back=tuple(sorted(key.hex() for key in self._keys_back & known)),
             affected=tuple(_affected(affected, run)),
             past=tuple(sorted(touched - affected)),
             named=tuple(sorted(_named(planner.salvages))),
@@ -287,7 +297,7 @@ class _Work:
 
     def _new_packs(self) -> Iterator[MendedFile]:
         for container, one in self._fetched.items():
-            yield MendedFile(container=container, action="made", copied=one.chunks)
+            yield MendedFile(container=container, action="made", copied=one.copied)
 
     def _are_views_wrong(self, before: Report) -> bool:
         """Say whether the view of a store whose files are sound tells something else."""

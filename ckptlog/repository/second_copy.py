@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.pack import FOLDER as PACKS
@@ -17,7 +18,7 @@ from ckptlog.repository.claim import KEY_BYTES
 from ckptlog.repository.gap import Copy, Walk, judge_by
 from ckptlog.storage.disk import Disk
 
-_CHUNKS = frozenset({frame.CHUNK, frame.EVENT})
+_CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
 
 
 class SecondCopy:
@@ -32,7 +33,6 @@ class SecondCopy:
         self.path = path
         self._disk = disk
         self._store_id = store_id
-        self._codec = Codec()
         if path.resolve() == root.resolve():
             raise ArgumentError(
                 f"{path} is the damaged store itself.", hint="Name a copy.", argument="from"
@@ -54,80 +54,74 @@ class SecondCopy:
 
         def read(offset: int, length: int) -> bytes:
             if not data:
-                data.append(self._whole(path))
+                data.append(_whole(self._disk, path))
             return data[0][offset : offset + length]
 
         return read
 
-    def _whole(self, path: Path) -> bytes:
-        fd = self._disk.open_read(path)
-        try:
-            return self._disk.read(fd, self._disk.size(fd), 0)
-        finally:
-            self._disk.close(fd)
-
     def chunks(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield digest and record of chunks, wherever they lie in the copy; verified, none a delta.
+        """Yield what `Chunks.found` does of all its packs and segments."""
+        folder = self.path
+        paths = [*_sorted(folder / PACKS, "*.pack"), *_sorted(folder / LOG, "*.seg")]
+        return Chunks(paths, self._store_id, self._disk).found(keys)
+
+
+class Chunks:
+    """The chunks of some packs and segments, none of which need be whole."""
+
+    def __init__(self, paths: Iterable[Path], store_id: bytes, disk: Disk) -> None:
+        self._paths = paths
+        self._store_id = store_id
+        self._disk = disk
+
+    def found(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield digest and record of chunks, wherever they lie; verified, none a difference.
 
         Args:
             keys: First halves of their digests. What was found is removed.
 
-        Cost: reads the indexes of all packs, and all segments until everything is found.
+        Cost: reads the indexes of packs, and whole segments, until everything is found.
         """
-        patterns = ((PACKS, "*.pack"), (LOG, "*.seg"))
-        for path in (one for folder, kind in patterns for one in _sorted(self.path / folder, kind)):
+        for path in self._paths:
             if not keys:
                 return
             try:
-                found = _Container(self, path, self._codec)
-                for digest in [one for one in found.places if one[:KEY_BYTES] in keys]:
-                    try:
-                        yield digest, found.record(digest)
-                    except CheckpointError:  # damaged there; it may lie elsewhere, too
-                        continue
-                    keys.discard(digest[:KEY_BYTES])
+                container = _Container(path, self._store_id, self._disk)
             except CheckpointError:  # gone, denied: a copy helps as far as it can be read
                 continue
-
-    def read_at(self, path: Path, offset: int, length: int) -> bytes:
-        """Return bytes of a file of the copy."""
-        fd = self._disk.open_read(path)
-        try:
-            return self._disk.read(fd, length, offset)
-        finally:
-            self._disk.close(fd)
-
-    def places(self, path: Path) -> dict[bytes, tuple[int, int]]:
-        """Return where a container's chunks lie, by digest: offset and length of frames."""
-        if path.suffix == ".pack":
-            try:
-                lines = read_lines(path, self._store_id)
-                return {digest: (offset, length) for digest, offset, length in lines}
-            except CheckpointError:
-                pass  # its index is damaged: by its frames, then
-        data = self._whole(path)
-        is_pack = path.suffix == ".pack"
-        seed = frame.container_seed(self._store_id, path.name)
-        walk = Walk(seed, data, judge_by(lambda _digest, _record: None), ())
-        start = pack.HEADER_FRAME_BYTES if is_pack else HEADER_FRAME_BYTES
-        walk.run(start, len(data), kinds=_CHUNKS)
-        return {one.digest: (one.offset, one.length) for one in walk.pieces if one.digest}
-
-    def frame_at(self, path: Path, offset: int, length: int) -> bytes:
-        """Return the body of a frame of the copy, checked."""
-        data = self.read_at(path, offset, length)
-        seed = frame.container_seed(self._store_id, path.name)
-        return bytes(frame.decode(seed, offset, data).body)
+            for digest in [one for one in container.places if one[:KEY_BYTES] in keys]:
+                try:
+                    record = container.record(digest)
+                except CheckpointError:  # damaged there; it may lie elsewhere, too
+                    continue
+                keys.discard(digest[:KEY_BYTES])
+                yield digest, record
 
 
 class _Container:
-    """The chunks of one file of a copy."""
+    """The chunks of one file. places: By digest, offset and length of the frame."""
 
-    def __init__(self, copy: SecondCopy, path: Path, codec: Codec) -> None:
-        self._copy = copy
+    def __init__(self, path: Path, store_id: bytes, disk: Disk) -> None:
         self._path = path
-        self._codec = codec
-        self.places = copy.places(path)
+        self._disk = disk
+        self._store_id = store_id
+        self._seed = frame.container_seed(store_id, path.name)
+        self._codec = Codec()
+        self.places = self._found()
+
+    def _found(self) -> dict[bytes, tuple[int, int]]:
+        is_pack = self._path.suffix == ".pack"
+        if is_pack:
+            try:
+                lines = read_lines(self._path, self._store_id)
+                return {digest: (offset, length) for digest, offset, length in lines}
+            except CheckpointError:
+                pass  # its index is damaged: by its frames, then
+        data = _whole(self._disk, self._path)
+        walk = Walk(self._seed, data, judge_by(lambda _digest, _record: None), ())
+        start = pack.HEADER_FRAME_BYTES if is_pack else HEADER_FRAME_BYTES
+        walk.run(start, len(data), kinds=_CHUNKS)
+        return {one.digest: (one.offset, one.length) for one in walk.pieces if one.digest}
 
     def record(self, digest: bytes) -> bytes:
         """Return a chunk's record, which needs no other chunk.
@@ -135,8 +129,7 @@ class _Container:
         Raises:
             CheckpointError: It is not whole.
         """
-        record = self._stored(digest)
-        raw = self._raw(digest)
+        record, raw = self._stored(digest), self._raw(digest)
         if not chunk.base_in(record):
             return record
         domain, _ = chunk.outline(record)
@@ -146,7 +139,13 @@ class _Container:
         place = self.places.get(digest)
         if place is None:
             raise BlobCorruptionError(f"The base {digest.hex()} is not there.")
-        return self._copy.frame_at(self._path, *place)
+        offset, length = place
+        fd = self._disk.open_read(self._path)
+        try:
+            data = self._disk.read(fd, length, offset)
+        finally:
+            self._disk.close(fd)
+        return bytes(frame.decode(self._seed, offset, data).body)
 
     def _raw(self, digest: bytes) -> bytes:
         """Return a chunk's bytes: those of the base that differs from nothing, then each above."""
@@ -161,7 +160,15 @@ class _Container:
         return raw
 
 
-_DIFFERENCES_MAX = 128
+_DIFFERENCES_MAX: Final = 128
+
+
+def _whole(disk: Disk, path: Path) -> bytes:
+    fd = disk.open_read(path)
+    try:
+        return disk.read(fd, disk.size(fd), 0)
+    finally:
+        disk.close(fd)
 
 
 def _sorted(folder: Path, pattern: str) -> list[Path]:
