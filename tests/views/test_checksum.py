@@ -77,6 +77,8 @@ def test_any_bit_that_turns_makes_it_new(path, author, monkeypatch):
         view = opened(path)
         assert view.mark.position == 0, at
         view.close()
+        for suffix in ("-wal", "-shm"):  # what the new one has written would count
+            path.with_name(path.name + suffix).unlink()
         path.write_bytes(whole)
         sum_of(path).write_bytes(told)
 
@@ -201,8 +203,9 @@ def test_after_a_kill_the_view_is_believed(path, author, is_new):
 
 @pytest.mark.parametrize("is_new", [False, True], ids=["old", "new"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-sum"])
-def test_after_a_kill_no_bit_that_turns_is_believed(path, author, is_new, suffix):
+def test_after_a_kill_no_bit_that_turns_is_believed(path, author, monkeypatch, is_new, suffix):
     """In the file: it is made anew. In the log: SQLite stops before it. In the sum: it is none."""
+    monkeypatch.setattr(database, "_home", lambda *_: "here")  # whatever the file's inode is
     killed(path, author, is_new=is_new)
     kept = path.with_name("kept")
     kept.mkdir()
@@ -211,7 +214,7 @@ def test_after_a_kill_no_bit_that_turns_is_believed(path, author, is_new, suffix
     target = path.with_name(path.name + suffix)
     size, chance = target.stat().st_size, random.Random(7)
     for at in sorted({*range(0, min(size, 100), 19), *(chance.randrange(size) for _ in range(25))}):
-        for one in kept.iterdir():  # the same inodes: another's bytes would not be believed
+        for one in kept.iterdir():
             path.with_name(one.name).write_bytes(one.read_bytes())
         flip(target, at, chance.randrange(8))
         view = opened(path)
@@ -221,9 +224,7 @@ def test_after_a_kill_no_bit_that_turns_is_believed(path, author, is_new, suffix
             [one for one in author.commits if one.position_next > position], author.meta_of
         )
         assert_agrees(view, author)
-        assert view.check() == []
-        view.abandon()
-        path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+        view.close()  # so that the next one is the first to open the log
 
 
 def test_who_finds_that_another_one_has_begun_to_write_believes(path, author, monkeypatch):
