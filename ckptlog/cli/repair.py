@@ -103,12 +103,7 @@ def _print(output: Output, found: Mending) -> None:
         output.table(_REFUSED, [(one.container, one.message) for one in found.refused])
     for problem in found.left:
         output.line(f"left: {text.escape(problem)}")
-    for word, stretches in (("lost", found.lost_positions), ("back", found.positions_back)):
-        for first, last in stretches:
-            stretch = str(first) if first == last else f"{first} to {last}"
-            output.line(f"{word}: event {stretch}")
-    if found.chunks_back:
-        output.line(f"back: {text.count(len(found.chunks_back), 'chunk')}")
+    _print_stretches(output, found)
     if found.named:
         output.line(f"lost events name: {', '.join(map(text.escape, found.named))}")
     if found.affected:
@@ -119,6 +114,15 @@ def _print(output: Output, found: Mending) -> None:
     if found.past:
         output.line(f"Past states are lost of: {', '.join(map(text.escape, found.past))}")
     output.line(f"views: {found.views}")
+
+
+def _print_stretches(output: Output, found: Mending) -> None:
+    for word, stretches in (("lost", found.lost_positions), ("back", found.positions_back)):
+        for first, last in stretches:
+            stretch = str(first) if first == last else f"{first} to {last}"
+            output.line(f"{word}: event {stretch}")
+    if found.chunks_back:
+        output.line(f"back: {text.count(len(found.chunks_back), 'chunk')}")
 
 
 def _status(output: Output, found: Mending, *, is_applied: bool) -> int:

@@ -10,12 +10,21 @@ import pytest
 
 import ckptlog
 from ckptlog.errors import CheckpointError
-from ckptlog.model.event import LOST, REPAIRED
+from ckptlog.model.event import LOST, REPAIRED, SETTLED
 from ckptlog.repository.compaction import CollectOptions
 from ckptlog.repository.layout import read_info
 from ckptlog.repository.notary import Notary
 from ckptlog.repository.repair import repair
-from tests.repository.ruin import build, files_of, frames_of, fresh, leaves_of, states_of, truth_of
+from tests.repository.ruin import (
+    NOISE,
+    build,
+    files_of,
+    frames_of,
+    fresh,
+    leaves_of,
+    states_of,
+    truth_of,
+)
 
 EVERYTHING = CollectOptions(garbage_min=0, seal_bytes_min=0)
 EVENT, CHUNK = 2, 3
@@ -57,14 +66,15 @@ def lost_of(store) -> list[int]:
     return [entry.position for entry in store.events() if entry.event.type == LOST]
 
 
-@pytest.mark.parametrize("is_compacted", [False, True], ids=["as it was", "compacted"])
-@pytest.mark.parametrize("is_copy_compacted", [False, True], ids=["copy", "compacted copy"])
+@pytest.mark.parametrize(
+    ("is_compacted", "is_copy_compacted"), [(False, False), (True, False), (False, True)]
+)
 @pytest.mark.parametrize("kind", [EVENT, CHUNK], ids=["events", "chunks"])
 def test_a_later_copy_brings_back_what_was_told_lost(
-    image, store, tmp_path, kind, is_compacted, is_copy_compacted
+    image, store, kind, *, is_compacted, is_copy_compacted
 ):
     truth = truth_of(image)
-    copy = fresh(image, tmp_path / "copy")
+    copy = fresh(image, store.with_name("copy"))
     smash(store, kind=kind, every=3)
     first = repair(store, is_applied=True)
     assert first.lost_positions if kind == EVENT else first.lost_chunks
@@ -147,6 +157,30 @@ def test_a_copy_that_is_damaged_itself_helps_as_far_as_it_can(image, store, tmp_
         assert manager.store.verify().problems == ()
         assert len(lost_of(manager.store)) == before - len(back)
         assert leaves_of(manager.store)[: len(leaves)] == leaves
+
+
+def test_a_pack_that_only_a_lost_event_registered_and_a_collection_has_fenced(tmp_path):
+    """The machine's find: no event may register a pack from before a fence, so none was appended."""
+    root, data = tmp_path / "store", {"noise": NOISE[0]}
+    with ckptlog.CheckpointManager(root) as manager:
+        first = manager.create_checkpoint("a", "A", 1, data=data)
+        manager.store.compact(EVERYTHING)
+        second = manager.create_checkpoint("b", "B", 1, data={"noise": NOISE[1]})
+        manager.store.compact(EVERYTHING)
+        (moved, *_) = [e for e in manager.store.events() if e.event.type == SETTLED]
+        lost = moved.position
+    for path in (root / "log").glob("*.set"):  # the block of its one segment with that event
+        if path.name.startswith(f"{lost:020d}"):
+            whole = path.read_bytes()
+            path.write_bytes(whole[:120] + bytes(len(whole) - 240) + whole[-120:])
+    done = repair(root, is_applied=True)
+    assert lost in [p for a, b in done.lost_positions for p in range(a, b + 1)]
+    assert done.packs_registered
+    assert (done.affected, done.lost_chunks) == ((), ())
+    with ckptlog.CheckpointManager(root) as manager:
+        assert manager.get_checkpoint(first).data == data
+        assert manager.store.verify().problems == ()
+    assert second
 
 
 def test_a_liar_is_not_believed(image, store, tmp_path):
