@@ -113,9 +113,9 @@ class Database:
             self.writer.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
 
     def wrote(self, events: int) -> None:
-        """Take note of what was committed to the log."""
+        """Take note of what was committed to the log, while the checksum stands."""
         self._events += events
-        if self._events > SUMMED_EVENTS_MAX and self.is_summed:
+        if self._events > SUMMED_EVENTS_MAX:
             self.give_sum_up()
 
     def leave_seal(self) -> bool:
