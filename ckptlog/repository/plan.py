@@ -165,6 +165,15 @@ class Planner:
             if found.is_needed:
                 self.salvages.append(found)
 
+    def is_sound_pack(self, entry: PackEntry) -> bool:
+        """Say whether a pack is whole, every chunk of it."""
+        name = pack_of(entry)
+        salvage = PackSalvage(self._store_id, name, entry.bytes, copy=None)
+        try:
+            return not salvage.run(self.read(f"packs/{name}")).is_needed
+        except CheckpointError:
+            return False
+
     def read(self, container: str) -> bytes | None:
         """Return a file's bytes, None where there is none; what cannot be read is zeros."""
         path = self._root / container

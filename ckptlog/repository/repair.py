@@ -203,7 +203,7 @@ class _Work:
         run, after = self._verified(folder, ())
         if _missing(run):
             old: list[Path] = []
-            self._packs = self._helpful(run, old)
+            self._packs = self._helpful(run, planner, old)
             self._packs += self._fetch(folder, run, Chunks(old, self._info.id_bytes, self._disk))
             if self._packs:
                 run, after = self._verified(folder, self._packs)
@@ -219,11 +219,12 @@ class _Work:
                 run.registered[pack_of(entry)] = entry
             return run, run.report(None, None)
 
-    def _helpful(self, run: Run, old: list[Path]) -> tuple[PackEntry, ...]:
+    def _helpful(self, run: Run, planner: Planner, old: list[Path]) -> tuple[PackEntry, ...]:
         """Return sound packs that only lost events had registered, and that payloads need.
 
         Args:
-            old: Takes those that a collection since keeps from being registered again.
+            old: Takes those of which only chunks can be had: they are damaged, or a collection
+                since keeps them from being registered again.
         """
         found, missing = [], _missing(run)
         for path in sorted((self._root / PACKS).glob("*.pack")):
@@ -233,13 +234,15 @@ class _Work:
             try:
                 places = read_index(path, self._info.id_bytes)
             except CheckpointError:
+                old.append(path)
                 continue
             if not any(place.digest[:KEY_BYTES] in missing for place in places):
                 continue
-            if parsed[0] < run.fence:
+            entry = PackEntry(parsed[0], path.stat().st_size, parsed[1].hex())
+            if parsed[0] < run.fence or not planner.is_sound_pack(entry):
                 old.append(path)
             else:
-                found.append(PackEntry(parsed[0], path.stat().st_size, parsed[1].hex()))
+                found.append(entry)
         return tuple(found)
 
     def _fetch(self, folder: Path, run: Run, source: SecondCopy | Chunks) -> tuple[PackEntry, ...]:

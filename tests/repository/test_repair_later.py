@@ -165,7 +165,7 @@ def test_a_pack_that_only_a_lost_event_registered_and_a_collection_has_fenced(tm
     with ckptlog.CheckpointManager(root) as manager:
         first = manager.create_checkpoint("a", "A", 1, data=data)
         manager.store.compact(EVERYTHING)
-        second = manager.create_checkpoint("b", "B", 1, data={"noise": NOISE[1]})
+        manager.create_checkpoint("b", "B", 1, data={"noise": NOISE[1]})
         manager.store.compact(EVERYTHING)
         (moved, *_) = [e for e in manager.store.events() if e.event.type == SETTLED]
         lost = moved.position
@@ -180,7 +180,31 @@ def test_a_pack_that_only_a_lost_event_registered_and_a_collection_has_fenced(tm
     with ckptlog.CheckpointManager(root) as manager:
         assert manager.get_checkpoint(first).data == data
         assert manager.store.verify().problems == ()
-    assert second
+
+
+@pytest.mark.parametrize("part", ["chunk", "index"])
+def test_a_damaged_pack_that_only_a_lost_event_registered(tmp_path, part):
+    """The machine's find: it was registered again as it was."""
+    root = tmp_path / "store"
+    with ckptlog.CheckpointManager(root) as manager:
+        names = [manager.create_checkpoint("a", "A", n, data={"n": NOISE[n]}) for n in (1, 2)]
+        manager.store.compact(EVERYTHING)
+        (moved,) = [e for e in manager.store.events() if e.event.type == SETTLED]
+    (pack,) = (root / "packs").iterdir()
+    in_pack = 200 if part == "chunk" else pack.stat().st_size - 100
+    for path, begin in ((root / moved.container, moved.offset), (pack, in_pack)):
+        data = bytearray(path.read_bytes())
+        data[begin + 4 : begin + 60] = bytes(56)
+        path.write_bytes(bytes(data))
+    done = repair(root, is_applied=True)
+    assert done.ok, done.problems_after
+    affected = {one.checkpoint for one in done.affected}
+    assert len(affected) == (part == "chunk")
+    with ckptlog.CheckpointManager(root) as manager:
+        for number, name in enumerate(names, 1):
+            if name not in affected:
+                assert manager.get_checkpoint(name).data == {"n": NOISE[number]}
+        assert manager.store.verify().problems == ()
 
 
 def test_a_liar_is_not_believed(image, store, tmp_path):
