@@ -268,7 +268,8 @@ class SegmentSalvage:
         stop = self._bounds.position_next
         if self._bounds.limit is None and stop is not None and position < stop:
             waiting = [self._room_behind(walk, range(position, stop))]
-        last_lost = self._fill_run(waiting, position, position if stop is None else stop, data)
+        stop_here = position if stop is None else stop
+        last_lost = self._fill_run(waiting, position, stop_here, data, is_last=True)
         if last_lost is not None:
             position, leaf, ends_commit = last_lost.position + 1, leaf_hash(self._last_entry), True
         if not ends_commit or (stop is not None and position != stop):
@@ -292,9 +293,19 @@ class SegmentSalvage:
         return room
 
     def _fill_run(
-        self, gaps: Sequence[tuple[int, int]], start: int, stop: int, data: bytes
+        self,
+        gaps: Sequence[tuple[int, int]],
+        start: int,
+        stop: int,
+        data: bytes,
+        *,
+        is_last: bool = False,
     ) -> Lost | None:
-        """Fill gaps that lie between two events; return the last lost event, if any."""
+        """Fill gaps that lie between two events; return the last lost event, if any.
+
+        Args:
+            is_last: No event follows: the last gap ends with the last lost event, as it did.
+        """
         if stop < start or (stop > start and not gaps):
             raise FormatError(
                 f"log/{self._name} has event {stop} where {start} is expected, and nothing between."
@@ -302,7 +313,8 @@ class SegmentSalvage:
         waiting = [self._lost(position) for position in range(start, stop)]
         last = waiting[-1] if waiting else None
         for index, (offset, length) in enumerate(gaps):
-            here = waiting if index == len(gaps) - 1 else self._fitting(waiting, length)
+            free = waiting[:-1] if is_last else waiting
+            here = waiting if index == len(gaps) - 1 else self._fitting(free, length)
             waiting = waiting[len(here) :]
             data_here = data[offset : offset + length]
             self._note_gap(here, data_here)
