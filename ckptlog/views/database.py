@@ -4,7 +4,7 @@
 
 - Opening a large one costs no pass over the data: names, header, schema, the standing's checksum,
   store and home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
-  `ViewDamagedError`. A small one that was closed cleanly is compared with its checksum
+  `ViewDamagedError`. A small one is compared with its checksum, where that is known
   (views.checksum).
 - Replacing a file that other processes have open is made safe by views.guard.
 - Links and folders in the place of the three files are not followed but removed.
