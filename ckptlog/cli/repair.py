@@ -20,7 +20,7 @@ _FILES = (Column("file"), Column("action"), Column("brought back"), Column("even
 _REFUSED = (Column("file left as it is"), Column("why", is_prose=True))
 _HINT_APPLY = (
     "Keep a copy of the directory, then run `ckptlog repair --apply`; with --from COPY where there "
-    "is a second copy of this store: once mended, what was lost is not looked for again."
+    "is a second copy of this store, or later, once there is one."
 )
 _HINT_REFUSED = (
     "Restore what is refused from a backup (`ckptlog restore-store`), or name a second copy of "
@@ -29,7 +29,7 @@ _HINT_REFUSED = (
 _HINT_LEFT = "Each says what to do; `ckptlog verify` names them again."
 _HINT_LOSSES = (
     "A backup from before may have them: restore it beside this store (`ckptlog restore-store`), "
-    "or repair the copy that you kept with --from. The originals stay in quarantine."
+    "and repair once more with --from. The originals stay in quarantine."
 )
 _AFFECTED = (Column("checkpoint"), Column("task"), Column("go on from"))
 
@@ -103,9 +103,7 @@ def _print(output: Output, found: Mending) -> None:
         output.table(_REFUSED, [(one.container, one.message) for one in found.refused])
     for problem in found.left:
         output.line(f"left: {text.escape(problem)}")
-    for first, last in found.lost_positions:
-        stretch = str(first) if first == last else f"{first} to {last}"
-        output.line(f"lost: event {stretch}")
+    _print_stretches(output, found)
     if found.named:
         output.line(f"lost events name: {', '.join(map(text.escape, found.named))}")
     if found.affected:
@@ -116,6 +114,15 @@ def _print(output: Output, found: Mending) -> None:
     if found.past:
         output.line(f"Past states are lost of: {', '.join(map(text.escape, found.past))}")
     output.line(f"views: {found.views}")
+
+
+def _print_stretches(output: Output, found: Mending) -> None:
+    for word, stretches in (("lost", found.lost_positions), ("back", found.positions_back)):
+        for first, last in stretches:
+            stretch = str(first) if first == last else f"{first} to {last}"
+            output.line(f"{word}: event {stretch}")
+    if found.chunks_back:
+        output.line(f"back: {text.count(len(found.chunks_back), 'chunk')}")
 
 
 def _status(output: Output, found: Mending, *, is_applied: bool) -> int:

@@ -17,6 +17,8 @@ from ckptlog.model.leaf import leaf_text
 FILLER_BYTES_MIN: Final = frame.HEADER_BYTES + chunk.HEADER_BYTES
 _FILLER_BYTES_MAX: Final = FILLER_BYTES_MIN + chunk.RAW_BYTES_MAX
 _EVENT_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
+MARK: Final = b'"type":"repair.lost"}'
+"""Every tombstone's entry ends with it."""
 
 
 class Lost:
@@ -121,8 +123,7 @@ def filler(
         taken: Digests that it must not have: a pack names each once.
     """
     length = size - FILLER_BYTES_MIN
-    text = f"{offset}: bytes of {container} were lost here; see quarantine. ".encode()
-    raw = (text + b"." * length)[:length]
+    raw = _text(container, offset, length)
     digest = chunk.digest_of(chunk.LEAF, raw)
     serial = 0
     while digest in taken:
@@ -134,3 +135,24 @@ def filler(
         digest = chunk.digest_of(chunk.LEAF, raw)
     record = chunk.encode_plain(chunk.CODEC_RAW, chunk.LEAF, digest, length, raw)
     return digest, frame.encode(seed, offset, frame.CHUNK, 0, record)
+
+
+def _text(container: str, offset: int, length: int) -> bytes:
+    text = f"{offset}: bytes of {container} were lost here; see quarantine. ".encode()
+    return (text + b"." * length)[:length]
+
+
+def is_filler(container: str, offset: int, record: bytes) -> bool:
+    """Say whether the record of a chunk in a segment is a filler's."""
+    raw = record[chunk.HEADER_BYTES :]
+    return raw == _text(container, offset, len(raw))
+
+
+def is_tombstone(entry: bytes) -> bool:
+    """Say whether an entry is a tombstone's."""
+    return entry.endswith(MARK) and event.decode(entry).type == LOST
+
+
+def is_leaf_known(entry: bytes) -> bool:
+    """Say whether a tombstone has the leaf hash of what was lost."""
+    return "leaf" in event.decode(entry).facts

@@ -37,6 +37,7 @@ class Chain:
         position, leaf: After what was read last; None for the leaf hash that damage hides.
         lost: Stretches of positions (start, stop), ascending, that could not be read, or that hold
             tombstones.
+        bereft: Containers (of segments) with tombstones.
         is_broken: Whether something could not be read.
     """
 
@@ -47,6 +48,7 @@ class Chain:
         self.position = 0
         self.leaf: bytes | None = LEAF_EMPTY
         self.lost: list[tuple[int, int]] = []
+        self.bereft: set[str] = set()
         self.is_broken = False
         self._density = 1.0
 
@@ -221,6 +223,7 @@ class Chain:
         for entry in commit.entries:
             if entry.event.type == LOST:
                 self._book.events_lost += 1
+                self.bereft.add(entry.container)
                 self._lose(entry.position, entry.position + 1)
             begin = window.locate(entry.offset, entry.length)
             start = begin + frame.HEADER_BYTES + event.PREFIX_BYTES

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+_RECORDED: Final = (
+    "files",
+    "lost_positions",
+    "lost_chunks",
+    "positions_back",
+    "chunks_back",
+    "affected",
+    "past",
+    "named",
+    "copy",
+)
 
 
 class MendedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +56,8 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     problems_before, problems_after: Of verifications; "after" of the mended files.
     lost_positions: Stretches (first, last) of events that are tombstones now.
     lost_chunks: First halves of the digests of chunks that payloads name and nobody has.
+    positions_back: Stretches of events that an earlier repair had told lost, and a copy had.
+    chunks_back: Chunks likewise.
     affected: Present states that cannot be read. past: Those of which only past states cannot.
     named: Ids of checkpoints that could be read in the lost events' bytes.
     views: "rebuilt", "kept", or "would be rebuilt".
@@ -59,6 +73,8 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     problems_after_total: int = 0
     lost_positions: tuple[tuple[int, int], ...] = ()
     lost_chunks: tuple[str, ...] = ()
+    positions_back: tuple[tuple[int, int], ...] = ()
+    chunks_back: tuple[str, ...] = ()
     affected: tuple[Affected, ...] = ()
     past: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
@@ -97,7 +113,9 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
         """Return what the event says in public."""
         return {
             "bits": sum(one.bits for one in self.files),
+            "chunks_back": len(self.chunks_back),
             "chunks_lost": len(self.lost_chunks),
+            "events_back": sum(last - first + 1 for first, last in self.positions_back),
             "events_lost": self.events_lost,
             "files": len(self.files),
             "from_copy": sum(one.copied for one in self.files),
@@ -112,8 +130,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     def record(self) -> dict[str, Any]:
         """Return what the event's payload lists."""
         whole = self.to_dict()
-        kept = ("lost_positions", "lost_chunks", "affected", "past", "named", "copy")
-        return {"files": whole["files"], **{name: whole[name] for name in kept}}
+        return {name: whole[name] for name in _RECORDED}
 
 
 def _listed(value: Any) -> Any:

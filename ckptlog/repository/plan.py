@@ -6,7 +6,7 @@ before it; packs after them, by what whole events have registered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,8 +22,9 @@ from ckptlog.log.segments import FOLDER, Segments, container_of
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
-from ckptlog.repository.gap import Copy
+from ckptlog.repository.gap import Copy, Judge
 from ckptlog.repository.lineage import Lineage, Link
+from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
     Bounds,
     LeafAt,
@@ -32,6 +33,7 @@ from ckptlog.repository.salvage import (
     Salvage,
     SegmentSalvage,
     made_of_tombstones,
+    mended_bytes,
 )
 from ckptlog.repository.second_copy import SecondCopy
 from ckptlog.repository.settled_salvage import (
@@ -163,6 +165,15 @@ class Planner:
             if found.is_needed:
                 self.salvages.append(found)
 
+    def is_sound_pack(self, entry: PackEntry) -> bool:
+        """Say whether a pack is whole, every chunk of it."""
+        name = pack_of(entry)
+        salvage = PackSalvage(self._store_id, name, entry.bytes, copy=None)
+        try:
+            return not salvage.run(self.read(f"packs/{name}")).is_needed
+        except CheckpointError:
+            return False
+
     def read(self, container: str) -> bytes | None:
         """Return a file's bytes, None where there is none; what cannot be read is zeros."""
         path = self._root / container
@@ -185,29 +196,51 @@ class Planner:
             return bytes(_BLOCK_BYTES)
 
     def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
+        copies = [*self._copies(container), *self._events_of(made)]
+        data = self.read(container)
         salvage = SegmentSalvage(
-            self._store_id,
-            made,
-            bounds,
-            leaves=self._leaves,
-            time=self._time,
-            copies=[*self._copies(container), *self._events_of(made)],
+            self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
         )
-        return salvage.run(self.read(container))
+        found = salvage.run(data)
+        if self._copy is not None:
+            self._take_back(found, data or b"", copies)
+        return found
+
+    def _take_back(self, found: Salvage, data: bytes, copies: list[Copy]) -> None:
+        """Enter what copies have of the events that earlier repairs have told lost."""
+        header, bounds = found.header, Bounds(found.limit, found.position_next, found.last_leaf)
+        assert header is not None  # noqa: S101 - of a segment
+
+        def again(data: bytes, stricter: Callable[[Judge], Judge], leaves: Leaves) -> Salvage:
+            return SegmentSalvage(
+                self._store_id,
+                header,
+                bounds,
+                leaves=leaves,
+                time=self._time,
+                copies=copies,
+                stricter=stricter,
+            ).run(data)
+
+        reclaim = Reclaim(found.seed, found.container, self._schema, again)
+        back = reclaim.run(mended_bytes(data, found), found.limit)
+        found.patches += back.patches
+        found.copied += back.copied
+        new = set(found.events_lost)
+        found.events_back = [one for one in back.positions if one not in new]
+        found.events_lost = [one for one in found.events_lost if one not in back.positions]
 
     def _copies(self, container: str) -> list[Copy]:
         copy = self._copy.of(container) if self._copy else None
         return [] if copy is None else [copy]
 
     def _events_of(self, made: SegmentHeader) -> list[Copy]:
-        """Return the settled form that lies beside a written segment, as a copy of its events."""
+        """Return settled forms, the one beside a written segment first, as copies of its events."""
         name = (made.first, made.generation)
-        path = self._root / FOLDER / settled.settled_name(*name)
-        data = self.read(f"{FOLDER}/{path.name}")
-        if data is None:
-            return []
-        found = SettledRows(self._store_id, name, data)
-        return [found.frame_at]
+        container = f"{FOLDER}/{settled.settled_name(*name)}"
+        own = self.read(container)
+        forms = [*([] if own is None else [own]), *(c(0, _WHOLE) for c in self._copies(container))]
+        return [SettledRows(self._store_id, name, data).frame_at for data in forms]
 
     # --- settled segments ---------------------------------------------------------------------
 

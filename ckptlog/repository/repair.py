@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ckptlog.blobs.pack import FOLDER as PACKS
-from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.pack import read_index, write_packs
 from ckptlog.errors import CheckpointError, LogCorruptionError, operating_system_door
 from ckptlog.formats import pack
 from ckptlog.log.published import PublishedEnd
@@ -34,6 +34,7 @@ from ckptlog.policy.command import Record
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
+from ckptlog.repository.contents import pack_of
 from ckptlog.repository.depth import Depth
 from ckptlog.repository.history import Life
 from ckptlog.repository.intent import Intent, Step
@@ -43,7 +44,7 @@ from ckptlog.repository.plan import Planner, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
 from ckptlog.repository.report import Progress, Report
 from ckptlog.repository.salvage import Salvage, ranges
-from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.repository.second_copy import Chunks, SecondCopy
 from ckptlog.repository.stage import Stage, write_mended
 from ckptlog.repository.verify import Run, closed_run
 from ckptlog.storage import files
@@ -125,6 +126,13 @@ def _locked(path: Path, environment: Environment, timeout_s: float) -> Iterator[
         lock.close()
 
 
+class _Fetched(msgspec.Struct, frozen=True):
+    """A pack that was made of chunks found elsewhere. path: In the stage. copied: From a copy."""
+
+    path: Path
+    copied: int
+
+
 class _Work:
     """One repair of one store."""
 
@@ -138,6 +146,8 @@ class _Work:
         if copy is not None:
             self._copy = SecondCopy(copy, root, self._info.id_bytes, self._disk)
         self._packs: tuple[PackEntry, ...] = ()
+        self._fetched: dict[str, _Fetched] = {}
+        self._keys_back: set[bytes] = set()
         self._folders: list[Path] = []
 
     # --- finding out ------------------------------------------------------------------------
@@ -168,6 +178,8 @@ class _Work:
         finally:
             published.close()
         suspects = suspects_of(run.book.files, run.registered)
+        if self._copy is not None:  # what was told lost may be there
+            suspects |= run.chain.bereft
         planner.segments(end, suspects, run.removed)
         planner.packs(run.registered, suspects)
         return planner
@@ -187,22 +199,34 @@ class _Work:
 
     def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
         Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
+        self._packs, self._fetched, self._keys_back = (), {}, set()
         run, after = self._verified(folder, ())
-        if run.contents is not None and run.contents.breakage.missing:
-            self._packs = self._helpful(run, run.contents.breakage.missing)
+        if _missing(run):
+            old: list[Path] = []
+            self._packs = self._helpful(run, planner, old)
+            self._packs += self._fetch(folder, run, Chunks(old, self._info.id_bytes, self._disk))
             if self._packs:
                 run, after = self._verified(folder, self._packs)
+        # A node that came back names what lies below it: that may be missing, too.
+        while self._copy is not None and (packs := self._fetch(folder, run, self._copy)):
+            self._packs += packs
+            run, after = self._verified(folder, self._packs)
         return run, after
 
     def _verified(self, folder: Path, packs: Sequence[PackEntry]) -> tuple[Run, Report]:
         with closed_run(folder, Depth("existence"), environment=self._environment) as run:
             for entry in packs:
-                run.registered[pack.pack_name(entry.base, bytes.fromhex(entry.id))] = entry
+                run.registered[pack_of(entry)] = entry
             return run, run.report(None, None)
 
-    def _helpful(self, run: Run, missing: set[bytes]) -> tuple[PackEntry, ...]:
-        """Return sound packs that only lost events had registered, and that payloads need."""
-        found = []
+    def _helpful(self, run: Run, planner: Planner, old: list[Path]) -> tuple[PackEntry, ...]:
+        """Return sound packs that only lost events had registered, and that payloads need.
+
+        Args:
+            old: Takes those of which only chunks can be had: they are damaged, or a collection
+                since keeps them from being registered again.
+        """
+        found, missing = [], _missing(run)
         for path in sorted((self._root / PACKS).glob("*.pack")):
             parsed = pack.parse_name(path.name)
             if parsed is None or path.name in run.registered:
@@ -210,10 +234,35 @@ class _Work:
             try:
                 places = read_index(path, self._info.id_bytes)
             except CheckpointError:
+                old.append(path)
                 continue
-            if any(place.digest[:KEY_BYTES] in missing for place in places):
-                found.append(PackEntry(parsed[0], path.stat().st_size, parsed[1].hex()))
+            if not any(place.digest[:KEY_BYTES] in missing for place in places):
+                continue
+            entry = PackEntry(parsed[0], path.stat().st_size, parsed[1].hex())
+            if parsed[0] < run.fence or not planner.is_sound_pack(entry):
+                old.append(path)
+            else:
+                found.append(entry)
         return tuple(found)
+
+    def _fetch(self, folder: Path, run: Run, source: SecondCopy | Chunks) -> tuple[PackEntry, ...]:
+        """Write what is missing, and what a source has of it anywhere, to packs of the stage."""
+        wanted = _missing(run) - self._keys_back
+        is_copied = isinstance(source, SecondCopy)
+        found = source.chunks(wanted) if isinstance(source, SecondCopy) else source.found(wanted)
+        entries, places = write_packs(
+            folder / PACKS,
+            self._info.id_bytes,
+            run.chain.position,
+            found,
+            lambda: self._environment.random_bytes(16),
+        )
+        for entry in entries:
+            container = f"{PACKS}/{pack_of(entry)}"
+            copied = sum(one.container == container for one in places) if is_copied else 0
+            self._fetched[container] = _Fetched(folder / container, copied)
+        self._keys_back |= {one.digest[:KEY_BYTES] for one in places}
+        return entries
 
     def _mending(self, planner: Planner, before: Report, run: Run, after: Report) -> Mending:
         assert run.contents is not None  # noqa: S101 - of the level "existence"
@@ -233,19 +282,25 @@ class _Work:
         return Mending(
             store=str(self._root),
             is_applied=False,
-            files=tuple(_files(planner)),
+            files=(*_files(planner), *self._new_packs()),
             problems_before=told,
             problems_before_total=before.problems_total,
             problems_after=tuple(str(one) for one in rest),
             problems_after_total=len(rest),
             lost_positions=tuple(ranges([p for one in planner.salvages for p in one.events_lost])),
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
+            positions_back=tuple(ranges([p for one in planner.salvages for p in one.events_back])),
+            chunks_back=tuple(sorted(key.hex() for key in self._keys_back & known)),
             affected=tuple(_affected(affected, run)),
             past=tuple(sorted(touched - affected)),
             named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
         )
+
+    def _new_packs(self) -> Iterator[MendedFile]:
+        for container, one in self._fetched.items():
+            yield MendedFile(container=container, action="made", copied=one.copied)
 
     def _are_views_wrong(self, before: Report) -> bool:
         """Say whether the view of a store whose files are sound tells something else."""
@@ -265,6 +320,8 @@ class _Work:
         quarantine = Quarantine(self._root, self._now_us)
         with TemporaryDirectory(prefix="ckptlog-repair-") as folder:
             mending, planner = self._look(Path(folder), progress)
+            if not _is_log_refused(mending):  # no event could register them
+                self._publish_packs()
         if mending.is_empty and not self._folders:
             return mending
         if planner.salvages or planner.strays:
@@ -286,6 +343,24 @@ class _Work:
         )
         views = "kept" if is_kept else "rebuilt"
         return msgspec.structs.replace(mending, files=named, is_applied=True, views=views)
+
+    def _publish_packs(self) -> None:
+        """Put packs of what a copy has beside the others; the event registers them."""
+        for container, one in self._fetched.items():
+            path = self._root / container
+            with operating_system_door("Cannot copy a pack"):
+                path.parent.mkdir(exist_ok=True)
+            fd, temporary = files.create_temporary(path)
+            try:
+                with one.path.open("rb") as source, open(fd, "wb", closefd=False) as target:
+                    shutil.copyfileobj(source, target, 1024 * 1024)
+                files.sync_file(fd)
+                files.publish(temporary, path)
+            except BaseException:
+                files.remove(temporary)
+                raise
+            finally:
+                os.close(fd)
 
     def _mend(self, quarantine: Quarantine, planner: Planner, salvage: Salvage) -> str:
         """Put a mended file into the place of a damaged one; return where that is kept.
@@ -369,6 +444,10 @@ class _Work:
                     position = store.position - 1
                     return msgspec.structs.replace(mending, position=position)
         raise LogCorruptionError("The event of the repair could not be appended.")
+
+
+def _missing(run: Run) -> set[bytes]:
+    return run.contents.breakage.missing if run.contents is not None else set()
 
 
 def _is_log_refused(mending: Mending) -> bool:

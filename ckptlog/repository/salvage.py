@@ -15,12 +15,12 @@ import msgspec
 
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import BlobCorruptionError, FormatError
-from ckptlog.formats import chunk, frame, pack, segment, tombstone
+from ckptlog.formats import chunk, event, frame, pack, segment, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.formats.tombstone import Lost
 from ckptlog.model.event import SCHEMA
 from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
-from ckptlog.repository.gap import Copy, Walk, judge_by
+from ckptlog.repository.gap import Copy, Judge, Walk, judge_by
 
 SEGMENT_KINDS: Final = frozenset({frame.EVENT, frame.CHUNK})
 PACK_KINDS: Final = frozenset({frame.CHUNK})
@@ -39,6 +39,8 @@ class Salvage(msgspec.Struct):
     bits, copied: Frames brought back, by a bit or from a copy. events_lost: Positions.
     chunks_lost: Chunk frames, as far as they were counted. was_missing: Whether there was no file.
     clues: The bytes of gaps, at most some, in which ids may be read.
+    events_back: Positions that an earlier repair had told lost. copied_at: Where frames of a copy
+        were put. seed: Of a segment's checksums.
     """
 
     container: str
@@ -54,11 +56,28 @@ class Salvage(msgspec.Struct):
     chunks_lost: list[bytes] = []
     was_missing: bool = False
     clues: list[bytes] = []
+    events_back: list[int] = []
+    copied_at: list[int] = []
+    seed: int = 0
 
     @property
     def is_needed(self) -> bool:
         """Whether anything is to be written."""
         return bool(self.patches)
+
+
+def mended_bytes(data: bytes, salvage: Salvage) -> bytes:
+    """Return a container's bytes with the patches of its salvage."""
+    kept = data if salvage.length is None else data[: salvage.length]
+    return written(kept, salvage.patches)
+
+
+def written(data: bytes, patches: Sequence[Patch]) -> bytes:
+    """Return bytes with patches in them, in their order."""
+    out = bytearray(data)
+    for offset, patch in patches:
+        out[offset : offset + len(patch)] = patch
+    return bytes(out)
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -120,6 +139,7 @@ class SegmentSalvage:
         made: The header that it should have, for where its own is damaged.
         leaves: The cache of leaf hashes.
         time: Of the tombstones.
+        stricter: Makes the judge of frames refuse more.
     """
 
     def __init__(
@@ -131,6 +151,7 @@ class SegmentSalvage:
         leaves: Leaves,
         time: str,
         copies: Sequence[Copy],
+        stricter: Callable[[Judge], Judge] = lambda judge: judge,
     ) -> None:
         self._store_id = store_id
         self._made = made
@@ -139,10 +160,13 @@ class SegmentSalvage:
         self._leaf_at = leaves.at
         self._time = time
         self._copies = copies
+        self._stricter = stricter
         self._name = segment.segment_name(made.first, made.generation)
         self._seed = segment.seed(store_id, made.first, made.generation)
         self._found = Salvage(f"log/{self._name}", patches=[], events_lost=[], chunks_lost=[])
         self._found.clues = []
+        self._found.events_back, self._found.copied_at = [], []
+        self._found.seed = self._seed
 
     def run(self, data: bytes | None) -> Salvage:
         """Return what becomes of the segment.
@@ -158,14 +182,17 @@ class SegmentSalvage:
         data = self._with_header(data or b"")
         limit = self._bounds.limit
         self._chunks = _Chunks()
-        walk = Walk(self._seed, data, judge_by(self._chunks.raw), self._copies)
+        walk = Walk(self._seed, data, self._stricter(judge_by(self._chunks.raw)), self._copies)
         walk.run(HEADER_FRAME_BYTES, len(data) if limit is None else limit, kinds=SEGMENT_KINDS)
         if limit is None:
             self._cut_tail(walk)
         for one in walk.mended:
             found.patches.append((one.offset, one.data))
             found.bits += one.how == "bit"
-            found.copied += one.how == "copy"
+            if one.how == "copy":
+                found.copied += 1
+                found.copied_at.append(one.offset)
+                found.events_lost += _lost_in(one.data)
         known = [(one.position, one.leaf) for one in walk.pieces if one.kind == frame.EVENT]
         self._leaf_at = self._leaves.believed(self._bounds, self._made, known)
         self._fill(walk, data)
@@ -241,7 +268,8 @@ class SegmentSalvage:
         stop = self._bounds.position_next
         if self._bounds.limit is None and stop is not None and position < stop:
             waiting = [self._room_behind(walk, range(position, stop))]
-        last_lost = self._fill_run(waiting, position, position if stop is None else stop, data)
+        stop_here = position if stop is None else stop
+        last_lost = self._fill_run(waiting, position, stop_here, data, is_last=True)
         if last_lost is not None:
             position, leaf, ends_commit = last_lost.position + 1, leaf_hash(self._last_entry), True
         if not ends_commit or (stop is not None and position != stop):
@@ -265,9 +293,19 @@ class SegmentSalvage:
         return room
 
     def _fill_run(
-        self, gaps: Sequence[tuple[int, int]], start: int, stop: int, data: bytes
+        self,
+        gaps: Sequence[tuple[int, int]],
+        start: int,
+        stop: int,
+        data: bytes,
+        *,
+        is_last: bool = False,
     ) -> Lost | None:
-        """Fill gaps that lie between two events; return the last lost event, if any."""
+        """Fill gaps that lie between two events; return the last lost event, if any.
+
+        Args:
+            is_last: No event follows: the last gap ends with the last lost event, as it did.
+        """
         if stop < start or (stop > start and not gaps):
             raise FormatError(
                 f"log/{self._name} has event {stop} where {start} is expected, and nothing between."
@@ -275,7 +313,8 @@ class SegmentSalvage:
         waiting = [self._lost(position) for position in range(start, stop)]
         last = waiting[-1] if waiting else None
         for index, (offset, length) in enumerate(gaps):
-            here = waiting if index == len(gaps) - 1 else self._fitting(waiting, length)
+            free = waiting[:-1] if is_last else waiting
+            here = waiting if index == len(gaps) - 1 else self._fitting(free, length)
             waiting = waiting[len(here) :]
             data_here = data[offset : offset + length]
             self._note_gap(here, data_here)
@@ -306,6 +345,14 @@ class SegmentSalvage:
             found.clues.append(data[:_CLUE_BYTES_MAX])
         if not lost:
             found.chunks_lost.append(data[frame.HEADER_BYTES : frame.HEADER_BYTES + 32])
+
+
+def _lost_in(framed: bytes) -> list[int]:
+    """Return the position of a copy's frame that is a tombstone: lost there, too."""
+    body = framed[frame.HEADER_BYTES :]
+    if framed[2] != frame.EVENT or not tombstone.is_tombstone(body[event.PREFIX_BYTES :]):
+        return []
+    return [event.decode_prefix(body)[0]]
 
 
 _CLUES_MAX: Final = 1000

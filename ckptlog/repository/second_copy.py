@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from ckptlog.errors import ArgumentError
+from ckptlog.blobs.codec import Codec
+from ckptlog.blobs.pack import FOLDER as PACKS
+from ckptlog.blobs.pack import read_lines
+from ckptlog.errors import ArgumentError, BlobCorruptionError, CheckpointError
+from ckptlog.formats import chunk, frame, pack
+from ckptlog.formats.segment import HEADER_FRAME_BYTES
+from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
-from ckptlog.repository.gap import Copy
+from ckptlog.repository.claim import KEY_BYTES
+from ckptlog.repository.gap import Copy, Walk, judge_by
 from ckptlog.storage.disk import Disk
+
+_CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
 
 
 class SecondCopy:
@@ -21,6 +32,7 @@ class SecondCopy:
     def __init__(self, path: Path, root: Path, store_id: bytes, disk: Disk) -> None:
         self.path = path
         self._disk = disk
+        self._store_id = store_id
         if path.resolve() == root.resolve():
             raise ArgumentError(
                 f"{path} is the damaged store itself.", hint="Name a copy.", argument="from"
@@ -42,14 +54,125 @@ class SecondCopy:
 
         def read(offset: int, length: int) -> bytes:
             if not data:
-                data.append(self._whole(path))
+                data.append(_whole(self._disk, path))
             return data[0][offset : offset + length]
 
         return read
 
-    def _whole(self, path: Path) -> bytes:
-        fd = self._disk.open_read(path)
+    def chunks(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield what `Chunks.found` does of all its packs and segments."""
+        folder = self.path
+        paths = [*_sorted(folder / PACKS, "*.pack"), *_sorted(folder / LOG, "*.seg")]
+        return Chunks(paths, self._store_id, self._disk).found(keys)
+
+
+class Chunks:
+    """The chunks of some packs and segments, none of which need be whole."""
+
+    def __init__(self, paths: Iterable[Path], store_id: bytes, disk: Disk) -> None:
+        self._paths = paths
+        self._store_id = store_id
+        self._disk = disk
+
+    def found(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield digest and record of chunks, wherever they lie; verified, none a difference.
+
+        Args:
+            keys: First halves of their digests. What was found is removed.
+
+        Cost: reads the indexes of packs, and whole segments, until everything is found.
+        """
+        for path in self._paths:
+            if not keys:
+                return
+            try:
+                container = _Container(path, self._store_id, self._disk)
+            except CheckpointError:  # gone, denied: a copy helps as far as it can be read
+                continue
+            for digest in [one for one in container.places if one[:KEY_BYTES] in keys]:
+                try:
+                    record = container.record(digest)
+                except CheckpointError:  # damaged there; it may lie elsewhere, too
+                    continue
+                keys.discard(digest[:KEY_BYTES])
+                yield digest, record
+
+
+class _Container:
+    """The chunks of one file. places: By digest, offset and length of the frame."""
+
+    def __init__(self, path: Path, store_id: bytes, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._store_id = store_id
+        self._seed = frame.container_seed(store_id, path.name)
+        self._codec = Codec()
+        self.places = self._found()
+
+    def _found(self) -> dict[bytes, tuple[int, int]]:
+        is_pack = self._path.suffix == ".pack"
+        if is_pack:
+            try:
+                lines = read_lines(self._path, self._store_id)
+                return {digest: (offset, length) for digest, offset, length in lines}
+            except CheckpointError:
+                pass  # its index is damaged: by its frames, then
+        data = _whole(self._disk, self._path)
+        walk = Walk(self._seed, data, judge_by(lambda _digest, _record: None), ())
+        start = pack.HEADER_FRAME_BYTES if is_pack else HEADER_FRAME_BYTES
+        walk.run(start, len(data), kinds=_CHUNKS)
+        return {one.digest: (one.offset, one.length) for one in walk.pieces if one.digest}
+
+    def record(self, digest: bytes) -> bytes:
+        """Return a chunk's record, which needs no other chunk.
+
+        Raises:
+            CheckpointError: It is not whole.
+        """
+        record, raw = self._stored(digest), self._raw(digest)
+        if not chunk.base_in(record):
+            return record
+        domain, _ = chunk.outline(record)
+        return self._codec.encode(domain, digest, raw)
+
+    def _stored(self, digest: bytes) -> bytes:
+        place = self.places.get(digest)
+        if place is None:
+            raise BlobCorruptionError(f"The base {digest.hex()} is not there.")
+        offset, length = place
+        fd = self._disk.open_read(self._path)
         try:
-            return self._disk.read(fd, self._disk.size(fd), 0)
+            data = self._disk.read(fd, length, offset)
         finally:
             self._disk.close(fd)
+        return bytes(frame.decode(self._seed, offset, data).body)
+
+    def _raw(self, digest: bytes) -> bytes:
+        """Return a chunk's bytes: those of the base that differs from nothing, then each above."""
+        chain = [(digest, self._stored(digest))]
+        while base := chunk.base_in(chain[-1][1]):
+            if len(chain) > _DIFFERENCES_MAX:
+                raise BlobCorruptionError(f"{digest.hex()} differs from too many.")
+            chain.append((base, self._stored(base)))
+        raw = b""
+        for name, record in reversed(chain):
+            raw = self._codec.raw(record, name, base_of=lambda _, below=raw: below)  # type: ignore[misc]
+        return raw
+
+
+_DIFFERENCES_MAX: Final = 128
+
+
+def _whole(disk: Disk, path: Path) -> bytes:
+    fd = disk.open_read(path)
+    try:
+        return disk.read(fd, disk.size(fd), 0)
+    finally:
+        disk.close(fd)
+
+
+def _sorted(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []

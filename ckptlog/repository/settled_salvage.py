@@ -17,7 +17,6 @@ from ckptlog.errors import CheckpointError, FormatError
 from ckptlog.formats import chunk, event, frame, segment, settled, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.settling import settled_bytes
-from ckptlog.model.event import LOST
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.repository.gap import Piece, Walk, judge_by
 from ckptlog.repository.salvage import SEGMENT_KINDS, Bounds, LeafAt, Leaves, Salvage
@@ -152,6 +151,8 @@ class WrittenRows:
 
 
 Source = Callable[[], SettledRows | WrittenRows]
+Shelf = dict[int, Known]
+"""Tombstones by position, taken away for what a copy has."""
 
 
 class SettledSalvage:
@@ -172,6 +173,7 @@ class SettledSalvage:
         self._seed = segment.seed(store_id, made.first, made.generation)
         self._container = f"log/{settled.settled_name(made.first, made.generation)}"
         self.sources: list[Source] = []
+        self._read: list[SettledRows | WrittenRows] | None = None
 
     def run(self, data: bytes | None) -> Salvage:
         """Return what becomes of the segment.
@@ -182,32 +184,98 @@ class SettledSalvage:
         Raises:
             FormatError: Two things contradict each other, or what was lost does not fit.
         """
+        own = SettledRows(self._store_id, (self._made.first, self._made.generation), data or b"")
+        shelves = self._shelves(own) if self.sources else []
+        found = self._tried(data, own, shelves)
+        if found is None:  # one of them fits in no way: each by itself
+            good: list[Shelf] = []
+            for shelf in shelves:
+                good += [shelf] if self._tried(data, own, [*good, shelf]) else []
+            found = self._tried(data, own, good)
+        return found or self._run(data, own, {})
+
+    def _shelves(self, own: SettledRows) -> list[Shelf]:
+        """Return the tombstones, each run of them, that an event of a copy may take the place of.
+
+        Those that do not know the leaf hash of what was lost stay: signed heads may rest upon it.
+        """
+        shelves: list[Shelf] = []
+        for position, one in sorted(own.known.items()):
+            entry = _entry_of(one.row)
+            if tombstone.is_tombstone(entry) and tombstone.is_leaf_known(entry):
+                if not shelves or position - 1 not in shelves[-1]:
+                    shelves.append({})
+                shelves[-1][position] = one
+        return shelves
+
+    def _tried(self, data: bytes | None, own: SettledRows, shelves: list[Shelf]) -> Salvage | None:
+        """Return what becomes of it if those may be replaced; None where that does not fit."""
+        if not shelves:
+            return None
+        helped = [one for one in shelves if self._is_helped(one)]
+        try:
+            return self._run(data, own, {at: one for shelf in helped for at, one in shelf.items()})
+        except FormatError:
+            return None
+
+    def _is_helped(self, shelf: Shelf) -> bool:
+        return any(self._offered(position, one) for position, one in shelf.items())
+
+    def _offered(self, position: int, lost: Known) -> Known | None:
+        """Return the event that was lost, if a copy has it."""
+        for other in self._others():
+            one = other.known.get(position)
+            if one is not None and one.piece.leaf == lost.piece.leaf and not _is_lost(one.row):
+                return one
+        return None
+
+    def _others(self) -> list[SettledRows | WrittenRows]:
+        if self._read is None:
+            self._read = [source() for source in self.sources]
+        return self._read
+
+    def _run(self, data: bytes | None, own: SettledRows, shelved: Shelf) -> Salvage:
         made = self._made
-        name = (made.first, made.generation)
-        own = SettledRows(self._store_id, name, data or b"")
         found = Salvage(self._container, 0, patches=[], events_lost=[], chunks_lost=[], clues=[])
         found.was_missing, found.bits = data is None, own.bits
-        known = dict(own.known)
+        known = {at: one for at, one in own.known.items() if at not in shelved}
+        offered = {at: self._offered(at, one) for at, one in shelved.items()}
+        back = {at: one for at, one in offered.items() if one is not None}
+        known.update(back)
+        found.events_back, found.copied = sorted(back), len(back)
         stop, limit = self._ends(own)
-        leaf_at = self._leaf_at(known)
+        told = self._leaf_at(own.known)
+
+        def leaf_at(position: int) -> bytes | None:
+            return shelved[position].piece.leaf if position in shelved else told(position)
+
         header = own.header
-        for source in self.sources:
+        for number in range(len(self.sources)):
             if header is not None and stop is not None and len(known) == stop - made.first:
                 break
-            other = source()
+            other = self._others()[number]
             header = header or other.header
             found.copied += self._take(known, other, leaf_at)
         found.header = header = header or made
         stop = max(known, default=made.first - 1) + 1 if stop is None else stop
         rows, lost, end = self._filled(known, stop, limit, leaf_at)
-        found.events_lost = lost
+        found.events_lost = [one for one in lost if one not in shelved]
         self._check_last(rows, end, stop)
+        self._check_shelved(rows, shelved)
         found.position_next, found.limit = stop, end
         found.last_leaf = _leaf_of(rows[-1]) if rows else header.leaf
         whole = settled_bytes(header, rows, end)
         if whole != data:
             found.patches = [(0, whole)]
         return found
+
+    def _check_shelved(self, rows: list[settled.Row], shelved: Shelf) -> None:
+        """See that every event that was lost before has its leaf hash still."""
+        for row in rows:
+            piece = _event_of(self._seed, row.offset, row.data)
+            old = None if piece is None else shelved.get(piece.position)
+            if piece is not None and old is not None and piece.leaf != old.piece.leaf:
+                raise FormatError(f"{self._container} would have another history.")
 
     def _ends(self, own: SettledRows) -> tuple[int | None, int | None]:
         """Return the position after the last event, and the valid length, as far as told."""
@@ -228,7 +296,7 @@ class SettledSalvage:
         count, stop = 0, self._bounds.position_next
         for position, one in other.known.items():
             is_ours = position >= self._made.first and (stop is None or position < stop)
-            if position in known or not is_ours:
+            if position in known or not is_ours or _is_lost(one.row):
                 continue
             if leaf_at(position) in (None, one.piece.leaf):
                 known[position] = one
@@ -295,9 +363,12 @@ class SettledSalvage:
 
 
 def _leaf_of(row: settled.Row) -> bytes:
-    return leaf_hash(row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :])
+    return leaf_hash(_entry_of(row))
 
 
 def _is_lost(row: settled.Row) -> bool:
-    entry = row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :]
-    return event.decode(entry).type == LOST
+    return tombstone.is_tombstone(_entry_of(row))
+
+
+def _entry_of(row: settled.Row) -> bytes:
+    return row.data[frame.HEADER_BYTES + event.PREFIX_BYTES :]

@@ -34,7 +34,7 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER, Segments
 from ckptlog.model.entry import Commit
-from ckptlog.model.event import REPAIRED, SETTLED, Event, PackEntry, Reference
+from ckptlog.model.event import REPAIRED, SETTLED, Event, PackEntry, Reference, fence_of
 from ckptlog.repository import layout
 from ckptlog.repository.bookmark import Bookmark
 from ckptlog.repository.chain import CORRUPT, Chain
@@ -213,6 +213,7 @@ class Run:
     Attributes:
         history, chain: What was read of the log. contents: None for "structure".
         registered, removed: Packs that count; containers that collections have removed.
+        fence: Of the last collection: no pack with a lower base can be registered.
         repairs: Data of the events that repairs have left.
     """
 
@@ -253,6 +254,7 @@ class Run:
             )
         self.registered: dict[str, PackEntry] = {}
         self.removed: set[str] = set()
+        self.fence = 0
         self.repairs: list[Commit] = []
         self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
         self._heads = HeadCheck(root, info.id, source.environment, kept)
@@ -329,6 +331,7 @@ class Run:
 
     def _settled(self, event: Event) -> None:
         """Take note of what a collection let go (specs/collection.md)."""
+        self.fence = max(self.fence, fence_of(event))
         self.removed.update(event.removes)
         for container in event.removes:
             self.registered.pop(container.partition("/")[2], None)

@@ -1,15 +1,17 @@
-"""A checksum of the whole view file, for the time in which nobody has it open.
+"""A checksum of the whole view file, from one change of it to the next.
 
 SQLite does not checksum its pages: a bit that turns in an index makes a checkpoint look absent, and
 nothing tells. So the last one that closes the file leaves its checksum beside it, and who opens it
-compares. It holds from that close to the next opening for writing:
+compares. What is written goes to the write-ahead log, which has checksums of its own; so it holds
+until a checkpoint copies the log into the file, also where a process was killed:
 
     close, alone, the write-ahead log empty -> the checksum is written
-    opened for writing -> compared, then removed, before anything is written
+    a file that is new, and nobody else knows -> likewise
+    the log will be copied into the file -> removed before that
 
 Whoever finds another checksum looks for the file with it again: if that is gone, somebody has begun
-to write meanwhile, and nothing is known. A checksum that is torn or damaged itself says nothing.
-Page: specs/view-current.md, section 5.
+to change the file meanwhile, and nothing is known. A checksum that is torn or damaged itself says
+nothing. Page: specs/view-current.md, section 5.
 """
 
 from __future__ import annotations
@@ -20,35 +22,45 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from xxhash import xxh3_64_intdigest, xxh3_128_digest
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from ckptlog.views.errors import ViewBusyError, ViewDamagedError
 from ckptlog.views.guard import Guard, folder_lock
 
 SUFFIX: Final = "-sum"
-# Above that, opening would cost what it must not: some milliseconds at 8 MiB.
-BYTES_MAX: Final = 8 * 1024 * 1024
+# Above that, opening would cost what it must not: some milliseconds at 16 MiB.
+BYTES_MAX: Final = 16 * 1024 * 1024
+# Larger ones are fresh memory each time, which costs more than the hash.
+_BUFFER_BYTES: Final = 256 * 1024
 _RECORD: Final = struct.Struct("<Q16s")
 _FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def compare(path: Path, guard: Guard) -> None:
-    """Compare the view at path with the checksum beside it, if there is one.
+def compare(path: Path, guard: Guard) -> bool:
+    """Compare the view at path with the checksum beside it; False where nothing is told.
 
     Raises:
         ViewDamagedError: It is another one.
     """
     told = _read(path)
-    if told is None or told == _measure(guard):
-        return
+    if told is None:
+        return False
+    if told == _measure(guard):
+        return True
     if _read(path) == told:
         raise ViewDamagedError("The view has changed since it was closed: it is damaged.")
+    return False
 
 
 def remove(path: Path) -> None:
-    """Remove the checksum, before anything is written to the view at path."""
+    """Remove the checksum, before the view at path itself is changed."""
     with suppress(FileNotFoundError, IsADirectoryError):
         _name(path).unlink()
+
+
+def is_there(path: Path) -> bool:
+    """Say whether something lies in the place of a checksum of the view at path."""
+    return os.path.lexists(_name(path))
 
 
 def write(path: Path, guard: Guard) -> None:
@@ -62,15 +74,25 @@ def write(path: Path, guard: Guard) -> None:
         log = path.with_name(f"{path.name}-wal")
         if not guard.is_alone() or not guard.is_of(path) or (log.exists() and log.stat().st_size):
             return
-        measured = _measure(guard)
-        if measured is None:
-            return
-        body = _RECORD.pack(*measured)
-        fd = os.open(_name(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
-        try:
-            os.write(fd, body + xxh3_64_intdigest(body).to_bytes(8, "little"))
-        finally:
-            os.close(fd)
+        write_held(path, guard)
+
+
+def write_held(path: Path, guard: Guard) -> bool:
+    """Leave a checksum beside a view that nobody can change meanwhile; say whether there is one.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    measured = _measure(guard)
+    if measured is None:
+        return False
+    body = _RECORD.pack(*measured)
+    fd = os.open(_name(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, 0o666)
+    try:
+        os.write(fd, body + xxh3_64_intdigest(body).to_bytes(8, "little"))
+    finally:
+        os.close(fd)
+    return True
 
 
 def _name(path: Path) -> Path:
@@ -105,4 +127,9 @@ def _measure(guard: Guard) -> tuple[int, bytes] | None:
     length = os.fstat(guard.fd).st_size
     if length > BYTES_MAX:
         return None
-    return length, xxh3_128_digest(os.pread(guard.fd, length, 0))
+    buffer = memoryview(bytearray(min(_BUFFER_BYTES, length)))
+    hasher, offset = xxh3_128(), 0
+    while offset < length and (count := os.preadv(guard.fd, [buffer], offset)):
+        hasher.update(buffer[:count])
+        offset += count
+    return offset, hasher.digest()

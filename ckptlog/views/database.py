@@ -4,7 +4,7 @@
 
 - Opening a large one costs no pass over the data: names, header, schema, the standing's checksum,
   store and home (views.seal) are looked at. What is wrong deeper down shows when it is read, as
-  `ViewDamagedError`. A small one that was closed cleanly is compared with its checksum
+  `ViewDamagedError`. A small one is compared with its checksum, where that is known
   (views.checksum).
 - Replacing a file that other processes have open is made safe by views.guard.
 - Links and folders in the place of the three files are not followed but removed.
@@ -43,6 +43,9 @@ _WAL_BYTES_KEPT: Final = 16 * 1024 * 1024
 # The log is copied into the database when it has so many pages: pages that change with every
 # batch, as those of indexes do, are then copied once for many batches.
 _WAL_PAGES: Final = 4000
+# So many events fit into that many pages; until then the log is not copied, and the file's checksum
+# holds (views.checksum).
+SUMMED_EVENTS_MAX: Final = 256
 _FROZEN: Final = "ro&immutable=1"  # reads the database alone, and makes nothing beside it
 _SUFFIXES: Final = ("", "-wal", "-shm")
 FILE_MODE: Final = 0o666
@@ -63,6 +66,7 @@ class Database:
         kind: "file", "memory" or "read-only".
         notes: Why it is not what was asked for.
         home: What `Standing.home` must say while this process writes.
+        is_summed: Whether the file has a checksum beside it, and may not be changed so far.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class Database:
         self.path = path
         self.home = home
         self.notes: list[str] = []
+        self.is_summed = False
+        self._events = 0
 
     @property
     def is_replaced(self) -> bool:
@@ -93,8 +99,28 @@ class Database:
             and not self.guard.is_of(self.path)
         )
 
+    def keep_sum(self) -> None:
+        """Keep the file as it is while its checksum stands: what is written stays in the log."""
+        self.is_summed = True
+        self.writer.execute("PRAGMA wal_autocheckpoint = 0")
+
+    def give_sum_up(self) -> None:
+        """Remove the checksum: from here on the log may be copied into the file."""
+        if self.is_summed and self.path is not None:
+            if not self.is_replaced:  # else it is its successor's
+                checksum.remove(self.path)
+            self.is_summed = False
+            self.writer.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+
+    def wrote(self, events: int) -> None:
+        """Take note of what was committed to the log, while the checksum stands."""
+        self._events += events
+        if self._events > SUMMED_EVENTS_MAX:
+            self.give_sum_up()
+
     def leave_seal(self) -> bool:
         """Make the file one that only this boot believes, before the first write."""
+        self.give_sum_up()
         if self.guard is None or self.guard.fd < 0:  # then files are believed by other means
             return seal.move(self.writer, None, self.home)
         return seal.leave(self.writer, self.home, fd=self.guard.fd)
@@ -103,12 +129,14 @@ class Database:
         """Put all on the medium if nothing is in the way."""
         if self.kind == "file" and self.guard is not None and self.guard.fd >= 0:
             with suppress(OSError, ViewError, *FOREIGN):
+                self.give_sum_up()
                 seal.seal(self.writer, self.home, fd=self.guard.fd)
 
     def empty_log(self) -> None:
         """Move what the write-ahead log holds into the database, so that the next open is fast."""
         if self.kind == "file":
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, OSError):
+                self.give_sum_up()
                 self.writer.execute("PRAGMA busy_timeout = 0")
                 self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
@@ -121,7 +149,8 @@ class Database:
             with suppress(sqlite3.Error):
                 connection.close()
         if self.guard is not None:
-            if self.kind == "file" and self.path is not None:
+            is_told = self.is_summed and self.path is not None and checksum.is_there(self.path)
+            if self.kind == "file" and self.path is not None and not is_told:
                 checksum.write(self.path, self.guard)
             self.guard.close()
 
@@ -247,7 +276,7 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
     guard = Guard(path)
     opened: list[sqlite3.Connection] = []
     try:
-        checksum.compare(path, guard)
+        is_summed = checksum.compare(path, guard)
         home = _home(path, guard, boot)
         if guard.fd >= 0 and not _log_of(path).exists():
             # To look would make a new log, and that may get the inode of the lost one.
@@ -262,10 +291,13 @@ def _attach(path: Path, store: bytes, boot: bytes, *, mode: str = "rw") -> Datab
         writer = _open_connection(path, CACHE_WRITER_KIB, "rw", boot)
         opened.append(writer)
         _refuse_unwritable(writer)
-        checksum.remove(path)
-        return Database(
-            writer, reader, "file", guard=guard, path=path, home=_home(path, guard, boot)
-        )
+        home = _home(path, guard, boot)
+        database = Database(writer, reader, "file", guard=guard, path=path, home=home)
+        if is_summed and _log_bytes(path) < _WAL_BYTES_KEPT:
+            database.keep_sum()
+        else:
+            checksum.remove(path)
+        return database
     except BaseException as error:
         _close(opened, guard)
         if isinstance(error, FOREIGN):
@@ -286,6 +318,13 @@ def _refuse_irregular(path: Path, *, is_needed: bool) -> None:
 
 def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
+
+
+def _log_bytes(path: Path) -> int:
+    try:
+        return _log_of(path).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _home(path: Path, guard: Guard, boot: bytes) -> str:
@@ -368,7 +407,10 @@ def _move_in(path: Path, boot: bytes, prepare: Callable[[sqlite3.Connection], No
         schema.write_standing(writer, standing)
         reader = _open_connection(path, _CACHE_READER_KIB, "rw", boot)
         opened.append(reader)
-        return Database(writer, reader, "file", guard=guard, path=path, home=home)
+        database = Database(writer, reader, "file", guard=guard, path=path, home=home)
+        if checksum.write_held(path, guard):
+            database.keep_sum()
+        return database
     except BaseException as error:
         _close(opened, guard)
         if isinstance(error, FOREIGN):

@@ -59,6 +59,8 @@ def apply(
                 schema.create_indexes(writer)
             schema.write_standing(writer, standing)
             writer.execute("COMMIT")
+            if database.is_summed:
+                database.wrote(standing.position - before.position)
     except FOREIGN as error:
         raise translate(error) from error
     finally:

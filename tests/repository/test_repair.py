@@ -383,3 +383,24 @@ def test_what_was_lost_and_is_saved_again_outlives_a_collection(tmp_path):
         assert manager.get_checkpoint("again").data == data
         assert manager.get_checkpoint("first").data == data
         assert manager.store.verify().ok
+
+
+def test_the_last_event_and_a_chunk_before_it_are_lost(tmp_path):
+    """The tombstone went to the first gap: chunks without an event were left at the log's end."""
+    root = tmp_path / "store"
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.create_checkpoint("a", "A", 1, data={"n": NOISE[0]})
+        manager.create_checkpoint("b", "B", 1, data={"n": NOISE[1]})
+        store_id = manager.store.info.id_bytes
+    (path,) = (root / "log").glob("*.seg")
+    chunk, about, event = frames_of(path, store_id)[-3:]
+    assert (chunk[0], about[0], event[0]) == (3, 3, 2)
+    data = bytearray(path.read_bytes())
+    for _, begin, _ in (chunk, event):
+        data[begin + 4 : begin + 60] = bytes(56)
+    path.write_bytes(data)
+    done = repair(root, is_applied=True)
+    assert done.lost_positions == ((1, 1),)
+    with ckptlog.CheckpointManager(root) as manager:
+        assert manager.store.verify().problems == ()
+        assert [one.event.type for one in manager.store.events()][1] == LOST

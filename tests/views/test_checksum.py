@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ckptlog.views import checksum, current
+from ckptlog.views import checksum, current, database
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewError
 from tests.views.author import BOOT, STORE, Author, assert_agrees
@@ -58,7 +60,9 @@ def test_a_view_is_believed_again_and_again(path, author):
         view = opened(path)
         assert (view.kind, view.notes) == ("file", ())
         assert_agrees(view, author)
-        assert not sum_of(path).exists()
+        assert sum_of(path).exists()
+        author.create()
+        assert view.apply(author.commits[-1:], author.meta_of)
         view.close()
 
 
@@ -73,6 +77,8 @@ def test_any_bit_that_turns_makes_it_new(path, author, monkeypatch):
         view = opened(path)
         assert view.mark.position == 0, at
         view.close()
+        for suffix in ("-wal", "-shm"):  # what the new one has written would count
+            path.with_name(path.name + suffix).unlink()
         path.write_bytes(whole)
         sum_of(path).write_bytes(told)
 
@@ -114,29 +120,111 @@ def test_its_own_damage_says_nothing(path, author):
 
 @pytest.mark.parametrize("made", ["short", "long", "folder", "link"])
 def test_one_that_is_none_says_nothing(path, author, made):
+    """What lies there would tell of damage, were it believed."""
     written(path, author).close()
-    beside = sum_of(path)
-    told = beside.read_bytes()
+    author.create()
+    other = path.with_name("other.sqlite")
+    written(other, author).close()
+    told, beside = sum_of(other).read_bytes(), sum_of(path)
     beside.unlink()
     if made == "folder":
         beside.mkdir()
     elif made == "link":
-        (path.parent / "other").write_bytes(told[:-1])
-        beside.symlink_to(path.parent / "other")
+        beside.symlink_to(sum_of(other))
     else:
         beside.write_bytes(told[:-1] if made == "short" else told + b"1")
     view = opened(path)
-    assert_agrees(view, author)
+    assert view.mark.position == author.position - 1
+    assert view.notes == ()
     view.close()
 
 
 def test_who_is_not_alone_leaves_none(path, author):
     first = written(path, author)
     second = opened(path)
-    first.close()
+    first.close()  # which has copied its log into the file
     assert not sum_of(path).exists()
     second.close()
     assert sum_of(path).exists()
+    assert_agrees(opened(path), author)
+
+
+def test_it_goes_before_the_log_is_copied_into_the_file(path, author, monkeypatch):
+    written(path, author).close()
+    monkeypatch.setattr(database, "_WAL_PAGES", 1)
+    monkeypatch.setattr(database, "SUMMED_EVENTS_MAX", 3)
+    view, whole = opened(path), path.read_bytes()
+    for number in range(1, 6):
+        author.create()
+        assert view.apply(author.commits[-1:], author.meta_of)
+        assert sum_of(path).exists() is (number <= 3)
+        assert (path.read_bytes() == whole) is (number <= 4), number
+    view.abandon()
+    assert_agrees(opened(path), author)
+
+
+def test_a_log_that_has_grown_long_is_copied(path, author, monkeypatch):
+    """Else it would grow with every process that is killed before it has written much."""
+    written(path, author).close()
+    view = opened(path)
+    author.create()
+    assert view.apply(author.commits[-1:], author.meta_of)
+    view.abandon()
+    monkeypatch.setattr(database, "_WAL_BYTES_KEPT", 1)
+    view = opened(path)
+    assert not sum_of(path).exists()
+    assert_agrees(view, author)
+    view.close()
+
+
+def killed(path: Path, author: Author, *, is_new: bool = False) -> None:
+    """Let another process write to the view, and kill it."""
+    if not is_new:
+        written(path, author).close()
+    author.create()
+    child = os.fork()
+    if not child:
+        try:
+            written(path, author)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["old", "new"])
+def test_after_a_kill_the_view_is_believed(path, author, is_new):
+    killed(path, author, is_new=is_new)
+    assert sum_of(path).exists()
+    view = opened(path)
+    assert (view.kind, view.notes) == ("file", ())
+    assert_agrees(view, author)
+    view.close()
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["old", "new"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-sum"])
+def test_after_a_kill_no_bit_that_turns_is_believed(path, author, monkeypatch, is_new, suffix):
+    """In the file: it is made anew. In the log: SQLite stops before it. In the sum: it is none."""
+    monkeypatch.setattr(database, "_home", lambda *_: "here")  # whatever the file's inode is
+    killed(path, author, is_new=is_new)
+    kept = path.with_name("kept")
+    kept.mkdir()
+    for one in path.parent.glob("current.sqlite*"):
+        shutil.copy(one, kept)
+    target = path.with_name(path.name + suffix)
+    size, chance = target.stat().st_size, random.Random(7)
+    for at in sorted({*range(0, min(size, 100), 19), *(chance.randrange(size) for _ in range(25))}):
+        for one in kept.iterdir():
+            path.with_name(one.name).write_bytes(one.read_bytes())
+        flip(target, at, chance.randrange(8))
+        view = opened(path)
+        position = view.mark.position
+        assert position == 0 or suffix
+        assert view.apply(
+            [one for one in author.commits if one.position_next > position], author.meta_of
+        )
+        assert_agrees(view, author)
+        view.close()  # so that the next one is the first to open the log
 
 
 def test_who_finds_that_another_one_has_begun_to_write_believes(path, author, monkeypatch):

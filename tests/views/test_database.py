@@ -196,7 +196,7 @@ def test_a_medium_that_is_mounted_read_only(path, tmp_path):
 
 def test_remove_deletes_all_files(path):
     view = opened(path)
-    assert len(list(path.parent.iterdir())) == 3
+    assert len(list(path.parent.iterdir())) == 4
     view.remove()
     assert list(path.parent.iterdir()) == []
     view = opened(path)

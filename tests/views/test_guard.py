@@ -116,8 +116,10 @@ def test_closing_a_replaced_file_leaves_its_successor_alone(tmp_path, request, i
         (tmp_path / name).unlink()
     new = CurrentView.open(path, STORE, boot=BOOT)
     assert new.apply(author.commits, author.meta_of)
+    before = names(path)
     old.close()
-    assert names(path) == {"current.sqlite", "current.sqlite-wal", "current.sqlite-shm"}
+    assert names(path) == before
+    assert before >= {"current.sqlite", "current.sqlite-wal", "current.sqlite-shm"}
     author.create()
     assert new.apply(author.commits, author.meta_of)
     other = CurrentView.open(path, STORE, boot=BOOT)
