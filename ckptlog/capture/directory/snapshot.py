@@ -144,8 +144,6 @@ class DirectorySnapshot:
                 at += group.link.items
                 continue
             folder, row, known = listing.entry(at)
-            if known is not None and known.digest and not writer.is_stored(known.digest):
-                known = None
             if row[1] & _FORMAT == _DIRECTORY:
                 entries.add(listing.keys[at], Pieces((_directory_text(row),)))
                 if known is None:
