@@ -133,14 +133,23 @@ class Stage:
 
         Else what was not placed is removed (the medium may be full), and the directory stays.
         """
-        self._batch.close()
         is_done = is_done or not self._is_begun
-        for name in () if is_done else self._waiting:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.fd)
-        os.close(self.fd)
+        try:
+            if is_done:
+                with suppress(FileNotFoundError):
+                    self._batch.remove(self._files(), self.fd)
+            for name in () if is_done else self._waiting:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.fd)
+        finally:
+            self._batch.close()
+            os.close(self.fd)
         if is_done:
             clear(self._root)
+
+    def _files(self) -> list[str]:
+        with os.scandir(self.fd) as entries:
+            return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
 
     def _next(self) -> str:
         self._serial += 1

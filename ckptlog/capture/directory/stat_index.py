@@ -111,6 +111,7 @@ class StatIndex:
         self._keys = whole.keys
         self._kept = whole.kept
         self._decoded: dict[str, tuple[list[Row], list[Left]]] = {}
+        self._by_name: dict[str, dict[str, tuple[Row, Kept]]] = {}
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -179,14 +180,19 @@ class StatIndex:
         """Return what is known of the rows of a directory, by its number."""
         return self._kept[number]
 
+    def raws(self, number: int, count: int) -> list[msgspec.Raw]:
+        """Return what is known of the rows of directories that follow one another."""
+        return self._kept[number : number + count]
+
     def known(self, folder: str) -> dict[str, tuple[Row, Kept]]:
         """Return by name the rows of a directory, smudged ones too, and what they held."""
-        one = self.record(folder)
-        if one is None:
-            return {}
-        kept = _kept_decoder.decode(self._kept[one.number])
-        pairs = zip(self.rows(folder), kept, strict=True)
-        return {row[0]: (row, content) for row, content in pairs}
+        found = self._by_name.get(folder)
+        if found is None:
+            one = self.record(folder)
+            kept = [] if one is None else _kept_decoder.decode(self._kept[one.number])
+            pairs = zip(self.rows(folder), kept, strict=True)
+            found = self._by_name[folder] = {pair[0][0]: pair for pair in pairs}
+        return found
 
     def kept(self, folder: str, rows: list[Row]) -> list[Kept | None]:
         """Return for each row of a directory what is known of it; None where it must be read."""
@@ -292,7 +298,7 @@ class _Tables:
     def __init__(self, found: Scan, draft: Draft) -> None:
         self._found = found
         self._draft = draft
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = []  # one, or several whose places are next to each other
         self._kept: list[msgspec.Raw] = []
 
     def made(self) -> tuple[bytes, list[msgspec.Raw]]:
@@ -360,9 +366,12 @@ class _Tables:
         if base is None or first is None:
             raise AssertionError(f"{folder!r} is not in the base")
         by = begin - first.begin
-        for one in base.records[first.number : first.number + first.directories]:
-            self._parts.append(table.moved(base.blob, one, by))
-            self._kept.append(base.raw(one.number))
+        taken = base.records[first.number : first.number + first.directories]
+        if by:
+            self._parts += [table.moved(base.blob, one, by) for one in taken]
+        else:
+            self._parts.append(base.blob[first.start : taken[-1].stop])
+        self._kept += base.raws(first.number, first.directories)
         return first.entries, first.directories
 
 
