@@ -33,7 +33,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.change import ADD, REMOVE, Step, type_of
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
@@ -377,11 +376,11 @@ class Restoration:
             os.close(fd)
 
     def _sync(self) -> None:
-        with Batch() as batch:
-            for path in sorted(self._touched, key=naming.parts_of):
-                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    batch.add(os.dup(self._descent.open(path)))
-            batch.sync()
+        batch = self._stage.batch
+        for path in sorted(self._touched, key=naming.parts_of):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                batch.add(os.dup(self._descent.open(path)))
+        batch.sync()
 
 
 def _changed(path: str) -> ChangedError:

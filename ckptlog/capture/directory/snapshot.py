@@ -163,7 +163,7 @@ class DirectorySnapshot:
 
 def _known(writer: TreeWriter, index: StatIndex, content: bytes) -> Kept | None:
     """Return a content of the witness by its BLAKE3, wherever in the tree it was."""
-    found = index.by_hash.get(content)
+    found = index.of_hash(content)
     return found if found is not None and writer.is_stored(found.digest) else None
 
 

@@ -49,6 +49,9 @@ class Taken(NamedTuple):
 class Stage:
     """The open staging directory of one restore.
 
+    Attributes:
+        batch: What is synced together; whoever adds to it syncs it.
+
     Raises (every method): OSError; crosses at the restore's door.
 
     Threads: not safe.        Durability: `sync` puts everything that was made on the medium.
@@ -62,7 +65,7 @@ class Stage:
         self.fd = os.open(STAGING, flags, dir_fd=root)
         self._serial = 0
         self._waiting: set[str] = set()
-        self._batch = Batch()
+        self.batch = Batch()
         self._is_begun = False
 
     def file(self, entry: Entry, load: Load) -> str:
@@ -79,12 +82,12 @@ class Stage:
         except BaseException:
             os.close(fd)
             raise
-        self._batch.add(fd)
+        self.batch.add(fd)
         return name
 
     def sync(self) -> None:
         """Put what was made on the medium; no name may be placed before."""
-        self._batch.sync()
+        self.batch.sync()
         os.fsync(self.fd)
 
     def link(self, entry: Entry) -> str:
@@ -137,12 +140,12 @@ class Stage:
         try:
             if is_done:
                 with suppress(FileNotFoundError):
-                    self._batch.remove(self._files(), self.fd)
+                    self.batch.remove(self._files(), self.fd)
             for name in () if is_done else self._waiting:
                 with suppress(OSError):
                     os.unlink(name, dir_fd=self.fd)
         finally:
-            self._batch.close()
+            self.batch.close()
             os.close(self.fd)
         if is_done:
             clear(self._root)

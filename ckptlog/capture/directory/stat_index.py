@@ -20,6 +20,7 @@ bits that fell over; whoever can write here can write the store, too.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +39,7 @@ from ckptlog.storage.files import write_atomically
 if TYPE_CHECKING:
     from ckptlog.capture.directory.scan import Options, Scan
 
-VERSION: Final = 2
+VERSION: Final = 3
 # No file system has this time.
 SMUDGED: Final = -(1 << 63)
 # A kernel's clock of files stands still for a tick, of 10 ms at most.
@@ -49,6 +50,8 @@ _SECOND_NS: Final = 1_000_000_000
 _CHECKSUM_BYTES: Final = 16
 _DIRECTORY: Final = 0o040000
 _FORMAT: Final = 0o170000
+# Of a content's BLAKE3: enough to know nearly all that are not there.
+_PREFIX_BYTES: Final = 8
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
@@ -80,6 +83,7 @@ class _Whole(msgspec.Struct, array_like=True):
     keys: msgspec.Raw
     blob: bytes
     kept: list[msgspec.Raw]
+    hashes: list[bytes]
 
 
 _whole_decoder = msgspec.msgpack.Decoder(_Whole)
@@ -110,6 +114,7 @@ class StatIndex:
         self._groups = whole.groups
         self._keys = whole.keys
         self._kept = whole.kept
+        self._hashes = whole.hashes
         self._decoded: dict[str, tuple[list[Row], list[Left]]] = {}
         self._by_name: dict[str, dict[str, tuple[Row, Kept]]] = {}
 
@@ -170,19 +175,28 @@ class StatIndex:
             for folder, rows in found.directories.items()
         )
 
+    def of_hash(self, content: bytes) -> Kept | None:
+        """Return what is known of a longer content with a BLAKE3, wherever it lies."""
+        if int.from_bytes(content[:_PREFIX_BYTES], sys.byteorder) not in self._prefixes:
+            return None
+        return self._by_hash.get(content)
+
     @cached_property
-    def by_hash(self) -> dict[bytes, Kept]:
-        """All longer contents by their BLAKE3."""
+    def _prefixes(self) -> frozenset[int]:
+        return frozenset(memoryview(b"".join(self._hashes)).cast("Q"))
+
+    @cached_property
+    def _by_hash(self) -> dict[bytes, Kept]:
         decode = _kept_decoder.decode
         return {one.hash: one for raw in self._kept for one in decode(raw) if one.hash}
 
-    def raw(self, number: int) -> msgspec.Raw:
-        """Return what is known of the rows of a directory, by its number."""
-        return self._kept[number]
+    def raws(self, number: int, count: int) -> tuple[list[msgspec.Raw], list[bytes]]:
+        """Return what is known of the rows of directories that follow one another.
 
-    def raws(self, number: int, count: int) -> list[msgspec.Raw]:
-        """Return what is known of the rows of directories that follow one another."""
-        return self._kept[number : number + count]
+        Returns:
+            For each of them its contents, and the beginnings of their hashes.
+        """
+        return self._kept[number : number + count], self._hashes[number : number + count]
 
     def known(self, folder: str) -> dict[str, tuple[Row, Kept]]:
         """Return by name the rows of a directory, smudged ones too, and what they held."""
@@ -254,7 +268,9 @@ def load(path: Path, options: Options, root: str | None = None) -> StatIndex | N
         return None
     index = StatIndex(whole)
     try:
-        is_sound = index.record("") is not None and len(index.records) == len(whole.kept)
+        counts = {len(index.records), len(whole.kept), len(whole.hashes)}
+        is_sound = index.record("") is not None and len(counts) == 1
+        is_sound = is_sound and not any(len(one) % _PREFIX_BYTES for one in whole.hashes)
     except ValueError:
         is_sound = False
     return index if is_sound else None
@@ -284,9 +300,9 @@ def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
 
     Durability: none; it is made anew where it is lost.
     """
-    blob, kept = _Tables(found, draft).made()
+    blob, kept, hashes = _Tables(found, draft).made()
     head = (VERSION, draft.root, _options_text(options), found.conditions, found.is_forced)
-    rest = (found.skipped, found.root_mode, draft.groups, draft.keys, blob, kept)
+    rest = (found.skipped, found.root_mode, draft.groups, draft.keys, blob, kept, hashes)
     body = _encode((*head, *rest))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
@@ -300,10 +316,11 @@ class _Tables:
         self._draft = draft
         self._parts: list[bytes] = []  # one, or several whose places are next to each other
         self._kept: list[msgspec.Raw] = []
+        self._hashes: list[bytes] = []
 
-    def made(self) -> tuple[bytes, list[msgspec.Raw]]:
+    def made(self) -> tuple[bytes, list[msgspec.Raw], list[bytes]]:
         self._put("", 0)
-        return b"".join(self._parts), self._kept
+        return b"".join(self._parts), self._kept, self._hashes
 
     def _put(self, folder: str, begin: int) -> tuple[int, int]:
         """Put a directory and what lies in it; return how many entries and directories it has."""
@@ -313,7 +330,7 @@ class _Tables:
         rows = found.rows(folder)
         number = len(self._parts)
         self._parts.append(b"")
-        self._kept.append(self._content(folder))
+        self._put_content(folder)
         entries, directories = len(rows), 1
         is_whole = True
         for at, row in enumerate(rows):
@@ -350,15 +367,22 @@ class _Tables:
         smudged = [row if row[4] < old else _smudged(row, self._draft.read_ns) for row in rows]
         return table.encoded(smudged, left), LEFT if left else 0
 
-    def _content(self, folder: str) -> msgspec.Raw:
+    def _put_content(self, folder: str) -> None:
         content = self._draft.contents.get(folder)
         if content is not None:
-            return msgspec.Raw(_encode(content))
+            self._kept.append(msgspec.Raw(_encode(content)))
+            self._hashes.append(b"".join([one.hash[:_PREFIX_BYTES] for one in content]))
+            return
         base = self._draft.index or self._found.base
         one = None if base is None else base.record(folder)
         if base is None or one is None:
             raise AssertionError(f"nothing is known of {folder!r}")
-        return base.raw(one.number)
+        self._put_known(base, one.number, 1)
+
+    def _put_known(self, base: StatIndex, number: int, count: int) -> None:
+        kept, hashes = base.raws(number, count)
+        self._kept += kept
+        self._hashes += hashes
 
     def _take_over(self, folder: str, begin: int) -> tuple[int, int]:
         base = self._found.base
@@ -371,7 +395,7 @@ class _Tables:
             self._parts += [table.moved(base.blob, one, by) for one in taken]
         else:
             self._parts.append(base.blob[first.start : taken[-1].stop])
-        self._kept += base.raws(first.number, first.directories)
+        self._put_known(base, first.number, first.directories)
         return first.entries, first.directories
 
 
