@@ -58,6 +58,7 @@ def _look(fd: int, reserved: frozenset[str]) -> Folder:
     """Do it in Python."""
     unseen: list[tuple[str, bool, OSError]] = []
     made = Folder([], [], [], unseen)
+    os.lseek(fd, 0, os.SEEK_SET)  # the kernel may have listed it before
     with os.scandir(fd) as entries:
         for entry in entries:
             if entry.name in reserved:

@@ -130,8 +130,9 @@ class Listing:
         """Return the folder, the row, and what is known of an entry."""
         folder, name = self._place(place)
         old = self._known_in(folder).get(name)
-        if old is not None and folder not in self._found.directories:
-            return folder, *old  # taken over from the index
+        is_taken = self._found.base is self._index and folder not in self._found.directories
+        if old is not None and is_taken:
+            return folder, *old
         row = self._row(folder, name)
         return folder, row, old[1] if old is not None and old[0] == row else None
 
