@@ -47,10 +47,6 @@ class Batch:
         """Put everything that was added on the medium."""
         fds, self._waiting = self._waiting, []
         try:
-            if len(fds) <= _ALONE:
-                for fd in fds:
-                    os.fsync(fd)
-                return
             # All are waited for: none may be at work on a number that was closed.
             self._together(os.fsync, fds)
         finally:
@@ -66,6 +62,10 @@ class Batch:
 
     def _together(self, act: Callable[[Any], None], given: list[Any]) -> None:
         """Do it to each; the first failure is raised when all are done."""
+        if len(given) <= _ALONE:
+            for one in given:
+                act(one)
+            return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, "ckptlog-sync")
         jobs = [self._pool.submit(act, one) for one in given]
