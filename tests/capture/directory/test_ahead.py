@@ -22,6 +22,7 @@ from ckptlog.capture.directory.scan import Options, scan
 from tests.capture.directory.memory import Memory
 from tests.capture.directory.picture import FAST
 from tests.capture.directory.test_confirmation import edit, told
+from tests.repository.nobody import as_nobody, public_directory
 
 
 @given(st.integers(0, 10**9), st.integers(0, 6))
@@ -92,3 +93,23 @@ def test_what_cannot_be_walked_is_told_by_the_capture(tmp_path: Path) -> None:
     component.look_ahead()
     with pytest.raises(ckptlog.CheckpointError, match="missing"):
         component.capture()
+
+
+@pytest.mark.root
+def test_names_that_cannot_be_looked_at_count_only_where_no_rule_leaves_them_out() -> None:
+    with public_directory() as root:
+        (root / "closed").mkdir()
+        (root / "closed" / "x").write_text("x")
+        (root / ".gitignore").write_text("/closed/x\n")
+        (root / "closed").chmod(0o744)  # may be listed, and not entered
+
+        def work() -> list[object]:
+            found = scan(root, Options())
+            left = found.left_of("closed")
+            try:
+                scan(root, Options(has_rules=False))
+            except ckptlog.CheckpointError as error:
+                return [[list(one) for one in left], error.code]
+            return []
+
+        assert as_nobody(work) == [[["x", False]], "storage.denied"]
