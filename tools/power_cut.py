@@ -29,10 +29,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -45,7 +46,7 @@ from tools.crash.workload import WORKLOADS, prepare, run
 _SHUTDOWN: Final = 0x8004587D
 _JOURNAL = {"log-flushed": 1, "nothing-flushed": 2}
 CANNOT = 3
-_INSIDE = "--inside"
+INSIDE = "--inside"
 # Where mkfs stands that is not on the path.
 _PLACES = ("/usr/sbin", "/sbin")
 _MAKE = {
@@ -62,6 +63,19 @@ _OPTIONS = {
     "f2fs": ("",),
 }
 _WAIT_S = 20.0
+
+
+Say = Callable[[str], None]
+# What the process does; it tells by lines how far it came.
+Work = Callable[[Say], None]
+
+
+class Moment(NamedTuple):
+    """When the power is cut: after so many lines, or the line `last`, and a while."""
+
+    told: int
+    delay_s: float
+    last: str = ""
 
 
 class Unable(Exception):  # noqa: N818 - no fault: the machine lacks something
@@ -90,8 +104,8 @@ class Device:
         self.point.mkdir()
         self.how = ""
 
-    def make(self) -> None:
-        """Make the file system and the store that every workload begins with."""
+    def make(self, fill: Callable[[Path], None]) -> None:
+        """Make the file system, and what every run begins with: `fill` gets where it is mounted."""
         words, size_mb = _MAKE[self.system]
         program = program_of(self.system)
         if program is None:
@@ -100,9 +114,7 @@ class Device:
             file.truncate(size_mb * 1024 * 1024)
         call(program, *words, str(self._image))
         with self.mounted():
-            lines: list[str] = []
-            prepare(self.point / "store", lines.append)
-            self.lines = lines
+            fill(self.point)
         shutil.copyfile(self._image, self._fresh)
 
     def renew(self) -> None:
@@ -186,10 +198,17 @@ class Tally:
 
 
 class Cutter:
-    """Cuts the power again and again."""
+    """Cuts the power again and again.
 
-    def __init__(self, device: Device, workloads: list[str], seed: int, bug: str) -> None:
+    Args:
+        before: What was told of the store that every workload begins with.
+    """
+
+    def __init__(
+        self, device: Device, workloads: list[str], *, before: list[str], seed: int, bug: str
+    ) -> None:
         self._device = device
+        self._before = before
         self._workloads = workloads
         self._seed = seed
         self._bug = bug
@@ -204,10 +223,14 @@ class Cutter:
         options = ways[number // len(self._workloads) % len(ways)]
         device.renew()
         with device.mounted(options):
-            lines = self._run(WORKLOADS[workload].split(), chance)
+            acts = WORKLOADS[workload].split()
+            told = chance.randrange(2 * len(acts) + 1)
+            delay_s = chance.choice((0, 1, 3, 8)) * 0.0005 * chance.random()
+            work = partial(self._work, acts)
+            lines = cut_at_work(device, work, Moment(told, delay_s), chance)
         device.take_copy()
         with device.mounted():
-            diary = Diary.of([*device.lines, *lines])
+            diary = Diary.of([*self._before, *lines])
             wrong = judge(device.point / "store", diary)
         self.tally.ways[f"{device.how} {options}".strip()] += 1
         self.tally.workloads[workload] += 1
@@ -216,51 +239,57 @@ class Cutter:
             where = {"number": number, "workload": workload, "options": options, "how": device.how}
             self.tally.wrong.append({**where, "wrong": wrong})
 
-    def _run(self, acts: list[str], chance: random.Random) -> list[str]:
-        reading, writing = os.pipe()
-        worker = os.fork()
-        if worker == 0:
-            os.close(reading)
-            self._work(acts, writing)
-        os.close(writing)
-        told, delay_s = chance.randrange(2 * len(acts) + 1), chance.choice((0, 1, 3, 8)) * 0.0005
-        journal = chance.choice(list(_JOURNAL))
-        try:
-            return self._watch(worker, reading, told, chance.random() * delay_s, journal)
-        finally:
-            os.kill(worker, signal.SIGKILL)
-            os.waitpid(worker, 0)
+    def _work(self, acts: list[str], say: Say) -> None:
+        with planted(self._bug):
+            run(self._device.point / "store", acts, say)
 
-    def _work(self, acts: list[str], pipe: int) -> None:
-        """Be the worker, until the end."""
-        # What commands print is not for whoever called us.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            with suppress(BaseException), planted(self._bug):
-                run(self._device.point / "store", acts, lambda line: _say(pipe, line))
-        finally:
-            os._exit(0)
 
-    def _watch(
-        self, worker: int, reading: int, told: int, delay_s: float, journal: str
-    ) -> list[str]:
-        """Cut after so many lines and a moment; return all that was told."""
-        device = self._device
-        lines: list[str] = []
-        with os.fdopen(reading) as pipe:
-            while len(lines) < told and (line := pipe.readline()):
-                lines.append(line)
-            time.sleep(delay_s)
-            device.cut(worker, journal)
-            if device.how == "copied":
-                # What it is told after that happened to another copy of the store.
-                os.set_blocking(pipe.fileno(), False)
-                with suppress(BlockingIOError, TypeError):
-                    lines += pipe.readlines()
-                return lines
-            # What is acknowledged now is judged too: it had better been written before.
-            lines += pipe.readlines()
-        return lines
+def cut_at_work(device: Device, work: Work, moment: Moment, chance: random.Random) -> list[str]:
+    """Let a process work and cut the power under it; return all that it told."""
+    reading, writing = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        os.close(reading)
+        _be_worker(work, writing)
+    os.close(writing)
+    journal = chance.choice(list(_JOURNAL))
+    try:
+        return _watch(device, worker, reading, moment, journal)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+
+
+def _be_worker(work: Work, pipe: int) -> NoReturn:
+    """Work until the end."""
+    # What commands print is not for whoever called us.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    try:
+        with suppress(BaseException):
+            work(lambda line: _say(pipe, line))
+    finally:
+        os._exit(0)
+
+
+def _watch(device: Device, worker: int, reading: int, moment: Moment, journal: str) -> list[str]:
+    """Cut after so many lines and a moment; return all that was told."""
+    lines: list[str] = []
+    with os.fdopen(reading) as pipe:
+        while len(lines) < moment.told and (line := pipe.readline()):
+            lines.append(line)
+            if line.rstrip() == moment.last:
+                break
+        time.sleep(moment.delay_s)
+        device.cut(worker, journal)
+        if device.how == "copied":
+            # What it is told after that happened to another copy of the store.
+            os.set_blocking(pipe.fileno(), False)
+            with suppress(BlockingIOError, TypeError):
+                lines += pipe.readlines()
+            return lines
+        # What is acknowledged now is judged too: it had better been written before.
+        lines += pipe.readlines()
+    return lines
 
 
 def _say(pipe: int, line: str) -> None:
@@ -273,13 +302,14 @@ def work(options: argparse.Namespace) -> int:
     try:
         call("mount", "-t", "tmpfs", "tmpfs", str(folder))
         device = Device(options.system, folder)
-        device.make()
+        before: list[str] = []
+        device.make(lambda point: prepare(point / "store", before.append))
     except Unable as error:
         print(f"cannot cut the power of {options.system} here: {error}", file=sys.stderr)
         return CANNOT
     print("ready", file=sys.stderr, flush=True)
     workloads = options.workload or list(WORKLOADS)
-    cutter = Cutter(device, workloads, options.seed, options.bug)
+    cutter = Cutter(device, workloads, before=before, seed=options.seed, bug=options.bug)
     for number in range(options.cuts):
         cutter.cut(number)
     tally = cutter.tally.to_dict()
@@ -299,21 +329,23 @@ def main() -> int:
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="default: all")
     parser.add_argument("--bug", default="", choices=["", *BUGS], help="plant a bug: find it")
     parser.add_argument("--json", action="store_true", help="print one document")
-    parser.add_argument(_INSIDE, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    unshare = shutil.which("unshare")
-    if not options.inside and os.geteuid() == 0 and unshare is not None:
-        _go_inside(unshare)
+    if not options.inside:
+        go_inside()
     if options.inside:
         return work(options)
     print("needs root and unshare", file=sys.stderr)
     return CANNOT
 
 
-def _go_inside(unshare: str) -> NoReturn:
-    """Begin anew in namespaces that end with us."""
+def go_inside() -> None:
+    """Begin anew, with --inside, in namespaces that end with us; return where that cannot be."""
+    unshare = shutil.which("unshare")
+    if os.geteuid() != 0 or unshare is None:
+        return
     words = ["--mount", "--pid", "--mount-proc", "--kill-child=SIGKILL"]
-    os.execv(unshare, [unshare, *words, sys.executable, *sys.argv, _INSIDE])  # noqa: S606
+    os.execv(unshare, [unshare, *words, sys.executable, *sys.argv, INSIDE])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -29,7 +29,16 @@ _PAIRS: Final = (
     ("state_dict", "load_state_dict"),
 )
 _HOOKS: Final = frozenset(
-    {"prepare", "commit", "abort", "validate", "migrate", "verify_restored", "plan"}
+    {
+        "look_ahead",
+        "prepare",
+        "commit",
+        "abort",
+        "validate",
+        "migrate",
+        "verify_restored",
+        "plan",
+    }
 )
 _STABILITIES: Final = ("live", "copied", "immutable", "fork")
 _PROTOCOLS: Final = (
@@ -76,8 +85,8 @@ class CallableComponent:
             schema_version: Of the state's form.
             loop: Runs coroutines; the one that runs here, if there is one.
             timeout_s: Seconds that a coroutine may take.
-            hooks: prepare, commit, abort, validate, migrate, verify_restored, plan: as a
-                component has them.
+            hooks: look_ahead, prepare, commit, abort, validate, migrate, verify_restored, plan:
+                as a component has them.
 
         Raises:
             ComponentError: A callable is none or takes other arguments; an unknown hook.

@@ -56,7 +56,7 @@ class Capturer:
         components: What it is made of; None where captures are only read.
         batch_size: Components that are captured, or written, at once.
         deadline_s: How long the system may be held; a cut that takes longer is given up.
-        write_deadline_s: How long the rest may take.
+        write_deadline_s: How long what comes before, and what comes behind, may take.
         attempts: Cuts, where what a component reads was changed meanwhile; the last one is written
             while the system is held.
         size_bytes_max: Limit of a capture (its `bytes_logical`); None for none. Safety captures
@@ -206,6 +206,7 @@ class Capturer:
             cut = Cut(parts, hold, batch_size=self._batch_size, deadline_s=self._deadline_s)
             try:
                 with cut:
+                    cut.look_ahead(deadline_s=self._write_deadline_s)
                     cut.take(write=writing.write if is_held else None)
                     if not is_held:
                         cut.write(writing.write, deadline_s=self._write_deadline_s)

@@ -1,6 +1,7 @@
 """The cut: all components of a system at one moment (specs/capture.md, sections 2 and 3).
 
-    prepare, one after the other -> capture, several at once -> commit, all at once -> write
+    look ahead -> prepare, one after the other -> capture, several at once -> commit, all at once
+    -> write
 
 Nothing is captured before all are prepared, and nobody goes on before all are captured: that is
 the whole of it, and it holds whatever a component does, because every step waits for the answers
@@ -17,7 +18,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from ckptlog.capture.held import Held, fork_for
-from ckptlog.capture.worker import ABORT, CAPTURE, COMMIT, PREPARE, WRITE, Answer, Part, Worker
+from ckptlog.capture.worker import (
+    ABORT,
+    CAPTURE,
+    COMMIT,
+    LOOK_AHEAD,
+    PREPARE,
+    WRITE,
+    Answer,
+    Part,
+    Worker,
+)
 from ckptlog.errors import (
     CaptureFailedError,
     CaptureTooLargeError,
@@ -80,6 +91,15 @@ class Cut:
         for worker in self._workers:
             worker.join(until - monotonic())
         self.left = [worker for worker in self._workers if worker.is_at_work]
+
+    def look_ahead(self, *, deadline_s: float) -> None:
+        """Let components do beforehand what they can, several at once; nobody is held yet.
+
+        Raises:
+            CaptureFailedError: As `take`.
+        """
+        able = [worker for worker in self._workers if worker.has(LOOK_AHEAD)]
+        self._do(able, LOOK_AHEAD, Worker.look_ahead, monotonic() + deadline_s)
 
     def take(self, *, write: Write | None = None) -> None:
         """Go through the barrier.

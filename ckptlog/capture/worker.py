@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from ckptlog.capture.held import Held
 from ckptlog.model.component import Component, Traits
 
+LOOK_AHEAD = "look_ahead"
 PREPARE = "prepare"
 CAPTURE = "capture"
 COMMIT = "commit"
@@ -94,6 +95,10 @@ class Worker:
     def has(self, method: str) -> bool:
         """Say whether the component has an optional method."""
         return getattr(self._component, method, None) is not None
+
+    def look_ahead(self) -> None:
+        """Let the component do beforehand what it can."""
+        self._call(LOOK_AHEAD)
 
     def prepare(self) -> None:
         """Hold the component still, if it has a way to."""

@@ -12,6 +12,7 @@ its meaning; the tests hold the two together to the byte:
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
     native.outline, lines_among    through formats/outline.py
     native.confirm       through capture/directory/confirmation.py's `_confirm`
+    native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
     native.links_in      through formats/branch.py
 
@@ -29,7 +30,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 9
+REVISION: Final = 10
 
 
 class Kernel(Protocol):
@@ -195,6 +196,27 @@ class Kernel(Protocol):
 
         Raises:
             ValueError: A place is out of range, or a record cut.
+
+        Threads: others run meanwhile.
+        """
+
+    def look(
+        self, fd: int, reserved: bytes, /
+    ) -> (
+        tuple[
+            list[tuple[str, int, int, int, int, int]],
+            list[tuple[str, int, int]],
+            list[tuple[str, int]],
+        ]
+        | None
+    ):
+        """Return what lies in an open directory, as folder.Folder, in the system's order.
+
+        Args:
+            reserved: As `confirm`.
+
+        Returns:
+            None where a name cannot be looked at: Python finds out why.
 
         Threads: others run meanwhile.
         """

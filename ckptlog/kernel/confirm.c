@@ -1,15 +1,10 @@
 /* Which directories are as they were remembered: twin of `_confirm` in
- * capture/directory/confirmation.py. The one place of the kernel that looks at files; it looks
- * only: what cannot be seen, or is not as it was, is not confirmed, and Python finds out why.
+ * capture/directory/confirmation.py. It looks only: what cannot be seen, or is not as it was, is
+ * not confirmed, and Python finds out why.
  *
  * Other threads run meanwhile: nothing of Python is touched but the bytes of the call.
  */
-#define _GNU_SOURCE
-#include "kernel.h"
-
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "listing.h"
 
 /* specs/capture-directory.md, section 3 */
 #define HEAD 28
@@ -30,70 +25,11 @@ long_at(const unsigned char *from)
 
 #if defined(__linux__)
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define BATCH (64 * 1024)
-
-/* As the kernel of the system writes it (getdents64(2)). */
-struct listed {
-    uint64_t inode;
-    int64_t next;
-    unsigned short size;
-    unsigned char kind;
-    char name[];
-};
-
 struct desk {
-    char *listing;      /* what getdents64 gave, all of it */
-    size_t room, used;
+    struct listing listing;
     const struct listed **names;
     size_t names_room;
-    const char *reserved;  /* names, each with its NUL */
-    size_t reserved_size;
 };
-
-static int
-list(struct desk *desk, int fd)
-{
-    desk->used = 0;
-    for (;;) {
-        if (desk->room - desk->used < BATCH) {
-            size_t room = desk->room ? desk->room * 2 : BATCH * 2;
-            char *larger = realloc(desk->listing, room);
-            if (larger == NULL) {
-                return 0;
-            }
-            desk->listing = larger;
-            desk->room = room;
-        }
-        long count = syscall(SYS_getdents64, fd, desk->listing + desk->used,
-                             desk->room - desk->used);
-        if (count <= 0) {
-            return count == 0;
-        }
-        desk->used += (size_t)count;
-    }
-}
-
-static int
-is_reserved(const struct desk *desk, const char *name)
-{
-    if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]))) {
-        return 1;
-    }
-    const char *at = desk->reserved, *end = at + desk->reserved_size;
-    while (at < end) {
-        if (strcmp(at, name) == 0) {
-            return 1;
-        }
-        at += strlen(at) + 1;
-    }
-    return 0;
-}
 
 static int
 by_name(const void *left, const void *right)
@@ -115,12 +51,8 @@ gather(struct desk *desk, size_t wanted)
         desk->names = larger;
         desk->names_room = wanted;
     }
-    for (size_t at = 0; at < desk->used;) {
-        const struct listed *one = (const struct listed *)(desk->listing + at);
-        at += one->size;
-        if (one->name[0] == '.' && is_reserved(desk, one->name)) {
-            continue;
-        }
+    size_t at = 0;
+    for (const struct listed *one; (one = kernel_next_listed(&desk->listing, &at)) != NULL;) {
         if (count == wanted) {
             return 0;
         }
@@ -130,12 +62,6 @@ gather(struct desk *desk, size_t wanted)
         qsort(desk->names, count, sizeof *desk->names, by_name);
     }
     return count == wanted;
-}
-
-static int64_t
-nanoseconds(struct timespec time)
-{
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
 static int
@@ -153,8 +79,8 @@ is_as_remembered(int fd, const struct listed *one, const unsigned char *status)
         return 1;
     }
     return (uint64_t)found.st_size == long_at(status + 8)
-           && (uint64_t)nanoseconds(found.st_mtim) == long_at(status + 16)
-           && (uint64_t)nanoseconds(found.st_ctim) == long_at(status + 24)
+           && (uint64_t)kernel_nanoseconds(found.st_mtim) == long_at(status + 16)
+           && (uint64_t)kernel_nanoseconds(found.st_ctim) == long_at(status + 24)
            && found.st_ino == long_at(status + 32);
 }
 
@@ -175,7 +101,7 @@ confirm(struct desk *desk, int root, const char *path, const unsigned char *tabl
     if (fd < 0) {
         return 0;
     }
-    int is_same = list(desk, fd) && gather(desk, count);
+    int is_same = kernel_list(&desk->listing, fd) && gather(desk, count);
     for (size_t at = 0; is_same && at < count; at++, status += STATUS) {
         is_same = name < end && strcmp(desk->names[at]->name, name) == 0
                   && is_as_remembered(fd, desk->names[at], status);
@@ -194,7 +120,7 @@ walk(int root, const unsigned char *blob, Py_ssize_t start, Py_ssize_t stop, con
 {
     Py_ssize_t count = 0;
 #if defined(__linux__)
-    struct desk desk = {.reserved = reserved, .reserved_size = (size_t)reserved_size};
+    struct desk desk = {.listing = {.reserved = reserved, .reserved_size = (size_t)reserved_size}};
 #else
     (void)root, (void)reserved, (void)reserved_size;
 #endif
@@ -221,7 +147,7 @@ walk(int root, const unsigned char *blob, Py_ssize_t start, Py_ssize_t stop, con
         count++;
     }
 #if defined(__linux__)
-    free(desk.listing);
+    free(desk.listing.bytes);
     free(desk.names);
 #endif
     return count;

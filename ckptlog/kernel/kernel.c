@@ -51,6 +51,9 @@ PyDoc_STRVAR(confirm_doc,
 "confirm(root, blob, start, stop, reserved) -> bytes\n\n"
 "Return for each record of the blob whether its directory below root is as remembered.");
 
+PyDoc_STRVAR(look_doc,
+"look(fd, reserved) -> tuple | None\n\nDo as capture/directory/folder.py.");
+
 #define FUNCTION(name) \
     {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, name##_doc}
 
@@ -68,6 +71,7 @@ static PyMethodDef methods[] = {
     FUNCTION(short_entry),
     FUNCTION(short_event),
     FUNCTION(confirm),
+    FUNCTION(look),
     {NULL, NULL, 0, NULL},
 };
 

@@ -3,7 +3,7 @@
  * Rules of this folder:
  * - Every function has a twin in Python that it must agree with to the byte; tests run both.
  * - What is rare is not done here: a shortcut answers None, or calls Python for the one rare part.
- * - No file (but in confirm.c, which looks at directories), no clock, no global state.
+ * - No file (but in confirm.c and folder.c, which look at directories), no clock, no global state.
  * - Whatever can run somebody's code (a call, an attribute, the death of an object) can change
  *   every list and dict: before it, what is still needed of them is copied, with references.
  */
@@ -19,7 +19,7 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 9
+#define REVISION 10
 
 /* Of events; see ckptlog/formats/short_event.py. */
 #define KERNEL_ENTRY_MAX 4096  /* bytes; longer ones are rare */
@@ -44,5 +44,6 @@ PyObject *kernel_links_in(PyObject *module, PyObject *const *arguments, Py_ssize
 PyObject *kernel_short_event(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_short_entry(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_confirm(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_look(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 
 #endif

@@ -9,6 +9,7 @@ found by name, with a default (`traits_of`, and the functions below):
     reads_parts       bool, False      restore and validate get a Stored, not the whole value
     stability         str, "live"      how what capture() returned stays as it was (STABILITIES)
     location          dict, {}         texts by which a self-describing component is found again
+    look_ahead()                       do beforehand what makes capture() shorter
     prepare()                          hold still, until commit() or abort()
     commit()                           the cut is taken: go on
     abort()                            the cut was given up: go on
@@ -51,6 +52,16 @@ COMPONENTS_MAX: Final = 1_000
 SCHEMA_MAX: Final = 2**31
 LOCATION_CHARACTERS_MAX: Final = 4_096
 
+_METHODS: Final = (
+    "look_ahead",
+    "prepare",
+    "commit",
+    "abort",
+    "validate",
+    "verify_restored",
+    "migrate",
+    "plan",
+)
 _name = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 
@@ -159,7 +170,7 @@ def traits_of(component: object) -> Traits:
             raise ComponentError(
                 f"Component {name!r} has no method {method}().", component=name, attribute=method
             )
-    for method in ("prepare", "commit", "abort", "validate", "verify_restored", "migrate", "plan"):
+    for method in _METHODS:
         found = getattr(component, method, None)
         if found is not None and not callable(found):
             raise _wrong(name, method, found, "a method")

@@ -44,6 +44,54 @@ def test_all_are_prepared_before_any_is_captured_and_captured_before_any_goes_on
     assert one.left == []
 
 
+def test_nobody_is_held_before_all_have_looked_ahead():
+    order, lock = [], threading.Lock()
+
+    class Looking(Phased):
+        def note(self, call):
+            super().note(call)
+            with lock:
+                order.append(call)
+
+        def look_ahead(self):
+            time.sleep(0.02)
+            self.note("look_ahead")
+
+    parts = [Looking("a"), Looking("b"), Phased("c")]
+    with cut(*parts) as one:
+        one.look_ahead(deadline_s=20.0)
+        assert order == ["look_ahead", "look_ahead"]
+        one.take()
+    assert order[2:4] == ["prepare", "prepare"]
+    assert all(len(part.threads) == 1 for part in parts)
+
+
+def test_a_look_ahead_that_fails_or_hangs_is_named_and_nobody_was_held():
+    class Blind(Phased):
+        def look_ahead(self):
+            raise OSError("gone")
+
+    parts = [Phased("a"), Blind("b")]
+    with pytest.raises(CaptureFailedError, match=r"'b' failed in look_ahead"), cut(*parts) as one:
+        one.look_ahead(deadline_s=20.0)
+    gate = threading.Event()
+
+    class Hung(Phased):
+        def look_ahead(self):
+            gate.wait(20)
+
+    parts += [Hung("c")]
+    with (
+        pytest.raises(CaptureFailedError, match="'c' was not done with look_ahead"),
+        cut(parts[0], parts[2]) as one,
+    ):
+        one.look_ahead(deadline_s=0.05)
+    assert [worker.name for worker in one.left] == ["c"]
+    gate.set()
+    one.left[0].join(20)
+    assert all(part.calls == [] for part in parts)
+
+
 def test_one_component_is_called_from_one_thread_and_each_from_its_own():
     parts = [Phased("a"), Phased("b")]
     with cut(*parts) as one:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from ckptlog.capture.directory import lock, preview
 from ckptlog.capture.directory import name as naming
+from ckptlog.capture.directory.ahead import seen
 from ckptlog.capture.directory.change import Selection, Step, steps
+from ckptlog.capture.directory.index_file import IndexFile
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
 from ckptlog.capture.directory.restoration import Restoration, is_refused
@@ -19,7 +21,7 @@ from ckptlog.capture.directory.scan import Options, Scan, Tracked, scan
 from ckptlog.capture.directory.snapshot import DirectorySnapshot
 from ckptlog.capture.directory.stage import empty, is_left_over
 from ckptlog.capture.directory.standing import Difference, Standing
-from ckptlog.capture.directory.stat_index import IndexFile, StatIndex
+from ckptlog.capture.directory.stat_index import StatIndex
 from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
@@ -74,6 +76,7 @@ class DirectoryComponent:
             None if index is None else IndexFile(Path(index) / f"{name}.stat", self.options)
         )
         self._tracked: Tracked | None = None
+        self._ahead: StatIndex | None = None
         self._is_alone = False
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
@@ -85,12 +88,21 @@ class DirectoryComponent:
         if self._index_file is None:
             self._index_file = IndexFile(folder / f"{self.name}.stat", self.options)
 
+    def look_ahead(self) -> None:
+        """Read the index, or walk where there is none, so that `capture` has less to do."""
+        self._ahead = None
+        if self._index() is None:
+            with suppress(CheckpointError):  # what cannot be walked, the capture tells
+                self._ahead = seen(self.path, self.options)
+
     def capture(self) -> DirectorySnapshot:
         """Walk the directory; files are read when the snapshot is written."""
+        ahead, self._ahead = self._ahead, None
         self.last = DirectorySnapshot(
             self.path,
             self.options,
             index_file=self._index_file,
+            ahead=ahead,
             tracked=self._tracked,
             is_cut=self.consistency == "cut",
         )

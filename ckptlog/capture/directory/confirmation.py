@@ -12,6 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from ckptlog.capture.directory.folder import reserved_bytes
 from ckptlog.capture.directory.table import NEVER, Record, decoded
 from ckptlog.kernel import Kernel, native
 
@@ -47,7 +48,7 @@ def _natively(
     kernel: Kernel, root: int, blob: bytes, records: list[Record], reserved: frozenset[str]
 ) -> bytes:
     confirm = kernel.confirm
-    names = b"".join(os.fsencode(name) + b"\0" for name in sorted(reserved))
+    names = reserved_bytes(reserved)
     # Twice as many as processors: a file system that is cold or remote lets them wait.
     threads = min(2 * (os.cpu_count() or 1), _THREADS_MAX, len(records) // _SHARE_MIN)
     if threads < 2:

@@ -54,8 +54,12 @@ class Listing:
             if base is not self._index:
                 self._unknown += range(begin, len(self.keys))
             return
+        rows = self._found.rows(folder)
+        if self._has_same_names(folder, rows):
+            self._list_again(folder, rows)
+            return
         known = self._known_in(folder)
-        for row in self._found.rows(folder):
+        for row in rows:
             path = f"{folder}/{row[0]}" if folder else row[0]
             old = known.get(row[0])
             if old is None or old[0] != row:
@@ -63,6 +67,33 @@ class Listing:
             self.keys.append(naming.encode(path))
             if stat.S_ISDIR(row[1]) and self._found.has(path):
                 self._list(path)
+
+    def _has_same_names(self, folder: str, rows: list[Row]) -> bool:
+        """Say whether the index has the very names of a folder, in which only files changed."""
+        index = self._index
+        if index is None or index.record(folder) is None:
+            return False
+        before = index.rows(folder)
+        return rows is before or [row[0] for row in rows] == [row[0] for row in before]
+
+    def _list_again(self, folder: str, rows: list[Row]) -> None:
+        """List a folder whose names have the keys that they had."""
+        index = self._index
+        one = None if index is None else index.record(folder)
+        if index is None or one is None:
+            raise AssertionError(f"{folder!r} is not in the index")
+        keys, at = index.keys, one.begin
+        for row, old in zip(rows, index.rows(folder), strict=True):
+            if old != row:
+                self._unknown.append(len(self.keys))
+            self.keys.append(keys[at])
+            at += 1
+            if stat.S_ISDIR(row[1]) or stat.S_ISDIR(old[1]):
+                path = f"{folder}/{row[0]}" if folder else row[0]
+                if stat.S_ISDIR(row[1]) and self._found.has(path):
+                    self._list(path)
+                below = index.record(path) if stat.S_ISDIR(old[1]) else None
+                at += 0 if below is None else below.entries
 
     def _known_in(self, folder: str) -> dict[str, tuple[Row, Kept]]:
         """Return what the index knows of a directory, by name."""
@@ -98,8 +129,11 @@ class Listing:
     def entry(self, place: int) -> tuple[str, Row, Kept | None]:
         """Return the folder, the row, and what is known of an entry."""
         folder, name = self._place(place)
-        row = self._row(folder, name)
         old = self._known_in(folder).get(name)
+        is_taken = self._found.base is self._index and folder not in self._found.directories
+        if old is not None and is_taken:
+            return folder, *old
+        row = self._row(folder, name)
         return folder, row, old[1] if old is not None and old[0] == row else None
 
     def before(self, folder: str, name: str) -> Kept | None:

@@ -13,7 +13,7 @@ The order, and why a restore that is killed anywhere is simply run again:
 5. What is not in the capture is removed, content first. A directory stays where something is left
    in it that the rules leave out.
 6. Modes of directories, the deepest first: they may forbid what 4 and 5 do.
-7. The folders are synced before, and the staging directory is removed.
+7. Folders, and what got another mode, are synced together; the staging directory is removed.
 
 At each moment every file is the old one or the new one, whole. Where a step fails, what was done is
 taken back (`trail`). A killed one is run again: the second walks again, and what the first one did
@@ -33,18 +33,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
-from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.change import ADD, REMOVE, Step, type_of
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.hard_link import HardLinks
+from ckptlog.capture.directory.mode import let_in, opened, set_mode, set_root
 from ckptlog.capture.directory.scan import STAGING, Scan
 from ckptlog.capture.directory.stage import Load, Stage, is_left_over
 from ckptlog.capture.directory.trail import Trail
 from ckptlog.errors import ChangedError, CheckpointError, RestoreConflictError
 
 _PRIVATE: Final = 0o700
-_PATH: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_NONBLOCK)
 _FOLDER_ERRORS: Final = frozenset((errno.EACCES, errno.EPERM))
 
 
@@ -115,10 +114,11 @@ class Restoration:
         try:
             self._apply(steps)
             self._at = ""
-            self._sync()
             # The root's comes last: the staging directory must be removed before.
             last = self._modes.pop("", None)
+            self._sync_folders()
             self._set_modes()
+            self._stage.batch.sync()
             self._modes = {} if last is None else {"": last}
         except BaseException:
             self._take_back()
@@ -135,9 +135,11 @@ class Restoration:
         self._modes = {**self._trail.modes, **self._former}
         at, self._at = self._at, ""
         with suppress(OSError):
-            self._sync()
+            self._sync_folders()
         with suppress(OSError):
             self._set_modes()
+        with suppress(OSError):
+            self._stage.batch.sync()
         self._left, self._at = left, at
 
     def _folder_again(self, path: str) -> tuple[int, str]:
@@ -257,7 +259,13 @@ class Restoration:
         if staged is not None:
             self._trail.put(step.path, staged, name, folder)
         elif step.entry is not None and step.row is not None:
+            is_file = step.entry.type == "file"
+            fd = opened(name, folder) if is_file else None
             self._trail.change(step.path, step.entry, step.row, name, folder)
+            if fd is None and is_file:
+                fd = opened(name, folder)
+            if fd is not None:
+                self._stage.batch.add(fd)
 
     def _place_directory(self, step: Step, entry: Entry, name: str, folder: int) -> None:
         if step.kind == ADD or self._is_type_changed(step):
@@ -333,7 +341,7 @@ class Restoration:
             mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
             self._former.setdefault(path, stat.S_IMODE(mode))
             self._modes.setdefault(path, stat.S_IMODE(mode))
-            self._open_child(name, parent)
+            let_in(name, parent)
             fd = self._descent.open(path)
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
         if mode & _PRIVATE != _PRIVATE:
@@ -342,17 +350,6 @@ class Restoration:
             os.fchmod(fd, mode | _PRIVATE)
         self._opened.add(path)
         return fd
-
-    @staticmethod
-    def _open_child(name: str, folder: int) -> None:
-        """Let the owner into a directory that is about to be entered."""
-        fd = os.open(name, _PATH, dir_fd=folder)
-        try:
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISDIR(mode) and mode & _PRIVATE != _PRIVATE:
-                os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(mode) | _PRIVATE)
-        finally:
-            os.close(fd)
 
     def _set_modes(self) -> None:
         for path in [path for path in self._modes if path]:
@@ -366,22 +363,18 @@ class Restoration:
 
     def _set_mode(self, path: str, mode: int) -> None:
         if not path:
-            os.fchmod(self._descent.root, mode)
+            set_root(self._descent.root, mode)
             return
         parent, _, name = path.rpartition("/")
-        fd = os.open(name, _PATH, dir_fd=self._descent.open(parent))
-        try:
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
-                os.chmod(f"/proc/self/fd/{fd}", mode)
-        finally:
-            os.close(fd)
+        fd = set_mode(name, self._descent.open(parent), mode)
+        if fd is not None:
+            self._stage.batch.add(fd)
 
-    def _sync(self) -> None:
-        with Batch() as batch:
-            for path in sorted(self._touched, key=naming.parts_of):
-                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                    batch.add(os.dup(self._descent.open(path)))
-            batch.sync()
+    def _sync_folders(self) -> None:
+        """Have the folders synced, by the next sync of the batch at the latest."""
+        for path in sorted(self._touched, key=naming.parts_of):
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                self._stage.batch.add(os.dup(self._descent.open(path)))
 
 
 def _changed(path: str) -> ChangedError:

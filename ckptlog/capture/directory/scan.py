@@ -27,6 +27,7 @@ from typing import Final
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.confirmation import unconfirmed
 from ckptlog.capture.directory.descent import DEPTH_MAX
+from ckptlog.capture.directory.folder import Folder, look
 from ckptlog.capture.directory.ignore import (
     RULE_BYTES_MAX,
     RULE_FILES,
@@ -49,11 +50,8 @@ _KINDS: Final = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
 }
-_FILE: Final = stat.S_IFREG
-_LINK: Final = stat.S_IFLNK
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
-_ROWS: Final = (_FILE, _LINK)
 _STORE: Final = frozenset(("store.json", "log"))
 
 # The rules of a directory that is left out, and entered for what is tracked in it.
@@ -304,10 +302,12 @@ class _Walk:
     def _list(self, fd: int, path: str, chain: Chain) -> tuple[list[Row], Chain]:
         """List a directory; return its rows, and the rules that hold in it."""
         self._found.left[path] = []
-        with os.scandir(fd) as entries:
-            listed = list(entries)
-            chain = self._chain(fd, path, chain, {entry.name for entry in listed})
-            rows = self._rows(listed, path, chain)
+        folder = look(fd, self._reserved)
+        listed = {row[0] for row in folder.rows}
+        listed.update(one[0] for one in folder.special)
+        listed.update(one[0] for one in folder.unseen)
+        chain = self._chain(fd, path, chain, listed)
+        rows = self._rows(folder, path, chain)
         rows.sort()
         self._found.directories[path] = rows
         if any(name in RULE_FILES for name, _ in self._found.left[path]):
@@ -322,53 +322,37 @@ class _Walk:
             patterns += parse(_small_file(EXCLUDE, fd))
         return (Rules(b"", patterns),) if patterns else ()
 
-    def _rows(self, listed: list[os.DirEntry[str]], path: str, chain: Chain) -> list[Row]:
-        rows: list[Row] = []
-        reserved = self._reserved
-        for entry in listed:
-            name = entry.name
-            if name in reserved or (chain and self._is_left_out(entry, path, chain)):
-                continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue  # removed since it was listed
-            mode = found.st_mode
-            kind = mode & _FORMAT
-            if kind in _ROWS:
-                rows.append(
-                    (
-                        name,
-                        mode,
-                        found.st_size,
-                        found.st_mtime_ns,
-                        found.st_ctime_ns,
-                        found.st_ino,
-                    )
-                )
-            elif kind == _DIRECTORY:
-                if (found.st_dev, found.st_ino) in self._excluded:
-                    self._found.never.add(path)
-                else:
-                    rows.append((name, mode, 0, 0, 0, 0))
-            else:
-                what = _KINDS.get(kind, "special file")
-                self._found.skipped[naming.encode(naming.join(path, name))] = what
-                self._found.never.add(path)
+    def _rows(self, folder: Folder, path: str, chain: Chain) -> list[Row]:
+        rows, special = folder.rows, folder.special
+        if chain:
+            rows = [row for row in rows if not self._is_left_out(row[0], row[1], path, chain)]
+            special = [one for one in special if not self._is_left_out(*one, path, chain)]
+        for name, is_directory, error in folder.unseen:
+            mode = _DIRECTORY if is_directory else 0
+            if not (chain and self._is_left_out(name, mode, path, chain)):
+                raise error
+        for name, mode in special:
+            what = _KINDS.get(mode & _FORMAT, "special file")
+            self._found.skipped[naming.encode(naming.join(path, name))] = what
+            self._found.never.add(path)
+        excluded = {name for name, *identity in folder.folders if tuple(identity) in self._excluded}
+        if excluded and any(row[0] in excluded for row in rows):
+            self._found.never.add(path)
+            rows = [row for row in rows if row[0] not in excluded]
         return rows
 
-    def _is_left_out(self, entry: os.DirEntry[str], path: str, chain: Chain) -> bool:
-        whole = naming.join(path, entry.name)
-        is_directory = entry.is_dir(follow_symlinks=False)
-        raw, name = os.fsencode(whole), os.fsencode(entry.name)
-        if not is_ignored(chain, raw, name, is_directory=is_directory):
+    def _is_left_out(self, name: str, mode: int, path: str, chain: Chain) -> bool:
+        whole = naming.join(path, name)
+        is_directory = mode & _FORMAT == _DIRECTORY
+        raw = os.fsencode(whole)
+        if not is_ignored(chain, raw, os.fsencode(name), is_directory=is_directory):
             return False
         if self._is_tracked(whole):
             self._found.is_forced = True
             if is_directory:
                 self._inner[whole] = _ALL
             return False
-        self._found.left[path].append((entry.name, is_directory))
+        self._found.left[path].append((name, is_directory))
         return True
 
     def _is_tracked(self, path: str) -> bool:

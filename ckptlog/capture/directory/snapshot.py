@@ -19,13 +19,15 @@ from ckptlog.blobs.tree_reader import Stored
 from ckptlog.blobs.tree_writer import TreeWriter
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.content import ChangedFile
+from ckptlog.capture.directory.draft import Draft
 from ckptlog.capture.directory.entry import FORMAT
+from ckptlog.capture.directory.index_file import IndexFile
 from ckptlog.capture.directory.listing import NOTHING, Added, Listing
 from ckptlog.capture.directory.manifest import text_of
 from ckptlog.capture.directory.reading import Reading, Tally
 from ckptlog.capture.directory.scan import Options, Tracked, scan
 from ckptlog.capture.directory.standing import Standing
-from ckptlog.capture.directory.stat_index import Draft, IndexFile, Kept, StatIndex
+from ckptlog.capture.directory.stat_index import Kept, StatIndex
 from ckptlog.capture.directory.table import Row
 from ckptlog.formats.branch import BYTES, Link, Part
 from ckptlog.model.component import REREAD
@@ -45,6 +47,7 @@ class DirectorySnapshot:
     Args:
         root: The directory.
         index_file: The stat index; None to do without.
+        ahead: What was seen before the barrier, where there is no index.
         tracked: Gives paths that are captured whatever the rules say.
         is_cut: Whether files must be of the moment of the walk (specs/capture-directory.md).
 
@@ -64,13 +67,14 @@ class DirectorySnapshot:
         options: Options,
         *,
         index_file: IndexFile | None = None,
+        ahead: StatIndex | None = None,
         tracked: Tracked | None = None,
         is_cut: bool = True,
     ) -> None:
         self.root = root
         self.read_ns = time.time_ns()
         base = None if index_file is None else index_file.load()
-        self.found = scan(root, options, tracked, base)
+        self.found = scan(root, options, tracked, ahead if base is None else base)
         self.tally = Tally()
         self._options = options
         self._base = base
@@ -144,8 +148,6 @@ class DirectorySnapshot:
                 at += group.link.items
                 continue
             folder, row, known = listing.entry(at)
-            if known is not None and known.digest and not writer.is_stored(known.digest):
-                known = None
             if row[1] & _FORMAT == _DIRECTORY:
                 entries.add(listing.keys[at], Pieces((_directory_text(row),)))
                 if known is None:
@@ -165,7 +167,7 @@ class DirectorySnapshot:
 
 def _known(writer: TreeWriter, index: StatIndex, content: bytes) -> Kept | None:
     """Return a content of the witness by its BLAKE3, wherever in the tree it was."""
-    found = index.by_hash.get(content)
+    found = index.of_hash(content)
     return found if found is not None and writer.is_stored(found.digest) else None
 
 

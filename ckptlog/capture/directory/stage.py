@@ -49,6 +49,9 @@ class Taken(NamedTuple):
 class Stage:
     """The open staging directory of one restore.
 
+    Attributes:
+        batch: What is synced together; whoever adds to it syncs it.
+
     Raises (every method): OSError; crosses at the restore's door.
 
     Threads: not safe.        Durability: `sync` puts everything that was made on the medium.
@@ -62,7 +65,7 @@ class Stage:
         self.fd = os.open(STAGING, flags, dir_fd=root)
         self._serial = 0
         self._waiting: set[str] = set()
-        self._batch = Batch()
+        self.batch = Batch()
         self._is_begun = False
 
     def file(self, entry: Entry, load: Load) -> str:
@@ -79,12 +82,12 @@ class Stage:
         except BaseException:
             os.close(fd)
             raise
-        self._batch.add(fd)
+        self.batch.add(fd)
         return name
 
     def sync(self) -> None:
         """Put what was made on the medium; no name may be placed before."""
-        self._batch.sync()
+        self.batch.sync()
         os.fsync(self.fd)
 
     def link(self, entry: Entry) -> str:
@@ -133,14 +136,23 @@ class Stage:
 
         Else what was not placed is removed (the medium may be full), and the directory stays.
         """
-        self._batch.close()
         is_done = is_done or not self._is_begun
-        for name in () if is_done else self._waiting:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=self.fd)
-        os.close(self.fd)
+        try:
+            if is_done:
+                with suppress(FileNotFoundError):
+                    self.batch.remove(self._files(), self.fd)
+            for name in () if is_done else self._waiting:
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self.fd)
+        finally:
+            self.batch.close()
+            os.close(self.fd)
         if is_done:
             clear(self._root)
+
+    def _files(self) -> list[str]:
+        with os.scandir(self.fd) as entries:
+            return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
 
     def _next(self) -> str:
         self._serial += 1

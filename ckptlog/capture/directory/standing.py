@@ -98,11 +98,9 @@ class Difference:
         shared = Shared(standing.groups.keys(), self._is_directory)
         self._own: set[str] = set()
         self.manifest = Manifest.of(stored, shared, self._begin)
-        self.there: dict[str, Row] = {}
-        for path in self._paths:
-            one = standing.entry(path)
-            if one is not None:
-                self.there[path] = one[0]
+        found = [(path, standing.entry(path)) for path in self._paths]
+        self._there = {path: one for path, one in found if one is not None}
+        self.there: dict[str, Row] = {path: one[0] for path, one in self._there.items()}
 
     def _begin(self, met: set[bytes]) -> None:
         """Take note of the groups that both have; comes before any entry is checked."""
@@ -130,7 +128,7 @@ class Difference:
 
     def known(self, path: str, row: Row) -> Kept | None:
         """Return what a path that stands holds."""
-        one = self._standing.entry(path)
+        one = self._there.get(path)
         return None if one is None or one[0] != row else one[1]
 
     def shared_paths(self) -> Iterator[str]:

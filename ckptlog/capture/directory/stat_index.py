@@ -19,36 +19,28 @@ bits that fell over; whoever can write here can write the store, too.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
-from dataclasses import dataclass, field
+import sys
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import xxhash
 
 from ckptlog.blobs.pieces import Group
 from ckptlog.capture.directory import table
-from ckptlog.capture.directory.table import LEFT, NEVER, Left, Record, Row
-from ckptlog.errors import CheckpointStorageError
-from ckptlog.storage.files import write_atomically
+from ckptlog.capture.directory.table import LEFT, Left, Record, Row
 
 if TYPE_CHECKING:
-    from ckptlog.capture.directory.scan import Options, Scan
+    from ckptlog.capture.directory.scan import Scan
 
-VERSION: Final = 2
 # No file system has this time.
 SMUDGED: Final = -(1 << 63)
 # A kernel's clock of files stands still for a tick, of 10 ms at most.
 _TICK_NS: Final = 20_000_000
 # File systems that keep whole seconds, or two of them (FAT).
-_COARSE_NS: Final = 2_000_000_000
+COARSE_NS: Final = 2_000_000_000
 _SECOND_NS: Final = 1_000_000_000
-_CHECKSUM_BYTES: Final = 16
-_DIRECTORY: Final = 0o040000
-_FORMAT: Final = 0o170000
+# Of a content's BLAKE3: enough to know nearly all that are not there.
+PREFIX_BYTES: Final = 8
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
@@ -68,7 +60,9 @@ class Kept(msgspec.Struct, array_like=True, gc=False, omit_defaults=True):
     attributes: dict[str, bytes] | None = None
 
 
-class _Whole(msgspec.Struct, array_like=True):
+class Whole(msgspec.Struct, array_like=True):
+    """An index as it stands in its file."""
+
     version: int
     root: str
     options: str
@@ -80,13 +74,12 @@ class _Whole(msgspec.Struct, array_like=True):
     keys: msgspec.Raw
     blob: bytes
     kept: list[msgspec.Raw]
+    hashes: list[bytes]
 
 
-_whole_decoder = msgspec.msgpack.Decoder(_Whole)
 _kept_decoder = msgspec.msgpack.Decoder(list[Kept])
 _groups_decoder = msgspec.msgpack.Decoder(list[Group])
 _keys_decoder = msgspec.msgpack.Decoder(list[str])
-_encode = msgspec.msgpack.Encoder().encode
 
 
 class StatIndex:
@@ -100,7 +93,7 @@ class StatIndex:
     Threads: safe, once it is made; what is decoded twice is the same.
     """
 
-    def __init__(self, whole: _Whole) -> None:
+    def __init__(self, whole: Whole) -> None:
         self.root = whole.root
         self.conditions = whole.conditions
         self.is_forced = whole.is_forced
@@ -110,7 +103,19 @@ class StatIndex:
         self._groups = whole.groups
         self._keys = whole.keys
         self._kept = whole.kept
+        self._hashes = whole.hashes
         self._decoded: dict[str, tuple[list[Row], list[Left]]] = {}
+        self._by_name: dict[str, dict[str, tuple[Row, Kept]]] = {}
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether its parts go together."""
+        try:
+            counts = {len(self.records), len(self._kept), len(self._hashes)}
+        except ValueError:
+            return False
+        is_whole = not any(len(one) % PREFIX_BYTES for one in self._hashes)
+        return is_whole and len(counts) == 1 and self.record("") is not None
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -169,24 +174,38 @@ class StatIndex:
             for folder, rows in found.directories.items()
         )
 
+    def of_hash(self, content: bytes) -> Kept | None:
+        """Return what is known of a longer content with a BLAKE3, wherever it lies."""
+        if int.from_bytes(content[:PREFIX_BYTES], sys.byteorder) not in self._prefixes:
+            return None
+        return self._by_hash.get(content)
+
     @cached_property
-    def by_hash(self) -> dict[bytes, Kept]:
-        """All longer contents by their BLAKE3."""
+    def _prefixes(self) -> frozenset[int]:
+        return frozenset(memoryview(b"".join(self._hashes)).cast("Q"))
+
+    @cached_property
+    def _by_hash(self) -> dict[bytes, Kept]:
         decode = _kept_decoder.decode
         return {one.hash: one for raw in self._kept for one in decode(raw) if one.hash}
 
-    def raw(self, number: int) -> msgspec.Raw:
-        """Return what is known of the rows of a directory, by its number."""
-        return self._kept[number]
+    def raws(self, number: int, count: int) -> tuple[list[msgspec.Raw], list[bytes]]:
+        """Return what is known of the rows of directories that follow one another.
+
+        Returns:
+            For each of them its contents, and the beginnings of their hashes.
+        """
+        return self._kept[number : number + count], self._hashes[number : number + count]
 
     def known(self, folder: str) -> dict[str, tuple[Row, Kept]]:
         """Return by name the rows of a directory, smudged ones too, and what they held."""
-        one = self.record(folder)
-        if one is None:
-            return {}
-        kept = _kept_decoder.decode(self._kept[one.number])
-        pairs = zip(self.rows(folder), kept, strict=True)
-        return {row[0]: (row, content) for row, content in pairs}
+        found = self._by_name.get(folder)
+        if found is None:
+            one = self.record(folder)
+            kept = [] if one is None else _kept_decoder.decode(self._kept[one.number])
+            pairs = zip(self.rows(folder), kept, strict=True)
+            found = self._by_name[folder] = {pair[0][0]: pair for pair in pairs}
+        return found
 
     def kept(self, folder: str, rows: list[Row]) -> list[Kept | None]:
         """Return for each row of a directory what is known of it; None where it must be read."""
@@ -196,188 +215,7 @@ class StatIndex:
         return [kept if row == old else None for row, (old, kept) in found]
 
 
-class IndexFile:
-    """Where the index of one component lies; what was read last is kept while the file stays.
-
-    Threads: safe; two at once may both read it.
-    """
-
-    def __init__(self, path: Path, options: Options) -> None:
-        self.path = path
-        self._options = options
-        self._last: tuple[tuple[int, int, int], StatIndex | None] | None = None
-
-    def load(self) -> StatIndex | None:
-        """Return the index; None where there is none that is sound."""
-        try:
-            found = os.stat(self.path)
-        except OSError:
-            return None
-        # A new index is always a new file.
-        status = found.st_ino, found.st_mtime_ns, found.st_size
-        last = self._last
-        if last is None or last[0] != status:
-            last = self._last = status, load(self.path, self._options)
-        return last[1]
-
-    def save(self, found: Scan, draft: Draft) -> None:
-        """Write the index of a capture; see `save`. One that cannot be written is none."""
-        with suppress(OSError, CheckpointStorageError):
-            save(self.path, self._options, found, draft)
-
-
-def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:
-    """Return the index of the capture with this root; None where there is none that is sound.
-
-    Args:
-        root: None for whatever capture it is of.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError:
-        return None
-    body, checksum = memoryview(raw)[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-    if xxhash.xxh3_128_digest(body) != checksum:
-        return None
-    try:
-        whole = _whole_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    is_ours = whole.version == VERSION and whole.options == _options_text(options)
-    if not is_ours or (root is not None and whole.root != root):
-        return None
-    index = StatIndex(whole)
-    try:
-        is_sound = index.record("") is not None and len(index.records) == len(whole.kept)
-    except ValueError:
-        is_sound = False
-    return index if is_sound else None
-
-
-@dataclass
-class Draft:
-    """What an index is made of, beside its walk.
-
-    root: Digest of the capture's root.
-    groups, keys: Of the entries in the payload.
-    contents: By directory what is known of its rows, in their order; of the others nothing changed.
-    read_ns: The clock when the walk began.
-    index: Knows the contents of the others; without one the walk's base does.
-    """
-
-    root: str
-    groups: list[Group]
-    keys: list[str]
-    read_ns: int
-    contents: dict[str, list[Kept]] = field(default_factory=dict)
-    index: StatIndex | None = None
-
-
-def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
-    """Write the index of a capture.
-
-    Durability: none; it is made anew where it is lost.
-    """
-    blob, kept = _Tables(found, draft).made()
-    head = (VERSION, draft.root, _options_text(options), found.conditions, found.is_forced)
-    rest = (found.skipped, found.root_mode, draft.groups, draft.keys, blob, kept)
-    body = _encode((*head, *rest))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
-
-
-class _Tables:
-    """Puts the tables of a walk together: those of its base as they are, others anew."""
-
-    def __init__(self, found: Scan, draft: Draft) -> None:
-        self._found = found
-        self._draft = draft
-        self._parts: list[bytes] = []
-        self._kept: list[msgspec.Raw] = []
-
-    def made(self) -> tuple[bytes, list[msgspec.Raw]]:
-        self._put("", 0)
-        return b"".join(self._parts), self._kept
-
-    def _put(self, folder: str, begin: int) -> tuple[int, int]:
-        """Put a directory and what lies in it; return how many entries and directories it has."""
-        found = self._found
-        if found.base is not None and not found.is_touched(folder):
-            return self._take_over(folder, begin)
-        rows = found.rows(folder)
-        number = len(self._parts)
-        self._parts.append(b"")
-        self._kept.append(self._content(folder))
-        entries, directories = len(rows), 1
-        is_whole = True
-        for at, row in enumerate(rows):
-            if row[1] & _FORMAT == _DIRECTORY:
-                child = f"{folder}/{row[0]}" if folder else row[0]
-                if not found.has(child):
-                    is_whole = False
-                    continue
-                below, count = self._put(child, begin + at + 1 + entries - len(rows))
-                entries += below
-                directories += count
-        content, flags = self._table(folder, rows)
-        if not is_whole or folder in found.never:
-            flags |= NEVER
-        self._parts[number] = table.record(
-            folder,
-            content,
-            flags=flags,
-            directories=directories,
-            entries=entries,
-            begin=begin,
-        )
-        return entries, directories
-
-    def _table(self, folder: str, rows: list[Row]) -> tuple[bytes, int]:
-        """Return the table of a directory and its flags, as they were where it was not listed."""
-        base = self._found.base
-        one = None if base is None else base.record(folder)
-        if base is not None and one is not None and folder not in self._found.directories:
-            return base.blob[one.table : one.stop], one.flags
-        left = self._found.left_of(folder)
-        # Nearly all are older than whatever the file system may be.
-        old = self._draft.read_ns - _COARSE_NS
-        smudged = [row if row[4] < old else _smudged(row, self._draft.read_ns) for row in rows]
-        return table.encoded(smudged, left), LEFT if left else 0
-
-    def _content(self, folder: str) -> msgspec.Raw:
-        content = self._draft.contents.get(folder)
-        if content is not None:
-            return msgspec.Raw(_encode(content))
-        base = self._draft.index or self._found.base
-        one = None if base is None else base.record(folder)
-        if base is None or one is None:
-            raise AssertionError(f"nothing is known of {folder!r}")
-        return base.raw(one.number)
-
-    def _take_over(self, folder: str, begin: int) -> tuple[int, int]:
-        base = self._found.base
-        first = None if base is None else base.record(folder)
-        if base is None or first is None:
-            raise AssertionError(f"{folder!r} is not in the base")
-        by = begin - first.begin
-        for one in base.records[first.number : first.number + first.directories]:
-            self._parts.append(table.moved(base.blob, one, by))
-            self._kept.append(base.raw(one.number))
-        return first.entries, first.directories
-
-
-def _smudged(row: Row, read_ns: int) -> Row:
-    name, mode, size, mtime_ns, ctime_ns, inode = row
-    if mode & _FORMAT != _DIRECTORY and is_racy(mtime_ns, ctime_ns, read_ns):
-        return name, mode, size, SMUDGED, ctime_ns, inode
-    return row
-
-
 def is_racy(mtime_ns: int, ctime_ns: int, read_ns: int) -> bool:
     """Say whether a file may have been changed behind its reading, and look the same."""
-    slack = _TICK_NS if mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS else _COARSE_NS
+    slack = _TICK_NS if mtime_ns % _SECOND_NS or ctime_ns % _SECOND_NS else COARSE_NS
     return ctime_ns + slack >= read_ns
-
-
-def _options_text(options: Options) -> str:
-    return ascii(options)

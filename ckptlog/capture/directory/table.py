@@ -18,6 +18,7 @@ import os
 import struct
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from typing import Final, NamedTuple
 
 # (name, mode, size, mtime_ns, ctime_ns, inode); of a directory the name and mode alone.
@@ -55,18 +56,19 @@ class Record(NamedTuple):
 
 def encoded(rows: Iterable[Row], left: Iterable[Left]) -> bytes:
     """Return the table of a directory."""
-    found = [(name, _status.pack(*rest)) for name, *rest in rows]
-    found += [(name, _status.pack(0, is_folder, 0, 0, 0)) for name, is_folder in left]
+    found = [*rows, *[(name, 0, int(is_folder), 0, 0, 0) for name, is_folder in left]]
     found.sort()
-    text = "".join([name + "\0" for name, _ in found])
+    text = "".join([row[0] + "\0" for row in found])
     try:
         names = text.encode()  # the order of code points is that of the bytes of UTF-8
         if _ENCODING != "utf-8":
             raise ValueError
     except ValueError:
-        found.sort(key=lambda one: os.fsencode(one[0]))
-        names = b"".join([os.fsencode(name) + b"\0" for name, _ in found])
-    return b"".join([_count.pack(len(found)), *[one for _, one in found], names])
+        found.sort(key=lambda row: os.fsencode(row[0]))
+        names = b"".join([os.fsencode(row[0]) + b"\0" for row in found])
+    # One call a name costs more than all that is done with it.
+    status = struct.pack("<" + "QQqqQ" * len(found), *chain.from_iterable(row[1:] for row in found))
+    return b"".join([_count.pack(len(found)), status, names])
 
 
 def decoded(table: bytes | memoryview) -> tuple[list[Row], list[Left]]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ckptlog.capture.directory import draft as drafts
+from ckptlog.capture.directory import index_file, stat_index
 from ckptlog.capture.directory import restoration as restoring
-from ckptlog.capture.directory import stat_index
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.content import OpenFile
 from ckptlog.capture.directory.scan import Options, Scan
@@ -105,9 +106,9 @@ def test_what_is_racily_clean_is_never_trusted(ctime_ns, read_ns, is_trusted, tm
     row = ("a", stat.S_IFREG | 0o644, 1, ctime_ns, ctime_ns, 7)
     found = Scan(directories={"": [row]})
     path = tmp_path / "a.stat"
-    draft = stat_index.Draft("root", [], ["a"], read_ns, {"": [stat_index.Kept(b"x")]})
-    stat_index.save(path, Options(), found, draft)
-    index = stat_index.load(path, Options(), "root")
+    draft = drafts.Draft("root", [], ["a"], read_ns, {"": [stat_index.Kept(b"x")]})
+    index_file.save(path, Options(), found, draft)
+    index = index_file.load(path, Options(), "root")
     assert index.equals(found) is is_trusted
     assert index.kept("", [row]) == ([stat_index.Kept(b"x")] if is_trusted else [None])
 
@@ -141,7 +142,7 @@ def test_an_index_that_is_not_sound_is_no_index(harm, root, memory, tmp_path) ->
     elif harm == "other options":
         options = Options(has_git=True)
     wanted = "0" * 64 if harm == "other root" else first.reference.root
-    assert stat_index.load(path, options, wanted) is None
+    assert index_file.load(path, options, wanted) is None
     assert memory.capture(component, first).reference == first.reference
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlog.capture.directory import confirmation, stat_index, table
+from ckptlog.capture.directory import confirmation, folder, index_file, stat_index, table
+from ckptlog.capture.directory.draft import Draft
 from ckptlog.capture.directory.listing import NOTHING, Listing
 from ckptlog.capture.directory.scan import Options, Scan, scan
 from ckptlog.kernel import native
@@ -42,10 +43,10 @@ def remembered(root: Path, found: Scan) -> stat_index.StatIndex:
         if listing.entry(place)[2] is None
     }
     contents = listing.finish(added)
-    draft = stat_index.Draft("root", [], listing.keys, LATER_NS, contents)
+    draft = Draft("root", [], listing.keys, LATER_NS, contents)
     path = root.parent / "index"
-    stat_index.save(path, Options(), found, draft)
-    index = stat_index.load(path, Options())
+    index_file.save(path, Options(), found, draft)
+    index = index_file.load(path, Options())
     assert index is not None
     assert index.keys == Listing(found, None).keys
     return index
@@ -219,6 +220,36 @@ def test_bytes_that_are_no_records() -> None:
                 assert set(native.confirm(fd, bytes(harmed), 0, len(harmed), b"")) <= {0, 1}
     finally:
         os.close(fd)
+
+
+@pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
+def test_a_folder_is_listed_alike_in_c_and_in_python(root: Path) -> None:
+    root.mkdir()
+    for number in range(300):
+        (root / f"f{number}").write_text("x" * number)
+    (root / os.fsdecode(b"odd\xff")).write_text("")
+    (root / "folder").mkdir()
+    (root / "folder").chmod(0o2701)
+    (root / "link").symlink_to("nowhere")
+    os.mkfifo(root / "pipe")
+    (root / ".git").mkdir()
+    (root / ".gitignore").write_text("")
+    os.utime(root / "f1", ns=(-1_000_000_001, -1_000_000_001))
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        for _ in range(2):  # it begins at the beginning each time
+            found = folder.look(fd, RESERVED)
+            assert list(map(sorted, found[:3])) == list(map(sorted, folder._look(fd, RESERVED)[:3]))
+        assert len(found.rows) == 304
+        assert [name for name, _ in found.special] == ["pipe"]
+        assert [name for name, *_ in found.folders] == ["folder"]
+        with pytest.raises(ValueError, match="without its end"):
+            native.look(fd, b".git")
+    finally:
+        os.close(fd)
+    assert native.look(fd, b"") is None
+    with pytest.raises(OSError, match=r"."):
+        folder.look(fd, RESERVED)
 
 
 rows = st.lists(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import ckptlog
-from ckptlog.capture.directory import stat_index
+from ckptlog.capture.directory import index_file
 from ckptlog.capture.directory.content import OpenFile
 from ckptlog.errors import FullError
 
@@ -62,6 +62,6 @@ def test_an_index_that_cannot_be_written_fails_nothing(tmp_path, root, monkeypat
     def full(*_arguments, **_options):
         raise FullError("no room")
 
-    monkeypatch.setattr(stat_index, "write_atomically", full)
+    monkeypatch.setattr(index_file, "write_atomically", full)
     with service_of(tmp_path, root) as service:
         assert service.create_checkpoint("first").components["work"].size

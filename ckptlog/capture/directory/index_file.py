@@ -1,0 +1,89 @@
+"""Where a stat index lies: read, checked and written."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import xxhash
+
+from ckptlog.capture.directory.draft import VERSION, Draft, whole
+from ckptlog.capture.directory.scan import Options, Scan
+from ckptlog.capture.directory.stat_index import StatIndex, Whole
+from ckptlog.errors import CheckpointStorageError
+from ckptlog.storage.files import write_atomically
+
+_CHECKSUM_BYTES: Final = 16
+_decoder = msgspec.msgpack.Decoder(Whole)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class IndexFile:
+    """Where the index of one component lies; what was read last is kept while the file stays.
+
+    Threads: safe; two at once may both read it.
+    """
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self.path = path
+        self._options = options
+        self._last: tuple[tuple[int, int, int], StatIndex | None] | None = None
+
+    def load(self) -> StatIndex | None:
+        """Return the index; None where there is none that is sound."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        # A new index is always a new file.
+        status = found.st_ino, found.st_mtime_ns, found.st_size
+        last = self._last
+        if last is None or last[0] != status:
+            last = self._last = status, load(self.path, self._options)
+        return last[1]
+
+    def save(self, found: Scan, draft: Draft) -> None:
+        """Write the index of a capture; see `save`. One that cannot be written is none."""
+        with suppress(OSError, CheckpointStorageError):
+            save(self.path, self._options, found, draft)
+
+
+def load(path: Path, options: Options, root: str | None = None) -> StatIndex | None:
+    """Return the index of the capture with this root; None where there is none that is sound.
+
+    Args:
+        root: None for whatever capture it is of.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return None
+    body, checksum = memoryview(raw)[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+    if xxhash.xxh3_128_digest(body) != checksum:
+        return None
+    try:
+        found = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    is_ours = found.version == VERSION and found.options == _options_text(options)
+    if not is_ours or (root is not None and found.root != root):
+        return None
+    index = StatIndex(found)
+    return index if index.is_sound else None
+
+
+def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
+    """Write the index of a capture.
+
+    Durability: none; it is made anew where it is lost.
+    """
+    body = _encode(whole(found, draft, _options_text(options)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, body + xxhash.xxh3_128_digest(body), durable=False)
+
+
+def _options_text(options: Options) -> str:
+    return ascii(options)
