@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ckptlog.capture.draft import draft_of
+from ckptlog.capture.draft import clear_drafts, draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
     ComponentError,
@@ -152,6 +152,7 @@ class FileComponent:
                 target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, payload["content"], payload["mode"])
             return
+        clear_drafts(target)  # what a killed restore of the file has left
         with operating_system_door(f"Removing {target} failed"):
             target.unlink(missing_ok=True)
         if target.parent.is_dir():

@@ -232,3 +232,14 @@ def test_what_a_killed_restore_left_is_removed_and_nothing_else(tmp_path):
         os.close(held)
     component.restore(payload)
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_restoring_that_there_was_no_file_removes_what_a_killed_restore_left(tmp_path):
+    path = tmp_path / "a.json"
+    component = FileComponent("a", path)
+    payload = component.capture()
+    with draft_of(path) as left:
+        os.close(left.fd)  # as if its maker had died
+        left.fd = -1
+        component.restore(payload)
+        assert list(tmp_path.iterdir()) == []
