@@ -22,7 +22,7 @@ from ckptlog.model import event as kinds
 from ckptlog.model.checkpoint import time_text, utc_now
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
-from ckptlog.model.setting import snake
+from ckptlog.model.setting import camel, nearest, snake
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.model.value import lower
 from ckptlog.monitor import health
@@ -224,9 +224,11 @@ class CheckpointMonitoring:
         """
         name = snake(event) if type(event) is str else ""
         if name not in EVENTS and event != ANY_TYPE:
+            meant = nearest(name, EVENTS)
             raise ArgumentError(
                 f"There is no event {quoted(event)}.",
-                hint=f"Events are: {', '.join(EVENTS)}.",
+                hint=(f"Did you mean {camel(meant)!r}? " if meant else "")
+                + f"Events are: {', '.join(map(camel, EVENTS))}.",
                 argument="event",
             )
         return self._bus.subscribe(name or ANY_TYPE, callback)

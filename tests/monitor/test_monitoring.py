@@ -196,3 +196,10 @@ def test_what_is_wrong_is_refused(call):
         call(CheckpointMonitoring())
     with pytest.raises(SettingsError):
         CheckpointMonitoring(3)
+
+
+def test_an_event_that_there_is_not(tmp_path):
+    monitoring = CheckpointMonitoring({"storage": {"local": {"path": str(tmp_path / "s")}}})
+    with pytest.raises(ArgumentError, match="Did you mean 'alertRaised'") as caught:
+        monitoring.on("alertRised", print)
+    assert caught.value.hint.endswith("operation, metric, alertRaised, alertCleared.")
