@@ -237,8 +237,8 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
     if isinstance(error, CheckpointStorageError) and step == WRITE:
         return error  # the store's own: the disk is full, say
     return CaptureFailedError(
-        f"Component {name!r} failed in {step}(): {type(error).__name__}: {said(error)}; "
-        "the system was not captured.",
+        f"Component {name!r} failed in {step}(), and the system was not captured: "
+        f"{type(error).__name__}: {said(error).rstrip('.')}.",
         hint=error.hint if isinstance(error, CheckpointError) else "Mend the component.",
         component=name,
         step=step,
@@ -248,7 +248,9 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
 
 
 def said(error: BaseException) -> str:
-    """Return an exception's message, short, whatever it does."""
+    """Return an exception's message, short, whatever it does; a hint is told beside it."""
+    if isinstance(error, CheckpointError):
+        return error.message[:1_000]
     try:
         return str(error)[:1_000].encode(errors="replace").decode()
     except Exception as trouble:  # noqa: BLE001 - a stranger's __str__ may do anything

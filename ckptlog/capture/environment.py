@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ckptlog.capture.argument import texts_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import ComponentError, EnvironmentDiffersError
 from ckptlog.model.component import COPIED, Change, Plan
@@ -98,17 +99,17 @@ class EnvironmentComponent:
             environ: os.environ if None.
 
         Raises:
-            ComponentError: must_match names no aspect.
+            ComponentError: must_match names no aspect; what must be a list of texts is none.
         """
-        for entry in must_match:
+        self._patterns = texts_of(name, "variables", variables)
+        self._must_match = texts_of(name, "must_match", must_match)
+        for entry in self._must_match:
             if entry.partition(".")[0] not in ASPECTS:
                 raise ComponentError(
                     f"must_match of the component {quoted(name)} holds {quoted(entry)}.",
                     hint=f"Name one of {', '.join(ASPECTS)}, or one thing in it: packages.numpy.",
                 )
         self.name = name
-        self._patterns = tuple(variables)
-        self._must_match = tuple(must_match)
         self._is_applied = apply_variables
         self._sanitiser = sanitiser or Sanitiser()
         self._environ = os.environ if environ is None else environ

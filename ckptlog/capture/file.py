@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.draft import clear_drafts, draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
@@ -97,9 +98,9 @@ class FileComponent:
             size_max: Bytes of the largest file that is captured.
 
         Raises:
-            ComponentError: The format is unknown.
+            ComponentError: The format is unknown, or an argument is not what it must be.
         """
-        place = Path(path).absolute()
+        place = path_of(name, path)
         chosen = _FORMATS.get(place.suffix.lower(), "bytes") if format is None else format
         if chosen not in {*_PARSERS, "bytes"}:
             raise ComponentError(
@@ -110,7 +111,7 @@ class FileComponent:
         self.location = {"path": str(place)}
         self._path = place
         self._format = chosen
-        self._size_max = size_max
+        self._size_max = number_of(name, "size_max", size_max)
         self._restored: dict[str, Any] | None = None
 
     def at(self, path: str | os.PathLike[str]) -> FileComponent:

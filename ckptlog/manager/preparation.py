@@ -120,9 +120,7 @@ class Preparation:
             raise _not_a_dictionary(name, value)
         return self._prepared(value, name)
 
-    def _prepared(
-        self, value: object, path: str, *, is_clean: bool = False
-    ) -> values.Prepared:
+    def _prepared(self, value: object, path: str, *, is_clean: bool = False) -> values.Prepared:
         sanitiser = None if is_clean else self.sanitiser
         return values.prepare(value, path=path, sanitiser=sanitiser, codecs=self._store.codecs)
 
