@@ -297,8 +297,9 @@ class Recovery:
         if (grant := manager.live_grant(system)) is not None:
             raise LeaseRequiredError(
                 f"The system {system!r} is owned by {grant.holder!r}; nothing was touched.",
-                hint="Recover it there (service.recover_from_checkpoint), or stop that process; an "
-                f"operator can end its lease: ckptlog leases release {shlex.quote(system)} --force.",
+                hint="Recover it there (service.recover_from_checkpoint), or stop that process; "
+                "an operator can end its lease: "
+                f"ckptlog leases release {shlex.quote(system)} --force.",
                 task_id=system,
                 holder=grant.holder,
             )
