@@ -177,12 +177,11 @@ class FileComponent:
         differing = self._differing(payload)
         size = len(payload["content"])
         if not differing:
-            return Plan((), size, f"{self._path} is as it was captured")
-        kind = "change"
+            return Plan((), size, "nothing to change")
+        kind, what = "change", " and ".join(sorted(differing))
         if "exists" in differing:
-            kind = "add" if payload["exists"] else "remove"
-        summary = f"{kind} {self._path}: {', '.join(differing)}"
-        return Plan((Change(kind, str(self._path), size),), size, summary)
+            kind, what = ("add" if payload["exists"] else "remove"), "the file"
+        return Plan((Change(kind, str(self._path), size),), size, f"{what} to {kind}")
 
     def _differing(self, payload: dict[str, Any] | None) -> list[str]:
         if payload is None:
