@@ -207,7 +207,8 @@ class Cut:
         name = next(worker.name for worker in self._workers if worker in self._busy)
         return CaptureFailedError(
             f"Component {name!r} was not done with {step}() in time; the system was not captured.",
-            hint="Make it faster, or raise the deadline (deadline_s, write_deadline_s).",
+            hint="Make it faster, or raise the deadline (deadline_s, write_deadline_s; "
+            "deadlineSeconds of a service).",
             component=name,
             step=step,
             reason="deadline",
