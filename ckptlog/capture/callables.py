@@ -17,7 +17,15 @@ import inspect
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
-from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, bound, resolve_in_loop, running_loop
+from ckptlog.capture.argument import number_of, texts_of
+from ckptlog.capture.loop_call import (
+    LOOP_TIMEOUT_S,
+    Loop,
+    bound,
+    checked_loop,
+    resolve_in_loop,
+    running_loop,
+)
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.errors import ComponentError
 from ckptlog.model.quotation import quoted
@@ -89,7 +97,8 @@ class CallableComponent:
                 as a component has them.
 
         Raises:
-            ComponentError: A callable is none or takes other arguments; an unknown hook.
+            ComponentError: A callable is none or takes other arguments; an unknown hook; another
+                argument is not what it must be.
         """
         _check_hooks(name, hooks)
         if stability not in _STABILITIES:
@@ -101,12 +110,12 @@ class CallableComponent:
         _check_call(name, "restore", restore, None)
         self.name = name
         self.stability = stability
-        self.depends_on = tuple(depends_on)
+        self.depends_on = texts_of(name, "depends_on", depends_on)
         self.schema_version = schema_version
         self._capture = capture
         self._restore = restore
-        self._loop = loop or running_loop()
-        self._timeout_s = timeout_s
+        self._loop = checked_loop(name, loop) or running_loop()
+        self._timeout_s = number_of(name, "timeout_s", timeout_s)
         vars(self).update(hooks)
 
     def bind_loop(self, loop: Loop) -> None:
@@ -134,7 +143,19 @@ class MappingComponent(CallableComponent):
     kind = "mapping"
 
     def __init__(self, name: str, mapping: MutableMapping[str, Any], **options: Any) -> None:
-        """Make a component of a dict; options as in CallableComponent."""
+        """Make a component of a dict; options as in CallableComponent.
+
+        Raises:
+            ComponentError: It is no dict; as CallableComponent.
+        """
+        given: object = mapping
+        if not isinstance(given, MutableMapping):
+            raise ComponentError(
+                f"What is given for the component {quoted(name)} is of type "
+                f"{type(given).__name__}.",
+                hint="Give a dict.",
+                component=name,
+            )
         super().__init__(name, lambda: dict(mapping), self._put_back, **options)
         self._mapping = mapping
 

@@ -137,7 +137,8 @@ class Capturer:
         Args:
             reason: Why: manual, interval, signal, shutdown, safety, ...
             skip_unchanged: Write nothing where the state is that of the newest capture.
-            lease: Refuse to write when it was lost.
+            lease: Refuse to write when it was lost. Without one, a lease that a dead process has
+                left is ended; where a living one has the system, nothing is written.
 
         Returns:
             What was captured; None where nothing was written because nothing changed.
@@ -158,6 +159,8 @@ class Capturer:
                 hint="Give it some: Capturer(manager, system, components).",
                 argument="components",
             )
+        if lease is None:
+            self.manager.end_dead_lease(self.system)
         if not self._lock.acquire(timeout=self._deadline_s + self._write_deadline_s):
             raise CaptureFailedError(
                 f"Another thread captures {self.system!r} still.", reason="busy"

@@ -5,6 +5,7 @@ Payloads are never read here: a capture's events and its small `meta` payload sa
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Final
 from ckptlog.errors import ArgumentError, CheckpointNotFoundError
 from ckptlog.model import value as values
 from ckptlog.model.capture import CaptureInfo, info_of, is_capture
-from ckptlog.model.checkpoint import CheckpointData
+from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.position import check_position
@@ -73,13 +74,16 @@ class Catalogue:
                 raise ArgumentError("Give either capture_id or at, not both.", argument="at")
             return self._by_id(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
         check_moment(at)
+        oldest = None
         for info in self._found(None if at is not None else 1):
             if at is None or _is_not_after(info, at):
                 return info
+            oldest = info
         until = "" if at is None else f" at or before {at}"
+        first = "" if oldest is None else f"; the first is of {time_text(oldest.created_at)}"
         raise CheckpointNotFoundError(
-            f"System {self._system!r} has no capture{until}.",
-            hint="`ckptlog list`, or Capturer.captures(), shows what there is.",
+            f"System {self._system!r} has no capture{until}{first}.",
+            hint=_what_there_is(self._system),
             system=self._system,
         )
 
@@ -94,8 +98,7 @@ class Catalogue:
         if info is None or info.system != self._system:
             raise CheckpointNotFoundError(
                 f"System {self._system!r} has no capture {capture_id!r}.",
-                hint="It may have been deleted; `ckptlog list`, or Capturer.captures(), "
-                "shows what there is.",
+                hint=f"It may have been deleted. {_what_there_is(self._system)}",
                 checkpoint_id=capture_id,
                 system=self._system,
             )
@@ -176,7 +179,17 @@ def check_moment(at: object) -> None:
                 argument="at",
             )
         return
+    if type(at) is not int:
+        raise ArgumentError(
+            f"at is {quoted(at)}.",
+            hint="A time (an aware datetime) or a position (a whole number from 0 on) is needed.",
+            argument="at",
+        )
     check_position("at", at)
+
+
+def _what_there_is(system: str) -> str:
+    return f"`ckptlog list --task {shlex.quote(system)}` shows what there is."
 
 
 def _is_not_after(info: CaptureInfo, at: datetime | int) -> bool:

@@ -227,7 +227,8 @@ class Cut:
         name = next(worker.name for worker in self._workers if worker in self._busy)
         return CaptureFailedError(
             f"Component {name!r} was not done with {step}() in time; the system was not captured.",
-            hint="Make it faster, or raise the deadline (deadline_s, write_deadline_s).",
+            hint="Make it faster, or raise the deadline (deadline_s, write_deadline_s; "
+            "deadlineSeconds of a service).",
             component=name,
             step=step,
             reason="deadline",
@@ -257,8 +258,8 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
     if isinstance(error, CheckpointStorageError) and step == WRITE:
         return error  # the store's own: the disk is full, say
     return CaptureFailedError(
-        f"Component {name!r} failed in {step}(): {type(error).__name__}: {said(error)}; "
-        "the system was not captured.",
+        f"Component {name!r} failed in {step}(), and the system was not captured: "
+        f"{type(error).__name__}: {said(error).rstrip('.')}.",
         hint=error.hint if isinstance(error, CheckpointError) else "Mend the component.",
         component=name,
         step=step,
@@ -268,7 +269,9 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
 
 
 def said(error: BaseException) -> str:
-    """Return an exception's message, short, whatever it does."""
+    """Return an exception's message, short, whatever it does; a hint is told beside it."""
+    if isinstance(error, CheckpointError):
+        return error.message[:1_000]
     try:
         return str(error)[:1_000].encode(errors="replace").decode()
     except Exception as trouble:  # noqa: BLE001 - a stranger's __str__ may do anything

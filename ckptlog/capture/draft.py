@@ -52,15 +52,31 @@ def draft_of(target: Path, mode: int = 0o600) -> Iterator[Draft]:
 
     Durability: none; the caller syncs.        Threads: safe; so are other processes.
     """
-    name = blake3(os.fsencode(target.name)).hexdigest()[:16]
-    stem = f".ckptlog-{name}-"
-    _clear(target.parent, stem)
-    draft = Draft(*_made(target.parent, stem, mode))
+    clear_drafts(target)
+    draft = Draft(*_made(target.parent, _stem(target), mode))
     try:
         yield draft
     finally:
         draft.close()
         remove(draft.path)
+
+
+def clear_drafts(target: Path) -> None:
+    """Remove drafts for a place whose makers are dead.
+
+    Durability: none.        Threads: safe; so are other processes.
+    """
+    stem = _stem(target)
+    with suppress(OSError):
+        for path in target.parent.iterdir():
+            if path.name.startswith(stem) and path.name.endswith(_SUFFIX):
+                with suppress(OSError):
+                    _remove_unlocked(path)
+
+
+def _stem(target: Path) -> str:
+    """Return how the names of all drafts for a place begin."""
+    return f".ckptlog-{blake3(os.fsencode(target.name)).hexdigest()[:16]}-"
 
 
 def _made(folder: Path, stem: str, mode: int) -> tuple[int, Path]:
@@ -74,15 +90,6 @@ def _made(folder: Path, stem: str, mode: int) -> tuple[int, Path]:
         if os.fstat(fd).st_nlink:
             return fd, path
         os.close(fd)  # somebody cleared it away before it was locked
-
-
-def _clear(folder: Path, stem: str) -> None:
-    """Remove drafts whose makers are dead."""
-    with suppress(OSError):
-        for path in folder.iterdir():
-            if path.name.startswith(stem) and path.name.endswith(_SUFFIX):
-                with suppress(OSError):
-                    _remove_unlocked(path)
 
 
 def _remove_unlocked(path: Path) -> None:

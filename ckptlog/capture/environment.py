@@ -22,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ckptlog.capture.argument import texts_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import ComponentError, EnvironmentDiffersError
 from ckptlog.model.component import COPIED, Change, Plan
@@ -42,6 +43,7 @@ _SHAPE: Final = Shape(
 ASPECTS: Final = ("python", "platform", "packages", "directory", "variables")
 """What is compared."""
 _MARK: Final = "bytes in hexadecimal: "
+_TOLD: Final = 3  # differences in one line
 
 
 class Difference(NamedTuple):
@@ -98,17 +100,17 @@ class EnvironmentComponent:
             environ: os.environ if None.
 
         Raises:
-            ComponentError: must_match names no aspect.
+            ComponentError: must_match names no aspect; what must be a list of texts is none.
         """
-        for entry in must_match:
+        self._patterns = texts_of(name, "variables", variables)
+        self._must_match = texts_of(name, "must_match", must_match)
+        for entry in self._must_match:
             if entry.partition(".")[0] not in ASPECTS:
                 raise ComponentError(
                     f"must_match of the component {quoted(name)} holds {quoted(entry)}.",
                     hint=f"Name one of {', '.join(ASPECTS)}, or one thing in it: packages.numpy.",
                 )
         self.name = name
-        self._patterns = tuple(variables)
-        self._must_match = tuple(must_match)
         self._is_applied = apply_variables
         self._sanitiser = sanitiser or Sanitiser()
         self._environ = os.environ if environ is None else environ
@@ -135,7 +137,7 @@ class EnvironmentComponent:
             ForeignPayloadError: The payload is not of this component.
             EnvironmentDiffersError: Something of must_match is different; nothing was set.
         """
-        refuse_faults(self.name, self.validate(payload))
+        refuse_faults(self.name, _faults(payload))
         self.differences = self.compare(payload)
         refused = [one for one in self.differences if self._is_refused(one)]
         if refused:
@@ -150,23 +152,17 @@ class EnvironmentComponent:
             self._apply(payload["variables"], frozenset(payload["redacted"]))
 
     def validate(self, payload: Any) -> list[str]:
-        """Return what is wrong with a payload."""
-        faults = _SHAPE.faults(payload)
-        if faults:
-            return faults
-        for aspect in ("python", "platform", "packages", "variables"):
-            if any(type(text) is not str for text in payload[aspect].values()):
-                faults.append(f"has something else than texts in {aspect!r}")
-        if any(type(name) is not str for name in payload["redacted"]):
-            faults.append("has something else than texts in 'redacted'")
-        if any(not _is_settable(*pair) for pair in payload["variables"].items()):
-            faults.append("has a variable that no process can have")
-        return faults
+        """Return what is wrong with a payload, and what of it must match and does not."""
+        return _faults(payload) or [
+            f"must match, and does not: {one}"
+            for one in self.compare(payload)
+            if self._is_refused(one)
+        ]
 
     def plan(self, stored: Any) -> Plan:
         """Return what is different, and whether a restore would change it (of a Stored)."""
         payload = stored.value()
-        refuse_faults(self.name, self.validate(payload))
+        refuse_faults(self.name, _faults(payload))
         found = self.compare(payload)
         applied = [
             one
@@ -177,7 +173,8 @@ class EnvironmentComponent:
             Change("remove" if one.before is None else "change", f"{one.aspect} {one.name}")
             for one in applied
         )
-        summary = f"{len(found)} differences, of which {len(changes)} would be changed"
+        told = f" ({'; '.join(map(str, found[:_TOLD]))}{'; ...' if found[_TOLD:] else ''})"
+        summary = f"{len(found)} differences{told if found else ''}, {len(changes)} to change"
         return Plan(changes, 0, summary)
 
     def compare(self, payload: Mapping[str, Any]) -> tuple[Difference, ...]:
@@ -223,6 +220,20 @@ class EnvironmentComponent:
         for name, text in variables.items():
             if self._is_chosen(name) and now.get(name) != text and name not in hidden:
                 self._environ[_real(name)] = _real(text)
+
+
+def _faults(payload: Any) -> list[str]:
+    faults = _SHAPE.faults(payload)
+    if faults:
+        return faults
+    for aspect in ("python", "platform", "packages", "variables"):
+        if any(type(text) is not str for text in payload[aspect].values()):
+            faults.append(f"has something else than texts in {aspect!r}")
+    if any(type(name) is not str for name in payload["redacted"]):
+        faults.append("has something else than texts in 'redacted'")
+    if any(not _is_settable(*pair) for pair in payload["variables"].items()):
+        faults.append("has a variable that no process can have")
+    return faults
 
 
 def _differences(

@@ -26,7 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from ckptlog.capture.draft import draft_of
+from ckptlog.capture.argument import number_of, path_of
+from ckptlog.capture.draft import clear_drafts, draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
     ComponentError,
@@ -97,9 +98,9 @@ class FileComponent:
             size_max: Bytes of the largest file that is captured.
 
         Raises:
-            ComponentError: The format is unknown.
+            ComponentError: The format is unknown, or an argument is not what it must be.
         """
-        place = Path(path).absolute()
+        place = path_of(name, path)
         chosen = _FORMATS.get(place.suffix.lower(), "bytes") if format is None else format
         if chosen not in {*_PARSERS, "bytes"}:
             raise ComponentError(
@@ -110,7 +111,7 @@ class FileComponent:
         self.location = {"path": str(place)}
         self._path = place
         self._format = chosen
-        self._size_max = size_max
+        self._size_max = number_of(name, "size_max", size_max)
         self._restored: dict[str, Any] | None = None
 
     def at(self, path: str | os.PathLike[str]) -> FileComponent:
@@ -152,6 +153,7 @@ class FileComponent:
                 target.parent.mkdir(parents=True, exist_ok=True)
             self._replace(target, payload["content"], payload["mode"])
             return
+        clear_drafts(target)  # what a killed restore of the file has left
         with operating_system_door(f"Removing {target} failed"):
             target.unlink(missing_ok=True)
         if target.parent.is_dir():
@@ -175,12 +177,11 @@ class FileComponent:
         differing = self._differing(payload)
         size = len(payload["content"])
         if not differing:
-            return Plan((), size, f"{self._path} is as it was captured")
-        kind = "change"
+            return Plan((), size, "nothing to change")
+        kind, what = "change", " and ".join(sorted(differing))
         if "exists" in differing:
-            kind = "add" if payload["exists"] else "remove"
-        summary = f"{kind} {self._path}: {', '.join(differing)}"
-        return Plan((Change(kind, str(self._path), size),), size, summary)
+            kind, what = ("add" if payload["exists"] else "remove"), "the file"
+        return Plan((Change(kind, str(self._path), size),), size, f"{what} to {kind}")
 
     def _differing(self, payload: dict[str, Any] | None) -> list[str]:
         if payload is None:

@@ -15,7 +15,7 @@ import inspect
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ckptlog.errors import SourceBusyError, SourceError
+from ckptlog.errors import ComponentError, SourceBusyError, SourceError
 from ckptlog.model.quotation import quoted
 
 LOOP_TIMEOUT_S: Final = 5.0
@@ -31,6 +31,22 @@ def running_loop() -> Loop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def checked_loop(name: str, loop: Loop | None) -> Loop | None:
+    """Return what a component was given as its loop.
+
+    Raises:
+        ComponentError: It is none.
+    """
+    given: object = loop
+    if given is None or isinstance(given, Loop):
+        return loop
+    raise ComponentError(
+        f"loop of the component {quoted(name)} is {quoted(given)}.",
+        hint="Give an event loop of asyncio, or leave it out.",
+        component=name,
+    )
 
 
 def bound(loop: Loop | None, other: Loop) -> Loop:

@@ -28,7 +28,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from ckptlog.capture.loop_call import LOOP_TIMEOUT_S, Loop, bound, call_in_loop, running_loop
+from ckptlog.capture.argument import number_of
+from ckptlog.capture.loop_call import (
+    LOOP_TIMEOUT_S,
+    Loop,
+    bound,
+    call_in_loop,
+    checked_loop,
+    running_loop,
+)
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import ComponentError, SourceError
 from ckptlog.model.quotation import quoted
@@ -139,14 +147,14 @@ class AsyncQueueComponent:
             timeout_s: Seconds that the loop may take to answer.
 
         Raises:
-            ComponentError: It is another kind of queue.
+            ComponentError: It is another kind of queue; loop is no loop.
         """
         self.name = name
         self._queue = target
         self._order = _order_of(name, target, asyncio.Queue)
         self._faults: list[str] = []
-        self._loop = loop or running_loop()
-        self._timeout_s = timeout_s
+        self._loop = checked_loop(name, loop) or running_loop()
+        self._timeout_s = number_of(name, "timeout_s", timeout_s)
 
     def bind_loop(self, loop: Loop) -> None:
         """Touch the queue in a loop, where none that could is known yet."""

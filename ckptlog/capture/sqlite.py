@@ -26,15 +26,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
 
 from ckptlog.capture import database
+from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.database import BUSY_TIMEOUT_S, PageCopy, Stamp
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.capture.sqlite_plan import plan_of
+from ckptlog.errors import ComponentError
 from ckptlog.model.component import SNAPSHOT, Plan
 from ckptlog.model.quotation import quoted
 
@@ -76,11 +77,21 @@ class SqliteComponent:
             path: Of the database.
             busy_timeout_s: Seconds to wait for locks of other connections.
             temporary_folder: Has room for one copy of the database; the system's if None.
+
+        Raises:
+            ComponentError: An argument is not what it must be; a database in memory has no path.
         """
         self.name = name
-        self._path = Path(path).absolute()
+        self._path = path_of(name, path)
+        if self._path.name == ":memory:":
+            raise ComponentError(
+                f"The database of the component {quoted(name)} is in memory.",
+                hint="Keep it in a file, or capture what it says: CallableComponent("
+                "name, connection.serialize, connection.deserialize).",
+                component=name,
+            )
         self.location = {"path": str(self._path)}
-        self._busy_timeout_s = busy_timeout_s
+        self._busy_timeout_s = number_of(name, "busy_timeout_s", busy_timeout_s)
         self._folder = temporary_folder
         self._memory: Memory | None = None
 

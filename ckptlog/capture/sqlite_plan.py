@@ -2,7 +2,8 @@
 
 The live database is copied as a capture does, so that looking holds no locks for long. Rows are
 compared by SQLite itself, as sets, while both databases are small; beyond that only the schema is.
-Tables with generated or virtual storage are told by their schema alone.
+Tables with generated or virtual storage are told by their schema alone. Where none of that tells a
+difference (a row that is there twice, 1 and 1.0, a setting in the header), the pages do.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ROWS_COMPARED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes of both databases together up to which rows are compared."""
 
 _STRETCH_PAGES: Final = 64
+# Of the header: journal mode, change counter, schema cookie, and who wrote last.
+_LIVE_FIELDS: Final = ((18, 20), (24, 28), (40, 44), (92, 100))
 _SCHEMA: Final = "SELECT type, name, sql FROM {0}.sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
 
 
@@ -48,9 +51,15 @@ def plan_of(path: Path, captured: Path, *, folder: str | None = None) -> Plan:
     with closing(copy), database.kept(copy, folder=folder) as present:
         changes = tuple(_changes(captured, present))
         differing = _differing(captured, present, copy.page_size)
-    pages = size // copy.page_size
-    summary = f"{differing} of {pages} pages and {len(changes)} tables or indexes are different"
-    return Plan(changes, size, summary)
+    if not differing and not changes:
+        return Plan((), size, "nothing to change")
+    count = f"{differing} of {size // copy.page_size} pages"
+    if changes:
+        summary = f"{count} and {len(changes)} tables or indexes are different"
+        return Plan(changes, size, summary)
+    # Equal as sets of rows, or too large to be compared by rows: not the same all the same.
+    one = Change("change", count, differing * copy.page_size)
+    return Plan((one,), size, f"{count} are different")
 
 
 def _changes(captured: Path, present: Path) -> Iterator[Change]:
@@ -95,14 +104,26 @@ def _rows(both: sqlite3.Connection, name: str, path: str) -> Iterator[Change]:
 
 
 def _differing(captured: Path, present: Path, page_size: int) -> int:
-    """Return how many pages of a captured database are not in the same place in the present one."""
-    stretch, differing = _STRETCH_PAGES * page_size, 0
+    """Return how many pages are not in the same place in both, or in one of them only."""
+    stretch = _STRETCH_PAGES * page_size
+    more = present.stat().st_size - captured.stat().st_size
+    differing = max(more, 0) // page_size
     with captured.open("rb") as new_file, present.open("rb") as old_file:
         while new := new_file.read(stretch):
-            old = old_file.read(stretch)
+            old = old_file.read(len(new))
+            if new_file.tell() == len(new):
+                new, old = _without_counters(new), _without_counters(old)
             if new != old:
                 differing += sum(
                     new[at : at + page_size] != old[at : at + page_size]
                     for at in range(0, len(new), page_size)
                 )
     return differing
+
+
+def _without_counters(pages: bytes) -> bytes:
+    """Return the first pages without what a restore leaves as it is in the live header."""
+    masked = bytearray(pages)
+    for start, end in _LIVE_FIELDS:
+        masked[start:end] = bytes(end - start) if len(pages) >= end else b""
+    return bytes(masked)

@@ -166,15 +166,21 @@ class Writing:
             CheckpointCreationError, CheckpointStorageError: As `create_checkpoint`.
         """
         number, command = numbers()
+        clean = self._planting.clean
+        about = {
+            **draft.to_metadata(),
+            "tags": [clean(tag) for tag in draft.tags],
+            # The token tells two captures apart that have all else in common.
+            "token": self._manager.new_command_id(),
+        }
         request = CreateRequest(
             task=draft.system,
             title=draft.system,
             step=number,
-            description=draft.description,
-            # The token tells two captures apart that have all else in common.
-            metadata={
-                METADATA_KEY: {**draft.to_metadata(), "token": self._manager.new_command_id()}
-            },
+            description=clean(draft.description),
+            metadata={METADATA_KEY: about},
+            # Names, paths and digests are read again: a component may be called "password".
+            is_clean=True,
             namespace=self._manager.namespace,
             actor=self._manager.actor,
             command=command,

@@ -77,10 +77,14 @@ def run_capture(context: Context) -> int:
         )
         newest = info or opened.find()
         last = opened.component.last
+        half_done = _half_done(opened)
+    if half_done:
+        context.output.note(half_done)
     skipped = dict(last.found.skipped) if last is not None else {}
     if context.output.is_json:
         fields = fields_of(newest)
-        context.output.document({"captured": info is not None, **fields, "skipped": skipped})
+        told = {"skipped": skipped, "half_done": bool(half_done)}
+        context.output.document({"captured": info is not None, **fields, **told})
         return OK
     for path, reason in sorted(skipped.items()):
         context.output.note(f"not captured: {path} ({reason})")
@@ -90,6 +94,22 @@ def run_capture(context: Context) -> int:
     size = f"{text.size(info.bytes_logical)}, {text.size(info.bytes_new)} new"
     context.output.line(text.escape(f"Captured {opened.path} as {info.id} ({size})."))
     return OK
+
+
+def _half_done(opened: Workspace) -> str:
+    """Say that what lies there may be half of a restore; "" where none ended in the middle."""
+    from ckptlog.capture.directory.stage import is_left_over
+    from ckptlog.recovery.journal import Journal
+
+    found = Journal(opened.capturer.manager, opened.system).unfinished()
+    if found is not None:
+        return (
+            "warning: a recovery of it ended in the middle, so this is a mixture: "
+            f"ckptlog recover --system {opened.system} --resume, or --roll-back"
+        )
+    if is_left_over(opened.path):
+        return "warning: a rewind of it was killed, or is at work, so this may be a mixture"
+    return ""
 
 
 @contextmanager

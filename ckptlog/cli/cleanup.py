@@ -171,6 +171,8 @@ def _read(path: str) -> object:
         return json.loads(words) if is_json else tomllib.loads(words)
     except OSError as error:
         raise ArgumentError(f"It cannot be read: {error.strerror}.", argument="policy") from error
+    except ArgumentError:  # a ValueError too
+        raise
     except (ValueError, RecursionError) as error:
         raise ArgumentError(
             f"It is no TOML and no JSON: {error}.",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli.exit_status import NOT_FOUND
 from ckptlog.cli.output import Output
-from ckptlog.repository.discovery import find_store
+from ckptlog.repository.discovery import MARK, PLACES, find_store
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -90,6 +90,7 @@ def open_store(
     from ckptlog.model.codec import OPAQUE
 
     # The program has no classes of its users: their objects are shown by name and content.
+    is_new = is_created and path.name == PLACES[0].name and not (path / MARK).exists()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -100,7 +101,15 @@ def open_store(
             store = ckptlog.open(path, read_only=True, codecs=OPAQUE)
     for warning in caught:
         output.note(str(warning.message))
+    if is_new:
+        _hide_from_git(path)
     return store
+
+
+def _hide_from_git(path: Path) -> None:
+    """Let git leave out a store in the tree that it saves; `git add -A` would take it."""
+    with suppress(OSError), (path / ".gitignore").open("x", encoding="utf-8") as file:
+        file.write("*\n")
 
 
 def add_command(

@@ -123,9 +123,12 @@ def _is_run(words: Sequence[str]) -> bool:
 def _run(words: Sequence[str], output: Output) -> int:
     parser = build_parser()
     try:
-        arguments = parser.parse_args(words)
+        arguments, unknown = parser.parse_known_args(words)
     except SystemExit as leaving:  # --help, --version
         return int(leaving.code or 0)
+    if unknown:
+        command = f" {arguments.command}" if arguments.command else ""
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}", f"ckptlog{command}")
     if arguments.command is None:
         parser.print_help(output.stderr)
         return exit_status.USAGE

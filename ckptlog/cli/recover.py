@@ -173,21 +173,29 @@ def _info(context: Context, manager: CheckpointManager) -> CaptureInfo:
 
 def _system(context: Context, manager: CheckpointManager) -> str:
     """Return the system that is named, or the only one."""
-    from ckptlog.capture.catalogue import systems
+    from ckptlog.capture.catalogue import Catalogue, systems
     from ckptlog.errors import ArgumentError, CheckpointNotFoundError
 
-    if context.arguments.system is not None:
-        return str(context.arguments.system)
+    named: str | None = context.arguments.system
+    if named is not None and Catalogue(manager.store, named).latest() is not None:
+        return named
     found = systems(manager.store)
     if not found:
         raise CheckpointNotFoundError(
             "The store has no captures.",
             hint="`ckptlog capture DIR` takes one of a directory; a service takes its own.",
         )
+    more = "" if len(found) <= 10 else f" and {len(found) - 10:,} more"
+    listed = f"{', '.join(found[:10])}{more}."
+    if named is not None:
+        raise CheckpointNotFoundError(
+            f"The store has no captures of a system {named!r}.",
+            hint=f"It has some of {listed}",
+            systems=found[:100],
+        )
     if len(found) > 1:
-        more = "" if len(found) <= 10 else f" and {len(found) - 10:,} more"
         raise ArgumentError(
-            f"The store has captures of {len(found):,} systems: {', '.join(found[:10])}{more}.",
+            f"The store has captures of {len(found):,} systems: {listed}",
             hint="Choose one: --system NAME.",
             systems=found[:100],
         )

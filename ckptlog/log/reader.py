@@ -256,8 +256,8 @@ class LogReader:
             path = self._root / container
             raise LogCorruptionError(
                 f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
-                f"{scan.flaw or 'other events stood there'}; {limit.offset} bytes up to position "
-                f"{limit.position} were durable.",
+                f"{(scan.flaw or 'other events stood there').rstrip('.')}; {limit.offset} bytes "
+                f"up to position {limit.position} were durable.",
                 hint="Run ckptlog verify; restore the file from a backup.",
                 path=str(path),
                 offset=scan.offset,

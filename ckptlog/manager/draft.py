@@ -44,6 +44,8 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     batch: Operations of the batch that it is part of, where that has a command id; else 0.
     leases: Tokens that the caller has; no part of what makes two requests the same.
+    is_clean: Title, description and metadata are stored as they are (of what was planted): the
+        caller has replaced what is a secret in them, and the rest is read again as it was written.
     """
 
     task: str
@@ -63,6 +65,7 @@ class CreateRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     prepared: tuple[Prepared, Prepared] | None = None
     batch: int = 0
     leases: Held = ()
+    is_clean: bool = False
 
 
 class ChangeRequest(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -143,6 +143,18 @@ class Leases:
             return ""
         return grant.process if environment.is_dead(grant.process) else ""
 
+    def end_dead_lease(self, task_id: str) -> bool:
+        """End a task's live lease whose process is surely dead; False where there is none such.
+
+        Who was killed would otherwise keep out, until it expires, whoever writes without a lease.
+        """
+        if not self.dead_holder(task_id):
+            return False
+        try:
+            return self.release_lease(task_id)
+        except LeaseHeldError:  # another has claimed it since
+            return False
+
     def _granted(self, command: Claim) -> Grant:
         event = self.store.command(command.command)
         grant = None if event is None else grant_of(event)

@@ -150,7 +150,7 @@ class Planter:
             request.description,
             {} if request.metadata is None else request.metadata,
         )
-        meta = self._preparation.meta(texts)
+        meta = self._preparation.meta(texts, is_clean=request.is_clean)
         holder = self._meta_holder(planting)
         content = self._preparation.content(None, meta, holder)
         planting.put_records((record[:32], record) for record in content.records)

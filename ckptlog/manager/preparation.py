@@ -90,8 +90,12 @@ class Preparation:
         """Return a checked, sanitised, serialised copy of a data dictionary."""
         return self._dictionary(data, "data")
 
-    def meta(self, texts: Texts) -> values.Prepared:
-        """Return the same of title, description and metadata."""
+    def meta(self, texts: Texts, *, is_clean: bool = False) -> values.Prepared:
+        """Return the same of title, description and metadata.
+
+        Args:
+            is_clean: There is no secret in them that would have to be replaced.
+        """
         for name, text in (("task_title", texts.title), ("step_description", texts.description)):
             if type(text) is not str:
                 raise ArgumentError(
@@ -105,7 +109,7 @@ class Preparation:
             "description": texts.description,
             "metadata": texts.metadata,
         }
-        return self._prepared(whole, "")
+        return self._prepared(whole, "", is_clean=is_clean)
 
     def wire(self, value: dict[str, Any], path: str) -> bytes:
         """Return the bytes of a checked, sanitised value that is compared, not stored."""
@@ -116,8 +120,9 @@ class Preparation:
             raise _not_a_dictionary(name, value)
         return self._prepared(value, name)
 
-    def _prepared(self, value: object, path: str) -> values.Prepared:
-        return values.prepare(value, path=path, sanitiser=self.sanitiser, codecs=self._store.codecs)
+    def _prepared(self, value: object, path: str, *, is_clean: bool = False) -> values.Prepared:
+        sanitiser = None if is_clean else self.sanitiser
+        return values.prepare(value, path=path, sanitiser=sanitiser, codecs=self._store.codecs)
 
     def content(
         self,

@@ -87,8 +87,9 @@ class Quota:
             raise QuotaError(
                 f"The store {self._store.path} takes {self._used_bytes / 1e6:.1f} MB; the limit "
                 f"is {self._limit_bytes / 1e6:.1f} MB.",
-                hint="Raise max_storage_size_gb, or go on in another store. Completing, failing "
-                "and deleting still work.",
+                hint="Raise the limit (max_storage_size_gb; of a service "
+                "storage.local.maxSizeBytes), or go on in another store. Completing, failing and "
+                "deleting still work.",
                 used_bytes=self._used_bytes,
                 limit_bytes=self._limit_bytes,
             )

@@ -205,7 +205,8 @@ def in_order(components: Iterable[Traits]) -> list[Traits]:
         by_name[one.name] = one
     if not 1 <= len(given) <= COMPONENTS_MAX:
         raise ComponentError(
-            f"There are {len(given)} components; 1 to {COMPONENTS_MAX} are needed."
+            f"There are {len(given)} components; 1 to {COMPONENTS_MAX} are needed.",
+            hint="Give objects with get_state() and set_state(), dicts, or components.",
         )
     for one in given:
         if missing := [name for name in one.depends_on if name not in by_name]:

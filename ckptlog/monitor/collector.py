@@ -20,6 +20,7 @@ from ckptlog.errors import (
     CheckpointError,
     DeniedError,
     ReadOnlyError,
+    StoreMissingError,
     UnsupportedError,
 )
 from ckptlog.model import html
@@ -149,13 +150,25 @@ class MetricsCollector:
             return
         path = self._store
         if path is None:
-            path = find_store(None, os.environ, Path.cwd()).path
+            path = _nearest()
         try:
             store = open_store(path)
         except (ReadOnlyError, DeniedError, UnsupportedError):
             store = open_store(path, read_only=True)
         with store:
             yield store
+
+
+def _nearest() -> Path:
+    try:
+        return find_store(None, os.environ, Path.cwd()).path
+    except StoreMissingError as error:
+        raise StoreMissingError(
+            error.message,
+            hint="Name one: MetricsCollector(PATH), or give an open store, manager or service; or "
+            "set $CKPTLOG_STORE.",
+            **error.context,
+        ) from None
 
 
 def _save_times(

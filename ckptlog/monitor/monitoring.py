@@ -22,7 +22,7 @@ from ckptlog.model import event as kinds
 from ckptlog.model.checkpoint import time_text, utc_now
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
-from ckptlog.model.setting import snake
+from ckptlog.model.setting import camel, nearest, snake
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.model.value import lower
 from ckptlog.monitor import health
@@ -124,12 +124,7 @@ class CheckpointMonitoring:
         duration = given.get("duration_ms")
         duration_ms = None if duration is None else checked("duration_ms", duration)
         is_failed = _is_failed(given)
-        entry = {
-            "operation": operation,
-            "time": time_text(utc_now()),
-            "failed": is_failed,
-            "details": self._cleaned(given),
-        }
+        entry = self._entry(operation, given, is_failed=is_failed)
         self._count(operation, duration_ms, is_failed=is_failed)
         with self._lock:
             self._recent.append(entry)
@@ -224,9 +219,11 @@ class CheckpointMonitoring:
         """
         name = snake(event) if type(event) is str else ""
         if name not in EVENTS and event != ANY_TYPE:
+            meant = nearest(name, EVENTS)
             raise ArgumentError(
                 f"There is no event {quoted(event)}.",
-                hint=f"Events are: {', '.join(EVENTS)}.",
+                hint=(f"Did you mean {camel(meant)!r}? " if meant else "")
+                + f"Events are: {', '.join(map(camel, EVENTS))}.",
                 argument="event",
             )
         return self._bus.subscribe(name or ANY_TYPE, callback)
@@ -260,7 +257,7 @@ class CheckpointMonitoring:
         return [
             service.on("checkpoint_created", self._captured),
             service.on("checkpoint_skipped", self._skipped),
-            service.on("recovery_completed", lambda _: self._count("recovery", None)),
+            service.on("recovery_completed", self._recovered),
             service.on("operation_failed", self._failed),
             service.on("alert_raised", lambda alert: self._bus.publish(ALERT_RAISED, alert)),
             service.on("alert_cleared", lambda alert: self._bus.publish(ALERT_CLEARED, alert)),
@@ -269,11 +266,33 @@ class CheckpointMonitoring:
     def _committed(self, event: CheckpointEvent) -> None:
         if event.type in (kinds.ALERT_RAISED, kinds.ALERT_CLEARED, kinds.FENCE):
             return
-        self._count(event.type, None, is_failed=event.type in _FAILURES)
+        is_failed = event.type in _FAILURES
+        self._count(event.type, None, is_failed=is_failed)
+        details: dict[str, Any] = {
+            "task": event.task_id,
+            "checkpoint": event.checkpoint_id,
+            "position": event.position,
+        }
+        if is_failed:
+            details |= self._facts(event.position)
+        self._followed(event.type, details, is_failed=is_failed)
         self._book.take(self._own_readings())
+
+    def _facts(self, position: int) -> dict[str, Any]:
+        """Return what an event of the log says of a failure: the component, the reason."""
+        store = self._store
+        with suppress(CheckpointError):
+            for entry in () if store is None else islice(store.events(position), 1):
+                return dict(entry.event.facts)
+        return {}
 
     def _captured(self, info: Any) -> None:
         self._count("capture", info.seconds * 1000)
+        self._followed("capture", {"checkpoint": info.id, "reason": info.reason})
+
+    def _recovered(self, progress: Any) -> None:
+        self._count("recovery", None)
+        self._followed("recovery", {"checkpoint": progress.capture_id})
 
     def _skipped(self, _: Any) -> None:
         store = self._store
@@ -282,6 +301,31 @@ class CheckpointMonitoring:
 
     def _failed(self, operation: Any) -> None:
         self._count(operation.kind, None, is_failed=True)
+        details = {
+            "checkpoint": operation.checkpoint_id,
+            "reason": operation.reason,
+            "component": operation.component,
+            "error": str(operation.error),
+        }
+        self._followed(operation.kind, details, is_failed=True)
+
+    def _followed(
+        self, operation: str, details: dict[str, Any], *, is_failed: bool = False
+    ) -> None:
+        """Tell what was done without us; of it only failures are kept."""
+        entry = self._entry(operation, details, is_failed=is_failed)
+        if is_failed:
+            with self._lock:
+                self._recent.append(entry)
+        self._bus.publish(OPERATION, entry)
+
+    def _entry(self, operation: str, details: dict[str, Any], *, is_failed: bool) -> dict[str, Any]:
+        return {
+            "operation": operation,
+            "time": time_text(utc_now()),
+            "failed": is_failed,
+            "details": self._cleaned(details),
+        }
 
     # --- what was counted ---------------------------------------------------------------------
 

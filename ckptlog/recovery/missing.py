@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.draft import clear_drafts
 from ckptlog.errors import CaptureFailedError, operating_system_door
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery.target import Target
@@ -82,6 +83,8 @@ def place_of(component: object) -> str:
 def make_missing(component: object) -> str:
     """Rename what is at a component's place; return its new name, "" where nothing is there.
 
+    A draft of it that a killed restore has left beside it is removed: no restore does that now.
+
     Durability: the rename is on the medium. Called again it does nothing.
     """
     place = place_of(component)
@@ -96,6 +99,7 @@ def make_missing(component: object) -> str:
     with operating_system_door(f"Cannot rename {place}"):
         for suffix in found:
             os.rename(f"{place}{suffix}", f"{aside}{suffix}")  # noqa: PTH104
+        clear_drafts(Path(place))
         if found:
             sync_directory(Path(place).parent)
     return aside if "" in found else ""

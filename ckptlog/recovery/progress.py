@@ -108,13 +108,14 @@ class RecoveryProgress:
 class Tracker:
     """Draws the pictures of one recovery, and hands each to a callback.
 
-    What a callback raises is logged and goes no further: a bar must not undo a recovery.
+    What a callback raises is logged, once, and goes no further: a bar must not undo a recovery.
 
     Threads: safe; the callback runs in the thread that made the step.
     """
 
     def __init__(self, callback: Callable[[RecoveryProgress], object] | None, **first: Any) -> None:
         self._callback = callback
+        self._has_failed = False
         self._lock = threading.Lock()
         self._begin_s: float | None = None
         self.now = RecoveryProgress(started_at=datetime.now(UTC), **first)
@@ -147,7 +148,10 @@ class Tracker:
         try:
             self._callback(self.now)
         except Exception:  # noqa: BLE001 - a callback's
-            _log.exception("A callback for the progress of a recovery failed")
+            # Of each picture it would be told a hundred times.
+            level = logging.DEBUG if self._has_failed else logging.ERROR
+            self._has_failed = True
+            _log.log(level, "A callback for the progress of a recovery failed", exc_info=True)
 
 
 def _percent(now: RecoveryProgress) -> float:

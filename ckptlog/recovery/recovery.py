@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -24,6 +25,7 @@ from typing import Any
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import (
     CheckpointNotFoundError,
+    LeaseRequiredError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
 )
@@ -171,6 +173,7 @@ class Recovery:
                 return restore_elsewhere(run, info, given, Path(asked.to))
             with self._alone():
                 self._refuse_unfinished()
+                self._refuse_owned()
                 info = self.find(asked.capture_id, at=asked.at)
                 run.begin(info, given)
                 run.validate()
@@ -237,6 +240,7 @@ class Recovery:
             if found is None:
                 return None
             self._refuse_hung()
+            self._refuse_owned()
             run = self._run(on_progress, cancel)
             try:
                 return act(run, found)
@@ -283,6 +287,22 @@ class Recovery:
         self._refuse_hung()
         if (found := self.journal.unfinished()) is not None:
             raise _unfinished(found)
+
+    def _refuse_owned(self) -> None:
+        """Leave a system alone that a living process owns; of a dead one the lease is ended."""
+        manager, system = self.capturer.manager, self.capturer.system
+        if self._settings.lease is not None:
+            return
+        manager.end_dead_lease(system)
+        if (grant := manager.live_grant(system)) is not None:
+            raise LeaseRequiredError(
+                f"The system {system!r} is owned by {grant.holder!r}; nothing was touched.",
+                hint="Recover it there (service.recover_from_checkpoint), or stop that process; "
+                "an operator can end its lease: "
+                f"ckptlog leases release {shlex.quote(system)} --force.",
+                task_id=system,
+                holder=grant.holder,
+            )
 
     def _refuse_hung(self) -> None:
         if hung := self.guards.still_hung():

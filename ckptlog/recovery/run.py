@@ -578,7 +578,9 @@ class Run:
         for fault in faults:
             self.tracker.error(fault)
         raise RecoveryRefusedError(
-            " ".join(faults), hint="Nothing was touched; see dry_run=True.", faults=faults
+            " ".join(f"{fault.rstrip('.')}." for fault in faults),
+            hint="Nothing was touched; see dry_run=True.",
+            faults=faults,
         )
 
     def _breakers(self) -> list[tuple[str, Any]]:

@@ -88,6 +88,7 @@ class Planting:
         self.base = store.position
         self.new_bytes = 0
         self._sanitiser = sanitiser
+        self._cleaned = 0
         self._index = store.blobs.index
         self._retained = _Retained(store, before.data if before else None)
         self._lock = Lock()
@@ -110,8 +111,16 @@ class Planting:
 
     @property
     def sanitised(self) -> int:
-        """Secrets that its writers replaced."""
-        return sum(writer.sanitised for writer in self._writers)
+        """Secrets that its writers, and `clean`, replaced."""
+        return self._cleaned + sum(writer.sanitised for writer in self._writers)
+
+    def clean(self, text: str) -> str:
+        """Return a text with its secrets replaced; they count as those of the commit."""
+        if self._sanitiser is None:
+            return text
+        text, count = self._sanitiser.clean_text(text)
+        self._cleaned += count
+        return text
 
     def writer(self) -> TreeWriter:
         """Return a writer for one component, for one thread."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ckptlog.capture.loop_call import running_loop
 from ckptlog.errors import ArgumentError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ckptlog.recovery.progress import RecoveryProgress
 
 _POLL_S: Final = 0.02
+_Service = TypeVar("_Service")
 _logger = logging.getLogger("ckptlog.service")
 
 
@@ -68,6 +69,10 @@ class AsyncCheckpointService:
         where none runs yet, in that of `initialize` or `start`.
         """
         return cls(create_checkpoint_system(config, dependencies, store=store, codecs=codecs))
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """Let `await AsyncCheckpointService.create(...)` stand, as in the specification."""
+        return _at_once(self).__await__()
 
     @classmethod
     async def quick_start(
@@ -254,6 +259,10 @@ class AsyncCheckpointService:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _at_once(service: _Service) -> _Service:
+    return service
 
 
 def _close(pictures: Generator[RecoveryProgress, None, None]) -> None:

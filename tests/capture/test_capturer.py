@@ -10,7 +10,12 @@ from datetime import UTC, datetime, timedelta
 import numpy
 import pytest
 
-from ckptlog import CaptureFailedError, CheckpointManager, CheckpointNotFoundError
+from ckptlog import (
+    CaptureFailedError,
+    CheckpointManager,
+    CheckpointNotFoundError,
+    FileComponent,
+)
 from ckptlog.capture import failure
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import ArgumentError, CaptureTooLargeError, ChangedError, FormatError
@@ -35,6 +40,26 @@ STATE = {
     "nothing": None,
     "large": {"blob": bytes(range(256)) * 1000, "small": 1},
 }
+
+
+def test_names_and_paths_that_look_like_secrets_stay_and_secrets_in_words_go(manager, tmp_path):
+    """What is read again is stored as it is; the sanitiser is for the user's own words."""
+    secret = STATE["agents"]["a1"]["api_key"]
+    path = tmp_path / secret
+    path.write_text("content")
+    parts = [Value(name, {"n": 1}) for name in ("token", "password", "api_key", "secrets")]
+    capturer = Capturer(manager, "sys", [*parts, FileComponent("credentials", path)])
+    info = capturer.capture(description=f"with {secret}", tags=["keep", secret])
+    (found,) = capturer.captures()
+    assert found.components == info.components
+    assert found.components["credentials"].location == {"path": str(path)}
+    assert capturer.check(found) == []
+    assert secret not in found.description
+    assert found.tags == ("keep", "[redacted]")
+    created = next(manager.store.events(found.position)).event
+    assert created.sanitised == 2
+    plain = capturer.capture()
+    assert next(manager.store.events(plain.position)).event.sanitised == 0
 
 
 @pytest.mark.parametrize("stability", ["live", "copied", "immutable", "fork"])

@@ -122,6 +122,7 @@ def test_a_recovery_brings_it_back(part, manager):
     assert part.look() == other
     done = recovery.recover(info.id)
     assert (done.status, done.errors, part.look()) == ("completed", (), seen)
+    assert done.unverified == ()
     assert not _changes(recovery.recover(info.id, dry_run=True))
     assert recovery.recover(done.safety_id).status == "completed"
     assert part.look() == other

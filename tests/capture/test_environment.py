@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ckptlog import Capturer, CheckpointManager, Recovery
+from ckptlog import Capturer, CheckpointManager, MappingComponent, Recovery, RecoveryRefusedError
 from ckptlog.capture.environment import Difference, EnvironmentComponent
 from ckptlog.errors import ComponentError, EnvironmentDiffersError, ForeignPayloadError
 from ckptlog.model.value import prepare
@@ -168,3 +168,31 @@ def test_a_recovery_where_other_variables_are_selected_now(tmp_path):
         assert [one.path for one in planned.changes] == ["variables MODE"]
         assert recovery.recover().status == "completed"
         assert environ == {"MODE": "fast", "OTHER": "2"}
+
+
+def test_what_must_match_is_told_before_anything_is_touched(tmp_path):
+    environ, state = {"A": "1"}, {"n": 1}
+    with CheckpointManager(tmp_path / "store") as manager:
+        parts = [
+            MappingComponent("first", state),
+            EnvironmentComponent(environ=environ, must_match=["variables.A"]),
+        ]
+        recovery = Recovery(Capturer(manager, "sys", parts))
+        info = recovery.capturer.capture()
+        environ["A"], state["n"] = "2", 2
+        plan = recovery.recover(info.id, dry_run=True)
+        (fault,) = plan.errors
+        assert fault == (
+            "Component 'environment': must match, and does not: variables A: '1' when captured, "
+            "'2' now"
+        )
+        position = manager.store.position
+        with pytest.raises(RecoveryRefusedError, match="must match"):
+            recovery.recover(info.id)
+        assert (state, manager.store.position) == ({"n": 2}, position)
+        environ["A"] = "1"
+        assert recovery.recover(info.id).status == "completed"
+        environ.update(B="x", C="x", D="x", E="x")
+        summary = recovery.recover(info.id, dry_run=True).plans["environment"].summary
+        assert summary.startswith("4 differences (variables B: absent when captured, 'x' now; ")
+        assert summary.endswith("; ...), 0 to change")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture.draft import draft_of
 from ckptlog.capture.file import FileComponent, parsed
 from ckptlog.errors import ComponentError, DeniedError, SourceBusyError, SourceError
@@ -202,6 +203,32 @@ def test_it_goes_elsewhere_too(tmp_path):
     assert other.verify_restored()
 
 
+@pytest.mark.parametrize(
+    ("change", "kind", "summary"),
+    [
+        (lambda path: None, None, "nothing to change"),
+        (lambda path: path.write_bytes(b"new"), "change", "content to change"),
+        (lambda path: path.chmod(0o600), "change", "mode to change"),
+        (lambda path: (path.write_bytes(b""), path.chmod(0o600)), "change", "content and mode"),
+        (lambda path: path.unlink(), "add", "the file to add"),
+    ],
+)
+def test_a_plan_says_what_changes(tmp_path, change, kind, summary):
+    path = tmp_path / "a.conf"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    with CheckpointManager(tmp_path / "store") as manager:
+        recovery = Recovery(Capturer(manager, "sys", [FileComponent("a", path)]))
+        info = recovery.capturer.capture()
+        change(path)
+        plan = recovery.recover(info.id, dry_run=True).plans["a"]
+        assert [(one.kind, one.path) for one in plan.changes] == (
+            [(kind, str(path))] if kind else []
+        )
+        assert plan.summary.startswith(summary)
+        assert str(path) not in plan.summary
+
+
 def test_a_name_as_long_as_names_can_be(tmp_path):
     path = tmp_path / ("n" * 255)
     path.write_bytes(b"captured")
@@ -232,3 +259,14 @@ def test_what_a_killed_restore_left_is_removed_and_nothing_else(tmp_path):
         os.close(held)
     component.restore(payload)
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_restoring_that_there_was_no_file_removes_what_a_killed_restore_left(tmp_path):
+    path = tmp_path / "a.json"
+    component = FileComponent("a", path)
+    payload = component.capture()
+    with draft_of(path) as left:
+        os.close(left.fd)  # as if its maker had died
+        left.fd = -1
+        component.restore(payload)
+        assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture import database
 from ckptlog.capture.callables import CallableComponent
 from ckptlog.capture.sqlite import SqliteComponent
@@ -256,6 +257,40 @@ def test_a_plan_tells_tables_rows_and_pages(tmp_path):
     assert part.at(tmp_path / "none.db").plan(payload).changes[0].kind == "add"
     (tmp_path / "odd.db").write_bytes(os.urandom(4096))
     assert "set aside" in part.at(tmp_path / "odd.db").plan(payload).summary
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE n SET x = 2 WHERE rowid = 2",  # 1 1 2 becomes 1 2 2: the same set
+        "UPDATE n SET x = 1.0 WHERE rowid = 1",
+        "UPDATE w SET x = 'A'",
+        "PRAGMA user_version = 7",
+    ],
+)
+def test_a_plan_tells_what_rows_do_not(tmp_path, statement, journal):
+    path = tmp_path / "live.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as live:
+        live.execute(f"PRAGMA journal_mode={journal}")
+        live.execute("CREATE TABLE n (x)")
+        live.execute("INSERT INTO n VALUES (1), (1), (2)")
+        live.execute("CREATE TABLE w (x TEXT COLLATE NOCASE)")
+        live.execute("INSERT INTO w VALUES ('a')")
+        part = SqliteComponent("db", path)
+        with CheckpointManager(tmp_path / "store") as manager:
+            recovery = Recovery(Capturer(manager, "sys", [part]))
+            info = recovery.capturer.capture()
+
+            def plan():
+                return recovery.recover(info.id, dry_run=True).plans["db"]
+
+            assert (plan().changes, plan().summary) == ((), "nothing to change")
+            live.execute(statement)
+            (change,) = plan().changes
+            assert (change.kind, change.path, change.bytes) == ("change", "1 of 3 pages", 4096)
+            recovery.recover(info.id)
+            assert plan().changes == ()
 
 
 def test_a_plan_of_other_definitions_and_virtual_tables(tmp_path):

@@ -98,6 +98,8 @@ def test_a_policy_that_is_none(run, path, tmp_path, content, said):
     assert (done.status, done.out) == (2, "")
     assert said in done.error["message"]
     assert str(file) in done.error["message"]
+    assert (".." in done.error["message"], done.error["message"][-1]) == (False, ".")
+    assert ("no TOML" in done.error["message"]) == ("no TOML" in said)
     assert len(steps(run, path)) == 12
 
 

@@ -88,6 +88,11 @@ def test_wrong_arguments(run, words):
     assert (done.status, done.out, done.error["code"]) == (2, "", "cli.usage")
 
 
+def test_the_help_that_tells_more_is_the_command_s(run):
+    assert "See `ckptlog recover --help`." in run("recover", "--list").err
+    assert "See `ckptlog --help`." in run("--nosuch").err
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_global_options_stand_before_and_after_the_command(run, filled, is_first):
     options = ["--store", filled.path, "--json"]

@@ -257,6 +257,8 @@ def test_no_captures_and_several_systems(run, filled, tmp_path):
     assert (ran.status, ran.error["code"]) == (2, "argument.invalid")
     assert ran.error["context"]["systems"] == ["two", "one"]
     assert "--system" in ran.error["hint"]
+    ran = run("recover", "--yes", "--system", "oen", "--json", "--store", filled.path)
+    assert (ran.status, ran.error["hint"]) == (3, "It has some of two, one.")
     assert run("recover", "--yes", "--system", "one", "--store", filled.path).status == 0
     assert (tmp_path / "one").read_text() == "captured"
     assert (tmp_path / "two").read_text() == "changed"

@@ -15,6 +15,7 @@ from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.stage import STAGING, Stage
 from ckptlog.cli.main import main
 from ckptlog.errors import ArgumentError
+from ckptlog.model.event import RECOVERY_STARTED
 from ckptlog.recovery.recovery import Recovery
 
 
@@ -52,6 +53,24 @@ def test_a_store_is_made_and_a_directory_comes_back(run, tree) -> None:
     listed = run("rewind", tree, "--list", "--json").lines
     assert [one["reason"] for one in listed] == ["safety", "safety", "manual"][-len(listed) :]
     assert first["id"] in run("rewind", tree, "--list").out
+
+
+def test_a_capture_of_what_may_be_half_done_says_so(run, tree) -> None:
+    info = run("capture", tree, "--json").document
+    assert "mixture" not in run("capture", tree).err
+    (tree / STAGING).mkdir()  # of a rewind that was killed
+    (tree / "b").write_text("half")
+    done = run("capture", tree)
+    assert (done.status, "a rewind of it was killed" in done.err) == (0, True)
+    assert run("rewind", tree, "--yes", "--to", info["id"]).status == 0
+    assert "mixture" not in run("capture", tree).err
+    with CheckpointManager(tree / ".ckptlog") as manager:
+        facts = {"recovery": "r", "capture": info["id"], "safety": "", "names": "*"}
+        manager.record(RECOVERY_STARTED, facts, task="workspace")
+    done = run("capture", tree, "--json").document
+    assert (done["captured"], done["half_done"]) == (False, True)
+    done = run("capture", tree)
+    assert "ckptlog recover --system workspace --resume, or --roll-back" in done.err
 
 
 def test_back_by_number_time_and_id(run, tree) -> None:

@@ -61,11 +61,23 @@ def test_it_tells_its_story(tmp_path):
     check(tmp_path)
 
 
+def test_interrupted_it_says_how_to_go_on(tmp_path):
+    process = start(tmp_path)
+    told = [process.stdout.readline() for _ in range(2)]
+    assert told[0] == f"The store is {tmp_path / 'store'}\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 130, err
+    assert out.endswith(f"Stopped. It goes on with --dir {tmp_path}\n")
+    tell(tmp_path)
+    check(tmp_path)
+
+
 def test_killed_anywhere_it_goes_on(tmp_path):
     chance = random.Random(7)
     for _ in range(2):
         process = start(tmp_path)
-        for _ in range(chance.randrange(1, 4)):
+        for _ in range(chance.randrange(2, 5)):
             process.stdout.readline()
         os.killpg(process.pid, signal.SIGKILL)  # the workers too
         process.communicate()

@@ -326,7 +326,7 @@ def test_a_full_store_refuses_to_create(manager):
     name = manager.create_checkpoint("t", "T", 1)
     quota = Quota(manager.store, used_gb(manager.store) * 0.99)
     for _ in range(3):
-        with pytest.raises(QuotaError, match="Raise max_storage_size_gb") as caught:
+        with pytest.raises(QuotaError, match="max_storage_size_gb") as caught:
             quota.check()
     context = caught.value.context
     assert context["used_bytes"] >= context["limit_bytes"] > 0

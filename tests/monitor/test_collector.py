@@ -99,8 +99,9 @@ def test_a_store_that_may_only_be_read_is_read(path, monkeypatch):
 
 def test_no_store_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreMissingError):
+    with pytest.raises(StoreMissingError) as caught:
         MetricsCollector().get_performance_trends()
+    assert "MetricsCollector(PATH)" in caught.value.hint
 
 
 class Agent:

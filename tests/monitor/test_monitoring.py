@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+from contextlib import closing
 
 import pytest
 
 import ckptlog
 from ckptlog import (
     ArgumentError,
+    CaptureFailedError,
     CheckpointConfiguration,
     CheckpointManager,
     CheckpointMonitoring,
@@ -196,3 +198,52 @@ def test_what_is_wrong_is_refused(call):
         call(CheckpointMonitoring())
     with pytest.raises(SettingsError):
         CheckpointMonitoring(3)
+
+
+def test_an_event_that_there_is_not(tmp_path):
+    monitoring = CheckpointMonitoring({"storage": {"local": {"path": str(tmp_path / "s")}}})
+    with pytest.raises(ArgumentError, match="Did you mean 'alertRaised'") as caught:
+        monitoring.on("alertRised", print)
+    assert caught.value.hint.endswith("operation, metric, alertRaised, alertCleared.")
+
+
+class Still(Agents):
+    """Its state stays as it is."""
+
+    def get_state(self):
+        if self.fault is not None:
+            raise self.fault
+        return dict(self.state_now)
+
+
+def test_what_is_followed_is_told_and_its_failures_are_kept(tmp_path):
+    agents, seen = Still(), []
+    # Not started: nothing is captured but by hand.
+    with closing(serve(tmp_path / "s", agents).initialize()) as service:
+        by_service, by_log = CheckpointMonitoring(), CheckpointMonitoring()
+        by_service.on("operation", seen.append)
+        by_service.attach(service)
+        by_log.attach(service.store)
+        info = service.create_checkpoint()
+        agents.fault = RuntimeError("no")
+        with pytest.raises(CaptureFailedError):
+            service.create_checkpoint()
+        agents.fault = None
+        service.recover_from_checkpoint(info.id)
+        until(lambda: len(seen) == 3, "operations")
+        assert [(one["operation"], one["failed"]) for one in seen] == [
+            ("capture", False),
+            ("capture", True),
+            ("recovery", False),
+        ]
+        (failure,) = by_service.generate_health_report()["recent_failures"]
+        assert failure == seen[1]
+        assert failure["details"]["component"] == "agents"
+        assert "agents" in failure["details"]["error"]
+        until(lambda: "recovery.completed" in by_log.operations(), "events")
+        (failure,) = by_log.generate_health_report()["recent_failures"]
+        assert failure["operation"] == "capture.failed"
+        assert failure["details"]["component"] == "agents"
+        assert failure["details"]["task"] == "system"
+        by_service.close()
+        by_log.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from ckptlog import (
 )
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.capture.draft import draft_of
 from ckptlog.errors import (
     CaptureFailedError,
     CheckpointNotFoundError,
@@ -217,6 +219,10 @@ def test_an_unfinished_one_remembers_what_was_missing(live, how, monkeypatch):
     with pytest.raises(Gone):
         recovery.recover()
     monkeypatch.undo()
+    with draft_of(folder / "app.db") as draft:  # of a restore that was killed in between
+        os.close(draft.fd)
+        draft.fd = -1
+        draft.path.rename(draft.path.with_suffix(".9.tmp"))
     again = Recovery(recovery.capturer.of(list(recovery.capturer.components.values())))
     found = again.unfinished()
     assert set(found.missing) == {"db", "tree"}
@@ -227,6 +233,7 @@ def test_an_unfinished_one_remembers_what_was_missing(live, how, monkeypatch):
     else:
         assert not (folder / "tree").exists()
         assert not (folder / "app.db").exists()
+        assert [one.name for one in folder.iterdir() if one.suffix == ".tmp"] == []
     assert again.unfinished() is None
 
 

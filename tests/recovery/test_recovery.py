@@ -108,6 +108,20 @@ def test_values_that_are_not_kept_are_read_again(manager, monkeypatch):
     assert values(parts) == CAPTURED
 
 
+def test_a_callback_that_always_fails_is_logged_once_and_stops_nothing(manager, caplog):
+    parts, _, recovery = system(manager)
+    pictures = []
+
+    def fail(picture):
+        pictures.append(picture)
+        raise RuntimeError("a bar's")
+
+    done = recovery.recover(on_progress=fail)
+    assert (done.status, values(parts)) == ("completed", CAPTURED)
+    assert len(pictures) > 3
+    assert [one.levelname for one in caplog.records].count("ERROR") == 1
+
+
 def test_all_comes_back_and_every_step_is_an_event(manager):
     parts, info, recovery = system(manager)
     seen = []

@@ -238,6 +238,7 @@ def test_the_loop_is_not_blocked_and_coroutines_are_called_in_it(tmp_path):
         service = ckptlog.AsyncCheckpointService.create(
             settings(tmp_path / "s", intervalSeconds=60), {"agents": Slow()}
         )
+        assert await service is service  # as the specification writes it
         async with service:
             service.on("checkpointCreated", created)
             info = await service.create_checkpoint("by hand", ["a"])

@@ -190,14 +190,22 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.work:
         store, worker, task = arguments.work
-        return work(Path(store), worker, task)
+        try:
+            return work(Path(store), worker, task)
+        except KeyboardInterrupt:
+            return 130
     folder = arguments.dir or Path(tempfile.mkdtemp(prefix="ckptlog-orchestrator-"))
     folder.mkdir(parents=True, exist_ok=True)
+    print(f"The store is {folder / 'store'}", flush=True)
     orchestrator = Orchestrator(folder / "store")
-    orchestrator.run()
-    orchestrator.report()
-    orchestrator.manager.close()
-    print(f"The store is {folder / 'store'}")
+    try:
+        orchestrator.run()
+        orchestrator.report()
+    except KeyboardInterrupt:
+        print(f"Stopped. It goes on with --dir {folder}")
+        return 130
+    finally:
+        orchestrator.manager.close()
     return 0
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from ckptlog.capture.argument import path_of, texts_of
 from ckptlog.capture.directory import lock, preview
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.ahead import seen
@@ -63,14 +64,13 @@ class DirectoryComponent:
     ) -> None:
         if consistency not in {"cut", "file"}:
             raise ArgumentError(f"consistency is {consistency!r}.", hint='It is "cut" or "file".')
-        if not os.fspath(path):
-            raise ArgumentError("A directory's path is empty.", hint="Name a directory.")
+        path_of(name, path)
         self.name = name
         self.path = os.path.abspath(os.fspath(path))
         self.options = options or Options()
         self.consistency = consistency
         self.keeps_unknown = keeps_unknown
-        self.depends_on = tuple(depends_on)
+        self.depends_on = texts_of(name, "depends_on", depends_on)
         self.location = {"path": naming.shown(self.path), **_described(self.options, self.path)}
         self._index_file = (
             None if index is None else IndexFile(Path(index) / f"{name}.stat", self.options)
