@@ -92,6 +92,7 @@ class Run:
         self._touched: list[str] = []
         self._missing: list[str] = []
         self._held: tuple[str, ...] = ()
+        self._begun = Unfinished("", -1, "", "", None)
         self._base = self._read = self._limit = 0
         self._is_rolling_back = False
 
@@ -194,15 +195,14 @@ class Run:
         self._id = recovery
         self.tracker.to(recovery_id=recovery)
         names = None if self._is_whole else tuple(one.name for one in self.targets)
-        self._hold()
         safety = self._safety.id if self._safety else ""
-        begun = Unfinished(recovery, -1, info.id, safety, names)
-        begun.missing, begun.held = tuple(self._missing), self._held
-        self._journal.started(begun)
+        self._begun = Unfinished(recovery, -1, info.id, safety, names)
+        self._begun.missing, self._begun.held = tuple(self._missing), self._held
+        self._begun.held = self._journal.started(self._begun)
         self._restore_all(is_verified=is_verified)
-        size = self.tracker.now.bytes_total
+        size, seconds = self.tracker.now.bytes_total, time.monotonic() - begin
         try:
-            self._journal.completed(recovery, info.id, size, time.monotonic() - begin)
+            self._journal.completed(self._begun, size, seconds, self.tracker.error)
         except CheckpointError as error:
             raise RecoveryIncompleteError(
                 f"The system is as in {info.id}, verified, but that could not be recorded: "
@@ -211,7 +211,6 @@ class Run:
                 recovery=recovery,
                 rolled_back=False,
             ) from error
-        self._let_go()
         self._guards.storage().succeeded()
         self._journal.unfinished()  # the next one reads the log from here
         self.tracker.to(status=stage.COMPLETED)
@@ -246,8 +245,7 @@ class Run:
         lacking = self._put_back()
         if lacking:
             raise self._incomplete(lacking, None, "")
-        self._journal.failed(found.id, found.capture, "", "rolled back", is_rolled_back=True)
-        self._let_go()
+        self._journal.failed(found, "", "rolled back", self.tracker.error, is_rolled_back=True)
         self._journal.unfinished()
         self.tracker.to(status=stage.ROLLED_BACK, rolled_back=True)
         return self.tracker.now
@@ -319,12 +317,12 @@ class Run:
         lacking = self._put_back()
         kind = type(error).__name__
         try:
-            self._journal.failed(self._id, info.id, name, kind, is_rolled_back=not lacking)
+            told_of = self.tracker.error
+            self._journal.failed(self._begun, name, kind, told_of, is_rolled_back=not lacking)
         except CheckpointError as unrecorded:
             self.tracker.error(f"The failure could not be recorded: {unrecorded.message}")
         if lacking:
             raise self._incomplete(lacking, error, name) from error
-        self._let_go()
         self.tracker.to(rolled_back=True)
         if not isinstance(error, Exception):
             raise error
@@ -434,21 +432,6 @@ class Run:
             )
         plan = called(target.name, "plan", lambda: plan_of(target, store), seconds)
         return None if plan is None else ["it is not what it was" for _ in plan.changes[:1]]
-
-    def _hold(self) -> None:
-        """Pin what an unfinished recovery needs, so that no retention deletes it."""
-        wanted = [one.id for one in (self._info, self._safety) if one is not None]
-        pin = self._capturer.manager.pin_checkpoint
-        self._held += tuple(name for name in dict.fromkeys(wanted) if pin(name))
-
-    def _let_go(self) -> None:
-        """Unpin what was pinned; whoever pinned it before keeps his pin."""
-        for name in self._held:
-            try:
-                self._capturer.manager.unpin_checkpoint(name)
-            except CheckpointError as error:  # a pin too much loses nothing
-                self.tracker.error(f"{name} stays pinned: {error.message}")
-        self._held = ()
 
     def _take_over(self, found: Unfinished) -> None:
         """Go on with what an unfinished recovery did."""
