@@ -29,6 +29,7 @@ from ckptlog.manager.draft import CreateRequest
 from ckptlog.manager.lease import held_of
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo
+from ckptlog.model.component import ABSENT
 from ckptlog.model.event import Reference
 from ckptlog.repository.store import Store
 
@@ -102,7 +103,11 @@ class Writing:
         if before is not None and witness is not None and witness.checkpoint == before.id:
             self._before = before
             top = manager.store.stored(witness.data)
-            self._stored = {name: top.get(name) for name in before.components}
+            self._stored = {
+                name: top.get(name)
+                for name, one in before.components.items()
+                if one.kind != ABSENT  # there is nothing in it to go on from
+            }
 
     def __enter__(self) -> Self:
         return self

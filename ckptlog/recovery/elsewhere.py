@@ -2,7 +2,8 @@
 
 A component that can be somewhere else (`at(path)`, or `restore_paths(stored, to=)`) is restored to
 DIRECTORY/<name>; of every other the value is written to DIRECTORY/<name>.json, tagged as
-`ckptlog show --data` prints it. Nothing that exists is overwritten.
+`ckptlog show --data` prints it. Of what was missing when it was captured nothing is made. Nothing
+that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ckptlog.errors import ArgumentError, operating_system_door
 from ckptlog.model import value as values
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery import progress as stage
+from ckptlog.recovery.absent import Absent
 from ckptlog.recovery.progress import RecoveryProgress
 from ckptlog.recovery.run import Run
 from ckptlog.recovery.target import Target, Wanted
@@ -29,6 +31,7 @@ def restore_elsewhere(run: Run, info: CaptureInfo, given: Wanted, folder: Path) 
         RecoveryRefusedError: A payload is not fit.
     """
     run.begin(info, given)
+    run.targets = [one for one in run.targets if not isinstance(one.component, Absent)]
     places = {one.name: folder / _file_name(one) for one in run.targets}
     for name, place in places.items():
         if list(places.values()).count(place) > 1:

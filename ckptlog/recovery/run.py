@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,8 +16,10 @@ from ckptlog.errors import (
     RecoveryRefusedError,
 )
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.recovery import guard, journal, missing
+from ckptlog.model.component import Traits
+from ckptlog.recovery import aside, guard, journal, safety
 from ckptlog.recovery import progress as stage
+from ckptlog.recovery.absent import Absent, place_of
 from ckptlog.recovery.call import HungError, called
 from ckptlog.recovery.comparison import faults_after, plan_of
 from ckptlog.recovery.guard import Guards
@@ -27,6 +30,7 @@ from ckptlog.recovery.target import (
     KEPT_BYTES_MAX,
     Target,
     Wanted,
+    absent,
     chosen,
     dependencies_lacking,
     faults_of_target,
@@ -35,6 +39,8 @@ from ckptlog.recovery.target import (
 )
 
 _POLL_S = 0.05
+# Of the name of what has to give way, before the recovery's id.
+_BEFORE = "before"
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ class Settings:
     deadline_s: float
     parts_deadline_s: float
 
-    def deadline_of(self, target: Target) -> float:
+    def deadline_of(self, traits: Traits) -> float:
         """Return how long a call of a component may take."""
-        return self.parts_deadline_s if target.traits.reads_parts else self.deadline_s
+        return self.parts_deadline_s if traits.reads_parts else self.deadline_s
 
 
 class CancelledError(Exception):
@@ -172,9 +178,10 @@ class Run:
         """Capture what is there, so that it can be put back."""
         self.check_cancelled()
         self.tracker.to(status=stage.SAVING)
-        self._safety, self._missing = missing.save(
+        self._safety, self._missing = safety.save(
             self._capturer,
             self.targets,
+            self._settings.deadline_of,
             description=f"before the recovery of {info.id}",
             tags=("safety",),
             reason="safety",
@@ -182,7 +189,10 @@ class Run:
         )
         self.tracker.to(missing=tuple(self._missing))
         for name in self._missing:
-            self.tracker.error(f"Component {name!r} is missing; there was nothing to save of it.")
+            self.tracker.error(
+                f"Component {name!r} is missing; the safety capture says so, there was nothing to "
+                "save of it."
+            )
         if self._safety is not None:
             self.tracker.to(safety_id=self._safety.id)
 
@@ -194,9 +204,12 @@ class Run:
         self.check_cancelled()
         self._id = recovery
         self.tracker.to(recovery_id=recovery)
+        for target in self.targets:
+            if isinstance(target.component, Absent):
+                target.component.suffix = f"{_BEFORE}-{recovery}"
         names = None if self._is_whole else tuple(one.name for one in self.targets)
-        safety = self._safety.id if self._safety else ""
-        self._begun = Unfinished(recovery, -1, info.id, safety, names)
+        saved = self._safety.id if self._safety else ""
+        self._begun = Unfinished(recovery, -1, info.id, saved, names)
         self._begun.missing, self._begun.held = tuple(self._missing), self._held
         self._begun.held = self._journal.started(self._begun)
         self._restore_all(is_verified=is_verified)
@@ -212,6 +225,7 @@ class Run:
                 rolled_back=False,
             ) from error
         self._guards.storage().succeeded()
+        self._tidy()
         self._journal.unfinished()  # the next one reads the log from here
         self.tracker.to(status=stage.COMPLETED)
         return self.tracker.now
@@ -282,7 +296,7 @@ class Run:
                 target.name,
                 "restore",
                 lambda: target.component.restore(target.taken()),
-                self._settings.deadline_of(target),
+                self._settings.deadline_of(target.traits),
             )
 
         def tell(error: Exception, _wait_s: float) -> None:
@@ -296,7 +310,7 @@ class Run:
             target.name,
             "verify_restored",
             lambda: faults_after(target, self._store),
-            self._settings.deadline_of(target),
+            self._settings.deadline_of(target.traits),
         )
         if faults is None:
             self.tracker.to(unverified=(*self.tracker.now.unverified, target.name))
@@ -353,8 +367,11 @@ class Run:
             return []
         self._is_rolling_back = True
         self.tracker.to(status=stage.ROLLING_BACK, component="")
-        saved = [name for name in touched if name not in self._missing]
-        if self._safety is None and saved:
+        has = () if self._safety is None else self._safety.components
+        saved = [name for name in touched if name in has]
+        # Safety captures did not always say what was missing.
+        unsaved = [name for name in touched if name not in has and name in self._missing]
+        if self._safety is None and len(unsaved) < len(touched):
             return touched
         try:
             targets, faults = (
@@ -367,6 +384,11 @@ class Run:
         for fault in faults:
             self.tracker.error(fault)
         by_name = {one.name: one for one in targets}
+        by_name |= {
+            name: absent(self._capturer, name)
+            for name in unsaved
+            if name in self._capturer.components
+        }
         return [name for name in touched if not self._put_back_one(name, by_name.get(name))]
 
     def _put_back_one(self, name: str, target: Target | None) -> bool:
@@ -374,13 +396,14 @@ class Run:
         hung = self._guards.hung.get(name)
         if hung is not None:  # what it does still would come after what we do
             hung.join(
-                self._settings.deadline_s if target is None else self._settings.deadline_of(target)
+                self._settings.deadline_s
+                if target is None
+                else self._settings.deadline_of(target.traits)
             )
-        if name in self._missing and not (hung is not None and hung.is_alive()):
-            return self._make_missing(name)
         if target is None or (hung is not None and hung.is_alive()):
             return False
         self._tell_step(name, journal.REVERTING)
+        self._bring_back(name)
         failure: BaseException | None = None
         faults: list[str] | None = None
         try:
@@ -402,21 +425,42 @@ class Run:
         if faults:
             self.tracker.error(f"Component {name!r} was put back wrongly: {'; '.join(faults)}")
             return False
+        if isinstance(target.component, Absent) and target.component.aside:
+            where = target.component.aside
+            self.tracker.error(f"Component {name!r} is missing again; what was restored: {where}")
         self._tell_step(name, journal.REVERTED)
         return True
 
-    def _make_missing(self, name: str) -> bool:
-        """Make a component missing again, as it was; what was put there stays, renamed."""
-        self._tell_step(name, journal.REVERTING)
+    def _bring_back(self, name: str) -> None:
+        """Put back what was put aside: also what no capture has of it."""
+        place = place_of(self._capturer.components.get(name))
         try:
-            aside = missing.make_missing(self._capturer.components.get(name))
+            if place:
+                aside.bring_back(place, f"{_BEFORE}-{self._id}")
         except CheckpointError as error:
-            self.tracker.error(f"Component {name!r} could not be put back: {told(error)}")
+            self.tracker.error(f"Component {name!r}: {error.message}")
+
+    def _tidy(self) -> None:
+        """Remove what was put aside, as far as the safety capture holds it, and tell what stays."""
+        for target in self.targets:
+            part = target.component
+            place = place_of(part.stands_for) if isinstance(part, Absent) else ""
+            where = f"{place}.{_BEFORE}-{self._id}"
+            if place and os.path.lexists(where) and not self._is_discarded(target, where):
+                self.tracker.error(
+                    f"Component {target.name!r} is missing, as it was; what no capture has of it "
+                    f"stays: {where}"
+                )
+
+    def _is_discarded(self, target: Target, where: str) -> bool:
+        if self._safety is None:
             return False
-        if aside:
-            self.tracker.error(f"Component {name!r} is missing again; what was restored: {aside}")
-        self._tell_step(name, journal.REVERTED)
-        return name in self._capturer.components
+        part: Any = target.component
+        try:
+            stored = self._capturer.stored(self._safety)[target.name]
+            return aside.discard(part.stands_for, where, stored)
+        except Exception:  # noqa: BLE001 - whatever it is, it stays, and is told
+            return False
 
     def _compared(self, target: Target, *, is_strict: bool) -> list[str] | None:
         """Return how a component differs from its payload; None where nobody can say.
@@ -425,7 +469,7 @@ class Run:
             is_strict: Whether its own verify_restored() is not enough: it says whether the
                 component is sound, not whether it is what it was.
         """
-        store, seconds = self._store, self._settings.deadline_of(target)
+        store, seconds = self._store, self._settings.deadline_of(target.traits)
         if not is_strict:
             return called(  # type: ignore[no-any-return]
                 target.name, "verify_restored", lambda: faults_after(target, store), seconds

@@ -185,7 +185,10 @@ def test_what_was_deleted_comes_back(live):
     assert words(folder) == OLD
     assert [name for name in ("db", "tree") if name in " ".join(done.errors)] == ["db", "tree"]
     safety = recovery.capturer.find(done.safety_id)
-    assert list(safety.components) == ["settings", "last"]
+    assert [name for name, one in safety.components.items() if one.kind == "absent"] == [
+        "db",
+        "tree",
+    ]
     assert recovery.unfinished() is None
     assert recovery.recover(info.id).errors == ()
 
@@ -246,7 +249,7 @@ def test_what_is_there_and_cannot_be_saved_stops_it_unless_asked(live):
     assert (folder / "app.db.damaged-1").read_bytes().startswith(b"no database")
 
 
-def test_everything_missing_needs_no_safety_capture(manager, tmp_path):
+def test_everything_missing_has_a_safety_capture_that_says_so(manager, tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "a").write_text("a")
@@ -254,8 +257,10 @@ def test_everything_missing_needs_no_safety_capture(manager, tmp_path):
     recovery.capturer.capture()
     shutil.rmtree(tree)
     done = recovery.recover()
-    assert (done.status, done.safety_id) == ("completed", "")
+    assert (done.status, done.missing) == ("completed", ("tree",))
     assert (tree / "a").read_text() == "a"
+    assert recovery.recover(done.safety_id).status == "completed"
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
 def test_what_rules_leave_out_now_is_saved_before_it_is_overwritten(live):
