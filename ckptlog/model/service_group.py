@@ -54,7 +54,7 @@ class LocalStorage(Group):
         10**15,
         "bytes",
         "Limit of the whole store. From 90 % on, or of the disk's room, captures become rarer and "
-        "an alert is raised; at 100 % captures fail.",
+        "an alert is raised; a capture that would pass it fails (`create.quota`).",
         whole=True,
     )
 
