@@ -23,6 +23,11 @@ from ckptlog.storage.files import sync_directory
 _SUFFIXES: Final = ("-wal", "-shm", "-journal", "")
 
 
+def before(recovery: str) -> str:
+    """Return the suffix of what a recovery found where nothing was to be."""
+    return f"before-{recovery}"
+
+
 def put(place: str, suffix: str = "") -> str:
     """Rename what lies at a place; return its new path, "" where nothing lies there.
 
