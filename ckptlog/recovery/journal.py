@@ -237,12 +237,15 @@ def _after(
         listed = str(facts.get("names", ALL))
         names = None if listed == ALL else tuple(listed.split(","))
         capture, safety = str(facts.get("capture", "")), str(facts.get("safety", ""))
+        # It begins again where it is resumed: what it has touched before is touched still.
+        before = found if found is not None and found.id == recovery else None
         return Unfinished(
             recovery,
-            position,
+            position if before is None else before.position,
             capture,
             safety,
             names,
+            touched=[] if before is None else before.touched,
             missing=_listed(facts.get("missing")),
             held=_listed(facts.get("held")),
         )

@@ -301,6 +301,32 @@ def test_retention_spares_what_an_unfinished_recovery_needs(live, manager, how, 
     assert pinned(manager) == set()
 
 
+def test_a_resume_that_is_killed_forgets_nothing_that_was_touched(live, monkeypatch):
+    folder, _, recovery, last = live
+    fill(folder, "new")
+
+    def gone(*_):
+        raise Gone
+
+    monkeypatch.setattr("ckptlog.recovery.run.Run._fail", gone)
+    last.fails = True
+    with pytest.raises(Gone):
+        recovery.recover()
+    touched, position = recovery.unfinished().touched, recovery.unfinished().position
+    assert len(touched) == 4
+    with monkeypatch.context() as patch:  # killed behind its own start
+        patch.setattr("ckptlog.recovery.journal.Journal.step", gone)
+        with pytest.raises(Gone):
+            recovery.resume()
+    monkeypatch.undo()
+    for _ in range(2):  # by the log, and by the hint that the first look leaves
+        again = Recovery(recovery.capturer.of(list(recovery.capturer.components.values())))
+        found = again.unfinished()
+        assert (found.touched, found.position) == (touched, position)
+    again.roll_back()
+    assert words(folder) == NEW
+
+
 def test_a_pin_of_the_user_stays(live, manager):
     _, info, recovery, _ = live
     manager.pin_checkpoint(info.id)
