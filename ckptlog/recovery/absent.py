@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from ckptlog.errors import SourceError
+from ckptlog.errors import ComponentError, SourceError
 from ckptlog.model.component import ABSENT, COPIED, Change, Plan, traits_of
 from ckptlog.recovery import aside
 
@@ -101,9 +101,21 @@ def has_own_word(component: object) -> bool:
 
 
 def is_absent(component: Any) -> bool:
-    """Say whether a component is missing; False where it has no notion of that."""
+    """Say whether a component is missing; False where it has no notion of that.
+
+    Raises:
+        ComponentError: Its own is_absent() says neither yes nor no (a coroutine, say).
+    """
     if has_own_word(component):
-        return bool(component.is_absent())
+        answer = component.is_absent()
+        if type(answer) is not bool:
+            raise ComponentError(
+                f"Component {component.name!r} has an is_absent() that gave "
+                f"{type(answer).__name__}; True or False is needed.",
+                component=component.name,
+                attribute="is_absent",
+            )
+        return answer
     place = place_of(component)
     if not place:
         return False

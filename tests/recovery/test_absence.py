@@ -17,6 +17,7 @@ from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.errors import (
     CaptureFailedError,
+    ComponentError,
     RecoveryFailedError,
     RecoveryRefusedError,
 )
@@ -331,3 +332,63 @@ def test_a_capture_after_a_safety_capture_of_what_was_missing(system):
     recovery.recover(second.id)
     assert system.look() == after
     assert recovery.capturer.find(done.safety_id).components["db"].kind == "absent"
+
+
+def test_a_safety_capture_that_leaves_out_what_is_missing_is_gone_back_to(system, monkeypatch):
+    """As the version before wrote them: a recovery of its may be rolled back by this one."""
+    first = system.recovery().capturer.capture()
+    for name in ("db", "tree"):
+        system.lose(name)
+    before = system.look()
+
+    class Gone(BaseException):
+        pass
+
+    def gone(*_):
+        raise Gone
+
+    def left_out(capturer, missing):
+        parts = [part for name, part in capturer.components.items() if name not in missing]
+        for part in parts:
+            part.depends_on = ()
+        return capturer.of(parts)
+
+    monkeypatch.setattr("ckptlog.recovery.safety._standing_in", left_out)
+    monkeypatch.setattr("ckptlog.recovery.run.Run._fail", gone)
+    system.last.fails = True
+    with pytest.raises(Gone):
+        system.recovery().recover(first.id)
+    monkeypatch.undo()
+    found = system.recovery().unfinished()
+    assert set(found.missing) == {"db", "tree"}
+    assert system.recovery().roll_back().status == "rolled_back"
+    after = system.look()
+    asides = ["app.db.undone-1", "tree.undone-1"]
+    assert after == {**before, "names": sorted([*before["names"], *asides])}
+
+
+def test_what_appears_just_now_is_no_absence(system, monkeypatch):
+    """The safety capture must not say that there was nothing where there is something."""
+    first = system.recovery().capturer.capture()
+    system.lose("session")
+    answers = [True, False]
+    monkeypatch.setattr(system.session, "is_absent", lambda: answers.pop(0), raising=False)
+    system.session.state = {"user": "back"}
+    with pytest.raises(CaptureFailedError, match="is there now"):
+        system.recovery().recover(first.id)
+    assert system.session.state == {"user": "back"}
+
+
+def test_an_answer_that_is_none_is_refused(system, monkeypatch):
+    async def later():
+        return False
+
+    first = system.recovery().capturer.capture()
+    before = system.look()
+    coroutine = later()
+    for answer in (coroutine, None, 0):
+        monkeypatch.setattr(system.session, "is_absent", lambda one=answer: one, raising=False)
+        with pytest.raises(ComponentError, match="'session' has an is_absent"):
+            system.recovery().recover(first.id)
+    coroutine.close()
+    assert system.look() == before
