@@ -35,6 +35,7 @@ from ckptlog.errors import (
     ChangedError,
     CheckpointError,
     CheckpointStorageError,
+    QuotaError,
     UnstorableError,
 )
 from ckptlog.model.component import Traits
@@ -252,8 +253,8 @@ def _failed(name: str, step: str, error: BaseException) -> CheckpointError:
             hint=error.hint,
             **{**error.context, "component": name, "step": step, "reason": "changed"},
         )
-    if isinstance(error, CaptureTooLargeError):
-        return error  # it names the component, and nothing of it failed
+    if isinstance(error, CaptureTooLargeError | QuotaError):
+        return error  # nothing of the component failed
     reason = "unstorable" if isinstance(error, UnstorableError) else "failed"
     if isinstance(error, CheckpointStorageError) and step == WRITE:
         return error  # the store's own: the disk is full, say

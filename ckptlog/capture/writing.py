@@ -28,7 +28,9 @@ from ckptlog.formats.chunk import LEAF
 from ckptlog.manager.draft import CreateRequest
 from ckptlog.manager.lease import held_of
 from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.planting import PLANTED_BYTES_UNCHECKED
 from ckptlog.model.capture import METADATA_KEY, CaptureInfo
+from ckptlog.model.component import ABSENT
 from ckptlog.model.event import Reference
 from ckptlog.repository.store import Store
 
@@ -102,7 +104,11 @@ class Writing:
         if before is not None and witness is not None and witness.checkpoint == before.id:
             self._before = before
             top = manager.store.stored(witness.data)
-            self._stored = {name: top.get(name) for name in before.components}
+            self._stored = {
+                name: top.get(name)
+                for name, one in before.components.items()
+                if one.kind != ABSENT  # there is nothing in it to go on from
+            }
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +130,11 @@ class Writing:
         return written
 
     def _write(self, held: Held) -> Written:
-        sink = _Sink(self._planting.put, lambda new: self._room.check(held.name, new))
+        sink = _Sink(
+            self._planting.put,
+            lambda new: self._room.check(held.name, new),
+            self._manager.check_room,
+        )
         store = self._manager.store
         # Not the planting's own writer: that one replaces secrets, and what is brought back must
         # be what was there.
@@ -273,20 +283,27 @@ class _Sink:
 
     Args:
         check: Asked with the bytes of its own text that are new so far.
+        check_room: Asked now and then whether the store has room for more.
     """
 
     def __init__(
         self,
         put: Callable[[bytes, int, bytes | memoryview], bool],
         check: Callable[[int], None],
+        check_room: Callable[[], None],
     ) -> None:
         self._put = put
         self._check = check
-        self.new = self._leaves = 0
+        self._check_room = check_room
+        self.new = self._leaves = self._unchecked = 0
 
     def __call__(self, digest: bytes, domain: int, raw: bytes | memoryview) -> None:
         if self._put(digest, domain, raw):
             self.new += len(raw)
+            self._unchecked += len(raw)
+            if self._unchecked >= PLANTED_BYTES_UNCHECKED:
+                self._unchecked = 0
+                self._check_room()
             if domain == LEAF:  # branches are no part of a payload's size
                 self._leaves += len(raw)
                 self._check(self._leaves)

@@ -361,8 +361,7 @@ def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> No
         output.line(text.escape(f"To undo this: ckptlog recover {done.safety_id}"))
     if anew := [name for name in done.restored if name in done.missing and not to]:
         places = ", ".join(f"{name} ({_place(chosen.info, name)})" for name in anew)
-        also = "That leaves what" if done.safety_id else "There is nothing to go back to: what"
-        output.line(text.escape(f"{also} was missing before and is there now: {places}"))
+        output.line(text.escape(f"Then this is missing again, as before: {places}"))
 
 
 def _tell_none(context: Context, system: str) -> int:

@@ -11,7 +11,7 @@ begins at the last durable position, and its header makes the rest of the old on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,6 +82,8 @@ class Log:
         self._seed = 0
         self._container = ""
         self._allocated = 0
+        self.spare_bytes: Callable[[], int] | None = None
+        """Says how many zeros there is room for, where the store has a limit; None: any number."""
         # Position after the last event that our callers take for granted.
         self._acknowledged = 0
         # A tail that was given up with acknowledged commits beyond what was durable, and that.
@@ -247,6 +249,19 @@ class Log:
             self._roll(tail)
             return True
 
+    def give_back_zeros(self, timeout_s: float = 30.0) -> int:
+        """Cut the zeros behind the tail; return how many there were.
+
+        They speed commits up, and are no part of the log: whoever needs the room may have it.
+        """
+        with self.exclusive(timeout_s) as tail:
+            count = self._allocated - tail.offset
+            if count <= 0:
+                return 0
+            self._disk.truncate(self._fd, tail.offset)
+            self._allocated = tail.offset
+            return count
+
     def publish_durably(self, timeout_s: float = 30.0) -> None:
         """Put the published end on the medium: no earlier one can come back with a power cut."""
         with self.exclusive(timeout_s):
@@ -306,7 +321,9 @@ class Log:
     def _preallocate(self, offset: int) -> None:
         step = min(PREALLOCATION_BYTES, max(0, self._segment_bytes - offset))
         self._allocated = offset
-        if step == 0:
+        if self.spare_bytes is not None:
+            step = min(step, self.spare_bytes())
+        if step <= 0:
             return
         try:
             self._disk.write(self._fd, bytes(step), offset)

@@ -12,7 +12,6 @@ import msgspec
 
 from ckptlog.errors import ArgumentError, CheckpointNotFoundError
 from ckptlog.formats.chunk import DIGEST_BYTES
-from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.manager.draft import (
     ChangeRequest,
     CreateRequest,
@@ -22,6 +21,7 @@ from ckptlog.manager.draft import (
     check_step,
     subject_content,
 )
+from ckptlog.manager.joint import joined
 from ckptlog.manager.preparation import Content, Holder
 from ckptlog.model import value as values
 from ckptlog.model.identifier import (
@@ -32,7 +32,7 @@ from ckptlog.model.identifier import (
 from ckptlog.model.lease import Held
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy.command import Delete
-from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.intent import Step
 
 # Bounds the bytes that one commit holds in memory, and how long others wait for it.
 OPERATIONS_MAX = 10_000
@@ -299,17 +299,8 @@ class _Drafting:
             else:
                 self._steps.append(Step(request))
                 self._pending[request.checkpoint] = None
-        packs = tuple(pack for content in self._contents for pack in content.packs)
-        placements = tuple(place for content in self._contents for place in content.placements)
-        steps = tuple(self._steps)
-        # Each operation may be small, and all of them too much for the log.
-        fresh = [(record[:DIGEST_BYTES], record) for step in steps for record in step.records]
-        if sum(len(record) for _, record in fresh) > CHUNK_BYTES_IN_LOG_MAX:
-            fresh = self._drafter.store.blobs.whole(fresh)
-            more, places = self._drafter.store.write_packs(fresh)
-            steps = tuple(Step(step.command) for step in steps)
-            packs, placements = packs + more, placements + places
-        return Intent(steps, packs, placements), tuple(self._contents)
+        store = self._drafter.store
+        return joined(store, self._steps, self._contents), tuple(self._contents)
 
     def _sized(self, request: Request) -> Request:
         """Return a request that knows the size of its batch, where that is part of its identity."""

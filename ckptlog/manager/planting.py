@@ -14,7 +14,7 @@ content (`PlantingStaleError`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckptlog.blobs.pieces import Pieces, Root
 from ckptlog.errors import (
@@ -24,6 +24,7 @@ from ckptlog.errors import (
     OutcomeUnknownError,
     PlantingStaleError,
 )
+from ckptlog.formats.frame import HEADER_BYTES
 from ckptlog.manager.draft import CreateRequest, Drafter, check_create, create_content
 from ckptlog.manager.preparation import Content, Holder, Preparation, Texts
 from ckptlog.model.identifier import check_id, checkpoint_id
@@ -36,6 +37,9 @@ from ckptlog.repository.store import Store
 
 if TYPE_CHECKING:
     from ckptlog.manager.quota import Quota
+
+PLANTED_BYTES_UNCHECKED: Final = 4 * 1024 * 1024
+"""Whoever plants asks `check_room` after so many bytes."""
 
 
 class Planter:
@@ -68,6 +72,14 @@ class Planter:
             before = Before(holder.checkpoint, holder.data)
         return Planting(self.store, before, sanitiser=self._preparation.sanitiser)
 
+    def check_room(self) -> None:
+        """Refuse to go on planting in a store that is full by now; for who plants much.
+
+        Raises:
+            QuotaError: It is.
+        """
+        self._quota.check(is_due=True)
+
     def create_planted(
         self,
         planting: Planting,
@@ -93,11 +105,17 @@ class Planter:
         """
         try:
             check_create(request)
-            self._quota.check(planting.new_bytes)
             intent, content = self._intent(planting, roots, request)
+            # Packs are on the disk by now, and are measured with the rest.
+            records = (record for step in intent.steps for record in step.records)
+            more_bytes = sum(len(record) + HEADER_BYTES for record in records)
+            self._quota.check(more_bytes, is_due=bool(intent.packs))
         except ArgumentError as error:
             planting.discard()
             raise InvalidCreationError(error.message, hint=error.hint, **error.context) from error
+        except BaseException:
+            planting.discard()
+            raise
         try:
             outcome = self._submitted(intent, request, instead)
         except OutcomeUnknownError:

@@ -1,7 +1,8 @@
-"""The part of a manager that takes checkpoints away by rules, and pins those that stay.
+"""The part of a manager that takes checkpoints away by rules.
 
 Policies: policy.retention. A clean-up: plan (manager.plan), sweep (manager.sweep). What it would
-do, and what that would free: `plan_cleanup`. Page: specs/retention.md.
+do, and what that would free: `plan_cleanup`. What is pinned stays (manager.pinning). Page:
+specs/retention.md.
 """
 
 from __future__ import annotations
@@ -13,29 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from ckptlog.errors import (
-    ArgumentError,
-    BusyError,
-    CheckpointNotFoundError,
-    InvalidUpdateError,
-    SettingsError,
-)
+from ckptlog.errors import ArgumentError, SettingsError
 from ckptlog.manager import upkeep
-from ckptlog.manager.fact import pinned_wire
+from ckptlog.manager.pinning import Pinning
 from ckptlog.manager.plan import Planner
-from ckptlog.manager.preparation import Content, Preparation, holder_of
 from ckptlog.manager.sweep import Outcome, Sweep
 from ckptlog.manager.weight import Scale, Weight
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.event import Reference
-from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
-from ckptlog.model.value import Prepared
-from ckptlog.policy.command import Pin
-from ckptlog.policy.decide import Stale
 from ckptlog.policy.retention import Now, Policy
 from ckptlog.policy.retention_form import form_of, policy_of
-from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask
 from ckptlog.repository.store import Store
@@ -46,7 +35,6 @@ if TYPE_CHECKING:
 
 AGE_DAYS: Final = 30
 _PAGE_ROWS: Final = 1000
-_ATTEMPTS_MAX: Final = 1000
 _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTE: Final = (
     "Space comes back with compaction (ckptlog compact). Chunks that stay, but are stored as "
@@ -82,12 +70,8 @@ class CleanupPlan(msgspec.Struct, frozen=True, kw_only=True):
         return {**fields, "checkpoints": list(self.checkpoints)}
 
 
-class Retention:
+class Retention(Pinning):
     """What a manager inherits."""
-
-    store: Store
-    actor: str
-    _preparation: Preparation
 
     def cleanup_old_checkpoints(
         self,
@@ -148,75 +132,6 @@ class Retention:
         else:
             policy = _policy(retention, max_age_days)
         return _Dry(manager, policy, progress).plan()
-
-    # --- pins ---------------------------------------------------------------------------------
-
-    def pin_checkpoint(self, checkpoint_id: str, *, actor: str | None = None) -> bool:
-        """Keep clean-ups from deleting a checkpoint; False where it is pinned already.
-
-        It stands in the metadata, as `pinned: True`, and an event says who did it. The state
-        stays; a completed checkpoint can be pinned. `delete_checkpoint` still deletes it.
-
-        Raises:
-            CheckpointNotFoundError: There is no such checkpoint.
-            CheckpointUpdateError: Its metadata has no place for it.
-        """
-        return self._pin(checkpoint_id, actor, is_pinned=True)
-
-    def unpin_checkpoint(self, checkpoint_id: str, *, actor: str | None = None) -> bool:
-        """Undo `pin_checkpoint`; False where it is not pinned."""
-        return self._pin(checkpoint_id, actor, is_pinned=False)
-
-    def _pin(self, checkpoint_id: str, actor: str | None, *, is_pinned: bool) -> bool:
-        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
-        actor = self.actor if actor is None else check_id("actor", actor)
-        for _ in range(_ATTEMPTS_MAX):
-            entry = self.store.newest(checkpoint_id)
-            if entry is None:
-                raise CheckpointNotFoundError(
-                    f"There is no checkpoint {checkpoint_id!r}.",
-                    hint="It may have been deleted; ckptlog list shows what is there.",
-                    checkpoint_id=checkpoint_id,
-                )
-            meta = entry.event.meta
-            before = b"" if meta is None else self.store.wire(meta)
-            after = pinned_wire(before, is_pinned=is_pinned)
-            if after is None:
-                raise InvalidUpdateError(
-                    f"The metadata of {checkpoint_id!r} has no place for a pin.",
-                    hint="A checkpoint with only pending writes cannot be pinned yet.",
-                    checkpoint_id=checkpoint_id,
-                )
-            if after == before:
-                return False
-            size = entry.event.data.size if entry.event.data else 0
-            content = self._preparation.content(
-                None, Prepared(after), holder_of(entry), kept_bytes=size
-            )
-            if self._commit_pin(content, checkpoint_id, entry.position, actor, is_pinned=is_pinned):
-                return True
-        raise BusyError(
-            f"{_ATTEMPTS_MAX} attempts to pin a checkpoint were overtaken.",
-            hint="Let fewer writers change one checkpoint at once.",
-        )
-
-    def _commit_pin(
-        self, content: Content, checkpoint: str, position: int, actor: str, *, is_pinned: bool
-    ) -> bool:
-        command = Pin(
-            actor=actor,
-            based_on=position,
-            checkpoint=checkpoint,
-            command=self._preparation.command_id(),
-            is_pinned=is_pinned,
-            payloads=content.payloads,
-        )
-        step = Step(command, content.records)
-        intent = Intent((step,), content.packs, content.placements)
-        if isinstance(self.store.submit(intent), Stale):
-            return False
-        self._preparation.remember(content)
-        return True
 
 
 def policy_in(config: CheckpointConfiguration) -> Policy | None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ckptlog.errors import InvalidUpdateError
 from ckptlog.manager.draft import check_step, check_type
+from ckptlog.manager.finish import finish
 from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
@@ -129,9 +130,15 @@ class TaskCheckpointWrapper:
         )
 
     def complete_task(self, final_data: dict[str, Any] | None = None) -> None:
-        """Complete the present step, with final_data merged in, and with it the task."""
-        self._manager.complete_checkpoint(self._require_current(), final_data, lease=self._lease)
+        """Complete the present step, with final_data merged in, and with it the task.
+
+        The task is done then: nobody resumes it, also where `set_total_steps` promised more steps
+        than came. Their number becomes that of the present step, in the same commit.
+        """
+        finish(self._manager, self._require_current(), final_data, self._lease)
         self._is_complete = True
+        if self._total is not None:
+            self._total = min(self._total, self._step)
 
     def fail_task(self, error_info: dict[str, Any] | None = None) -> None:
         """Fail the present step, error_info under metadata["error_info"]."""

@@ -17,6 +17,8 @@ found by name, with a default (`traits_of`, and the functions below):
     verify_restored() -> list[str]     faults of the component after it
     migrate(payload, from_version)     a payload of an older schema_version, as one of this
     plan(stored) -> Plan               what a restore would change
+    is_absent() -> bool                whether what would be captured does not exist
+    make_absent()                      make that so; with is_absent() or not at all
 
 specs/capture.md has the order of the calls and what a component may rely on.
 
@@ -48,6 +50,9 @@ fork: A forked child, which nobody changes, serialises it.
 snapshot, reread: The medium keeps it (SQLite), or it is read, and compared afterwards (files).
 """
 
+ABSENT: Final = "absent"
+"""The kind of what stands in a safety capture for a component that is missing; nobody else's."""
+
 COMPONENTS_MAX: Final = 1_000
 SCHEMA_MAX: Final = 2**31
 LOCATION_CHARACTERS_MAX: Final = 4_096
@@ -61,7 +66,10 @@ _METHODS: Final = (
     "verify_restored",
     "migrate",
     "plan",
+    "is_absent",
+    "make_absent",
 )
+
 _name = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
 
 
@@ -170,13 +178,10 @@ def traits_of(component: object) -> Traits:
             raise ComponentError(
                 f"Component {name!r} has no method {method}().", component=name, attribute=method
             )
-    for method in _METHODS:
-        found = getattr(component, method, None)
-        if found is not None and not callable(found):
-            raise _wrong(name, method, found, "a method")
+    _check_methods(name, component)
     return Traits(
         name,
-        _kind(name, getattr(component, "kind", "value")),
+        _kind(name, component),
         _schema(name, getattr(component, "schema_version", 1)),
         _names(name, getattr(component, "depends_on", ())),
         _flag(name, getattr(component, "reads_parts", False)),
@@ -298,7 +303,25 @@ def _wrong(name: str, attribute: str, value: object, needed: str) -> ComponentEr
     )
 
 
-def _kind(name: str, kind: object) -> str:
+def _check_methods(name: str, component: object) -> None:
+    for method in _METHODS:
+        found = getattr(component, method, None)
+        if found is not None and not callable(found):
+            raise _wrong(name, method, found, "a method")
+    lacking = [one for one in _METHODS[-2:] if getattr(component, one, None) is None]
+    if len(lacking) == 1:
+        raise ComponentError(
+            f"Component {name!r} has no method {lacking[0]}().",
+            hint="is_absent() and make_absent() go together.",
+            component=name,
+            attribute=lacking[0],
+        )
+
+
+def _kind(name: str, component: object) -> str:
+    kind = getattr(component, "kind", "value")
+    if kind == ABSENT and not hasattr(component, "stands_for"):
+        raise _wrong(name, "kind", kind, "another one")
     if type(kind) is str and _name(kind):
         return kind
     raise _wrong(name, "kind", kind, "a text of 1 to 64 of A-Z a-z 0-9 _ . and -")

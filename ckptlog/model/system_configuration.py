@@ -16,33 +16,32 @@ import dataclasses
 import json
 import signal
 import tomllib
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from ckptlog.errors import SettingsError
 from ckptlog.model.configuration import FIELDS, GIBIBYTE, CheckpointConfiguration
 from ckptlog.model.identifier import id_fault
-from ckptlog.model.quotation import quoted
+from ckptlog.model.service_group import Alerts, Performance, Recovery, Storage
 from ckptlog.model.setting import (
-    Setting,
     camel,
     nearest,
     number,
     parsed,
-    setting_of,
     snake,
     switch,
     word,
     words,
     wrong,
 )
+from ckptlog.model.setting_group import Group, lacking, made, merged, put, walk, without_repeats
 
 OUTER: Final = "checkpoint"
 STORE_VARIABLE: Final = "STORE"
 _S3_VARIABLE: Final = "STORAGE_S3"
 _DAY_S: Final = 86_400
 _MONTH_S: Final = 31 * _DAY_S
-_S3_KEYS: Final = ("bucket", "region", "prefix", "accessKeyId", "secretAccessKey")
 _SIGNALS: Final = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGWINCH")
 _CHECKS: Final = ("digest", "sample", "full")
 # What the manager's settings say too, under the service's own names.
@@ -60,113 +59,19 @@ PASSED_ON: Final = tuple(sorted(FIELDS - _TWINS.keys()))
 """Settings of CheckpointConfiguration that are keys here too, with the same meaning."""
 
 
-class _Group:
-    """A dataclass of settings, each checked when it is made."""
-
-    PLACE: ClassVar[str] = ""
-
-    def __post_init__(self) -> None:
-        for one in dataclasses.fields(self):  # type: ignore[arg-type]
-            setting, value = setting_of(one), getattr(self, one.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, one.name, value)
-            if setting is not None and not setting.is_good(value):
-                raise wrong(self.PLACE + camel(one.name), value, setting.wanted)
-
-
-@dataclasses.dataclass(frozen=True)
-class LocalStorage(_Group):
-    """Where the store lies, and how much it may take."""
-
-    PLACE = "storage.local."
-
-    path: str = word(
-        ".ckptlog",
-        "a path, not empty",
-        "Directory of the store; made where it is missing. `CKPTLOG_STORE` sets it too.",
-        lambda text: bool(text) and "\0" not in text,
-    )
-    max_size_bytes: int = number(
-        10 * GIBIBYTE,
-        2 * 1024 * 1024,
-        10**15,
-        "bytes",
-        "Limit of the whole store. From 90 % on, or of the disk's room, captures become rarer and "
-        "an alert is raised; at 100 % captures fail.",
-        whole=True,
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage(_Group):
-    """The store."""
-
-    PLACE = "storage."
-
-    primary: str = word(
-        "local", "local", "Where captures are stored; `s3` is refused in this version.", bool
-    )
-    local: LocalStorage = dataclasses.field(default_factory=LocalStorage)
-    cache_size: float = number(100, 0, 1_000_000, "MiB", "Limit of verified bytes held in memory.")
-    cache_ttl: float = number(
-        3600, 0, _MONTH_S, "seconds", "What is cached is let go of when so old; 0: never."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Performance(_Group):
-    """What is expected of saves and recoveries."""
-
-    PLACE = "performance."
-
-    max_save_time_ms: float = number(
-        5000, 1, 86_400_000, "ms", "A slower save raises the alert `save_time`; never an abort."
-    )
-    max_recovery_time_ms: float = number(
-        60_000, 1, 86_400_000, "ms", "A slower recovery raises the alert `recovery_time`."
-    )
-    compression_target: float = number(
-        10, 1, 1_000_000, "to 1", "A day's ratio below it raises the alert `compression`."
-    )
-    batch_size: int = number(5, 1, 1000, "components", "Captured at once.", whole=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Alerts(_Group):
-    """Thresholds; crossing one is an event `alert.raised` or `alert.cleared`, and a callback."""
-
-    PLACE = "alerts."
-
-    error_rate: float = number(
-        0.5, 0.001, 1, "of the last 20 operations", "Alert `error_rate`, after at least 3 of them."
-    )
-    save_time_ms: float = number(
-        0, 0, 86_400_000, "ms", "Alert `save_time`; 0: as `performance.maxSaveTimeMs`."
-    )
-    storage_pressure: float = number(
-        0.9, 0.01, 1, "of the room", "Alert `storage_pressure`; captures become rarer with it."
-    )
-    stale_seconds: float = number(
-        0,
-        0,
-        _MONTH_S,
-        "seconds",
-        "Alert `stale` when no capture was taken, or found to be "
-        "unneeded, for so long; 0: five intervals.",
-    )
-
-
 def _is_name(text: str) -> bool:
     return not id_fault(text)
 
 
 @dataclasses.dataclass(frozen=True)
-class SystemConfiguration(_Group):
+class SystemConfiguration(Group):
     """Settings of a service. Made by hand, or by `from_dict`, `from_toml`, `from_json`, `from_env`.
 
     Each field's meaning, range and default: specs/service.md.
     """
+
+    PASSED_ON = PASSED_ON
+    ELSEWHERE = MappingProxyType(_TWINS)
 
     system: str = word(
         "system", "a name of 1 to 200 characters", "Whose captures these are.", _is_name
@@ -176,6 +81,13 @@ class SystemConfiguration(_Group):
     )
     min_interval_seconds: float = number(
         0, 0, _MONTH_S, "seconds", "Least time between an automatic capture and any before it."
+    )
+    backoff_factor: float = number(
+        2,
+        1,
+        16,
+        "times",
+        "What a failed capture makes of the interval, each further one in a row again; 1: nothing.",
     )
     max_interval_seconds: float = number(
         0,
@@ -271,6 +183,7 @@ class SystemConfiguration(_Group):
     )
     storage: Storage = dataclasses.field(default_factory=Storage)
     performance: Performance = dataclasses.field(default_factory=Performance)
+    recovery: Recovery = dataclasses.field(default_factory=Recovery)
     alerts: Alerts = dataclasses.field(default_factory=Alerts)
     manager: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -331,7 +244,7 @@ class SystemConfiguration(_Group):
     def to_dict(self) -> dict[str, Any]:
         """Return every setting in camelCase, safe for JSON, reversible through from_dict."""
         tree: dict[str, Any] = {}
-        for path, (_, value) in _walk(self):
+        for path, (_, value) in walk(self):
             *groups, name = path.split(".")
             place = tree
             for group in groups:
@@ -354,8 +267,8 @@ class SystemConfiguration(_Group):
             )
         if set(settings) == {OUTER} and isinstance(settings[OUTER], Mapping):
             settings = settings[OUTER]
-        made: SystemConfiguration = _made(cls, settings)
-        return made
+        found: SystemConfiguration = made(cls, settings, _paths)
+        return found
 
     @classmethod
     def from_toml(cls, text: str) -> SystemConfiguration:
@@ -369,7 +282,7 @@ class SystemConfiguration(_Group):
     def from_json(cls, text: str) -> SystemConfiguration:
         """Return the configuration of a JSON document; see `from_dict`."""
         try:
-            return cls.from_dict(json.loads(text, object_pairs_hook=_without_repeats))
+            return cls.from_dict(json.loads(text, object_pairs_hook=without_repeats))
         except (json.JSONDecodeError, RecursionError) as error:
             raise SettingsError(f"The configuration is no JSON: {error}.") from error
 
@@ -390,7 +303,7 @@ class SystemConfiguration(_Group):
         Raises:
             SettingsError: A value cannot be read, or a name is nearly one of a setting.
         """
-        names = {_variable(path): (path, setting) for path, (setting, _) in _walk(base or cls())}
+        names = {_variable(path): (path, setting) for path, (setting, _) in walk(base or cls())}
         found: dict[str, Any] = {}
         passed_on: dict[str, str] = {}
         for variable, text in environment.items():
@@ -398,10 +311,10 @@ class SystemConfiguration(_Group):
                 continue
             name = variable.removeprefix(prefix)
             if name == STORE_VARIABLE:
-                _put(found, "storage.local.path", text)
+                put(found, "storage.local.path", text)
             elif name in names:
                 path, setting = names[name]
-                _put(found, path, parsed(setting, text, variable))
+                put(found, path, parsed(setting, text, variable))
             elif name.lower() in _TWINS:
                 raise SettingsError(
                     f"The variable {variable} sets nothing of a service.",
@@ -409,7 +322,7 @@ class SystemConfiguration(_Group):
                     argument=variable,
                 )
             elif name == _S3_VARIABLE or name.startswith(f"{_S3_VARIABLE}_"):
-                raise _absent(
+                raise lacking(
                     variable, "Object storage", "Unset it; captures lie in storage.local."
                 )
             elif name.lower() in PASSED_ON:
@@ -424,7 +337,7 @@ class SystemConfiguration(_Group):
         for variable in passed_on:
             name = variable.removeprefix(prefix).lower()
             found[name] = getattr(read, name)
-        return cls.from_dict(_merged((base or cls()).to_dict(), found))
+        return cls.from_dict(merged((base or cls()).to_dict(), found))
 
     @classmethod
     def from_checkpoint_configuration(
@@ -457,142 +370,37 @@ class SystemConfiguration(_Group):
             "compressionLevel": config.compression_level,
             "maxAgeDays": config.max_checkpoint_age_days if config.cleanup_interval_hours else 0,
         }
-        return cls.from_dict(_merged({**passed_on, **tree}, settings))
+        return cls.from_dict(merged({**passed_on, **tree}, settings))
 
 
 def setting_rows() -> list[tuple[str, str, str, str]]:
     """Return every key: path, default, what it must be, what it does. For specs/service.md."""
     return [
         (path, json.dumps(value), setting.wanted, setting.effect)
-        for path, (setting, value) in _walk(SystemConfiguration())
+        for path, (setting, value) in walk(SystemConfiguration())
     ]
 
 
-def _walk(group: Any, place: str = "") -> Iterator[tuple[str, tuple[Setting, Any]]]:
-    for one in dataclasses.fields(group):
-        path, value = place + camel(one.name), getattr(group, one.name)
-        if setting := setting_of(one):
-            yield path, (setting, value)
-        elif dataclasses.is_dataclass(value):
-            yield from _walk(value, f"{path}.")
+def _paths() -> list[str]:
+    return [path for path, *_ in setting_rows()]
 
 
 def _variable(path: str) -> str:
     return snake(path.replace(".", "_")).upper()
 
 
-def _put(tree: dict[str, Any], path: str, value: Any) -> None:
-    *groups, name = path.split(".")
-    for group in groups:
-        tree = tree.setdefault(group, {})
-    tree[name] = value
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tree over another; keys in either spelling."""
-    merged: dict[str, Any] = {camel(snake(name)): value for name, value in below.items()}
-    for given, value in above.items():
-        name = camel(snake(given))
-        old = merged.get(name)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merged(old, value)
-        else:
-            merged[name] = value
-    return merged
-
-
-def _made(kind: type[Any], settings: Mapping[str, Any]) -> Any:
-    """Return a group out of a dictionary; unknown keys are refused with their path."""
-    fields = {one.name: one for one in dataclasses.fields(kind) if one.name != "manager"}
-    found: dict[str, Any] = {}
-    manager: dict[str, Any] = {}
-    for given, value in settings.items():
-        name = snake(given) if type(given) is str else quoted(given)
-        path = kind.PLACE + camel(name)
-        if name in found or name in manager:
-            raise SettingsError(f"The setting {path} is given twice.", argument=path)
-        if name in fields:
-            group = _group_of(fields[name])
-            found[name] = value if group is None else _nested(group, path, value)
-        elif kind is SystemConfiguration and name in PASSED_ON:
-            manager[name] = value
-        elif (kind, name) == (Storage, "s3"):
-            _refuse_s3(value)
-        else:
-            raise _unknown(kind, fields, str(given), name)
-    return kind(**found, **({"manager": manager} if manager else {}))
-
-
-def _group_of(field: dataclasses.Field[Any]) -> type[Any] | None:
-    factory: Any = field.default_factory
-    return factory if isinstance(factory, type) and issubclass(factory, _Group) else None
-
-
-def _nested(group: type[Any], path: str, value: Any) -> Any:
-    if isinstance(value, group):
-        return value
-    if not isinstance(value, Mapping):
-        raise wrong(path, value, "a table of settings (a dict)")
-    return _made(group, value)
-
-
-def _unknown(kind: type[Any], fields: Mapping[str, Any], given: str, name: str) -> SettingsError:
-    path = kind.PLACE + given
-    if kind is SystemConfiguration and name in _TWINS:
-        hint = f"Here it is {_TWINS[name]}."
-    elif meant := nearest(name, [*fields, *(PASSED_ON if kind is SystemConfiguration else ())]):
-        hint = f"Did you mean {kind.PLACE}{camel(meant)}?"
-    elif places := [one for one, *_ in setting_rows() if one.split(".")[-1] == camel(name)]:
-        hint = f"Did you mean {places[0]}?"
-    else:
-        hint = f"Here are: {', '.join(sorted(map(camel, fields)))}."
-    return SettingsError(f"There is no setting {quoted(path)}.", hint=hint, argument=path[:80])
-
-
-def _refuse_s3(value: Any) -> None:
-    """Check the keys of storage.s3, and refuse it: object storage comes later."""
-    if not isinstance(value, Mapping):
-        raise wrong("storage.s3", value, "a table of settings (a dict)")
-    for given in value:
-        if snake(str(given)) not in map(snake, _S3_KEYS):
-            meant = nearest(str(given), _S3_KEYS)
-            raise SettingsError(
-                f"There is no setting {quoted(f'storage.s3.{given}')}.",
-                hint=f"Did you mean storage.s3.{meant}?" if meant else "",
-                argument=f"storage.s3.{given}"[:80],
-            )
-    raise _absent("storage.s3", "Object storage", "Leave it out; captures lie in storage.local.")
-
-
 def _refuse_absent(config: SystemConfiguration) -> None:
     if config.encryption_enabled:
-        raise _absent(
+        raise lacking(
             "encryptionEnabled",
             "Encryption",
             "Set it to false; protect the store's directory by its permissions.",
         )
     if config.storage.primary == "s3":
-        raise _absent(
+        raise lacking(
             "storage.primary",
             "Object storage (s3)",
             'Set it to "local" and name storage.local.path.',
         )
     if config.storage.primary != "local":
         raise wrong("storage.primary", config.storage.primary, '"local"')
-
-
-def _absent(path: str, what: str, hint: str) -> SettingsError:
-    return SettingsError(
-        f"{path} is set. {what} is what this version of ckptlog does not have.",
-        hint=hint,
-        argument=path,
-    )
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SettingsError(f"The setting {twice} is given twice.", argument=twice)
-    return found

@@ -10,7 +10,7 @@ interval skips the slots that it has missed; they are counted, not made up for.
 
 Rules, in order of weight:
 1. Nothing is due earlier than `interval_min_s` after the last attempt.
-2. After n failures in a row the step is interval * 2^n, at most `interval_max_s`.
+2. After n failures in a row the step is interval * backoff^n, at most `interval_max_s`.
 3. Under pressure (storage) the step is interval * slowdown, at most `interval_max_s`.
 4. A clock that was set back or forward changes nothing: the slots are monotonic. But where wall
    time went on by more than an interval and a monotonic clock did not (the machine was suspended,
@@ -26,7 +26,7 @@ import msgspec
 
 INTERVAL: Final = "interval"
 RESUMED: Final = "resumed"
-# 2^n would pass every bound long before.
+# 2^n passes every bound long before.
 _FAILURES_MAX: Final = 30
 _MILLION: Final = 1_000_000
 
@@ -39,12 +39,16 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a schedule goes by, in seconds. jitter: Part of the interval, 0 to 0.5."""
+    """What a schedule goes by, in seconds.
+
+    jitter: Part of the interval, 0 to 0.5. backoff: What a failure makes of the interval, 1 to 16.
+    """
 
     interval_s: float
     jitter: float = 0.0
     interval_min_s: float = 0.0
     interval_max_s: float = math.inf
+    backoff: float = 2.0
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +104,7 @@ def begin(rules: Rules, clock: Clock, unit: float, *, last_wall_us: int | None =
 
 def interval_s(rules: Rules, state: Schedule) -> float:
     """Return the time between slots as it is now: longer after failures and under pressure."""
-    factor = max(2.0 ** min(state.failures, _FAILURES_MAX), state.slowdown)
+    factor = max(rules.backoff ** min(state.failures, _FAILURES_MAX), state.slowdown)
     return max(rules.interval_s, min(rules.interval_s * factor, rules.interval_max_s))
 
 

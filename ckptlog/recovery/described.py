@@ -19,7 +19,7 @@ from ckptlog.capture.file import FileComponent
 from ckptlog.capture.sqlite import SqliteComponent
 from ckptlog.errors import ArgumentError, RecoveryRefusedError
 from ckptlog.model.capture import CaptureInfo, ComponentInfo
-from ckptlog.model.component import Component
+from ckptlog.model.component import ABSENT, Component
 
 _FLAGS: Final = ("has_git", "has_rules", "has_attributes")
 
@@ -34,7 +34,7 @@ class Elsewhere:
 
     def __init__(self, name: str, info: ComponentInfo) -> None:
         self.name = name
-        self.kind = info.kind
+        self.kind = _kind(info)
         self.schema_version = info.schema
 
     def capture(self) -> object:
@@ -65,10 +65,15 @@ def described(info: CaptureInfo, excluded: Path) -> dict[str, Component]:
 
 def _made(name: str, info: ComponentInfo, excluded: Path) -> Component | None:
     path = info.location.get("path", "")
-    make = _MAKERS.get(info.kind)
+    make = _MAKERS.get(_kind(info))
     if make is None or not path.startswith("/") or "\0" in path:
         return None
     return make(name, path, info.location, excluded)
+
+
+def _kind(info: ComponentInfo) -> str:
+    """Return a component's own kind, also of one that was missing."""
+    return info.location.get("kind", "") if info.kind == ABSENT else info.kind
 
 
 def _directory(name: str, path: str, location: Mapping[str, str], excluded: Path) -> Component:

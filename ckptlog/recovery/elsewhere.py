@@ -2,7 +2,8 @@
 
 A component that can be somewhere else (`at(path)`, or `restore_paths(stored, to=)`) is restored to
 DIRECTORY/<name>; of every other the value is written to DIRECTORY/<name>.json, tagged as
-`ckptlog show --data` prints it. Nothing that exists is overwritten.
+`ckptlog show --data` prints it. Of what was missing when it was captured nothing is made. Nothing
+that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -15,21 +16,26 @@ from ckptlog.errors import ArgumentError, operating_system_door
 from ckptlog.model import value as values
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery import progress as stage
+from ckptlog.recovery.absent import Absent
+from ckptlog.recovery.course import Course
+from ckptlog.recovery.preflight import Preflight
 from ckptlog.recovery.progress import RecoveryProgress
-from ckptlog.recovery.run import Run
 from ckptlog.recovery.target import Target, Wanted
 from ckptlog.storage.files import write_atomically
 
 
-def restore_elsewhere(run: Run, info: CaptureInfo, given: Wanted, folder: Path) -> RecoveryProgress:
+def restore_elsewhere(
+    course: Course, preflight: Preflight, info: CaptureInfo, *, given: Wanted, folder: Path
+) -> RecoveryProgress:
     """Restore a capture's components below a directory.
 
     Raises:
         ArgumentError: Something is there already.
         RecoveryRefusedError: A payload is not fit.
     """
-    run.begin(info, given)
-    places = {one.name: folder / _file_name(one) for one in run.targets}
+    preflight.begin(info, given)
+    course.targets = [one for one in course.targets if not isinstance(one.component, Absent)]
+    places = {one.name: folder / _file_name(one) for one in course.targets}
     for name, place in places.items():
         if list(places.values()).count(place) > 1:
             raise ArgumentError(
@@ -39,17 +45,17 @@ def restore_elsewhere(run: Run, info: CaptureInfo, given: Wanted, folder: Path) 
             )
         if place.exists() or place.is_symlink():
             raise ArgumentError(f"{place} exists.", hint="Name another directory.", path=str(place))
-    run.validate(is_elsewhere=True)
+    preflight.validate(is_elsewhere=True)
     with operating_system_door(f"Cannot make {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    run.tracker.to(status=stage.RESTORING)
-    for target in run.targets:
-        run.check_cancelled()
-        run.entered(target)
+    course.tracker.to(status=stage.RESTORING)
+    for target in course.targets:
+        course.check_cancelled()
+        course.entered(target)
         _restore(target, places[target.name])
-        run.left(target)
-    run.tracker.to(status=stage.COMPLETED)
-    return run.tracker.now
+        course.left(target)
+    course.tracker.to(status=stage.COMPLETED)
+    return course.tracker.now
 
 
 def _file_name(target: Target) -> str:

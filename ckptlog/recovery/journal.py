@@ -6,6 +6,9 @@
     recovery.completed  recovery, capture, bytes, ms
     recovery.failed     recovery, capture, component, error, rolled_back (1 or 0)
 
+The captures that a recovery needs are pinned in the commit of its start, and unpinned in the commit
+of its end: `held` names them, and no kill leaves a pin without a recovery that has it.
+
 A recovery is unfinished when it has started, and has neither completed nor failed with
 rolled_back 1. To find it the log is read from where nothing was unfinished: STORE/recovery/ has
 that position for each system, and is only a hint: without it the log is read from the beginning.
@@ -16,7 +19,7 @@ One process at a time: a flock on a file beside the hint, which dies with its ho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +29,7 @@ from blake3 import blake3
 
 from ckptlog.errors import CheckpointError, RecoveryBusyError
 from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.pinning import Facts
 from ckptlog.model.event import (
     RECOVERY_COMPLETED,
     RECOVERY_FAILED,
@@ -41,6 +45,8 @@ RESTORING: Final = "restoring"
 RESTORED: Final = "restored"
 REVERTING: Final = "reverting"
 REVERTED: Final = "reverted"
+
+Told = Callable[[str], object]
 
 _TYPES: Final = frozenset({RECOVERY_STARTED, RECOVERY_STEP, RECOVERY_COMPLETED, RECOVERY_FAILED})
 
@@ -118,45 +124,77 @@ class Journal:
 
     # --- writing ------------------------------------------------------------------------------
 
-    def started(self, begun: Unfinished) -> None:
-        """A recovery begins: nothing was touched yet."""
+    def started(self, begun: Unfinished) -> tuple[str, ...]:
+        """A recovery begins: nothing was touched yet.
+
+        In one commit its captures are pinned, so that no retention deletes what it needs; a kill
+        leaves both, or neither.
+
+        Args:
+            begun: held: What it pinned earlier.
+
+        Returns:
+            What is pinned for it: whoever pinned the others keeps his pin.
+        """
         listed = ALL if begun.names is None else ",".join(begun.names)
-        more = {
-            name: ",".join(given)
-            for name, given in (("missing", begun.missing), ("held", begun.held))
-            if given
+        facts: Facts = {
+            "recovery": begun.id,
+            "capture": begun.capture,
+            "safety": begun.safety,
+            "names": listed,
         }
-        self._record(
-            RECOVERY_STARTED,
-            begun.id,
-            capture=begun.capture,
-            safety=begun.safety,
-            names=listed,
-            **more,
-        )
+        if begun.missing:
+            facts["missing"] = ",".join(begun.missing)
+
+        def told(fresh: tuple[str, ...]) -> Facts:
+            held = begun.held + fresh
+            return {**facts, "held": ",".join(held)} if held else facts
+
+        pins = [name for name in (begun.capture, begun.safety) if name]
+        fresh = self._manager.record_pinning(RECOVERY_STARTED, told, pins, task=self._system)
+        return begun.held + fresh
 
     def step(self, recovery: str, component: str, action: str) -> None:
         """A component is touched, or was."""
         self._record(RECOVERY_STEP, recovery, component=component, action=action)
 
-    def completed(self, recovery: str, capture: str, size: int, seconds: float) -> None:
-        """All is what was captured."""
+    def completed(self, begun: Unfinished, size: int, seconds: float, told: Told) -> None:
+        """All is what was captured; what was pinned for it is not any more.
+
+        Args:
+            told: What is told of a pin that stays, which loses nothing.
+        """
         milliseconds = round(seconds * 1000)
-        self._record(RECOVERY_COMPLETED, recovery, capture=capture, bytes=size, ms=milliseconds)
+        facts: Facts = {"capture": begun.capture, "bytes": size, "ms": milliseconds}
+        self._ended(RECOVERY_COMPLETED, begun, facts, told)
         if seconds > 0:
             self.rate = size / seconds
 
     def failed(
-        self, recovery: str, capture: str, component: str, error: str, *, is_rolled_back: bool
+        self, begun: Unfinished, component: str, error: str, told: Told, *, is_rolled_back: bool
     ) -> None:
-        """It failed. error: The type's name; messages are users' text and stay out of events."""
-        self._record(
-            RECOVERY_FAILED,
-            recovery,
-            capture=capture,
-            component=component,
-            error=error[:64],
-            rolled_back=int(is_rolled_back),
+        """It failed. error: The type's name; messages are users' text and stay out of events.
+
+        What was pinned for it is still, where it was not rolled back.
+        """
+        facts: Facts = {
+            "capture": begun.capture,
+            "component": component,
+            "error": error[:64],
+            "rolled_back": int(is_rolled_back),
+        }
+        if is_rolled_back:
+            self._ended(RECOVERY_FAILED, begun, facts, told)
+        else:
+            self._record(RECOVERY_FAILED, begun.id, **facts)
+
+    def _ended(self, kind: str, begun: Unfinished, facts: Facts, told: Told) -> None:
+        self._manager.record_unpinning(
+            kind,
+            {"recovery": begun.id, **facts},
+            begun.held,
+            task=self._system,
+            on_fault=lambda name, error: told(f"{name} stays pinned: {error.message}"),
         )
 
     def _record(self, kind: str, recovery: str, **facts: int | str) -> None:
@@ -199,12 +237,15 @@ def _after(
         listed = str(facts.get("names", ALL))
         names = None if listed == ALL else tuple(listed.split(","))
         capture, safety = str(facts.get("capture", "")), str(facts.get("safety", ""))
+        # It begins again where it is resumed: what it has touched before is touched still.
+        before = found if found is not None and found.id == recovery else None
         return Unfinished(
             recovery,
-            position,
+            position if before is None else before.position,
             capture,
             safety,
             names,
+            touched=[] if before is None else before.touched,
             missing=_listed(facts.get("missing")),
             held=_listed(facts.get("held")),
         )

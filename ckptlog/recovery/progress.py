@@ -50,7 +50,7 @@ class RecoveryProgress:
     plans: Of a dry run, by component. estimated_s: Of a dry run; None where nothing was measured.
     rolled_back: Whether what was touched is what it was before.
     dry_run: Whether this is a dry run: nothing is changed, whatever the status.
-    missing: Components that were not there before: no safety capture has them.
+    missing: Components that were not there before: the safety capture says just that of them.
     """
 
     status: str = PLANNING

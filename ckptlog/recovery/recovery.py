@@ -14,7 +14,6 @@ Invariants:
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ from ckptlog.errors import (
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.breaker import BreakerSettings
+from ckptlog.recovery.course import Course, Settings
 from ckptlog.recovery.elsewhere import restore_elsewhere
 from ckptlog.recovery.guard import guards_of
 from ckptlog.recovery.journal import Journal, Unfinished
@@ -39,7 +39,7 @@ from ckptlog.recovery.pictures import iterated
 from ckptlog.recovery.progress import RecoveryProgress, Tracker
 from ckptlog.recovery.request import Cancel, OnProgress, Request, check_watchers
 from ckptlog.recovery.retry import Backoff
-from ckptlog.recovery.run import Run, Settings
+from ckptlog.recovery.run import Run
 from ckptlog.recovery.target import Wanted, told, wanted
 
 SAFETY = "safety"
@@ -170,16 +170,18 @@ class Recovery:
         try:
             if asked.to is not None:
                 info = self.find(asked.capture_id, at=asked.at)
-                return restore_elsewhere(run, info, given, Path(asked.to))
+                return restore_elsewhere(
+                    run.course, run.preflight, info, given=given, folder=Path(asked.to)
+                )
             with self._alone():
                 self._refuse_unfinished()
                 self._refuse_owned()
                 info = self.find(asked.capture_id, at=asked.at)
-                run.begin(info, given)
-                run.validate()
+                run.preflight.begin(info, given)
+                run.preflight.validate()
                 if asked.safety:
                     run.save(info)
-                return run.restore(secrets.token_hex(8), is_verified=asked.verify)
+                return run.restore(is_verified=asked.verify)
         except BaseException as error:
             run.ended(error)
             raise
@@ -269,19 +271,21 @@ class Recovery:
     ) -> Run:
         check_watchers(on_progress, cancel)
         self._tracker = Tracker(on_progress, system=self.capturer.system, dry_run=dry_run)
-        return Run(self.capturer, self.journal, self.guards, self._tracker, self._settings, cancel)
+        course = Course(self._tracker, cancel)
+        return Run(self.capturer, self.journal, self.guards, self._settings, course)
 
     def _dry(
         self, run: Run, given: Wanted, capture_id: str | None, at: datetime | int | None
     ) -> RecoveryProgress:
+        tracker = run.course.tracker
         try:
             if (found := self.journal.unfinished()) is not None:
-                run.tracker.error(_unfinished(found).message)
-            run.plan(self.find(capture_id, at=at), given)
+                tracker.error(_unfinished(found).message)
+            run.preflight.plan(self.find(capture_id, at=at), given, self.journal.rate)
         except Exception as error:  # noqa: BLE001 - a dry run tells, it does not raise
-            run.tracker.error(told(error))
-        run.tracker.to(status=stage.PLANNED)
-        return run.tracker.now
+            tracker.error(told(error))
+        tracker.to(status=stage.PLANNED)
+        return tracker.now
 
     def _refuse_unfinished(self) -> None:
         self._refuse_hung()

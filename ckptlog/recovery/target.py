@@ -17,6 +17,7 @@ from ckptlog.capture.checking import check_chunks
 from ckptlog.errors import ArgumentError, CheckpointError
 from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
 from ckptlog.model.component import (
+    ABSENT,
     Component,
     Traits,
     faults_of,
@@ -25,6 +26,7 @@ from ckptlog.model.component import (
     traits_of,
 )
 from ckptlog.model.quotation import quoted
+from ckptlog.recovery.absent import Absent
 
 # Bytes of values that are kept in memory between their check and their restore; what is more is
 # read twice. All of them will be in memory anyway once they are restored.
@@ -82,6 +84,13 @@ class Target:
     def is_migrated(self) -> bool:
         """Whether what is restored is not what was captured, but made of it."""
         return self.info.schema != self.traits.schema_version
+
+
+def absent(capturer: Capturer, name: str) -> Target:
+    """Return the target of making a component missing that no capture has."""
+    component = Absent(capturer.components[name])
+    info = ComponentInfo(ABSENT, 1, "", "", 0)
+    return Target(name, component, traits_of(component), info, None)
 
 
 @dataclass(frozen=True)
@@ -173,7 +182,10 @@ def targets_of(
         if name not in capturer.components:
             faults.append(f"Component {name!r} is not part of this system.")
             continue
-        component, known = capturer.components[name], info.components[name]
+        known = info.components[name]
+        component: Any = capturer.components[name]
+        if known.kind == ABSENT:
+            component = Absent(component)
         if stored[name].reference != known.reference:
             faults.append(f"Component {name!r} has another root than {info.id} says.")
             continue

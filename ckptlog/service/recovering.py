@@ -184,12 +184,25 @@ def _failed(
 
 
 def _recovery(engine: Engine) -> Recovery:
+    from ckptlog.recovery.breaker import BreakerSettings
     from ckptlog.recovery.recovery import Recovery
+    from ckptlog.recovery.retry import Backoff
 
-    config = engine.config
+    config, given = engine.config, engine.config.recovery
     return Recovery(
         engine.capturer,
         lease=engine.lease,
+        backoff=Backoff(
+            attempts=given.retry_attempts,
+            first_s=given.retry_delay_seconds,
+            factor=given.retry_factor,
+            longest_s=given.retry_delay_max_seconds,
+        ),
+        breakers=BreakerSettings(
+            failures_max=given.breaker_failures,
+            rest_s=given.breaker_rest_seconds,
+            rest_max_s=given.breaker_rest_max_seconds,
+        ),
         deadline_s=config.restore_s,
         parts_deadline_s=config.restore_parts_s,
     )

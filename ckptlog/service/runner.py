@@ -77,6 +77,7 @@ class Runner:
             jitter=config.jitter,
             interval_min_s=config.min_interval_seconds,
             interval_max_s=config.interval_max_s,
+            backoff=config.backoff_factor,
         )
         self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.state: Schedule = self._begin()

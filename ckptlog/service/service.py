@@ -20,13 +20,10 @@ from typing import Any, Final, Self
 from ckptlog.errors import (
     CheckpointError,
     LeaseHeldError,
-    LeaseLostError,
-    LeaseRequiredError,
     ServiceStateError,
 )
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.opening import refuse_wrong_type
-from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.component import Component, in_order, traits_of
 from ckptlog.model.event import SERVICE_STARTED, SERVICE_STOPPED
@@ -34,6 +31,7 @@ from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.repository.store import Store
 from ckptlog.service import listener, shutdown
 from ckptlog.service.alerting import Alert
+from ckptlog.service.capturable import Capturable
 from ckptlog.service.engine import Engine
 from ckptlog.service.listener import Listeners
 from ckptlog.service.operation import Operation
@@ -56,7 +54,7 @@ _CALLBACKS_S: Final = 5.0
 _logger = logging.getLogger("ckptlog.service")
 
 
-class CheckpointService(Recoverable):
+class CheckpointService(Capturable, Recoverable):
     """Saves a system at an interval, and recovers it. Made by `create_checkpoint_system`.
 
     As a context manager it starts on entry and closes at the end.
@@ -301,54 +299,11 @@ class CheckpointService(Recoverable):
     def __repr__(self) -> str:
         return f"<CheckpointService {self.config.system!r} {self.state}>"
 
-    # --- operations ---------------------------------------------------------------------------
+    # --- its system ---------------------------------------------------------------------------
 
-    def create_checkpoint(
-        self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
-    ) -> CaptureInfo:
-        """Capture the system now, whether or not something changed.
-
-        Args:
-            tags: A list of short texts; with `keep` among them the capture is never deleted by
-                itself.
-            force: Also where a recovery came to no end, and what is there is a mixture.
-
-        Raises:
-            ArgumentError: The call is wrong.
-            RecoveryUnfinishedError: A recovery came to no end: resume_recovery() or
-                roll_back_recovery() first.
-            CaptureFailedError: A component failed or was too slow; nothing was captured.
-            LeaseRequiredError, LeaseLostError: Another process owns the system.
-            CheckpointStorageError, QuotaError: The store refused; nothing was captured.
-        """
-        engine = self._ready()
-        try:
-            info = engine.capture("manual", description=description, tags=tags, force=force)
-        except (LeaseLostError, LeaseRequiredError):
-            if self._runner is not None:
-                self._runner.lose()
-            raise
-        assert info is not None  # noqa: S101 - only skip_unchanged makes it None
-        engine.clean_up()
-        return info
-
-    def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
-        """Return the captures that are there, newest first; payloads are not read."""
-        return self._ready().capturer.captures(limit)
-
-    def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
-        """Read a capture again, every byte, and return what is wrong with it; [] if nothing is.
-
-        Its roots and its digest are compared. Nothing is changed.
-
-        Args:
-            checkpoint_id: The newest one by default.
-
-        Raises:
-            CheckpointNotFoundError: There is no such capture.
-        """
-        capturer = self._ready().capturer
-        return capturer.check(capturer.find(checkpoint_id))
+    def _lost(self) -> None:
+        if self._runner is not None:
+            self._runner.lose()
 
     def _finish_recovery(self) -> None:
         from ckptlog.service.recovering import finish

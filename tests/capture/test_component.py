@@ -46,6 +46,7 @@ def test_a_bad_name_is_refused(name):
     [
         ("kind", ""),
         ("kind", 3),
+        ("kind", "absent"),  # what a safety capture says of a component that is missing
         ("schema_version", 0),
         ("schema_version", True),
         ("schema_version", "1"),
@@ -57,6 +58,9 @@ def test_a_bad_name_is_refused(name):
         ("location", {"path": "x" * 5000}),
         ("prepare", 3),
         ("validate", "x"),
+        ("is_absent", 1),
+        ("make_absent", lambda: None),  # without the other
+        ("is_absent", lambda: False),
     ],
 )
 def test_what_is_wrong_is_named(option, bad):

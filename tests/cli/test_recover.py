@@ -335,30 +335,32 @@ def test_a_place_that_cannot_be_is_a_matter_of_the_path(live, run, tmp_path):
     assert "Capturer" not in none.err
 
 
-def test_what_was_missing_before_is_named(run, tmp_path):
+@pytest.mark.parametrize("lost", [["gone"], ["gone", "kept"]], ids=str)
+def test_the_command_that_undoes_it_makes_missing_again_what_was(run, tmp_path, lost):
+    folder = tmp_path / "live"
     for name in ("kept", "gone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a").write_text(name)
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a").write_text(name)
     with CheckpointManager(tmp_path / "store") as manager:
-        parts = [DirectoryComponent(name, tmp_path / name) for name in ("kept", "gone")]
+        parts = [DirectoryComponent(name, folder / name) for name in ("kept", "gone")]
         Capturer(manager, "sys", parts).capture()
-    shutil.rmtree(tmp_path / "gone")
-    (tmp_path / "kept" / "a").write_text("changed")
-    ran = run("recover", "--yes", "--store", tmp_path / "store")
-    undo, left = ran.out.splitlines()[-2:]
-    assert undo.startswith("To undo this: ckptlog recover cp_sys_2")
-    assert left == (
-        "That leaves what was missing before and is there now: "
-        f"gone (directory {tmp_path / 'gone'})"
-    )
-    shutil.rmtree(tmp_path / "gone")
-    shutil.rmtree(tmp_path / "kept")
-    ran = run("recover", "--yes", "--store", tmp_path / "store")
-    assert "To undo this" not in ran.out
-    assert "nothing to go back to: what was missing before and is there now: kept" in ran.out
-    shutil.rmtree(tmp_path / "gone")
+    for name in lost:
+        shutil.rmtree(folder / name)
+    before = sorted(folder.rglob("*"))
     ran = run("recover", "--json", "--store", tmp_path / "store")
-    assert ran.document["missing"] == ["gone"]
+    assert sorted(ran.document["missing"]) == sorted(lost)
+    for name in lost:
+        shutil.rmtree(folder / name)
+    ran = run("recover", "--yes", "--store", tmp_path / "store")
+    undo, again = ran.out.splitlines()[-2:]
+    assert undo.startswith("To undo this: ckptlog recover cp_sys_3")
+    assert again.startswith("Then this is missing again, as before: ")
+    assert f"gone (directory {folder / 'gone'})" in again
+    assert ("kept" in again.removeprefix("Then ")) == ("kept" in lost)
+    assert (folder / "gone" / "a").read_text() == "gone"
+    done = run("recover", undo.split()[-1], "--yes", "--store", tmp_path / "store")
+    assert done.status == 0
+    assert sorted(folder.rglob("*")) == before
 
 
 # --- killed in the middle ------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from ckptlog.log import log as log_module
-from ckptlog.manager import batch as batch_module
-from ckptlog.manager import preparation
+from ckptlog.manager import joint, preparation
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def ram(tmp_path: Path) -> Iterator[Path]:
 # As they are before any test, or fixture of a whole module, has run.
 _DEFAULTS = dict(log_module.Log.__init__.__kwdefaults__ or {})
 _PREALLOCATION_BYTES = log_module.PREALLOCATION_BYTES
-_LIMITS = [(module, module.CHUNK_BYTES_IN_LOG_MAX) for module in (preparation, batch_module)]
+_LIMITS = [(module, module.CHUNK_BYTES_IN_LOG_MAX) for module in (preparation, joint)]
 
 
 @pytest.fixture(autouse=True)

@@ -231,6 +231,38 @@ def test_room_ends_with_the_segment(root):
     log.close()
 
 
+def test_zeros_are_no_more_than_there_is_room_for(root):
+    log = create_log(root)
+    path = log.segments.path(0, 0)
+    for spare in (1000, 0, -5, 2 * PREALLOCATION_BYTES):
+        log.spare_bytes = lambda spare=spare: spare
+        append(log, group(f"n{spare}", record_bytes=PREALLOCATION_BYTES))
+        expected = max(0, min(spare, PREALLOCATION_BYTES))
+        assert path.stat().st_size == tail_of(log).offset + expected
+    log.close()
+
+
+def test_zeros_that_were_given_back_are_made_anew_when_there_is_room(root):
+    log = create_log(root)
+    append(log, group("a"))
+    path = log.segments.path(0, 0)
+    assert log.give_back_zeros() == PREALLOCATION_BYTES
+    assert path.stat().st_size == tail_of(log).offset
+    assert log.give_back_zeros() == 0
+    append(log, group("b"))
+    assert path.stat().st_size == tail_of(log).offset + PREALLOCATION_BYTES
+    # Another writer finds the log where it is, whoever has cut what.
+    other = open_log(root)
+    append(other, group("c"))
+    assert other.give_back_zeros() > 0
+    append(log, group("d"))
+    assert log.give_back_zeros() > 0
+    assert path.stat().st_size == tail_of(log).offset
+    assert published_ids(log) == [*"abcd"]
+    log.close()
+    other.close()
+
+
 def test_a_clean_close_leaves_no_zeros_and_the_next_opening_goes_on(root):
     log = create_log(root)
     append(log, group("a"))

@@ -64,6 +64,45 @@ def test_steps(manager, wrapper, store):
     assert [len(commit.entries) for commit in store.log.reader.commits()] == [2, 1, 1, 3, 3, 1]
 
 
+@pytest.mark.parametrize("how", ["complete_task", "context"])
+def test_a_task_that_is_complete_is_not_resumed_whatever_was_expected(manager, store, how):
+    """The specification's own example: five steps were expected, and two came."""
+    wrapper = TaskCheckpointWrapper(manager, "t", "The task", "w")
+    wrapper.set_total_steps(5)
+    wrapper.checkpoint("Step 1: Initialize")
+    second = wrapper.checkpoint("Step 2: Process data")
+    assert manager.can_recover_task("t")
+    position = store.position
+    if how == "complete_task":
+        wrapper.complete_task({"result": "success"})
+        wrapper.complete_task()  # nothing new is nothing
+    else:
+        with wrapper:
+            pass
+    assert store.position == position + 1
+    assert not manager.can_recover_task("t")
+    found = manager.get_checkpoint(second)
+    assert (found.step_number, found.total_steps, found.state) == (2, 2, COMPLETED)
+    progress = wrapper.get_progress()
+    assert (progress["current_step"], progress["total_steps"]) == (2, 2)
+    assert (progress["progress_percentage"], progress["is_complete"]) == (100.0, True)
+    again = TaskCheckpointWrapper(manager, "t", "The task", recover=True)
+    assert again.get_progress()["is_complete"] is True
+    assert again.recovered.checkpoint_id == second
+    assert store.position == position + 1
+
+
+def test_a_step_that_was_completed_by_hand_is_no_end_before_the_task_is(manager, wrapper):
+    wrapper.set_total_steps(3)
+    name = wrapper.checkpoint("one", {"n": 1})
+    manager.complete_checkpoint(name)
+    assert manager.can_recover_task("t")
+    wrapper.complete_task({"m": 2})
+    assert not manager.can_recover_task("t")
+    found = manager.get_checkpoint(name)
+    assert (found.total_steps, found.state, found.data) == (1, COMPLETED, {"n": 1, "m": 2})
+
+
 def test_without_a_total_there_is_no_percentage(wrapper):
     wrapper.checkpoint("one")
     assert wrapper.get_progress()["progress_percentage"] is None

@@ -187,7 +187,10 @@ def test_what_was_deleted_comes_back(live):
     assert words(folder) == OLD
     assert [name for name in ("db", "tree") if name in " ".join(done.errors)] == ["db", "tree"]
     safety = recovery.capturer.find(done.safety_id)
-    assert list(safety.components) == ["settings", "last"]
+    assert [name for name, one in safety.components.items() if one.kind == "absent"] == [
+        "db",
+        "tree",
+    ]
     assert recovery.unfinished() is None
     assert recovery.recover(info.id).errors == ()
 
@@ -253,7 +256,7 @@ def test_what_is_there_and_cannot_be_saved_stops_it_unless_asked(live):
     assert (folder / "app.db.damaged-1").read_bytes().startswith(b"no database")
 
 
-def test_everything_missing_needs_no_safety_capture(manager, tmp_path):
+def test_everything_missing_has_a_safety_capture_that_says_so(manager, tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "a").write_text("a")
@@ -261,8 +264,10 @@ def test_everything_missing_needs_no_safety_capture(manager, tmp_path):
     recovery.capturer.capture()
     shutil.rmtree(tree)
     done = recovery.recover()
-    assert (done.status, done.safety_id) == ("completed", "")
+    assert (done.status, done.missing) == ("completed", ("tree",))
     assert (tree / "a").read_text() == "a"
+    assert recovery.recover(done.safety_id).status == "completed"
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
 def test_what_rules_leave_out_now_is_saved_before_it_is_overwritten(live):
@@ -301,6 +306,32 @@ def test_retention_spares_what_an_unfinished_recovery_needs(live, manager, how, 
     getattr(recovery, how)()
     assert words(folder) == (OLD if how == "resume" else NEW)
     assert pinned(manager) == set()
+
+
+def test_a_resume_that_is_killed_forgets_nothing_that_was_touched(live, monkeypatch):
+    folder, _, recovery, last = live
+    fill(folder, "new")
+
+    def gone(*_):
+        raise Gone
+
+    monkeypatch.setattr("ckptlog.recovery.run.Run._fail", gone)
+    last.fails = True
+    with pytest.raises(Gone):
+        recovery.recover()
+    touched, position = recovery.unfinished().touched, recovery.unfinished().position
+    assert len(touched) == 4
+    with monkeypatch.context() as patch:  # killed behind its own start
+        patch.setattr("ckptlog.recovery.journal.Journal.step", gone)
+        with pytest.raises(Gone):
+            recovery.resume()
+    monkeypatch.undo()
+    for _ in range(2):  # by the log, and by the hint that the first look leaves
+        again = Recovery(recovery.capturer.of(list(recovery.capturer.components.values())))
+        found = again.unfinished()
+        assert (found.touched, found.position) == (touched, position)
+    again.roll_back()
+    assert words(folder) == NEW
 
 
 def test_a_pin_of_the_user_stays(live, manager):

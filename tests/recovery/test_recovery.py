@@ -102,7 +102,7 @@ def test_a_restore_that_spoils_what_it_is_given_gets_it_anew(manager):
 
 
 def test_values_that_are_not_kept_are_read_again(manager, monkeypatch):
-    monkeypatch.setattr("ckptlog.recovery.run.KEPT_BYTES_MAX", 10)
+    monkeypatch.setattr("ckptlog.recovery.preflight.KEPT_BYTES_MAX", 10)
     parts, _, recovery = system(manager)
     recovery.recover()
     assert values(parts) == CAPTURED

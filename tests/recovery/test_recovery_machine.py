@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ from ckptlog.errors import (
 )
 from ckptlog.manager.fact import is_pinned
 from ckptlog.recovery.breaker import BreakerSettings
-from ckptlog.recovery.journal import Journal
 from ckptlog.recovery.recovery import Recovery
 from ckptlog.recovery.retry import Backoff
 from ckptlog.recovery.run import Run
@@ -263,9 +262,16 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     # --- recoveries ---------------------------------------------------------------------------
 
-    def choose(self, data: st.DataObject, away: list[str] = []) -> tuple[str, Look]:  # noqa: B006
-        """Choose a capture, lose some of what is there, and note what is there then."""
+    def choose(
+        self, data: st.DataObject, away: Sequence[str] = (), *, may_lack: bool = False
+    ) -> tuple[str, Look]:
+        """Choose a capture, lose some of what is there, and note what is there then.
+
+        Args:
+            may_lack: Whether components may have been missing when it was taken.
+        """
         chosen = data.draw(st.sampled_from(sorted(self.taken)))
+        assume(may_lack or None not in self.captured(chosen).values())
         for name in away:
             self.world.lose(name)
         self.position = self.manager.store.position
@@ -274,35 +280,41 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), away=lost, is_newest=st.booleans())
     def recover(self, data: st.DataObject, away: list[str], is_newest: bool) -> None:
-        chosen, before = self.choose(data, away)
+        chosen, before = self.choose(data, away, may_lack=True)
         if is_newest:
             wanted = [one.id for one in self.capturer.captures() if one.reason != "safety"]
             assume(wanted)
             chosen = wanted[0]
         of = self.captured(chosen)
-        assume(all(of[name] is not None for name in ("db", "tree")))
         done = self.recovery.recover(None if is_newest else chosen)
         assert (done.status, done.capture_id, done.percent) == ("completed", chosen, 100.0)
         self.expect(before, of, NAMES)
         told = [("restoring", n) for n in self.ordered(NAMES)]
         steps = [step for one in told for step in (one, ("restored", one[1]))]
         assert self.steps(self.position) == [("started", ""), *steps, ("completed", "")]
-        self.after_recovery(whole="db" not in away and "tree" not in away)
+        self.after_recovery()
 
-    def after_recovery(self, *, whole: bool = True) -> None:
+    def after_recovery(self) -> None:
         """Note the safety capture, and let the system go on at one tick."""
-        if whole:
-            self.note_safety()
-        else:  # parts are missing in it: it is no state of the system
-            for info in self.capturer.captures():
-                if info.id not in self.taken:
-                    assert info.reason == "safety"
-                    self.manager.delete_checkpoint(info.id)
+        self.note_safety()
+        assert self.world.litter() == []
         self.world.move()
+
+    @rule(data=st.data(), away=lost)
+    def recover_and_undo(self, data: st.DataObject, away: list[str]) -> None:
+        """The undo gives exactly what was there before, also of what was missing."""
+        chosen, before = self.choose(data, away, may_lack=True)
+        done = self.recovery.recover(chosen)
+        self.note_safety()
+        self.before = self.world.look()
+        undone = self.recovery.recover(done.safety_id)
+        assert all("there was nothing to save" in error for error in undone.errors)
+        assert self.world.look() == before
+        self.after_recovery()
 
     @rule(data=st.data(), wanted=some)
     def recover_a_part(self, data: st.DataObject, wanted: list[str]) -> None:
-        chosen, before = self.choose(data)
+        chosen, before = self.choose(data, may_lack=True)
         of = self.captured(chosen)
         if self.lacking(wanted, before, of):
             with pytest.raises(RecoveryRefusedError, match="depends on"):
@@ -319,7 +331,7 @@ class RecoveryMachine(RuleBasedStateMachine):
     def recover_a_point_in_time(self, data: st.DataObject, by_time: bool) -> None:
         infos = self.capturer.captures()
         info = data.draw(st.sampled_from(infos))
-        _, before = self.choose(data)
+        _, before = self.choose(data, may_lack=True)
         expected = info.id
         if by_time:  # of those within one microsecond the newest
             expected = next(one.id for one in infos if one.created_at <= info.created_at)
@@ -330,7 +342,7 @@ class RecoveryMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), wanted=st.one_of(st.none(), some), away=lost)
     def dry_run(self, data: st.DataObject, wanted: list[str] | None, away: list[str]) -> None:
-        chosen, before = self.choose(data, away)
+        chosen, before = self.choose(data, away, may_lack=True)
         of, stamps = self.captured(chosen), self.world.stamps()
         done = self.recovery.recover(chosen, components=wanted, dry_run=True)
         assert self.world.stamps() == stamps
@@ -363,7 +375,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         assert (steps[0], steps[-1]) == (("started", ""), ("failed", ""))
         assert self.facts(self.position)[-1][1]["rolled_back"] == 1
         assert self.recovery.unfinished() is None
-        self.after_recovery(whole=not away)
+        self.after_recovery()
 
     def is_as_before(self, before: Look, away: list[str]) -> None:
         """See that it is, and remove what a rollback has set aside for what was missing."""
@@ -464,7 +476,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         away: list[str],
     ) -> None:
         """Kill the process before or behind an event, start it, kill that too, and settle it."""
-        chosen, before = self.choose(data, away)
+        chosen, before = self.choose(data, away, may_lack=True)
         self.moods.left = [] if mood is None else [(mood[0], "restore", mood[1])]
         acts: list[Any] = [lambda: self.recovery.recover(chosen)]
         acts += [lambda how=how: getattr(self.recovery, how)() for how in hows[1:]]
@@ -477,10 +489,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.die()
         self.moods.clear()
         self.settle(chosen, before, hows[0], away)
-        # Killed between a pin and the event that tells of it: a pin too much loses nothing.
-        for name in self.pinned():
-            self.manager.unpin_checkpoint(name)
-        self.after_recovery(whole=not away)
+        self.after_recovery()
 
     def die(self) -> None:
         """The process is dead: its handles are not closed, and the next one starts."""
@@ -490,18 +499,25 @@ class RecoveryMachine(RuleBasedStateMachine):
     @contextmanager
     def killed_at(self, number: int, *, is_behind: bool) -> Iterator[None]:
         """Make the nth event of a recovery the last one, or one that is not made any more."""
-        left, record = [number], Journal._record
+        left = [number]
 
-        def counted(journal: Journal, *arguments: Any, **facts: Any) -> None:
-            left[0] -= 1
-            if left[0] < 0 and not is_behind:
-                raise Gone
-            record(journal, *arguments, **facts)
-            if left[0] < 0:
-                raise Gone
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(manager: CheckpointManager, kind: str, *arguments: Any, **more: Any) -> Any:
+                if not kind.startswith("recovery."):
+                    return real(manager, kind, *arguments, **more)
+                left[0] -= 1
+                if left[0] < 0 and not is_behind:
+                    raise Gone
+                answer = real(manager, kind, *arguments, **more)
+                if left[0] < 0:
+                    raise Gone
+                return answer
+
+            return call
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Journal, "_record", counted)
+            for name in ("record", "record_pinning", "record_unpinning"):
+                patch.setattr(CheckpointManager, name, counted(getattr(CheckpointManager, name)))
             yield
 
     def settle(self, chosen: str, before: Look, how: str, away: list[str]) -> None:
@@ -513,7 +529,7 @@ class RecoveryMachine(RuleBasedStateMachine):
                 self.is_as_before(before, away)
             else:
                 self.expect(before, of, NAMES)
-                self.forget_aside(away)
+                self.forget_aside(away, of)
             return
         assert found.capture == chosen
         with pytest.raises(RecoveryUnfinishedError):
@@ -523,7 +539,7 @@ class RecoveryMachine(RuleBasedStateMachine):
         if how == "resume":
             assert done.status == "completed"
             self.expect(before, of, NAMES)
-            self.forget_aside(away)
+            self.forget_aside(away, of)
         else:
             assert done.status == "rolled_back"
             self.is_as_before(before, away)
@@ -531,11 +547,11 @@ class RecoveryMachine(RuleBasedStateMachine):
         assert self.recovery.resume() is None
         assert self.recovery.roll_back() is None
 
-    def forget_aside(self, away: list[str]) -> None:
-        """Remove what a rollback that was killed, and then not gone on with, has set aside."""
+    def forget_aside(self, away: list[str], of: Look) -> None:
+        """Remove what was set aside by a rollback, or a recovery, that was killed behind that."""
         for name in self.world.litter():
-            assert ".undone-" in name
-            assert away
+            assert ".undone-" in name or ".before-" in name
+            assert away or None in of.values()
             path = self.world.folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

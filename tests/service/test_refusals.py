@@ -114,7 +114,7 @@ def test_an_end_is_told_whatever_was_raised(served, monkeypatch):
     def boom(*_arguments, **_options):
         raise AttributeError("a fault of ours")
 
-    monkeypatch.setattr("ckptlog.recovery.run.Run.begin", boom)
+    monkeypatch.setattr("ckptlog.recovery.preflight.Preflight.begin", boom)
     with pytest.raises(AttributeError):
         service.recover_from_checkpoint()
     until(lambda: len(told) >= 3, "being told")

@@ -11,7 +11,8 @@ import pytest
 
 import ckptlog
 from ckptlog import CaptureFailedError, CheckpointConfiguration, SystemConfiguration
-from ckptlog.errors import SettingsError
+from ckptlog.errors import CircuitOpenError, RecoveryFailedError, SettingsError
+from ckptlog.recovery.guard import guards_of
 from ckptlog.service.dependency import components_of
 from ckptlog.service.service import CheckpointService
 from ckptlog.storage.environment import Environment
@@ -130,6 +131,123 @@ def test_slow_recoveries_and_saves_are_told_never_aborted(tmp_path):
         service.create_checkpoint()
         (alert,) = [one for one in service.alerts if one.name == "save_time"]
         assert "agents" in alert.detail
+
+
+class Passing(Holder):
+    """Refuses to be restored, with an error that may pass."""
+
+    def __init__(self, failures):
+        super().__init__(1)
+        self.left, self.tried = failures, 0
+
+    def set_state(self, state):
+        self.tried += 1
+        if self.left:
+            self.left -= 1
+            raise TimeoutError("not now")
+        self.state = state
+
+
+@pytest.mark.parametrize(("attempts", "succeeds"), [(1, False), (3, False), (4, True)])
+def test_a_restore_is_tried_so_often(tmp_path, attempts, succeeds):
+    holder = Passing(3)
+    recovery = {"retryAttempts": attempts, "retryDelaySeconds": 0}
+    with serve(tmp_path / "s", holder, recovery=recovery) as service:
+        good = service.create_checkpoint()
+        holder.state = {"state": 2}
+        if succeeds:
+            assert service.recover_from_checkpoint(good.id).status == "completed"
+            assert holder.tried == attempts
+        else:
+            with pytest.raises(RecoveryFailedError) as caught:
+                service.recover_from_checkpoint(good.id)
+            # The rollback tries as well, so often, or until it succeeds.
+            assert caught.value.context["rolled_back"]
+            assert holder.tried == min(2 * attempts, 4)
+            assert holder.state == {"state": 2}
+
+
+def test_waits_between_attempts_have_limits_that_grow(tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        "ckptlog.recovery.retry.random.uniform", lambda _, most: limits.append(most) or 0.0
+    )
+    holder = Passing(5)
+    recovery = {
+        "retryAttempts": 6,
+        "retryDelaySeconds": 0.5,
+        "retryFactor": 3,
+        "retryDelayMaxSeconds": 10,
+    }
+    with serve(tmp_path / "s", holder, recovery=recovery) as service:
+        good = service.create_checkpoint()
+        assert service.recover_from_checkpoint(good.id).status == "completed"
+    assert limits == [0.5, 1.5, 4.5, 10, 10]
+
+
+def test_what_fails_again_and_again_is_left_alone(tmp_path):
+    holder = Passing(1000)
+    recovery = {
+        "retryAttempts": 1,
+        "breakerFailures": 2,
+        "breakerRestSeconds": 500,
+        "breakerRestMaxSeconds": 900,
+    }
+    with serve(tmp_path / "s", holder, recovery=recovery) as service:
+        good = service.create_checkpoint()
+        for _ in range(2):
+            with pytest.raises(RecoveryFailedError):
+                service.recover_from_checkpoint(good.id)
+        tried = holder.tried
+        with pytest.raises(CircuitOpenError) as caught:
+            service.recover_from_checkpoint(good.id)
+        assert 1 < caught.value.context["wait_s"] <= 500
+        assert holder.tried == tried
+
+
+@pytest.mark.parametrize(("most", "rests"), [(0.02, 1), (100, 4)])
+def test_the_rest_grows_to_its_limit(tmp_path, most, rests):
+    """A trial that fails doubles it: after so many it is longer than anybody waits here."""
+    holder = Passing(1000)
+    recovery = {
+        "retryAttempts": 1,
+        "breakerFailures": 1,
+        "breakerRestSeconds": 0.02,
+        "breakerRestMaxSeconds": most,
+    }
+    seen = []
+
+    def has_failed():
+        try:
+            service.recover_from_checkpoint(good.id)
+        except RecoveryFailedError:
+            return True
+        except CircuitOpenError as error:
+            seen.append(error.context["wait_s"])
+            return False
+        raise AssertionError("it was recovered")
+
+    with serve(tmp_path / "s", holder, recovery=recovery) as service:
+        good = service.create_checkpoint()
+        for _ in range(4):
+            until(has_failed, "a trial")
+        guards = guards_of(service._engine.capturer, None)
+        assert guards.component("agents").wait_s(time.monotonic()) <= 0.02 * 2 ** (rests - 1)
+        assert all(one <= most for one in seen)
+        assert guards.component("agents").settings.rest_max_s == most
+
+
+@pytest.mark.parametrize(("factor", "failures"), [(1, 5), (16, 2)])
+def test_a_failed_capture_makes_the_interval_longer_by_the_factor(tmp_path, factor, failures):
+    holder = Holder(1)
+    more = {"intervalSeconds": 0.05, "maxIntervalSeconds": 1000, "backoffFactor": factor}
+    with serve(tmp_path / "s", holder, **more) as service:
+        until(lambda: service.get_metrics().total_checkpoints, "the first capture")
+        assert service.get_metrics().interval_seconds == 0.05
+        holder.state = {"cannot be stored": object()}
+        until(lambda: service.get_metrics().failures_in_a_row >= failures, "failures")
+        until(lambda: service.get_metrics().interval_seconds >= 0.05 * factor**failures, "it")
+        assert service.get_metrics().interval_seconds == pytest.approx(0.05 * factor**failures)
 
 
 def test_a_ratio_below_the_target_is_told(tmp_path):

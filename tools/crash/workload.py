@@ -20,8 +20,7 @@ import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import OutcomeUnknownError
 from ckptlog.log import log as log_module
-from ckptlog.manager import batch as batch_module
-from ckptlog.manager import preparation
+from ckptlog.manager import joint, preparation
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.storage.environment import Environment
 from tools.crash.bug import planted
@@ -293,7 +292,7 @@ def make_small() -> None:
     defaults = log_module.Log.__init__.__kwdefaults__ or {}
     defaults["segment_bytes"] = SEGMENT_BYTES
     log_module.PREALLOCATION_BYTES = PREALLOCATION_BYTES
-    for module in (preparation, batch_module):
+    for module in (preparation, joint):
         vars(module)["CHUNK_BYTES_IN_LOG_MAX"] = LOG_BYTES
 
 

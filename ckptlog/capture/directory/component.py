@@ -248,6 +248,11 @@ class DirectoryComponent:
             raise failure from error
         return made
 
+    def whole_at(self, path: str | os.PathLike[str]) -> DirectoryComponent:
+        """Return a component of all that lies in a directory elsewhere, whatever rules say."""
+        options = Options(has_git=True, has_rules=False, has_attributes=self.options.has_attributes)
+        return DirectoryComponent(self.name, path, options=options)
+
     def verify_restored(self) -> list[str]:
         """Return what a restore left unfinished; [] where nothing is."""
         if is_left_over(self.path):

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ckptlog.errors import ArgumentError, TaskGivenUpError
+from ckptlog.manager.finish import finish
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.refusal import told
 from ckptlog.model.checkpoint import CheckpointData
-from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy import retrial
@@ -151,30 +151,6 @@ class Session:
     def _end(self) -> None:
         self.is_ended = True
         self.lease.release()
-
-
-def finish(
-    manager: CheckpointManager,
-    checkpoint: str,
-    results: dict[str, Any] | None,
-    lease: Lease | None = None,
-) -> None:
-    """Complete a task at a checkpoint, however many steps were expected.
-
-    Steps that were expected and did not come are not needed: their number becomes that of the
-    checkpoint, in the same commit. Else the task would count as one with steps to come.
-
-    Raises: As `complete_checkpoint`.
-    """
-    check_id("checkpoint_id", checkpoint, CHECKPOINT_ID_CHARACTERS_MAX)
-    found = manager.store.read(checkpoint)
-    step, total = (0, 0) if found is None else (found[0].event.step, found[0].event.total or 0)
-    if total <= step:
-        manager.complete_checkpoint(checkpoint, results, lease=lease)
-        return
-    manager.update_checkpoint(
-        checkpoint, data=results, state=CheckpointState.COMPLETED, total_steps=step, lease=lease
-    )
 
 
 def resume(

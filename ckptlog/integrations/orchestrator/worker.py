@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ckptlog.errors import ArgumentError
-from ckptlog.integrations.orchestrator.session import Session, finish, refusal, resume, told_fully
+from ckptlog.integrations.orchestrator.session import Session, refusal, resume, told_fully
 from ckptlog.manager.draft import check_type
+from ckptlog.manager.finish import finish
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id

@@ -1,0 +1,68 @@
+"""The calls of a service that capture its system, list what was captured, and read it again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+
+from ckptlog.errors import LeaseLostError, LeaseRequiredError
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.service.engine import Engine
+
+
+class Capturable(ABC):
+    """What a service offers of captures; it gives the engine that does them."""
+
+    @abstractmethod
+    def _ready(self, *, is_reading: bool = False) -> Engine:
+        """Return the engine, or raise where there is none."""
+
+    @abstractmethod
+    def _lost(self) -> None:
+        """Take in that another process owns the system."""
+
+    def create_checkpoint(
+        self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
+    ) -> CaptureInfo:
+        """Capture the system now, whether or not something changed.
+
+        Args:
+            tags: A list of short texts; with `keep` among them the capture is never deleted by
+                itself.
+            force: Also where a recovery came to no end, and what is there is a mixture.
+
+        Raises:
+            ArgumentError: The call is wrong.
+            RecoveryUnfinishedError: A recovery came to no end: resume_recovery() or
+                roll_back_recovery() first.
+            CaptureFailedError: A component failed or was too slow; nothing was captured.
+            LeaseRequiredError, LeaseLostError: Another process owns the system.
+            CheckpointStorageError, QuotaError: The store refused; nothing was captured.
+        """
+        engine = self._ready()
+        try:
+            info = engine.capture("manual", description=description, tags=tags, force=force)
+        except (LeaseLostError, LeaseRequiredError):
+            self._lost()
+            raise
+        assert info is not None  # noqa: S101 - only skip_unchanged makes it None
+        engine.clean_up()
+        return info
+
+    def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
+        """Return the captures that are there, newest first; payloads are not read."""
+        return self._ready().capturer.captures(limit)
+
+    def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
+        """Read a capture again, every byte, and return what is wrong with it; [] if nothing is.
+
+        Its roots and its digest are compared. Nothing is changed.
+
+        Args:
+            checkpoint_id: The newest one by default.
+
+        Raises:
+            CheckpointNotFoundError: There is no such capture.
+        """
+        capturer = self._ready().capturer
+        return capturer.check(capturer.find(checkpoint_id))
