@@ -308,7 +308,7 @@ def test_a_batch_of_small_changes_that_is_large_puts_whole_chunks_into_packs(pat
             grow(manager, name, 45, 40, seed=name)
         before = check_differences(manager.store)
         with (
-            mock.patch("ckptlog.manager.batch.CHUNK_BYTES_IN_LOG_MAX", 200),
+            mock.patch("ckptlog.manager.joint.CHUNK_BYTES_IN_LOG_MAX", 200),
             manager.batch() as batch,
         ):
             for name in names:
