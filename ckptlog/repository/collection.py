@@ -57,7 +57,7 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.marks import Marks
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
-from ckptlog.storage import files
+from ckptlog.storage import descriptor, files
 from ckptlog.storage.lock import WriterLock
 from ckptlog.storage.removal import Removal
 
@@ -72,6 +72,8 @@ Progress = Callable[[int, int], None]
 # is needed before any is given back.
 _BATCH_BYTES: Final = 64 * 1024 * 1024
 _BATCH_CONTAINERS: Final = 200
+# Each has its settled form open until all are published: the share of what a process may have.
+_BATCH_SHARE: Final = 8
 _BATCH_CHUNKS: Final = 200_000
 # Places of moved chunks that the index holds in memory; some 250 bytes each.
 _TAIL_CHUNKS: Final = 200_000
@@ -533,9 +535,10 @@ def _batches(
 ) -> Iterator[list[tuple[Source, Survey]]]:
     """Yield what is emptied at once; nothing that must be copied is with what is only garbage."""
     batch: list[tuple[Source, Survey]] = []
+    batch_max = descriptor.share(_BATCH_CONTAINERS, _BATCH_SHARE)
     size = chunks = 0
     for source, survey in chosen:
-        is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= _BATCH_CONTAINERS
+        is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= batch_max
         is_full |= chunks + survey.live_chunks > _BATCH_CHUNKS
         is_full |= not size and survey.live_bytes > 0
         if batch and is_full:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -591,6 +592,20 @@ def test_what_a_killed_collection_was_writing_is_removed(path):
         left.write_bytes(b"x" * 1000)
         assert quiet(manager).orphans == 1
         assert not left.exists()
+
+
+def test_few_descriptors_are_enough(path):
+    """However many segments there are: 256 is all that a process has on macOS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with opened(path, segment_bytes=2_000) as manager:
+        for step in range(1, 251):
+            manager.create_checkpoint("t", "T", step_number=step, data={"b": os.urandom(2_000)})
+        manager.delete_task("t")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
+        try:
+            assert quiet(manager).segments > 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_index_is_written_out_as_containers_are_emptied(path, monkeypatch):
