@@ -218,7 +218,7 @@ def _begin(source: Path, root: Path) -> None:
             shutil.rmtree(root / name, ignore_errors=True)
         for name in layout.FOLDERS:
             (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
-        (root / "heads").mkdir(exist_ok=True)
+        (root / "heads" / "kept").mkdir(parents=True, exist_ok=True)
 
 
 def _copy(
