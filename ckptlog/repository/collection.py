@@ -45,8 +45,8 @@ from ckptlog.log.segments import container_of, parse_container
 from ckptlog.log.settling import Sealed, Walks
 from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.entry import Entry
-from ckptlog.model.event import Event
+from ckptlog.model.entry import Entry, Placement
+from ckptlog.model.event import Event, PackEntry
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
@@ -136,7 +136,7 @@ class _Collection:
         store, options, found = self._store, self._options, self._found
         if not options.dry_run:
             _allow(store, has_agreed=options.upgrade)
-            store.log.seal(options.seal_bytes_min)
+            self._seal()
         end = store.opened().log.end()
         found.position = end.position
         fates = fates_of(self._events, end)
@@ -168,6 +168,16 @@ class _Collection:
         self.finish_removal()
         found.bytes_after = _bytes(store)
         return found
+
+    def _seal(self) -> None:
+        """Finish the newest segment; on a full disk it is left for another time."""
+        store, bytes_min = self._store, self._options.seal_bytes_min
+        try:
+            store.log.seal(bytes_min)
+        except FullError:
+            if layout.release_reserve(store.path):
+                with suppress(FullError):
+                    store.log.seal(bytes_min)
 
     def is_overtaken(self) -> bool:
         """Say whether another collection removed containers since this one looked."""
@@ -287,22 +297,32 @@ class _Collection:
             FullError: Of some there was no room to copy what is wanted; the others were emptied.
         """
         full: FullError | None = None
+        left: list[tuple[Source, Survey]] = []
         for batch in _batches(chosen):
             try:
                 self._settle(mover, batch, fates)
             except FullError as error:
                 full = error
-                has_more_room = self.finish_removal()
-                for one in batch if len(batch) > 1 or has_more_room else ():
-                    try:
-                        self._settle(mover, [one], fates)
-                    except FullError as again:
-                        full = again
-        if full is not None and self._needs_room(fates, chosen):
-            raise full
+                left += self._empty_singly(mover, batch, fates)
+        # What was emptied may have made room for what there was none for.
+        while left and full is not None:
+            before, left = left, self._empty_singly(mover, left, fates)
+            if len(left) == len(before):
+                raise full
 
-    def _needs_room(self, fates: Fates, chosen: list[tuple[Source, Survey]]) -> bool:
-        return any(source.container not in fates.removed for source, _ in chosen)
+    def _empty_singly(
+        self, mover: Mover, several: list[tuple[Source, Survey]], fates: Fates
+    ) -> list[tuple[Source, Survey]]:
+        """Empty containers one by one, the reserve given up; return those that did not fit."""
+        left = []
+        layout.release_reserve(self._store.path)
+        for one in several:
+            self.finish_removal()
+            try:
+                self._settle(mover, [one], fates)
+            except FullError:
+                left.append(one)
+        return left
 
     def _settle(self, mover: Mover, batch: list[tuple[Source, Survey]], fates: Fates) -> None:
         """Empty a few containers: copy, write the settled forms, append the event, remove."""
@@ -310,6 +330,44 @@ class _Collection:
         # In the order of registration, for what lies in two of them.
         sources = sorted((source for source, _ in batch), key=lambda source: source.order)
         sealed = [one.sealed for one in sources if one.sealed is not None]
+        packs, placements = self._copied(mover, batch, sources, sealed)
+        removes = tuple(source.container for source in sources)
+        survey = [one for _, one in batch]
+        command = Settle(
+            actor=self._options.actor or store.environment.actor(),
+            command=self._new_id(),
+            fence=self._found.position,
+            removes=removes,
+            facts={
+                "chunks_kept": sum(one.live_chunks for one in survey),
+                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
+                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
+                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
+            },
+        )
+        self._register(Intent((Step(command),), packs, placements), sealed)
+        self._found.packs_written += len(packs)
+        fates.removed.update(removes)
+        self._make_durable()
+        self._remove(removes)
+        # One event brought many chunks: nobody else would write them out of memory so soon. But the
+        # index is made anew at the end, so what was there before is not written for nothing.
+        if store.blobs.index.tail_entries >= self._tail_entries_max:
+            store.blobs.index.flush()
+
+    def _copied(
+        self,
+        mover: Mover,
+        batch: list[tuple[Source, Survey]],
+        sources: list[Source],
+        sealed: list[Sealed],
+    ) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
+        """Write what is wanted of containers into packs, and settled forms of segments.
+
+        Durability: bytes and names, when it returns. Nothing is left where it raises, but settled
+        forms that do not count.
+        """
+        store = self._store
         writer = PackWriter(
             store.path / PACKS,
             store.info.id_bytes,
@@ -326,59 +384,55 @@ class _Collection:
             except BaseException:
                 writer.discard()
                 raise
-        removes = tuple(source.container for source in sources)
-        survey = [one for _, one in batch]
-        command = Settle(
-            actor=self._options.actor or store.environment.actor(),
-            command=self._new_id(),
-            fence=self._found.position,
-            removes=removes,
-            facts={
-                "chunks_kept": sum(one.live_chunks for one in survey),
-                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
-                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
-                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
-            },
-        )
-        intent = Intent((Step(command),), packs, placements)
-        outcome = store.submit_with_reserve(intent)
-        if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+        return packs, placements
+
+    def _register(self, intent: Intent, sealed: Sequence[Sealed]) -> None:
+        """Commit what says that packs were written, and what they replace.
+
+        Raises:
+            CollectionBusyError: Another collection was faster; the packs are gone.
+            FullError: Nothing was committed; the packs and settled forms are gone.
+        """
+        store = self._store
+        try:
             outcome = store.submit_with_reserve(intent)
+            if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+                outcome = store.submit_with_reserve(intent)
+        except FullError:
+            if not self._is_told():
+                self._discard(intent.packs)
+                self._drop_settled(sealed)
+            raise
         if isinstance(outcome, Stale):
-            for one in packs:
-                files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
+            self._discard(intent.packs)
             raise _faster()
-        self._found.packs_written += len(packs)
-        fates.removed.update(removes)
-        self._make_durable()
-        self._remove(removes)
-        # One event brought many chunks: nobody else would write them out of memory so soon. But the
-        # index is made anew at the end, so what was there before is not written for nothing.
-        if store.blobs.index.tail_entries >= self._tail_entries_max:
-            store.blobs.index.flush()
+
+    def _is_told(self) -> bool:
+        """Say whether the log has the event that was submitted last, or whether nobody knows."""
+        with suppress(CheckpointError):
+            events = self._store.events(self._found.position)
+            return any(entry.event.id == self._own[-1] for entry in events)
+        return True
+
+    def _discard(self, packs: Sequence[PackEntry]) -> None:
+        for one in packs:
+            name = pack.pack_name(one.base, bytes.fromhex(one.id))
+            files.remove(self._store.path / PACKS / name)
 
     @contextmanager
     def _written_settled(self, sealed: Sequence[Sealed]) -> Iterator[list[settling.Written]]:
         """Write the settled forms of segments, to be published; on a full disk none stays."""
         forms: list[settling.Written] = []
+        segments = self._store.log.segments
         with ExitStack() as stack:
             try:
                 for one in sealed:
-                    forms.append(self._write_settled(one))
+                    forms.append(settling.write(segments, one, self._walks))
                     stack.callback(forms[-1].discard)
                 yield forms
             except FullError:
                 self._drop_settled(sealed)
                 raise
-
-    def _write_settled(self, sealed: Sealed) -> settling.Written:
-        segments = self._store.log.segments
-        try:
-            return settling.write(segments, sealed, self._walks)
-        except FullError:
-            if not layout.release_reserve(self._store.path):
-                raise
-            return settling.write(segments, sealed, self._walks)
 
     def _publish(self, forms: Sequence[settling.Written]) -> None:
         """Make settled forms durable under their names."""
