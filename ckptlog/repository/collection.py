@@ -13,7 +13,6 @@ may rely on stored chunks only through a checkpoint that lives where it is appen
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,10 +28,8 @@ from ckptlog.errors import (
     CollectionBusyError,
     FullError,
     InputOutputError,
-    LockTimeoutError,
     MissingBlobError,
     UnsupportedError,
-    operating_system_door,
 )
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
@@ -50,6 +47,7 @@ from ckptlog.model.event import Event, PackEntry
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
+from ckptlog.repository.choice import batches, is_worth_it
 from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
 from ckptlog.repository.intent import Intent, Step
@@ -57,8 +55,8 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.marks import Marks
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
-from ckptlog.storage import descriptor, files
-from ckptlog.storage.lock import WriterLock
+from ckptlog.repository.workplace import workplace
+from ckptlog.storage import files
 from ckptlog.storage.removal import Removal
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
@@ -68,20 +66,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# What one settle copies at most, but for a single large container: bounds memory, and the room that
-# is needed before any is given back.
-_BATCH_BYTES: Final = 64 * 1024 * 1024
-_BATCH_CONTAINERS: Final = 200
-# Each has its settled form open until all are published: the share of what a process may have.
-_BATCH_SHARE: Final = 8
-_BATCH_CHUNKS: Final = 200_000
 # Places of moved chunks that the index holds in memory; some 250 bytes each.
 _TAIL_CHUNKS: Final = 200_000
-_FOLDER: Final = "collect"
 _TELL_EVENTS: Final = 4096
 _VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
-# Share of a segment that its events take, above which compressing them is worth a copy of the rest.
-_EVENTS_MIN: Final = 0.1
 
 
 def collect(
@@ -104,7 +92,7 @@ def collect(
     """
     options = options or CollectOptions()
     collection = _Collection(store, options, progress or (lambda _done, _total: None))
-    with _workplace(store) as folder:
+    with workplace(store) as folder:
         try:
             return collection.run(folder)
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
@@ -272,7 +260,7 @@ class _Collection:
         for source in sources:
             survey = mover.survey(source)
             self._step(source.bytes)
-            if _is_worth_it(source, survey, self._options.garbage_min):
+            if is_worth_it(source, survey, self._options.garbage_min):
                 chosen.append((source, survey))
                 self._count(source, survey)
             else:
@@ -298,7 +286,7 @@ class _Collection:
         """
         full: FullError | None = None
         left: list[tuple[Source, Survey]] = []
-        for batch in _batches(chosen):
+        for batch in batches(chosen):
             try:
                 self._settle(mover, batch, fates)
             except FullError as error:
@@ -574,37 +562,6 @@ def _open_as_sealed(header: SegmentHeader, end: End) -> Sealed:
     return Sealed(header, end.offset, end.position, end.leaf)
 
 
-def _is_worth_it(source: Source, survey: Survey, garbage_min: float) -> bool:
-    """Say whether a container is to be emptied: for its garbage, or for its events' sake."""
-    if survey.chunk_bytes - survey.live_bytes > garbage_min * survey.chunk_bytes:
-        return True
-    if source.sealed is None:
-        return not survey.chunks
-    events_bytes = source.sealed.length - survey.chunk_bytes
-    return not garbage_min or events_bytes > _EVENTS_MIN * source.sealed.length
-
-
-def _batches(
-    chosen: list[tuple[Source, Survey]],
-) -> Iterator[list[tuple[Source, Survey]]]:
-    """Yield what is emptied at once; nothing that must be copied is with what is only garbage."""
-    batch: list[tuple[Source, Survey]] = []
-    batch_max = descriptor.share(_BATCH_CONTAINERS, _BATCH_SHARE)
-    size = chunks = 0
-    for source, survey in chosen:
-        is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= batch_max
-        is_full |= chunks + survey.live_chunks > _BATCH_CHUNKS
-        is_full |= not size and survey.live_bytes > 0
-        if batch and is_full:
-            yield batch
-            batch, size, chunks = [], 0, 0
-        batch.append((source, survey))
-        size += survey.live_bytes
-        chunks += survey.live_chunks
-    if batch:
-        yield batch
-
-
 def _bytes(store: Store) -> int:
     sizes = measure(store.path)
     return sizes.log + sizes.packs - spare_bytes(store)
@@ -627,28 +584,3 @@ def _faster() -> CollectionBusyError:
 
 def _command_id(store: Store) -> str:
     return f"{store.environment.now_us():014x}{store.environment.random_bytes(5).hex()}"
-
-
-@contextmanager
-def _workplace(store: Store) -> Iterator[Path]:
-    """Give an empty folder that no other collection of this store has."""
-    folder = store.path / layout.VIEWS / _FOLDER
-    with operating_system_door("Cannot make a folder to work in"):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(folder / "lock", store.environment)
-    try:
-        lock.acquire(0.0)
-    except LockTimeoutError as error:
-        raise CollectionBusyError(
-            f"Another collection of {store.path} is at work ({error.context.get('holder')}).",
-            hint="Wait for it; one that was killed never blocks.",
-            path=str(store.path),
-        ) from error
-    try:
-        yield folder
-    finally:
-        for path in folder.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        lock.release()
-        lock.close()

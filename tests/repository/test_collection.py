@@ -17,8 +17,9 @@ from ckptlog.blobs.pack import read_index
 from ckptlog.errors import BlobCorruptionError, ReadOnlyError, UnsupportedError
 from ckptlog.formats import chunk
 from ckptlog.formats import store as store_format
-from ckptlog.repository import collection, layout
+from ckptlog.repository import choice, collection, layout
 from ckptlog.repository.collection import CollectOptions
+from ckptlog.repository.workplace import workplace
 from tests.repository.damage import flipped
 from tests.repository.ground import TEXTS, Story, check_files, events_of, quiet, stored
 
@@ -395,7 +396,7 @@ def test_a_store_that_is_open_for_reading_is_not_collected(path):
 def test_only_one_works_at_a_time(path):
     with opened(path) as manager, opened(path) as other:
         Story(13).steps(manager, 5)
-        with collection._workplace(other.store), pytest.raises(CollectionBusyError) as caught:
+        with workplace(other.store), pytest.raises(CollectionBusyError) as caught:
             manager.store.compact()
         assert caught.value.retryable
         manager.store.compact()
@@ -610,7 +611,7 @@ def test_few_descriptors_are_enough(path):
 
 def test_the_index_is_written_out_as_containers_are_emptied(path, monkeypatch):
     """What was moved is not gathered in memory until the end."""
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 1)
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
     monkeypatch.setattr(collection, "_TAIL_CHUNKS", 3)
     real, held = collection._Collection._settle, []
 

@@ -16,7 +16,7 @@ from ckptlog.errors import FullError
 from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
-from ckptlog.repository import collection, layout
+from ckptlog.repository import choice, collection, layout
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
@@ -69,7 +69,7 @@ STOPS = {
 @pytest.mark.parametrize("at", [1, 2, 3])
 @pytest.mark.parametrize("where", STOPS)
 def test_stopped_anywhere_the_next_one_finishes(path, monkeypatch, where, at):
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 2)
+    monkeypatch.setattr(choice, "_CONTAINERS", 2)
     story = Story(at)
     with opened(path) as manager:
         story.steps(manager, 60)
@@ -236,14 +236,14 @@ def without_lock(monkeypatch, tmp_path):
         folder.mkdir()
         yield folder
 
-    monkeypatch.setattr(collection, "_workplace", workplace)
+    monkeypatch.setattr(collection, "workplace", workplace)
 
 
 @pytest.mark.parametrize("writes", [0, 3])
 @pytest.mark.parametrize("where", [one for one in STOPS if one != "S1 in its writing"])
 def test_another_collection_at_every_step(path, tmp_path, monkeypatch, where, writes):
     without_lock(monkeypatch, tmp_path)
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 2)
+    monkeypatch.setattr(choice, "_CONTAINERS", 2)
     story = Story(7 + writes)
     with opened(path) as manager, opened(path) as other:
         story.steps(manager, 50)
@@ -423,7 +423,7 @@ def halves(manager):
 
 def no_room(monkeypatch, is_full):
     """Let copies fail while it is full, as is told by the containers and what was copied."""
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 1)
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
     real, copied, refused = collection.Mover.move, [], []
 
     def moving(mover, sources, *arguments):
@@ -500,7 +500,7 @@ def test_an_event_without_room_leaves_no_packs(path, monkeypatch):
 
 
 def test_what_is_nothing_but_garbage_goes_first(path, monkeypatch):
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 1)
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
     monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
     with opened(path, 10**9) as manager:
         kept = manager.create_checkpoint("a", "T", 1, data={"x": list(TEXTS[:9])})
