@@ -99,3 +99,5 @@ def _tell_restore(context: Context, report: RestoreReport) -> None:
         "and backups of the one refuse the other. To bring single tasks over, use "
         "`ckptlog export archive` and `ckptlog import archive`."
     )
+    for note in report.notes:
+        context.output.note(text.escape(note))

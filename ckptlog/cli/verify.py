@@ -27,6 +27,10 @@ _HINT_SHUT = (
     "Keep a copy of the directory before anything else. The store cannot be opened until the "
     "damaged files are restored from a backup, or mended: `ckptlog repair` says what can be saved."
 )
+_HINT_HEADS = (
+    "Nothing but signed heads is concerned, and no repair changes those. Each message says what it "
+    "may be, and what then; compare the store with a backup or a published copy before that."
+)
 _COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
 
@@ -86,6 +90,8 @@ def run_verify(context: Context) -> int:
     if report.ok:
         return OK
     hint = _HINT_OPEN if is_open else _HINT_SHUT
+    if all(one.is_of_heads for one in report.problems):
+        hint = _HINT_HEADS
     _tell_failure(output, path, report.problems_total, hint)
     return CORRUPTION
 

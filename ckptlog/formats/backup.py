@@ -23,8 +23,8 @@ FORMAT: Final = 1
 KIND: Final = "ckptlog-backup"
 NAME: Final = "backup.json"
 BYTES_MAX: Final = 64 * 1024 * 1024
-# Folders whose files are small, and copied as a whole.
-SMALL_FOLDERS: Final = ("consumers", "heads", "keys")
+# Folders whose files are small, and copied as a whole; one that lies in another comes after it.
+SMALL_FOLDERS: Final = ("consumers", "heads", "heads/kept", "keys")
 _SMALL = re.compile(r"(?!\.)[^/\x00-\x1f\x7f]{1,255}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{32}")

@@ -143,7 +143,9 @@ def _target(path: object, *, is_replaced: bool) -> Path:
             )
         if target.exists() and not is_replaced:
             raise ArgumentError(
-                f"{target} exists.", hint="Name another file, or replace it.", argument="path"
+                f"{target} exists.",
+                hint="Name another file, or replace it: --force (is_replaced=True).",
+                argument="path",
             )
     return target
 

@@ -197,7 +197,7 @@ class BackupFolder:
             files.publish(store_json, self.path(STORE_JSON))
 
     def _remove_others(self, manifest: Manifest) -> int:
-        wanted = {END, *manifest.by_name}
+        wanted = {END, *FOLDERS, *manifest.by_name}
         removed = 0
         for folder in FOLDERS:
             with operating_system_door("Cannot list a folder of the backup"):

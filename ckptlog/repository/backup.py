@@ -210,8 +210,9 @@ class _Run:
         with operating_system_door("Cannot list"):
             try:
                 names = sorted(os.listdir(self._store.path / folder))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return []
+        names = [name for name in names if f"{folder}/{name}" not in SMALL_FOLDERS]
         return [name for name in names if not name.endswith(_NOT_COPIED)]
 
     def _small(self, name: str) -> BackedFile | None:

@@ -173,6 +173,10 @@ def _other_shape(key: bytes) -> CheckpointError:
     )
 
 
+def _uses(count: int) -> str:
+    return "1 event names it." if count == 1 else f"{count} events name it."
+
+
 def _problem(broken: Broken, newest: Callable[[str], int]) -> Problem:
     present = broken.present(newest)
     shown = ", ".join(present[:3]) + (", ..." if len(present) > 3 else "")
@@ -181,7 +185,7 @@ def _problem(broken: Broken, newest: Callable[[str], int]) -> Problem:
     return Problem(
         broken.error.code,
         f"The {broken.role} of {first.event.subject.checkpoint!r} after event {first.position} "
-        f"cannot be read: {broken.error.message} {broken.uses} events name it. {needed}",
+        f"cannot be read: {broken.error.message} {_uses(broken.uses)} {needed}",
         f"{first.container}:{first.offset}",
         first.position,
         tuple(present),

@@ -13,7 +13,6 @@ may rely on stored chunks only through a checkpoint that lives where it is appen
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -29,10 +28,8 @@ from ckptlog.errors import (
     CollectionBusyError,
     FullError,
     InputOutputError,
-    LockTimeoutError,
     MissingBlobError,
     UnsupportedError,
-    operating_system_door,
 )
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
@@ -45,11 +42,12 @@ from ckptlog.log.segments import container_of, parse_container
 from ckptlog.log.settling import Sealed, Walks
 from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.entry import Entry
-from ckptlog.model.event import Event
+from ckptlog.model.entry import Entry, Placement
+from ckptlog.model.event import Event, PackEntry
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
+from ckptlog.repository.choice import batches, is_worth_it
 from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
 from ckptlog.repository.intent import Intent, Step
@@ -57,8 +55,8 @@ from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.marks import Marks
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
 from ckptlog.repository.statistics import measure
+from ckptlog.repository.workplace import workplace
 from ckptlog.storage import files
-from ckptlog.storage.lock import WriterLock
 from ckptlog.storage.removal import Removal
 
 __all__ = ["CollectOptions", "Collected", "collect", "spare_bytes"]
@@ -68,18 +66,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# What one settle copies at most, but for a single large container: bounds memory, and the room that
-# is needed before any is given back.
-_BATCH_BYTES: Final = 64 * 1024 * 1024
-_BATCH_CONTAINERS: Final = 200
-_BATCH_CHUNKS: Final = 200_000
 # Places of moved chunks that the index holds in memory; some 250 bytes each.
 _TAIL_CHUNKS: Final = 200_000
-_FOLDER: Final = "collect"
 _TELL_EVENTS: Final = 4096
 _VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
-# Share of a segment that its events take, above which compressing them is worth a copy of the rest.
-_EVENTS_MIN: Final = 0.1
 
 
 def collect(
@@ -102,7 +92,7 @@ def collect(
     """
     options = options or CollectOptions()
     collection = _Collection(store, options, progress or (lambda _done, _total: None))
-    with _workplace(store) as folder:
+    with workplace(store) as folder:
         try:
             return collection.run(folder)
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
@@ -134,7 +124,7 @@ class _Collection:
         store, options, found = self._store, self._options, self._found
         if not options.dry_run:
             _allow(store, has_agreed=options.upgrade)
-            store.log.seal(options.seal_bytes_min)
+            self._seal()
         end = store.opened().log.end()
         found.position = end.position
         fates = fates_of(self._events, end)
@@ -166,6 +156,16 @@ class _Collection:
         self.finish_removal()
         found.bytes_after = _bytes(store)
         return found
+
+    def _seal(self) -> None:
+        """Finish the newest segment; on a full disk it is left for another time."""
+        store, bytes_min = self._store, self._options.seal_bytes_min
+        try:
+            store.log.seal(bytes_min)
+        except FullError:
+            if layout.release_reserve(store.path):
+                with suppress(FullError):
+                    store.log.seal(bytes_min)
 
     def is_overtaken(self) -> bool:
         """Say whether another collection removed containers since this one looked."""
@@ -260,7 +260,7 @@ class _Collection:
         for source in sources:
             survey = mover.survey(source)
             self._step(source.bytes)
-            if _is_worth_it(source, survey, self._options.garbage_min):
+            if is_worth_it(source, survey, self._options.garbage_min):
                 chosen.append((source, survey))
                 self._count(source, survey)
             else:
@@ -285,22 +285,32 @@ class _Collection:
             FullError: Of some there was no room to copy what is wanted; the others were emptied.
         """
         full: FullError | None = None
-        for batch in _batches(chosen):
+        left: list[tuple[Source, Survey]] = []
+        for batch in batches(chosen):
             try:
                 self._settle(mover, batch, fates)
             except FullError as error:
                 full = error
-                has_more_room = self.finish_removal()
-                for one in batch if len(batch) > 1 or has_more_room else ():
-                    try:
-                        self._settle(mover, [one], fates)
-                    except FullError as again:
-                        full = again
-        if full is not None and self._needs_room(fates, chosen):
-            raise full
+                left += self._empty_singly(mover, batch, fates)
+        # What was emptied may have made room for what there was none for.
+        while left and full is not None:
+            before, left = left, self._empty_singly(mover, left, fates)
+            if len(left) == len(before):
+                raise full
 
-    def _needs_room(self, fates: Fates, chosen: list[tuple[Source, Survey]]) -> bool:
-        return any(source.container not in fates.removed for source, _ in chosen)
+    def _empty_singly(
+        self, mover: Mover, several: list[tuple[Source, Survey]], fates: Fates
+    ) -> list[tuple[Source, Survey]]:
+        """Empty containers one by one, the reserve given up; return those that did not fit."""
+        left = []
+        layout.release_reserve(self._store.path)
+        for one in several:
+            self.finish_removal()
+            try:
+                self._settle(mover, [one], fates)
+            except FullError:
+                left.append(one)
+        return left
 
     def _settle(self, mover: Mover, batch: list[tuple[Source, Survey]], fates: Fates) -> None:
         """Empty a few containers: copy, write the settled forms, append the event, remove."""
@@ -308,6 +318,44 @@ class _Collection:
         # In the order of registration, for what lies in two of them.
         sources = sorted((source for source, _ in batch), key=lambda source: source.order)
         sealed = [one.sealed for one in sources if one.sealed is not None]
+        packs, placements = self._copied(mover, batch, sources, sealed)
+        removes = tuple(source.container for source in sources)
+        survey = [one for _, one in batch]
+        command = Settle(
+            actor=self._options.actor or store.environment.actor(),
+            command=self._new_id(),
+            fence=self._found.position,
+            removes=removes,
+            facts={
+                "chunks_kept": sum(one.live_chunks for one in survey),
+                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
+                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
+                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
+            },
+        )
+        self._register(Intent((Step(command),), packs, placements), sealed)
+        self._found.packs_written += len(packs)
+        fates.removed.update(removes)
+        self._make_durable()
+        self._remove(removes)
+        # One event brought many chunks: nobody else would write them out of memory so soon. But the
+        # index is made anew at the end, so what was there before is not written for nothing.
+        if store.blobs.index.tail_entries >= self._tail_entries_max:
+            store.blobs.index.flush()
+
+    def _copied(
+        self,
+        mover: Mover,
+        batch: list[tuple[Source, Survey]],
+        sources: list[Source],
+        sealed: list[Sealed],
+    ) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
+        """Write what is wanted of containers into packs, and settled forms of segments.
+
+        Durability: bytes and names, when it returns. Nothing is left where it raises, but settled
+        forms that do not count.
+        """
+        store = self._store
         writer = PackWriter(
             store.path / PACKS,
             store.info.id_bytes,
@@ -324,59 +372,55 @@ class _Collection:
             except BaseException:
                 writer.discard()
                 raise
-        removes = tuple(source.container for source in sources)
-        survey = [one for _, one in batch]
-        command = Settle(
-            actor=self._options.actor or store.environment.actor(),
-            command=self._new_id(),
-            fence=self._found.position,
-            removes=removes,
-            facts={
-                "chunks_kept": sum(one.live_chunks for one in survey),
-                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
-                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
-                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
-            },
-        )
-        intent = Intent((Step(command),), packs, placements)
-        outcome = store.submit_with_reserve(intent)
-        if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+        return packs, placements
+
+    def _register(self, intent: Intent, sealed: Sequence[Sealed]) -> None:
+        """Commit what says that packs were written, and what they replace.
+
+        Raises:
+            CollectionBusyError: Another collection was faster; the packs are gone.
+            FullError: Nothing was committed; the packs and settled forms are gone.
+        """
+        store = self._store
+        try:
             outcome = store.submit_with_reserve(intent)
+            if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
+                outcome = store.submit_with_reserve(intent)
+        except FullError:
+            if not self._is_told():
+                self._discard(intent.packs)
+                self._drop_settled(sealed)
+            raise
         if isinstance(outcome, Stale):
-            for one in packs:
-                files.remove(store.path / PACKS / pack.pack_name(one.base, bytes.fromhex(one.id)))
+            self._discard(intent.packs)
             raise _faster()
-        self._found.packs_written += len(packs)
-        fates.removed.update(removes)
-        self._make_durable()
-        self._remove(removes)
-        # One event brought many chunks: nobody else would write them out of memory so soon. But the
-        # index is made anew at the end, so what was there before is not written for nothing.
-        if store.blobs.index.tail_entries >= self._tail_entries_max:
-            store.blobs.index.flush()
+
+    def _is_told(self) -> bool:
+        """Say whether the log has the event that was submitted last, or whether nobody knows."""
+        with suppress(CheckpointError):
+            events = self._store.events(self._found.position)
+            return any(entry.event.id == self._own[-1] for entry in events)
+        return True
+
+    def _discard(self, packs: Sequence[PackEntry]) -> None:
+        for one in packs:
+            name = pack.pack_name(one.base, bytes.fromhex(one.id))
+            files.remove(self._store.path / PACKS / name)
 
     @contextmanager
     def _written_settled(self, sealed: Sequence[Sealed]) -> Iterator[list[settling.Written]]:
         """Write the settled forms of segments, to be published; on a full disk none stays."""
         forms: list[settling.Written] = []
+        segments = self._store.log.segments
         with ExitStack() as stack:
             try:
                 for one in sealed:
-                    forms.append(self._write_settled(one))
+                    forms.append(settling.write(segments, one, self._walks))
                     stack.callback(forms[-1].discard)
                 yield forms
             except FullError:
                 self._drop_settled(sealed)
                 raise
-
-    def _write_settled(self, sealed: Sealed) -> settling.Written:
-        segments = self._store.log.segments
-        try:
-            return settling.write(segments, sealed, self._walks)
-        except FullError:
-            if not layout.release_reserve(self._store.path):
-                raise
-            return settling.write(segments, sealed, self._walks)
 
     def _publish(self, forms: Sequence[settling.Written]) -> None:
         """Make settled forms durable under their names."""
@@ -518,36 +562,6 @@ def _open_as_sealed(header: SegmentHeader, end: End) -> Sealed:
     return Sealed(header, end.offset, end.position, end.leaf)
 
 
-def _is_worth_it(source: Source, survey: Survey, garbage_min: float) -> bool:
-    """Say whether a container is to be emptied: for its garbage, or for its events' sake."""
-    if survey.chunk_bytes - survey.live_bytes > garbage_min * survey.chunk_bytes:
-        return True
-    if source.sealed is None:
-        return not survey.chunks
-    events_bytes = source.sealed.length - survey.chunk_bytes
-    return not garbage_min or events_bytes > _EVENTS_MIN * source.sealed.length
-
-
-def _batches(
-    chosen: list[tuple[Source, Survey]],
-) -> Iterator[list[tuple[Source, Survey]]]:
-    """Yield what is emptied at once; nothing that must be copied is with what is only garbage."""
-    batch: list[tuple[Source, Survey]] = []
-    size = chunks = 0
-    for source, survey in chosen:
-        is_full = size + survey.live_bytes > _BATCH_BYTES or len(batch) >= _BATCH_CONTAINERS
-        is_full |= chunks + survey.live_chunks > _BATCH_CHUNKS
-        is_full |= not size and survey.live_bytes > 0
-        if batch and is_full:
-            yield batch
-            batch, size, chunks = [], 0, 0
-        batch.append((source, survey))
-        size += survey.live_bytes
-        chunks += survey.live_chunks
-    if batch:
-        yield batch
-
-
 def _bytes(store: Store) -> int:
     sizes = measure(store.path)
     return sizes.log + sizes.packs - spare_bytes(store)
@@ -570,28 +584,3 @@ def _faster() -> CollectionBusyError:
 
 def _command_id(store: Store) -> str:
     return f"{store.environment.now_us():014x}{store.environment.random_bytes(5).hex()}"
-
-
-@contextmanager
-def _workplace(store: Store) -> Iterator[Path]:
-    """Give an empty folder that no other collection of this store has."""
-    folder = store.path / layout.VIEWS / _FOLDER
-    with operating_system_door("Cannot make a folder to work in"):
-        folder.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(folder / "lock", store.environment)
-    try:
-        lock.acquire(0.0)
-    except LockTimeoutError as error:
-        raise CollectionBusyError(
-            f"Another collection of {store.path} is at work ({error.context.get('holder')}).",
-            hint="Wait for it; one that was killed never blocks.",
-            path=str(store.path),
-        ) from error
-    try:
-        yield folder
-    finally:
-        for path in folder.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        lock.release()
-        lock.close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -41,6 +42,7 @@ from ckptlog.storage.environment import Environment
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
+_APART: Final = "the head that was signed last"
 _FORKED = "head.forked"
 _ROLLED_BACK = "head.rolled_back"
 _REWRITTEN = "head.rewritten"
@@ -56,10 +58,15 @@ class Claim(NamedTuple):
 
 
 class KeptHeads(NamedTuple):
-    """What a user brings: files of heads, and the verifier keys that they were given."""
+    """What a user brings: files of heads, and the verifier keys that they were given.
+
+    is_backup: The log is a backup's: that more was signed since, or that the origin was given up
+        since, is what becomes of a backup, and no fault of it.
+    """
 
     heads: tuple[Path, ...] = ()
     keys: tuple[VerifierKey, ...] = ()
+    is_backup: bool = False
 
 
 NONE_KEPT: Final = KeptHeads()
@@ -92,6 +99,7 @@ class HeadCheck:
         self._root = root
         self._shelf = HeadShelf(root)
         self._own_name = ""
+        self._is_backup = kept.is_backup
         self._remembered: list[Path] = []
         self._faults: list[tuple[str, str, str]] = []
         self._notes: list[str] = []
@@ -129,8 +137,17 @@ class HeadCheck:
                 f"It names {published[-1].name} as the present origin; the key kept apart signs "
                 f"as {own.name}. If the store was forked elsewhere, bring that key here."
             )
-            self._faults.append((_FORKED, message, "heads/keys"))
+            if self._is_backup and self._was_given_up(published[-1], store_id, environment):
+                self._notes.append(f"The origin {published[-1].name} was given up since.")
+            else:
+                self._faults.append((_FORKED, message, "heads/keys"))
         return keys, own is None and not given and bool(published)
+
+    def _was_given_up(self, key: VerifierKey, store_id: str, environment: Environment) -> bool:
+        ring = KeyRing(keys_folder(environment) / store_id, environment)
+        with suppress(CheckpointError):
+            return ring.was_given_up(key)
+        return False
 
     def _own_key(self, store_id: str, environment: Environment) -> VerifierKey | None:
         try:
@@ -148,9 +165,11 @@ class HeadCheck:
     def _read(self, heads: Iterable[Path]) -> Iterator[Claim]:
         asked = [(path, str(path), True) for path in heads]
         own = [(path, str(path.relative_to(self._root)), False) for path in self._shelf.paths()]
-        apart = [(path, "the head that was signed last", False) for path in self._remembered]
+        apart = [(path, _APART, False) for path in self._remembered]
         seen: set[str] = set()
-        for path, where, is_asked in (*asked, *apart, *own):
+        # What a backup brings itself is its own to answer for.
+        there = (*asked, *own, *apart) if self._is_backup else (*asked, *apart, *own)
+        for path, where, is_asked in there:
             try:
                 found = read_note(path)
                 if found is None:
@@ -248,11 +267,21 @@ class HeadCheck:
         if fork is not None:
             self._enter_fork(book, claim, fork)
         elif claim.head.size > self._frontier.size:
-            book.problem(_ROLLED_BACK, self._rolled_back(claim.head, agreed), claim.where)
+            self._enter_rolled_back(book, claim, agreed)
         elif (lost := self._unknown_in(agreed, claim.head.size)) is not None:
             self._enter_incomparable(book, claim, lost)
         else:
             book.problem(_REWRITTEN, self._rewritten(claim.head, agreed), claim.where)
+
+    def _enter_rolled_back(self, book: Book, claim: Claim, agreed: int) -> None:
+        if self._is_backup and claim.where == _APART:
+            book.notes.append(
+                f"Heads of {claim.head.size} events were signed since, and this is the state with "
+                f"{self._frontier.size}. Should the newer one be lost, let the restored store "
+                "sign again: ckptlog audit fork."
+            )
+        else:
+            book.problem(_ROLLED_BACK, self._rolled_back(claim.head, agreed), claim.where)
 
     def _unknown_in(self, start: int, stop: int) -> int | None:
         """Return the first tombstone that hides a leaf hash among events; None for none."""

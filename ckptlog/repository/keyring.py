@@ -132,6 +132,15 @@ class KeyRing:
             os.replace(self.folder / _NEXT, self.folder / _SIGNING)
         files.sync_directory(self.folder)
 
+    def was_given_up(self, key: VerifierKey) -> bool:
+        """Say whether a key signed here before a fork.
+
+        Raises:
+            KeyUnsafeError, FormatError, CheckpointStorageError: It cannot be told.
+        """
+        found = read_key(self.folder / _FORMER / f"{key.key_id.hex()}.key")
+        return found is not None and found.verifier == key
+
     # --- what was signed, and who is trusted --------------------------------------------------
 
     def head(self) -> Note | None:

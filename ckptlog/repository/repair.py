@@ -58,7 +58,6 @@ _CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
 _PACKED_BYTES: Final = 1024 * 1024
 _DISPOSABLE: Final = ("current.sqlite*", "chunks", "tree", "history", "anew", "verify.json")
 _ATTEMPTS_MAX: Final = 5
-_NO_PLACES: Final[tuple[Placement, ...]] = ()
 
 
 def repair(
@@ -146,6 +145,7 @@ class _Work:
         if copy is not None:
             self._copy = SecondCopy(copy, root, self._info.id_bytes, self._disk)
         self._packs: tuple[PackEntry, ...] = ()
+        self._places: list[Placement] = []
         self._fetched: dict[str, _Fetched] = {}
         self._keys_back: set[bytes] = set()
         self._folders: list[Path] = []
@@ -200,6 +200,7 @@ class _Work:
     def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
         Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
         self._packs, self._fetched, self._keys_back = (), {}, set()
+        self._places = []
         run, after = self._verified(folder, ())
         if _missing(run):
             old: list[Path] = []
@@ -243,6 +244,7 @@ class _Work:
                 old.append(path)
             else:
                 found.append(entry)
+                self._places += places
         return tuple(found)
 
     def _fetch(self, folder: Path, run: Run, source: SecondCopy | Chunks) -> tuple[PackEntry, ...]:
@@ -257,6 +259,7 @@ class _Work:
             found,
             lambda: self._environment.random_bytes(16),
         )
+        self._places += places
         for entry in entries:
             container = f"{PACKS}/{pack_of(entry)}"
             copied = sum(one.container == container for one in places) if is_copied else 0
@@ -434,11 +437,12 @@ class _Work:
                     data=draft.reference,
                     new=size,
                 )
-                packs, places = self._packs, _NO_PLACES
+                packs, places = self._packs, tuple(self._places)
                 step = Step(command, [record for _, record in draft.fresh])
                 if size > _PACKED_BYTES:
-                    more, places = store.write_packs(draft.fresh)
-                    packs, step = (*packs, *more), Step(command)
+                    more, more_places = store.write_packs(draft.fresh)
+                    packs, places = (*packs, *more), (*places, *more_places)
+                    step = Step(command)
                 outcome = store.submit_with_reserve(Intent((step,), packs, places))
                 if not isinstance(outcome, Stale):
                     position = store.position - 1

@@ -40,8 +40,9 @@ from ckptlog.repository.backing import (
     seed_of,
 )
 from ckptlog.repository.carrier import Carrier, Job
+from ckptlog.repository.head_check import KeptHeads
 from ckptlog.repository.report import Level, Progress, Report
-from ckptlog.repository.verify import verify_directory
+from ckptlog.repository.verify import VIEW_NOT_COMPARED, verify_directory
 from ckptlog.storage import files
 from ckptlog.storage.environment import Environment
 
@@ -54,6 +55,7 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
 
     path: The new store. backup: Where it came from. store: Its id, the same as the original's.
     position: P, after the last event. bytes, files: Copied. events, checkpoints: Verified.
+    notes: What is worth knowing: what signed heads say of it, above all.
     """
 
     path: str
@@ -64,10 +66,12 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     events: int
     checkpoints: int
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
+        fields["notes"] = list(fields["notes"])
         return fields
 
 
@@ -92,7 +96,7 @@ def verify_backup(
     for file in manifest.files:
         _check_hash(folder, manifest, file, carrier)
         count.advance(file.bytes)
-    report = verify_directory(root, level, progress, environment=environment)
+    report = _verified(root, level, progress, environment)
     _refuse_problems(root, report)
     return report
 
@@ -128,7 +132,7 @@ def restore_store(
         # Read under the lock: no run removes files of this state while it is copied.
         manifest = _whole_manifest(source)
         _copy(BackupFolder(source), manifest, root, environment, progress)
-    report = verify_directory(root, level, progress, environment=environment)
+    report = _verified(root, level, progress, environment)
     try:
         _refuse_problems(source, report)
     except BackupDamagedError:
@@ -145,7 +149,15 @@ def restore_store(
         files=len(manifest.files),
         events=report.events,
         checkpoints=report.checkpoints,
+        notes=tuple(note for note in report.notes if note != VIEW_NOT_COMPARED),
     )
+
+
+def _verified(
+    root: Path, level: Level, progress: Progress | None, environment: Environment
+) -> Report:
+    kept = KeptHeads(is_backup=True)
+    return verify_directory(root, level, progress, environment=environment, kept=kept)
 
 
 def _resolved(path: str | os.PathLike[str]) -> Path:
@@ -218,7 +230,7 @@ def _begin(source: Path, root: Path) -> None:
             shutil.rmtree(root / name, ignore_errors=True)
         for name in layout.FOLDERS:
             (root / name).mkdir(exist_ok=True, mode=0o700 if name == "keys" else 0o777)
-        (root / "heads").mkdir(exist_ok=True)
+        (root / "heads" / "kept").mkdir(parents=True, exist_ok=True)
 
 
 def _copy(

@@ -55,8 +55,19 @@ from ckptlog.views.row import Mark
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
-__all__ = ["Depth", "Level", "Problem", "Progress", "Report", "verify", "verify_directory"]
+__all__ = [
+    "VIEW_NOT_COMPARED",
+    "Depth",
+    "Level",
+    "Problem",
+    "Progress",
+    "Report",
+    "verify",
+    "verify_directory",
+]
 
+VIEW_NOT_COMPARED: Final = "The view was not compared: the store was not opened."
+"""The note of a run without the store's view."""
 _STRUCTURE: Final = "structure"
 # Passes that collections may spoil, one after the other.
 _ATTEMPTS: Final = 5
@@ -128,7 +139,7 @@ def verify_directory(
         with closed_run(
             path, depth, progress, environment=environment, is_kept=True, kept=kept
         ) as one:
-            one.book.notes.append("The view was not compared: the store was not opened.")
+            one.book.notes.append(VIEW_NOT_COMPARED)
             return one.report(None, None)
 
     return _resumed(run, depth)

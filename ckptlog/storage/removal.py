@@ -15,7 +15,6 @@ A process that dies in between leaves nothing: the system closes what it held.
 from __future__ import annotations
 
 import os
-import resource
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ckptlog.storage import files
+from ckptlog.storage import descriptor, files
 
 # Closed side by side: closing is mostly waiting.
 _SIDE_BY_SIDE: Final = 4
@@ -43,8 +42,7 @@ class Removal:
         self._pool: ThreadPoolExecutor | None = None
         self._nameless: list[int] = []
         self._freed: deque[Future[None]] = deque()
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._held_max = _HELD_MAX if soft < 0 else min(_HELD_MAX, max(1, soft // _HELD_SHARE))
+        self._held_max = descriptor.share(_HELD_MAX, _HELD_SHARE)
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files as `files.remove` does; their room is held.
@@ -54,7 +52,8 @@ class Removal:
         for path in paths:
             if len(self._nameless) + len(self._freed) >= self._held_max:
                 self.free()
-                self._freed.popleft().result()
+                if self._freed:
+                    self._freed.popleft().result()
             with suppress(OSError):  # it may not be read, or no descriptor is left: its name may go
                 self._nameless.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             files.remove(path)
@@ -64,7 +63,11 @@ class Removal:
         if self._nameless and self._pool is None:
             self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="ckptlog-removal")
         while self._nameless and self._pool is not None:
-            self._freed.append(self._pool.submit(_close, self._nameless.pop()))
+            fd = self._nameless.pop()
+            try:
+                self._freed.append(self._pool.submit(_close, fd))
+            except RuntimeError:  # no thread is to be had, or the interpreter is about to end
+                _close(fd)
 
     def finish(self) -> bool:
         """Wait until the room of all is free; say whether there was anything to wait for."""

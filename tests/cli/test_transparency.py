@@ -155,6 +155,7 @@ def test_a_store_that_was_set_back(signed):
     shutil.copytree(copy, signed.path)
     ran = signed.on("verify", "--json")
     assert (ran.status, ran.document["problems"][0]["code"]) == (5, "head.rolled_back")
+    assert "no repair" in ran.error["hint"]
     ran = signed.on("audit", "head", "--json")
     assert (ran.status, ran.error["code"]) == (5, "head.rolled_back")
     assert "audit fork" in ran.error["hint"]

@@ -198,7 +198,7 @@ def test_what_is_no_task_is_refused(manager, tmp_path, tasks):
 def test_a_file_is_replaced_only_when_asked(manager, tmp_path):
     fill(manager, steps=1)
     (tmp_path / "a.ckpt").write_text("mine")
-    with pytest.raises(ArgumentError, match="exists"):
+    with pytest.raises(ArgumentError, match=r"exists.*--force"):
         export_archive(manager.store, ["t"], tmp_path / "a.ckpt")
     with pytest.raises(ArgumentError):
         export_archive(manager.store, ["t"], tmp_path)

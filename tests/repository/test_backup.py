@@ -110,13 +110,17 @@ def test_consumers_keys_and_heads_come_along_and_views_do_not(manager, tmp_path)
         for event, _ in zip(subscription, range(5), strict=False):
             subscription.ack(event)
         (source / "keys" / "k1").write_bytes(b"wrapped")
-        (source / "heads").mkdir()
+        (source / "heads" / "kept").mkdir(parents=True)
         (source / "heads" / "1").write_bytes(b"head")
-        manager.store.backup(tmp_path / "b")
+        for number in range(2):
+            (source / "heads" / "kept" / f"{number}").write_bytes(b"kept")
+        assert manager.store.backup(tmp_path / "b").notes == ()
     (source / "keys" / "k1").unlink()
+    (source / "heads" / "kept" / "1").unlink()
     restore_store(tmp_path / "b", tmp_path / "r")
     assert (tmp_path / "r/keys/k1").read_bytes() == b"wrapped"
     assert (tmp_path / "r/heads/1").read_bytes() == b"head"
+    assert sorted(os.listdir(tmp_path / "r/heads/kept")) == ["0", "1"]
     assert not (tmp_path / "b/views").exists()
     assert not list((tmp_path / "b/consumers").glob("*.lock"))
     with ckptlog.open(tmp_path / "r") as store:
@@ -124,6 +128,7 @@ def test_consumers_keys_and_heads_come_along_and_views_do_not(manager, tmp_path)
         assert (status.name, status.position, status.fault) == ("mine", 5, "")
     manager.store.backup(tmp_path / "b")
     assert not (tmp_path / "b/keys/k1").exists(), "a destroyed key is destroyed in the mirror too"
+    assert os.listdir(tmp_path / "b/heads/kept") == ["0"]
 
 
 def test_what_is_somebody_elses_is_refused(manager, tmp_path):

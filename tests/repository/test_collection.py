@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,9 @@ from ckptlog.blobs.pack import read_index
 from ckptlog.errors import BlobCorruptionError, ReadOnlyError, UnsupportedError
 from ckptlog.formats import chunk
 from ckptlog.formats import store as store_format
-from ckptlog.repository import collection, layout
+from ckptlog.repository import choice, collection, layout
 from ckptlog.repository.collection import CollectOptions
+from ckptlog.repository.workplace import workplace
 from tests.repository.damage import flipped
 from tests.repository.ground import TEXTS, Story, check_files, events_of, quiet, stored
 
@@ -394,7 +396,7 @@ def test_a_store_that_is_open_for_reading_is_not_collected(path):
 def test_only_one_works_at_a_time(path):
     with opened(path) as manager, opened(path) as other:
         Story(13).steps(manager, 5)
-        with collection._workplace(other.store), pytest.raises(CollectionBusyError) as caught:
+        with workplace(other.store), pytest.raises(CollectionBusyError) as caught:
             manager.store.compact()
         assert caught.value.retryable
         manager.store.compact()
@@ -593,9 +595,23 @@ def test_what_a_killed_collection_was_writing_is_removed(path):
         assert not left.exists()
 
 
+def test_few_descriptors_are_enough(path):
+    """However many segments there are: 256 is all that a process has on macOS."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with opened(path, segment_bytes=2_000) as manager:
+        for step in range(1, 251):
+            manager.create_checkpoint("t", "T", step_number=step, data={"b": os.urandom(2_000)})
+        manager.delete_task("t")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
+        try:
+            assert quiet(manager).segments > 200
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_the_index_is_written_out_as_containers_are_emptied(path, monkeypatch):
     """What was moved is not gathered in memory until the end."""
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 1)
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
     monkeypatch.setattr(collection, "_TAIL_CHUNKS", 3)
     real, held = collection._Collection._settle, []
 

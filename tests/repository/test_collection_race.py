@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from ckptlog.errors import FullError
 from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
-from ckptlog.repository import collection, layout
+from ckptlog.repository import choice, collection, layout
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
@@ -68,7 +69,7 @@ STOPS = {
 @pytest.mark.parametrize("at", [1, 2, 3])
 @pytest.mark.parametrize("where", STOPS)
 def test_stopped_anywhere_the_next_one_finishes(path, monkeypatch, where, at):
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 2)
+    monkeypatch.setattr(choice, "_CONTAINERS", 2)
     story = Story(at)
     with opened(path) as manager:
         story.steps(manager, 60)
@@ -235,14 +236,14 @@ def without_lock(monkeypatch, tmp_path):
         folder.mkdir()
         yield folder
 
-    monkeypatch.setattr(collection, "_workplace", workplace)
+    monkeypatch.setattr(collection, "workplace", workplace)
 
 
 @pytest.mark.parametrize("writes", [0, 3])
 @pytest.mark.parametrize("where", [one for one in STOPS if one != "S1 in its writing"])
 def test_another_collection_at_every_step(path, tmp_path, monkeypatch, where, writes):
     without_lock(monkeypatch, tmp_path)
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 2)
+    monkeypatch.setattr(choice, "_CONTAINERS", 2)
     story = Story(7 + writes)
     with opened(path) as manager, opened(path) as other:
         story.steps(manager, 50)
@@ -412,8 +413,94 @@ def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
         story.check(manager)
 
 
+def halves(manager):
+    """Make segments of which half is garbage."""
+    for step in range(1, 13):
+        kept = manager.create_checkpoint(f"{step % 2}", "T", step, data={"b": os.urandom(3000)})
+    manager.delete_task("0")
+    return kept
+
+
+def no_room(monkeypatch, is_full):
+    """Let copies fail while it is full, as is told by the containers and what was copied."""
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
+    real, copied, refused = collection.Mover.move, [], []
+
+    def moving(mover, sources, *arguments):
+        names = [source.container for source in sources]
+        if is_full(names, copied):
+            refused.append(names)
+            raise FullError("No space.", hint="")
+        answer = real(mover, sources, *arguments)
+        copied.append(names)
+        return answer
+
+    monkeypatch.setattr(collection.Mover, "move", moving)
+    return copied, refused
+
+
+def test_the_reserve_helps_over_a_copy_too(path, monkeypatch):
+    with opened(path, 5000) as manager:
+        halves(manager)
+        no_room(monkeypatch, lambda *_: (path / "reserve").exists())
+        assert quiet(manager).chunks_kept > 0
+    assert (path / "reserve").exists()
+
+
+def test_room_that_came_later_serves_what_there_was_none_for(path, monkeypatch):
+    with opened(path, 5000) as manager:
+        halves(manager)
+        first = []
+
+        def is_full(names, copied):
+            first.append(names)
+            return names == first[0] and len(copied) < 2
+
+        copied, refused = no_room(monkeypatch, is_full)
+        quiet(manager)
+        assert len(refused) >= 2
+        assert refused[0] in copied[2:]
+
+
+def test_without_any_room_it_says_so_and_leaves_nothing(path, monkeypatch):
+    with opened(path, 5000) as manager:
+        halves(manager)
+        before = sorted(path.glob("packs/*"))
+        no_room(monkeypatch, lambda *_: True)
+        with pytest.raises(FullError):
+            quiet(manager)
+        assert sorted(path.glob("packs/*")) == before
+        assert not [*path.glob("log/*.set"), *path.glob("**/*.tmp")]
+
+
+def test_a_newest_segment_that_cannot_be_finished_is_left(path, monkeypatch):
+    with opened(path) as manager:
+        Story(23).steps(manager, 60)
+
+        def seal(*_):
+            raise FullError("No space.", hint="")
+
+        monkeypatch.setattr(manager.store.log, "seal", seal)
+        assert quiet(manager).segments > 0
+
+
+def test_an_event_without_room_leaves_no_packs(path, monkeypatch):
+    with opened(path, 5000) as manager:
+        halves(manager)
+        before = sorted(path.glob("packs/*"))
+
+        def submit(_):
+            raise FullError("No space.", hint="")
+
+        monkeypatch.setattr(manager.store, "submit_with_reserve", submit)
+        with pytest.raises(FullError):
+            quiet(manager)
+        assert sorted(path.glob("packs/*")) == before
+        assert not list(path.glob("log/*.set"))
+
+
 def test_what_is_nothing_but_garbage_goes_first(path, monkeypatch):
-    monkeypatch.setattr(collection, "_BATCH_CONTAINERS", 1)
+    monkeypatch.setattr(choice, "_CONTAINERS", 1)
     monkeypatch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", 300)
     with opened(path, 10**9) as manager:
         kept = manager.create_checkpoint("a", "T", 1, data={"x": list(TEXTS[:9])})

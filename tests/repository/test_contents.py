@@ -107,6 +107,8 @@ def test_a_payload_is_told_once_and_by_whom_it_is_needed(tmp_path):
     good, stored = payload(b'{"a":2}')
     with ckptlog.open(tmp_path / "s", create=True) as store:
         append(store, created(data=reference))
+        (problem,) = verify_directory(tmp_path / "s").problems
+        assert "1 event names it. Present state of: cp." in problem.message
         append(store, changed("updated", "active", 0, data=reference))
         (problem,) = verify_directory(tmp_path / "s").problems
         assert problem.code == "blob.missing"

@@ -113,6 +113,20 @@ def test_a_later_copy_brings_back_what_was_told_lost(
     assert again.is_empty
 
 
+def test_the_index_knows_at_once_what_came_back(tmp_path):
+    """Nobody is told to renew views that were made a moment ago."""
+    store, copy = tmp_path / "large", tmp_path / "copy"
+    with ckptlog.CheckpointManager(store) as manager:
+        for step in range(1, 31):
+            manager.create_checkpoint("t", "T", step, data={"b": os.urandom(60_000)})
+    shutil.copytree(store, copy)
+    smash(store, kind=CHUNK, every=100)
+    assert repair(store, is_applied=True).lost_chunks
+    assert repair(store, is_applied=True, copy=copy).chunks_back
+    with ckptlog.open(store, read_only=True) as opened:
+        assert not [note for note in opened.verify().notes if "index" in note]
+
+
 def test_where_the_leaf_is_not_known_the_tombstone_stays(image, store):
     """Signed heads rest on the tombstone's own hash; its event would break them."""
     shutil.rmtree(store / "views")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ckptlog import CheckpointManager, CollectionBusyError
-from ckptlog.repository import collection
+from ckptlog.repository import choice, collection
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.store import Store
 from ckptlog.storage import files
@@ -49,8 +49,8 @@ class CollectionMachine(RuleBasedStateMachine):
     def begin(self, seed: int, packs: int) -> None:
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr("ckptlog.manager.preparation.CHUNK_BYTES_IN_LOG_MAX", packs)
-        self.patch.setattr(collection, "_BATCH_CONTAINERS", 2)
-        self.patch.setattr(collection, "_workplace", self.workplace)
+        self.patch.setattr(choice, "_CONTAINERS", 2)
+        self.patch.setattr(collection, "workplace", self.workplace)
         self.root = Path(tempfile.mkdtemp())
         self.count = 0
         self.path = self.root / "store"

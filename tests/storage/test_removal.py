@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -73,3 +74,19 @@ def test_without_a_descriptor_the_name_goes_still(large, monkeypatch, tmp_path):
         removal.remove(large)
     assert not list(tmp_path.iterdir())
     assert not removal.finish()
+
+
+def test_without_threads_the_room_is_free_too(large, monkeypatch, tmp_path):
+    """As where a process may have no more of them, and while the interpreter ends."""
+    before = len(nameless())
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    removal = Removal()
+    removal.remove(large)
+    removal.finish()
+    assert len(nameless()) == before
+    assert not list(tmp_path.iterdir())
