@@ -30,6 +30,8 @@ _SIDE_BY_SIDE: Final = 4
 # waited for.
 _HELD_MAX: Final = 256
 _HELD_SHARE: Final = 4
+# A descriptor until somebody takes it out: two can never close the same number.
+_Held = list[int]
 
 
 class Removal:
@@ -40,7 +42,7 @@ class Removal:
 
     def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
-        self._nameless: list[int] = []
+        self._nameless: list[_Held] = []
         self._freed: deque[Future[None]] = deque()
         self._held_max = descriptor.share(_HELD_MAX, _HELD_SHARE)
 
@@ -55,7 +57,7 @@ class Removal:
                 if self._freed:
                     self._freed.popleft().result()
             with suppress(OSError):  # it may not be read, or no descriptor is left: its name may go
-                self._nameless.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                self._nameless.append([os.open(path, os.O_RDONLY | os.O_CLOEXEC)])
             files.remove(path)
 
     def free(self) -> None:
@@ -63,11 +65,11 @@ class Removal:
         if self._nameless and self._pool is None:
             self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="ckptlog-removal")
         while self._nameless and self._pool is not None:
-            fd = self._nameless.pop()
+            held = self._nameless.pop()
             try:
-                self._freed.append(self._pool.submit(_close, fd))
+                self._freed.append(self._pool.submit(_close, held))
             except RuntimeError:  # no thread is to be had, or the interpreter is about to end
-                _close(fd)
+                _close(held)  # another thread may do it, too
 
     def finish(self) -> bool:
         """Wait until the room of all is free; say whether there was anything to wait for."""
@@ -81,6 +83,6 @@ class Removal:
         return had_any
 
 
-def _close(fd: int) -> None:
-    with suppress(OSError):
-        os.close(fd)
+def _close(held: _Held) -> None:
+    with suppress(IndexError, OSError):
+        os.close(held.pop())

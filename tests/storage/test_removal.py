@@ -90,3 +90,25 @@ def test_without_threads_the_room_is_free_too(large, monkeypatch, tmp_path):
     removal.finish()
     assert len(nameless()) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_handed_over_and_refused_is_closed_once(large, monkeypatch):
+    """A pool that cannot start its next thread has taken the work nevertheless."""
+    closed = []
+    submit, close = ThreadPoolExecutor.submit, os.close
+
+    def take_and_refuse(pool, *work):
+        submit(pool, *work)
+        raise RuntimeError("can't start new thread")
+
+    def counted(fd):
+        closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", take_and_refuse)
+    removal = Removal()
+    removal.remove(large)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", counted)
+        removal.finish()
+    assert len(closed) == len(set(closed)) == len(large)
