@@ -233,8 +233,8 @@ class FileView:
         with self._lock:
             with operating_system_door("Cannot make the folder of the file view"):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            self._flock.acquire(store.timeout_s)
             try:
+                self._flock.acquire(store.timeout_s)
                 yield
                 self._seen = self._view.tree.stamp(REGISTER)
                 self._index_seen = self._view.tree.stamp(INDEX)
@@ -243,7 +243,7 @@ class FileView:
                 self._seen = None
                 raise
             finally:
-                self._flock.release()
+                self._flock.close()  # nobody closes a view: it holds nothing when it is at rest
 
     def _open(self) -> bool:
         """Take up the register as it is now; say whether everything has to be built anew."""

@@ -49,7 +49,8 @@ class WriterLock:
         """Take the lock.
 
         Raises:
-            LockTimeoutError: Another process held it for timeout_s; the message says which.
+            LockTimeoutError: Another process held it for timeout_s; the message says which. The
+                file is closed.
         """
         if self.try_acquire():
             return
@@ -57,6 +58,7 @@ class WriterLock:
         wait_s = _WAIT_FIRST_S
         while not self.try_acquire():
             if self._environment.monotonic_s() >= deadline_s:
+                self.close()
                 holder = describe_holder(self.path)
                 raise LockTimeoutError(
                     f"The lock {self.path} was held by {holder} for {timeout_s:g} s.",

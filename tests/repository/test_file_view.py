@@ -252,6 +252,18 @@ def test_a_register_that_names_other_events_is_not_believed(manager, view, posit
     assert shown(other) == expected(manager)
 
 
+def test_a_view_at_rest_holds_no_descriptor(manager, view):
+    work(manager)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        FileView(manager.store).refresh()
+    manager.store.timeout_s = 0.0
+    other = FileView(manager.store)
+    with view._held(), pytest.raises(LockTimeoutError):
+        other.refresh()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_counts_of_a_long_way(manager, view, monkeypatch):
     monkeypatch.setattr("ckptlog.repository.file_view.CHANGES_MAX", 3)
     names = [manager.create_checkpoint("t", "T", step) for step in range(1, 11)]

@@ -298,3 +298,16 @@ def test_lines_of_waiters_and_of_other_files_are_skipped(path, monkeypatch):
     )
     monkeypatch.setattr(Path, "read_text", lambda self: table)
     assert describe_holder(path) == "process 999999991"
+
+
+def test_a_lock_that_was_not_got_holds_no_descriptor(tmp_path):
+    first, second = (WriterLock(tmp_path / "lock", Environment()) for _ in range(2))
+    first.acquire(0)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LockTimeoutError):
+        second.acquire(0)
+    assert len(os.listdir("/proc/self/fd")) == before
+    first.release()
+    second.acquire(0)
+    second.close()
+    first.close()
