@@ -252,3 +252,21 @@ def test_a_failure_is_one_sentence_after_the_other(tmp_path):
         with pytest.raises(CheckpointError) as caught:
             service.recover_from_checkpoint(first.id)
         assert ".." not in caught.value.message
+
+
+def test_what_a_recovery_saves_first_is_told_as_a_capture_once(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    created, names = [], []
+    with service:
+        first = service.create_checkpoint("first")
+        service.on("checkpointCreated", created.append)
+        service.on("recoveryStarted", lambda _: names.append("started"))
+        service.on("checkpointCreated", lambda _: names.append("created"))
+        service.on("recoveryCompleted", lambda _: names.append("completed"))
+        agents.value = 2
+        progress = service.recover_from_checkpoint(first.id)
+        service.recover_from_checkpoint(first.id, dry_run=True)
+        service.recover_from_checkpoint(first.id, safety=False)
+        until(lambda: names.count("completed") == 2, "being told")
+        assert [(one.id, one.reason) for one in created] == [(progress.safety_id, "safety")]
+        assert names == ["started", "created", "completed", "started", "started", "completed"]
