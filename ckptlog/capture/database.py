@@ -432,10 +432,8 @@ def _replace_live(path: Path, source: Path, busy_timeout_s: float) -> None:
             live.execute("PRAGMA journal_mode=DELETE")  # pages change their size in no other
         version = _version_seen(live)
         new.backup(live, progress=_Patience(path, busy_timeout_s))
-        begin_reading(live, path, busy_timeout_s=busy_timeout_s)
-        if _version_seen(live) == version:  # what others have written since is theirs
-            _compare(live, path, source)
-        live.execute("ROLLBACK")
+        _compare_unless_changed(live, version, path, source)
+        live.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
         if is_wal:
             live.execute("PRAGMA journal_mode=WAL")
             # What others still read stays in the log; that is no failure.
@@ -447,6 +445,24 @@ def _replace_live(path: Path, source: Path, busy_timeout_s: float) -> None:
 def _version_seen(connection: sqlite3.Connection) -> int:
     """Return a number that changes where another connection commits, and not by our own commits."""
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _compare_unless_changed(
+    live: sqlite3.Connection, version: int, path: Path, source: Path
+) -> None:
+    """Compare, unless others have written since a version: what they wrote is theirs.
+
+    Where it cannot be done (one of them writes just now, or there is no room for a second copy) it
+    is not: what was written stays, and SQLite's own check is left.
+    """
+    try:
+        with suppress(SourceBusyError, FullError):
+            begin_reading(live, path, busy_timeout_s=0)
+            if _version_seen(live) == version:
+                _compare(live, path, source)
+    finally:
+        if live.in_transaction:
+            live.execute("ROLLBACK")
 
 
 def _compare(live: sqlite3.Connection, path: Path, source: Path) -> None:

@@ -464,3 +464,22 @@ def test_what_was_brought_in_is_compared_page_by_page(mode, tmp_path, monkeypatc
     database.replace(live, source)  # what others write at once is theirs
     with closing(sqlite3.connect(live)) as one:
         assert one.execute("SELECT count(*) FROM t").fetchone() == (501,)
+
+
+def test_a_writer_at_once_after_a_restore_undoes_nothing_of_it(tmp_path, monkeypatch):
+    live, source = tmp_path / "live.db", tmp_path / "source.db"
+    make(live, "delete", rows=5)
+    make(source, "delete", rows=50)
+    writer = sqlite3.connect(live, isolation_level=None)
+    begin = database.begin_reading
+
+    def beginning(connection, path, *, busy_timeout_s):
+        if path == live:
+            writer.execute("BEGIN EXCLUSIVE")
+        begin(connection, path, busy_timeout_s=busy_timeout_s)
+
+    monkeypatch.setattr(database, "begin_reading", beginning)
+    database.replace(live, source)
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert dump(live) == dump(source)
