@@ -333,6 +333,7 @@ class Engine:
             with self.operation(operation.CLEANUP, "retention") as done:
                 gone = self.keeper.keep(self.lease, moment(self.environment.now_us()))
         except CheckpointError as error:
+            gone = error.context.get("deleted", [])
             _logger.warning("Captures were not cleaned up: %s (%s)", error, error.code)
             self.listeners.tell(listener.OPERATION_FAILED, done)
         if gone:
