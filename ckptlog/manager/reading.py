@@ -271,19 +271,7 @@ class CheckpointReader:
             created_until=_iso("until", until),
             entries=_entries(metadata),
         )
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ArgumentError(
-                f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
-            )
-        if type(newest_first) is not bool:
-            raise ArgumentError(
-                f"newest_first is {quoted(newest_first)}; True or False is needed.",
-                argument="newest_first",
-            )
-        if on_damage is not None and not callable(on_damage):
-            raise ArgumentError(
-                f"on_damage is {quoted(on_damage)}; a function is needed.", argument="on_damage"
-            )
+        _check_iteration(limit, newest_first, on_damage)
         start = None if after is None else self._origin_of(after)
         # How many rows are needed is not known where some of them are left out.
         rows_max = None if metadata or on_damage is not None else limit
@@ -403,6 +391,22 @@ def _entries(metadata: Any) -> tuple[tuple[str, str], ...]:
         )
     entries = (entry_of(name, value) for name, value in metadata.items())
     return tuple(entry for entry in entries if entry is not None)
+
+
+def _check_iteration(limit: object, newest_first: object, on_damage: object) -> None:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ArgumentError(
+            f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
+        )
+    if type(newest_first) is not bool:
+        raise ArgumentError(
+            f"newest_first is {quoted(newest_first)}; True or False is needed.",
+            argument="newest_first",
+        )
+    if on_damage is not None and not callable(on_damage):
+        raise ArgumentError(
+            f"on_damage is {quoted(on_damage)}; a function is needed.", argument="on_damage"
+        )
 
 
 def _has(metadata: dict[str, Any], wanted: Mapping[str, Any]) -> bool:
