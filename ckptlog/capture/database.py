@@ -27,6 +27,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ckptlog.capture.draft import draft_of
+from ckptlog.capture.page_digest import page_digest
 from ckptlog.errors import (
     CheckpointStorageError,
     DeniedError,
@@ -403,6 +404,7 @@ def replace(
 
     Raises:
         SourceBusyError: Another connection holds it; it is the old one.
+        SourceError: What was written is something else (and nobody else has written since).
 
     Durability: committed by SQLite with full syncs.        Threads: safe; so are other processes.
     Cost: all pages are written, once more than their journal.
@@ -428,13 +430,64 @@ def _replace_live(path: Path, source: Path, busy_timeout_s: float) -> None:
         is_wal = mode == "wal"
         if is_wal and sizes[0] != sizes[1]:
             live.execute("PRAGMA journal_mode=DELETE")  # pages change their size in no other
+        version = _version_seen(live)
         new.backup(live, progress=_Patience(path, busy_timeout_s))
+        _compare_unless_changed(live, version, path, source)
+        live.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
         if is_wal:
             live.execute("PRAGMA journal_mode=WAL")
             # What others still read stays in the log; that is no failure.
             live.execute("PRAGMA busy_timeout=0")
             with suppress(sqlite3.OperationalError):
                 live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _version_seen(connection: sqlite3.Connection) -> int:
+    """Return a number that changes where another connection commits, and not by our own commits."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _compare_unless_changed(
+    live: sqlite3.Connection, version: int, path: Path, source: Path
+) -> None:
+    """Compare, unless others have written since a version: what they wrote is theirs.
+
+    Where it cannot be done (one of them writes just now, or there is no room for a second copy) it
+    is not: what was written stays, and SQLite's own check is left.
+    """
+    try:
+        with suppress(SourceBusyError, FullError):
+            begin_reading(live, path, busy_timeout_s=0)
+            if _version_seen(live) == version:
+                _compare(live, path, source)
+    finally:
+        if live.in_transaction:
+            live.execute("ROLLBACK")
+
+
+def _compare(live: sqlite3.Connection, path: Path, source: Path) -> None:
+    """Compare what a connection sees with a private database.
+
+    Raises:
+        SourceError: It is something else, whatever SQLite said when it wrote it.
+
+    Cost: a copy of the pages, and BLAKE3 of both.
+    """
+    with closing(copy_pages(live, path, folder=str(source.parent.parent))) as copy:
+        found = page_digest(copy.read, copy.page_size, copy.page_count)
+        page_size = copy.page_size
+    with source.open("rb") as file:
+        count = os.fstat(file.fileno()).st_size // page_size
+
+        def read(first: int, wanted: int) -> bytes:
+            return os.pread(file.fileno(), wanted * page_size, first * page_size)
+
+        if page_digest(read, page_size, count) != found:
+            raise SourceError(
+                f"The database {path} is not what was captured, although it was written.",
+                hint="Check the medium, and who else writes there; then recover again.",
+                path=str(path),
+            )
 
 
 def _place(path: Path, source: Path, versions: bytes) -> None:

@@ -117,6 +117,10 @@ class EnvironmentComponent:
         self.differences: tuple[Difference, ...] = ()
         """What the last restore found different (before it applied anything)."""
 
+    def look_ahead(self) -> None:
+        """Read the installed packages, which takes the longest; capture() finds them read."""
+        _packages()
+
     def capture(self) -> dict[str, Any]:
         """Return what is there now, secrets replaced."""
         variables, redacted = self._variables()

@@ -154,6 +154,7 @@ class SqliteComponent:
             SourceError: The captured pages are no sound database.
             SourceBusyError: Other connections held the live one too long.
             In each case nothing was changed.
+            SourceError: What was written is something else; see `database.replace`.
         """
         refuse_faults(self.name, _faults(payload))
         self._memory = None

@@ -16,14 +16,13 @@ from typing import Final
 from urllib.parse import quote
 
 from ckptlog.capture import database
+from ckptlog.capture.page_digest import LIVE_FIELDS
 from ckptlog.model.component import Change, Plan
 
 ROWS_COMPARED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes of both databases together up to which rows are compared."""
 
 _STRETCH_PAGES: Final = 64
-# Of the header: journal mode, change counter, schema cookie, and who wrote last.
-_LIVE_FIELDS: Final = ((18, 20), (24, 28), (40, 44), (92, 100))
 _SCHEMA: Final = "SELECT type, name, sql FROM {0}.sqlite_schema WHERE name NOT LIKE 'sqlite_%'"
 
 
@@ -124,6 +123,6 @@ def _differing(captured: Path, present: Path, page_size: int) -> int:
 def _without_counters(pages: bytes) -> bytes:
     """Return the first pages without what a restore leaves as it is in the live header."""
     masked = bytearray(pages)
-    for start, end in _LIVE_FIELDS:
+    for start, end in LIVE_FIELDS:
         masked[start:end] = bytes(end - start) if len(pages) >= end else b""
     return bytes(masked)

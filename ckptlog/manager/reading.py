@@ -14,6 +14,7 @@ from ckptlog.errors import (
     CheckpointCorruptionError,
     CheckpointError,
     CheckpointNotFoundError,
+    MissingBlobError,
     NoSuchPartError,
 )
 from ckptlog.model import value as values
@@ -37,6 +38,7 @@ _PAGE_ROWS = 200
 _ENDS = (DELETED, TASK_DELETED)
 
 Records = dict[bytes, bytes]
+OnDamage = Callable[[str, CheckpointError], object]
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ class CheckpointReader:
         after: str | None = None,
         limit: int | None = None,
         newest_first: bool = False,
+        on_damage: OnDamage | None = None,
     ) -> Iterator[CheckpointData]:
         """Yield the living checkpoints that match every filter given, in the order of creation.
 
@@ -250,9 +253,13 @@ class CheckpointReader:
                 texts and numbers.
             after: Id of a checkpoint; only those beyond it in the order of the iteration.
             limit: Most to yield; None for all.
+            on_damage: Called with the id of each checkpoint whose bytes are damaged or lost, and
+                the error; the iteration goes on without it.
 
         Raises:
             ArgumentError: At once, not with the first checkpoint.
+            CheckpointCorruptionError, MissingBlobError: The bytes of the next one are damaged or
+                lost, and there is no on_damage; this ends the iteration.
         """
         wanted = Filter(
             task=None if task_id is None else check_id("task_id", task_id),
@@ -264,28 +271,26 @@ class CheckpointReader:
             created_until=_iso("until", until),
             entries=_entries(metadata),
         )
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ArgumentError(
-                f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
-            )
-        if type(newest_first) is not bool:
-            raise ArgumentError(
-                f"newest_first is {quoted(newest_first)}; True or False is needed.",
-                argument="newest_first",
-            )
+        _check_iteration(limit, newest_first, on_damage)
         start = None if after is None else self._origin_of(after)
-        if not metadata:
-            return self._found(wanted, start, limit, newest_first=newest_first)
-        found = self._found(wanted, start, None, newest_first=newest_first)
-        return islice((one for one in found if _has(one.metadata, metadata)), limit)
+        # How many rows are needed is not known where some of them are left out.
+        rows_max = None if metadata or on_damage is not None else limit
+        rows = self._rows(wanted, start, rows_max, newest_first=newest_first)
+        found = self._found(rows, on_damage)
+        return islice((one for one in found if _has(one.metadata, metadata or {})), limit)
 
-    def _found(
-        self, wanted: Filter, start: int | None, limit: int | None, *, newest_first: bool
-    ) -> Iterator[CheckpointData]:
-        for row in self._rows(wanted, start, limit, newest_first=newest_first):
-            found = self.store.read_row(row)
-            if found is not None:
-                yield snapshot(self.store, *found)
+    def _found(self, rows: Iterator[Row], on_damage: OnDamage | None) -> Iterator[CheckpointData]:
+        for row in rows:
+            try:
+                found = self.store.read_row(row)
+                checkpoint = None if found is None else snapshot(self.store, *found)
+            except (CheckpointCorruptionError, MissingBlobError) as error:
+                if on_damage is None:
+                    raise
+                on_damage(row.id, error)
+                continue
+            if checkpoint is not None:
+                yield checkpoint
 
     def _rows(
         self, wanted: Filter, after: int | None, limit: int | None, *, newest_first: bool
@@ -386,6 +391,22 @@ def _entries(metadata: Any) -> tuple[tuple[str, str], ...]:
         )
     entries = (entry_of(name, value) for name, value in metadata.items())
     return tuple(entry for entry in entries if entry is not None)
+
+
+def _check_iteration(limit: object, newest_first: object, on_damage: object) -> None:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise ArgumentError(
+            f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
+        )
+    if type(newest_first) is not bool:
+        raise ArgumentError(
+            f"newest_first is {quoted(newest_first)}; True or False is needed.",
+            argument="newest_first",
+        )
+    if on_damage is not None and not callable(on_damage):
+        raise ArgumentError(
+            f"on_damage is {quoted(on_damage)}; a function is needed.", argument="on_damage"
+        )
 
 
 def _has(metadata: dict[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ specs/service.md. Pure.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -74,6 +74,20 @@ class Storage(Group):
     cache_ttl: float = number(
         3600, 0, _MONTH_S, "seconds", "What is cached is let go of when so old; 0: never."
     )
+
+    def checks(self) -> Iterable[Callable[[], object]]:
+        """Refuse a store elsewhere."""
+        return (self._check_primary,)
+
+    def _check_primary(self) -> None:
+        if self.primary == "s3":
+            raise lacking(
+                "storage.primary",
+                "Object storage (s3)",
+                'Set it to "local" and name storage.local.path.',
+            )
+        if self.primary != "local":
+            raise wrong("storage.primary", self.primary, '"local"')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from ckptlog.errors import SettingsError
 from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import Setting, camel, nearest, setting_of, snake, wrong
+from ckptlog.model.setting_fault import SettingFaults
 
 
 class Group:
@@ -31,13 +32,26 @@ class Group:
     REFUSED: ClassVar[Mapping[str, Callable[[Any], None]]] = {}
 
     def __post_init__(self) -> None:
+        faults = SettingFaults()
         for one in dataclasses.fields(self):  # type: ignore[arg-type]
-            setting, value = setting_of(one), getattr(self, one.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, one.name, value)
-            if setting is not None and not setting.is_good(value):
-                raise wrong(self.PLACE + camel(one.name), value, setting.wanted)
+            with faults.collected():
+                self._check(one)
+        for check in self.checks():
+            with faults.collected():
+                check()
+        faults.tell()
+
+    def checks(self) -> Iterable[Callable[[], object]]:
+        """Return what else refuses values: those that are good by themselves."""
+        return ()
+
+    def _check(self, field: dataclasses.Field[Any]) -> None:
+        setting, value = setting_of(field), getattr(self, field.name)
+        if isinstance(value, list):
+            value = tuple(value)
+            object.__setattr__(self, field.name, value)
+        if setting is not None and not setting.is_good(value):
+            raise wrong(self.PLACE + camel(field.name), value, setting.wanted)
 
 
 def walk(group: Any, place: str = "") -> Iterator[tuple[str, tuple[Setting, Any]]]:
@@ -80,26 +94,31 @@ def made(
         everywhere: Gives the paths of all settings, among which a wrong key may be meant.
 
     Raises:
-        SettingsError: A key is unknown, stands twice, or has a wrong value; the path is told.
+        SettingsError: Keys are unknown, stand twice, or have wrong values; all paths are told.
     """
+    faults = SettingFaults()
     fields = {one.name: one for one in dataclasses.fields(kind) if one.name != "manager"}
     found: dict[str, Any] = {}
     manager: dict[str, Any] = {}
     for given, value in settings.items():
         name = snake(given) if type(given) is str else quoted(given)
         path = kind.PLACE + camel(name)
-        if name in found or name in manager:
-            raise SettingsError(f"The setting {path} is given twice.", argument=path)
-        if name in fields:
-            group = _group_of(fields[name])
-            found[name] = value if group is None else _nested(group, path, value, everywhere)
-        elif name in kind.PASSED_ON:
-            manager[name] = value
-        elif name in kind.REFUSED:
-            kind.REFUSED[name](value)
-        else:
-            raise _unknown(kind, fields, str(given), everywhere)
-    return kind(**found, **({"manager": manager} if manager else {}))
+        with faults.collected():
+            if name in found or name in manager:
+                raise SettingsError(f"The setting {path} is given twice.", argument=path)
+            if name in fields:
+                group = _group_of(fields[name])
+                found[name] = value if group is None else _nested(group, path, value, everywhere)
+            elif name in kind.PASSED_ON:
+                manager[name] = value
+            elif name in kind.REFUSED:
+                kind.REFUSED[name](value)
+            else:
+                raise _unknown(kind, fields, str(given), everywhere)
+    with faults.collected():
+        group_made = kind(**found, **({"manager": manager} if manager else {}))
+    faults.tell()
+    return group_made
 
 
 def _group_of(field: dataclasses.Field[Any]) -> type[Any] | None:

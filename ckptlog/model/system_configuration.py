@@ -16,7 +16,7 @@ import dataclasses
 import json
 import signal
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -189,13 +189,29 @@ class SystemConfiguration(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_absent(self)
+        object.__setattr__(self, "manager", dict(self.manager))
+        self.checkpoint_configuration()
+
+    def checks(self) -> Iterable[Callable[[], object]]:
+        """Refuse what this version lacks, and what contradicts something else."""
+        return (self._check_encryption, self._check_interval_max)
+
+    def _check_encryption(self) -> None:
+        if self.encryption_enabled is True:
+            raise lacking(
+                "encryptionEnabled",
+                "Encryption",
+                "Set it to false; protect the store's directory by its permissions.",
+            )
+
+    def _check_interval_max(self) -> None:
+        values = (self.max_interval_seconds, self.interval_seconds)
+        if not all(type(one) in {int, float} for one in values):
+            return  # that was refused
         if 0 < self.max_interval_seconds < self.interval_seconds:
             raise wrong(
                 "maxIntervalSeconds", self.max_interval_seconds, "intervalSeconds or more, or 0"
             )
-        object.__setattr__(self, "manager", dict(self.manager))
-        self.checkpoint_configuration()
 
     # --- derived ------------------------------------------------------------------------------
 
@@ -387,20 +403,3 @@ def _paths() -> list[str]:
 
 def _variable(path: str) -> str:
     return snake(path.replace(".", "_")).upper()
-
-
-def _refuse_absent(config: SystemConfiguration) -> None:
-    if config.encryption_enabled:
-        raise lacking(
-            "encryptionEnabled",
-            "Encryption",
-            "Set it to false; protect the store's directory by its permissions.",
-        )
-    if config.storage.primary == "s3":
-        raise lacking(
-            "storage.primary",
-            "Object storage (s3)",
-            'Set it to "local" and name storage.local.path.',
-        )
-    if config.storage.primary != "local":
-        raise wrong("storage.primary", config.storage.primary, '"local"')

@@ -14,6 +14,7 @@ from typing import Any
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import CaptureFailedError
 from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.component import traits_of
 from ckptlog.recovery.absent import Absent, has_own_word, is_absent
 from ckptlog.recovery.call import called
 from ckptlog.recovery.target import Target
@@ -51,10 +52,22 @@ def save(
                 return _standing_in(capturer, missing).capture(**options), missing
             except CaptureFailedError as error:
                 name = str(error.context.get("component", ""))
-                if name in missing or not is_absent(capturer.components.get(name)):
+                if name in missing or not _has_gone(capturer, name, deadline_of):
                     error.hint = f"{error.hint} {_HINT}".strip()
                     raise
                 missing.append(name)
+
+
+def _has_gone(capturer: Capturer, name: str, deadline_of: Callable[[Any], float]) -> bool:
+    """Say whether one that could not be captured is missing; one that cannot tell is not."""
+    part = capturer.components.get(name)
+    if part is None:
+        return False
+    try:
+        seconds = deadline_of(traits_of(part))
+        return bool(called(name, "is_absent", lambda: is_absent(part), seconds))
+    except Exception:  # noqa: BLE001 - why it could not be captured says more
+        return False
 
 
 def _standing_in(capturer: Capturer, missing: Collection[str]) -> Capturer:

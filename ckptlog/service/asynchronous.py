@@ -156,6 +156,14 @@ class AsyncCheckpointService:
         """Return the captures that are there, newest first."""
         return await asyncio.to_thread(self.sync.list_checkpoints, limit)
 
+    async def get_checkpoint(self, checkpoint_id: str) -> CaptureInfo:
+        """Return what is known of a capture; see `CheckpointService.get_checkpoint`."""
+        return await asyncio.to_thread(self.sync.get_checkpoint, checkpoint_id)
+
+    async def delete_checkpoint(self, checkpoint_id: str) -> None:
+        """Delete a capture; see `CheckpointService.delete_checkpoint`."""
+        await asyncio.to_thread(self.sync.delete_checkpoint, checkpoint_id)
+
     async def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Say what is wrong with a capture; see `CheckpointService.validate_checkpoint`."""
         return await asyncio.to_thread(self.sync.validate_checkpoint, checkpoint_id)

@@ -1,4 +1,4 @@
-"""The calls of a service that capture its system, list what was captured, and read it again."""
+"""The calls of a service that capture its system, and find, read and delete what was captured."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ckptlog.errors import LeaseLostError, LeaseRequiredError
 from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.service.engine import Engine
 
 
@@ -52,6 +53,31 @@ class Capturable(ABC):
     def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
         """Return the captures that are there, newest first; payloads are not read."""
         return self._ready().capturer.captures(limit)
+
+    def get_checkpoint(self, checkpoint_id: str) -> CaptureInfo:
+        """Return what is known of a capture; its payloads are not read.
+
+        Raises:
+            CheckpointNotFoundError: The system has no such capture.
+        """
+        check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        return self._ready().capturer.find(checkpoint_id)
+
+    def delete_checkpoint(self, checkpoint_id: str) -> None:
+        """Delete a capture for good, also one that is pinned, kept by its tag, or damaged.
+
+        Its room comes back with the next compaction.
+
+        Raises:
+            CheckpointNotFoundError: The system has no such capture.
+            RecoveryUnfinishedError: A recovery that came to no end needs it.
+            LeaseRequiredError, LeaseLostError: Another process owns the system.
+        """
+        try:
+            self._ready().delete(checkpoint_id)
+        except (LeaseLostError, LeaseRequiredError):
+            self._lost()
+            raise
 
     def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Read a capture again, every byte, and return what is wrong with it; [] if nothing is.

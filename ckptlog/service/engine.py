@@ -35,6 +35,7 @@ from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Component
+from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.policy.alarm import (
     CALM_INTERVALS,
@@ -284,6 +285,46 @@ class Engine:
             self.clean_up(is_pressed=True)
         self.look()
 
+    def delete(self, checkpoint_id: str) -> None:
+        """Delete one capture, because somebody asked for it.
+
+        Raises:
+            CheckpointError: It is there still; that was counted and told.
+        """
+        done: Operation | None = None
+        try:
+            with self.operation(operation.CLEANUP, "manual") as done:
+                check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+                done.checkpoint_id = checkpoint_id
+                self._check_own(checkpoint_id)
+                self._refuse_needed(checkpoint_id)
+                self.manager.delete_checkpoint(checkpoint_id, lease=self.lease)
+        except CheckpointError as error:
+            self.fail(done, error)
+            raise
+        self.listeners.tell(listener.CHECKPOINTS_DELETED, [checkpoint_id])
+
+    def _check_own(self, checkpoint_id: str) -> None:
+        """Refuse what is no capture of this system; one that is damaged can be deleted too."""
+        try:
+            self.capturer.find(checkpoint_id)
+        except CheckpointCorruptionError:
+            entry = self.manager.store.newest(checkpoint_id)
+            if entry is None or entry.event.subject.task != self.config.system:
+                raise
+
+    def _refuse_needed(self, checkpoint_id: str) -> None:
+        """Refuse to delete what a recovery is finished with, or undone."""
+        found = self._journal.unfinished()
+        if found is not None and checkpoint_id in (found.capture, found.safety):
+            raise RecoveryUnfinishedError(
+                f"The recovery {found.id}, which came to no end, needs {checkpoint_id}.",
+                hint=UNFINISHED_HINT,
+                recovery=found.id,
+                capture=found.capture,
+                safety=found.safety,
+            )
+
     def clean_up(self, *, is_pressed: bool = False) -> list[str]:
         """Delete captures that need not stay, and compact if it is time; never raises."""
         gone: list[str] = []
@@ -292,6 +333,7 @@ class Engine:
             with self.operation(operation.CLEANUP, "retention") as done:
                 gone = self.keeper.keep(self.lease, moment(self.environment.now_us()))
         except CheckpointError as error:
+            gone = error.context.get("deleted", [])
             _logger.warning("Captures were not cleaned up: %s (%s)", error, error.code)
             self.listeners.tell(listener.OPERATION_FAILED, done)
         if gone:

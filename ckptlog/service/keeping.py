@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
@@ -120,24 +121,28 @@ class Keeper:
         """Delete what need not stay; return the ids.
 
         Raises:
-            LeaseLostError, CheckpointStorageError: What was deleted before stays deleted.
+            LeaseLostError, CheckpointStorageError: What was deleted before stays deleted; its ids
+                stand in the error's context, as `deleted`.
         """
         if not self._count_max and not self._age_days_max:
             return []
         self.roll.follow()
-        gone = []
+        gone: list[str] = []
         if going := self._doomed(now, None):
             good = self._good()
             if good is None:
                 return []
             going = self._doomed(now, good)
-        for one in going:
-            try:
-                if self._manager.delete_checkpoint(one.id, lease=lease):
-                    gone.append(one.id)
-            except CheckpointNotFoundError:  # somebody else was faster
-                continue
-        self._deleted += len(gone)
+        try:
+            for one in going:
+                with suppress(CheckpointNotFoundError):  # somebody else was faster
+                    if self._manager.delete_checkpoint(one.id, lease=lease):
+                        gone.append(one.id)
+        except CheckpointError as error:
+            error.context["deleted"] = gone
+            raise
+        finally:
+            self._deleted += len(gone)
         return gone
 
     def _doomed(self, now: datetime, good: str | None) -> list[Line]:

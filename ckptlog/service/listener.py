@@ -146,9 +146,10 @@ def _checked(event: object) -> str:
     if name in EVENTS or event == ANY:
         return name
     meant = nearest(name, EVENTS)
+    spelled = str if "_" in str(event) else camel  # as whoever asked spells them
     raise ArgumentError(
         f"There is no event {quoted(event)}.",
-        hint=(f"Did you mean {meant!r}? " if meant else "")
-        + f"Events are: {', '.join(map(camel, EVENTS))}.",
+        hint=(f"Did you mean {spelled(meant)!r}? " if meant else "")
+        + f"Events are: {', '.join(map(spelled, EVENTS))}.",
         argument="event",
     )

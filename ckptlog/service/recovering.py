@@ -22,6 +22,7 @@ from ckptlog.errors import (
 )
 from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import nearest
+from ckptlog.recovery.progress import SAVING
 from ckptlog.service import listener, operation
 from ckptlog.service.engine import UNFINISHED_HINT, Engine
 from ckptlog.service.operation import Operation, moment
@@ -131,7 +132,7 @@ def _told(
             is_started = True
             engine.listeners.tell(listener.RECOVERY_STARTED, done)
             try:
-                progress = act(recovery, _teller(engine, done, on_progress))
+                progress = act(recovery, _Teller(engine, done, on_progress))
             except BaseException as error:
                 # Before the next operation: a capture may wait for this one to end.
                 if reason != DRY_RUN:
@@ -151,21 +152,31 @@ def _told(
 _ENDS = {DRY_RUN: listener.RECOVERY_PLANNED, ROLL_BACK: listener.RECOVERY_ROLLED_BACK}
 
 
-def _teller(
-    engine: Engine, done: Operation, on_progress: OnProgress | None
-) -> Callable[[RecoveryProgress], None]:
-    """Return what takes in each picture: the operation, the caller's callback, the listeners."""
+class _Teller:
+    """Takes in each picture: for the operation, the caller's callback, and the listeners."""
 
-    def tell(progress: RecoveryProgress) -> None:
+    def __init__(self, engine: Engine, done: Operation, on_progress: OnProgress | None) -> None:
+        self._engine, self._done, self._on_progress = engine, done, on_progress
+        self._saved = ""
+
+    def __call__(self, progress: RecoveryProgress) -> None:
+        done = self._done
         done.percent, done.checkpoint_id = progress.percent, progress.capture_id
-        done.enter(progress.component, engine.environment.monotonic_s())
+        done.enter(progress.component, self._engine.environment.monotonic_s())
         try:
-            if on_progress is not None:
-                on_progress(progress)
+            if self._on_progress is not None:
+                self._on_progress(progress)
         finally:
-            engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
+            self._engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
+            self._tell_of_safety(progress)
 
-    return tell
+    def _tell_of_safety(self, progress: RecoveryProgress) -> None:
+        """Tell of the safety capture when it is durable; not of one that an earlier run took."""
+        is_new = progress.status == SAVING and progress.safety_id != self._saved
+        if is_new:
+            self._saved = progress.safety_id
+            info = self._engine.capturer.find(progress.safety_id)
+            self._engine.listeners.tell(listener.CHECKPOINT_CREATED, info)
 
 
 def _failed(

@@ -89,8 +89,9 @@ class Delivery:
         if failure is None:
             return "delivered"
         if self._dead_letters is None or failure.is_final:
+            tried = "one attempt" if self.attempts == 1 else f"{self.attempts} attempts"
             raise DeliveryError(
-                f"Event {event.id} was not delivered in {self.attempts} attempts: {failure.reason}",
+                f"Event {event.id} was not delivered in {tried}: {failure.reason}",
                 hint="It was not acknowledged: mend the receiver and start again. A file for "
                 "dead letters lets the others go on.",
                 event=event.id,

@@ -422,3 +422,64 @@ def test_private_copies_of_a_killed_process_are_removed(tmp_path):
     os.close(fd)
     assert sorted(one.name for one in tmp_path.iterdir()) == [held.name, strange.name]
     assert (held / "database").exists()
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+def test_what_was_brought_in_is_compared_page_by_page(mode, tmp_path, monkeypatch):
+    live, source = tmp_path / "live.db", tmp_path / "source.db"
+    for place, rows in ((live, 50), (source, 500)):
+        with closing(sqlite3.connect(place, isolation_level=None)) as one:
+            one.execute("CREATE TABLE t (a TEXT)")
+            one.executemany("INSERT INTO t VALUES (?)", [(f"row {n}" * 9,) for n in range(rows)])
+    with closing(sqlite3.connect(live, isolation_level=None)) as one:
+        one.execute(f"PRAGMA journal_mode={mode}")
+    database.replace(live, source)
+
+    class Wrong(sqlite3.Connection):
+        def backup(self, target, **options):
+            super().backup(target, **options)
+            if target.execute("PRAGMA database_list").fetchone()[2] == str(live):
+                spoilt[-1](target)
+
+    def connected(path, options, timeout):
+        name = f"file:{path}?{options}"
+        return sqlite3.connect(
+            name, uri=True, isolation_level=None, check_same_thread=False, factory=Wrong
+        )
+
+    def wrongly(target):
+        target.execute("UPDATE t SET a = 'another' WHERE rowid = 3")
+
+    monkeypatch.setattr(database, "_connected", connected)
+    spoilt = [wrongly]
+    with pytest.raises(SourceError, match="is not what was captured"):
+        database.replace(live, source)
+    assert database.faults_in(live) == []  # SQLite finds nothing wrong with it
+
+    def by_others(_):
+        with closing(sqlite3.connect(live, isolation_level=None)) as other:
+            other.execute("INSERT INTO t VALUES ('of somebody else, just now')")
+
+    spoilt.append(by_others)
+    database.replace(live, source)  # what others write at once is theirs
+    with closing(sqlite3.connect(live)) as one:
+        assert one.execute("SELECT count(*) FROM t").fetchone() == (501,)
+
+
+def test_a_writer_at_once_after_a_restore_undoes_nothing_of_it(tmp_path, monkeypatch):
+    live, source = tmp_path / "live.db", tmp_path / "source.db"
+    make(live, "delete", rows=5)
+    make(source, "delete", rows=50)
+    writer = sqlite3.connect(live, isolation_level=None)
+    begin = database.begin_reading
+
+    def beginning(connection, path, *, busy_timeout_s):
+        if path == live:
+            writer.execute("BEGIN EXCLUSIVE")
+        begin(connection, path, busy_timeout_s=busy_timeout_s)
+
+    monkeypatch.setattr(database, "begin_reading", beginning)
+    database.replace(live, source)
+    writer.execute("ROLLBACK")
+    writer.close()
+    assert dump(live) == dump(source)

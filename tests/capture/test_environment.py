@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -24,6 +25,46 @@ def test_it_says_where_it_ran():
     assert payload["packages"]["blake3"]
     assert payload["directory"] == os.getcwd()
     assert "PATH" in payload["variables"]
+
+
+def test_packages_are_read_before_anybody_is_held(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    (folder / "some-1.dist-info").mkdir(parents=True)
+    (folder / "some-1.dist-info" / "METADATA").write_text("Name: some\nVersion: 1\n")
+    monkeypatch.syspath_prepend(str(folder))
+    read = []
+
+    class Gate:
+        name, is_held = "gate", False
+
+        def prepare(self):
+            self.is_held = True
+
+        def capture(self):
+            return {}
+
+        def restore(self, payload):
+            pass
+
+        def commit(self):
+            self.is_held = False
+
+        abort = commit
+
+    gate = Gate()
+    distributions = metadata.distributions
+
+    def reading():
+        read.append(gate.is_held)
+        return distributions()
+
+    monkeypatch.setattr(metadata, "distributions", reading)
+    component = EnvironmentComponent()
+    with CheckpointManager(tmp_path / "store") as manager:
+        capturer = Capturer(manager, "s", [gate, component])
+        info = capturer.capture()
+        assert capturer.stored(info)["environment"].value()["packages"]["some"] == "1"
+    assert read == [False]
 
 
 def test_secrets_are_named_and_not_told():

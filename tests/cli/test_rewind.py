@@ -73,6 +73,26 @@ def test_a_capture_of_what_may_be_half_done_says_so(run, tree) -> None:
     assert "ckptlog recover --system workspace --resume, or --roll-back" in done.err
 
 
+def test_a_rewind_leaves_alone_what_a_recovery_did_not_end(run, tree, tmp_path) -> None:
+    info = run("capture", tree, "--json").document
+    (tree / "b").write_text("half")
+    with CheckpointManager(tree / ".ckptlog") as manager:
+        facts = {"recovery": "r", "capture": info["id"], "safety": "", "names": "*"}
+        manager.record(RECOVERY_STARTED, facts, task="workspace")
+    done = run("rewind", tree, "--json", "--to", info["id"])
+    assert (done.status, done.error["code"]) == (4, "recovery.unfinished")
+    assert "ckptlog recover --system workspace --resume" in done.error["hint"]
+    assert (tree / "b").read_text() == "half"
+    assert run("rewind", tree, "--list").status == 0
+    assert run("rewind", tree, "--dry-run").status == 0
+    assert run("rewind", tree, "--yes", "--out", tmp_path / "out").status == 0
+    done = run(
+        "recover", "--store", tree / ".ckptlog", "--system", "workspace", "--resume", "--yes"
+    )
+    assert done.status == 0
+    assert run("rewind", tree, "--yes").status == 0
+
+
 def test_back_by_number_time_and_id(run, tree) -> None:
     for version in range(3):
         (tree / "b").write_text(f"{version}")

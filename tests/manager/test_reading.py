@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -441,3 +442,30 @@ def test_explaining_nothing(manager):
         "can_recover": False,
         "candidates": [],
     }
+
+
+def test_an_iteration_goes_on_behind_what_is_damaged_where_that_is_asked_for(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        made = [
+            manager.create_checkpoint("t", "t", 1, data={"big": os.urandom(1_500_000)})
+            for _ in range(3)
+        ]
+    packs = sorted((tmp_path / "s" / "packs").iterdir(), key=lambda one: one.stat().st_mtime_ns)
+    assert len(packs) == 3
+    content = bytearray(packs[1].read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    packs[1].write_bytes(content)
+    with CheckpointManager(tmp_path / "s") as manager:
+        with pytest.raises(CheckpointCorruptionError):
+            list(manager.iterate())
+        told = []
+        found = manager.iterate(on_damage=lambda name, error: told.append((name, error.code)))
+        assert ids(found) == [made[0], made[2]]
+        assert [name for name, _ in told] == [made[1]]
+        packs[1].unlink()
+    with CheckpointManager(tmp_path / "s") as manager:
+        found = manager.iterate(on_damage=lambda name, error: told.append((name, error.code)))
+        assert ids(found) == [made[0], made[2]]
+        assert len(told) == 2
+        with pytest.raises(ArgumentError, match="on_damage"):
+            manager.iterate(on_damage=3)

@@ -327,3 +327,41 @@ def test_a_variable_is_refused_where_a_dict_would_be(variable, says):
     with pytest.raises(SettingsError, match=variable) as caught:
         SystemConfiguration.from_env({variable: "5"})
     assert says in str(caught.value)
+
+
+def test_all_that_is_refused_is_told_at_once():
+    inner = EXAMPLE["checkpoint"]
+    settings = {
+        **inner,
+        "encryptionEnabled": True,  # as the specification's example has it, with the next two
+        "storage": {
+            **inner["storage"],
+            "primary": "s3",
+            "s3": {"bucket": "maos-checkpoints", "region": "us-west-2", "prefix": "checkpoints/v1"},
+            "local": {"path": "", "maxSizeBytes": 1},
+        },
+        "intervalSecond": 3,
+        "jitter": 7,
+    }
+    error = refused({"checkpoint": settings})
+    told = [
+        "storage.local.path",
+        "storage.local.maxSizeBytes",
+        "storage.s3",
+        "storage.primary",
+        "intervalSecond",
+        "jitter",
+        "encryptionEnabled",
+    ]
+    assert sorted(one["argument"] for one in error.context["faults"]) == sorted(told)
+    assert error.message.startswith("7 settings are refused. ")
+    for one in error.context["faults"]:
+        assert one["message"] in error.message
+        assert one["hint"] in error.message
+    assert "Did you mean intervalSeconds?" in error.message
+    assert json.loads(json.dumps(error.to_dict())) == error.to_dict()
+
+
+def test_what_is_wrong_by_hand_is_told_at_once_too():
+    with pytest.raises(SettingsError, match=r"3 settings .*jitter.*maxAgeDays.*encryptionEnabled"):
+        SystemConfiguration(jitter=7, max_age_days=-1, encryption_enabled=True)

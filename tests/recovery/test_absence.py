@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
@@ -392,3 +393,40 @@ def test_an_answer_that_is_none_is_refused(system, monkeypatch):
             system.recovery().recover(first.id)
     coroutine.close()
     assert system.look() == before
+
+
+def test_one_that_hangs_when_asked_again_is_told_by_what_failed_first(manager):
+    hold = threading.Event()
+    answers = [False]
+
+    class Odd(Session):
+        def is_absent(self):
+            if answers:
+                return answers.pop()
+            hold.wait(60)
+            return True
+
+        def capture(self):
+            if not answers:
+                raise OSError("the device is gone")
+            return super().capture()
+
+    odd = Odd()
+    capturer = Capturer(manager, "odd", [odd])
+    info = capturer.capture()
+    done: list[BaseException] = []
+
+    def recover():
+        try:
+            Recovery(capturer, deadline_s=0.5).recover(info.id)
+        except BaseException as error:
+            done.append(error)
+
+    thread = threading.Thread(target=recover, daemon=True)
+    thread.start()
+    thread.join(20)
+    is_alive = thread.is_alive()
+    hold.set()
+    assert not is_alive
+    assert isinstance(done[0], CaptureFailedError)
+    assert "the device is gone" in str(done[0])

@@ -9,9 +9,10 @@ import pytest
 
 import ckptlog
 from ckptlog.capture.capturer import Capturer
+from ckptlog.errors import FullError
 from ckptlog.service.keeping import DIGEST, FULL, SAMPLE, Keeper
 from tests.capture.sample import Value
-from tests.service.system import settings, until
+from tests.service.system import serve, settings, until
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 STRIDE = 16 * 1024
@@ -149,3 +150,26 @@ def test_recoveries_do_not_push_out_what_they_go_back_to(tmp_path):
         assert [one.reason for one in found].count("safety") == 3
         assert len(found) == 6
         assert service.get_metrics().total_checkpoints == 6
+
+
+def test_what_was_deleted_before_a_failure_is_told_and_its_room_comes_back(tmp_path, monkeypatch):
+    gone, failed = [], []
+    service = serve(tmp_path / "s", intervalSeconds=60, maxCheckpoints=1)
+    service.initialize()
+    engine = service._engine
+    service.on("checkpointsDeleted", gone.append)
+    service.on("operationFailed", failed.append)
+    made = [engine.capture("manual").id for _ in range(4)]
+    delete = engine.manager.delete_checkpoint
+
+    def failing(name, **options):
+        if name == made[2]:
+            raise FullError("no room")
+        return delete(name, **options)
+
+    monkeypatch.setattr(engine.manager, "delete_checkpoint", failing)
+    assert engine.clean_up() == made[:2]
+    until(lambda: gone and failed, "being told")
+    assert gone == [made[:2]]
+    assert engine.keeper._deleted == 2
+    service.close()

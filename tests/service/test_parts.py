@@ -109,8 +109,10 @@ def test_order_holds_and_beyond_the_limit_is_dropped(monkeypatch):
 
 
 def test_unknown_events_are_refused():
-    with pytest.raises(ArgumentError, match="Did you mean 'checkpoint_created'"):
+    with pytest.raises(ArgumentError, match="Did you mean 'checkpointCreated'"):
         Listeners().on("checkpointCreate", print)
+    with pytest.raises(ArgumentError, match=r"Did you mean 'recovery_failed'.* recovery_progress,"):
+        Listeners().on("recovery_fail", print)
     with pytest.raises(ArgumentError):
         Listeners().on("checkpointCreated", 3)
 

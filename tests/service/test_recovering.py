@@ -9,7 +9,14 @@ import pytest
 
 import ckptlog
 from ckptlog import create_checkpoint_system
-from ckptlog.errors import CaptureTooLargeError, CheckpointError
+from ckptlog.errors import (
+    ArgumentError,
+    CaptureTooLargeError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    RecoveryUnfinishedError,
+    ServiceStateError,
+)
 from ckptlog.recovery.journal import RESTORING, Journal, Unfinished
 from tests.service.system import settings, until
 
@@ -252,3 +259,84 @@ def test_a_failure_is_one_sentence_after_the_other(tmp_path):
         with pytest.raises(CheckpointError) as caught:
             service.recover_from_checkpoint(first.id)
         assert ".." not in caught.value.message
+
+
+def test_what_a_recovery_saves_first_is_told_as_a_capture_once(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    created, names = [], []
+    with service:
+        first = service.create_checkpoint("first")
+        service.on("checkpointCreated", created.append)
+        service.on("recoveryStarted", lambda _: names.append("started"))
+        service.on("checkpointCreated", lambda _: names.append("created"))
+        service.on("recoveryCompleted", lambda _: names.append("completed"))
+        agents.value = 2
+        progress = service.recover_from_checkpoint(first.id)
+        service.recover_from_checkpoint(first.id, dry_run=True)
+        service.recover_from_checkpoint(first.id, safety=False)
+        until(lambda: names.count("completed") == 2, "being told")
+        assert [(one.id, one.reason) for one in created] == [(progress.safety_id, "safety")]
+        assert names == ["started", "created", "completed", "started", "started", "completed"]
+
+
+def test_a_capture_is_got_by_its_id_and_deleted_by_it(tmp_path):
+    service, agents, _ = system(tmp_path / "s")
+    gone = []
+    with service:
+        service.on("checkpointsDeleted", gone.append)
+        first = service.create_checkpoint("first")
+        agents.value = 2
+        second = service.create_checkpoint("second", tags=["keep"])
+        assert service.get_checkpoint(first.id) == first
+        service.delete_checkpoint(second.id)
+        left = [one.id for one in service.list_checkpoints()]
+        assert first.id in left
+        assert second.id not in left
+        until(lambda: gone == [[second.id]], "being told")
+        manager = service._engine.manager
+        foreign = manager.create_checkpoint("another", "title", 1, "step")
+        for wrong in (second.id, foreign, "cp_none"):
+            with pytest.raises(CheckpointNotFoundError):
+                service.get_checkpoint(wrong)
+            with pytest.raises(CheckpointNotFoundError):
+                service.delete_checkpoint(wrong)
+        with pytest.raises(ArgumentError):
+            service.get_checkpoint(None)
+        with pytest.raises(ArgumentError):
+            service.delete_checkpoint(None)
+        assert manager.get_checkpoint(foreign) is not None
+        assert service.get_metrics().total_checkpoints == len(left)
+        assert service.get_metrics().refused == 4
+    with pytest.raises(ServiceStateError):
+        service.delete_checkpoint(first.id)
+
+
+def test_what_an_unfinished_recovery_needs_is_not_deleted(tmp_path):
+    service, _, _ = system(tmp_path / "s")
+    service.initialize()
+    first = service.create_checkpoint("first")
+    safety = service.create_checkpoint("safety")
+    other = service.create_checkpoint("other")
+    Journal(service._engine.manager, "system").started(
+        Unfinished("r1", -1, first.id, safety.id, None)
+    )
+    for needed in (first, safety):
+        with pytest.raises(RecoveryUnfinishedError, match="needs"):
+            service.delete_checkpoint(needed.id)
+    service.delete_checkpoint(other.id)
+    assert {one.id for one in service.list_checkpoints()} == {first.id, safety.id}
+    service.close()
+
+
+def test_who_does_not_own_the_system_deletes_nothing(tmp_path):
+    service, _, _ = system(tmp_path / "s")
+    with service:
+        info = service.create_checkpoint("first")
+        with ckptlog.open(tmp_path / "s") as store:
+            other = create_checkpoint_system({}, {"agents": Manager(1)}, store=store)
+            other.initialize()
+            with pytest.raises(CheckpointError) as refused:
+                other.delete_checkpoint(info.id)
+            assert refused.value.code == "lease.required"
+            other.close()
+        assert service.get_checkpoint(info.id).id == info.id

@@ -160,5 +160,7 @@ def test_a_command_is_repeated(event, tmp_path):
     delivery = Delivery(command, Quick(), retries=2)
     assert delivery.deliver(event) == "delivered"
     assert delivery.attempts == 3
-    with pytest.raises(DeliveryError):
+    with pytest.raises(DeliveryError, match="in 3 attempts"):
         Delivery(Command("false"), Quick(), retries=2).deliver(event)
+    with pytest.raises(DeliveryError, match="in one attempt:"):
+        Delivery(Command("false"), Quick(), retries=0).deliver(event)
