@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -277,7 +278,8 @@ class CheckpointReader:
         rows_max = None if metadata or on_damage is not None else limit
         rows = self._rows(wanted, start, rows_max, newest_first=newest_first)
         found = self._found(rows, on_damage)
-        return islice((one for one in found if _has(one.metadata, metadata or {})), limit)
+        stop = None if limit is None else min(limit, sys.maxsize)
+        return islice((one for one in found if _has(one.metadata, metadata or {})), stop)
 
     def _found(self, rows: Iterator[Row], on_damage: OnDamage | None) -> Iterator[CheckpointData]:
         for row in rows:

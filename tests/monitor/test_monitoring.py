@@ -230,10 +230,11 @@ def test_what_is_followed_is_told_and_its_failures_are_kept(tmp_path):
             service.create_checkpoint()
         agents.fault = None
         service.recover_from_checkpoint(info.id)
-        until(lambda: len(seen) == 3, "operations")
+        until(lambda: len(seen) == 4, "operations")
         assert [(one["operation"], one["failed"]) for one in seen] == [
             ("capture", False),
             ("capture", True),
+            ("capture", False),  # the safety capture of the recovery
             ("recovery", False),
         ]
         (failure,) = by_service.generate_health_report()["recent_failures"]
