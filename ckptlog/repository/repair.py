@@ -353,17 +353,12 @@ class _Work:
             path = self._root / container
             with operating_system_door("Cannot copy a pack"):
                 path.parent.mkdir(exist_ok=True)
-            fd, temporary = files.create_temporary(path)
-            try:
-                with one.path.open("rb") as source, open(fd, "wb", closefd=False) as target:
-                    shutil.copyfileobj(source, target, 1024 * 1024)
-                files.sync_file(fd)
-                files.publish(temporary, path)
-            except BaseException:
-                files.remove(temporary)
-                raise
-            finally:
-                os.close(fd)
+            with (
+                files.replacing(path) as fd,
+                one.path.open("rb") as source,
+                open(fd, "wb", closefd=False) as target,
+            ):
+                shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _mend(self, quarantine: Quarantine, planner: Planner, salvage: Salvage) -> str:
         """Put a mended file into the place of a damaged one; return where that is kept.
@@ -378,16 +373,8 @@ class _Work:
         if is_live:
             self._write_in_place(path, salvage)
             return kept
-        fd, temporary = files.create_temporary(path)
-        try:
+        with files.replacing(path) as fd:
             write_mended(fd, data or b"", salvage)
-            files.sync_file(fd)
-            files.publish(temporary, path)
-        except BaseException:
-            files.remove(temporary)
-            raise
-        finally:
-            os.close(fd)
         return kept
 
     def _write_in_place(self, path: Path, salvage: Salvage) -> None:

@@ -6,7 +6,6 @@ would be lost.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -52,16 +51,8 @@ class Stage:
         (self.folder / name).symlink_to((self._root / name).resolve())
 
     def _write(self, path: Path, data: bytes, salvage: Salvage) -> None:
-        fd, temporary = files.create_temporary(path)
-        try:
+        with files.replacing(path) as fd:
             write_mended(fd, data, salvage)
-            files.sync_file(fd)
-            files.publish(temporary, path)
-        except BaseException:
-            files.remove(temporary)
-            raise
-        finally:
-            os.close(fd)
 
 
 def write_mended(fd: int, data: bytes, salvage: Salvage) -> None:

@@ -21,7 +21,8 @@ import os
 import re
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -237,6 +238,29 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[int]:
+    """Give a descriptor to write what path is once the block ends; after a failure it is as before.
+
+    Args:
+        durable: As for `write_atomically`.
+
+    Raises:
+        CheckpointStorageError: By kind; no temporary file stays.
+    """
+    fd, temporary = create_temporary(path)
+    try:
+        yield fd
+        if durable:
+            sync_file(fd)
+        publish(temporary, path, durable=durable)
+    except BaseException:
+        remove(temporary)
+        raise
+    finally:
+        os.close(fd)
+
+
 def write_atomically(
     path: Path, data: bytes | bytearray | memoryview, *, durable: bool = True
 ) -> None:
@@ -251,14 +275,5 @@ def write_atomically(
 
     Durability: as `durable` says.        Threads: safe; the last of two callers wins.
     """
-    fd, temporary = create_temporary(path)
-    try:
+    with replacing(path, durable=durable) as fd:
         write_all(fd, data, 0)
-        if durable:
-            sync_file(fd)
-        publish(temporary, path, durable=durable)
-    except BaseException:
-        remove(temporary)
-        raise
-    finally:
-        os.close(fd)
