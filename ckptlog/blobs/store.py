@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from ckptlog.blobs import payload
+from ckptlog.blobs import difference, payload
 from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
@@ -59,12 +59,8 @@ _BASES_BYTES: Final = 4 * 1024 * 1024
 DISTRUST_BYTES: Final = 16
 _DISTRUSTED_MAX: Final = 100_000
 _DEPTHS_REMEMBERED: Final = 10_000
-# Differences between a chunk and a whole one; a reader needs some 12 us for each. Those of a short
-# value, which is read faster otherwise, are fewer.
-DELTA_DEPTH_MAX: Final = 64
-# What a reader follows: more, so that it need not trust what writers count.
-_DELTA_DEPTH_READ_MAX: Final = 2 * DELTA_DEPTH_MAX
-_DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: DELTA_DEPTH_MAX}
+# Of a short value, which is read faster otherwise, there are fewer differences.
+_DELTA_DEPTHS: Final = {chunk.LEAF: 16, chunk.BRANCH: difference.DEPTH_MAX}
 _NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
@@ -182,7 +178,7 @@ class BlobStore:
     def packed(self, digests: Iterable[bytes]) -> None:
         """Take note that chunks were written into packs: nothing can be a difference from them."""
         for digest in digests:
-            self._emitted.put(digest, DELTA_DEPTH_MAX, 1)
+            self._emitted.put(digest, difference.DEPTH_MAX, 1)
 
     def _was_stored(self, digest: bytes, is_pending: bool) -> bool:  # noqa: FBT001
         """Say whether a chunk has a record already, or will have one with the pending commit."""
@@ -218,11 +214,11 @@ class BlobStore:
                     break
                 above.append(place)
                 found = self.index.get(base)
-                if found is None or len(above) > DELTA_DEPTH_MAX:
+                if found is None or len(above) > difference.DEPTH_MAX:
                     break
                 place = found
         if depth is None:
-            return DELTA_DEPTH_MAX
+            return difference.DEPTH_MAX
         for place in reversed(above):
             depth += 1
             self._depths.put((place.container, place.offset), depth, 1)
@@ -436,32 +432,10 @@ class BlobStore:
         return self._codec.raw(record, digest, domain=domain, base_of=self._base)
 
     def _base(self, digest: bytes) -> bytes:
-        """Return the raw bytes of a chunk that another is a difference from.
-
-        The chain down to a whole chunk is gathered first, then undone from its end: what is read
-        is bounded, whatever the records say.
-        """
-        chain: list[tuple[bytes, bytes]] = []
-        raw = self._bases.get(digest)
-        while raw is None:
-            if len(chain) >= _DELTA_DEPTH_READ_MAX:
-                raise BlobCorruptionError(
-                    f"Chunk {digest.hex()} is more than {_DELTA_DEPTH_READ_MAX} differences "
-                    "away from a whole one.",
-                    digest=digest.hex(),
-                )
-            record = self._record(digest)
-            chain.append((digest, record))
-            digest = chunk.base_in(record)
-            if not digest:
-                break
-            raw = self._bases.get(digest)
-        for name, record in reversed(chain):
-            below = raw
-            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
-            self._bases.put(name, raw, len(raw) + _ENTRY_COST)
-        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
-        return raw
+        """Return the raw bytes of a chunk that another is a difference from."""
+        return difference.undone(
+            digest, self._record, self._codec, known=self._bases, cost=_ENTRY_COST
+        )
 
     def _record(self, digest: bytes) -> bytes:
         placement = self.index.get(digest)

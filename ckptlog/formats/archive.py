@@ -17,7 +17,8 @@ from xxhash import xxh3_64_intdigest
 
 from ckptlog.errors import FormatError, UnsupportedError
 from ckptlog.formats import chunk, event
-from ckptlog.formats.proof import HASH_BYTES, widths
+from ckptlog.formats.merkle import HASH_BYTES
+from ckptlog.formats.stretch import widths
 
 MAGIC: Final = b"CKPTARC1"
 FORMAT: Final = 1

@@ -33,7 +33,8 @@ from ckptlog.errors import (
 )
 from ckptlog.formats import archive, chunk, event
 from ckptlog.formats.end import End
-from ckptlog.formats.proof import HASH_BYTES, Fold, Gap
+from ckptlog.formats.merkle import HASH_BYTES
+from ckptlog.formats.stretch import Fold, Gap
 from ckptlog.log.bulk import BulkReader
 from ckptlog.model import event as kinds
 from ckptlog.model.cursor import BEGINNING

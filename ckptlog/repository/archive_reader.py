@@ -29,7 +29,7 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import archive, chunk, event
-from ckptlog.formats.proof import Fold
+from ckptlog.formats.stretch import Fold
 from ckptlog.model import value as values
 from ckptlog.model.entry import Commit, Entry, Placement
 from ckptlog.model.event import (

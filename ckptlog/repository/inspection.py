@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Lock, local
 from typing import Any, Final
 
+from ckptlog.blobs import difference
 from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import (
@@ -23,7 +24,7 @@ from ckptlog.errors import (
     FormatError,
     MissingBlobError,
 )
-from ckptlog.formats import chunk, frame
+from ckptlog.formats import frame
 from ckptlog.model.entry import Placement
 from ckptlog.repository.claim import LEAF, Shape, shape_of
 from ckptlog.storage.disk import Disk
@@ -34,7 +35,6 @@ READ_BYTES: Final = 1024 * 1024
 _UNDER_WAY_MAX: Final = 4
 _LONG_BYTES: Final = 32 * 1024
 _BASES_BYTES: Final = 8 * 1024 * 1024
-_DIFFERENCES_MAX: Final = 128
 # Values of one chunk are mostly shorter; they are kept for a moment, to be decoded.
 _VALUE_BYTES_MAX: Final = 16 * 1024
 
@@ -72,27 +72,7 @@ class Bases:
         Raises:
             MissingBlobError, BlobCorruptionError: It is not here, or not whole.
         """
-        chain: list[tuple[bytes, bytes]] = []
-        raw = self._raws.get(digest)
-        while raw is None:
-            if len(chain) >= _DIFFERENCES_MAX:
-                raise BlobCorruptionError(
-                    f"Chunk {digest.hex()} is more than {_DIFFERENCES_MAX} differences away from "
-                    "a whole one.",
-                    digest=digest.hex(),
-                )
-            record = self._record(digest)
-            chain.append((digest, record))
-            digest = chunk.base_in(record)
-            if not digest:
-                break
-            raw = self._raws.get(digest)
-        for name, record in reversed(chain):
-            below = raw
-            raw = self._codec.raw(record, name, base_of=lambda _, below=below: below)  # type: ignore[misc]
-            self._raws.put(name, raw, len(raw))
-        assert raw is not None  # noqa: S101 - found at once, or at the chain's end
-        return raw
+        return difference.undone(digest, self._record, self._codec, known=self._raws)
 
     def _record(self, digest: bytes) -> bytes:
         with self._lock:

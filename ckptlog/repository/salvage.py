@@ -13,9 +13,11 @@ from typing import Final
 
 import msgspec
 
+from ckptlog.blobs import difference
+from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import BlobCorruptionError, FormatError
-from ckptlog.formats import chunk, event, frame, pack, segment, tombstone
+from ckptlog.formats import event, frame, pack, segment, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.formats.tombstone import Lost
 from ckptlog.model.event import SCHEMA
@@ -355,6 +357,7 @@ def _lost_in(framed: bytes) -> list[int]:
     return [event.decode_prefix(body)[0]]
 
 
+_RAWS_BYTES: Final = 8 * 1024 * 1024
 _CLUES_MAX: Final = 1000
 _CLUE_BYTES_MAX: Final = 256 * 1024
 
@@ -373,6 +376,7 @@ class _Chunks:
     def __init__(self) -> None:
         self._codec = Codec()
         self._records: dict[bytes, bytes] = {}
+        self._raws: Cache[bytes, bytes] = Cache(_RAWS_BYTES)
 
     def raw(self, digest: bytes, record: bytes) -> bytes:
         raw = self._codec.raw(record, digest, base_of=self._base)
@@ -380,22 +384,13 @@ class _Chunks:
         return raw
 
     def _base(self, digest: bytes) -> bytes:
-        chain: list[tuple[bytes, bytes]] = []
-        while True:
-            record = self._records.get(digest)
-            if record is None or len(chain) > _DIFFERENCES_MAX:
-                raise BlobCorruptionError(f"The base {digest.hex()} is not there.")
-            chain.append((digest, record))
-            digest = chunk.base_in(record)
-            if not digest:
-                break
-        raw = b""
-        for name, record in reversed(chain):
-            raw = self._codec.raw(record, name, base_of=lambda _, below=raw: below)  # type: ignore[misc]
-        return raw
+        return difference.undone(digest, self._record, self._codec, known=self._raws)
 
-
-_DIFFERENCES_MAX: Final = 128
+    def _record(self, digest: bytes) -> bytes:
+        record = self._records.get(digest)
+        if record is None:
+            raise BlobCorruptionError(f"The base {digest.hex()} is not there.")
+        return record
 
 
 class PackSalvage:

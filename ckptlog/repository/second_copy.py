@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from ckptlog.blobs import difference
+from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import read_lines
@@ -19,6 +21,7 @@ from ckptlog.repository.gap import Copy, Walk, judge_by
 from ckptlog.storage.disk import Disk
 
 _CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
+_RAWS_BYTES: Final = 8 * 1024 * 1024
 
 
 class SecondCopy:
@@ -107,6 +110,7 @@ class _Container:
         self._store_id = store_id
         self._seed = frame.container_seed(store_id, path.name)
         self._codec = Codec()
+        self._raws: Cache[bytes, bytes] = Cache(_RAWS_BYTES)
         self.places = self._found()
 
     def _found(self) -> dict[bytes, tuple[int, int]]:
@@ -129,7 +133,8 @@ class _Container:
         Raises:
             CheckpointError: It is not whole.
         """
-        record, raw = self._stored(digest), self._raw(digest)
+        record = self._stored(digest)
+        raw = difference.undone(digest, self._stored, self._codec, known=self._raws)
         if not chunk.base_in(record):
             return record
         domain, _ = chunk.outline(record)
@@ -146,21 +151,6 @@ class _Container:
         finally:
             self._disk.close(fd)
         return bytes(frame.decode(self._seed, offset, data).body)
-
-    def _raw(self, digest: bytes) -> bytes:
-        """Return a chunk's bytes: those of the base that differs from nothing, then each above."""
-        chain = [(digest, self._stored(digest))]
-        while base := chunk.base_in(chain[-1][1]):
-            if len(chain) > _DIFFERENCES_MAX:
-                raise BlobCorruptionError(f"{digest.hex()} differs from too many.")
-            chain.append((base, self._stored(base)))
-        raw = b""
-        for name, record in reversed(chain):
-            raw = self._codec.raw(record, name, base_of=lambda _, below=raw: below)  # type: ignore[misc]
-        return raw
-
-
-_DIFFERENCES_MAX: Final = 128
 
 
 def _whole(disk: Disk, path: Path) -> bytes:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ckptlog.blobs import payload
 from ckptlog.blobs.chunker import Chunker
 from ckptlog.blobs.codec import Codec
+from ckptlog.blobs.difference import DEPTH_READ_MAX
 from ckptlog.blobs.payload import assemble, digests_of, plant
-from ckptlog.blobs.store import _DELTA_DEPTH_READ_MAX
 from ckptlog.errors import BlobCorruptionError, CheckpointError, MissingBlobError, TooLargeError
 from ckptlog.formats import branch, chunk
 from ckptlog.formats.branch import BRANCH, BYTES, LEAF, Link
@@ -335,7 +335,7 @@ def test_bases_in_a_circle_come_to_an_end(house, length):
 
 @pytest.mark.parametrize("more", [0, 1])
 def test_chains_that_are_too_long_are_refused(house, more):
-    raws = [BASE + b"%d" % number for number in range(_DELTA_DEPTH_READ_MAX + 1 + more)]
+    raws = [BASE + b"%d" % number for number in range(DEPTH_READ_MAX + 1 + more)]
     name, record = CODEC.record(chunk.LEAF, raws[0])
     fresh = [(name, record)]
     for older, raw in zip(raws, raws[1:], strict=False):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ckptlog.blobs import store as blobs
-from ckptlog.blobs import tree
+from ckptlog.blobs import difference, tree
 from ckptlog.errors import (
     FormatError,
     LogCorruptionError,
@@ -158,7 +157,7 @@ def test_the_payload_page_has_the_numbers_of_the_code():
     assert f"divisible by {tree.FANOUT_MEAN}, at the latest with {tree.FANOUT_MAX}" in text
     assert f"At most {tree.LEVEL_MAX} levels" in text
     chunks = " ".join(page("chunk").split())
-    assert f"more than {blobs.DELTA_DEPTH_MAX} differences away" in chunks
+    assert f"more than {difference.DEPTH_MAX} differences away" in chunks
 
 
 @pytest.mark.parametrize("name", FORMAT_PAGES)

@@ -15,7 +15,7 @@ import pytest
 
 import ckptlog
 from ckptlog import CheckpointConfiguration, CheckpointManager
-from ckptlog.blobs import store as stores
+from ckptlog.blobs import difference
 from ckptlog.errors import (
     BlobCorruptionError,
     CheckpointError,
@@ -512,7 +512,7 @@ def test_the_depth_of_a_record_is_read_where_it_is_not_remembered(path):
             if count % 10 == 0:
                 manager.store.blobs._depths.clear()
     tally = check_store(path)
-    assert 10 < tally.deepest <= stores.DELTA_DEPTH_MAX
+    assert 10 < tally.deepest <= difference.DEPTH_MAX
 
 
 @pytest.mark.parametrize("tasks", [("t", "u"), ("t", "new"), ("t", "t")])

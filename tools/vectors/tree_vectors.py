@@ -100,6 +100,19 @@ class Planter:
         return [*self._levels([self._chunk([one], 0) for one in closed]), rest]
 
     def _container(self, text: bytes) -> tuple[list[Piece], int]:
+        groups, counts, total = self._groups(text)
+        begin, end = text[:1], text[-1:]
+        if total <= self.rules.inline_max:
+            return [begin, *(piece for group in groups for piece in group), end], total + 2
+        *closed, rest = groups
+        links = [
+            self._chunk(joined(one), count) for one, count in zip(closed, counts, strict=False)
+        ]
+        whole = [begin, *self._levels(links), *rest, end]
+        return whole, sum(map(space, whole))
+
+    def _groups(self, text: bytes) -> tuple[list[list[Piece]], list[int], int]:
+        """Return the pieces up to each cut, the items of each, and what all would take inline."""
         groups: list[list[Piece]] = [[]]
         counts = [0]
         total = gathered = 0
@@ -116,15 +129,7 @@ class Planter:
                 groups.append([])
                 counts.append(0)
                 gathered = 0
-        begin, end = text[:1], text[-1:]
-        if total <= self.rules.inline_max:
-            return [begin, *(piece for group in groups for piece in group), end], total + 2
-        *closed, rest = groups
-        links = [
-            self._chunk(joined(one), count) for one, count in zip(closed, counts, strict=False)
-        ]
-        whole = [begin, *self._levels(links), *rest, end]
-        return whole, sum(map(space, whole))
+        return groups, counts, total
 
     def _is_end(self, item: list[Piece], heavy: int, gathered: int) -> bool:
         spelled = b"".join(one if isinstance(one, bytes) else one.digest for one in item)

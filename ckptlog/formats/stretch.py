@@ -1,4 +1,4 @@
-"""RFC 6962 over a stretch of the log: roots from leaves and perfect subtrees, and paths.
+"""RFC 6962 over a stretch of the log: its perfect subtrees, and roots from those and from leaves.
 
 A tree of n leaves falls into perfect subtrees from the left, the largest first; folding them from
 the right gives the root. So who has, for every leaf from 0 to n, either the leaf or a perfect
@@ -9,13 +9,10 @@ subtree that covers it, can compute the root, and needs log2(n) hashes of memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
+from collections.abc import Iterator
 
 from ckptlog.errors import FormatError
-from ckptlog.formats.merkle import HASH_BYTES, node_hash
-
-__all__ = ["HASH_BYTES", "Fold", "Gap", "node_hash", "path", "root_of_path", "widths"]
+from ckptlog.formats.merkle import HASH_BYTES, ROOT_EMPTY, fold, node_hash
 
 
 def widths(start: int, stop: int) -> Iterator[int]:
@@ -62,12 +59,7 @@ class Fold:
     @property
     def root(self) -> bytes:
         """The root of the leaves so far."""
-        if not self._stack:
-            return sha256().digest()
-        root = self._stack[-1][1]
-        for _, left in reversed(self._stack[:-1]):
-            root = node_hash(left, root)
-        return root
+        return fold([digest for _, digest in self._stack]) if self._stack else ROOT_EMPTY
 
 
 class Gap:
@@ -96,59 +88,3 @@ class Gap:
     def hashes(self) -> list[bytes]:
         """The subtrees, from the left, as wide as `widths` says."""
         return [digest for _, digest in self._stack]
-
-
-Item = tuple[int, int, bytes]
-"""A leaf or a perfect subtree: its first leaf, its width, its hash."""
-
-
-def path(items: Sequence[Item], index: int, size: int) -> list[bytes]:
-    """Return the inclusion proof of a leaf (RFC 6962, 2.1.1), which must be one of the items.
-
-    Args:
-        items: They cover all leaves from 0 to size, in order.
-    """
-    start, stop, found = 0, size, []
-    while stop - start > 1:
-        split = start + (1 << (stop - start - 1).bit_length() - 1)
-        if index < split:
-            found.append(_root(items, split, stop))
-            stop = split
-        else:
-            found.append(_root(items, start, split))
-            start = split
-    return found[::-1]
-
-
-def _root(items: Iterable[Item], start: int, stop: int) -> bytes:
-    # Widths divide positions, and start is a multiple of what the stretch spans, so it may be
-    # folded as a tree of its own.
-    fold = Fold()
-    for first, width, digest in items:
-        if start <= first < stop:
-            fold.add(digest, width)
-    return fold.root
-
-
-def root_of_path(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """Return the root that a leaf's inclusion proof leads to (RFC 9162, 2.1.3.2).
-
-    Raises:
-        FormatError: It is no proof for that index and size.
-    """
-    if not 0 <= index < size:
-        raise FormatError(f"A log of {size} leaves has no leaf {index}.")
-    at, last, root = index, size - 1, leaf
-    for one in proof:
-        if last == 0:
-            raise FormatError("The proof is too long.")
-        if at & 1 or at == last:
-            root = node_hash(one, root)
-            while at and not at & 1:
-                at, last = at >> 1, last >> 1
-        else:
-            root = node_hash(root, one)
-        at, last = at >> 1, last >> 1
-    if last:
-        raise FormatError("The proof is too short.")
-    return root

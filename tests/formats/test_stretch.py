@@ -1,4 +1,4 @@
-"""Roots and paths of the RFC 6962 tree, against its definition written out."""
+"""Roots over stretches of the RFC 6962 tree, against its definition written out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import FormatError
-from ckptlog.formats.proof import Fold, Gap, node_hash, path, root_of_path, widths
+from ckptlog.formats.merkle import node_hash
+from ckptlog.formats.stretch import Fold, Gap, widths
 
 LEAVES = [sha256(b"%d" % number).digest() for number in range(300)]
 
@@ -51,20 +52,6 @@ def test_leaves_and_subtrees_lead_to_the_root(size, seed):
     assert fold.root == tree(LEAVES[:size])
 
 
-@given(size=st.integers(1, 300), seed=st.integers())
-def test_a_path_proves_its_leaf_and_no_other(size, seed):
-    items, root = cover(size, seed), tree(LEAVES[:size])
-    for at, width, digest in items:
-        if width == 1:
-            proof = path(items, at, size)
-            assert root_of_path(digest, at, size, proof) == root
-            assert root_of_path(LEAVES[-1], at, size, proof) != root or digest == LEAVES[-1]
-            for wrong in ([*proof, LEAVES[0]], proof[:-1]):
-                if wrong != proof:
-                    with pytest.raises(FormatError):
-                        root_of_path(digest, at, size, wrong)
-
-
 def test_known_roots():
     assert Fold().root.hex().startswith("e3b0c44298fc1c14")
     fold = Fold()
@@ -81,8 +68,3 @@ def test_a_subtree_stands_where_its_width_divides(before, width):
         fold.add(leaf)
     with pytest.raises(FormatError):
         fold.add(LEAVES[0], width)
-
-
-def test_a_leaf_beyond_the_log_has_no_path():
-    with pytest.raises(FormatError):
-        root_of_path(LEAVES[0], 5, 5, [])
