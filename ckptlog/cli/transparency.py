@@ -93,16 +93,18 @@ def _add_out(parser: Any) -> None:
 def run_head(context: Context) -> int:
     """Sign and print a head, or list those that are kept."""
     arguments, output = context.arguments, context.output
-    with context.store(is_reading=arguments.latest or arguments.list) as store:
+    with context.store(is_reading=True) as store:
         notary = store.notary
         if arguments.list:
             # The newest one may lie there twice; that which has cosignatures comes first.
             heads = {one.note.text: one for one in reversed(list(notary.shelf.all()))}
             return _list(context, list(reversed(heads.values())))
         signed = notary.latest() if arguments.latest else notary.sign()
-        key = notary.key
+        key, is_published = notary.key, not store.read_only
     if signed is None:
         raise _no_head()
+    if not arguments.latest and not is_published:
+        output.note("the store cannot be written, so its heads/ do not get this head: keep it")
     _put(context, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
     if not output.is_json and arguments.out:
         output.line(f"The head of {signed.head.size:,} events is in {text.escape(arguments.out)}.")
@@ -158,7 +160,7 @@ def run_prove(context: Context) -> int:
     """Prove that an event stands in the log."""
     from ckptlog.formats import head as formats
 
-    with context.store() as store:
+    with context.store(is_reading=True) as store:
         proof = store.notary.prove(context.arguments.position)
     data, head = formats.encode_inclusion(proof), formats.decode(proof.note.text)
     fields = {"kind": "inclusion", "position": proof.position, "hashes": len(proof.path)}
@@ -172,7 +174,7 @@ def run_consistency(context: Context) -> int:
     from ckptlog.formats import head as formats
 
     arguments = context.arguments
-    with context.store() as store:
+    with context.store(is_reading=True) as store:
         proof = store.notary.prove_consistency(arguments.old, arguments.new)
     data, head = formats.encode_consistency(proof), formats.decode(proof.note.text)
     fields = {"kind": "consistency", "old": proof.old, "hashes": len(proof.path)}
@@ -387,7 +389,7 @@ def run_publish(context: Context) -> int:
     arguments, output = context.arguments, context.output
     progress = Progress(output, "publish")
     try:
-        with context.store(is_reading=arguments.latest) as store:
+        with context.store(is_reading=True) as store:
             notary = store.notary
             signed = notary.latest() if arguments.latest else notary.sign()
             if signed is None:

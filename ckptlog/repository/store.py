@@ -489,7 +489,7 @@ class Store(StoreReader, Retrospect, Attesting):
         from ckptlog.repository.collection import collect
 
         self._check_open()
-        if self.read_only:
+        if self.read_only and not (options and options.dry_run):
             self._refuse_writing()
         return collect(self, options, progress)
 
