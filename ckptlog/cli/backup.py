@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import OK
+from ckptlog.cli.exit_status import OK, PARTIAL
+from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
 
 if TYPE_CHECKING:
     from ckptlog.repository.backup import BackupReport
     from ckptlog.repository.restoration import RestoreReport
+
+
+_COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
 
 def add_commands(commands: Commands) -> None:
@@ -39,6 +44,11 @@ def add_commands(commands: Commands) -> None:
         choices=("structure", "full"),
         default="full",
         help="how thoroughly the new store is verified (default: full)",
+    )
+    restore.add_argument(
+        "--damaged",
+        action="store_true",
+        help="of a damaged backup, restore what is left, as it is, and say what is not",
     )
 
 
@@ -75,7 +85,11 @@ def run_restore_store(context: Context) -> int:
     progress = Progress(output, "restore", is_bytes=True)
     try:
         report = restore_store(
-            arguments.backup, arguments.directory, level=arguments.level, progress=progress
+            arguments.backup,
+            arguments.directory,
+            level=arguments.level,
+            allow_damaged=arguments.damaged,
+            progress=progress,
         )
     finally:
         progress.close()
@@ -83,7 +97,26 @@ def run_restore_store(context: Context) -> int:
         output.document(report.to_dict())
     else:
         _tell_restore(context, report)
-    return OK
+    if report.ok:
+        return OK
+    _tell_damage(context, report)
+    return PARTIAL
+
+
+def _tell_damage(context: Context, report: RestoreReport) -> None:
+    """Tell what of a damaged backup came along as it is."""
+    store = shlex.quote(report.path)
+    context.output.fault(
+        {
+            "code": "cli.partial",
+            "message": f"{report.path} was restored from a damaged backup: "
+            f"{text.count(len(report.damaged), 'file')} not as written, "
+            f"{text.count(report.problems_total, 'problem')} in the store.",
+            "hint": f"`ckptlog --store {store} repair` says what can be saved (--from COPY takes "
+            "from another copy), and with --apply mends it; damaged events keep it closed before.",
+            "context": {"damaged": len(report.damaged), "problems": report.problems_total},
+        }
+    )
 
 
 def _tell_restore(context: Context, report: RestoreReport) -> None:
@@ -92,7 +125,13 @@ def _tell_restore(context: Context, report: RestoreReport) -> None:
         text.count(report.checkpoints, "checkpoint"),
         text.size(report.bytes),
     )
-    context.output.line(text.escape(f"{report.path}: {', '.join(numbers)}; verified."))
+    state = "verified" if report.ok else "damaged"
+    context.output.line(text.escape(f"{report.path}: {', '.join(numbers)}; {state}."))
+    for line in report.damaged:
+        context.output.line(text.escape(line))
+    if report.problems:
+        rows = [(one.code, one.where, one.message) for one in report.problems]
+        context.output.table(_COLUMNS, rows)
     context.output.note(
         f"It is the store {report.store} as of position {report.position}. If the original still "
         "lives, only one of the two may go on under this id: from here they diverge, and consumers "

@@ -79,7 +79,7 @@ def test_a_damaged_chunk_keeps_nothing_else_from_being_read(copy, at, length, er
 
 
 def test_a_damaged_event_keeps_it_closed_until_it_is_repaired(copy, capsys):
-    begin, end = frames(copy, frame.EVENT)[2]
+    begin, _end = frames(copy, frame.EVENT)[2]
     spoil(copy, begin + 60, 5)
     assert main(["--store", str(copy), "--json", "list"]) == 5
     said = json.loads(capsys.readouterr().err)
