@@ -50,6 +50,12 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="of a damaged backup, restore what is left, as it is, and say what is not",
     )
+    restore.add_argument(
+        "--other-branch",
+        action="store_true",
+        help="restore the backup of a copy that was written on by itself, and contradicts what was "
+        "signed here",
+    )
 
 
 def run_backup(context: Context) -> int:
@@ -89,6 +95,7 @@ def run_restore_store(context: Context) -> int:
             arguments.directory,
             level=arguments.level,
             allow_damaged=arguments.damaged,
+            allow_branch=arguments.other_branch,
             progress=progress,
         )
     finally:

@@ -21,6 +21,7 @@ import msgspec
 
 from ckptlog.errors import (
     BackupDamagedError,
+    BackupDivergedError,
     BackupForeignError,
     CheckpointStorageError,
     FormatError,
@@ -40,7 +41,7 @@ from ckptlog.repository.backing import (
     seed_of,
 )
 from ckptlog.repository.carrier import Carrier, Job
-from ckptlog.repository.head_check import KeptHeads
+from ckptlog.repository.head_check import BRANCHES, KeptHeads
 from ckptlog.repository.report import Level, Problem, Progress, Report
 from ckptlog.repository.verify import VIEW_NOT_COMPARED, verify_directory
 from ckptlog.storage import files
@@ -48,6 +49,10 @@ from ckptlog.storage.environment import Environment
 
 RESTORING: Final = "restoring"
 _TIMEOUT_S: Final = 30.0
+_BRANCH_NEXT: Final = (
+    "This store signs again after `ckptlog audit fork`, which puts the present key away: where the "
+    "other copy lives on here, give this one a folder of keys of its own first (CKPTLOG_KEYS)."
+)
 _LEFT: Final = "What is left of it: ckptlog restore-store --damaged (allow_damaged=True)."
 
 
@@ -98,6 +103,7 @@ def verify_backup(
 
     Raises:
         BackupDamagedError: Something is not as it was written; the message says what.
+        BackupDivergedError: It contradicts what was signed here, as another branch does.
     """
     environment = environment or Environment()
     manifest = _whole_manifest(root)
@@ -119,6 +125,7 @@ def restore_store(
     *,
     level: Level = "full",
     allow_damaged: bool = False,
+    allow_branch: bool = False,
     environment: Environment | None = None,
     progress: Progress | None = None,
 ) -> RestoreReport:
@@ -128,12 +135,15 @@ def restore_store(
         level: How thoroughly the new store is verified; hashes of files are compared in any case.
         allow_damaged: Bring back what is left of a damaged backup, as it is, and say in the report
             what is not as it was written. Nothing is mended: that is what `repair` is for.
+        allow_branch: Restore the backup of another copy of the store, too, which went on by itself
+            and contradicts what was signed here (specs/backup.md, "Another branch").
         progress: Called now and then with bytes done and bytes in all.
 
     Raises:
         StoreMissingError, BackupForeignError: There is no backup.
         BackupDamagedError: It is not as it was written; with allow_damaged: its manifest or its
             store.json is not.
+        BackupDivergedError: It is of another branch, and that was not allowed.
         NotAStoreError: The directory is not empty.
         LockTimeoutError: A backup to it is at work.
 
@@ -152,12 +162,13 @@ def restore_store(
     report = _verified(root, level, progress, environment)
     try:
         if not allow_damaged:
-            _refuse_problems(source, report)
-    except BackupDamagedError:
+            _refuse_problems(source, report, allow_branch=allow_branch)
+    except (BackupDamagedError, BackupDivergedError):
         files.remove(root / STORE_JSON)
         raise
     files.remove(root / RESTORING)
     files.sync_directory(root)
+    parting = _parting(report) if allow_branch else ()
     return RestoreReport(
         path=str(root),
         backup=str(source),
@@ -167,10 +178,13 @@ def restore_store(
         files=len(manifest.files),
         events=report.events,
         checkpoints=report.checkpoints,
-        notes=tuple(note for note in report.notes if note != VIEW_NOT_COMPARED),
+        notes=(
+            *(f"{one.message} {_BRANCH_NEXT}" for one in parting),
+            *(note for note in report.notes if note != VIEW_NOT_COMPARED),
+        ),
         damaged=damaged,
-        problems=report.problems,
-        problems_total=report.problems_total,
+        problems=tuple(one for one in report.problems if one not in parting),
+        problems_total=report.problems_total - len(parting),
     )
 
 
@@ -349,8 +363,22 @@ def _damaged(root: Path, name: str, why: str) -> BackupDamagedError:
     )
 
 
-def _refuse_problems(root: Path, report: Report) -> None:
-    if report.ok:
+def _parting(report: Report) -> tuple[Problem, ...]:
+    """Return the problems that say that a backup is of another branch."""
+    return tuple(one for one in report.problems if one.code in BRANCHES)
+
+
+def _refuse_problems(root: Path, report: Report, *, allow_branch: bool = False) -> None:
+    parting = _parting(report)
+    if report.problems_total == len(parting):
+        if parting and not allow_branch:
+            raise BackupDivergedError(
+                f"The backup {root} is whole, and of another branch: {parting[0]}",
+                hint="Nothing was changed, and no branch is lost: keep both. If you know this one: "
+                "ckptlog restore-store --other-branch (allow_branch=True). If you do not, take it "
+                "for tampered with, and compare it with a head that you kept (verify --head).",
+                path=str(root),
+            )
         return
     first = report.problems[0]
     raise BackupDamagedError(
