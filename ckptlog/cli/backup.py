@@ -10,6 +10,7 @@ from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK, PARTIAL
 from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.repository.backup import BackupReport
@@ -28,7 +29,9 @@ def add_commands(commands: Commands) -> None:
         about="back the store up to a directory, copying only what is missing there",
         epilog="Writers may go on meanwhile. A run that is killed leaves the state before it.",
     )
-    backup.add_argument("dest", metavar="DEST", help="a new or empty directory, or a backup of it")
+    backup.add_argument(
+        "dest", type=filled, metavar="DEST", help="a new or empty directory, or a backup of it"
+    )
     backup.add_argument("--verify", action="store_true", help="read the whole backup again")
     restore = add_command(
         commands,
@@ -37,8 +40,8 @@ def add_commands(commands: Commands) -> None:
         about="make a store of a backup, in a new directory, and verify it",
         epilog="The new store has the id of the old one: only one of the two may go on.",
     )
-    restore.add_argument("backup", metavar="BACKUP", help="what `ckptlog backup` made")
-    restore.add_argument("directory", metavar="DIR", help="a new or empty directory")
+    restore.add_argument("backup", metavar="BACKUP", type=filled, help="what `ckptlog backup` made")
+    restore.add_argument("directory", type=filled, metavar="DIR", help="a new or empty directory")
     restore.add_argument(
         "--level",
         choices=("structure", "full"),

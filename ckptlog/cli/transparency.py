@@ -16,6 +16,7 @@ from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import natural, positive
 from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.crypto.signature import Cosigned
@@ -52,7 +53,9 @@ def add_acts(acts: Commands) -> None:
     publish = add_command(
         acts, "publish", run_publish, about="export the log as static files (C2SP tlog-tiles)"
     )
-    publish.add_argument("folder", metavar="DIR", help="a new folder, or an earlier export")
+    publish.add_argument(
+        "folder", type=filled, metavar="DIR", help="a new folder, or an earlier export"
+    )
     publish.add_argument(
         "--latest", action="store_true", help="sign nothing, up to the newest head"
     )
@@ -68,7 +71,7 @@ def _add_verify(acts: Commands) -> None:
     verify = add_command(
         acts, "verify-proof", run_verify_proof, about="check a proof; needs no store"
     )
-    verify.add_argument("file", metavar="FILE")
+    verify.add_argument("file", type=filled, metavar="FILE")
     verify.add_argument(
         "--vkey", required=True, metavar="KEY", help="the log's verifier key, or a file with it"
     )
@@ -84,7 +87,7 @@ def _add_verify(acts: Commands) -> None:
 
 
 def _add_out(parser: Any) -> None:
-    parser.add_argument("--out", metavar="FILE", help="write it there instead")
+    parser.add_argument("--out", type=filled, metavar="FILE", help="write it there instead")
 
 
 # --- heads ----------------------------------------------------------------------------------------

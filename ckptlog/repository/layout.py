@@ -74,7 +74,9 @@ def _missing(root: Path) -> StoreMissingError | NotAStoreError:
             path=str(root),
         )
     return StoreMissingError(
-        f"There is no store at {root}.", hint=f"Make one: ckptlog init {root}", path=str(root)
+        f"There is no store at {root}.",
+        hint=f"Correct the path, or make one: ckptlog init {root}",
+        path=str(root),
     )
 
 

@@ -214,7 +214,9 @@ def _whole_manifest(root: Path) -> Manifest:
             )
         raise BackupForeignError(
             f"{root} is no backup: it has no backup.json.",
-            hint="Make one with: ckptlog backup DEST.",
+            hint=f"It is a store itself; make one with: ckptlog --store {root} backup DEST."
+            if (root / STORE_JSON).is_file()
+            else "Correct the path: a directory that `ckptlog backup` made is needed.",
             path=str(root),
         )
     if not manifest.is_whole:
@@ -246,6 +248,12 @@ def _begin(source: Path, root: Path) -> None:
         raise NotAStoreError(
             f"{root} and the backup {source} lie in one another.",
             hint="Choose another directory.",
+            path=str(root),
+        )
+    if root.exists() and not root.is_dir():
+        raise NotAStoreError(
+            f"{root} is not a directory.",
+            hint="Choose a new or an empty directory; nothing was changed.",
             path=str(root),
         )
     with operating_system_door("Cannot make the new store's directory"):
