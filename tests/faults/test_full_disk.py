@@ -218,10 +218,9 @@ def test_a_reserve_that_a_failed_collection_used_up_comes_back(disk):
             manager.compact_checkpoint_storage(garbage_min=0.0)
         assert reserve.stat().st_size == size, "what was copied in vain has given its room back"
         reserve.unlink()
-        with (disk / "more").open("wb") as more, suppress(OSError):
+        with (disk / "more").open("wb", buffering=0) as more, suppress(OSError):
             while True:
                 more.write(bytes(4096))
-                more.flush()
         with ckptlog.open(root):
             assert not reserve.exists(), "there is no room, and that is no reason to fail"
         (disk / "more").unlink()
