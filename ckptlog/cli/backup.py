@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import OK
+from ckptlog.cli.exit_status import OK, PARTIAL
+from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.repository.backup import BackupReport
     from ckptlog.repository.restoration import RestoreReport
+
+
+_COLUMNS = (Column("code"), Column("where"), Column("message", is_prose=True))
 
 
 def add_commands(commands: Commands) -> None:
@@ -23,7 +29,9 @@ def add_commands(commands: Commands) -> None:
         about="back the store up to a directory, copying only what is missing there",
         epilog="Writers may go on meanwhile. A run that is killed leaves the state before it.",
     )
-    backup.add_argument("dest", metavar="DEST", help="a new or empty directory, or a backup of it")
+    backup.add_argument(
+        "dest", type=filled, metavar="DEST", help="a new or empty directory, or a backup of it"
+    )
     backup.add_argument("--verify", action="store_true", help="read the whole backup again")
     restore = add_command(
         commands,
@@ -32,13 +40,24 @@ def add_commands(commands: Commands) -> None:
         about="make a store of a backup, in a new directory, and verify it",
         epilog="The new store has the id of the old one: only one of the two may go on.",
     )
-    restore.add_argument("backup", metavar="BACKUP", help="what `ckptlog backup` made")
-    restore.add_argument("directory", metavar="DIR", help="a new or empty directory")
+    restore.add_argument("backup", metavar="BACKUP", type=filled, help="what `ckptlog backup` made")
+    restore.add_argument("directory", type=filled, metavar="DIR", help="a new or empty directory")
     restore.add_argument(
         "--level",
         choices=("structure", "full"),
         default="full",
         help="how thoroughly the new store is verified (default: full)",
+    )
+    restore.add_argument(
+        "--damaged",
+        action="store_true",
+        help="of a damaged backup, restore what is left, as it is, and say what is not",
+    )
+    restore.add_argument(
+        "--other-branch",
+        action="store_true",
+        help="restore the backup of a copy that was written on by itself, and contradicts what was "
+        "signed here",
     )
 
 
@@ -75,7 +94,12 @@ def run_restore_store(context: Context) -> int:
     progress = Progress(output, "restore", is_bytes=True)
     try:
         report = restore_store(
-            arguments.backup, arguments.directory, level=arguments.level, progress=progress
+            arguments.backup,
+            arguments.directory,
+            level=arguments.level,
+            allow_damaged=arguments.damaged,
+            allow_branch=arguments.other_branch,
+            progress=progress,
         )
     finally:
         progress.close()
@@ -83,7 +107,26 @@ def run_restore_store(context: Context) -> int:
         output.document(report.to_dict())
     else:
         _tell_restore(context, report)
-    return OK
+    if report.ok:
+        return OK
+    _tell_damage(context, report)
+    return PARTIAL
+
+
+def _tell_damage(context: Context, report: RestoreReport) -> None:
+    """Tell what of a damaged backup came along as it is."""
+    store = shlex.quote(report.path)
+    context.output.fault(
+        {
+            "code": "cli.partial",
+            "message": f"{report.path} was restored from a damaged backup: "
+            f"{text.count(len(report.damaged), 'file')} not as written, "
+            f"{text.count(report.problems_total, 'problem')} in the store.",
+            "hint": f"`ckptlog --store {store} repair` says what can be saved (--from COPY takes "
+            "from another copy), and with --apply mends it; damaged events keep it closed before.",
+            "context": {"damaged": len(report.damaged), "problems": report.problems_total},
+        }
+    )
 
 
 def _tell_restore(context: Context, report: RestoreReport) -> None:
@@ -92,7 +135,13 @@ def _tell_restore(context: Context, report: RestoreReport) -> None:
         text.count(report.checkpoints, "checkpoint"),
         text.size(report.bytes),
     )
-    context.output.line(text.escape(f"{report.path}: {', '.join(numbers)}; verified."))
+    state = "verified" if report.ok else "damaged"
+    context.output.line(text.escape(f"{report.path}: {', '.join(numbers)}; {state}."))
+    for line in report.damaged:
+        context.output.line(text.escape(line))
+    if report.problems:
+        rows = [(one.code, one.where, one.message) for one in report.problems]
+        context.output.table(_COLUMNS, rows)
     context.output.note(
         f"It is the store {report.store} as of position {report.position}. If the original still "
         "lives, only one of the two may go on under this id: from here they diverge, and consumers "

@@ -113,8 +113,14 @@ def _half_done(opened: Workspace) -> str:
 
 
 @contextmanager
-def workspace(context: Context, *, is_created: bool = False, **options: Any) -> Iterator[Workspace]:
-    """Open the store of the directory that the arguments name, for the time of a block."""
+def workspace(
+    context: Context, *, is_created: bool = False, is_reading: bool = False, **options: Any
+) -> Iterator[Workspace]:
+    """Open the store of the directory that the arguments name, for the time of a block.
+
+    Args:
+        is_reading: See `Context.store`.
+    """
     from ckptlog.capture.directory.scan import Options
     from ckptlog.capture.directory.workspace import Workspace
     from ckptlog.manager.manager import CheckpointManager
@@ -130,7 +136,7 @@ def workspace(context: Context, *, is_created: bool = False, **options: Any) -> 
         has_attributes=arguments.xattrs,
     )
     with (
-        open_store(path, context.output, is_created=is_new) as store,
+        open_store(path, context.output, is_reading=is_reading, is_created=is_new) as store,
         CheckpointManager(store=store) as manager,
     ):
         yield Workspace(manager, directory, system=arguments.system, options=chosen, **options)

@@ -14,6 +14,7 @@ from ckptlog.cli.output import Output
 from ckptlog.repository.discovery import MARK, PLACES, find_store
 
 if TYPE_CHECKING:
+    from ckptlog.errors import ReadOnlyError
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.repository.store import Store
 
@@ -95,8 +96,10 @@ def open_store(
         warnings.simplefilter("always")
         try:
             store = ckptlog.open(path, create=is_created, codecs=OPAQUE)
-        except (ReadOnlyError, UnsupportedError, DeniedError):
+        except (ReadOnlyError, UnsupportedError, DeniedError) as error:
             if not is_reading:
+                if isinstance(error, ReadOnlyError):
+                    raise _needs_writing(path, error) from error
                 raise
             store = ckptlog.open(path, read_only=True, codecs=OPAQUE)
     for warning in caught:
@@ -104,6 +107,21 @@ def open_store(
     if is_new:
         _hide_from_git(path)
     return store
+
+
+def _needs_writing(path: Path, error: ReadOnlyError) -> ReadOnlyError:
+    """Return what a command is told that writes, of a store that nobody can write here."""
+    import shlex
+
+    from ckptlog.errors import ReadOnlyError
+
+    store = shlex.quote(str(path))
+    return ReadOnlyError(
+        f"This command writes to the store. {error.message}",
+        hint="Make it writable, or work on a copy: "
+        f"ckptlog --store {store} backup BACKUP, then ckptlog restore-store BACKUP DIR.",
+        **error.context,
+    )
 
 
 def _hide_from_git(path: Path) -> None:

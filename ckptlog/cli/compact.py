@@ -33,7 +33,7 @@ def run_compact(context: Context) -> int:
     """Collect, and print before and after."""
     output, arguments = context.output, context.arguments
     progress = Progress(output, "compact", is_bytes=True)
-    with context.manager() as manager:
+    with context.manager(is_reading=arguments.dry_run) as manager:
         try:
             done = manager.compact_checkpoint_storage(
                 drop_superseded=arguments.drop_superseded,

@@ -8,6 +8,7 @@ from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 from ckptlog.errors import ArgumentError
 
 
@@ -22,7 +23,9 @@ def add_commands(commands: Commands) -> None:
         about="write the log as Parquet files, a row for each event, a folder for each day",
         epilog="Running it again adds what is new. DIR.json, beside DIR, says how far it is.",
     )
-    history.add_argument("folder", metavar="DIR", help="a new folder, or an earlier export")
+    history.add_argument(
+        "folder", type=filled, metavar="DIR", help="a new folder, or an earlier export"
+    )
     archive = add_command(
         kinds,
         "archive",
@@ -31,7 +34,9 @@ def add_commands(commands: Commands) -> None:
         epilog="`ckptlog import archive FILE` brings them into another store.",
     )
     archive.add_argument("tasks", metavar="TASK", nargs="+")
-    archive.add_argument("--to", metavar="FILE", required=True, help="the file to write")
+    archive.add_argument(
+        "--to", type=filled, metavar="FILE", required=True, help="the file to write"
+    )
     archive.add_argument("--force", action="store_true", help="replace FILE if it is there")
 
 

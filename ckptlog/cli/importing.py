@@ -9,6 +9,7 @@ from ckptlog.cli import migration, text
 from ckptlog.cli.command import Commands, Context, add_command, add_global_options
 from ckptlog.cli.exit_status import OK, PARTIAL
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.integrations.legacy import ImportReport
@@ -33,7 +34,7 @@ def add_commands(commands: Commands) -> None:
         about="import the tasks of an archive (`ckptlog export archive`), after verifying it",
         epilog="Running it again changes nothing. On a conflict nothing is imported.",
     )
-    archive.add_argument("file", metavar="FILE")
+    archive.add_argument("file", type=filled, metavar="FILE")
     archive.add_argument(
         "--verify-only", action="store_true", help="check the archive; no store is needed"
     )
@@ -44,7 +45,7 @@ def add_commands(commands: Commands) -> None:
         about="import a folder with one checkpoint_<id>.json a checkpoint",
         epilog="Files are never changed or deleted. Running it again changes nothing.",
     )
-    legacy.add_argument("folder", metavar="DIR")
+    legacy.add_argument("folder", type=filled, metavar="DIR")
     legacy.add_argument("--namespace", default="", metavar="NAME", help="store them under NAME")
     transcript = add_command(
         sources,
@@ -53,7 +54,7 @@ def add_commands(commands: Commands) -> None:
         about="import an agent's transcript (.traj)",
         epilog="Running it again goes on where it was stopped.",
     )
-    transcript.add_argument("file", metavar="FILE")
+    transcript.add_argument("file", type=filled, metavar="FILE")
     transcript.add_argument("--task", default="", metavar="ID", help="(default: the file's name)")
 
 

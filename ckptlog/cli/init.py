@@ -24,7 +24,7 @@ def run_init(context: Context) -> int:
     """Make a store; one that is there already stays as it is."""
     path = _target(context)
     was_there = (path / MARK).is_file()
-    with open_store(path, context.output, is_created=True) as store:
+    with open_store(path, context.output, is_reading=was_there, is_created=True) as store:
         answer = {
             "store": str(path.absolute()),
             "id": store.id,

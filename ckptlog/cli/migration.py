@@ -68,7 +68,7 @@ def run_migration(context: Context) -> int:
         "is_dry_run": arguments.dry_run,
         "progress": progress,
     }
-    with context.manager() as manager:
+    with context.manager(is_reading=arguments.dry_run) as manager:
         try:
             if sqlite is not None:
                 report = import_sqlite(manager, sqlite, **options)

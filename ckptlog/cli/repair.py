@@ -11,6 +11,7 @@ from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.exit_status import CORRUPTION, OK, PARTIAL
 from ckptlog.cli.output import Column, Output
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.repository.mending import Mending
@@ -49,6 +50,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         dest="copy",
+        type=filled,
         metavar="STORE",
         help="a second copy of this store, to take damaged bytes from",
     )

@@ -105,7 +105,8 @@ def run_rewind(context: Context) -> int:
     """Rewind, or say what a rewind would do."""
     arguments = context.arguments
     _check(context)
-    with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
+    is_reading = arguments.list or arguments.dry_run or arguments.diff or arguments.out is not None
+    with workspace(context, is_reading=is_reading, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:
             return _list(context, opened.captures())
         arguments.path = [opened.relative(path) for path in arguments.path]

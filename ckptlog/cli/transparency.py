@@ -16,6 +16,7 @@ from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import natural, positive
 from ckptlog.cli.output import Column
 from ckptlog.cli.progress import Progress
+from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.crypto.signature import Cosigned
@@ -52,7 +53,9 @@ def add_acts(acts: Commands) -> None:
     publish = add_command(
         acts, "publish", run_publish, about="export the log as static files (C2SP tlog-tiles)"
     )
-    publish.add_argument("folder", metavar="DIR", help="a new folder, or an earlier export")
+    publish.add_argument(
+        "folder", type=filled, metavar="DIR", help="a new folder, or an earlier export"
+    )
     publish.add_argument(
         "--latest", action="store_true", help="sign nothing, up to the newest head"
     )
@@ -68,7 +71,7 @@ def _add_verify(acts: Commands) -> None:
     verify = add_command(
         acts, "verify-proof", run_verify_proof, about="check a proof; needs no store"
     )
-    verify.add_argument("file", metavar="FILE")
+    verify.add_argument("file", type=filled, metavar="FILE")
     verify.add_argument(
         "--vkey", required=True, metavar="KEY", help="the log's verifier key, or a file with it"
     )
@@ -84,7 +87,7 @@ def _add_verify(acts: Commands) -> None:
 
 
 def _add_out(parser: Any) -> None:
-    parser.add_argument("--out", metavar="FILE", help="write it there instead")
+    parser.add_argument("--out", type=filled, metavar="FILE", help="write it there instead")
 
 
 # --- heads ----------------------------------------------------------------------------------------
@@ -93,16 +96,18 @@ def _add_out(parser: Any) -> None:
 def run_head(context: Context) -> int:
     """Sign and print a head, or list those that are kept."""
     arguments, output = context.arguments, context.output
-    with context.store(is_reading=arguments.latest or arguments.list) as store:
+    with context.store(is_reading=True) as store:
         notary = store.notary
         if arguments.list:
             # The newest one may lie there twice; that which has cosignatures comes first.
             heads = {one.note.text: one for one in reversed(list(notary.shelf.all()))}
             return _list(context, list(reversed(heads.values())))
         signed = notary.latest() if arguments.latest else notary.sign()
-        key = notary.key
+        key, is_published = notary.key, not store.read_only
     if signed is None:
         raise _no_head()
+    if not arguments.latest and not is_published:
+        output.note("the store cannot be written, so its heads/ do not get this head: keep it")
     _put(context, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
     if not output.is_json and arguments.out:
         output.line(f"The head of {signed.head.size:,} events is in {text.escape(arguments.out)}.")
@@ -158,7 +163,7 @@ def run_prove(context: Context) -> int:
     """Prove that an event stands in the log."""
     from ckptlog.formats import head as formats
 
-    with context.store() as store:
+    with context.store(is_reading=True) as store:
         proof = store.notary.prove(context.arguments.position)
     data, head = formats.encode_inclusion(proof), formats.decode(proof.note.text)
     fields = {"kind": "inclusion", "position": proof.position, "hashes": len(proof.path)}
@@ -172,7 +177,7 @@ def run_consistency(context: Context) -> int:
     from ckptlog.formats import head as formats
 
     arguments = context.arguments
-    with context.store() as store:
+    with context.store(is_reading=True) as store:
         proof = store.notary.prove_consistency(arguments.old, arguments.new)
     data, head = formats.encode_consistency(proof), formats.decode(proof.note.text)
     fields = {"kind": "consistency", "old": proof.old, "hashes": len(proof.path)}
@@ -387,7 +392,7 @@ def run_publish(context: Context) -> int:
     arguments, output = context.arguments, context.output
     progress = Progress(output, "publish")
     try:
-        with context.store(is_reading=arguments.latest) as store:
+        with context.store(is_reading=True) as store:
             notary = store.notary
             signed = notary.latest() if arguments.latest else notary.sign()
             if signed is None:

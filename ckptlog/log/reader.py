@@ -122,7 +122,13 @@ class LogReader:
         return found
 
     def commits(
-        self, container: str = "", offset: int = 0, position: int = 0, *, stop: End | None = None
+        self,
+        container: str = "",
+        offset: int = 0,
+        position: int = 0,
+        *,
+        stop: End | None = None,
+        steps_over: bool = True,
     ) -> Iterator[Commit]:
         """Yield every durable commit from a commit boundary on, in order.
 
@@ -131,6 +137,8 @@ class LogReader:
                 that holds `position` and begin at its first commit (so earlier events of that
                 segment come first).
             stop: The end to read up to; the published one by default.
+            steps_over: Whether damage that took no event is stepped over (specs/log.md): a chunk
+                that stood there is told of by who reads it, and by `verify`.
 
         Raises:
             LogCorruptionError: A durable commit is damaged or missing.
@@ -138,20 +146,21 @@ class LogReader:
         stop = self._end(stop)
         self._segments.follow(stop.first, stop.generation)
         header, offset = self._begin(container, offset, position, stop)
-        at = header.first if offset == HEADER_FRAME_BYTES else position
-        leaf = header.leaf
+        position = header.first if offset == HEADER_FRAME_BYTES else position
+        place = Cursor(position, header.leaf, _container(header), offset)
         while header.first < stop.first:
             after = self._segments.successor(header)
             if after is None:
-                raise _missing(header, stop, at)
+                raise _missing(header, stop, place.position)
             limit = _Limit(after.previous_length, after.first, after.leaf)
-            yield from self._segment_commits(header, offset, at, leaf, limit)
-            header, offset, at, leaf = after, HEADER_FRAME_BYTES, after.first, after.leaf
+            yield from self._segment_commits(header, place, limit, steps_over=steps_over)
+            header = after
+            place = Cursor(after.first, after.leaf, _container(after), HEADER_FRAME_BYTES)
         if header.first == stop.first and header.generation == stop.generation:
             limit = _Limit(stop.offset, stop.position, stop.leaf)
-            yield from self._segment_commits(header, offset, at, leaf, limit)
+            yield from self._segment_commits(header, place, limit, steps_over=steps_over)
         elif stop.position > stop.first:
-            raise _missing(header, stop, at)
+            raise _missing(header, stop, place.position)
         # Else the end names a segment without events, and a writer has just replaced it.
 
     def _end(self, stop: End | None) -> End:
@@ -224,20 +233,20 @@ class LogReader:
         return self._scanned(file, container, scan, limit)
 
     def _segment_commits(
-        self, header: SegmentHeader, offset: int, position: int, leaf: bytes, limit: _Limit
+        self, header: SegmentHeader, place: Cursor, limit: _Limit, *, steps_over: bool
     ) -> Iterator[Commit]:
         file = self._segments.open(header.first, header.generation)
-        container = container_of(header.first, header.generation)
         scan = Scan(
             Window(file),
             segment.seed(self._store_id, header.first, header.generation),
-            container,
-            offset=offset,
-            position=position,
-            leaf=leaf,
+            place.container,
+            offset=place.offset,
+            position=place.position,
+            leaf=place.leaf,
             stop=limit.offset,
+            steps_over=steps_over,
         )
-        yield from self._scanned(file, container, scan, limit)
+        yield from self._scanned(file, place.container, scan, limit)
 
     def _scanned(
         self, file: SegmentFile, container: str, scan: Scan, limit: _Limit
@@ -258,7 +267,7 @@ class LogReader:
                 f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
                 f"{(scan.flaw or 'other events stood there').rstrip('.')}; {limit.offset} bytes "
                 f"up to position {limit.position} were durable.",
-                hint="Run ckptlog verify; restore the file from a backup.",
+                hint="Run ckptlog verify, then ckptlog repair (--from COPY takes from a backup).",
                 path=str(path),
                 offset=scan.offset,
                 position=scan.position,
@@ -273,11 +282,15 @@ class _Limit(NamedTuple):
     leaf: bytes
 
 
+def _container(header: SegmentHeader) -> str:
+    return container_of(header.first, header.generation)
+
+
 def _missing(header: SegmentHeader, stop: End, position: int) -> LogCorruptionError:
     return LogCorruptionError(
         f"The log ends in {container_of(header.first, header.generation)}, before position "
         f"{stop.position}, which was durable.",
-        hint="A segment file is missing; restore it from a backup.",
+        hint="A segment file is missing: ckptlog repair (--from COPY takes it from a backup).",
         position=position,
     )
 

@@ -103,7 +103,7 @@ class Recovery:
         raise LogCorruptionError(
             f"The published end lies in {segment.segment_name(end.first, end.generation)}, which "
             f"is missing or has a damaged header.",
-            hint="Restore that file from a backup.",
+            hint="Run ckptlog repair (--from COPY takes it from a backup).",
             path=str(self._segments.path(end.first, end.generation)),
         )
 
@@ -121,7 +121,7 @@ class Recovery:
             if not is_beyond or [name] != newest or self._holds_frames(path):
                 raise LogCorruptionError(
                     f"The header of {path} is damaged.",
-                    hint="Restore that file from a backup; ckptlog verify lists what is affected.",
+                    hint="Run ckptlog verify, which lists what is affected, then ckptlog repair.",
                     path=str(path),
                 )
             self._set_aside(path)
@@ -228,7 +228,7 @@ class Recovery:
         return LogCorruptionError(
             f"{path} is damaged at offset {scan.offset} (position {scan.position}): "
             f"{scan.flaw or 'no commit stands there'} It is no torn tail: {why}.",
-            hint="Nothing was changed. Run ckptlog verify; restore the file from a backup.",
+            hint="Nothing was changed. Run ckptlog verify, then ckptlog repair.",
             path=path,
             offset=scan.offset,
             position=scan.position,

@@ -4,6 +4,10 @@ A scan starts at a commit boundary and yields whole commits. It stops at `stop`,
 file, or where no whole commit follows; then `offset` is the end of the last whole commit and
 `flaw` says what stands there: None for nothing (end of file, or the zeros of preallocation).
 What a flaw *means* (a torn tail or corruption) is not decided here: see log.recovery.
+
+Who wants the events of what is durable may have a scan step over damage (`steps_over`): what stands
+there is no event as long as the positions behind it go on without a gap, for each event names its
+own. A lost event is a flaw as ever. Page: specs/log.md, "Damage among chunks".
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ _RECORD_MIN = frame.HEADER_BYTES + chunk.HEADER_BYTES
 _DIGEST_END = frame.HEADER_BYTES + chunk.DIGEST_BYTES
 _ENTRY_AT = frame.HEADER_BYTES + event.PREFIX_BYTES
 # Most event frames are below the first; none is above the second.
+# What the frames behind the segment's header are.
+_STEPS = frozenset({frame.EVENT, frame.CHUNK})
 _EVENT_START = frame.MAGIC + bytes([frame.EVENT])
 _LOOKS_BACK_BYTES = (4096, frame.HEADER_BYTES + event.PREFIX_BYTES + event.ENTRY_BYTES_MAX)
 
@@ -104,11 +110,15 @@ class Scan:
         position: int,
         leaf: bytes,
         stop: int | None = None,
+        steps_over: bool = False,
     ) -> None:
         self._window = window
         self._seed = seed
         self._container = container
         self._stop = stop
+        self._steps_over = steps_over and stop is not None and not window.is_settled
+        self._passed: FormatError | None = None
+        self._claimed: Placement | None = None
         self.offset = offset
         self.position = position
         self.leaf = leaf
@@ -130,6 +140,9 @@ class Scan:
         placements: list[Placement] = []
         raw: list[bytes] = []
         while self._is_more(offset):
+            if self._claimed is not None:
+                placements.append(self._claimed)
+                self._claimed = None
             offset = self._window.start
             base, data = self._window.start, self._window.data
             for kind, flags, begin, end in frame.walk(self._seed, base, data):
@@ -138,7 +151,7 @@ class Scan:
                     entry = data[begin + _ENTRY_AT : end]
                     position, durable = event.prefix_at(data, begin + frame.HEADER_BYTES)
                     if position != next_:
-                        raise _other_position(offset, position, next_)
+                        raise self._passed or _other_position(offset, position, next_)
                     next_ += 1
                     if durable > self.durable:  # noqa: PLR1730 - no call for each event
                         self.durable = durable
@@ -168,6 +181,7 @@ class Scan:
         if self._stop is not None and end > self._stop:
             self.flaw = f"The commit at offset {self.offset} goes on beyond {self._stop}."
             return None
+        self._passed = None
         self.leaf = leaf = leaf_hash(raw[-1])
         self.position += len(raw)
         self.offset = end
@@ -182,6 +196,69 @@ class Scan:
         """
         if self._stop is not None and offset >= self._stop and offset == self.offset:
             return False
+        flaw: FormatError | None = None
+        try:
+            is_whole = self._brings(offset)
+        except FormatError as error:
+            if not self._steps_over:
+                raise
+            is_whole, flaw = False, error
+        if is_whole or not self._steps_over:
+            return is_whole
+        flaw = flaw or FormatError(f"No frame begins at offset {offset}.")
+        if not self._steps(offset):
+            raise self._passed or flaw
+        self._passed = self._passed or flaw
+        return True
+
+    def _steps(self, offset: int) -> bool:
+        """Go to the next whole frame behind a damaged one; say whether there is one.
+
+        Where the damaged one has its length still, and says that it is a chunk, its place counts:
+        who reads it is told that it is damaged.
+        """
+        stop, window = self._stop or 0, self._window
+        window.move(offset, frame.HEADER_BYTES + chunk.DIGEST_BYTES, stop)
+        head = window.data[:_DIGEST_END]
+        size = frame.body_length(head[: frame.HEADER_BYTES])
+        if size is not None and frame.HEADER_BYTES + size >= _RECORD_MIN:
+            end = offset + frame.HEADER_BYTES + size
+            if end < stop and self._stands(end):
+                if head[2] == frame.CHUNK:
+                    digest, length = head[frame.HEADER_BYTES :], end - offset
+                    self._claimed = Placement(digest, self._container, offset, length)
+                return True
+        return self._searches(offset + 1, stop)
+
+    def _searches(self, offset: int, stop: int) -> bool:
+        """Go to the first whole frame from an offset on; say whether there is one."""
+        while offset + frame.HEADER_BYTES < stop:
+            self._window.move(offset, frame.HEADER_BYTES, stop)
+            data = self._window.data
+            if len(data) < frame.HEADER_BYTES:
+                return False
+            at = _next_head(data)
+            if data[at : at + 2] == frame.MAGIC and len(data) - at >= frame.HEADER_BYTES:
+                if self._stands(offset + at):
+                    return True
+                at += 1
+            offset += at
+        return False
+
+    def _stands(self, offset: int) -> bool:
+        """Bring what begins at an offset into the window; say whether that is a whole frame."""
+        try:
+            is_frame = self._window.seek(offset) == offset and self._brings(offset)
+        except FormatError:
+            return False
+        return is_frame and self._window.data[2] in _STEPS
+
+    def _brings(self, offset: int) -> bool:
+        """Do as `_is_more`, of what stands at an offset itself.
+
+        Raises:
+            FormatError: Something else stands there, or nothing in the middle of a commit.
+        """
         window = self._window
         at = window.seek(offset)
         window.move(at, frame.HEADER_BYTES, self._stop)
@@ -197,6 +274,17 @@ class Scan:
             window.move(at, frame.HEADER_BYTES + size, self._stop)
         frame.measure(self._seed, at, window.data)
         return True
+
+
+def _next_head(data: bytes) -> int:
+    """Return where something like a frame's head begins, or so much of one that more is needed."""
+    last = len(data) - frame.HEADER_BYTES
+    at = data.find(frame.MAGIC)
+    while 0 <= at <= last:
+        if frame.body_length(data[at : at + frame.HEADER_BYTES]) is not None:
+            return at
+        at = data.find(frame.MAGIC, at + 1)
+    return last + 1 if at < 0 else at
 
 
 def _other_position(offset: int, position: int, expected: int) -> FormatError:

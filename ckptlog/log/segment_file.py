@@ -269,6 +269,6 @@ class SettledSegment:
     def _damaged(self, error: FormatError) -> LogCorruptionError:
         return LogCorruptionError(
             f"{self._where} is damaged: {error.message}",
-            hint="Run ckptlog verify; restore the file from a backup.",
+            hint="Run ckptlog verify, then ckptlog repair.",
             path=self._where,
         )

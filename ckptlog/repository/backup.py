@@ -22,6 +22,7 @@ from blake3 import blake3
 from ckptlog.errors import (
     ArgumentError,
     BackupDivergedError,
+    BackupForeignError,
     BlobCorruptionError,
     CheckpointStorageError,
     FormatError,
@@ -119,6 +120,12 @@ def _directory(store: Store, destination: object) -> Path:
                 f"The backup {root} and the store {source} lie in one another.",
                 hint="Name a directory outside of the store, best on another disk.",
                 argument="destination",
+            )
+        if root.exists() and not root.is_dir():
+            raise BackupForeignError(
+                f"{root} is not a directory.",
+                hint="Back up to a new or an empty directory.",
+                path=str(root),
             )
         root.mkdir(parents=True, exist_ok=True)
     return root

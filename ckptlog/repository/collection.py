@@ -49,6 +49,7 @@ from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
 from ckptlog.repository.choice import batches, is_worth_it
 from ckptlog.repository.compaction import Collected, CollectOptions
+from ckptlog.repository.desk import desk
 from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.loss import LOST_CHUNKS
@@ -92,7 +93,7 @@ def collect(
     """
     options = options or CollectOptions()
     collection = _Collection(store, options, progress or (lambda _done, _total: None))
-    with workplace(store) as folder:
+    with desk() if store.read_only else workplace(store) as folder:
         try:
             return collection.run(folder)
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:

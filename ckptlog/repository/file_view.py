@@ -172,7 +172,7 @@ class FileView:
             CheckpointStorageError: As `refresh`.
         """
         with self._held():
-            for _ in self._store.log.reader.commits():
+            for _ in self._store.log.reader.commits(steps_over=False):
                 pass
             self._view.clear()
             return self._follow(is_new=True)

@@ -47,6 +47,9 @@ _FORKED = "head.forked"
 _ROLLED_BACK = "head.rolled_back"
 _REWRITTEN = "head.rewritten"
 _INCOMPARABLE = "head.incomparable"
+_OTHER_BRANCH = "head.other_branch"
+BRANCHES: Final = frozenset({_FORKED, _OTHER_BRANCH})
+"""Of a backup: it may be of another copy of the store, that was written on or forked elsewhere."""
 
 
 class Claim(NamedTuple):
@@ -270,6 +273,8 @@ class HeadCheck:
             self._enter_rolled_back(book, claim, agreed)
         elif (lost := self._unknown_in(agreed, claim.head.size)) is not None:
             self._enter_incomparable(book, claim, lost)
+        elif self._is_backup and claim.where == _APART and not self._is_own_broken():
+            book.problem(_OTHER_BRANCH, self._other_branch(claim.head, agreed), claim.where)
         else:
             book.problem(_REWRITTEN, self._rewritten(claim.head, agreed), claim.where)
 
@@ -320,6 +325,20 @@ class HeadCheck:
             book.problem(_FORKED, message, claim.where)
         else:
             book.notes.append(message)
+
+    def _is_own_broken(self) -> bool:
+        """Say whether a head of the backup itself does not hold: then its past was changed."""
+        own = (one for one in self._claims if one.where != _APART)
+        return any(self._roots.get(one.head.size) != one.head.root for one in own)
+
+    def _other_branch(self, head: Head, agreed: int) -> str:
+        size = self._frontier.size
+        return (
+            f"The {size} events agree with every head that the backup has, and not with the one of "
+            f"{head.size} events that was signed here: they part somewhere from event {agreed} on. "
+            "It is of another copy of the store, which was written on by itself; or somebody "
+            "changed what no head of the backup vouches for."
+        )
 
     def _rolled_back(self, head: Head, agreed: int) -> str:
         size = self._frontier.size

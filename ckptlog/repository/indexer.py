@@ -176,7 +176,7 @@ class Indexer:
             # A container goes without the end moving (a collection): each is worth another scan.
             cause = "" if tried is None else tried.container
             if end is not None and self._is_news(end.position, cause):
-                for _ in self._log.reader.commits():
+                for _ in self._log.reader.commits(steps_over=False):
                     pass
                 self.index.clear()
                 self._index_forward()

@@ -74,7 +74,9 @@ def _missing(root: Path) -> StoreMissingError | NotAStoreError:
             path=str(root),
         )
     return StoreMissingError(
-        f"There is no store at {root}.", hint=f"Make one: ckptlog init {root}", path=str(root)
+        f"There is no store at {root}.",
+        hint=f"Correct the path, or make one: ckptlog init {root}",
+        path=str(root),
     )
 
 
@@ -264,13 +266,20 @@ def release_reserve(root: Path) -> bool:
 
 
 def restore_reserve(root: Path) -> None:
-    """Make the reserve again where there is room."""
+    """Make the reserve again where there is room: when a store is opened, compacted or closed."""
     path = root / RESERVE
-    if not path.exists():
+    if not _is_filled(path):
         try:
             files.write_atomically(path, bytes(RESERVE_BYTES))
         except Exception as error:  # noqa: BLE001 - no room yet; the next opening tries again
             del error
+
+
+def _is_filled(path: Path) -> bool:
+    try:
+        return path.stat().st_size >= RESERVE_BYTES
+    except OSError:
+        return False
 
 
 def discard_history(root: Path) -> None:

@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ import msgspec
 
 from ckptlog.errors import (
     BackupDamagedError,
+    BackupDivergedError,
     BackupForeignError,
     CheckpointStorageError,
     FormatError,
@@ -40,14 +41,19 @@ from ckptlog.repository.backing import (
     seed_of,
 )
 from ckptlog.repository.carrier import Carrier, Job
-from ckptlog.repository.head_check import KeptHeads
-from ckptlog.repository.report import Level, Progress, Report
+from ckptlog.repository.head_check import BRANCHES, KeptHeads
+from ckptlog.repository.report import Level, Problem, Progress, Report
 from ckptlog.repository.verify import VIEW_NOT_COMPARED, verify_directory
 from ckptlog.storage import files
 from ckptlog.storage.environment import Environment
 
 RESTORING: Final = "restoring"
 _TIMEOUT_S: Final = 30.0
+_BRANCH_NEXT: Final = (
+    "This store signs again after `ckptlog audit fork`, which puts the present key away: where the "
+    "other copy lives on here, give this one a folder of keys of its own first (CKPTLOG_KEYS)."
+)
+_LEFT: Final = "What is left of it: ckptlog restore-store --damaged (allow_damaged=True)."
 
 
 class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +62,8 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     path: The new store. backup: Where it came from. store: Its id, the same as the original's.
     position: P, after the last event. bytes, files: Copied. events, checkpoints: Verified.
     notes: What is worth knowing: what signed heads say of it, above all.
+    damaged: What of the backup's files is not as it was written, where that was allowed.
+    problems: What `verify` finds in the new store; at most 1,000. problems_total: All of them.
     """
 
     path: str
@@ -67,11 +75,20 @@ class RestoreReport(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     checkpoints: int
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    problems_total: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of it is as it was backed up, and sound."""
+        return not self.damaged and not self.problems_total
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        fields["notes"] = list(fields["notes"])
+        fields |= {"notes": list(self.notes), "damaged": list(self.damaged), "ok": self.ok}
+        fields["problems"] = [problem.to_dict() for problem in self.problems]
         return fields
 
 
@@ -86,6 +103,7 @@ def verify_backup(
 
     Raises:
         BackupDamagedError: Something is not as it was written; the message says what.
+        BackupDivergedError: It contradicts what was signed here, as another branch does.
     """
     environment = environment or Environment()
     manifest = _whole_manifest(root)
@@ -106,6 +124,8 @@ def restore_store(
     directory: str | os.PathLike[str],
     *,
     level: Level = "full",
+    allow_damaged: bool = False,
+    allow_branch: bool = False,
     environment: Environment | None = None,
     progress: Progress | None = None,
 ) -> RestoreReport:
@@ -113,11 +133,17 @@ def restore_store(
 
     Args:
         level: How thoroughly the new store is verified; hashes of files are compared in any case.
+        allow_damaged: Bring back what is left of a damaged backup, as it is, and say in the report
+            what is not as it was written. Nothing is mended: that is what `repair` is for.
+        allow_branch: Restore the backup of another copy of the store, too, which went on by itself
+            and contradicts what was signed here (specs/backup.md, "Another branch").
         progress: Called now and then with bytes done and bytes in all.
 
     Raises:
         StoreMissingError, BackupForeignError: There is no backup.
-        BackupDamagedError: It is not as it was written.
+        BackupDamagedError: It is not as it was written; with allow_damaged: its manifest or its
+            store.json is not.
+        BackupDivergedError: It is of another branch, and that was not allowed.
         NotAStoreError: The directory is not empty.
         LockTimeoutError: A backup to it is at work.
 
@@ -131,15 +157,18 @@ def restore_store(
     with _quiet(source, environment):
         # Read under the lock: no run removes files of this state while it is copied.
         manifest = _whole_manifest(source)
-        _copy(BackupFolder(source), manifest, root, environment, progress)
+        transfer = _Transfer(BackupFolder(source), manifest, root, environment, progress)
+        damaged = transfer.run(allow_damaged=allow_damaged)
     report = _verified(root, level, progress, environment)
     try:
-        _refuse_problems(source, report)
-    except BackupDamagedError:
+        if not allow_damaged:
+            _refuse_problems(source, report, allow_branch=allow_branch)
+    except (BackupDamagedError, BackupDivergedError):
         files.remove(root / STORE_JSON)
         raise
     files.remove(root / RESTORING)
     files.sync_directory(root)
+    parting = _parting(report) if allow_branch else ()
     return RestoreReport(
         path=str(root),
         backup=str(source),
@@ -149,7 +178,13 @@ def restore_store(
         files=len(manifest.files),
         events=report.events,
         checkpoints=report.checkpoints,
-        notes=tuple(note for note in report.notes if note != VIEW_NOT_COMPARED),
+        notes=(
+            *(f"{one.message} {_BRANCH_NEXT}" for one in parting),
+            *(note for note in report.notes if note != VIEW_NOT_COMPARED),
+        ),
+        damaged=damaged,
+        problems=tuple(one for one in report.problems if one not in parting),
+        problems_total=report.problems_total - len(parting),
     )
 
 
@@ -179,7 +214,9 @@ def _whole_manifest(root: Path) -> Manifest:
             )
         raise BackupForeignError(
             f"{root} is no backup: it has no backup.json.",
-            hint="Make one with: ckptlog backup DEST.",
+            hint=f"It is a store itself; make one with: ckptlog --store {root} backup DEST."
+            if (root / STORE_JSON).is_file()
+            else "Correct the path: a directory that `ckptlog backup` made is needed.",
             path=str(root),
         )
     if not manifest.is_whole:
@@ -213,6 +250,12 @@ def _begin(source: Path, root: Path) -> None:
             hint="Choose another directory.",
             path=str(root),
         )
+    if root.exists() and not root.is_dir():
+        raise NotAStoreError(
+            f"{root} is not a directory.",
+            hint="Choose a new or an empty directory; nothing was changed.",
+            path=str(root),
+        )
     with operating_system_door("Cannot make the new store's directory"):
         root.mkdir(parents=True, exist_ok=True)
         names = os.listdir(root)
@@ -233,48 +276,74 @@ def _begin(source: Path, root: Path) -> None:
         (root / "heads" / "kept").mkdir(parents=True, exist_ok=True)
 
 
-def _copy(
-    folder: BackupFolder,
-    manifest: Manifest,
-    root: Path,
-    environment: Environment,
-    progress: Progress | None,
-) -> None:
-    count = _Count(sum(file.bytes for file in manifest.files), progress)
-    carrier = Carrier(environment.disk, count.advance)
-    for file in manifest.files:
-        if file.name != STORE_JSON:
-            _carry(folder, manifest, file, carrier, root)
-    files.write_atomically(root / END, bytes.fromhex(manifest.end))
-    layout.restore_reserve(root)
-    for name in (*FOLDERS, ""):
-        files.sync_directory(root / name)
-    _carry(folder, manifest, manifest.by_name[STORE_JSON], carrier, root)
-    files.sync_directory(root)
-    files.sync_directory(root.parent)
+class _Transfer:
+    """Copies what a manifest names into a new store."""
 
+    def __init__(
+        self,
+        folder: BackupFolder,
+        manifest: Manifest,
+        root: Path,
+        environment: Environment,
+        progress: Progress | None,
+    ) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._root = root
+        self._disk = environment.disk
+        count = _Count(sum(file.bytes for file in manifest.files), progress)
+        self._carrier = Carrier(environment.disk, count.advance)
 
-def _carry(
-    folder: BackupFolder, manifest: Manifest, file: BackedFile, carrier: Carrier, root: Path
-) -> None:
-    job = Job(
-        name=file.name,
-        source=folder.where(manifest, file.name),
-        target=root / file.name,
-        bytes=file.bytes,
-        seed=seed_of(file.name, bytes.fromhex(manifest.store)),
-    )
-    try:
-        carried = carrier.carry(job)
-    except FormatError as error:
-        raise _damaged(folder.root, file.name, error.message) from error
-    except CheckpointStorageError as error:
-        if error.context.get("errno") == errno.ENOENT:
-            raise _damaged(folder.root, file.name, "it is missing.") from error
-        raise
-    if carried.file != file:
-        files.remove(job.target)
-        raise _damaged(folder.root, file.name, "its hash is another one.")
+    def run(self, *, allow_damaged: bool) -> tuple[str, ...]:
+        """Copy everything, store.json last; return what is damaged, where that is allowed."""
+        manifest, root, damaged = self._manifest, self._root, []
+        for file in manifest.files:
+            if file.name != STORE_JSON:
+                try:
+                    self._carry(file)
+                except BackupDamagedError as error:
+                    if not allow_damaged:
+                        raise
+                    self._take(file)
+                    damaged.append(error.message)
+        files.write_atomically(root / END, bytes.fromhex(manifest.end))
+        layout.restore_reserve(root)
+        for name in (*FOLDERS, ""):
+            files.sync_directory(root / name)
+        self._carry(manifest.by_name[STORE_JSON])
+        files.sync_directory(root)
+        files.sync_directory(root.parent)
+        return tuple(damaged)
+
+    def _carry(self, file: BackedFile) -> None:
+        folder, manifest = self._folder, self._manifest
+        job = Job(
+            name=file.name,
+            source=folder.where(manifest, file.name),
+            target=self._root / file.name,
+            bytes=file.bytes,
+            seed=seed_of(file.name, bytes.fromhex(manifest.store)),
+        )
+        try:
+            carried = self._carrier.carry(job)
+        except FormatError as error:
+            raise _damaged(folder.root, file.name, error.message) from error
+        except CheckpointStorageError as error:
+            if error.context.get("errno") == errno.ENOENT:
+                raise _damaged(folder.root, file.name, "it is missing.") from error
+            raise
+        if carried.file != file:
+            files.remove(job.target)
+            raise _damaged(folder.root, file.name, "its hash is another one.")
+
+    def _take(self, file: BackedFile) -> None:
+        """Copy the bytes that are there, up to the valid length, whatever they are."""
+        target = self._root / file.name
+        with suppress(FileNotFoundError):
+            size = self._folder.where(self._manifest, file.name).stat().st_size
+            source = self._folder.where(self._manifest, file.name)
+            job = Job(name=file.name, source=source, target=target, bytes=min(size, file.bytes))
+            self._carrier.carry(job)
 
 
 def _check_hash(
@@ -297,18 +366,32 @@ def _damaged(root: Path, name: str, why: str) -> BackupDamagedError:
     return BackupDamagedError(
         f"{name} in the backup {root} is damaged: {why}",
         hint="Restore from another backup, or back up again: what is damaged there is copied anew "
-        "once it is noticed (remove that file first).",
+        f"once it is noticed (remove that file first). {_LEFT}",
         path=str(root / name),
     )
 
 
-def _refuse_problems(root: Path, report: Report) -> None:
-    if report.ok:
+def _parting(report: Report) -> tuple[Problem, ...]:
+    """Return the problems that say that a backup is of another branch."""
+    return tuple(one for one in report.problems if one.code in BRANCHES)
+
+
+def _refuse_problems(root: Path, report: Report, *, allow_branch: bool = False) -> None:
+    parting = _parting(report)
+    if report.problems_total == len(parting):
+        if parting and not allow_branch:
+            raise BackupDivergedError(
+                f"The backup {root} is whole, and of another branch: {parting[0]}",
+                hint="Nothing was changed, and no branch is lost: keep both. If you know this one: "
+                "ckptlog restore-store --other-branch (allow_branch=True). If you do not, take it "
+                "for tampered with, and compare it with a head that you kept (verify --head).",
+                path=str(root),
+            )
         return
     first = report.problems[0]
     raise BackupDamagedError(
         f"The backup {root} does not verify: {first} ({len(report.problems)} problems in all).",
-        hint="The store may have been damaged before it was backed up: run ckptlog verify on both.",
+        hint=f"The store may have been damaged before it was backed up: verify both. {_LEFT}",
         path=str(root),
         problems=len(report.problems),
     )

@@ -11,9 +11,16 @@ from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import read_lines
-from ckptlog.errors import ArgumentError, BlobCorruptionError, CheckpointError
+from ckptlog.errors import (
+    ArgumentError,
+    BlobCorruptionError,
+    CheckpointError,
+    NotAStoreError,
+    StoreMissingError,
+)
 from ckptlog.formats import chunk, frame, pack
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
+from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
@@ -40,7 +47,7 @@ class SecondCopy:
             raise ArgumentError(
                 f"{path} is the damaged store itself.", hint="Name a copy.", argument="from"
             )
-        info = layout.read_info(path)
+        info = _info(path)
         if info.id_bytes != store_id:
             raise ArgumentError(
                 f"{path} is another store: its id is {info.id}, not {store_id.hex()}.",
@@ -67,6 +74,23 @@ class SecondCopy:
         folder = self.path
         paths = [*_sorted(folder / PACKS, "*.pack"), *_sorted(folder / LOG, "*.seg")]
         return Chunks(paths, self._store_id, self._disk).found(keys)
+
+
+def _info(path: Path) -> StoreInfo:
+    """Return what the copy's store.json says; who names a wrong path is not told to make a store.
+
+    Raises:
+        StoreMissingError, NotAStoreError, UnsupportedError, FormatError: By what is there.
+    """
+    hint = "Correct the path: a copy of this store is needed, or a backup of it."
+    try:
+        return layout.read_info(path)
+    except StoreMissingError as error:
+        raise StoreMissingError(
+            f"There is no copy at {path}.", hint=hint, path=str(path)
+        ) from error
+    except NotAStoreError as error:
+        raise NotAStoreError(error.message, hint=hint, path=str(path)) from error
 
 
 class Chunks:

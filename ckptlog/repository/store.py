@@ -131,6 +131,8 @@ class Store(StoreReader, Retrospect, Attesting):
             refuse_backup(root)
         try:
             self._compose()
+            if not read_only:
+                layout.restore_reserve(root)
         except BaseException:  # nobody else can close what was opened so far
             if hasattr(self, "log"):
                 self.log.abandon()
@@ -489,9 +491,15 @@ class Store(StoreReader, Retrospect, Attesting):
         from ckptlog.repository.collection import collect
 
         self._check_open()
-        if self.read_only:
+        is_asking = options is not None and options.dry_run
+        if self.read_only and not is_asking:
             self._refuse_writing()
-        return collect(self, options, progress)
+        try:
+            return collect(self, options, progress)
+        finally:
+            # On a full disk it may have been given up; what was freed has room for it again.
+            if not is_asking:
+                layout.restore_reserve(self.path)
 
     def renew_index(self, folder: Path, packs: Iterable[str], end: End) -> None:
         """Make the chunk index anew (see `Keeper.renew_index`)."""

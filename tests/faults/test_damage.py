@@ -16,10 +16,11 @@ import pytest
 
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import CheckpointCorruptionError, LogCorruptionError
+from ckptlog.formats import frame, segment
 from ckptlog.log.log import Log
 from tests.faults.fault_disk import QuietDisk
 from tests.faults.medium import Image, lay_out
-from tests.log.sample import append, create_log, fill, group, open_log, published_ids
+from tests.log.sample import STORE_ID, append, create_log, fill, group, open_log, published_ids
 
 Damage = Callable[[bytes], bytes]
 
@@ -73,10 +74,10 @@ class Trial:
         self.image = image
         lay_out(image, self.root)
 
-    def read(self) -> list[str]:
+    def read(self, **options: bool) -> list[str]:
         log = open_log(self.root, disk=QuietDisk(), read_only=True)
         try:
-            return published_ids(log)
+            return published_ids(log, **options)
         finally:
             log.close()
 
@@ -103,10 +104,26 @@ def is_thorough(request) -> bool:
     return bool(request.config.getoption("--thorough"))
 
 
+def among_chunks(name: str, data: bytes) -> set[int]:
+    """Return the offsets of a segment's bytes that belong to chunks."""
+    first, generation = segment.parse_name(name.partition("/")[2])
+    frames = frame.walk(segment.seed(STORE_ID, first, generation), 0, data)
+    spans = [range(begin, end) for kind, _, begin, end in frames if kind == frame.CHUNK]
+    assert spans
+    return {at for span in spans for at in span}
+
+
 @pytest.mark.parametrize("name", [OLDER, NEWEST])
 def test_every_flip_in_a_segment_is_told_to_readers(ram, closed, name, is_thorough):
+    """Who wants the events steps over a damaged chunk, and over nothing else."""
+    chunks = among_chunks(name, closed[name])
     for at, mask in flips(len(closed[name]), is_thorough=is_thorough, most=10_000):
         trial = Trial(ram, {**closed, name: flipped(closed[name], at, mask)})
+        with pytest.raises(CheckpointCorruptionError):
+            trial.read(steps_over=False)
+        if at in chunks:
+            assert trial.read() == IDS
+            continue
         with pytest.raises(CheckpointCorruptionError):
             trial.read()
 
@@ -114,10 +131,14 @@ def test_every_flip_in_a_segment_is_told_to_readers(ram, closed, name, is_thorou
 @pytest.mark.parametrize("name", [OLDER, NEWEST])
 def test_a_writer_never_cuts_what_was_published(ram, closed, name, is_thorough):
     """It need not read it all: but it changes nothing of it, and what it shows is not wrong."""
+    chunks = among_chunks(name, closed[name])
     for at, mask in flips(len(closed[name]), is_thorough=is_thorough, most=200):
         trial = Trial(ram, {**closed, name: flipped(closed[name], at, mask)})
-        with pytest.raises(CheckpointCorruptionError):
-            trial.write()
+        if at in chunks:
+            assert trial.write()[1] == [*IDS, "later"]
+        else:
+            with pytest.raises(CheckpointCorruptionError):
+                trial.write()
         assert trial.is_uncut()
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,32 @@ def test_an_import_of_a_transcript_goes_on_after_a_full_disk(disk):
         assert manager.store.position == 120
         assert found[-1].data == {"history": history, "step": trajectory[-1]}
         assert manager.store.verify().ok
+
+
+def test_a_reserve_that_a_failed_collection_used_up_comes_back(disk):
+    """By whoever has room next, also where no process ever closes the store."""
+    root, reserve = disk / "s", disk / "s" / "reserve"
+    with CheckpointManager(root) as manager:
+        size = reserve.stat().st_size
+        made = [manager.create_checkpoint("t", "T", n, data=noise(n, 40_000)) for n in range(1, 60)]
+        for name in made[::4]:
+            manager.delete_checkpoint(name)
+        ballast = take_space(disk, leave_bytes=4096)
+        with pytest.raises(FullError):
+            manager.compact_checkpoint_storage(garbage_min=0.0)
+        assert reserve.stat().st_size == size, "what was copied in vain has given its room back"
+        reserve.unlink()
+        with (disk / "more").open("wb", buffering=0) as more, suppress(OSError):
+            while True:
+                more.write(bytes(4096))
+        with ckptlog.open(root):
+            assert not reserve.exists(), "there is no room, and that is no reason to fail"
+        (disk / "more").unlink()
+        ballast.unlink()
+        with ckptlog.open(root):
+            assert reserve.stat().st_size == size, "the next opening"
+        reserve.unlink()
+        manager.compact_checkpoint_storage()
+        assert reserve.stat().st_size == size, "the next collection"
+        os.truncate(reserve, 100)
+    assert reserve.stat().st_size == size, "one that is cut, too"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import ckptlog
 from ckptlog import CheckpointManager
 from ckptlog.cli.main import main
 from ckptlog.errors import CheckpointError, ReadOnlyError
+from ckptlog.repository.compaction import CollectOptions
 from ckptlog.repository.restoration import restore_store, verify_backup
 
 pytestmark = pytest.mark.root
@@ -92,12 +95,17 @@ def test_all_that_reads_works(medium, tmp_path):
     [
         ["list"], ["log"], ["stats"], ["verify"], ["audit"], ["consumers"], ["replay", "--until", "3"],
         ["watch", "--once"], ["export", "history", "OUT"], ["export", "archive", "t", "--to", "OUT"],
-        ["backup", "OUT"],
+        ["backup", "OUT"], ["compact", "--dry-run"], ["cleanup", "--dry-run"], ["audit", "head"],
+        ["cleanup", "--keep-last", "2", "--dry-run"], ["audit", "head", "--latest"], ["audit", "prove", "2"],
+        ["audit", "prove-consistency", "2"], ["audit", "publish", "OUT"], ["tasks"], ["repair"],
+        ["init"],
     ],
 )  # fmt: skip
 def test_commands_that_read(medium, tmp_path, capsys, words):
     folder, close = medium
     fill(folder / "s")
+    with ckptlog.open(folder / "s") as store:
+        store.notary.sign()
     close()
     words = [str(tmp_path / "out") if word == "OUT" else word for word in words]
     assert main(["--store", str(folder / "s"), "--json", *words]) == 0
@@ -107,7 +115,7 @@ def test_commands_that_read(medium, tmp_path, capsys, words):
 @pytest.mark.parametrize(
     "words",
     [
-        ["delete-task", "t"], ["cleanup"], ["replay"], ["files"], ["restore", "x"],
+        ["delete-task", "t"], ["cleanup"], ["compact"], ["replay"], ["files"], ["restore", "x"],
         ["consumers", "reset", "mine", "--start", "end"], ["consumers", "remove", "mine"],
         ["watch", "--consumer", "mine", "--once"], ["import", "archive", "ARCHIVE"],
     ],
@@ -120,7 +128,48 @@ def test_commands_that_write_say_why_not(medium, tmp_path, capsys, words):
     close()
     words = [str(tmp_path / "a.ckpt") if word == "ARCHIVE" else word for word in words]
     assert main(["--store", str(folder / "s"), "--json", *words]) == 6
-    assert json.loads(capsys.readouterr().err)["code"] == "store.read_only"
+    said = json.loads(capsys.readouterr().err)
+    assert said["code"] == "store.read_only"
+    assert str(folder / "s") in said["message"]
+    assert "mounted read-only" in said["message"] or words[0] == "watch"
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--dry-run"], ["--diff"], ["--out", "OUT"]])
+def test_what_a_rewind_would_do(medium, tmp_path, capsys, words):
+    """Also where the views are gone, and nothing can be made in their place."""
+    folder, close = medium
+    work, store = tmp_path / "work", str(folder / "s")
+    work.mkdir()
+    (work / "notes").write_text("first")
+    ckptlog.open(folder / "s", create=True).close()
+    assert main(["--store", store, "capture", str(work)]) == 0
+    (work / "notes").write_text("spoiled")
+    shutil.rmtree(folder / "s" / "views")
+    close()
+    words = [str(tmp_path / "out") if word == "OUT" else word for word in words]
+    assert main(["--store", store, "rewind", str(work), *words]) == 0
+    assert main(["--store", store, "rewind", str(work), "--yes"]) == 6
+    assert "backup BACKUP" in capsys.readouterr().err, "it says how to go on"
+    assert (work / "notes").read_text() == "spoiled"
+
+
+def test_a_dry_run_tells_what_a_collection_gives_back(medium, tmp_path):
+    folder, close = medium
+    with CheckpointManager(folder / "s") as manager:
+        for step in range(1, 9):
+            manager.create_checkpoint(
+                "t", "T", step, data={"x": random.Random(step).randbytes(9000)}
+            )
+        manager.delete_task("t")
+    shutil.copytree(folder / "s", tmp_path / "s")
+    close()
+    with ckptlog.open(folder / "s", read_only=True) as store:
+        found = store.compact(CollectOptions(dry_run=True))
+        with pytest.raises(ReadOnlyError):
+            store.compact()
+    with ckptlog.open(tmp_path / "s") as store:
+        assert store.compact(CollectOptions(dry_run=True)).bytes_dropped == found.bytes_dropped
+    assert found.bytes_dropped > 8 * 9000
 
 
 def test_langgraph_reads(medium):

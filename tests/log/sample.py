@@ -84,9 +84,9 @@ def fill(log: Log, names: Iterable[str], **options) -> None:
         append(log, group(name, **options))
 
 
-def published_ids(log: Log) -> list[str]:
+def published_ids(log: Log, **options: bool) -> list[str]:
     """Return the ids of all published events, having checked that the positions are dense."""
-    entries = [entry for commit in log.reader.commits() for entry in commit.entries]
+    entries = [entry for commit in log.reader.commits(**options) for entry in commit.entries]
     assert [entry.position for entry in entries] == list(range(len(entries)))
     return [entry.event.id for entry in entries]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import msgspec
 import pytest
@@ -226,3 +227,75 @@ def test_an_event_inside_a_chunk_is_no_witness_of_its_own(tmp_path):
     rest = path.read_bytes()[HEADER_FRAME_BYTES:]
     # Its checksum names another offset, so it does not count even where the search finds it.
     assert durable_after(rest, SEED, HEADER_FRAME_BYTES) == HEADER_FRAME_BYTES
+
+
+# --- stepping over damage ---------------------------------------------------------------------
+
+
+def frames_of(path):
+    return list(frame.walk(SEED, 0, path.read_bytes()))
+
+
+def steps(path, **options):
+    return Scanned(path, stop=path.stat().st_size, steps_over=True, **options)
+
+
+def spoil(path, begin, end, data=None):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + (data or bytes(end - begin)) + whole[end:])
+
+
+@pytest.mark.parametrize("window_bytes", [1, 17, 1000, 1 << 20])
+@pytest.mark.parametrize("what", ["body", "zeros", "noise", "length", "kind", "magics"])
+def test_the_events_behind_a_damaged_chunk_are_read(path, commits, what, window_bytes):
+    begin, end = next((b, e) for kind, _, b, e in frames_of(path) if kind == frame.CHUNK)
+    damage = {
+        "body": (begin + 100, begin + 101),
+        "zeros": (begin, end),
+        "noise": (begin, end, os.urandom(end - begin)),
+        "length": (begin + 4, begin + 8, b"\xff\xff\x01\x00"),
+        "kind": (begin + 2, begin + 3, b"\x02"),
+        "magics": (begin, end, (b"CK\x03\x00\x20\x00\x00\x00" * end)[: end - begin]),
+    }[what]
+    spoil(path, *damage)
+    strict, scanned = Scanned(path), steps(path, window_bytes=window_bytes)
+    assert len(strict.commits) == 1
+    assert [one.entries for one in scanned.commits] == [one.entries for one in commits]
+    assert [one.raw for one in scanned.commits] == [one.raw for one in commits]
+    assert (scanned.scan.position, scanned.scan.flaw) == (7, None)
+    places = [place for one in scanned.commits for place in one.placements]
+    whole = [place for one in commits for place in one.placements]
+    # Where its head is whole, who looks for that chunk finds it damaged.
+    assert places == (whole if what == "body" else whole[1:])
+
+
+def test_of_neighbours_that_are_damaged_none_hides_an_event(path, commits):
+    """Every pair of frames: only where both are chunks are the events all there."""
+    frames, whole = frames_of(path), path.read_bytes()
+    for (one, _, begin, _), (other, _, _, end) in zip(frames[1:], frames[2:], strict=False):
+        spoil(path, begin, end)
+        scanned = steps(path)
+        is_told = scanned.scan.flaw is not None or scanned.scan.position != 7
+        assert is_told == (frame.EVENT in (one, other))
+        shown = [entry for commit in scanned.commits for entry in commit.entries]
+        assert shown == [entry for commit in commits for entry in commit.entries][: len(shown)]
+        path.write_bytes(whole)
+
+
+def test_an_event_in_a_chunk_s_bytes_counts_for_nothing(tmp_path):
+    """Somebody stored a whole event frame, made for the place where it comes to lie."""
+    log = create_log(tmp_path / "store")
+    append(log, group("a"))
+    start = log.published.read().offset
+    at = start + frame.HEADER_BYTES + 52 + 40
+    body = struct.pack("<QQ", 1, start) + event_format.encode(event("forged"))
+    forged = frame.encode(SEED, at, frame.EVENT, frame.COMMIT, body)
+    payload = record("x", 92) + forged
+    made = append(log, [msgspec.structs.replace(group("b")[0], records=(payload,))], group("c"))
+    log.close()
+    (path,) = segment_paths(tmp_path / "store")
+    spoil(path, start + 40, start + 41)
+    assert steps(path).commits[1].entries == made[0].entries, "its length leads over it"
+    spoil(path, start + 4, start + 8, b"\xff\xff\xff\x0f")
+    scanned = steps(path)
+    assert scanned.scan.flaw, "where the length is lost the true event contradicts the forged one"

@@ -171,7 +171,7 @@ def test_a_store_that_is_not_there(path):
     with pytest.raises(StoreMissingError) as caught:
         ckptlog.open(path)
     assert caught.value.message == f"There is no store at {path}."
-    assert caught.value.hint == f"Make one: ckptlog init {path}"
+    assert caught.value.hint == f"Correct the path, or make one: ckptlog init {path}"
     assert not path.exists()
     path.mkdir()
     (path / "x").touch()

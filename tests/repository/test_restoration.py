@@ -6,10 +6,14 @@ import shutil
 
 import pytest
 
-from ckptlog.errors import BackupDamagedError, RolledBackError
+import ckptlog
+from ckptlog import CheckpointManager
+from ckptlog.errors import BackupDamagedError, BackupDivergedError, RolledBackError
 from ckptlog.formats import backup as backup_format
 from ckptlog.repository.backing import read_manifest
+from ckptlog.repository.keyring import VARIABLE
 from ckptlog.repository.restoration import restore_store, verify_backup
+from ckptlog.repository.verify import verify_directory
 from tests.repository.attested import codes, house
 
 
@@ -65,8 +69,73 @@ def test_an_origin_that_the_key_apart_never_had_is_refused(home):
     with home.open() as store:
         store.notary.fork()
     shutil.rmtree(home.keys / "former")
-    with pytest.raises(BackupDamagedError, match=r"head\.forked"):
+    with pytest.raises(BackupDivergedError, match=r"head\.forked"):
         restore_store(folder, home.elsewhere / "r")
+
+
+def write(root, task, count):
+    with CheckpointManager(root) as manager:
+        for step in range(1, count + 1):
+            manager.create_checkpoint(task, "T", step, data={"task": task, "step": step})
+
+
+def two_branches(home):
+    """The store, signed on; and a copy from before that was written on by itself."""
+    shutil.copytree(home.path, home.elsewhere / "twin")
+    write(home.path, "left", 3)
+    home.sign()
+    write(home.elsewhere / "twin", "right", 5)
+    return home.elsewhere / "twin"
+
+
+def tree_of(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_a_backup_of_the_other_branch_is_no_damaged_one(home, monkeypatch):
+    twin = two_branches(home)
+    with ckptlog.open(twin) as store:
+        store.backup(home.elsewhere / "b")
+    keys, left = tree_of(home.keys), tree_of(home.path)
+    target = home.elsewhere / "r"
+    with pytest.raises(BackupDivergedError, match=r"head\.other_branch.*part somewhere"):
+        restore_store(home.elsewhere / "b", target)
+    with pytest.raises(BackupDivergedError):
+        verify_backup(home.elsewhere / "b")
+    shutil.rmtree(target)
+    report = restore_store(home.elsewhere / "b", target, allow_branch=True)
+    assert report.ok
+    assert "audit fork" in report.notes[0]
+    assert codes(verify_directory(target)) == ["head.rewritten"], (
+        "it is no less visible than before"
+    )
+    assert (tree_of(home.keys), tree_of(home.path)) == (keys, left), (
+        "nothing of the other is touched"
+    )
+    assert home.verify().ok
+    monkeypatch.setenv(VARIABLE, str(home.elsewhere / "own keys"))
+    with CheckpointManager(target) as manager:
+        assert len(manager.get_task_checkpoints("right")) == 5
+        assert manager.get_task_checkpoints("left") == []
+        manager.store.notary.fork()
+        assert manager.store.verify().ok
+    with CheckpointManager(home.path) as manager:
+        assert len(manager.get_task_checkpoints("left")) == 3
+
+
+def test_a_branch_that_was_forked_elsewhere(home, monkeypatch):
+    twin = two_branches(home)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv(VARIABLE, str(home.elsewhere / "their keys"))
+        with ckptlog.open(twin) as store:
+            store.notary.fork()
+            store.backup(home.elsewhere / "b", verify=True)
+    with pytest.raises(BackupDivergedError, match=r"head\.forked"):
+        restore_store(home.elsewhere / "b", home.elsewhere / "r")
+    shutil.rmtree(home.elsewhere / "r")
+    report = restore_store(home.elsewhere / "b", home.elsewhere / "r", allow_branch=True)
+    assert report.ok
+    assert "head.forked" in codes(verify_directory(home.elsewhere / "r"))
 
 
 def test_a_backup_whose_own_heads_say_more_is_refused(home):
@@ -87,7 +156,8 @@ def test_a_backup_whose_own_heads_say_more_is_refused(home):
         created=old.created, serial=old.serial, store=old.store, **fields
     )
     (folder / backup_format.NAME).write_bytes(backup_format.encode(forged))
-    with pytest.raises(BackupDamagedError, match=r"head\.rolled_back"):
-        restore_store(folder, home.elsewhere / "r")
+    for allowed in (False, True):
+        with pytest.raises(BackupDamagedError, match=r"head\.rolled_back"):
+            restore_store(folder, home.elsewhere / "r", allow_branch=allowed)
     with pytest.raises(BackupDamagedError, match=r"head\.rolled_back"):
         verify_backup(folder)

@@ -254,8 +254,9 @@ class HistoryView:
             for _ in reader.commits(cursor.container, cursor.offset, cursor.position, stop=end):
                 pass
         raise LogCorruptionError(
-            f"The log cannot be read in bulk at position {cursor.position}.",
-            hint="Run ckptlog verify.",
+            f"The log is damaged behind position {cursor.position}: what its chunks were cannot be "
+            "told, so there are no rows of them.",
+            hint="Run ckptlog verify, then ckptlog repair.",
             position=cursor.position,
         )
 
