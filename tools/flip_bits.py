@@ -17,19 +17,26 @@ By default one bit of every N-th byte (64); --all: each bit of each byte. Exit s
 from __future__ import annotations
 
 import argparse
+import atexit
+import fcntl
 import json
 import os
 import random
+import shutil
+import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from multiprocessing import get_context
+from functools import cache, partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -152,13 +159,55 @@ def _sizes() -> Iterator[None]:
         yield
 
 
+_PREFIX = "ckptlog-flip-"
+_OWNER = "owner"
+# What has no owner's file is of a program that was killed while it began, or of an older one.
+_OWNERLESS_S = 3600.0
+
+
+def _memory() -> Path:
+    return Path(memory() or tempfile.gettempdir())
+
+
+@cache
+def _place(pid: int) -> Path:
+    """Make the one folder that a process works in, and that it owns as long as it lives."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{pid}-", dir=_memory()))
+    fd = os.open(folder / "new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # until the process ends; only then has it the owner's name
+    (folder / "new").rename(folder / _OWNER)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def sweep() -> None:
+    """Remove the folders of processes that are dead."""
+    for folder in _memory().glob(f"{_PREFIX}*"):
+        if _is_left_over(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left_over(folder: Path) -> bool:
+    try:
+        fd = os.open(folder / _OWNER, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        with suppress(OSError):
+            return time.time() - folder.stat().st_mtime > _OWNERLESS_S
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     """Give a folder in memory, where keys are made and looked for, too: never those of a user."""
     before = os.environ.get(VARIABLE)
-    with tempfile.TemporaryDirectory(
-        prefix="ckptlog-flip-", dir=memory(), ignore_cleanup_errors=True
-    ) as folder:
+    with tempfile.TemporaryDirectory(dir=_place(os.getpid()), ignore_cleanup_errors=True) as folder:
         os.environ[VARIABLE] = str(Path(folder) / "keys")
         try:
             yield Path(folder)
@@ -288,7 +337,7 @@ def try_flip(sample: Sample, flip: Flip, *, is_brief: bool = False) -> tuple[str
 
 def _is_refused(sample: Sample, damaged: bytes, name: str) -> bool:
     """Say whether a damaged view is not believed: all goes on as without one."""
-    with tempfile.TemporaryDirectory(prefix="ckptlog-flip-", dir=memory()) as folder:
+    with tempfile.TemporaryDirectory(dir=_place(os.getpid())) as folder:
         for one, data in sample.image.items():
             if KINDS["view"](one):
                 (Path(folder) / Path(one).name).write_bytes(damaged if one == name else data)
@@ -367,7 +416,7 @@ def explore(
         for flip in wanted:
             tally.enter(flip, *try_flip(sample, flip, is_brief=is_brief))
         return tally
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with _pool(jobs) as pool, _cancelling(pool):
         iterator = iter(wanted)
         while batch := [flip for _, flip in zip(range(500), iterator, strict=False)]:
             for flip, ending in zip(
@@ -377,6 +426,36 @@ def explore(
             ):
                 tally.enter(flip, *ending)
     return tally
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let a worker end when its parent was killed: it would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_await, args=(parent.sentinel,), daemon=True).start()
+
+
+def _await(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
+@contextmanager
+def _cancelling(pool: ProcessPoolExecutor) -> Iterator[None]:
+    """Let what was not begun be, where a block is interrupted."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+
+
+def _end(signum: int, _: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 def main() -> int:
@@ -390,11 +469,15 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", action="store_true", help="print one document")
     options = parser.parse_args()
-    sample = make_sample()
-    wanted = flips(
-        sample, options.kind or names, every=options.every, seed=options.seed, is_all=options.all
-    )
-    tally = explore(sample, wanted, jobs=options.jobs, is_brief=options.all)
+    signal.signal(signal.SIGTERM, _end)
+    sweep()
+    try:
+        sample = make_sample()
+        kinds = options.kind or names
+        wanted = flips(sample, kinds, every=options.every, seed=options.seed, is_all=options.all)
+        tally = explore(sample, wanted, jobs=options.jobs, is_brief=options.all)
+    finally:
+        sweep()  # those of the processes that it started
     print(json.dumps(tally.to_dict(), indent=1) if options.json else tally)
     return 1 if tally.wrong else 0
 

@@ -10,7 +10,12 @@ from ckptlog.cli.exit_status import OK
 from ckptlog.cli.output import Column
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ckptlog.cli.output import Output
     from ckptlog.manager.leasing import LeaseState
+
+_UNSEEN_SHOWN = 5
 
 _COLUMNS = (
     Column("task"),
@@ -46,9 +51,23 @@ def run_list(context: Context) -> int:
             output.item(one.to_dict())
     elif found:
         output.table(_COLUMNS, [_row(one) for one in found])
+        _tell_unseen(output, found)
     else:
         output.note("nobody holds a lease")
     return OK
+
+
+def _tell_unseen(output: Output, found: Sequence[LeaseState]) -> None:
+    """Say of which holders nobody can tell here whether they live: after a reboot, for one."""
+    unseen = [one for one in found if one.is_live and not one.is_visible]
+    if unseen:
+        names = ", ".join(text.escape(one.task) for one in unseen[:_UNSEEN_SHOWN])
+        more = f" and {len(unseen) - _UNSEEN_SHOWN} more" * (len(unseen) > _UNSEEN_SHOWN)
+        output.note(
+            f"Of {names}{more} nobody can tell here whether the holder lives: it is of another run "
+            "of this machine, another machine or container, or several share it. The lease ends at "
+            "its time; if you know that the holder is gone: ckptlog leases release TASK --force"
+        )
 
 
 def _row(lease: LeaseState) -> tuple[object, ...]:

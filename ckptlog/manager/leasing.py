@@ -31,6 +31,8 @@ class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
 
     is_live: Whether nobody else may claim the task now, by the clock.
     is_dead: Whether its process is surely dead: a claim from this machine takes it over at once.
+    is_visible: Whether that can be told from here: not of a process of another boot, machine or
+        container, nor of a shared lease. Such a one ends by time, or by force.
     """
 
     task: str
@@ -40,6 +42,7 @@ class LeaseState(msgspec.Struct, frozen=True, kw_only=True):
     ttl_s: float
     is_live: bool
     is_dead: bool = False
+    is_visible: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
@@ -191,6 +194,7 @@ class Leases:
                 ttl_s=one.ttl_us / _MILLION,
                 is_live=one.is_live(now_us),
                 is_dead=environment.is_dead(one.process),
+                is_visible=environment.is_visible(one.process),
             )
             for _, one in sorted(self.store.leases().items())
         ]

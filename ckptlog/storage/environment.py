@@ -57,6 +57,10 @@ class Environment:
         """Say whether the process of that name is surely dead; False where that is unsure."""
         return process.is_dead(process_name, self.boot())
 
+    def is_visible(self, process_name: str) -> bool:
+        """Say whether this process can tell if that one lives: same boot, machine, container."""
+        return process.is_visible(process_name, self.boot())
+
     def mounts(self) -> str:
         """Return the kernel's table of mounts (mountinfo); empty where there is none."""
         try:

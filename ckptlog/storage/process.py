@@ -56,6 +56,12 @@ def is_dead(name: str, boot: bytes) -> bool:
     return not _is_taken(pid)  # it went while we looked, or /proc hides it
 
 
+def is_visible(name: str, boot: bytes) -> bool:
+    """Say whether a process of that name would be seen from here, did it live."""
+    found = _NAME.fullmatch(name)
+    return found is not None and found[1] == _machine(boot, os.getpid())
+
+
 def _is_taken(pid: int) -> bool:
     """Say whether a process, or a thread, has this number."""
     try:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from ckptlog import CheckpointManager
+from ckptlog.storage.environment import Environment
 
 
 def test_nobody_holds_one(run, filled):
@@ -53,6 +54,23 @@ def test_a_lease_of_a_killed_process_is_shown_and_ends_without_force(run, filled
     (line,) = run("leases", "--json", "--store", filled.path).lines
     assert (line["is_live"], line["is_dead"]) == (True, True)
     assert run("leases", "release", "job", "--store", filled.path).status == 0
+
+
+def test_a_lease_from_before_a_reboot_is_told_and_ends_by_force(run, filled, monkeypatch):
+    """What was left behind by another run of the machine: it might be another machine as well."""
+    with CheckpointManager(filled.path) as manager:
+        manager.acquire_lease("job", ttl_s=3600)
+    seen = run("leases", "--store", filled.path)
+    assert (seen.out.splitlines()[1].split()[-1], seen.err) == ("live", "")
+    monkeypatch.setattr(Environment, "boot", lambda _: bytes(range(16)))
+    told = run("leases", "--store", filled.path)
+    assert told.out.splitlines()[1].endswith("live")
+    assert "Of job nobody can tell here" in told.err
+    assert "--force" in told.err
+    (line,) = run("leases", "--json", "--store", filled.path).lines
+    assert (line["is_live"], line["is_dead"], line["is_visible"]) == (True, False, False)
+    assert run("leases", "release", "job", "--store", filled.path).status == 4
+    assert run("leases", "release", "job", "--force", "--store", filled.path).status == 0
 
 
 def test_a_store_that_may_have_leases_already(run, filled):

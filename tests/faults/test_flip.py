@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
 import pytest
 
-from tools.flip_bits import KINDS, UNCLEAN, ask, explore, flips, laid_out, make_sample
+from tools.crash_states import memory
+from tools.flip_bits import KINDS, UNCLEAN, ask, explore, flips, laid_out, make_sample, sweep
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What nobody needs: all that comes of a flip is that it is made again, or nothing.
 DISPOSABLE = ("end", "view", "index", "leaves", "seal", "files", "history", "rest")
@@ -50,6 +60,30 @@ def test_a_sample_of_flips(sample, kind):
         assert endings == {"told"}
     assert ("lost" in endings) <= (kind == UNCLEAN)
     assert ("again" in endings) <= (kind == "cursor")
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_does_not_sweep():
+    """It works in one folder a process; and its workers end with it."""
+    words = [sys.executable, "tools/flip_bits.py", "--kind", "segment", "--all", "--jobs", "2"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
+        while not (found := _places(process.pid)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert len(found) == 1
+    sweep()
+    assert not _places(process.pid)
+
+
+def test_what_a_living_process_works_in_is_not_swept(sample):
+    with laid_out(sample) as root:
+        sweep()
+        assert root.exists()
+    assert len(_places(os.getpid())) == 1
+
+
+def _places(pid):
+    return list(Path(memory() or tempfile.gettempdir()).glob(f"ckptlog-flip-{pid}-*/owner"))
 
 
 @pytest.mark.thorough
