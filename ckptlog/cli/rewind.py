@@ -103,6 +103,8 @@ def _target(given: str) -> str | int | datetime:
 
 def run_rewind(context: Context) -> int:
     """Rewind, or say what a rewind would do."""
+    from ckptlog.service.command.claim import own_systems
+
     arguments = context.arguments
     _check(context)
     with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
@@ -113,10 +115,11 @@ def run_rewind(context: Context) -> int:
         if arguments.dry_run or arguments.diff:
             return _preview(context, opened, info)
         out = None if arguments.out is None else Path(context.directory / arguments.out)
+        own = own_systems(opened.capturer.manager, context.environ)
         if out is None:
-            _refuse_unfinished(opened)
+            opened.check_free(arguments.path, own=own)
             _ask(context, opened, info)
-        done = opened.rewind(info, arguments.path, to=out)
+        done = opened.rewind(info, arguments.path, to=out, own=own)
         return _tell(context, opened, done, out)
 
 
@@ -134,29 +137,6 @@ def _check(context: Context) -> None:
         raise ArgumentError(
             "--dry-run and --diff say what would change in DIR; --out changes nothing there.",
             hint="Give one of them.",
-        )
-
-
-def _refuse_unfinished(opened: Workspace) -> None:
-    """Leave alone what a recovery did not end: ending it would undo the rewind.
-
-    Raises:
-        RecoveryUnfinishedError: There is one.
-    """
-    import shlex
-
-    from ckptlog.errors import RecoveryUnfinishedError
-    from ckptlog.recovery.journal import Journal
-
-    found = Journal(opened.capturer.manager, opened.system).unfinished()
-    if found is not None:
-        raise RecoveryUnfinishedError(
-            f"A recovery of {_shown(opened.path)} to {found.capture} ended in the middle.",
-            hint=f"End it first: ckptlog recover --system {shlex.quote(opened.system)} --resume "
-            "(or --roll-back). --out DIR2 restores elsewhere meanwhile.",
-            recovery=found.id,
-            capture=found.capture,
-            safety=found.safety,
         )
 
 

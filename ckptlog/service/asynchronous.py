@@ -237,6 +237,14 @@ class AsyncCheckpointService:
             self.sync.roll_back_recovery, on_progress=_in_loop(on_progress)
         )
 
+    async def abandon_recovery(
+        self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
+    ) -> RecoveryProgress | None:
+        """Give up a recovery that came to no end; see `CheckpointService.abandon_recovery`."""
+        return await asyncio.to_thread(
+            self.sync.abandon_recovery, on_progress=_in_loop(on_progress)
+        )
+
     async def get_metrics(self) -> ServiceMetrics:
         """Return how the service does."""
         return await asyncio.to_thread(self.sync.get_metrics)

@@ -59,7 +59,8 @@ _MILLION: Final = 1_000_000
 BUSY_S: Final = 660.0
 UNFINISHED_HINT: Final = (
     "Mend what failed; then service.resume_recovery() finishes it, service.roll_back_recovery() "
-    "undoes it (without the service: ckptlog recover --resume, --roll-back)."
+    "undoes it, service.abandon_recovery() gives it up (without the service: ckptlog recover "
+    "--resume, --roll-back, --abandon)."
 )
 # What a caller asks for and cannot have; the system itself is none the worse for it.
 _REFUSALS: Final = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -21,8 +21,10 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Step
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
+from ckptlog.capture.owner import refuse_owned
 from ckptlog.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.unfinished import Trace, refusal
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Plan
 
@@ -171,19 +173,29 @@ class Workspace:
         paths: Sequence[str] = (),
         *,
         to: str | os.PathLike[str] | None = None,
+        own: Collection[str] = (),
     ) -> Rewound:
         """Make the directory what it was, or restore it elsewhere.
 
         What is there is captured first, so nothing is lost.
 
-        Raises: See `DirectoryComponent.restore_paths`. When it fails in the middle, what was
-            changed is put back; when it is killed, run it again.
+        Args:
+            own: Systems that the caller works for (the `ckptlog run` that started it): that they
+                are owned keeps him out of nothing.
+
+        Raises:
+            LeaseRequiredError: A living process owns the system, or works in the directory.
+            RecoveryUnfinishedError: A recovery of it ended in the middle.
+            RecoveryBusyError: Another rewind, or a recovery, of it is at work.
+            CheckpointError: As `restore_paths` of the component. Failing in the middle, what was
+                changed is put back; when it is killed, run it again.
         """
         stored = self.stored(info)
         self.component.check_paths(stored, paths)
         if to is not None:
             return Rewound(info, None, tuple(self.component.restore_paths(stored, paths, to=to)))
         with self.component.alone():
+            self.check_free(paths, own=own)
             safety, undo = self._save(info, stored)
             saved = None if undo is None else self.component.last
             try:
@@ -194,6 +206,18 @@ class Workspace:
                     error.hint = f"{error.hint} All of what was there: {again}".strip()
                 raise
             return Rewound(info, safety, tuple(steps), undo)
+
+    def check_free(self, paths: Sequence[str] = (), *, own: Collection[str] = ()) -> None:
+        """Refuse to rewind what others work in, and what a recovery did not end.
+
+        Raises:
+            LeaseRequiredError, RecoveryUnfinishedError: As `rewind`.
+        """
+        manager = self.capturer.manager
+        if (found := Trace(manager.store, self.system).unfinished()) is not None:
+            raise refusal(self.system, found, "has to be ended first")
+        places = [os.path.join(self.path, one) for one in paths] or [self.path]
+        refuse_owned(manager, self.system, places, own=own)
 
     def _save(
         self, info: CaptureInfo, stored: Any
