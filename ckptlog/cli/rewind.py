@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptlog.cli import text
 from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
 from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.damage import Damages
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
@@ -109,7 +110,7 @@ def run_rewind(context: Context) -> int:
     _check(context)
     with workspace(context, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:
-            return _list(context, opened.captures())
+            return _list(context, opened)
         arguments.path = [opened.relative(path) for path in arguments.path]
         info = opened.find(arguments.to)
         if arguments.dry_run or arguments.diff:
@@ -170,11 +171,19 @@ def _preview(context: Context, opened: Workspace, info: CaptureInfo) -> int:
     return OK
 
 
-def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
+def _list(context: Context, opened: Workspace) -> int:
+    """List the captures; one that is damaged is named, and does not hide the others."""
+    damages = Damages()
+    captures = opened.captures(on_damage=damages)
     if context.output.is_json:
         for info in captures:
             context.output.item(fields_of(info))
-        return OK
+    else:
+        _table(context, captures)
+    return damages.told(context, len(captures))
+
+
+def _table(context: Context, captures: Sequence[CaptureInfo]) -> None:
     rows = [
         (
             info.number,
@@ -189,7 +198,6 @@ def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
         for info in captures
     ]
     context.output.table(_COLUMNS, rows)
-    return OK
 
 
 def _plan_fields(plan: Plan) -> dict[str, Any]:

@@ -73,6 +73,11 @@ _REFUSALS: Final = (
 _logger = logging.getLogger("ckptlog.service")
 
 
+def _unread(name: str, error: CheckpointError) -> None:
+    """Tell of a capture whose metadata is damaged: the others are there still."""
+    _logger.error("Capture %s cannot be read: %s (%s)", name, error, error.code)
+
+
 class Engine:
     """Captures and recovers one system.
 
@@ -100,7 +105,7 @@ class Engine:
         )
         self.lease: Lease | None = None
         self.tally = Tally()
-        captures = self.capturer.captures(tally.RECENT)
+        captures = self.capturer.captures(tally.RECENT, on_damage=_unread)
         # When the state was last known to be saved; wall time at first, monotonic then.
         self.last_us = int(captures[0].created_at.timestamp() * _MILLION) if captures else None
         self._fresh_s = self.environment.monotonic_s()
@@ -358,7 +363,7 @@ class Engine:
 
     def renew_view(self) -> None:
         """Look again at what was captured: another process may have owned the system."""
-        newest = self.capturer.captures(1)
+        newest = self.capturer.captures(1, on_damage=_unread)
         if newest:
             self.last_us = int(newest[0].created_at.timestamp() * _MILLION)
         self._fresh_s = self.environment.monotonic_s()
