@@ -36,6 +36,7 @@ from ckptlog.errors import (
     PlantingStaleError,
 )
 from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.reading import OnDamage
 from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
 from ckptlog.model.component import Component, Traits, in_order, traits_of
 from ckptlog.model.identifier import check_id
@@ -237,13 +238,24 @@ class Capturer:
 
     # --- finding ------------------------------------------------------------------------------
 
-    def captures(self, limit: int | None = None) -> list[CaptureInfo]:
-        """Return the system's captures, newest first; payloads are not read."""
-        return self._catalogue.list(limit)
+    def captures(
+        self, limit: int | None = None, *, on_damage: OnDamage | None = None
+    ) -> list[CaptureInfo]:
+        """Return the system's captures, newest first; payloads are not read.
 
-    def each(self) -> Iterator[CaptureInfo]:
-        """Yield the system's captures, newest first, each when it is asked for."""
-        return self._catalogue.each()
+        Args:
+            on_damage: Called with the id of each one that cannot be read, and the error; without
+                it such a one ends the call.
+        """
+        return self._catalogue.list(limit, on_damage=on_damage)
+
+    def each(self, *, on_damage: OnDamage | None = None) -> Iterator[CaptureInfo]:
+        """Yield the system's captures, newest first, each when it is asked for.
+
+        Args:
+            on_damage: As of `captures`.
+        """
+        return self._catalogue.each(on_damage=on_damage)
 
     def find(
         self, capture_id: str | None = None, *, at: datetime | int | None = None

@@ -1,17 +1,26 @@
 """The catalogue: finds the captures of one system in a store, by what is known of them alone.
 
-Payloads are never read here: a capture's events and its small `meta` payload say everything.
+Payloads are never read here: a capture's events and its small `meta` payload say everything. Where
+that is damaged, the others are there still: `on_damage` is told, and they are found without it.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from typing import Final
 
-from ckptlog.errors import ArgumentError, CheckpointNotFoundError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointCorruptionError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    MissingBlobError,
+)
+from ckptlog.manager.reading import OnDamage
 from ckptlog.model import value as values
 from ckptlog.model.capture import CaptureInfo, info_of, is_capture
 from ckptlog.model.checkpoint import CheckpointData, time_text
@@ -25,6 +34,9 @@ from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
 _PAGE_ROWS: Final = 50
+DAMAGES: Final = (CheckpointCorruptionError, MissingBlobError)
+
+_OnRow = Callable[[Row, CheckpointError], object]
 
 
 class Catalogue:
@@ -37,25 +49,31 @@ class Catalogue:
         self._store = store
         self._system = check_id("system", system)
 
-    def list(self, limit: int | None = None) -> list[CaptureInfo]:
+    def list(
+        self, limit: int | None = None, *, on_damage: OnDamage | None = None
+    ) -> list[CaptureInfo]:
         """Return captures, newest first.
+
+        Args:
+            on_damage: Called with the id of each one that cannot be read, and the error.
 
         Raises:
             ArgumentError: limit is no whole number from 0 on.
+            CheckpointCorruptionError, MissingBlobError: One is damaged, and there is no on_damage.
         """
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ArgumentError(
                 f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
             )
-        return list(islice(self._found(limit), limit))
+        return list(islice(self._found(limit, _by_id(on_damage)), limit))
 
-    def each(self) -> Iterator[CaptureInfo]:
-        """Yield captures, newest first, each when it is asked for."""
-        return self._found(None)
+    def each(self, *, on_damage: OnDamage | None = None) -> Iterator[CaptureInfo]:
+        """Yield captures, newest first, each when it is asked for; on_damage: as of `list`."""
+        return self._found(None, _by_id(on_damage))
 
     def latest(self) -> CaptureInfo | None:
-        """Return the newest capture, or None where there is none."""
-        return next(self._found(1), None)
+        """Return the newest capture that can be read, or None where there is none."""
+        return next(self._found(1, lambda _row, _error: None), None)
 
     def find(
         self, capture_id: str | None = None, *, at: datetime | int | None = None
@@ -72,10 +90,15 @@ class Catalogue:
         if capture_id is not None:
             if at is not None:
                 raise ArgumentError("Give either capture_id or at, not both.", argument="at")
-            return self._by_id(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
+            return self._of_id(check_id("capture_id", capture_id, CHECKPOINT_ID_CHARACTERS_MAX))
         check_moment(at)
+
+        def damaged(row: Row, error: CheckpointError) -> None:
+            if at is None or _is_row_not_after(row, at):
+                raise error
+
         oldest = None
-        for info in self._found(None if at is not None else 1):
+        for info in self._found(None if at is not None else 1, damaged):
             if at is None or _is_not_after(info, at):
                 return info
             oldest = info
@@ -92,7 +115,7 @@ class Catalogue:
         found = self._store.read_row(row)
         return None if found is None else self._info(*found)
 
-    def _by_id(self, capture_id: str) -> CaptureInfo:
+    def _of_id(self, capture_id: str) -> CaptureInfo:
         found = self._store.read(capture_id)
         info = None if found is None else self._info(*found)
         if info is None or info.system != self._system:
@@ -104,14 +127,20 @@ class Catalogue:
             )
         return info
 
-    def _found(self, limit: int | None) -> Iterator[CaptureInfo]:
+    def _found(self, limit: int | None, on_damage: _OnRow | None = None) -> Iterator[CaptureInfo]:
         """Yield captures, newest first; limit is how many are likely to be taken."""
         wanted, after = Filter(task=self._system), None
         size = _PAGE_ROWS if limit is None else min(max(limit, 1), _PAGE_ROWS)
         while True:
             rows = self._store.select(wanted, after=after, limit=size, newest_first=True)
             for row in rows:
-                info = self.of_row(row)
+                try:
+                    info = self.of_row(row)
+                except DAMAGES as error:
+                    if on_damage is None:
+                        raise
+                    on_damage(row, error)
+                    continue
                 if info is not None:
                     yield info
             if len(rows) < size:
@@ -144,8 +173,9 @@ def systems(store: Store) -> list[str]:
         rows = store.select(Filter(), after=after, limit=_PAGE_ROWS, newest_first=True)
         for row in rows:
             if row.task not in found:
-                newest = Catalogue(store, row.task).of_row(row)
-                found[row.task] = newest is not None
+                with suppress(*DAMAGES):  # another one of the task tells
+                    newest = Catalogue(store, row.task).of_row(row)
+                    found[row.task] = newest is not None
         if len(rows) < _PAGE_ROWS:
             return [task for task, is_system in found.items() if is_system]
         after = rows[-1].origin
@@ -186,6 +216,16 @@ def check_moment(at: object) -> None:
             argument="at",
         )
     check_position("at", at)
+
+
+def _by_id(on_damage: OnDamage | None) -> _OnRow | None:
+    return None if on_damage is None else lambda row, error: on_damage(row.id, error)
+
+
+def _is_row_not_after(row: Row, at: datetime | int) -> bool:
+    if isinstance(at, datetime):
+        return datetime.fromisoformat(row.created) <= at
+    return row.origin <= at
 
 
 def _what_there_is(system: str) -> str:

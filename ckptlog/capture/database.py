@@ -23,10 +23,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from ckptlog.capture.draft import draft_of
+from ckptlog.capture.file_digest import VERSIONS, FileDigest, digest_of_file
 from ckptlog.capture.page_digest import page_digest
 from ckptlog.errors import (
     CheckpointStorageError,
@@ -44,7 +45,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 
 _PAUSE_S: Final = 0.0005
 _STRETCH_PAGES: Final = 256
-_VERSIONS: Final = slice(18, 20)  # of the header: 1, 1 rollback journal; 2, 2 write-ahead log
 _SIBLINGS: Final = ("-journal", "-wal", "-shm")
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _DENIED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
@@ -53,6 +53,13 @@ _LOGGED: Final = b"\x02\x02"
 _PRIVATE: Final = "ckptlog-sqlite-"
 
 _swept: set[Path] = set()
+
+
+class Assembled(NamedTuple):
+    """A database in a private file. digest: Of what was captured (capture.file_digest)."""
+
+    path: Path
+    digest: bytes
 
 
 class NotADatabaseError(SourceError):
@@ -210,7 +217,7 @@ class PageCopy:
         self._fd = fd
         self.page_size = page_size
         self.page_count = page_count
-        self.is_wal = os.pread(fd, 2, _VERSIONS.start) == _LOGGED
+        self.is_wal = os.pread(fd, 2, VERSIONS.start) == _LOGGED
 
     def read(self, first: int, count: int) -> bytes:
         """Return pages, counted from 0; fewer at the end."""
@@ -324,7 +331,7 @@ def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
             for first in range(0, copy.page_count, _STRETCH_PAGES):
                 _write(fd, copy.read(first, _STRETCH_PAGES))
             if copy.page_count:
-                os.pwrite(fd, _ROLLBACK, _VERSIONS.start)
+                os.pwrite(fd, _ROLLBACK, VERSIONS.start)
         finally:
             os.close(fd)
         yield place
@@ -333,7 +340,7 @@ def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
 @contextmanager
 def assembled(
     pages: Iterator[bytes], page_size: int, page_count: int, *, folder: str | None = None
-) -> Iterator[Path]:
+) -> Iterator[Assembled]:
     """Yield a checked database in a private file, made of captured pages.
 
     Raises:
@@ -344,11 +351,13 @@ def assembled(
     with operating_system_door("Making a temporary database failed"), _private(folder) as place:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
+            captured = FileDigest()
             for part in pages:
+                captured.update(part)
                 _write(fd, part)
             if page_count:
                 # As a rollback database it needs no journal of its own beside it.
-                os.pwrite(fd, _ROLLBACK, _VERSIONS.start)
+                os.pwrite(fd, _ROLLBACK, VERSIONS.start)
             size = os.fstat(fd).st_size
             sync_file(fd)
         finally:
@@ -360,7 +369,7 @@ def assembled(
                 hint="ckptlog verify; restore another capture.",
             )
         _check(place, page_count)
-        yield place
+        yield Assembled(place, captured.digest())
 
 
 def _write(fd: int, part: bytes) -> None:
@@ -390,7 +399,7 @@ def faults_in(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> list[str
 
 
 def replace(
-    path: Path, source: Path, *, is_wal: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+    path: Path, source: Assembled, *, is_wal: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
 ) -> None:
     """Make a database hold what a private one holds; at any moment it is the old or the new one.
 
@@ -404,7 +413,8 @@ def replace(
 
     Raises:
         SourceBusyError: Another connection holds it; it is the old one.
-        SourceError: What was written is something else (and nobody else has written since).
+        SourceError: What was written is something else (and nobody else has written since). Where
+            the file was to be made anew, it was not put in place.
 
     Durability: committed by SQLite with full syncs.        Threads: safe; so are other processes.
     Cost: all pages are written, once more than their journal.
@@ -418,11 +428,11 @@ def replace(
     _place(path, source, _LOGGED if is_wal else _ROLLBACK)
 
 
-def _replace_live(path: Path, source: Path, busy_timeout_s: float) -> None:
+def _replace_live(path: Path, source: Assembled, busy_timeout_s: float) -> None:
     with (
         closing(open_database(path, busy_timeout_s=busy_timeout_s)) as live,
         database_door(path),
-        closing(_connected(source, "mode=ro&immutable=1", 0)) as new,
+        closing(_connected(source.path, "mode=ro&immutable=1", 0)) as new,
     ):
         live.execute("PRAGMA synchronous=EXTRA")
         mode = live.execute("PRAGMA journal_mode").fetchone()[0]
@@ -448,7 +458,7 @@ def _version_seen(connection: sqlite3.Connection) -> int:
 
 
 def _compare_unless_changed(
-    live: sqlite3.Connection, version: int, path: Path, source: Path
+    live: sqlite3.Connection, version: int, path: Path, source: Assembled
 ) -> None:
     """Compare, unless others have written since a version: what they wrote is theirs.
 
@@ -465,39 +475,50 @@ def _compare_unless_changed(
             live.execute("ROLLBACK")
 
 
-def _compare(live: sqlite3.Connection, path: Path, source: Path) -> None:
-    """Compare what a connection sees with a private database.
+def _compare(live: sqlite3.Connection, path: Path, source: Assembled) -> None:
+    """Compare what a connection sees with a private database, and that with what was captured.
 
     Raises:
         SourceError: It is something else, whatever SQLite said when it wrote it.
 
     Cost: a copy of the pages, and BLAKE3 of both.
     """
-    with closing(copy_pages(live, path, folder=str(source.parent.parent))) as copy:
+    with closing(copy_pages(live, path, folder=str(source.path.parent.parent))) as copy:
         found = page_digest(copy.read, copy.page_size, copy.page_count)
         page_size = copy.page_size
-    with source.open("rb") as file:
+    with source.path.open("rb") as file:
         count = os.fstat(file.fileno()).st_size // page_size
 
         def read(first: int, wanted: int) -> bytes:
             return os.pread(file.fileno(), wanted * page_size, first * page_size)
 
-        if page_digest(read, page_size, count) != found:
-            raise SourceError(
-                f"The database {path} is not what was captured, although it was written.",
-                hint="Check the medium, and who else writes there; then recover again.",
-                path=str(path),
-            )
+        is_same = page_digest(read, page_size, count) == found
+        if not is_same or digest_of_file(file.fileno()) != source.digest:
+            raise _differs(path)
 
 
-def _place(path: Path, source: Path, versions: bytes) -> None:
-    """Bring a database to where none is, by one rename; what lies there is set aside."""
+def _differs(path: Path) -> SourceError:
+    return SourceError(
+        f"The database {path} is not what was captured, although it was written.",
+        hint="Check the medium, and who else writes there; then recover again.",
+        path=str(path),
+    )
+
+
+def _place(path: Path, source: Assembled, versions: bytes) -> None:
+    """Bring a database to where none is, by one rename; what lies there is set aside.
+
+    Raises:
+        SourceError: What was written is not what was captured; nothing was renamed.
+    """
     with operating_system_door(f"Restoring the database {path} failed"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _set_aside(path)
         with draft_of(path, 0o644) as draft:
-            _copy_file(source, draft.fd, versions)
+            _copy_file(source.path, draft.fd, versions)
+            if digest_of_file(draft.fd) != source.digest:
+                raise _differs(path)
             draft.close()
+            _set_aside(path)
             publish(draft.path, path)
 
 
@@ -506,7 +527,7 @@ def _copy_file(source: Path, into: int, versions: bytes) -> None:
         while part := origin.read(1 << 20):
             _write(into, part)
     if os.fstat(into).st_size:
-        os.pwrite(into, versions, _VERSIONS.start)
+        os.pwrite(into, versions, VERSIONS.start)
     sync_file(into)
 
 

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from ckptlog.capture.catalogue import DAMAGES
 from ckptlog.manager.fact import PIN, raws_of
 from ckptlog.model.capture import METADATA_KEY
 from ckptlog.model.event import LOST, REPAIRED, TASK_DELETED, Reference
@@ -143,7 +144,10 @@ class Roll:
         """Return what a row says; None where it is no capture."""
         wire = row.meta
         if wire is None and row.meta_root:
-            wire = self._store.wire(Reference(row.meta_kind, row.meta_root, row.meta_size))
+            try:
+                wire = self._store.wire(Reference(row.meta_kind, row.meta_root, row.meta_size))
+            except DAMAGES:  # what cannot be read is counted, and nothing deletes it
+                return Line(row.id, row.created, is_kept=True)
         raws = raws_of(wire) if wire else {}
         if raws is None:
             return Line(row.id, row.created, is_kept=True)

@@ -158,10 +158,10 @@ class SqliteComponent:
         """
         refuse_faults(self.name, _faults(payload))
         self._memory = None
-        with self._assembled(payload) as place:
+        with self._assembled(payload) as made:
             database.replace(
                 self._path,
-                place,
+                made,
                 is_wal=payload.get("journal").value() == "wal",
                 busy_timeout_s=self._busy_timeout_s,
             )
@@ -173,8 +173,8 @@ class SqliteComponent:
     def plan(self, stored: Any) -> Plan:
         """Return which tables a restore would change, and how many pages."""
         refuse_faults(self.name, _faults(stored))
-        with self._assembled(stored) as place:
-            return plan_of(self._path, place, folder=self._folder)
+        with self._assembled(stored) as made:
+            return plan_of(self._path, made.path, folder=self._folder)
 
     def _assembled(self, payload: Any) -> Any:
         return database.assembled(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import OK
+from ckptlog.cli.damage import Damages
 from ckptlog.cli.moment import moment, positive
 from ckptlog.cli.output import Column
 
@@ -62,20 +62,22 @@ def run_list(context: Context) -> int:
         return run_threads(context)
     with context.store(is_reading=True) as store:
         wanted = _filter(arguments)
+        damages = Damages()
         summaries = (
-            summary(store, row)
+            summary(store, row, damages)
             for row in rows(store, wanted, arguments.limit, is_newest_first=arguments.newest)
         )
         if output.is_json:
-            for fields in summaries:
+            count = 0
+            for count, fields in enumerate(summaries, 1):  # noqa: B007 - counted while they come
                 output.item(fields)
-            return OK
+            return damages.told(context, count - damages.count)
         shown = [_cells(fields) for fields in summaries]
         there = store.view().count(wanted) if arguments.limit else len(shown)
     output.table(COLUMNS, shown)
     if there > len(shown):
         output.note(f"showing {len(shown):,} of {there:,} (--limit {arguments.limit})")
-    return OK
+    return damages.told(context, len(shown) - damages.count)
 
 
 def rows(
@@ -93,9 +95,9 @@ def rows(
         left = None if left is None else left - size
 
 
-def summary(store: Store, row: Row) -> dict[str, Any]:
+def summary(store: Store, row: Row, damages: Damages) -> dict[str, Any]:
     """Return everything about a checkpoint but its data, for JSON."""
-    meta = _meta(store, row)
+    meta = _meta(store, row, damages)
     return {
         "checkpoint_id": row.id,
         "task_id": row.task,
@@ -115,8 +117,8 @@ def summary(store: Store, row: Row) -> dict[str, Any]:
     }
 
 
-def _meta(store: Store, row: Row) -> dict[str, Any]:
-    """Return title, description and metadata as they are stored (tagged); empty if damaged."""
+def _meta(store: Store, row: Row, damages: Damages) -> dict[str, Any]:
+    """Return title, description and metadata as they are stored (tagged); told if damaged."""
     import json
 
     from ckptlog.errors import CheckpointError
@@ -127,6 +129,7 @@ def _meta(store: Store, row: Row) -> dict[str, Any]:
         try:
             wire = store.wire(Reference(row.meta_kind, row.meta_root, row.meta_size))
         except CheckpointError as error:
+            damages(row.id, error)
             return {"title": f"({error.code})"}
     found: dict[str, Any] = json.loads(wire) if wire else {}
     return found

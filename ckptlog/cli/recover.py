@@ -13,10 +13,12 @@ from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.question import ask
+from ckptlog.cli.unfinished import abandon, system_named, tell_none, unfinished_system
 from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
+    from ckptlog.manager.unfinished import Unfinished
     from ckptlog.model.capture import CaptureInfo
     from ckptlog.model.component import Plan
     from ckptlog.recovery.progress import RecoveryProgress
@@ -80,6 +82,11 @@ def add_commands(commands: Commands) -> None:
         "--resume", action="store_true", help="finish a recovery that ended in the middle"
     )
     how.add_argument("--roll-back", action="store_true", help="undo one that ended in the middle")
+    how.add_argument(
+        "--abandon",
+        action="store_true",
+        help="give up one that ended in the middle: everything stays as it is now",
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,8 @@ def run_recover(context: Context) -> int:
     arguments = context.arguments
     _check(context)
     with context.manager(is_reading=arguments.dry_run or arguments.to is not None) as manager:
+        if arguments.abandon:
+            return abandon(context, manager)
         if arguments.resume or arguments.roll_back:
             return _end_unfinished(context, manager)
         chosen = _choose(context, manager)
@@ -119,13 +128,13 @@ def _check(context: Context) -> None:
             "--dry-run says what would change in place; --to changes nothing there.",
             hint="Give one of them.",
         )
-    of_unfinished = arguments.resume or arguments.roll_back
+    of_unfinished = arguments.resume or arguments.roll_back or arguments.abandon
     more = ("capture", "component", "to", "no_safety")
     is_more = arguments.at is not None or any(getattr(arguments, name) for name in more)
     if of_unfinished and is_more:
         raise ArgumentError(
             "What an unfinished recovery restores is known already.",
-            hint="Give --resume or --roll-back without CAPTURE, --at, --component, --to.",
+            hint="Give it without CAPTURE, --at, --component, --to.",
         )
 
 
@@ -168,38 +177,7 @@ def _info(context: Context, manager: CheckpointManager) -> CaptureInfo:
                 checkpoint_id=arguments.capture,
             )
         return info
-    return _recovery(manager, _system(context, manager), []).find(at=arguments.at)
-
-
-def _system(context: Context, manager: CheckpointManager) -> str:
-    """Return the system that is named, or the only one."""
-    from ckptlog.capture.catalogue import Catalogue, systems
-    from ckptlog.errors import ArgumentError, CheckpointNotFoundError
-
-    named: str | None = context.arguments.system
-    if named is not None and Catalogue(manager.store, named).latest() is not None:
-        return named
-    found = systems(manager.store)
-    if not found:
-        raise CheckpointNotFoundError(
-            "The store has no captures.",
-            hint="`ckptlog capture DIR` takes one of a directory; a service takes its own.",
-        )
-    more = "" if len(found) <= 10 else f" and {len(found) - 10:,} more"
-    listed = f"{', '.join(found[:10])}{more}."
-    if named is not None:
-        raise CheckpointNotFoundError(
-            f"The store has no captures of a system {named!r}.",
-            hint=f"It has some of {listed}",
-            systems=found[:100],
-        )
-    if len(found) > 1:
-        raise ArgumentError(
-            f"The store has captures of {len(found):,} systems: {listed}",
-            hint="Choose one: --system NAME.",
-            systems=found[:100],
-        )
-    return found[0]
+    return _recovery(manager, system_named(context, manager), []).find(at=arguments.at)
 
 
 def _recovery(manager: CheckpointManager, system: str, components: Sequence[Any]) -> Recovery:
@@ -276,16 +254,13 @@ class _Bar:
 
 def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
     """Finish, or undo, a recovery that ended in the middle."""
-    from ckptlog.capture.catalogue import capture_of
     from ckptlog.recovery.described import described
 
-    system, is_resumed = _system(context, manager), context.arguments.resume
+    system, is_resumed = unfinished_system(context, manager), context.arguments.resume
     found = _recovery(manager, system, []).unfinished()
-    info = None if found is None else capture_of(manager.store, found.capture)
     if found is None:
-        return _tell_none(context, system)
-    if info is None:
-        raise _gone(found.capture)
+        return tell_none(context, system)
+    info = _known(manager, found, is_resumed=is_resumed)
     known = described(info, Path(manager.store.path).absolute())
     names = (found.names or tuple(info.components)) if is_resumed else tuple(found.touched)
     if left := [name for name in names if name not in known]:
@@ -296,16 +271,22 @@ def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
     with _Bar(context) as bar:
         act = chosen.recovery.resume if is_resumed else chosen.recovery.roll_back
         done = act(on_progress=bar)
-    return _tell_none(context, system) if done is None else _tell(context, chosen, done)
+    return tell_none(context, system) if done is None else _tell(context, chosen, done)
 
 
-def _gone(capture: str) -> Exception:
+def _known(manager: CheckpointManager, found: Unfinished, *, is_resumed: bool) -> CaptureInfo:
+    """Return the capture that describes what an unfinished recovery is of."""
+    from ckptlog.capture.catalogue import capture_of
     from ckptlog.errors import CheckpointNotFoundError
 
-    return CheckpointNotFoundError(
-        f"The capture {capture} of the unfinished recovery was deleted.",
-        hint="Its program can roll it back: Recovery.roll_back().",
-        checkpoint_id=capture,
+    for name in (found.capture,) if is_resumed else (found.capture, found.safety):
+        if name and (info := capture_of(manager.store, name)) is not None:
+            return info
+    raise CheckpointNotFoundError(
+        f"The capture {found.capture} of the unfinished recovery was deleted.",
+        hint="--roll-back goes back to the safety capture, where there is one; --abandon ends the "
+        "recovery, and leaves everything as it is.",
+        checkpoint_id=found.capture,
     )
 
 
@@ -362,14 +343,6 @@ def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> No
     if anew := [name for name in done.restored if name in done.missing and not to]:
         places = ", ".join(f"{name} ({_place(chosen.info, name)})" for name in anew)
         output.line(text.escape(f"Then this is missing again, as before: {places}"))
-
-
-def _tell_none(context: Context, system: str) -> int:
-    if context.output.is_json:
-        context.output.document({"status": "none", "system": system})
-    else:
-        context.output.line(text.escape(f"No recovery of {system} is unfinished."))
-    return OK
 
 
 def _tell_plans(context: Context, chosen: _Chosen, done: RecoveryProgress) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ckptlog.cli import text
 from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
 from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.damage import Damages
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
@@ -103,21 +104,24 @@ def _target(given: str) -> str | int | datetime:
 
 def run_rewind(context: Context) -> int:
     """Rewind, or say what a rewind would do."""
+    from ckptlog.service.command.claim import own_systems
+
     arguments = context.arguments
     _check(context)
     is_reading = arguments.list or arguments.dry_run or arguments.diff or arguments.out is not None
     with workspace(context, is_reading=is_reading, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:
-            return _list(context, opened.captures())
+            return _list(context, opened)
         arguments.path = [opened.relative(path) for path in arguments.path]
         info = opened.find(arguments.to)
         if arguments.dry_run or arguments.diff:
             return _preview(context, opened, info)
         out = None if arguments.out is None else Path(context.directory / arguments.out)
+        own = own_systems(opened.capturer.manager, context.environ)
         if out is None:
-            _refuse_unfinished(opened)
+            opened.check_free(arguments.path, own=own)
             _ask(context, opened, info)
-        done = opened.rewind(info, arguments.path, to=out)
+        done = opened.rewind(info, arguments.path, to=out, own=own)
         return _tell(context, opened, done, out)
 
 
@@ -135,29 +139,6 @@ def _check(context: Context) -> None:
         raise ArgumentError(
             "--dry-run and --diff say what would change in DIR; --out changes nothing there.",
             hint="Give one of them.",
-        )
-
-
-def _refuse_unfinished(opened: Workspace) -> None:
-    """Leave alone what a recovery did not end: ending it would undo the rewind.
-
-    Raises:
-        RecoveryUnfinishedError: There is one.
-    """
-    import shlex
-
-    from ckptlog.errors import RecoveryUnfinishedError
-    from ckptlog.recovery.journal import Journal
-
-    found = Journal(opened.capturer.manager, opened.system).unfinished()
-    if found is not None:
-        raise RecoveryUnfinishedError(
-            f"A recovery of {_shown(opened.path)} to {found.capture} ended in the middle.",
-            hint=f"End it first: ckptlog recover --system {shlex.quote(opened.system)} --resume "
-            "(or --roll-back). --out DIR2 restores elsewhere meanwhile.",
-            recovery=found.id,
-            capture=found.capture,
-            safety=found.safety,
         )
 
 
@@ -191,11 +172,19 @@ def _preview(context: Context, opened: Workspace, info: CaptureInfo) -> int:
     return OK
 
 
-def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
+def _list(context: Context, opened: Workspace) -> int:
+    """List the captures; one that is damaged is named, and does not hide the others."""
+    damages = Damages()
+    captures = opened.captures(on_damage=damages)
     if context.output.is_json:
         for info in captures:
             context.output.item(fields_of(info))
-        return OK
+    else:
+        _table(context, captures)
+    return damages.told(context, len(captures))
+
+
+def _table(context: Context, captures: Sequence[CaptureInfo]) -> None:
     rows = [
         (
             info.number,
@@ -210,7 +199,6 @@ def _list(context: Context, captures: Sequence[CaptureInfo]) -> int:
         for info in captures
     ]
     context.output.table(_COLUMNS, rows)
-    return OK
 
 
 def _plan_fields(plan: Plan) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ckptlog.manager.draft import (
 )
 from ckptlog.manager.joint import joined
 from ckptlog.manager.preparation import Content, Holder
+from ckptlog.manager.unfinished import refuse_needed
 from ckptlog.model import value as values
 from ckptlog.model.identifier import (
     CHECKPOINT_ID_CHARACTERS_MAX,
@@ -215,8 +216,13 @@ class Batch:
         )
 
     def delete_checkpoint(self, checkpoint_id: str) -> None:
-        """Add a delete."""
+        """Add a delete.
+
+        Raises:
+            RecoveryUnfinishedError: A recovery that ended in the middle needs it.
+        """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
+        refuse_needed(self._drafter.store, checkpoint_id)
         identity = self._drafter.identity(
             self._next_command(), subject_content, "delete", checkpoint_id
         )

@@ -48,6 +48,7 @@ from ckptlog.manager.preparation import Preparation
 from ckptlog.manager.reading import CheckpointReader
 from ckptlog.manager.refusal import overtaken, renamed, unknown
 from ckptlog.manager.retention import Retention, policy_in
+from ckptlog.manager.unfinished import refuse_begun, refuse_needed
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.configuration import CheckpointConfiguration
@@ -380,9 +381,11 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interrupt
         Raises:
             CheckpointNotFoundError: There never was such a checkpoint.
             ConflictError: It is not at the position `expected`.
+            RecoveryUnfinishedError: A recovery that ended in the middle needs it.
         """
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         check_expected(expected)
+        refuse_needed(self.store, checkpoint_id)
         identity = self.identity(command_id, "delete", checkpoint_id)
         command = Delete(
             actor=self._actor(actor),
@@ -405,8 +408,12 @@ class CheckpointManager(CheckpointReader, Retention, Leases, Contexts, Interrupt
         """Delete every checkpoint of a task; return how many there were.
 
         The task's id may be used again: a new incarnation. Writers of the old one are refused.
+
+        Raises:
+            RecoveryUnfinishedError: A recovery of it ended in the middle.
         """
         check_id("task_id", task_id)
+        refuse_begun(self.store, task_id)
         identity = self.identity(command_id, "delete_task", task_id)
         actor, held = self._actor(actor), held_of(lease)
         last = Stale("")

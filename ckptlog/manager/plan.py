@@ -18,10 +18,11 @@ from ckptlog.blobs.payload import DECODED_BYTES_MAX
 from ckptlog.errors import CheckpointError
 from ckptlog.manager.fact import Reading, reading_of
 from ckptlog.manager.lineage import Lineage
+from ckptlog.manager.unfinished import Trace
 from ckptlog.model import value as values
 from ckptlog.model.event import Reference
 from ckptlog.policy import retention
-from ckptlog.policy.retention import GOES, NEEDED, RECOVERY, Fact, Now, Policy, Rule
+from ckptlog.policy.retention import GOES, NEEDED, RECOVERING, RECOVERY, Fact, Now, Policy, Rule
 from ckptlog.repository.statistics import ask
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
@@ -124,6 +125,7 @@ class Planner:
             lineage = Lineage(self._store, rows, channels)
             for name in lineage.needed([name for name in rows if reasons[name]]):
                 reasons[name] = reasons[name] or NEEDED
+        self._keep_recovering(task, facts, reasons)
         doomed = tuple(_target(row) for row in rows.values() if reasons[row.id] == GOES)
         return Plan(
             task,
@@ -151,6 +153,15 @@ class Planner:
                     reasons[fact.id] = RECOVERY
                 return
             left -= is_doomed
+
+    def _keep_recovering(self, task: str, facts: Sequence[Fact], reasons: dict[str, str]) -> None:
+        """Keep what an unfinished recovery has pinned, also where pins do not count."""
+        if not any(fact.is_pinned and reasons[fact.id] == GOES for fact in facts):
+            return
+        found = Trace(self._store, task).unfinished()
+        for name in () if found is None else (found.capture, found.safety):
+            if reasons.get(name) == GOES:
+                reasons[name] = RECOVERING
 
     def _verifies(self, row: Row) -> bool:
         store = self._store

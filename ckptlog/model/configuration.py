@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 from ckptlog.errors import SettingsError
 from ckptlog.model.identifier import id_fault
 from ckptlog.model.quotation import quoted
+from ckptlog.model.setting_fault import SettingFaults
 
 MEBIBYTE: Final = 1024 * 1024
 GIBIBYTE: Final = 1024 * MEBIBYTE
@@ -151,16 +152,28 @@ class CheckpointConfiguration:
         """Return the configuration of settings named in snake_case or camelCase.
 
         Raises:
-            SettingsError: A name is unknown or stands twice, or a value is out of range.
+            SettingsError: Names are unknown or stand twice, or values are out of range; all of
+                them are told.
         """
         if not isinstance(settings, Mapping):
             raise SettingsError(f"Settings are a dict, not of type {type(settings).__name__}.")
+        faults = SettingFaults()
         found: dict[str, Any] = {}
         for name, value in settings.items():
-            field = _field_of(name)
-            if field in found:
-                raise SettingsError(f"The setting {field} is given twice.", argument=field)
-            found[field] = value
+            with faults.collected():
+                field = _field_of(name)
+                if field in found:
+                    raise SettingsError(f"The setting {field} is given twice.", argument=field)
+                found[field] = value
+        return cls._made(found, faults)
+
+    @classmethod
+    def _made(cls, found: Mapping[str, Any], faults: SettingFaults) -> CheckpointConfiguration:
+        """Return the configuration of settings; all that are wrong are told at once."""
+        for name, value in found.items():
+            with faults.collected():
+                _checked(name, value)
+        faults.tell()
         return cls(**found)
 
     @classmethod
@@ -177,23 +190,25 @@ class CheckpointConfiguration:
             environment: os.environ, or what stands for it.
 
         Raises:
-            SettingsError: A value is no number, switch or list, or a name is nearly one of a
-                setting.
+            SettingsError: Values are no number, switch or list, or names are nearly those of
+                settings; all of them are told.
         """
-        found = {}
+        faults = SettingFaults()
+        found: dict[str, Any] = {}
         for variable, text in environment.items():
             name = variable.removeprefix(prefix).lower()
             if not variable.startswith(prefix):
                 continue
-            if name in FIELDS:
-                found[name] = _parsed(name, text, variable)
-            elif nearest := _nearest(name, likeness=0.85):
-                raise SettingsError(
-                    f"The variable {variable} names no setting.",
-                    hint=f"Did you mean {prefix}{nearest.upper()}?",
-                    argument=variable,
-                )
-        return cls(**found)
+            with faults.collected():
+                if name in FIELDS:
+                    found[name] = _parsed(name, text, variable)
+                elif nearest := _nearest(name, likeness=0.85):
+                    raise SettingsError(
+                        f"The variable {variable} names no setting.",
+                        hint=f"Did you mean {prefix}{nearest.upper()}?",
+                        argument=variable,
+                    )
+        return cls._made(found, faults)
 
 
 FIELDS: Final = frozenset(field.name for field in dataclasses.fields(CheckpointConfiguration))

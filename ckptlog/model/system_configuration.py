@@ -24,22 +24,20 @@ from ckptlog.errors import SettingsError
 from ckptlog.model.configuration import FIELDS, GIBIBYTE, CheckpointConfiguration
 from ckptlog.model.identifier import id_fault
 from ckptlog.model.service_group import Alerts, Performance, Recovery, Storage
+from ckptlog.model.service_variable import ServiceVariables
 from ckptlog.model.setting import (
     camel,
-    nearest,
     number,
-    parsed,
     snake,
     switch,
     word,
     words,
     wrong,
 )
-from ckptlog.model.setting_group import Group, lacking, made, merged, put, walk, without_repeats
+from ckptlog.model.setting_fault import SettingFaults
+from ckptlog.model.setting_group import Group, lacking, made, merged, walk, without_repeats
 
 OUTER: Final = "checkpoint"
-STORE_VARIABLE: Final = "STORE"
-_S3_VARIABLE: Final = "STORAGE_S3"
 _DAY_S: Final = 86_400
 _MONTH_S: Final = 31 * _DAY_S
 _SIGNALS: Final = ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGWINCH")
@@ -317,43 +315,16 @@ class SystemConfiguration(Group):
         have another name here).
 
         Raises:
-            SettingsError: A value cannot be read, or a name is nearly one of a setting.
+            SettingsError: Values cannot be read or are wrong, or names are nearly those of
+                settings; all of them are told.
         """
-        names = {_variable(path): (path, setting) for path, (setting, _) in walk(base or cls())}
-        found: dict[str, Any] = {}
-        passed_on: dict[str, str] = {}
-        for variable, text in environment.items():
-            if not variable.startswith(prefix):
-                continue
-            name = variable.removeprefix(prefix)
-            if name == STORE_VARIABLE:
-                put(found, "storage.local.path", text)
-            elif name in names:
-                path, setting = names[name]
-                put(found, path, parsed(setting, text, variable))
-            elif name.lower() in _TWINS:
-                raise SettingsError(
-                    f"The variable {variable} sets nothing of a service.",
-                    hint=f"Here it is {_TWINS[name.lower()]}.",
-                    argument=variable,
-                )
-            elif name == _S3_VARIABLE or name.startswith(f"{_S3_VARIABLE}_"):
-                raise lacking(
-                    variable, "Object storage", "Unset it; captures lie in storage.local."
-                )
-            elif name.lower() in PASSED_ON:
-                passed_on[variable] = text
-            elif meant := nearest(name, [*names, *map(str.upper, PASSED_ON)], 0.85):
-                raise SettingsError(
-                    f"The variable {variable} names no setting.",
-                    hint=f"Did you mean {prefix}{meant}?",
-                    argument=variable,
-                )
-        read = CheckpointConfiguration.from_env(passed_on, prefix=prefix)
-        for variable in passed_on:
-            name = variable.removeprefix(prefix).lower()
-            found[name] = getattr(read, name)
-        return cls.from_dict(merged((base or cls()).to_dict(), found))
+        below, faults = base or cls(), SettingFaults()
+        names = {_variable(path): (path, setting) for path, (setting, _) in walk(below)}
+        found = ServiceVariables(cls, names, prefix, faults).read(environment)
+        with faults.collected():
+            made_of = cls.from_dict(merged(below.to_dict(), found))
+        faults.tell()
+        return made_of
 
     @classmethod
     def from_checkpoint_configuration(

@@ -34,6 +34,7 @@ UNREADABLE: Final = "metadata cannot be read"
 HEAD: Final = "newest of its thread"
 RECOVERY: Final = "recovery point"
 NEEDED: Final = "needed by one that stays"
+RECOVERING: Final = "needed by an unfinished recovery"
 GOES: Final = ""
 
 

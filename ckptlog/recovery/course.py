@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ckptlog.errors import RecoveryCancelledError
+from ckptlog.manager.unfinished import Unfinished
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Traits
 from ckptlog.recovery import progress as stage
-from ckptlog.recovery.journal import Unfinished
 from ckptlog.recovery.progress import Tracker
 from ckptlog.recovery.retry import Backoff
 from ckptlog.recovery.target import Target

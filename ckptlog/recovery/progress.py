@@ -28,7 +28,8 @@ COMPLETED: Final = "completed"
 ROLLED_BACK: Final = "rolled_back"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
-ENDS: Final = frozenset({PLANNED, COMPLETED, ROLLED_BACK, FAILED, CANCELLED})
+ABANDONED: Final = "abandoned"
+ENDS: Final = frozenset({PLANNED, COMPLETED, ROLLED_BACK, FAILED, CANCELLED, ABANDONED})
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class RecoveryProgress:
     """One moment of a recovery.
 
     status: planning, validating, saving, restoring, verifying, rolling_back; at the end planned
-        (a dry run), completed, rolled_back, failed or cancelled.
+        (a dry run), completed, rolled_back, failed, cancelled or abandoned.
     percent: 0 to 100, of the bytes of all components; of a dry run 100 once there is a plan
         without errors.
     component: That is worked on; "" between them.
@@ -51,6 +52,7 @@ class RecoveryProgress:
     rolled_back: Whether what was touched is what it was before.
     dry_run: Whether this is a dry run: nothing is changed, whatever the status.
     missing: Components that were not there before: the safety capture says just that of them.
+    mixed: Of an abandoned one: components that may be half restored.
     """
 
     status: str = PLANNING
@@ -74,6 +76,7 @@ class RecoveryProgress:
     rolled_back: bool = False
     dry_run: bool = False
     missing: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
     @property
     def is_finished(self) -> bool:

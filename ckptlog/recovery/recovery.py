@@ -8,33 +8,37 @@ Invariants:
 - Nothing is touched before every payload is read, verified and found fit, and what is there
   is saved.
 - A system ends as what was captured or as what it was before; where that cannot be reached, the
-  error says so and the log shows the recovery as unfinished, until resume() or roll_back().
+  error says so and the log shows the recovery as unfinished, until resume(), roll_back() or
+  abandon().
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.owner import refuse_owned
 from ckptlog.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
-    LeaseRequiredError,
     RecoveryRefusedError,
     RecoveryUnfinishedError,
 )
+from ckptlog.manager.unfinished import Unfinished
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery import progress as stage
+from ckptlog.recovery import stray
+from ckptlog.recovery.absent import place_of
 from ckptlog.recovery.breaker import BreakerSettings
 from ckptlog.recovery.course import Course, Settings
 from ckptlog.recovery.elsewhere import restore_elsewhere
 from ckptlog.recovery.guard import guards_of
-from ckptlog.recovery.journal import Journal, Unfinished
+from ckptlog.recovery.journal import Journal
 from ckptlog.recovery.pictures import iterated
 from ckptlog.recovery.progress import RecoveryProgress, Tracker
 from ckptlog.recovery.request import Cancel, OnProgress, Request, check_watchers
@@ -176,6 +180,7 @@ class Recovery:
             with self._alone():
                 self._refuse_unfinished()
                 self._refuse_owned()
+                self._sweep(None)
                 info = self.find(asked.capture_id, at=asked.at)
                 run.preflight.begin(info, given)
                 run.preflight.validate()
@@ -230,6 +235,31 @@ class Recovery:
         """
         return self._again(on_progress, None, lambda run, found: run.roll_back(found))
 
+    def abandon(self, *, on_progress: OnProgress | None = None) -> RecoveryProgress | None:
+        """Give up a recovery that ended in the middle; None where there is none.
+
+        Nothing is read or restored, so it is the way out where its captures are gone or damaged,
+        or a component can neither be restored nor put back. What it needed is pinned no more.
+
+        Returns:
+            `restored` are as in the capture, `mixed` may be half of it, the other `components` are
+            as they were before; `safety_id` has what all of them were before.
+
+        Raises:
+            RecoveryBusyError: Another process or thread recovers the system.
+            LeaseRequiredError: A living process owns it.
+        """
+        return self._again(on_progress, None, lambda run, found: run.abandon(found))
+
+    def sweep(self) -> list[str]:
+        """Unpin what recoveries of older versions left pinned (recovery.stray); return the ids."""
+        return stray.sweep(self.capturer, self.journal.unfinished())
+
+    def _sweep(self, found: Unfinished | None) -> None:
+        """Do so on the way; a pin too much loses nothing."""
+        with suppress(CheckpointError):
+            stray.sweep(self.capturer, found)
+
     def _again(
         self,
         on_progress: OnProgress | None,
@@ -243,6 +273,7 @@ class Recovery:
                 return None
             self._refuse_hung()
             self._refuse_owned()
+            self._sweep(found)
             run = self._run(on_progress, cancel)
             try:
                 return act(run, found)
@@ -294,19 +325,10 @@ class Recovery:
 
     def _refuse_owned(self) -> None:
         """Leave a system alone that a living process owns; of a dead one the lease is ended."""
-        manager, system = self.capturer.manager, self.capturer.system
         if self._settings.lease is not None:
             return
-        manager.end_dead_lease(system)
-        if (grant := manager.live_grant(system)) is not None:
-            raise LeaseRequiredError(
-                f"The system {system!r} is owned by {grant.holder!r}; nothing was touched.",
-                hint="Recover it there (service.recover_from_checkpoint), or stop that process; "
-                "an operator can end its lease: "
-                f"ckptlog leases release {shlex.quote(system)} --force.",
-                task_id=system,
-                holder=grant.holder,
-            )
+        places = [place_of(one) for one in self.capturer.components.values()]
+        refuse_owned(self.capturer.manager, self.capturer.system, filter(None, places))
 
     def _refuse_hung(self) -> None:
         if hung := self.guards.still_hung():
@@ -320,7 +342,8 @@ class Recovery:
 def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
     return RecoveryUnfinishedError(
         f"The recovery {found.id} of capture {found.capture} ended in the middle.",
-        hint="resume() finishes it, roll_back() undoes it (ckptlog recover --resume, --roll-back).",
+        hint="resume() finishes it, roll_back() undoes it, abandon() gives it up "
+        "(ckptlog recover --resume, --roll-back, --abandon).",
         recovery=found.id,
         capture=found.capture,
         safety=found.safety,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import CheckpointError, RecoveryIncompleteError
-from ckptlog.recovery import aside, journal
+from ckptlog.manager.unfinished import REVERTED, REVERTING
+from ckptlog.recovery import aside
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.absent import Absent, place_of
 from ckptlog.recovery.call import HungError
@@ -108,14 +109,14 @@ class Rollback:
             hung.join(self._restorer.deadline_of(target))
         if target is None or (hung is not None and hung.is_alive()):
             return False
-        self._tell_step(name, journal.REVERTING)
+        self._tell_step(name, REVERTING)
         self._bring_back(name)
         if not self._is_restored(target):
             return False
         if isinstance(target.component, Absent) and target.component.aside:
             where = target.component.aside
             self._tracker.error(f"Component {name!r} is missing again; what was restored: {where}")
-        self._tell_step(name, journal.REVERTED)
+        self._tell_step(name, REVERTED)
         return True
 
     def _is_restored(self, target: Target) -> bool:

@@ -15,14 +15,15 @@ from ckptlog.errors import (
     RecoveryIncompleteError,
     RecoveryRefusedError,
 )
+from ckptlog.manager.unfinished import RESTORED, RESTORING, Unfinished
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.recovery import aside, guard, journal, safety
+from ckptlog.recovery import aside, guard, safety
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.absent import Absent, place_of
 from ckptlog.recovery.call import HungError
 from ckptlog.recovery.course import CancelledError, Course, Settings
 from ckptlog.recovery.guard import Guards
-from ckptlog.recovery.journal import Journal, Unfinished
+from ckptlog.recovery.journal import Journal
 from ckptlog.recovery.preflight import Preflight
 from ckptlog.recovery.progress import RecoveryProgress
 from ckptlog.recovery.restorer import Restorer
@@ -141,6 +142,33 @@ class Run:
         self._tracker.to(status=stage.ROLLED_BACK, rolled_back=True)
         return self._tracker.now
 
+    def abandon(self, found: Unfinished) -> RecoveryProgress:
+        """End an unfinished recovery as it is, and tell what state its components are in."""
+        mixed = tuple(name for name in found.touched if name not in found.restored)
+        self._tracker.to(
+            recovery_id=found.id,
+            capture_id=found.capture,
+            safety_id=self._there(found.safety),
+            components=found.names or tuple(found.touched),
+            restored=tuple(found.restored),
+            mixed=mixed,
+            missing=found.missing,
+        )
+        for name in found.touched:
+            place = place_of(self._capturer.components.get(name))
+            where = f"{place}.{aside.before(found.id)}"
+            if place and os.path.lexists(where):
+                self._tracker.error(f"Component {name!r}: what was there before lies at {where}")
+        self._journal.abandoned(found, self._tracker.error)
+        self._journal.unfinished()
+        self._tracker.to(status=stage.ABANDONED)
+        return self._tracker.now
+
+    def _there(self, capture_id: str) -> str:
+        """Return a capture's id; "" where it was deleted."""
+        store = self._capturer.manager.store
+        return capture_id if capture_id and store.newest(capture_id) is not None else ""
+
     def ended(self, error: BaseException) -> None:
         """Draw the last picture of a recovery that failed."""
         now = self._tracker.now
@@ -188,11 +216,11 @@ class Run:
     def _restore(self, target: Target) -> None:
         record = self.course.record
         self.course.entered(target)
-        self._journal.step(record.id, target.name, journal.RESTORING)
+        self._journal.step(record.id, target.name, RESTORING)
         if target.name not in record.touched:
             record.touched.append(target.name)
         self._restorer.restore(target)
-        self._journal.step(record.id, target.name, journal.RESTORED)
+        self._journal.step(record.id, target.name, RESTORED)
         self.course.left(target)
         self._guards.component(target.name).succeeded()
 

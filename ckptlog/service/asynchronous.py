@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ckptlog.capture.loop_call import running_loop
 from ckptlog.errors import ArgumentError
+from ckptlog.manager.reading import OnDamage
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.quotation import quoted
@@ -152,9 +153,11 @@ class AsyncCheckpointService:
         """Capture the system now; see `CheckpointService.create_checkpoint`."""
         return await asyncio.to_thread(self.sync.create_checkpoint, description, tags, force=force)
 
-    async def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
+    async def list_checkpoints(
+        self, limit: int | None = None, *, on_damage: OnDamage | None = None
+    ) -> list[CaptureInfo]:
         """Return the captures that are there, newest first."""
-        return await asyncio.to_thread(self.sync.list_checkpoints, limit)
+        return await asyncio.to_thread(self.sync.list_checkpoints, limit, on_damage=on_damage)
 
     async def get_checkpoint(self, checkpoint_id: str) -> CaptureInfo:
         """Return what is known of a capture; see `CheckpointService.get_checkpoint`."""
@@ -235,6 +238,14 @@ class AsyncCheckpointService:
         """Undo a recovery that came to no end; see `CheckpointService.roll_back_recovery`."""
         return await asyncio.to_thread(
             self.sync.roll_back_recovery, on_progress=_in_loop(on_progress)
+        )
+
+    async def abandon_recovery(
+        self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
+    ) -> RecoveryProgress | None:
+        """Give up a recovery that came to no end; see `CheckpointService.abandon_recovery`."""
+        return await asyncio.to_thread(
+            self.sync.abandon_recovery, on_progress=_in_loop(on_progress)
         )
 
     async def get_metrics(self) -> ServiceMetrics:

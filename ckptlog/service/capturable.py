@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from ckptlog.errors import LeaseLostError, LeaseRequiredError
+from ckptlog.manager.reading import OnDamage
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.service.engine import Engine
@@ -50,9 +51,16 @@ class Capturable(ABC):
         engine.clean_up()
         return info
 
-    def list_checkpoints(self, limit: int | None = None) -> list[CaptureInfo]:
-        """Return the captures that are there, newest first; payloads are not read."""
-        return self._ready().capturer.captures(limit)
+    def list_checkpoints(
+        self, limit: int | None = None, *, on_damage: OnDamage | None = None
+    ) -> list[CaptureInfo]:
+        """Return the captures that are there, newest first; payloads are not read.
+
+        Args:
+            on_damage: Called with the id of each one that cannot be read, and the error; without
+                it such a one ends the call.
+        """
+        return self._ready().capturer.captures(limit, on_damage=on_damage)
 
     def get_checkpoint(self, checkpoint_id: str) -> CaptureInfo:
         """Return what is known of a capture; its payloads are not read.

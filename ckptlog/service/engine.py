@@ -59,7 +59,8 @@ _MILLION: Final = 1_000_000
 BUSY_S: Final = 660.0
 UNFINISHED_HINT: Final = (
     "Mend what failed; then service.resume_recovery() finishes it, service.roll_back_recovery() "
-    "undoes it (without the service: ckptlog recover --resume, --roll-back)."
+    "undoes it, service.abandon_recovery() gives it up (without the service: ckptlog recover "
+    "--resume, --roll-back, --abandon)."
 )
 # What a caller asks for and cannot have; the system itself is none the worse for it.
 _REFUSALS: Final = (
@@ -70,6 +71,11 @@ _REFUSALS: Final = (
     RecoveryUnfinishedError,
 )
 _logger = logging.getLogger("ckptlog.service")
+
+
+def _unread(name: str, error: CheckpointError) -> None:
+    """Tell of a capture whose metadata is damaged: the others are there still."""
+    _logger.error("Capture %s cannot be read: %s (%s)", name, error, error.code)
 
 
 class Engine:
@@ -99,7 +105,7 @@ class Engine:
         )
         self.lease: Lease | None = None
         self.tally = Tally()
-        captures = self.capturer.captures(tally.RECENT)
+        captures = self.capturer.captures(tally.RECENT, on_damage=_unread)
         # When the state was last known to be saved; wall time at first, monotonic then.
         self.last_us = int(captures[0].created_at.timestamp() * _MILLION) if captures else None
         self._fresh_s = self.environment.monotonic_s()
@@ -357,7 +363,7 @@ class Engine:
 
     def renew_view(self) -> None:
         """Look again at what was captured: another process may have owned the system."""
-        newest = self.capturer.captures(1)
+        newest = self.capturer.captures(1, on_damage=_unread)
         if newest:
             self.last_us = int(newest[0].created_at.timestamp() * _MILLION)
         self._fresh_s = self.environment.monotonic_s()

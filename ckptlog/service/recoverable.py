@@ -150,6 +150,20 @@ class Recoverable(ABC):
         self._request(on_progress=on_progress)
         return roll_back(self._ready(), on_progress)
 
+    def abandon_recovery(self, *, on_progress: OnPicture | None = None) -> RecoveryProgress | None:
+        """Give up a recovery that came to no end; None where there is none. Captures go on.
+
+        Nothing is restored: what was touched stays as it is (`restored`, `mixed` of the picture).
+        It is the way out where the recovery can neither be finished nor undone.
+
+        Raises:
+            CheckpointError: As `Recovery.abandon`.
+        """
+        from ckptlog.service.recovering import abandon
+
+        self._request(on_progress=on_progress)
+        return abandon(self._ready(), on_progress)
+
     def _request(self, **options: Any) -> Request:
         """Return what is asked for, checked; a wrong call is counted."""
         from ckptlog.recovery.request import Request

@@ -1,7 +1,8 @@
 """Recoveries of a service: one at a time, no capture meanwhile, counted and told.
 
     check the request -> find the capture -> recoveryStarted -> ... -> one end, always:
-    recoveryCompleted | recoveryPlanned (a dry run) | recoveryRolledBack | recoveryFailed
+    recoveryCompleted | recoveryPlanned (a dry run) | recoveryRolledBack | recoveryAbandoned |
+    recoveryFailed
 
 What is refused before recoveryStarted was the caller's mistake: it is counted, and nothing is told.
 Where a recovery can neither be finished nor rolled back, the engine is incomplete: nothing is
@@ -11,6 +12,7 @@ captured until one of them succeeds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.errors import (
@@ -36,6 +38,7 @@ DRY_RUN = "dry run"
 MANUAL = "manual"
 RESUME = "resume"
 ROLL_BACK = "roll back"
+ABANDON = "abandon"
 
 Act = Callable[["Recovery", "OnProgress"], "RecoveryProgress | None"]
 
@@ -79,6 +82,15 @@ def roll_back(engine: Engine, on_progress: OnProgress | None) -> RecoveryProgres
     return _again(engine, ROLL_BACK, act, on_progress)
 
 
+def abandon(engine: Engine, on_progress: OnProgress | None) -> RecoveryProgress | None:
+    """Give up what ended in the middle; see `CheckpointService.abandon_recovery`."""
+
+    def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
+        return recovery.abandon(on_progress=tell)
+
+    return _again(engine, ABANDON, act, on_progress)
+
+
 def _again(
     engine: Engine, reason: str, act: Act, on_progress: OnProgress | None
 ) -> RecoveryProgress | None:
@@ -98,6 +110,8 @@ def finish(engine: Engine) -> None:
     Raises:
         CheckpointError: It was neither finished nor rolled back; nothing may be captured.
     """
+    with suppress(CheckpointError):  # a pin too much loses nothing
+        _recovery(engine).sweep()
     try:
         resume(engine)
     except RecoveryFailedError:  # it was told
@@ -142,14 +156,18 @@ def _told(
         _failed(engine, done, error, reason=reason, is_started=is_started)
         raise
     engine.touch()
-    if reason != DRY_RUN:
+    if reason not in {DRY_RUN, ABANDON}:
         engine.tally.recovered(done.seconds, done.slowest)
         engine.look()
     engine.listeners.tell(_ENDS.get(reason, listener.RECOVERY_COMPLETED), progress)
     return progress
 
 
-_ENDS = {DRY_RUN: listener.RECOVERY_PLANNED, ROLL_BACK: listener.RECOVERY_ROLLED_BACK}
+_ENDS = {
+    DRY_RUN: listener.RECOVERY_PLANNED,
+    ROLL_BACK: listener.RECOVERY_ROLLED_BACK,
+    ABANDON: listener.RECOVERY_ABANDONED,
+}
 
 
 class _Teller:

@@ -16,6 +16,7 @@ from contextlib import closing
 import pytest
 
 from ckptlog.capture import database
+from ckptlog.capture.file_digest import digest_of_file
 from ckptlog.errors import DeniedError, SourceBusyError, SourceError
 
 ACCOUNTS = 40
@@ -40,10 +41,17 @@ RESTORER = """
 import sys
 from pathlib import Path
 from ckptlog.capture import database
+from tests.capture.test_database import assembled
 print("ready", flush=True)
 sys.stdin.readline()
-database.replace(Path(sys.argv[1]), Path(sys.argv[2]))
+database.replace(Path(sys.argv[1]), assembled(Path(sys.argv[2])))
 """
+
+
+def assembled(path):
+    """Return a database that was captured as it is."""
+    with path.open("rb") as file:
+        return database.Assembled(path, digest_of_file(file.fileno()))
 
 
 def make(path, journal="wal", *, rows=0, page_size=4096, fill=b"x"):
@@ -255,11 +263,11 @@ def test_a_held_database_is_left_as_it_is(tmp_path):
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(SourceBusyError) as caught:
-            database.replace(path, other, busy_timeout_s=0.05)
+            database.replace(path, assembled(other), busy_timeout_s=0.05)
         assert caught.value.retryable
         holder.execute("ROLLBACK")
     assert dump(path) == old
-    database.replace(path, other)
+    database.replace(path, assembled(other))
     assert dump(path) == dump(other)
 
 
@@ -287,7 +295,7 @@ def test_a_file_that_is_no_database_is_set_aside_with_its_journals(tmp_path):
     (tmp_path / "a.db-journal").write_bytes(b"a journal that must not be played back" * 50)
     other = make(tmp_path / "b.db", "delete", rows=6)
     for number in (1, 2):
-        database.replace(path, other)
+        database.replace(path, assembled(other))
         assert dump(path) == dump(other)
         assert (tmp_path / f"a.db.damaged-{number}").read_bytes() == b"rubbish " * 1000
         path.write_bytes(b"rubbish " * 1000)
@@ -305,7 +313,7 @@ def test_a_stale_journal_is_not_played_into_a_new_database(tmp_path):
     subprocess.run([sys.executable, "-c", crashed, path], check=True)
     assert (tmp_path / "a.db-journal").exists()
     path.unlink()
-    database.replace(path, other)
+    database.replace(path, assembled(other))
     assert dump(path) == dump(other)
 
 
@@ -315,7 +323,7 @@ def test_a_damaged_database_is_replaced_in_place(tmp_path):
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(9 * 4096))
-    database.replace(path, other)
+    database.replace(path, assembled(other))
     assert dump(path) == dump(other)
 
 
@@ -379,7 +387,7 @@ def kills(tmp_path, journal, *, rounds):
         assert found in texts
         now = texts.index(found)
     assert killed  # else nothing was tried
-    database.replace(path, sides[1 - now])
+    database.replace(path, assembled(sides[1 - now]))
     assert dump(path) == texts[1 - now]
 
 
@@ -433,7 +441,7 @@ def test_what_was_brought_in_is_compared_page_by_page(mode, tmp_path, monkeypatc
             one.executemany("INSERT INTO t VALUES (?)", [(f"row {n}" * 9,) for n in range(rows)])
     with closing(sqlite3.connect(live, isolation_level=None)) as one:
         one.execute(f"PRAGMA journal_mode={mode}")
-    database.replace(live, source)
+    database.replace(live, assembled(source))
 
     class Wrong(sqlite3.Connection):
         def backup(self, target, **options):
@@ -453,7 +461,7 @@ def test_what_was_brought_in_is_compared_page_by_page(mode, tmp_path, monkeypatc
     monkeypatch.setattr(database, "_connected", connected)
     spoilt = [wrongly]
     with pytest.raises(SourceError, match="is not what was captured"):
-        database.replace(live, source)
+        database.replace(live, assembled(source))
     assert database.faults_in(live) == []  # SQLite finds nothing wrong with it
 
     def by_others(_):
@@ -461,7 +469,7 @@ def test_what_was_brought_in_is_compared_page_by_page(mode, tmp_path, monkeypatc
             other.execute("INSERT INTO t VALUES ('of somebody else, just now')")
 
     spoilt.append(by_others)
-    database.replace(live, source)  # what others write at once is theirs
+    database.replace(live, assembled(source))  # what others write at once is theirs
     with closing(sqlite3.connect(live)) as one:
         assert one.execute("SELECT count(*) FROM t").fetchone() == (501,)
 
@@ -479,7 +487,44 @@ def test_a_writer_at_once_after_a_restore_undoes_nothing_of_it(tmp_path, monkeyp
         begin(connection, path, busy_timeout_s=busy_timeout_s)
 
     monkeypatch.setattr(database, "begin_reading", beginning)
-    database.replace(live, source)
+    database.replace(live, assembled(source))
     writer.execute("ROLLBACK")
     writer.close()
     assert dump(live) == dump(source)
+
+
+@pytest.mark.parametrize("there", ["nothing", "no database"])
+def test_what_is_put_in_place_is_what_was_captured_or_is_not_put_there(
+    there, tmp_path, monkeypatch
+):
+    live, source = tmp_path / "live.db", tmp_path / "source.db"
+    make(source, "delete", rows=50)
+    if there != "nothing":
+        live.write_bytes(b"somebody's notes" * 300)
+    before = sorted(tmp_path.iterdir())
+    copy = database._copy_file
+
+    def wrongly(origin, fd, versions):
+        copy(origin, fd, versions)
+        size = os.fstat(fd).st_size
+        byte = os.pread(fd, 1, size - 50)
+        os.pwrite(fd, bytes((byte[0] ^ 1,)), size - 50)
+
+    monkeypatch.setattr(database, "_copy_file", wrongly)
+    with pytest.raises(SourceError, match="is not what was captured"):
+        database.replace(live, assembled(source))
+    assert sorted(tmp_path.iterdir()) == before
+    monkeypatch.undo()
+    right = assembled(source)
+    with source.open("r+b") as file:  # the private file was spoilt after it was made
+        file.seek(-50, os.SEEK_END)
+        file.write(b"?")
+    with pytest.raises(SourceError, match="is not what was captured"):
+        database.replace(live, right)
+    assert sorted(tmp_path.iterdir()) == before
+    for is_wal in (False, True):
+        make(tmp_path / f"{is_wal}.db", "delete", rows=20)
+        database.replace(
+            tmp_path / f"new-{is_wal}.db", assembled(tmp_path / f"{is_wal}.db"), is_wal=is_wal
+        )
+        assert database.faults_in(tmp_path / f"new-{is_wal}.db") == []

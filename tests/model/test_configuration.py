@@ -311,3 +311,23 @@ class TestFromEnvironment:
         with pytest.raises(SettingsError) as caught:
             CheckpointConfiguration.from_env({variable: text})
         assert message in str(caught.value)
+
+
+def test_all_that_is_refused_is_told_at_once():
+    env = {
+        "CKPTLOG_CACHE_SIZE_MB": "many",
+        "CKPTLOG_COMPRESSION_LEVEL": "70",
+        "CKPTLOG_ACTOR": "me",
+    }
+    settings = {"cacheSizeMb": -1, "compressionLevl": 3, "cache_size_mb": 4, "actor": "me"}
+    for make, asked, told in (
+        (CheckpointConfiguration.from_env, env, ["CKPTLOG_CACHE_SIZE_MB", "compression_level"]),
+        (
+            CheckpointConfiguration.from_dict,
+            settings,
+            ["compressionLevl", "cache_size_mb", "cache_size_mb"],
+        ),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            make(asked)
+        assert [one["argument"] for one in caught.value.context["faults"]] == told

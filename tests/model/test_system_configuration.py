@@ -365,3 +365,29 @@ def test_all_that_is_refused_is_told_at_once():
 def test_what_is_wrong_by_hand_is_told_at_once_too():
     with pytest.raises(SettingsError, match=r"3 settings .*jitter.*maxAgeDays.*encryptionEnabled"):
         SystemConfiguration(jitter=7, max_age_days=-1, encryption_enabled=True)
+
+
+def test_all_variables_that_are_refused_are_told_at_once():
+    env = {
+        "CKPTLOG_STANDBY": "maybe",
+        "CKPTLOG_JITTER": "7",
+        "CKPTLOG_MAX_CHECKPOINTS": "x",
+        "CKPTLOG_INTERVAL_SECOND": "1",
+        "CKPTLOG_STORAGE_DIR": "/s",
+        "CKPTLOG_STORAGE_S3_BUCKET": "b",
+        "CKPTLOG_MAX_CHECKPOINT_SIZE_MB": "-1",
+        "CKPTLOG_SANITISE": "perhaps",
+        "CKPTLOG_INTERVAL_SECONDS": "5",
+        "CKPTLOG_OTHER_THING": "is somebody else's",
+        "OTHER": "1",
+    }
+    with pytest.raises(SettingsError) as caught:
+        SystemConfiguration.from_env(env)
+    told = {one["argument"] for one in caught.value.context["faults"]}
+    wrong = set(env) - {"CKPTLOG_INTERVAL_SECONDS", "CKPTLOG_OTHER_THING", "OTHER"}
+    by_path = {
+        "CKPTLOG_JITTER": "jitter",
+        "CKPTLOG_MAX_CHECKPOINT_SIZE_MB": "max_checkpoint_size_mb",
+    }
+    assert told == {by_path.get(one, one) for one in wrong}
+    assert caught.value.message.startswith("8 settings are refused. ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -21,8 +21,11 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.change import Step
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
+from ckptlog.capture.owner import refuse_owned
 from ckptlog.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from ckptlog.manager.manager import CheckpointManager
+from ckptlog.manager.reading import OnDamage
+from ckptlog.manager.unfinished import Trace, refusal
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Plan
 
@@ -90,9 +93,11 @@ class Workspace:
             description=description, tags=tags, skip_unchanged=skip_unchanged
         )
 
-    def captures(self, limit: int | None = None) -> list[CaptureInfo]:
-        """Return the directory's captures, newest first."""
-        return self.capturer.captures(limit)
+    def captures(
+        self, limit: int | None = None, *, on_damage: OnDamage | None = None
+    ) -> list[CaptureInfo]:
+        """Return the directory's captures, newest first; on_damage: as of `Capturer.captures`."""
+        return self.capturer.captures(limit, on_damage=on_damage)
 
     def find(self, to: str | int | datetime | None = None) -> CaptureInfo:
         """Return a capture.
@@ -104,28 +109,44 @@ class Workspace:
 
         Raises:
             CheckpointNotFoundError: There is none.
+            CheckpointCorruptionError: It may be one that is damaged.
         """
-        if isinstance(to, str) and not to.startswith("#"):
-            return self.capturer.find(to)
-        number = None
         if isinstance(to, str):
-            number = int(to[1:]) if to[1:].isascii() and to[1:].isdigit() else -1
+            return self._numbered(to) if to.startswith("#") else self.capturer.find(to)
+
+        def on_damage(name: str, error: CheckpointError) -> None:
+            if not (isinstance(to, datetime) and self._is_after(name, to)):
+                raise error
+
         left = to if isinstance(to, int) else 0
-        for info in self.capturer.captures():
-            if number is not None:
-                if info.number == number:
-                    return info
-                continue
+        for info in self.capturer.each(on_damage=on_damage):
             if info.reason == SAFETY or (isinstance(to, datetime) and info.created_at > to):
                 continue
             if left == 0:
                 return info
             left -= 1
-        raise CheckpointNotFoundError(
+        raise self._absent()
+
+    def _numbered(self, text: str) -> CaptureInfo:
+        """Return the capture of a number, `#7`."""
+        number = int(text[1:]) if text[1:].isascii() and text[1:].isdigit() else -1
+        damaged: list[CheckpointError] = []
+        for info in self.capturer.each(on_damage=lambda _name, error: damaged.append(error)):
+            if info.number == number:
+                return info
+        raise damaged[0] if damaged else self._absent()
+
+    def _absent(self) -> CheckpointNotFoundError:
+        return CheckpointNotFoundError(
             f"{naming.shown(self.path)} has no such capture in this store.",
             hint="`ckptlog rewind DIR --list` shows its captures; `ckptlog capture DIR` makes one.",
             system=self.system,
         )
+
+    def _is_after(self, name: str, moment: datetime) -> bool:
+        """Say whether a capture that cannot be read was taken after a time."""
+        row = self.capturer.manager.store.view().row(name)
+        return row is not None and datetime.fromisoformat(row.created) > moment
 
     def stored(self, info: CaptureInfo) -> Any:
         """Return a capture's payload of the directory."""
@@ -171,19 +192,29 @@ class Workspace:
         paths: Sequence[str] = (),
         *,
         to: str | os.PathLike[str] | None = None,
+        own: Collection[str] = (),
     ) -> Rewound:
         """Make the directory what it was, or restore it elsewhere.
 
         What is there is captured first, so nothing is lost.
 
-        Raises: See `DirectoryComponent.restore_paths`. When it fails in the middle, what was
-            changed is put back; when it is killed, run it again.
+        Args:
+            own: Systems that the caller works for (the `ckptlog run` that started it): that they
+                are owned keeps him out of nothing.
+
+        Raises:
+            LeaseRequiredError: A living process owns the system, or works in the directory.
+            RecoveryUnfinishedError: A recovery of it ended in the middle.
+            RecoveryBusyError: Another rewind, or a recovery, of it is at work.
+            CheckpointError: As `restore_paths` of the component. Failing in the middle, what was
+                changed is put back; when it is killed, run it again.
         """
         stored = self.stored(info)
         self.component.check_paths(stored, paths)
         if to is not None:
             return Rewound(info, None, tuple(self.component.restore_paths(stored, paths, to=to)))
         with self.component.alone():
+            self.check_free(paths, own=own)
             safety, undo = self._save(info, stored)
             saved = None if undo is None else self.component.last
             try:
@@ -194,6 +225,18 @@ class Workspace:
                     error.hint = f"{error.hint} All of what was there: {again}".strip()
                 raise
             return Rewound(info, safety, tuple(steps), undo)
+
+    def check_free(self, paths: Sequence[str] = (), *, own: Collection[str] = ()) -> None:
+        """Refuse to rewind what others work in, and what a recovery did not end.
+
+        Raises:
+            LeaseRequiredError, RecoveryUnfinishedError: As `rewind`.
+        """
+        manager = self.capturer.manager
+        if (found := Trace(manager.store, self.system).unfinished()) is not None:
+            raise refusal(self.system, found, "has to be ended first")
+        places = [os.path.join(self.path, one) for one in paths] or [self.path]
+        refuse_owned(manager, self.system, places, own=own)
 
     def _save(
         self, info: CaptureInfo, stored: Any
@@ -207,7 +250,7 @@ class Workspace:
                 reason=SAFETY,
                 skip_unchanged=True,
             )
-        return safety, safety or self.capturer.captures(1)[0]
+        return safety, safety or next(self.capturer.each(on_damage=lambda _name, _error: None))
 
     def _check_there(self) -> None:
         if not os.path.isdir(self.path):

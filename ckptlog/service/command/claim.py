@@ -16,16 +16,20 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from blake3 import blake3
 
 from ckptlog.errors import LeaseHeldError
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
-from ckptlog.recovery.journal import FOLDER
+from ckptlog.manager.unfinished import FOLDER
+from ckptlog.model.lease import Grant
+from ckptlog.service.command.files import system_of
 from ckptlog.service.command.process import boot, is_running
 from ckptlog.storage.lock import WriterLock, describe_holder
 
 TTL_S: Final = 60.0
+GRANT: Final = "CKPTLOG_LEASE"
 _HOST_CHARACTERS_MAX: Final = 100
 _STOP_S: Final = 10.0
 _LOOK_S: Final = 0.05
@@ -69,6 +73,22 @@ def claimed(
             leases.append(stack.enter_context(lease))
             lease.keep(lambda _: on_lost())
         yield leases
+
+
+def own_systems(manager: CheckpointManager, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the systems that a command may work on because `ckptlog run` started it.
+
+    It has the grant of its task in its environment; one that is over, or that somebody made up,
+    gives nothing.
+    """
+    try:
+        grant = msgspec.json.decode(environ.get(GRANT, ""), type=Grant)
+    except (msgspec.MsgspecError, UnicodeError):
+        return ()
+    known = manager.store.lease(grant.task)
+    if known is None or known.token != grant.token:
+        return ()
+    return grant.task, system_of(grant.task)
 
 
 def end_left_over(identity: Mapping[str, Any]) -> bool:

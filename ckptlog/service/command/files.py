@@ -155,7 +155,7 @@ class Files:
 
     def newest(self) -> CaptureInfo | None:
         """Return the newest capture; None where there is none."""
-        return next(iter(self._all().captures(1)), None)
+        return next(self._all().each(on_damage=lambda _name, _error: None), None)
 
     def _present(self) -> Capturer:
         """Return a capturer of what is there; the same one as long as that is the same."""
@@ -179,7 +179,11 @@ class Files:
         Safety captures are not meant. One that is damaged is told, and passed over.
         """
         capturer = self._all()
-        for info in capturer.captures():
+
+        def damaged(name: str, error: CheckpointError) -> None:
+            tell(f"capture {name} is damaged and passed over: {error}")
+
+        for info in capturer.each(on_damage=damaged):
             if info.reason == SAFETY:
                 continue
             try:

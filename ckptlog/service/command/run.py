@@ -32,7 +32,7 @@ from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.identifier import check_id
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.service.command import process, record, words
-from ckptlog.service.command.claim import claimed, end_left_over
+from ckptlog.service.command.claim import GRANT, claimed, end_left_over
 from ckptlog.service.command.files import Files, Named, system_of
 from ckptlog.service.command.process import Ended, Messages, Process
 from ckptlog.service.command.record import Record
@@ -278,7 +278,7 @@ class CommandRun:
             "CKPTLOG_STORE": str(Path(self._manager.store.path).absolute()),
             "CKPTLOG_TASK": self.task,
             "CKPTLOG_ATTEMPT": str(self._facts["attempt"]),
-            "CKPTLOG_LEASE": grant,
+            GRANT: grant,
         }
         environ = {**self._order.environ, **own}
         environ.pop("CKPTLOG_RESUMED_FROM", None)
