@@ -73,13 +73,17 @@ _VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
 
 
 def collect(
-    store: Store, options: CollectOptions | None = None, progress: Progress | None = None
+    store: Store,
+    options: CollectOptions | None = None,
+    progress: Progress | None = None,
+    removal: Removal | None = None,
 ) -> Collected:
     """Give back the room of deleted checkpoints, and compress the log's settled part.
 
     Args:
         progress: Called now and then with how much is done, and of how much; what it raises ends
             the collection between two steps, and passes through.
+        removal: Takes what is removed; its owner waits for the room. None: it is waited for here.
 
     Raises:
         CollectionBusyError: Another process collects this store.
@@ -91,8 +95,12 @@ def collect(
     Threads: safe beside everything.
     """
     options = options or CollectOptions()
-    collection = _Collection(store, options, progress or (lambda _done, _total: None))
-    with workplace(store) as folder:
+    progress = progress or (lambda _done, _total: None)
+    with ExitStack() as stack:
+        if removal is None:
+            removal = stack.enter_context(Removal())
+        folder = stack.enter_context(workplace(store))
+        collection = _Collection(store, options, progress, removal)
         try:
             return collection.run(folder)
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
@@ -100,14 +108,14 @@ def collect(
             if collection.is_overtaken():
                 raise _faster() from error
             raise
-        finally:
-            collection.finish_removal()
 
 
 class _Collection:
     """One collection."""
 
-    def __init__(self, store: Store, options: CollectOptions, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, options: CollectOptions, progress: Progress, removal: Removal
+    ) -> None:
         self._store = store
         self._options = options
         self._progress = progress
@@ -116,7 +124,7 @@ class _Collection:
         self._tail_entries_max = store.blobs.index.tail_entries + _TAIL_CHUNKS
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._walks = Walks()
-        self._removal = Removal()
+        self._removal = removal
         self._events = EventReader(store.log.segments, store.log.reader, bulk, self._walks)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
 
@@ -153,7 +161,6 @@ class _Collection:
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
             store.renew_index(folder, by_position, now)
-        self.finish_removal()
         found.bytes_after = _bytes(store)
         return found
 
@@ -175,10 +182,6 @@ class _Collection:
                 for entry in self._store.events(self._found.position)
             )
         return False
-
-    def finish_removal(self) -> bool:
-        """Wait for the room of what was removed; say whether there was any to wait for."""
-        return self._removal.finish()
 
     def _new_id(self) -> str:
         self._own.append(_command_id(self._store))
@@ -305,7 +308,7 @@ class _Collection:
         left = []
         layout.release_reserve(self._store.path)
         for one in several:
-            self.finish_removal()
+            self._removal.finish()
             try:
                 self._settle(mover, [one], fates)
             except FullError:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ckptlog.repository.collection import Collected, CollectOptions
     from ckptlog.repository.depth import Depth
     from ckptlog.repository.mending import Mending
+    from ckptlog.storage.removal import Removal
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -483,7 +484,10 @@ class Store(StoreReader, Retrospect, Attesting):
         return verify(self, level, progress, kept=kept)
 
     def compact(
-        self, options: CollectOptions | None = None, progress: Progress | None = None
+        self,
+        options: CollectOptions | None = None,
+        progress: Progress | None = None,
+        removal: Removal | None = None,
     ) -> Collected:
         """Give back the room of what was deleted (see `repository.collection.collect`)."""
         from ckptlog.repository.collection import collect
@@ -491,7 +495,7 @@ class Store(StoreReader, Retrospect, Attesting):
         self._check_open()
         if self.read_only:
             self._refuse_writing()
-        return collect(self, options, progress)
+        return collect(self, options, progress, removal)
 
     def renew_index(self, folder: Path, packs: Iterable[str], end: End) -> None:
         """Make the chunk index anew (see `Keeper.renew_index`)."""
