@@ -150,6 +150,7 @@ class _Collection:
             live=live,
             orders=_orders(fates, sources, end),
             removed=fates.removed,
+            walks=self._walks,
         )
         chosen = self._chosen(mover, sources)
         if options.dry_run:
