@@ -357,6 +357,10 @@ class PackIndex:
                 raise FormatError("Its index does not agree with its trailer.")
         self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
 
+    def first(self, count: int) -> Lines:
+        """Return so many lines, or all."""
+        return lines_among(self._body[: count * _INDEX_LINE_BYTES], None)
+
     def lines(self, keys: AbstractSet[bytes] | None, sieve: bytes = b"") -> Iterator[Lines]:
         """Yield the lines of chunks, as they stand there, some at a time.
 

@@ -260,10 +260,9 @@ def _pack_sample(store: Store) -> Iterator[Placement]:
     names = sorted((store.path / PACKS).glob("*.pack"))
     for path in names[:: max(1, len(names) // _SAMPLE_SPOTS)]:
         container = f"{PACKS}/{path.name}"
-        for lines in PackIndex(path, store.info.id_bytes).lines(None):
-            for digest, offset, length in lines[:_SAMPLE_CHUNKS]:
-                yield Placement(digest, container, offset, length)
-            break
+        lines = PackIndex(path, store.info.id_bytes).first(_SAMPLE_CHUNKS)
+        for digest, offset, length in lines:
+            yield Placement(digest, container, offset, length)
 
 
 def _ratio(whole: float | None, part: float | None) -> float | None:
