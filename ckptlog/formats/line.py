@@ -1,6 +1,6 @@
-"""The line of a pack's index: where the frame of a chunk lies (specs/pack.md); many of them, packed.
+"""Lines of a pack's index: where frames of chunks lie (specs/pack.md); many of them, packed.
 
-A million lines as tuples take 200 MB and minutes of the garbage collector; packed they take 44 MB.
+A million lines as tuples take 200 MB, and the garbage collector goes through them; packed 44 MB.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import Final, Self
 from ckptlog.storage import descriptor, files
 
 # Closed side by side: closing is mostly waiting.
-_SIDE_BY_SIDE: Final = 4
+_SIDE_BY_SIDE: Final = 8
 # Descriptors that are held at most, and the share of what a process may have; then the oldest is
 # waited for.
 _HELD_MAX: Final = 256

@@ -15,7 +15,9 @@ from ckptlog.kernel import native
 
 needs_kernel = pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
 
-digests = st.binary(min_size=32, max_size=32) | st.integers(0, 3).map(lambda one: bytes((one,)) * 32)
+digests = st.binary(min_size=32, max_size=32) | st.integers(0, 3).map(
+    lambda one: bytes((one,)) * 32
+)
 one_line = st.tuples(digests, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 some_lines = st.lists(one_line, max_size=20)
 

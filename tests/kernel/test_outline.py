@@ -38,6 +38,7 @@ parts = st.lists(
     st.tuples(st.just("event") | st.integers(0, 3), st.integers(0, 90)), min_size=1, max_size=12
 )
 
+
 def both(data, at, stop, items_max):
     """Return the outline, made in both ways."""
     expected = outline._outline(data, at, stop, items_max)
