@@ -13,6 +13,7 @@ from typing import Final
 from ckptlog.blobs import run_writer
 from ckptlog.blobs.run import ENTRY, KEY_BYTES, Mark, Run
 from ckptlog.blobs.run_writer import Stretch
+from ckptlog.formats.line import sieve_of
 from ckptlog.storage import files
 
 # Some 25 MB of memory.
@@ -34,6 +35,7 @@ class LiveSet:
         self._recent: set[bytes] = set()
         self._runs: list[Run] = []
         self._spilt = 0
+        self._sieve = b""
 
     def __len__(self) -> int:
         """Return how many were added; one that came again after long may count twice."""
@@ -51,6 +53,10 @@ class LiveSet:
         """Return halves of all digests, not to be changed; None where some are in files."""
         return None if self._runs else self._recent
 
+    def sieve(self) -> bytes:
+        """Return the sieve of what is in memory, once nothing more is added (formats.line)."""
+        return self._sieve
+
     def among(self, digests: Sequence[bytes]) -> set[bytes]:
         """Return those of some digests that were added."""
         if self._runs:
@@ -67,6 +73,7 @@ class LiveSet:
         Raises:
             CheckpointStorageError: There is no room in the folder.
         """
+        self._sieve = b""
         self._recent.update([digest[:KEY_BYTES] for digest in digests])
         if len(self._recent) >= self._recent_max:
             self._spill()
@@ -81,6 +88,8 @@ class LiveSet:
             self._spill()
         if len(self._runs) > 1:
             self._merge()
+        if not self._runs:
+            self._sieve = sieve_of(self._recent)
 
     def _spill(self) -> None:
         start, self._spilt = self._spilt, self._spilt + len(self._recent)

@@ -28,7 +28,7 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import frame, pack
-from ckptlog.formats.outline import lines_among
+from ckptlog.formats.line import Lines, lines_among
 from ckptlog.formats.relocation import Place, relocate
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
@@ -50,8 +50,6 @@ _FOOT_BYTES: Final = frame.HEADER_BYTES + pack.TRAILER_FRAME_BYTES
 _AROUND_BYTES: Final = frame.HEADER_BYTES + _INDEX_LINE_BYTES + _FOOT_BYTES
 _NAME_TRIES_MAX: Final = 8
 
-Lines = list[tuple[bytes, int, int]]
-"""Digest, offset and length of the frames of chunks."""
 Relocated = Callable[[Lines, Place], tuple[bytes, int]]
 """Gives the frames of chunks for another place, and of how many lines (formats.relocation)."""
 
@@ -359,15 +357,19 @@ class PackIndex:
                 raise FormatError("Its index does not agree with its trailer.")
         self.chunk_bytes = offset - pack.HEADER_FRAME_BYTES
 
-    def lines(self, keys: AbstractSet[bytes] | None) -> Iterator[Lines]:
+    def first(self, count: int) -> Lines:
+        """Return so many lines, or all."""
+        return lines_among(self._body[: count * _INDEX_LINE_BYTES], None)
+
+    def lines(self, keys: AbstractSet[bytes] | None, sieve: bytes = b"") -> Iterator[Lines]:
         """Yield the lines of chunks, as they stand there, some at a time.
 
         Args:
-            keys: The first 16 bytes of the digests of those that are wanted; None for all.
+            keys, sieve: Of those that are wanted, as for `lines_among`; None for all.
         """
         step = _LINES_AT_ONCE * _INDEX_LINE_BYTES
         for at in range(0, len(self._body), step):
-            yield lines_among(self._body[at : at + step], keys)
+            yield lines_among(self._body[at : at + step], keys, sieve)
 
 
 def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:

@@ -15,19 +15,17 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable
-from itertools import islice, starmap
-from operator import add, lt
 from typing import Final
 
 import msgspec
 
 from ckptlog.errors import FormatError, UnsupportedError
 from ckptlog.formats import frame
+from ckptlog.formats.line import LINE, lines_among, order_of, sorted_lines
 
 VERSION: Final = 1
 CHUNKS_MAX: Final = 1_000_000
 _HEADER = struct.Struct("<HH16s16sQ")
-_ENTRY = struct.Struct("<32sQI")
 _TRAILER = struct.Struct("<QQ")
 TRAILER_FRAME_BYTES: Final = frame.HEADER_BYTES + _TRAILER.size
 HEADER_FRAME_BYTES: Final = frame.HEADER_BYTES + _HEADER.size
@@ -109,11 +107,10 @@ def encode_index(place: int, offset: int, chunks: Iterable[PackedChunk]) -> byte
 
 def encode_lines(place: int, offset: int, lines: list[tuple[bytes, int, int]]) -> bytes:
     """Do the same from tuples of digest, offset and length."""
-    rows = sorted(lines)
-    _check_lines(rows, offset)
-    body = b"".join(starmap(_ENTRY.pack, rows))
+    body = sorted_lines(lines)
+    _check_lines(body, offset)
     index = frame.encode(place, offset, frame.PACK_INDEX, 0, body)
-    trailer = _TRAILER.pack(offset, len(rows))
+    trailer = _TRAILER.pack(offset, len(lines))
     return index + frame.encode(place, offset + len(index), frame.PACK_TRAILER, 0, trailer)
 
 
@@ -125,7 +122,7 @@ def decode_trailer(place: int, size: int, data: bytes | memoryview) -> tuple[int
     if checked.kind != frame.PACK_TRAILER or len(checked.body) != _TRAILER.size:
         raise FormatError("The last frame of a pack is not its trailer.")
     offset, count = _TRAILER.unpack(checked.body)
-    if count > CHUNKS_MAX or offset + frame.HEADER_BYTES + count * _ENTRY.size != (
+    if count > CHUNKS_MAX or offset + frame.HEADER_BYTES + count * LINE.size != (
         size - TRAILER_FRAME_BYTES
     ):
         raise FormatError("A pack's trailer does not agree with the file's size.")
@@ -139,21 +136,25 @@ def decode_index(place: int, offset: int, data: bytes | memoryview) -> list[Pack
 
 def decode_lines(place: int, offset: int, data: bytes | memoryview) -> list[tuple[bytes, int, int]]:
     """Return the same as tuples of digest, offset and length: for who reads a million."""
+    return lines_among(decode_body(place, offset, data), None)
+
+
+def decode_body(place: int, offset: int, data: bytes | memoryview) -> bytes:
+    """Return the same packed (formats.line)."""
     checked = frame.decode(place, offset, data)
-    if checked.kind != frame.PACK_INDEX or len(checked.body) % _ENTRY.size:
+    if checked.kind != frame.PACK_INDEX or len(checked.body) % LINE.size:
         raise FormatError("A pack's index frame is malformed.")
-    lines: list[tuple[bytes, int, int]] = list(_ENTRY.iter_unpack(checked.body))
-    _check_lines(lines, offset)
-    return lines
+    body = bytes(checked.body)
+    _check_lines(body, offset)
+    return body
 
 
-def _check_lines(lines: list[tuple[bytes, int, int]], offset: int) -> None:
-    if len(lines) > CHUNKS_MAX:
-        raise FormatError(f"A pack has {len(lines)} chunks; {CHUNKS_MAX} are allowed.")
-    if not lines:
-        return
-    digests, begins, sizes = zip(*lines, strict=True)  # a million lines: nothing is called for each
-    if not all(map(lt, digests, islice(digests, 1, None))):
+def _check_lines(body: bytes, offset: int) -> None:
+    count = len(body) // LINE.size
+    if count > CHUNKS_MAX:
+        raise FormatError(f"A pack has {count} chunks; {CHUNKS_MAX} are allowed.")
+    ascends, is_inside = order_of(body, HEADER_FRAME_BYTES, offset)
+    if not ascends:
         raise FormatError("A pack's index is not sorted, or names a chunk twice.")
-    if min(begins) < HEADER_FRAME_BYTES or max(map(add, begins, sizes)) > offset:
+    if not is_inside:
         raise FormatError("A pack's index names bytes outside of its chunks.")

@@ -10,7 +10,8 @@ its meaning; the tests hold the two together to the byte:
     native.short_entry   through formats/short_event.py's `pack`, and JSON
     native.short_event   through JSON, and formats/short_event.py's `unpack`
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
-    native.outline, lines_among    through formats/outline.py
+    native.outline       through formats/outline.py
+    native.lines_among, sieve_of, sorted_lines, order_of_lines    through formats/line.py
     native.confirm       through capture/directory/confirmation.py's `_confirm`
     native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
@@ -30,7 +31,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 10
+REVISION: Final = 11
 
 
 class Kernel(Protocol):
@@ -112,20 +113,26 @@ class Kernel(Protocol):
         """Do as formats.json_text.run_of_items."""
 
     def outline(
-        self,
-        data: bytes | mmap.mmap,
-        at: int,
-        stop: int,
-        keys: AbstractSet[bytes] | None,
-        items_max: int,
-        /,
-    ) -> tuple[int, int, int, list[tuple[bytes, int, int]], list[tuple[int, int, int, int]]]:
-        """Do as formats.outline.outline; `keys` is a set."""
+        self, data: bytes | mmap.mmap, at: int, stop: int, items_max: int, /
+    ) -> tuple[int, int, bytes, bytes]:
+        """Do as formats.outline.outline.
+
+        Threads: others run meanwhile.
+        """
 
     def lines_among(
-        self, body: bytes, keys: AbstractSet[bytes] | None, /
+        self, body: bytes, keys: AbstractSet[bytes] | None, sieve: bytes, /
     ) -> list[tuple[bytes, int, int]]:
-        """Do as formats.outline.lines_among; `keys` is a set."""
+        """Do as formats.line.lines_among; `keys` is a set."""
+
+    def sieve_of(self, keys: AbstractSet[bytes], size: int, /) -> bytes:
+        """Do as formats.line.sieve_of; `keys` is a set."""
+
+    def sorted_lines(self, lines: list[tuple[bytes, int, int]], /) -> bytes:
+        """Do as formats.line.sorted_lines."""
+
+    def order_of_lines(self, body: bytes, first: int, stop: int, /) -> tuple[bool, bool]:
+        """Do as formats.line.order_of."""
 
     def relocate(  # noqa: PLR0917
         self,

@@ -26,10 +26,19 @@ PyDoc_STRVAR(run_of_items_doc,
 "Do as formats/json_text.py.");
 
 PyDoc_STRVAR(outline_doc,
-"outline(data, at, stop, keys, items_max) -> tuple\n\nDo as formats/outline.py.");
+"outline(data, at, stop, items_max) -> tuple\n\nDo as formats/outline.py.");
 
 PyDoc_STRVAR(lines_among_doc,
-"lines_among(body, keys) -> list\n\nDo as formats/outline.py.");
+"lines_among(body, keys, sieve) -> list\n\nDo as formats/line.py.");
+
+PyDoc_STRVAR(sieve_of_doc,
+"sieve_of(keys, size) -> bytes\n\nDo as formats/line.py.");
+
+PyDoc_STRVAR(sorted_lines_doc,
+"sorted_lines(lines) -> bytes\n\nDo as formats/line.py.");
+
+PyDoc_STRVAR(order_of_lines_doc,
+"order_of_lines(body, first, stop) -> (bool, bool)\n\nDo as formats/line.py.");
 
 PyDoc_STRVAR(relocate_doc,
 "relocate(data, base, lines, source, target, at) -> tuple\n\nDo as formats/relocation.py.");
@@ -66,6 +75,9 @@ static PyMethodDef methods[] = {
     FUNCTION(is_same),
     FUNCTION(outline),
     FUNCTION(lines_among),
+    FUNCTION(sieve_of),
+    FUNCTION(sorted_lines),
+    FUNCTION(order_of_lines),
     FUNCTION(relocate),
     FUNCTION(links_in),
     FUNCTION(short_entry),

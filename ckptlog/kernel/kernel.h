@@ -19,7 +19,7 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 10
+#define REVISION 11
 
 /* Of events; see ckptlog/formats/short_event.py. */
 #define KERNEL_ENTRY_MAX 4096  /* bytes; longer ones are rare */
@@ -39,6 +39,9 @@ PyObject *kernel_is_same(PyObject *module, PyObject *const *arguments, Py_ssize_
 PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_outline(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lines_among(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_sieve_of(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_sorted_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_order_of_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_relocate(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_links_in(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_short_event(PyObject *module, PyObject *const *arguments, Py_ssize_t count);

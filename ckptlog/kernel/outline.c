@@ -1,93 +1,86 @@
-/* Which chunks are in a segment or a pack, going by headers and index lines: twin of `_outline` and
- * `_lines_among` in formats/outline.py.
+/* Which chunks and events are in a segment, going by headers: twin of `_outline` in
+ * formats/outline.py.
  */
 #include "kernel.h"
 
 #include <string.h>
 
+#include "lines.h"
+
 /* specs/frame.md and specs/chunk.md */
 #define FRAME_HEAD 16
 #define CHUNK_HEAD 52
 #define RAW_LENGTH_AT (FRAME_HEAD + 44)
-#define DIGEST 32
-#define LINE 44  /* specs/pack.md */
-#define KEY 16
+#define EVENT_LINE 24
+#define ROOM_FIRST (64 * 1024)
 #define EVENT 2
 #define CHUNK 3
 #define FLAGS_KNOWN 1
 #define EVENT_MAX (128 * 1024)
 #define CHUNK_MAX (8 * 1024 * 1024)
 
-struct outline {
-    const unsigned char *data;
-    Py_ssize_t at, stop, items_max;
-    PyObject *keys;  /* NULL: all are kept */
-    PyObject *kept, *events;
-    Py_ssize_t chunks;
-    long long chunk_bytes, count, raw_bytes;
+/* Lines behind one another, as formats/outline.py has them. */
+struct lines {
+    unsigned char *data;
+    Py_ssize_t size, room;
 };
 
-static unsigned int
-number_at(const unsigned char *from)
-{
-    return from[0] | (unsigned int)from[1] << 8 | (unsigned int)from[2] << 16
-           | (unsigned int)from[3] << 24;
-}
+struct outline {
+    const unsigned char *data;
+    Py_ssize_t at, stop, items_max, items;
+    struct lines chunks, events;
+    uint64_t chunk_bytes, count, raw_bytes;
+};
 
-/* Append a tuple of bytes and numbers: no cycle goes through one, so the collector need not know it. */
-static int
-append(PyObject *list, PyObject *item)
+/* Return where the next line goes; NULL where there is no memory. */
+static unsigned char *
+next_line(struct lines *lines, Py_ssize_t length)
 {
-    if (item != NULL && PyObject_GC_IsTracked(item)) {
-        PyObject_GC_UnTrack(item);
+    if (lines->room - lines->size < length) {
+        Py_ssize_t room = lines->room ? 2 * lines->room : ROOM_FIRST;
+        unsigned char *data = PyMem_RawRealloc(lines->data, room);
+        if (data == NULL) {
+            return NULL;
+        }
+        lines->data = data;
+        lines->room = room;
     }
-    int failed = item == NULL || PyList_Append(list, item) < 0;
-    Py_XDECREF(item);
-    return !failed;
-}
-
-/* Say whether a chunk is asked for; -1 with an error. */
-static int
-is_kept(PyObject *keys, const unsigned char *digest)
-{
-    if (keys == NULL || PySet_GET_SIZE(keys) == 0) {
-        return keys == NULL;
-    }
-    PyObject *key = PyBytes_FromStringAndSize((const char *)digest, KEY);
-    if (key == NULL) {
-        return -1;
-    }
-    int found = PySet_Contains(keys, key);
-    Py_DECREF(key);
-    return found;
+    lines->size += length;
+    return lines->data + lines->size - length;
 }
 
 static int
 take_chunk(struct outline *outline, const unsigned char *frame, Py_ssize_t length)
 {
-    const unsigned char *digest = frame + FRAME_HEAD;
-    outline->chunks++;
+    unsigned char *line = next_line(&outline->chunks, LINE);
+    if (line == NULL) {
+        return 0;
+    }
+    memcpy(line, frame + FRAME_HEAD, DIGEST);
+    put_number(line + DIGEST, outline->at, 8);
+    put_number(line + DIGEST + 8, length, 4);
     outline->chunk_bytes += length;
     outline->count++;
     outline->raw_bytes += number_at(frame + RAW_LENGTH_AT);
-    int kept = is_kept(outline->keys, digest);
-    if (kept <= 0) {
-        return kept == 0;
-    }
-    return append(outline->kept, Py_BuildValue("(y#nn)", (const char *)digest, (Py_ssize_t)DIGEST,
-                                               outline->at, length));
+    return 1;
 }
 
 static int
 take_event(struct outline *outline, Py_ssize_t length)
 {
-    PyObject *event = Py_BuildValue("(nnLL)", outline->at, length, outline->count,
-                                    outline->raw_bytes);
+    unsigned char *line = next_line(&outline->events, EVENT_LINE);
+    if (line == NULL) {
+        return 0;
+    }
+    put_number(line, outline->at, 8);
+    put_number(line + 8, length, 4);
+    put_number(line + 12, outline->count, 4);
+    put_number(line + 16, outline->raw_bytes, 8);
     outline->count = outline->raw_bytes = 0;
-    return append(outline->events, event);
+    return 1;
 }
 
-/* Go on until the stop, or to what is no frame, or far enough; 0 with an error. */
+/* Go on until the stop, or to what is no frame, or far enough; 0 without memory. */
 static int
 walk(struct outline *outline)
 {
@@ -113,8 +106,8 @@ walk(struct outline *outline)
             return 1;
         }
         outline->at += FRAME_HEAD + size;
-        if (kind == EVENT && PyList_GET_SIZE(outline->events) + PyList_GET_SIZE(outline->kept)
-                                 >= outline->items_max) {
+        outline->items++;
+        if (kind == EVENT && outline->items >= outline->items_max) {
             return 1;
         }
     }
@@ -124,65 +117,38 @@ walk(struct outline *outline)
 PyObject *
 kernel_outline(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count != 5 || !(arguments[3] == Py_None || PyAnySet_CheckExact(arguments[3]))) {
-        PyErr_SetString(PyExc_TypeError, "outline takes 5 arguments: data, two offsets, a set or "
-                                         "None, a number");
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "outline takes 4 arguments: data, two offsets, a number");
         return NULL;
     }
     struct outline outline = {0};
     outline.at = PyLong_AsSsize_t(arguments[1]);
-    outline.stop = PyLong_AsSsize_t(arguments[2]);
-    outline.items_max = PyLong_AsSsize_t(arguments[4]);
-    outline.keys = arguments[3] == Py_None ? NULL : arguments[3];
+    outline.stop = PyErr_Occurred() ? 0 : PyLong_AsSsize_t(arguments[2]);
+    outline.items_max = PyErr_Occurred() ? 0 : PyLong_AsSsize_t(arguments[3]);
     Py_buffer buffer;
     if (PyErr_Occurred() || PyObject_GetBuffer(arguments[0], &buffer, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     PyObject *answer = NULL;
+    int done;
     outline.data = buffer.buf;
-    outline.kept = PyList_New(0);
-    outline.events = PyList_New(0);
     if (outline.at < 0 || outline.stop > buffer.len) {
         PyErr_SetString(PyExc_ValueError, "these offsets lie outside of the data");
     }
-    else if (outline.kept != NULL && outline.events != NULL && walk(&outline)) {
-        answer = Py_BuildValue("(nnLOO)", outline.at, outline.chunks, outline.chunk_bytes,
-                               outline.kept, outline.events);
+    else {
+        /* It may wait for the medium at every page. */
+        Py_BEGIN_ALLOW_THREADS
+        done = walk(&outline);
+        Py_END_ALLOW_THREADS
+        answer = !done ? PyErr_NoMemory()
+                       : Py_BuildValue("(nKy#y#)", outline.at, outline.chunk_bytes,
+                                       outline.chunks.size ? (char *)outline.chunks.data : "",
+                                       outline.chunks.size,
+                                       outline.events.size ? (char *)outline.events.data : "",
+                                       outline.events.size);
     }
-    Py_XDECREF(outline.kept);
-    Py_XDECREF(outline.events);
+    PyMem_RawFree(outline.chunks.data);
+    PyMem_RawFree(outline.events.data);
     PyBuffer_Release(&buffer);
     return answer;
-}
-
-static PyObject *
-lines_of(const unsigned char *body, Py_ssize_t size, PyObject *keys)
-{
-    PyObject *found = PyList_New(0);
-    for (Py_ssize_t at = 0; found != NULL && at < size; at += LINE) {
-        const unsigned char *line = body + at;
-        int kept = is_kept(keys, line);
-        unsigned long long offset = number_at(line + DIGEST)
-                                    | (unsigned long long)number_at(line + DIGEST + 4) << 32;
-        if (kept < 0
-            || (kept && !append(found, Py_BuildValue("(y#KI)", (const char *)line,
-                                                     (Py_ssize_t)DIGEST, offset,
-                                                     number_at(line + DIGEST + 8))))) {
-            Py_CLEAR(found);
-        }
-    }
-    return found;
-}
-
-PyObject *
-kernel_lines_among(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
-{
-    if (count != 2 || !PyBytes_CheckExact(arguments[0])
-        || PyBytes_GET_SIZE(arguments[0]) % LINE != 0
-        || !(arguments[1] == Py_None || PyAnySet_CheckExact(arguments[1]))) {
-        PyErr_SetString(PyExc_TypeError, "lines_among takes whole lines, and a set or None");
-        return NULL;
-    }
-    return lines_of((const unsigned char *)PyBytes_AS_STRING(arguments[0]),
-                    PyBytes_GET_SIZE(arguments[0]), arguments[1] == Py_None ? NULL : arguments[1]);
 }

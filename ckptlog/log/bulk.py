@@ -91,6 +91,7 @@ class BulkReader:
         events: int,
         with_records: bool = False,
         with_places: bool = False,
+        with_settled: bool = True,
     ) -> Iterator[Stretch]:
         """Yield runs of at least so many events, or of 8 MiB, the last of each segment excepted.
 
@@ -100,11 +101,16 @@ class BulkReader:
             stop: The published end to read up to.
             with_records: Keep the records of the chunks.
             with_places: Tell where the chunks lie.
+            with_settled: Read segments that are settled, which have no chunks any more; else of
+                each comes one run without events, at its end.
 
         Cost: 3 to 4 us for an event and its chunks.
         """
         try:
             for run in self._runs(place, stop):
+                if not with_settled and not run.is_written:
+                    yield run.empty()
+                    continue
                 yield from run.stretches(events, with_records=with_records, with_places=with_places)
                 if not run.is_complete:
                     return
@@ -168,6 +174,16 @@ class _Run:
         self._position = position
         self._ends = ends
         self.is_complete = False
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the segment is there as it was written."""
+        return self._segments.exists(*self._name)
+
+    def empty(self) -> Stretch:
+        """Return a run of nothing, at the segment's end."""
+        offset, position, _ = self._ends
+        return self._new(position, offset)
 
     def stretches(self, events: int, *, with_records: bool, with_places: bool) -> Iterator[Stretch]:
         """Yield the whole commits of the segment, in runs of at least so many events."""

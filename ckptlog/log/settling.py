@@ -11,14 +11,13 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from ckptlog.errors import FormatError, LogCorruptionError, operating_system_door
 from ckptlog.formats import event, frame, segment, settled
-from ckptlog.formats.outline import Outline, outline
+from ckptlog.formats.outline import Outline, events_in, outline
 from ckptlog.formats.relocation import Place, relocate
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.segments import Segments
@@ -30,8 +29,15 @@ EVENT_FRAME_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
 """What an event's frame has in front of its stored bytes."""
 # Of what a walk yields at once.
 _ITEMS_MAX: Final = 100_000
-_NO_KEYS: Final[frozenset[bytes]] = frozenset()
-_Event = tuple[int, int, int, int]
+# A segment has no more, or its outline is not remembered.
+_WHOLE_ITEMS_MAX: Final = 2 * _ITEMS_MAX
+# What walks remember, in memory: 44 bytes for each chunk; rows, which take so much besides.
+_OUTLINES_BYTES_MAX: Final = 24 * 1024 * 1024
+_ROWS_BYTES_MAX: Final = 10 * 1024 * 1024
+_ROW_BYTES: Final = 250
+
+Kept = TypeVar("Kept")
+_Key = tuple[int, int, int, int, bytes]
 
 
 class Sealed(NamedTuple):
@@ -48,31 +54,68 @@ class Sealed(NamedTuple):
 
 
 class Walks:
-    """Where the events of sealed segments are: a walk over a segment touches all of its pages.
+    """What walks over sealed segments found, and the events that were read: each touches all pages.
 
-    Some 25 MB at most; of what is more nothing is remembered. As little is believed of it as of the
-    headers that it comes from.
+    Some 35 MB at most; of what is more nothing is remembered. Of outlines as little is believed as
+    of the headers that they come from; rows were checked, to the end of their segment.
 
     Threads: one.
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, int], list[_Event]] = {}
-        self._room = _ITEMS_MAX
+        self._outlines = _Memory[Outline](_OUTLINES_BYTES_MAX)
+        self._rows = _Memory[list[settled.Row]](_ROWS_BYTES_MAX)
 
-    def of(self, sealed: Sealed) -> list[_Event] | None:
-        """Return what a segment's outline said of its events, None where that is not known."""
-        return self._known.get(_key(sealed))
+    def outline_of(self, sealed: Sealed) -> Outline | None:
+        """Return the outline of a whole segment, None where that is not known."""
+        return self._outlines.get(sealed)
 
-    def remember(self, sealed: Sealed, events: list[_Event]) -> None:
-        """Take note of all events of a segment, if there is room."""
-        if len(events) <= self._room:
-            self._room -= len(events)
-            self._known[_key(sealed)] = events
+    def remember_outline(self, sealed: Sealed, found: Outline) -> None:
+        """Take note of the outline of a whole segment, if there is room."""
+        self._outlines.put(sealed, found, len(found.lines) + len(found.events))
+
+    def forget_chunks(self, sealed: Sealed) -> None:
+        """Make room: nobody asks for a segment's chunks any more."""
+        self._outlines.drop(sealed)
+
+    def rows_of(self, sealed: Sealed) -> list[settled.Row] | None:
+        """Return the checked rows of a segment, None where they are not known."""
+        return self._rows.get(sealed)
+
+    def has_room_for_rows(self, size: int) -> bool:
+        """Say whether rows of so many bytes would be remembered."""
+        return size <= self._rows.room
+
+    def remember_rows(self, sealed: Sealed, rows: list[settled.Row], size: int) -> None:
+        """Take note of all rows of a segment, checked; if there is room."""
+        self._rows.put(sealed, rows, size)
 
 
-def _key(sealed: Sealed) -> tuple[int, int, int]:
-    return sealed.header.first, sealed.header.generation, sealed.length
+class _Memory(Generic[Kept]):
+    """What is known of segments, up to so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._kept: dict[_Key, tuple[Kept, int]] = {}
+
+    def get(self, sealed: Sealed) -> Kept | None:
+        found = self._kept.get(_key(sealed))
+        return None if found is None else found[0]
+
+    def put(self, sealed: Sealed, found: Kept, size: int) -> None:
+        self.drop(sealed)
+        if size <= self.room:
+            self.room -= size
+            self._kept[_key(sealed)] = found, size
+
+    def drop(self, sealed: Sealed) -> None:
+        _, size = self._kept.pop(_key(sealed), (None, 0))
+        self.room += size
+
+
+def _key(sealed: Sealed) -> _Key:
+    header = sealed.header
+    return header.first, header.generation, sealed.length, sealed.stop, sealed.leaf
 
 
 class SealedReader:
@@ -93,21 +136,27 @@ class SealedReader:
         self._where = where
         self._seed = seed
 
-    def outlines(self, keys: AbstractSet[bytes] | None) -> Iterator[Outline]:
+    def outlines(self) -> Iterator[Outline]:
         """Yield the outlines of the frames after the header.
 
-        Args:
-            keys: Of the chunks to keep, as for `outline`.
-
-        Cost: the bodies of chunks are not touched; memory for some 100,000 of what is kept.
+        Cost: the bodies of chunks are not touched; memory for some 100,000 of what is there, or
+            for what is remembered of a segment.
         """
+        known = self._walks.outline_of(self._sealed)
+        if known is not None:
+            yield known
+            return
+        whole = _Whole()
         at, stop = HEADER_FRAME_BYTES, self._sealed.length
         while at < stop:
-            part = outline(self._data, at, stop, keys, _ITEMS_MAX)
+            part = outline(self._data, at, stop, _ITEMS_MAX)
+            whole.add(part)
             yield part
-            if part.end == at or (part.end < stop and not _is_full(part)):
+            if part.end == at or (part.end < stop and part.items < _ITEMS_MAX):
                 raise self.damaged(part.end)
             at = part.end
+        if whole.found is not None:
+            self._walks.remember_outline(self._sealed, whole.found)
 
     def rows(self) -> Iterator[tuple[int, settled.Row]]:
         """Yield position and row of every event.
@@ -115,32 +164,34 @@ class SealedReader:
         Raises:
             LogCorruptionError: One is damaged, or what was yielded does not end as it must.
         """
+        known = self._walks.rows_of(self._sealed)
+        if known is not None:
+            yield from enumerate(known, self._sealed.header.first)
+            return
+        rows: list[settled.Row] = []
+        size = 0
+        for position, row in self._checked():
+            size += _ROW_BYTES + len(row.data)
+            if self._walks.has_room_for_rows(size):
+                rows.append(row)
+            else:
+                rows.clear()
+            yield position, row
+        self._walks.remember_rows(self._sealed, rows, size)
+
+    def _checked(self) -> Iterator[tuple[int, settled.Row]]:
+        """Yield what `rows` does, as the segment has it."""
         position, leaf = self._sealed.header.first, self._sealed.header.leaf
-        for offset, length, chunks, raw_bytes in self._events():
-            data = self.whole(offset, length)
-            if event.decode_prefix(data[frame.HEADER_BYTES : EVENT_FRAME_BYTES])[0] != position:
-                raise self.damaged(offset)
-            leaf = event.leaf_hash(data[EVENT_FRAME_BYTES:])
-            yield position, settled.Row(offset, data, chunks, raw_bytes)
-            position += 1
+        for part in self.outlines():
+            for offset, length, chunks, raw_bytes in events_in(part.events):
+                data = self.whole(offset, length)
+                if event.decode_prefix(data[frame.HEADER_BYTES : EVENT_FRAME_BYTES])[0] != position:
+                    raise self.damaged(offset)
+                leaf = event.leaf_hash(data[EVENT_FRAME_BYTES:])
+                yield position, settled.Row(offset, data, chunks, raw_bytes)
+                position += 1
         if (position, leaf) != (self._sealed.stop, self._sealed.leaf):
             raise self.damaged(self._sealed.length)
-
-    def _events(self) -> Iterator[_Event]:
-        """Yield offset, length, chunks and their bytes of each event, as an outline has them."""
-        known = self._walks.of(self._sealed)
-        if known is not None:
-            yield from known
-            return
-        found: list[_Event] = []
-        is_whole = True
-        for part in self.outlines(_NO_KEYS):
-            yield from part.events
-            is_whole = is_whole and len(found) + len(part.events) <= _ITEMS_MAX
-            if is_whole:
-                found += part.events
-        if is_whole:
-            self._walks.remember(self._sealed, found)
 
     def record(self, offset: int, length: int, digest: bytes) -> bytes:
         """Return the record of a chunk, its frame checked.
@@ -320,8 +371,22 @@ def settled_bytes(header: SegmentHeader, rows: Iterable[settled.Row], valid_leng
     return bytes(out)
 
 
-def _is_full(part: Outline) -> bool:
-    return len(part.events) + len(part.kept) >= _ITEMS_MAX
+class _Whole:
+    """The outline of a whole segment, from its parts; `found` is None where they are too many."""
+
+    def __init__(self) -> None:
+        self.found: Outline | None = Outline(HEADER_FRAME_BYTES, 0, b"", b"")
+
+    def add(self, part: Outline) -> None:
+        found = self.found
+        if found is None or found.items + part.items > _WHOLE_ITEMS_MAX:
+            self.found = None
+        elif not found.items:
+            self.found = part
+        else:
+            size = found.chunk_bytes + part.chunk_bytes
+            lines, events = found.lines + part.lines, found.events + part.events
+            self.found = Outline(part.end, size, lines, events)
 
 
 class _Writer:

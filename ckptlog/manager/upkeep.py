@@ -31,6 +31,7 @@ from ckptlog.repository.intent import Intent, Results, Step
 from ckptlog.repository.report import Progress
 from ckptlog.repository.statistics import ask, measure, statistics
 from ckptlog.repository.store import Store
+from ckptlog.storage.removal import Removal
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
@@ -210,8 +211,33 @@ def compact(
     """
     store = manager.store
     before, spare_before = measure(store.path), spare_bytes(store)
-    collected = store.compact(CollectOptions(**options, actor=manager.actor), progress)
-    # The history and the files of checkpoints hold no free pages: a rebuild would free nothing.
+    # Views and figures are seen to while the room of what was removed comes back.
+    with Removal() as removal:
+        asked = CollectOptions(**options, actor=manager.actor)
+        collected = store.compact(asked, progress, removal)
+        is_rebuilt = not collected.is_dry_run and _has_loose_view(store)
+        if is_rebuilt:
+            store.rebuild_views()
+        store.index.flush(force=True)
+        after, spare_after = measure(store.path), spare_bytes(store)
+        return {
+            "bytes_before": before.total - spare_before,
+            "bytes_after": after.total - spare_after,
+            "bytes_freed": (before.total - spare_before) - (after.total - spare_after),
+            "view": "rebuilt" if is_rebuilt else "kept",
+            "chunks": store.index.entries,
+            "torn_files": after.torn_files,
+            "temporary_files": after.temporary_files,
+            "collection": collected.to_dict(),
+            "statistics": statistics(store),
+        }
+
+
+def _has_loose_view(store: Store) -> bool:
+    """Say whether views hold mostly what is no more, the chunk index among them.
+
+    The history and the files of checkpoints hold no free pages: a rebuild would free nothing.
+    """
     totals = ask(store, lambda view: view.totals())
     fresh_bytes = (
         _VIEW_BYTES_MIN
@@ -219,22 +245,7 @@ def compact(
         + _EVENT_BYTES * totals.events
         + _CHUNK_BYTES * store.index.entries
     )
-    is_rebuilt = before.folded > fresh_bytes and not collected.is_dry_run
-    if is_rebuilt:
-        store.rebuild_views()
-    store.index.flush(force=True)
-    after, spare_after = measure(store.path), spare_bytes(store)
-    return {
-        "bytes_before": before.total - spare_before,
-        "bytes_after": after.total - spare_after,
-        "bytes_freed": (before.total - spare_before) - (after.total - spare_after),
-        "view": "rebuilt" if is_rebuilt else "kept",
-        "chunks": store.index.entries,
-        "torn_files": after.torn_files,
-        "temporary_files": after.temporary_files,
-        "collection": collected.to_dict(),
-        "statistics": statistics(store),
-    }
+    return measure(store.path).folded > fresh_bytes
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -13,19 +13,17 @@ may rely on stored chunks only through a checkpoint that lives where it is appen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptlog.blobs.live_set import LiveSet
 from ckptlog.blobs.pack import FOLDER as PACKS
-from ckptlog.blobs.pack import PackWriter
 from ckptlog.errors import (
     BlobCorruptionError,
     CheckpointCorruptionError,
     CheckpointError,
-    CollectionBusyError,
     FullError,
     InputOutputError,
     MissingBlobError,
@@ -37,21 +35,19 @@ from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
-from ckptlog.log.segments import FOLDER as LOG
-from ckptlog.log.segments import container_of, parse_container
+from ckptlog.log.segments import container_of
 from ckptlog.log.settling import Sealed, Walks
 from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
-from ckptlog.model.entry import Entry, Placement
-from ckptlog.model.event import Event, PackEntry
-from ckptlog.policy.command import Settle
-from ckptlog.policy.decide import Stale
+from ckptlog.model.entry import Entry
+from ckptlog.model.event import Event
 from ckptlog.repository import layout
-from ckptlog.repository.choice import batches, is_worth_it
+from ckptlog.repository.choice import is_worth_it
 from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.desk import desk
-from ckptlog.repository.fate import DROPPED, KEPT, SUPERSEDED, EventReader, Fates, fates_of
-from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.disposal import Disposal
+from ckptlog.repository.emptier import Emptier, overtaken
+from ckptlog.repository.fate import EventReader, Fates, fates_of
 from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.marks import Marks
 from ckptlog.repository.mover import Mover, Order, Source, Survey, file_bytes
@@ -67,20 +63,22 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-# Places of moved chunks that the index holds in memory; some 250 bytes each.
-_TAIL_CHUNKS: Final = 200_000
 _TELL_EVENTS: Final = 4096
 _VIEW_FOLDERS: Final = (f"{layout.VIEWS}/chunks", f"{layout.VIEWS}/tree")
 
 
 def collect(
-    store: Store, options: CollectOptions | None = None, progress: Progress | None = None
+    store: Store,
+    options: CollectOptions | None = None,
+    progress: Progress | None = None,
+    removal: Removal | None = None,
 ) -> Collected:
     """Give back the room of deleted checkpoints, and compress the log's settled part.
 
     Args:
         progress: Called now and then with how much is done, and of how much; what it raises ends
             the collection between two steps, and passes through.
+        removal: Takes what is removed; its owner waits for the room. None: it is waited for here.
 
     Raises:
         CollectionBusyError: Another process collects this store.
@@ -92,34 +90,37 @@ def collect(
     Threads: safe beside everything.
     """
     options = options or CollectOptions()
-    collection = _Collection(store, options, progress or (lambda _done, _total: None))
-    with desk() if store.read_only else workplace(store) as folder:
+    progress = progress or (lambda _done, _total: None)
+    with ExitStack() as stack:
+        if removal is None:
+            removal = stack.enter_context(Removal())
+        folder = stack.enter_context(desk() if store.read_only else workplace(store))
+        collection = _Collection(store, options, progress, removal)
         try:
             return collection.run(folder)
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
             # What was here a moment ago: another machine, or another folder of views, collects.
             if collection.is_overtaken():
-                raise _faster() from error
+                raise overtaken() from error
             raise
-        finally:
-            collection.finish_removal()
 
 
 class _Collection:
     """One collection."""
 
-    def __init__(self, store: Store, options: CollectOptions, progress: Progress) -> None:
+    def __init__(
+        self, store: Store, options: CollectOptions, progress: Progress, removal: Removal
+    ) -> None:
         self._store = store
         self._options = options
         self._progress = progress
         self._done = self._total = 0
-        self._own: list[str] = []
-        self._tail_entries_max = store.blobs.index.tail_entries + _TAIL_CHUNKS
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._walks = Walks()
-        self._removal = Removal()
+        self._disposal = Disposal(store, removal)
         self._events = EventReader(store.log.segments, store.log.reader, bulk, self._walks)
         self._found = Collected(bytes_before=_bytes(store), is_dry_run=options.dry_run)
+        self._emptier = Emptier(store, options, self._found, self._disposal, self._walks)
 
     def run(self, folder: Path) -> Collected:
         store, options, found = self._store, self._options, self._found
@@ -143,18 +144,18 @@ class _Collection:
             live=live,
             orders=_orders(fates, sources, end),
             removed=fates.removed,
+            walks=self._walks,
         )
         chosen = self._chosen(mover, sources)
         if options.dry_run:
             found.bytes_after = found.bytes_before - found.bytes_dropped
             return found
         self._sweep(fates, end)
-        self._empty(mover, chosen, fates)
+        self._emptier.empty(mover, chosen, fates.removed, self._step)
         now = self._finish(fates, end)
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
             store.renew_index(folder, by_position, now)
-        self.finish_removal()
         found.bytes_after = _bytes(store)
         return found
 
@@ -172,18 +173,10 @@ class _Collection:
         """Say whether another collection removed containers since this one looked."""
         with suppress(CheckpointError):
             return any(
-                entry.event.removes and entry.event.id not in self._own
+                entry.event.removes and entry.event.id not in self._emptier.commands
                 for entry in self._store.events(self._found.position)
             )
         return False
-
-    def finish_removal(self) -> bool:
-        """Wait for the room of what was removed; say whether there was any to wait for."""
-        return self._removal.finish()
-
-    def _new_id(self) -> str:
-        self._own.append(_command_id(self._store))
-        return self._own[-1]
 
     def _step(self, done: int) -> None:
         self._done += done
@@ -277,210 +270,19 @@ class _Collection:
         found.chunks_dropped += survey.chunks - survey.live_chunks
         found.bytes_dropped += survey.chunk_bytes - survey.live_bytes
 
-    # --- emptying ---------------------------------------------------------------------------
-
-    def _empty(self, mover: Mover, chosen: list[tuple[Source, Survey]], fates: Fates) -> None:
-        """Empty containers, a few at a time; on a full disk one after the other.
-
-        Raises:
-            FullError: Of some there was no room to copy what is wanted; the others were emptied.
-        """
-        full: FullError | None = None
-        left: list[tuple[Source, Survey]] = []
-        for batch in batches(chosen):
-            try:
-                self._settle(mover, batch, fates)
-            except FullError as error:
-                full = error
-                left += self._empty_singly(mover, batch, fates)
-        # What was emptied may have made room for what there was none for.
-        while left and full is not None:
-            before, left = left, self._empty_singly(mover, left, fates)
-            if len(left) == len(before):
-                raise full
-
-    def _empty_singly(
-        self, mover: Mover, several: list[tuple[Source, Survey]], fates: Fates
-    ) -> list[tuple[Source, Survey]]:
-        """Empty containers one by one, the reserve given up; return those that did not fit."""
-        left = []
-        layout.release_reserve(self._store.path)
-        for one in several:
-            self.finish_removal()
-            try:
-                self._settle(mover, [one], fates)
-            except FullError:
-                left.append(one)
-        return left
-
-    def _settle(self, mover: Mover, batch: list[tuple[Source, Survey]], fates: Fates) -> None:
-        """Empty a few containers: copy, write the settled forms, append the event, remove."""
-        store = self._store
-        # In the order of registration, for what lies in two of them.
-        sources = sorted((source for source, _ in batch), key=lambda source: source.order)
-        sealed = [one.sealed for one in sources if one.sealed is not None]
-        packs, placements = self._copied(mover, batch, sources, sealed)
-        removes = tuple(source.container for source in sources)
-        survey = [one for _, one in batch]
-        command = Settle(
-            actor=self._options.actor or store.environment.actor(),
-            command=self._new_id(),
-            fence=self._found.position,
-            removes=removes,
-            facts={
-                "chunks_kept": sum(one.live_chunks for one in survey),
-                "chunks_dropped": sum(one.chunks - one.live_chunks for one in survey),
-                "bytes_dropped": sum(one.chunk_bytes - one.live_bytes for one in survey),
-                SUPERSEDED: DROPPED if self._options.drop_superseded else KEPT,
-            },
-        )
-        self._register(Intent((Step(command),), packs, placements), sealed)
-        self._found.packs_written += len(packs)
-        fates.removed.update(removes)
-        self._make_durable()
-        self._remove(removes)
-        # One event brought many chunks: nobody else would write them out of memory so soon. But the
-        # index is made anew at the end, so what was there before is not written for nothing.
-        if store.blobs.index.tail_entries >= self._tail_entries_max:
-            store.blobs.index.flush()
-
-    def _copied(
-        self,
-        mover: Mover,
-        batch: list[tuple[Source, Survey]],
-        sources: list[Source],
-        sealed: list[Sealed],
-    ) -> tuple[tuple[PackEntry, ...], tuple[Placement, ...]]:
-        """Write what is wanted of containers into packs, and settled forms of segments.
-
-        Durability: bytes and names, when it returns. Nothing is left where it raises, but settled
-        forms that do not count.
-        """
-        store = self._store
-        writer = PackWriter(
-            store.path / PACKS,
-            store.info.id_bytes,
-            self._found.position,
-            lambda: store.environment.random_bytes(16),
-        )
-        empty = {source.container for source, survey in batch if not survey.live_chunks}
-        self._step(sum(source.bytes for source in sources if source.container in empty))
-        full = [source for source in sources if source.container not in empty]
-        with self._written_settled(sealed) as forms:
-            try:
-                packs, placements = mover.move(full, writer, self._step)
-                self._publish(forms)
-            except BaseException:
-                writer.discard()
-                raise
-        return packs, placements
-
-    def _register(self, intent: Intent, sealed: Sequence[Sealed]) -> None:
-        """Commit what says that packs were written, and what they replace.
-
-        Raises:
-            CollectionBusyError: Another collection was faster; the packs are gone.
-            FullError: Nothing was committed; the packs and settled forms are gone.
-        """
-        store = self._store
-        try:
-            outcome = store.submit_with_reserve(intent)
-            if isinstance(outcome, Stale):  # perhaps of what was committed in the same round
-                outcome = store.submit_with_reserve(intent)
-        except FullError:
-            if not self._is_told():
-                self._discard(intent.packs)
-                self._drop_settled(sealed)
-            raise
-        if isinstance(outcome, Stale):
-            self._discard(intent.packs)
-            raise _faster()
-
-    def _is_told(self) -> bool:
-        """Say whether the log has the event that was submitted last, or whether nobody knows."""
-        with suppress(CheckpointError):
-            events = self._store.events(self._found.position)
-            return any(entry.event.id == self._own[-1] for entry in events)
-        return True
-
-    def _discard(self, packs: Sequence[PackEntry]) -> None:
-        for one in packs:
-            name = pack.pack_name(one.base, bytes.fromhex(one.id))
-            files.remove(self._store.path / PACKS / name)
-
-    @contextmanager
-    def _written_settled(self, sealed: Sequence[Sealed]) -> Iterator[list[settling.Written]]:
-        """Write the settled forms of segments, to be published; on a full disk none stays."""
-        forms: list[settling.Written] = []
-        segments = self._store.log.segments
-        with ExitStack() as stack:
-            try:
-                for one in sealed:
-                    forms.append(settling.write(segments, one, self._walks))
-                    stack.callback(forms[-1].discard)
-                yield forms
-            except FullError:
-                self._drop_settled(sealed)
-                raise
-
-    def _publish(self, forms: Sequence[settling.Written]) -> None:
-        """Make settled forms durable under their names."""
-        for form in forms:
-            form.publish()
-        if forms:
-            files.sync_directory(self._store.path / LOG)
-
-    def _drop_settled(self, sealed: Sequence[Sealed]) -> None:
-        """Give the room of settled forms back: their segments are still there, and count."""
-        segments = self._store.log.segments
-        for one in sealed:
-            name = (one.header.first, one.header.generation)
-            if segments.exists(*name):
-                files.remove(segments.settled_path(*name))
-
-    def _make_durable(self) -> None:
-        """Make sure that no end can come back that lies before what will be removed."""
-        self._store.log.flush()
-        self._store.log.publish_durably()
-
-    def _remove(self, containers: Sequence[str]) -> int:
-        """Remove the files of containers that the durable log says are removed; return how many.
-
-        A segment goes only where its settled form is whole.
-        """
-        store = self._store
-        there = [one for one in containers if (store.path / one).exists() and self._may_go(one)]
-        self._removal.remove([store.path / one for one in there])
-        for container in there:
-            store.forget(container)
-        for folder in (LOG, PACKS):
-            if (store.path / folder).is_dir():  # a store of an older version may have no packs
-                files.sync_directory(store.path / folder)
-        self._removal.free()
-        return len(there)
-
-    def _may_go(self, container: str) -> bool:
-        name = parse_container(container)
-        if name is None:
-            return True
-        segments = self._store.log.segments
-        with suppress(CheckpointError):
-            return segments.is_settled_whole(*name)
-        return False
-
     # --- what others left -------------------------------------------------------------------
 
     def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
-        self._make_durable()
+        self._disposal.make_durable()
         for folder in (".", *layout.FOLDERS, layout.HEADS, *_VIEW_FOLDERS):
             self._found.orphans += files.remove_left_over(self._store.path / folder)
         left = [name for name in fates.removed if (self._store.path / name).exists()]
         sealed = dict(self._sealed(end)) if left else {}
         for name in left:
-            if name in sealed and not self._may_go(name):  # its settled form came to harm
+            if name in sealed and not self._disposal.may_go(name):  # its settled form came to harm
                 settling.settle(self._store.log.segments, sealed[name])
-        self._found.orphans += self._remove(left)
+        self._found.orphans += self._disposal.remove(left)
         self._found.orphans += self._remove_orphans(fates)
 
     def _remove_orphans(self, fates: Fates) -> int:
@@ -513,7 +315,7 @@ class _Collection:
         for position, event in self._events.events(place if end.position else BEGINNING, now):
             if position >= end.position:
                 fates.add(position, event)
-        self._make_durable()
+        self._disposal.make_durable()
         self._found.orphans += self._remove_orphans(fates)
         return now
 
@@ -575,13 +377,3 @@ def spare_bytes(store: Store) -> int:
         return 0
     size = file_bytes(store.path, container_of(end.first, end.generation))
     return max(0, (size or 0) - end.offset)
-
-
-def _faster() -> CollectionBusyError:
-    return CollectionBusyError(
-        "Another collection of this store was faster.", hint="Nothing is lost. Run again."
-    )
-
-
-def _command_id(store: Store) -> str:
-    return f"{store.environment.now_us():014x}{store.environment.random_bytes(5).hex()}"

@@ -139,7 +139,10 @@ class Indexer:
         """
         sheaf, position = Sheaf(folder, self._store_id), 0
         bulk = BulkReader(self._log.segments, self._store_id)
-        for stretch in bulk.stretches(BEGINNING, end, events=_STRETCH_EVENTS, with_places=True):
+        stretches = bulk.stretches(
+            BEGINNING, end, events=_STRETCH_EVENTS, with_places=True, with_settled=False
+        )
+        for stretch in stretches:
             sheaf.add(stretch.container, stretch.places)
             position = stretch.position_next
         if position != end.position or not position:

@@ -18,13 +18,15 @@ from typing import Final
 import msgspec
 
 from ckptlog.blobs.live_set import LiveSet
-from ckptlog.blobs.pack import Lines, PackIndex, PackReader, PackWriter
+from ckptlog.blobs.pack import PackIndex, PackReader, PackWriter
 from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
+from ckptlog.formats.line import Lines, lines_among
+from ckptlog.formats.outline import Outline
 from ckptlog.log.segments import Segments
-from ckptlog.log.settling import Sealed, SealedReader, reading
+from ckptlog.log.settling import Sealed, SealedReader, Walks, reading
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 
@@ -83,6 +85,7 @@ class Mover:
         live: The chunks that are wanted.
         orders: Of every container that counts, by name.
         removed: Containers that count no more.
+        walks: What is known of segments; of those that are surveyed the chunks are forgotten.
 
     Threads: one.
     """
@@ -97,6 +100,7 @@ class Mover:
         live: LiveSet,
         orders: dict[str, Order],
         removed: Container[str],
+        walks: Walks,
     ) -> None:
         self._root = root
         self._store_id = store_id
@@ -105,6 +109,7 @@ class Mover:
         self._live = live
         self._orders = orders
         self._removed = removed
+        self._walks = walks
         # Wanted chunks of what was surveyed, and those that more than one container has; while
         # all of them fit into memory.
         self._met: set[bytes] = set()
@@ -126,19 +131,23 @@ class Mover:
         chunks = chunk_bytes = 0
         tally = _Tally(self._live)
         known: Lines = []
-        with reading(self._segments, source.sealed) as reader:
-            for part in reader.outlines(self._live.in_memory()):
+        with reading(self._segments, source.sealed, self._walks) as reader:
+            for part in reader.outlines():
                 chunks += part.chunks
                 chunk_bytes += part.chunk_bytes
-                lines = self._wanted(part.kept)
+                lines = self._in_outline(part)
                 tally.add(lines)
                 if tally.chunks <= self._room:
                     known += lines
+        self._walks.forget_chunks(source.sealed)
         if tally.chunks <= self._room:
             self._room -= tally.chunks
             self._known[source.container] = known
         self._meet(tally.keys)
         return Survey(chunks, chunk_bytes, tally.chunks, tally.bytes)
+
+    def _in_outline(self, part: Outline) -> Lines:
+        return self._wanted(lines_among(part.lines, self._live.in_memory(), self._live.sieve()))
 
     def _wanted(self, lines: Lines) -> Lines:
         """Return those of some chunks that are wanted; all, where only such were asked for."""
@@ -166,7 +175,7 @@ class Mover:
             self._met |= keys
 
     def _lines(self, index: PackIndex) -> Iterator[Lines]:
-        return map(self._wanted, index.lines(self._live.in_memory()))
+        return map(self._wanted, index.lines(self._live.in_memory(), self._live.sieve()))
 
     def move(
         self,
@@ -218,8 +227,8 @@ class Mover:
             if known is not None:
                 self._copy(known, reader, source, writer)
                 return
-            for part in reader.outlines(self._live.in_memory()):
-                self._copy(self._wanted(part.kept), reader, source, writer)
+            for part in reader.outlines():
+                self._copy(self._in_outline(part), reader, source, writer)
 
     def _copy(
         self, lines: Lines, reader: PackReader | SealedReader, source: Source, writer: PackWriter

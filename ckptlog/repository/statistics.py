@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from ckptlog.blobs.pack import FOLDER as PACKS
-from ckptlog.blobs.pack import read_index
+from ckptlog.blobs.pack import PackIndex
 from ckptlog.errors import (
     CheckpointError,
     CheckpointStorageError,
@@ -259,7 +259,10 @@ def _spot(store: Store, position: int) -> tuple[str, int, int]:
 def _pack_sample(store: Store) -> Iterator[Placement]:
     names = sorted((store.path / PACKS).glob("*.pack"))
     for path in names[:: max(1, len(names) // _SAMPLE_SPOTS)]:
-        yield from read_index(path, store.info.id_bytes)[:_SAMPLE_CHUNKS]
+        container = f"{PACKS}/{path.name}"
+        lines = PackIndex(path, store.info.id_bytes).first(_SAMPLE_CHUNKS)
+        for digest, offset, length in lines:
+            yield Placement(digest, container, offset, length)
 
 
 def _ratio(whole: float | None, part: float | None) -> float | None:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ckptlog.repository.collection import Collected, CollectOptions
     from ckptlog.repository.depth import Depth
     from ckptlog.repository.mending import Mending
+    from ckptlog.storage.removal import Removal
     from ckptlog.watch.consumer import ConsumerList
     from ckptlog.watch.option import WatchOptions
     from ckptlog.watch.start import Start
@@ -485,7 +486,10 @@ class Store(StoreReader, Retrospect, Attesting):
         return verify(self, level, progress, kept=kept)
 
     def compact(
-        self, options: CollectOptions | None = None, progress: Progress | None = None
+        self,
+        options: CollectOptions | None = None,
+        progress: Progress | None = None,
+        removal: Removal | None = None,
     ) -> Collected:
         """Give back the room of what was deleted (see `repository.collection.collect`)."""
         from ckptlog.repository.collection import collect
@@ -495,7 +499,7 @@ class Store(StoreReader, Retrospect, Attesting):
         if self.read_only and not is_asking:
             self._refuse_writing()
         try:
-            return collect(self, options, progress)
+            return collect(self, options, progress, removal)
         finally:
             # On a full disk it may have been given up; what was freed has room for it again.
             if not is_asking:

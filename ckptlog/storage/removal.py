@@ -7,7 +7,7 @@ held over the removal of the name, and closed in the background.
     remove(paths)    the names are gone; whoever has the files open may close them, and waits for
                      nothing
     free()           the background begins to give the room back
-    finish()         all of it is free
+    finish()         all of it is free; so it is behind a `with`, however that ends
 
 A process that dies in between leaves nothing: the system closes what it held.
 """
@@ -20,12 +20,13 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from ckptlog.storage import descriptor, files
 
 # Closed side by side: closing is mostly waiting.
-_SIDE_BY_SIDE: Final = 4
+_SIDE_BY_SIDE: Final = 8
 # Descriptors that are held at most, and the share of what a process may have; then the oldest is
 # waited for.
 _HELD_MAX: Final = 256
@@ -45,6 +46,17 @@ class Removal:
         self._nameless: list[_Held] = []
         self._freed: deque[Future[None]] = deque()
         self._held_max = descriptor.share(_HELD_MAX, _HELD_SHARE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.finish()
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files as `files.remove` does; their room is held.

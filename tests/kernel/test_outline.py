@@ -1,4 +1,4 @@
-"""The outlines of segments and packs that the kernel makes are those of the walk in Python."""
+"""The outlines of segments that the kernel makes are those of the walk in Python."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlog.formats import chunk, frame, outline
+from ckptlog.errors import LogCorruptionError
+from ckptlog.formats import chunk, frame, line, outline
 from ckptlog.kernel import native
 from ckptlog.log import settling
-from tests.log.settled_log import made_log, random_log, sealed_segments
+from tests.log.settled_log import random_log, sealed_segments
 
 SEED = 7
 needs_kernel = pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
@@ -36,30 +37,36 @@ def framed(parts):
 parts = st.lists(
     st.tuples(st.just("event") | st.integers(0, 3), st.integers(0, 90)), min_size=1, max_size=12
 )
-some_keys = st.none() | st.sets(st.integers(0, 3)).map(
-    lambda numbers: {bytes((number,)) * outline.KEY_BYTES for number in numbers}
-)
 
 
-def both(data, at, stop, keys, items_max):
+def both(data, at, stop, items_max):
     """Return the outline, made in both ways."""
-    expected = outline._outline(data, at, stop, keys, items_max)
+    expected = outline._outline(data, at, stop, items_max)
     if native is not None:
-        assert outline.Outline(*native.outline(data, at, stop, keys, items_max)) == expected
+        assert outline.Outline(*native.outline(data, at, stop, items_max)) == expected
     return expected
 
 
-@given(parts, some_keys, st.integers(1, 20))
-def test_every_run_of_frames(parts, keys, items_max):
+def lines_of(found):
+    return line.lines_among(found.lines, None)
+
+
+def events_of(found):
+    return list(outline.events_in(found.events))
+
+
+@given(parts, st.integers(1, 20))
+def test_every_run_of_frames(parts, items_max):
     data = framed(parts)
-    found = both(data, 0, len(data), keys, items_max)
+    found = both(data, 0, len(data), items_max)
+    assert found.items == len(lines_of(found)) + len(events_of(found))
     if found.end < len(data):
-        assert len(found.events) + len(found.kept) >= items_max
-    whole = both(data, 0, len(data), None, 10**6)
+        assert found.items >= items_max
+    whole = both(data, 0, len(data), 10**6)
     assert whole.end == len(data)
-    assert whole.chunks == len(whole.kept) == sum(name != "event" for name, _ in parts)
-    assert whole.chunk_bytes == sum(length for _, _, length in whole.kept)
-    assert len(whole.events) == len(parts) - whole.chunks
+    assert whole.chunks == sum(name != "event" for name, _ in parts)
+    assert whole.chunk_bytes == sum(length for _, _, length in lines_of(whole))
+    assert whole.items == len(parts)
 
 
 @given(parts, st.data())
@@ -68,16 +75,22 @@ def test_whatever_stands_there(parts, data):
     for _ in range(data.draw(st.integers(0, 3))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     stop = data.draw(st.integers(0, len(damaged)))
-    found = both(bytes(damaged), 0, stop, None, 10**6)
+    found = both(bytes(damaged), 0, stop, 10**6)
     assert found.end <= stop
-    assert all(at + length <= stop for _, at, length in found.kept)
+    assert all(at + length <= stop for _, at, length in lines_of(found))
 
 
 def test_the_chunks_that_came_with_an_event():
     data = framed([(1, 5), (2, 7), ("event", 3), ("event", 3), (3, 1)])
-    found = both(data, 0, len(data), set(), 10**6)
-    assert [one[2:] for one in found.events] == [(2, 12), (0, 0)]
-    assert not found.kept
+    found = both(data, 0, len(data), 10**6)
+    assert [one[2:] for one in events_of(found)] == [(2, 12), (0, 0)]
+    assert [digest[0] for digest, _, _ in lines_of(found)] == [1, 2, 3]
+
+
+def test_more_than_there_is_room_for_at_first():
+    data = framed([("event", 0)] * 3000 + [(1, 0)] * 1600)
+    found = both(data, 0, len(data), 10**6)
+    assert (found.chunks, found.items) == (1600, 4600)
 
 
 @pytest.mark.parametrize("items_max", [1, 5, 100_000])
@@ -87,9 +100,9 @@ def test_a_sealed_segment_in_pieces(tmp_path, monkeypatch, items_max):
     log.seal(0)
     (sealed,) = sealed_segments(log)
     with settling.reading(log.segments, sealed) as source:
-        pieces = list(source.outlines(None))
-        events = [event for piece in pieces for event in piece.events]
-        chunks = [line for piece in pieces for line in piece.kept]
+        pieces = list(source.outlines())
+        events = [event for piece in pieces for event in events_of(piece)]
+        chunks = [one for piece in pieces for one in lines_of(piece)]
         rows = [(row.offset, row.chunks) for _, row in source.rows()]
     assert len(pieces) > 1 or items_max > 5
     assert rows == [(offset, count) for offset, _, count, _ in events]
@@ -97,59 +110,84 @@ def test_a_sealed_segment_in_pieces(tmp_path, monkeypatch, items_max):
     log.close()
 
 
+def walked(log, sealed, walks):
+    """Return rows and chunks of a sealed segment, as a walk has them."""
+    with settling.reading(log.segments, sealed, walks) as source:
+        rows = list(source.rows())
+        return rows, b"".join(part.lines for part in source.outlines())
+
+
 @pytest.mark.parametrize("items_max", [1, 3, 5, 100_000])
-def test_a_walk_that_is_remembered_is_whole(tmp_path, monkeypatch, items_max):
+@pytest.mark.parametrize("room", [0, 600, 10**6])
+def test_a_walk_that_is_remembered_is_whole(tmp_path, monkeypatch, items_max, room):
     monkeypatch.setattr(settling, "_ITEMS_MAX", items_max)
-    log = made_log(tmp_path / "s", [(1, 0)] * 10, segment_bytes=10**6)
+    monkeypatch.setattr(settling, "_WHOLE_ITEMS_MAX", 2 * items_max)
+    monkeypatch.setattr(settling, "_OUTLINES_BYTES_MAX", room)
+    monkeypatch.setattr(settling, "_ROWS_BYTES_MAX", room)
+    log = random_log(tmp_path / "s", 3, commits=40, segment_bytes=10**6)
     log.seal(0)
     (sealed,) = sealed_segments(log)
     walks = settling.Walks()
-    with settling.reading(log.segments, sealed, walks) as source:
-        first = list(source.rows())
-    with settling.reading(log.segments, sealed, walks) as source:
-        assert list(source.rows()) == first
-    assert (walks.of(sealed) is None) is (items_max < len(first))
+    first = walked(log, sealed, walks)
+    assert walked(log, sealed, walks) == first == walked(log, sealed, settling.Walks())
+    assert (walks.outline_of(sealed) is None) is (items_max < 100_000 or room < 1000)
+    assert (walks.rows_of(sealed) is None) is (room < 1000)
+    walks.forget_chunks(sealed)
+    assert walks.outline_of(sealed) is None
+    assert walked(log, sealed, walks) == first
     log.close()
 
 
-@given(st.lists(st.binary(min_size=44, max_size=44), max_size=20), st.data())
-def test_lines(lines, data):
-    body = b"".join(lines)
-    chosen = data.draw(st.sets(st.sampled_from(lines or [bytes(44)])))
-    for keys in (None, set(), {line[:16] for line in chosen}):
-        expected = outline._lines_among(body, keys)
-        assert outline.lines_among(body, keys) == expected
-        wanted = [line for line in lines if keys is None or line[:16] in keys]
-        assert [digest for digest, _, _ in expected] == [line[:32] for line in wanted]
+def test_what_is_remembered_is_of_that_segment_alone(tmp_path):
+    log = random_log(tmp_path / "s", 3, commits=5, segment_bytes=10**6)
+    log.seal(0)
+    (sealed,) = sealed_segments(log)
+    walks = settling.Walks()
+    walked(log, sealed, walks)
+    for other in (sealed._replace(stop=3), sealed._replace(leaf=bytes(32))):
+        with (
+            settling.reading(log.segments, other, walks) as source,
+            pytest.raises(LogCorruptionError),
+        ):
+            list(source.rows())
+    log.close()
+
+
+def test_rows_of_a_segment_that_does_not_end_as_it_must_are_not_remembered(tmp_path):
+    log = random_log(tmp_path / "s", 3, commits=5, segment_bytes=10**6)
+    log.seal(0)
+    (sealed,) = sealed_segments(log)
+    odd, walks = sealed._replace(leaf=bytes(32)), settling.Walks()
+    for _ in range(2):
+        with (
+            settling.reading(log.segments, odd, walks) as source,
+            pytest.raises(LogCorruptionError),
+        ):
+            list(source.rows())
+    assert walks.rows_of(odd) is None
+    log.close()
 
 
 @needs_kernel
 def test_what_is_no_argument():
     for arguments in (
-        (b"", 0, 1, None, 1),
-        (b"", -1, 0, None, 1),
-        (b"", 0, 0, [], 1),
-        ("", 0, 0, None, 1),
+        (b"", 0, 1, 1),
+        (b"", -1, 0, 1),
+        ("", 0, 0, 1),
+        (b"", 0, 0),
+        (b"", None, 0, 1),
         (b"", 0, 0, None),
-        (b"", None, 0, None, 1),
     ):
         with pytest.raises((TypeError, ValueError)):
             native.outline(*arguments)
-    for arguments in ((b"x", None), ("", None), (b"", []), (b"",)):
-        with pytest.raises(TypeError):
-            native.lines_among(*arguments)
 
 
 @needs_kernel
 def test_nothing_is_leaked():
     source = random.Random(1)
     data = framed([(source.randrange(4), 9) for _ in range(50)] + [("event", 1)])
-    body = source.randbytes(44 * 50)
-    keys = {bytes((1,)) * 16}
     gc.collect()
     blocks = sys.getallocatedblocks()
     for _ in range(2000):
-        native.outline(data, 0, len(data), keys, 10)
-        native.lines_among(body, keys)
-        native.lines_among(body, None)
+        native.outline(data, 0, len(data), 10)
     assert sys.getallocatedblocks() - blocks < 200

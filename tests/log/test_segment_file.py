@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlog.errors import CheckpointError, CheckpointStorageError, LogCorruptionError
+from ckptlog.formats.line import lines_among
+from ckptlog.formats.outline import events_in
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log import segment_file, settling
 from ckptlog.log.segment_file import SettledSegment
@@ -31,10 +33,10 @@ class Pair:
         data = bytearray(log.segments.path(0, 0).read_bytes()[: sealed.length])
         self.frames = []
         with settling.reading(log.segments, sealed) as source:
-            for part in source.outlines(None):
-                for _, offset, length in part.kept:
+            for part in source.outlines():
+                for _, offset, length in lines_among(part.lines, None):
                     data[offset : offset + length] = bytes(length)
-                self.frames += [(offset, length) for offset, length, _, _ in part.events]
+                self.frames += [(one[0], one[1]) for one in events_in(part.events)]
         self.data = bytes(data)
         log.close()
 

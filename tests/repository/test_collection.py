@@ -17,7 +17,7 @@ from ckptlog.blobs.pack import read_index
 from ckptlog.errors import BlobCorruptionError, ReadOnlyError, UnsupportedError
 from ckptlog.formats import chunk
 from ckptlog.formats import store as store_format
-from ckptlog.repository import choice, collection, layout
+from ckptlog.repository import choice, emptier, layout
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.workplace import workplace
 from tests.repository.damage import flipped
@@ -547,7 +547,7 @@ def test_a_payload_that_cannot_be_followed_ends_it_before_anything(path, monkeyp
 
 
 def test_a_settled_form_that_is_not_whole_keeps_the_written_one(path, monkeypatch):
-    real = collection.settling.Written.publish
+    real = emptier.settling.Written.publish
 
     def spoilt(written):
         real(written)
@@ -557,7 +557,7 @@ def test_a_settled_form_that_is_not_whole_keeps_the_written_one(path, monkeypatc
 
     with opened(path) as manager:
         story = Story(15).steps(manager, 30)
-        monkeypatch.setattr(collection.settling.Written, "publish", spoilt)
+        monkeypatch.setattr(emptier.settling.Written, "publish", spoilt)
         quiet(manager)
         monkeypatch.undo()
         assert len(list(path.glob("log/*.seg"))) > 1
@@ -612,14 +612,14 @@ def test_few_descriptors_are_enough(path):
 def test_the_index_is_written_out_as_containers_are_emptied(path, monkeypatch):
     """What was moved is not gathered in memory until the end."""
     monkeypatch.setattr(choice, "_CONTAINERS", 1)
-    monkeypatch.setattr(collection, "_TAIL_CHUNKS", 3)
-    real, held = collection._Collection._settle, []
+    monkeypatch.setattr(emptier, "_TAIL_CHUNKS", 3)
+    real, held = emptier.Emptier._settle, []
 
     def watching(self, *arguments):
         real(self, *arguments)
         held.append(self._store.blobs.index.tail_entries)
 
-    monkeypatch.setattr(collection._Collection, "_settle", watching)
+    monkeypatch.setattr(emptier.Emptier, "_settle", watching)
     with opened(path) as manager:
         Story(29).steps(manager, 30)
         index = manager.store.blobs.index

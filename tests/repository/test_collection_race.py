@@ -16,7 +16,7 @@ from ckptlog.errors import FullError
 from ckptlog.log.log import Log
 from ckptlog.policy.command import Settle
 from ckptlog.policy.decide import Stale
-from ckptlog.repository import choice, collection, layout
+from ckptlog.repository import choice, collection, disposal, emptier, layout
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.store import Store
@@ -53,14 +53,14 @@ def stop_at(monkeypatch, owner, name, *, at, before=False):
 
 
 STOPS = {
-    "S1 a settled form": (collection.settling.Written, "fill"),
-    "S1 its name": (collection.settling.Written, "publish"),
+    "S1 a settled form": (emptier.settling.Written, "fill"),
+    "S1 its name": (emptier.settling.Written, "publish"),
     "S1 in its writing": (files, "sync_file"),
     "S2 packs": (collection.Mover, "move"),
     "S3 the event": (Store, "submit_with_reserve"),
-    "S4 the end": (collection._Collection, "_make_durable"),
+    "S4 the end": (disposal.Disposal, "make_durable"),
     "S5 files": (files, "remove"),
-    "S5 all of a batch": (collection._Collection, "_remove"),
+    "S5 all of a batch": (disposal.Disposal, "remove"),
     "S6 the sweep": (collection._Collection, "_remove_orphans"),
     "S6 the index": (Store, "renew_index"),
 }
@@ -395,7 +395,7 @@ def test_nothing_is_removed_before_the_log_says_so_durably(path, monkeypatch):
 def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
     with opened(path) as manager:
         story = Story(23).steps(manager, 30)
-        real, released = collection.settling.write, []
+        real, released = emptier.settling.write, []
 
         def write(segments, sealed, *arguments, **options):
             if not released:
@@ -406,7 +406,7 @@ def test_the_reserve_helps_over_the_first_step(path, monkeypatch):
             released.append(root)
             return True
 
-        monkeypatch.setattr(collection.settling, "write", write)
+        monkeypatch.setattr(emptier.settling, "write", write)
         monkeypatch.setattr(layout, "release_reserve", release)
         quiet(manager)
         assert released == [path]

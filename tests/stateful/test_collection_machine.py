@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ckptlog import CheckpointManager, CollectionBusyError
-from ckptlog.repository import choice, collection
+from ckptlog.repository import choice, collection, disposal, emptier
 from ckptlog.repository.collection import CollectOptions
 from ckptlog.repository.store import Store
 from ckptlog.storage import files
@@ -27,12 +27,12 @@ from tests.repository.ground import TEXTS, Story, check_files
 
 WHO = st.sampled_from(["one", "two"])
 STOPS = {
-    "settled": (collection.settling.Written, "publish"),
+    "settled": (emptier.settling.Written, "publish"),
     "packs": (collection.Mover, "move"),
     "event": (Store, "submit_with_reserve"),
-    "durable": (collection._Collection, "_make_durable"),
+    "durable": (disposal.Disposal, "make_durable"),
     "file": (files, "remove"),
-    "batch": (collection._Collection, "_remove"),
+    "batch": (disposal.Disposal, "remove"),
     "orphans": (collection._Collection, "_remove_orphans"),
     "index": (Store, "renew_index"),
 }
