@@ -169,6 +169,19 @@ def restore_store(
     files.remove(root / RESTORING)
     files.sync_directory(root)
     parting = _parting(report) if allow_branch else ()
+    return _told(source, root, manifest, report, damaged=damaged, parting=parting)
+
+
+def _told(
+    source: Path,
+    root: Path,
+    manifest: Manifest,
+    report: Report,
+    *,
+    damaged: tuple[str, ...],
+    parting: tuple[Problem, ...],
+) -> RestoreReport:
+    """Return what a restore made; parting: what says that it is of another branch, as allowed."""
     return RestoreReport(
         path=str(root),
         backup=str(source),
