@@ -17,7 +17,8 @@ from ckptlog.errors import (
     RecoveryUnfinishedError,
     ServiceStateError,
 )
-from ckptlog.recovery.journal import RESTORING, Journal, Unfinished
+from ckptlog.manager.unfinished import RESTORING, Unfinished
+from ckptlog.recovery.journal import Journal
 from tests.service.system import settings, until
 
 
