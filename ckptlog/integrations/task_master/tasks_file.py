@@ -10,16 +10,16 @@ it wrote. Whatever is not understood stays as it is, in its place. Page: specs/t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from ckptlog.errors import ArgumentError, BusyError, operating_system_door
 from ckptlog.integrations.source import open_regular
+from ckptlog.integrations.task_master.document import plain, read, written
 from ckptlog.integrations.task_master.lock import file_lock
 from ckptlog.model.quotation import quoted
 from ckptlog.storage import files
@@ -145,14 +145,13 @@ class TasksFile:
         return raw
 
     def _write(self, document: dict[str, Any], before: bytes) -> None:
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        end = "\n" if before.endswith(b"\n") else ""
+        text = written(document) + (b"\n" if before.endswith(b"\n") else b"")
         target = self._target()
         with operating_system_door("Cannot write the tasks"):
             mode = target.stat().st_mode & 0o7777
             fd, temporary = files.create_temporary(target)
             try:
-                files.write_all(fd, (text + end).encode(errors="surrogatepass"), 0)
+                files.write_all(fd, text, 0)
                 os.fchmod(fd, mode)
                 files.sync_file(fd)
                 files.publish(temporary, target)
@@ -166,7 +165,7 @@ class TasksFile:
 
     def _parsed(self, raw: bytes) -> dict[str, Any]:
         try:
-            document = json.loads(raw.decode(), parse_constant=_refuse_constant)
+            document = read(raw)
         except (ValueError, RecursionError) as error:
             raise self._fault(f"is no JSON: {error}") from error
         if type(document) is not dict:
@@ -225,10 +224,6 @@ class TasksFile:
         )
 
 
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
-
-
 def _entry(ref: str, parent: str | None, fields: dict[str, Any]) -> TaskEntry:
     below = fields.get("subtasks")
     return TaskEntry(
@@ -237,11 +232,11 @@ def _entry(ref: str, parent: str | None, fields: dict[str, Any]) -> TaskEntry:
         description=_text(fields, "description"),
         status=_text(fields, "status") or "pending",
         parent=parent,
-        fields={name: value for name, value in fields.items() if name != "subtasks"},
+        fields=plain({name: value for name, value in fields.items() if name != "subtasks"}),
         subtasks=len(below) if isinstance(below, list) else 0,
     )
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
-    return value if isinstance(value, str) else ""
+    return str(plain(value)) if isinstance(value, str) else ""

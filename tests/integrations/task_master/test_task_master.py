@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ckptlog import (
     CheckpointManager,
@@ -17,7 +20,7 @@ from ckptlog import (
     WorkerCheckpointIntegration,
 )
 from ckptlog.errors import ArgumentError, BusyError
-from ckptlog.integrations.task_master import tasks_file
+from ckptlog.integrations.task_master import document, tasks_file
 from ckptlog.integrations.task_master.tasks_file import TasksFile
 
 TAGGED = {
@@ -318,6 +321,9 @@ def test_a_full_disk_leaves_the_old_file(tasks, path, monkeypatch):
         ("", "no JSON"),
         ("[]", "no JSON object"),
         ('{"master": {"tasks": NaN}}', "NaN"),
+        ('{"master": {"tasks": [{"id": 1, "n": 1e400}]}}', "1e400 is larger"),
+        ('{"master": {"tasks": [{"id": 1, "n": -1e400}]}}', "-1e400 is larger"),
+        ('{"master": {"tasks": [{"id": 1, "n": %s}]}}' % ("[" * 199 + "]" * 199), "200 deep"),
         ("[" * 100_000, "no JSON"),
         ("{}", "its tags are: none"),
         ('{"master": {"tasks": {}}}', "no list at master.tasks"),
@@ -365,6 +371,39 @@ def test_odd_texts_are_no_hindrance(manager, path):
     assert (entry.ref, entry.title, entry.status) == ("a b", "", "pending")
     (name,) = tasks.seed().values()
     assert manager.get_checkpoint(name).task_title == "master/a b"
+
+
+def test_numbers_and_half_characters_come_back_as_they_stood(manager, path):
+    numbers = [
+        "0.10000000000000000555", "1E5", "1.50", "-0", "1e-400", "123456789012345678901234567890"
+    ]  # fmt: skip
+    parts = [f'"n{at}": {one}' for at, one in enumerate(numbers)]
+    parts += [r'"cut \udc00": "x \ud83d y"', '"whole": "\U0001f600"', '"none": []', '"no": {}']
+    inner = ",\n        ".join(['"id": 1', '"title": "T \\ud83d"', '"status": "pending"', *parts])
+    text = '{\n  "master": {\n    "tasks": [\n      {\n        ' + inner
+    text += "\n      }\n    ]\n  }\n}\n"
+    path.write_text(text)
+    tasks = TaskMaster(manager, path)
+    assert tasks.set_status("1", "done")
+    assert path.read_text() == text.replace('"pending"', '"done"')
+    assert tasks.set_status("1", "pending")  # what we wrote is read again
+    assert path.read_text() == text
+    found = manager.get_checkpoint(tasks.seed()["1"])
+    assert found.task_title == "T \ufffd"
+    told = found.data["task_master"]
+    assert [told["n1"], told["n2"], type(told["n2"])] == [1e5, 1.5, float]
+    assert told["cut \ufffd"] == "x \ufffd y"
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters())
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda one: st.lists(one) | st.dictionaries(st.text(), one), max_leaves=20,
+))  # fmt: skip
+def test_texts_are_those_of_json(value):
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", lambda one: f"\\u{ord(one[0]):04x}", text)
+    assert document.written(document.read(json.dumps(value).encode())).decode() == text
 
 
 def test_a_task_with_subtasks_that_a_worker_completed_is_done(manager, tasks):
