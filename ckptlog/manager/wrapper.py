@@ -5,13 +5,14 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from ckptlog.errors import InvalidUpdateError
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError, InvalidUpdateError
 from ckptlog.manager.draft import check_step, check_type
 from ckptlog.manager.finish import finish
 from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.identifier import check_id
+from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 
 _ENDED = ("completed", "failed")
@@ -43,9 +44,13 @@ class TaskCheckpointWrapper:
     `recovered` holds it. Otherwise steps begin at 1, whatever the task has from earlier runs.
 
     Args:
+        checkpoint_id: The task's checkpoint that steps go on from, in whatever state it is by now.
         recover: Restore the task's recovery point first, where there is one. A task that is
             complete stays so: `recovered` is its end, and get_progress()["is_complete"] says it.
         lease: Of the task: every write is refused once it is lost.
+
+    Raises:
+        CheckpointNotFoundError: There is no checkpoint of checkpoint_id.
 
     Threads: one thread for each wrapper.
     """
@@ -57,6 +62,7 @@ class TaskCheckpointWrapper:
         task_title: str,
         worker_id: str | None = None,
         *,
+        checkpoint_id: str | None = None,
         recover: bool = False,
         namespace: str | None = None,
         lease: LeaseArgument = None,
@@ -73,6 +79,9 @@ class TaskCheckpointWrapper:
         self._current: str | None = None
         self._is_complete = False
         self.recovered: CheckpointData | None = None
+        if checkpoint_id is not None:
+            self._take_up(checkpoint_id, recover=recover)
+            return
         if recover:
             self._recover()
         self._resume()
@@ -190,6 +199,28 @@ class TaskCheckpointWrapper:
                 f"Task {self.task_id!r} has no step yet.", hint="Call checkpoint() first."
             )
         return self._current
+
+    def _take_up(self, identifier: str, *, recover: bool) -> None:
+        """Go on from a checkpoint that the caller names."""
+        if recover:
+            raise ArgumentError(
+                "Give either checkpoint_id or recover, not both.", argument="checkpoint_id"
+            )
+        point = self._manager.get_checkpoint(identifier)
+        if point is None:
+            raise CheckpointNotFoundError(
+                f"There is no checkpoint {quoted(identifier)}.", checkpoint_id=identifier
+            )
+        if point.task_id != self.task_id:
+            raise ArgumentError(
+                f"{quoted(identifier)} is of the task {quoted(point.task_id)}, "
+                f"not of {self.task_id!r}.",
+                argument="checkpoint_id",
+            )
+        self._go_on_from(point)
+        self._is_complete = point.state is CheckpointState.COMPLETED and (
+            not point.total_steps or point.step_number >= point.total_steps
+        )
 
     def _recover(self) -> None:
         point = self._manager.get_recovery_point(self.task_id)

@@ -74,12 +74,23 @@ class ResumedTask:
         return self.checkpoint.task_id
 
     def wrapper(self) -> TaskCheckpointWrapper:
-        """Return what takes its steps from here on, under the lease."""
+        """Return what takes its steps from here on, under the lease.
+
+        They go on from the task's latest checkpoint: what was resumed, also where it was changed
+        since, or what was made after it under the lease.
+
+        Raises:
+            CheckpointNotFoundError: It was deleted.
+        """
+        latest = self._manager.get_latest_entry(self.task_id)
+        point = self.checkpoint.checkpoint_id
         return TaskCheckpointWrapper(
             self._manager,
             self.task_id,
             self.checkpoint.task_title,
             self.lease.holder,
+            checkpoint_id=point if latest is None else latest.event.subject.checkpoint,
+            namespace=self.checkpoint.namespace,
             lease=self.lease,
         )
 

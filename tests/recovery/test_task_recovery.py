@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ckptlog import CheckpointManager, CheckpointState, LeaseLostError, TaskRecovery
-from ckptlog.errors import ArgumentError, LeaseHeldError
+from ckptlog import (
+    CheckpointManager,
+    CheckpointState,
+    LeaseLostError,
+    TaskCheckpointWrapper,
+    TaskRecovery,
+)
+from ckptlog.errors import ArgumentError, CheckpointNotFoundError, LeaseHeldError
 from ckptlog.policy import retrial
 from ckptlog.recovery import task_recovery
 from tests.manager.clock import SettableEnvironment, open_at
@@ -239,3 +245,30 @@ def test_senseless_limits_are_refused(manager, options):
         recovery(manager, "w1", **options)
     with pytest.raises(ArgumentError):
         recovery(manager, "")
+
+
+def test_a_wrapper_goes_on_from_what_its_worker_changed_by_hand(manager, task):
+    with recovery(manager, "w1").claim("t").task as resumed:
+        name = resumed.checkpoint.checkpoint_id
+        manager.update_checkpoint(name, data={"more": 1}, lease=resumed.lease)
+        wrapper = resumed.wrapper()
+        assert wrapper.recovered.checkpoint_id == name
+        wrapper.checkpoint("Step 3")
+        again = resumed.wrapper()  # a second one goes on where the first one is
+        assert again.get_progress()["current_step"] == 3
+        again.complete_task({"end": True})
+        assert resumed.wrapper().get_progress()["is_complete"]
+    assert manager.get_checkpoint(name).state is CheckpointState.COMPLETED
+    latest = manager.get_latest_checkpoint("t")
+    assert (latest.step_number, latest.data) == (3, {"end": True})
+    assert manager.find_interrupted_tasks() == []
+
+
+def test_a_wrapper_takes_up_no_checkpoint_of_another_task(manager, task):
+    other = manager.create_checkpoint("u", "U", 1)
+    with pytest.raises(ArgumentError, match="'u'"):
+        TaskCheckpointWrapper(manager, "t", "T", checkpoint_id=other)
+    with pytest.raises(CheckpointNotFoundError):
+        TaskCheckpointWrapper(manager, "t", "T", checkpoint_id="cp_none")
+    with pytest.raises(ArgumentError, match="not both"):
+        TaskCheckpointWrapper(manager, "t", "T", checkpoint_id=task, recover=True)
