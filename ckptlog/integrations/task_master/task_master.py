@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ TASKS_FILE: Final = ".taskmaster/tasks/tasks.json"
 _DECIDED: Final = frozenset({"done", "cancelled", "review"})
 _TO_DO: Final = frozenset({"pending", "in-progress"})
 _TITLE_CHARACTERS_MAX: Final = 1_000
+_COMMAND_CHARACTERS_MAX: Final = 200
 
 
 class StatusChange(msgspec.Struct, frozen=True):
@@ -132,7 +134,7 @@ class TaskMaster:
                 {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
                 {"source": "task-master"},
                 parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
-                command_id=f"task-master/{life}/{task}"[:200],
+                command_id=_command(life, task),
                 lease=lease,
             )
         except CommandReusedError:  # another seeded it just now, from another state of the file
@@ -208,3 +210,11 @@ class TaskMaster:
 
     def _latest(self, ref: str) -> Entry | None:
         return self._manager.get_latest_entry(self.task_id(ref))
+
+
+def _command(life: object, task: str) -> str:
+    """Return the command id of a task's seed; one that is too long has the task's digest in it."""
+    found = f"task-master/{life}/{task}"
+    if len(found) <= _COMMAND_CHARACTERS_MAX:
+        return found
+    return f"task-master/{life}/sha256:{sha256(task.encode()).hexdigest()}"

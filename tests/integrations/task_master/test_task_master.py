@@ -114,6 +114,23 @@ def test_open_tasks_seed_checkpoints_once(manager, tasks):
         tasks.seed(["9"])
 
 
+@pytest.mark.parametrize("length", [160, 186])
+def test_a_long_tag_seeds_every_task_once(manager, tmp_path, length):
+    path, tag = tmp_path / "tasks.json", "t" * length
+    listed = [{"id": one, "title": f"T{one}", "status": "pending"} for one in range(1, 6)]
+    path.write_text(json.dumps({tag: {"tasks": listed}}))
+    tasks = TaskMaster(manager, path, tag=tag)
+    assert list(tasks.seed()) == ["1", "2", "3", "4", "5"]
+    assert tasks.seed() == {}
+
+
+def test_a_short_command_id_is_what_it_always_was(manager, tasks):
+    seeded = tasks.seed()
+    for ref, name in seeded.items():
+        told = manager.store.command(f"task-master/0/master/{ref}")
+        assert told is not None and told.subject.checkpoint == name
+
+
 def test_two_that_seed_at_once_make_one(manager, tasks, path):
     other = TaskMaster(manager, path)
     threads = [threading.Thread(target=one.seed) for one in (tasks, other) * 3]
