@@ -28,7 +28,8 @@ from ckptlog.policy.retrial import gave_up
 
 TASKS_FILE: Final = ".taskmaster/tasks/tasks.json"
 # A person has decided: no checkpoint takes that back.
-_DECIDED: Final = frozenset({"done", "cancelled", "review"})
+_DECIDED: Final = frozenset({"done", "cancelled", "review", "blocked"})
+_DEFERRED: Final = "deferred"
 _TO_DO: Final = frozenset({"pending", "in-progress"})
 _TITLE_CHARACTERS_MAX: Final = 1_000
 _COMMAND_CHARACTERS_MAX: Final = 200
@@ -151,8 +152,8 @@ class TaskMaster:
         | failed | pending: to be taken again |
         | failed, given up by recovery | deferred |
 
-        What a person decided stays: done, cancelled and review are never taken back. Tasks without
-        checkpoints stay.
+        What a person decided stays: done, cancelled, review and blocked are never taken back, nor
+        is deferred, unless it is ours: recovery gave the task up. Tasks without checkpoints stay.
 
         Raises:
             ArgumentError: The file is missing, or not of this form.
@@ -172,7 +173,16 @@ class TaskMaster:
         if entry.status in _DECIDED:
             return None
         latest = self._latest(entry.ref)
-        return None if latest is None else self._meaning(latest)
+        if latest is None or (entry.status == _DEFERRED and not self._was_given_up(entry.ref)):
+            return None
+        return self._meaning(latest)
+
+    def _was_given_up(self, ref: str) -> bool:
+        """Say whether recovery ever gave the task up, so that "deferred" was set by us."""
+        every = self._manager.iterate(
+            task_id=self.task_id(ref), newest_first=True, on_damage=lambda *_: None
+        )
+        return any(gave_up(one.metadata) is not None for one in every)
 
     def _meaning(self, latest: Entry) -> str | None:
         event = latest.event
@@ -183,7 +193,7 @@ class TaskMaster:
             is_last = not event.total or event.step >= event.total
             return "done" if is_last else "in-progress"
         if state is CheckpointState.FAILED:
-            return "deferred" if gave_up(self._metadata(latest)) else "pending"
+            return _DEFERRED if gave_up(self._metadata(latest)) else "pending"
         return "in-progress"
 
     def _metadata(self, entry: Entry) -> dict[str, Any]:

@@ -185,11 +185,12 @@ def test_a_restored_one_is_in_progress_and_one_given_up_is_deferred(manager, tas
     assert statuses(path)["2"] == "in-progress"
 
 
-@pytest.mark.parametrize("decided", ["done", "cancelled", "review"])
-def test_what_a_person_decided_stays(manager, tasks, path, decided):
+@pytest.mark.parametrize("act", ["update", "fail", "complete"])
+@pytest.mark.parametrize("decided", ["done", "cancelled", "review", "deferred", "blocked"])
+def test_what_a_person_decided_stays(manager, tasks, path, decided, act):
     name = tasks.seed()["2"]
     tasks.set_status(2, decided)
-    manager.update_checkpoint(name)
+    getattr(manager, f"{act}_checkpoint")(name)
     assert tasks.sync() == []
     assert statuses(path)["2"] == decided
 
