@@ -291,7 +291,11 @@ class CheckpointMonitoring:
         self._followed("capture", {"checkpoint": info.id, "reason": info.reason})
 
     def _recovered(self, progress: Any) -> None:
-        self._count("recovery", None)
+        duration_ms = None
+        if progress.started_at and progress.finished_at:
+            seconds = (progress.finished_at - progress.started_at).total_seconds()
+            duration_ms = max(0.0, seconds) * 1000
+        self._count("recovery", duration_ms)
         self._followed("recovery", {"checkpoint": progress.capture_id})
 
     def _skipped(self, _: Any) -> None:

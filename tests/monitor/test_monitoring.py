@@ -237,7 +237,11 @@ def test_what_is_followed_is_told_and_its_failures_are_kept(tmp_path):
             ("capture", False),  # the safety capture of the recovery
             ("recovery", False),
         ]
-        (failure,) = by_service.generate_health_report()["recent_failures"]
+        report = by_service.generate_health_report()
+        latency = report["operations"]["recovery"]["latency"]
+        assert latency["count"] == 1
+        assert latency["max_ms"] >= 0
+        (failure,) = report["recent_failures"]
         assert failure == seen[1]
         assert failure["details"]["component"] == "agents"
         assert "agents" in failure["details"]["error"]

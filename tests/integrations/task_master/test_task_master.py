@@ -128,7 +128,8 @@ def test_a_short_command_id_is_what_it_always_was(manager, tasks):
     seeded = tasks.seed()
     for ref, name in seeded.items():
         told = manager.store.command(f"task-master/0/master/{ref}")
-        assert told is not None and told.subject.checkpoint == name
+        assert told is not None
+        assert told.subject.checkpoint == name
 
 
 def test_two_that_seed_at_once_make_one(manager, tasks, path):
