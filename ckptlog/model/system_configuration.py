@@ -310,9 +310,9 @@ class SystemConfiguration(Group):
     ) -> SystemConfiguration:
         """Return the configuration of variables such as CKPTLOG_STORAGE_CACHE_SIZE, over a base.
 
-        Variables of the prefix that name no setting are left to others, unless they look like a
-        setting spelled wrong, or are what a dict is refused for (s3, a manager's settings that
-        have another name here).
+        The word CHECKPOINT may stand first, as in a dict. Variables of the prefix that name no
+        setting are left to others, unless they are a part of one's name or nearly one, or are what
+        a dict is refused for (s3, a manager's settings that have another name here).
 
         Raises:
             SettingsError: Values cannot be read or are wrong, or names are nearly those of

@@ -321,12 +321,61 @@ def test_the_least_room_is_one_that_a_manager_accepts():
         ("CKPTLOG_STORAGE_DIR", "storage.local.path"),
         ("CKPTLOG_STORAGE_S3_BUCKET", "storage.local"),
         ("CKPTLOG_STORAGE_S3", "storage.local"),
+        ("CKPTLOG_S3_BUCKET", "storage.local"),
+        ("CKPTLOG_CHECKPOINT_STORAGE_DIR", "storage.local.path"),
+        ("CKPTLOG_PRIMARY", "mean CKPTLOG_STORAGE_PRIMARY?"),
+        ("CKPTLOG_COMPRESSION", "mean CKPTLOG_COMPRESSION_LEVEL?"),
+        ("CKPTLOG_INTERVAL", "mean CKPTLOG_INTERVAL_SECONDS?"),
+        ("CKPTLOG_CHECKPOINT_INTERVAL", "mean CKPTLOG_INTERVAL_SECONDS?"),
+        ("CKPTLOG_MAX_CHECKPOINT", "mean CKPTLOG_MAX_CHECKPOINTS?"),
+        ("CKPTLOG_INTERVAL_SECS", "mean CKPTLOG_INTERVAL_SECONDS?"),
+        ("CKPTLOG_STORAGE_COMPRESSION_LEVEL", "mean CKPTLOG_COMPRESSION_LEVEL?"),
+        ("CKPTLOG_CONCURRENT_OPERATIONS", "mean CKPTLOG_MAX_CONCURRENT_OPERATIONS?"),
     ],
 )
 def test_a_variable_is_refused_where_a_dict_would_be(variable, says):
     with pytest.raises(SettingsError, match=variable) as caught:
         SystemConfiguration.from_env({variable: "5"})
     assert says in str(caught.value)
+
+
+def test_the_outer_word_may_stand_in_a_variable():
+    env = {
+        "CKPTLOG_CHECKPOINT_INTERVAL_SECONDS": "7",
+        "CKPTLOG_CHECKPOINT_STORAGE_CACHE_SIZE": "9",
+        "CKPTLOG_CHECKPOINT_SANITISE": "no",
+    }
+    found = SystemConfiguration.from_env(env)
+    assert (found.interval_seconds, found.storage.cache_size) == (7, 9)
+    assert found.checkpoint_configuration().sanitise is False
+    with pytest.raises(SettingsError, match="CKPTLOG_CHECKPOINT_INTERVAL_SECONDS is 'abc'"):
+        SystemConfiguration.from_env({"CKPTLOG_CHECKPOINT_INTERVAL_SECONDS": "abc"})
+    with pytest.raises(SettingsError, match="set the same"):
+        SystemConfiguration.from_env({**env, "CKPTLOG_INTERVAL_SECONDS": "7"})
+
+
+def test_variables_of_other_parts_and_of_others_are_left_alone():
+    """Each that the program, its hooks or its tests name is a setting, or known as another's."""
+    named = set()
+    for folder in ("ckptlog", "tools", "specs"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".md", ".sh"}:
+                named |= set(re.findall(r"\bCKPTLOG_(\w+)", path.read_text(encoding="utf-8")))
+    settings = {snake(path.replace(".", "_")).upper() for path, *_ in setting_rows()}
+    passed_on = {one.upper() for one in PASSED_ON}
+    others = named - settings - passed_on - MEANT
+    assert {"KEYS", "LEASE", "DEBUG", "PURE", "WEBHOOK_SECRET", "TASK", "CHECKPOINT"} < others
+    others |= {"EVENT_TASK", "SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_80_TCP_ADDR", "OWN"}
+    env = {f"CKPTLOG_{one}": "1" for one in others if one != "STORE"}
+    assert SystemConfiguration.from_env(env) == SystemConfiguration()
+    assert CheckpointConfiguration.from_env(env) == CheckpointConfiguration()
+
+
+# Written of as an example of what is refused, or as something that has more words.
+MEANT = {
+    "COMPRESSION", "INTERVAL", "PRIMARY", "S3_BUCKET", "CHECKPOINT_INTERVAL_SECONDS",
+    "CHECKPOINT_STORAGE_CACHE_SIZE", "CACHE_SIZE_MB", "S3_",
+}  # fmt: skip
 
 
 def test_all_that_is_refused_is_told_at_once():
