@@ -144,7 +144,7 @@ def run_show(context: Context) -> int:
         {
             "task": found.task_id,
             "title": found.title,
-            "state": found.state,
+            "state": found.state if found.begun else f"{found.state}, not begun",
             "step": found.step_number,
             "of": found.total_steps,
             "updated": found.updated_at,

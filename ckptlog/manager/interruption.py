@@ -19,7 +19,7 @@ from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
-from ckptlog.policy.retrial import Attempt, attempts_of, gave_up
+from ckptlog.policy.retrial import Attempt, attempts_of, gave_up, is_seed
 from ckptlog.repository.store import Store
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class InterruptedTask(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[dict[str, Any]]
     former_holder: str | None
     attempts: tuple[Attempt, ...]
+    begun: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, safe for JSON."""
@@ -77,6 +78,7 @@ class Interruptions:
         tasks: Sequence[str] = (),
         quiet_s: float = 0.0,
         include_failed: bool = False,
+        include_seeds: bool = False,
         limit: int | None = None,
     ) -> list[InterruptedTask]:
         """Return the tasks that are not complete and that nobody holds, by name.
@@ -88,6 +90,7 @@ class Interruptions:
             tasks: Patterns of ids ("job-*"); all by default.
             quiet_s: Leave out those with an event in the last so many seconds.
             include_failed: Also tasks whose latest checkpoint failed.
+            include_seeds: Also tasks that were only seeded: nobody has begun them.
             limit: Most to return.
 
         Raises:
@@ -101,7 +104,7 @@ class Interruptions:
             if limit is not None and len(found) >= limit:
                 break
             one = self.look_at_task(name, quiet_s=quiet_s, include_failed=include_failed)
-            if one is not None:
+            if one is not None and (one.begun or include_seeds):
                 found.append(one)
         return found
 
@@ -124,6 +127,8 @@ class Interruptions:
     ) -> InterruptedTask | None:
         """Return a task if it is interrupted; None where it is not, or not there.
 
+        One that was only seeded is returned too, not `begun`.
+
         Args:
             token: Of a lease on it that does not count: the caller's own.
         """
@@ -142,7 +147,8 @@ class Interruptions:
         if grant is not None and grant.is_live(now_us) and not environment.is_dead(grant.process):
             return None
         about = self._about(latest)
-        if latest.event.state == _FAILED and gave_up(about.get("metadata", {})) is not None:
+        metadata = about.get("metadata", {})
+        if latest.event.state == _FAILED and gave_up(metadata) is not None:
             return None
         told = manager.explain_recovery_point(task_id)
         event = latest.event
@@ -160,6 +166,7 @@ class Interruptions:
             candidates=told["candidates"],
             former_holder=None if grant is None else grant.holder,
             attempts=self._attempts([one["checkpoint_id"] for one in told["candidates"]]),
+            begun=not is_seed(event.state, metadata),
         )
 
     def _attempts(self, checkpoints: list[str]) -> tuple[Attempt, ...]:

@@ -18,9 +18,13 @@ import msgspec
 
 KEY: Final = "recovery"
 """Under this name recovery writes into the metadata of a checkpoint."""
+SEED: Final = {"source": "task-master"}
+"""Metadata of a first checkpoint that only says what is to be done (specs/task-master.md)."""
+_CREATED: Final = "created"
 # Of a hostile or very old list only the newest count.
 _ATTEMPTS_KEPT: Final = 100
 
+BEGIN: Final = "begin"
 RETRY: Final = "retry"
 REASSIGN: Final = "reassign"
 REFUSE: Final = "refuse"
@@ -68,6 +72,11 @@ def judge(attempts: Sequence[Attempt], worker: str, limits: Limits) -> Verdict:
     return Verdict(
         REASSIGN, f"attempt {count + 1} of {limits.attempts} from here, after worker {last!r}"
     )
+
+
+def is_seed(state: str, metadata: Mapping[str, Any]) -> bool:
+    """Say whether a task's latest checkpoint is a seed: nobody has begun the task."""
+    return state == _CREATED and all(metadata.get(name) == one for name, one in SEED.items())
 
 
 def attempts_of(metadata: Mapping[str, Any]) -> tuple[Attempt, ...]:

@@ -38,6 +38,7 @@ NOT_INTERRUPTED: Final = "not_interrupted"
 UNRECOVERABLE: Final = "unrecoverable"
 _ATTEMPTS_MAX: Final = 20
 _ENDED: Final = ("completed", "failed")
+_BEGIN: Final = Verdict(retrial.BEGIN, "nobody has begun it")
 
 
 class ResumedTask:
@@ -50,7 +51,7 @@ class ResumedTask:
         lease: Show it with every write about the task.
         checkpoint: What was restored, its data verified.
         attempt: Number of this attempt from here, from 1 on.
-        action, reason: `retry` or `reassign`, and why.
+        action, reason: `begin`, `retry` or `reassign`, and why.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ def fail_task(
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a claim.
 
-    action: `retry`, `reassign` (it is resumed, in `task`); `refuse` (this worker had its tries),
+    action: `begin` (it was seeded, and is begun, in `task`); `retry`, `reassign` (it is resumed, in
+        `task`); `refuse` (this worker had its tries),
         `give_up` (it was marked as failed), `held` (another has it), `not_interrupted`,
         `unrecoverable` (no bytes verify; nothing was changed).
     reason: Why, for people.
@@ -273,7 +275,10 @@ class TaskRecovery:
             point = self._manager.get_checkpoint(found.recovery_point)
             if point is None:
                 continue  # cleaned up meanwhile
-            verdict = retrial.judge(found.attempts, self.worker_id, self._limits)
+            is_seed = not found.begun and point.checkpoint_id == found.checkpoint_id
+            verdict = (
+                _BEGIN if is_seed else retrial.judge(found.attempts, self.worker_id, self._limits)
+            )
             if verdict.action == retrial.REFUSE:
                 return Outcome(verdict.action, verdict.reason)
             if verdict.action == retrial.GIVE_UP:
@@ -299,26 +304,39 @@ class TaskRecovery:
     def _restore(
         self, lease: Lease, point: CheckpointData, found: InterruptedTask
     ) -> CheckpointData:
-        """Let a recovery point, whose bytes were verified, be the task's end; count the attempt."""
+        """Let a recovery point, whose bytes were verified, be the task's end; count the attempt.
+
+        A seed becomes active, and that is no attempt to recover anything.
+        """
         manager = self._manager
+        if point.checkpoint_id == found.checkpoint_id and not found.begun:
+            return self._moved(lease, point, CheckpointState.ACTIVE, None)
         at = _iso(manager.store.environment.now_us())
         attempts = (*found.attempts, Attempt(self.worker_id, lease.token, at))
         metadata = {retrial.KEY: retrial.record_of(attempts)}
+        if point.checkpoint_id == found.checkpoint_id:
+            return self._moved(lease, point, CheckpointState.RESTORED, metadata)
+        return self._there(self._copy(lease, point, metadata))
+
+    def _moved(
+        self,
+        lease: Lease,
+        point: CheckpointData,
+        state: CheckpointState,
+        metadata: dict[str, Any] | None,
+    ) -> CheckpointData:
+        """Move the task's latest checkpoint to a state, unless it was changed since it was read."""
         name = point.checkpoint_id
-        if name == found.checkpoint_id:
-            manager.update_checkpoint(
-                name,
-                state=CheckpointState.RESTORED,
-                metadata=metadata,
-                expected=point.position,
-                lease=lease,
-            )
-        else:
-            name = self._copy(lease, point, metadata)
-        restored = manager.get_checkpoint(name)
-        if restored is None:
+        self._manager.update_checkpoint(
+            name, state=state, metadata=metadata, expected=point.position, lease=lease
+        )
+        return self._there(name)
+
+    def _there(self, name: str) -> CheckpointData:
+        found = self._manager.get_checkpoint(name)
+        if found is None:
             raise CheckpointNotFoundError(f"{name!r} was deleted meanwhile.")
-        return restored
+        return found
 
     def _copy(self, lease: Lease, point: CheckpointData, metadata: dict[str, Any]) -> str:
         """Restore an earlier point in a new checkpoint: a task is what its latest one says."""

@@ -24,7 +24,7 @@ from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
-from ckptlog.policy.retrial import gave_up
+from ckptlog.policy.retrial import SEED, gave_up
 
 TASKS_FILE: Final = ".taskmaster/tasks/tasks.json"
 # A person has decided: no checkpoint takes that back.
@@ -133,7 +133,7 @@ class TaskMaster:
                 entry.description[:_TITLE_CHARACTERS_MAX],
                 entry.subtasks or None,
                 {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
-                {"source": "task-master"},
+                {**SEED},
                 parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
                 command_id=_command(life, task),
                 lease=lease,

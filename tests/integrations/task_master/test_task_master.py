@@ -22,6 +22,7 @@ from ckptlog import (
 from ckptlog.errors import ArgumentError, BusyError
 from ckptlog.integrations.task_master import document, tasks_file
 from ckptlog.integrations.task_master.tasks_file import TasksFile
+from ckptlog.policy import retrial
 
 TAGGED = {
     "master": {
@@ -171,8 +172,9 @@ def test_states_become_statuses_and_all_else_stays(manager, tasks, path):
 def test_a_restored_one_is_in_progress_and_one_given_up_is_deferred(manager, tasks, path):
     name = tasks.seed(["2"])["2"]
     recovery = TaskRecovery(manager, "w", attempts_max=1, background=False)
-    assert recovery.claim("master/2").task is not None
-    manager.release_lease("master/2", force=True)
+    for action in ("begin", "retry"):
+        assert recovery.claim("master/2").action == action
+        manager.release_lease("master/2", force=True)
     tasks.set_status("2", "pending")
     tasks.sync()
     assert statuses(path)["2"] == "in-progress"
@@ -194,6 +196,30 @@ def test_what_a_person_decided_stays(manager, tasks, path, decided, act):
     getattr(manager, f"{act}_checkpoint")(name)
     assert tasks.sync() == []
     assert statuses(path)["2"] == decided
+
+
+def test_a_seed_is_begun_and_not_recovered(manager, tasks):
+    seeded = tasks.seed()
+    assert manager.find_interrupted_tasks() == []
+    told = manager.find_interrupted_tasks(include_seeds=True)
+    assert [(one.task_id, one.begun) for one in told] == [
+        ("master/1", False), ("master/1.1", False), ("master/2", False),
+    ]  # fmt: skip
+    assert TaskRecovery(manager, "w").claim_next() is None
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution(tasks.task_id("2"), "Print")
+    begun = manager.get_checkpoint(name)
+    assert (name, begun.state) == (seeded["2"], CheckpointState.ACTIVE)
+    assert begun.data["task_master"]["ref"] == "2"
+    assert retrial.attempts_of(begun.metadata) == ()
+    # Its worker dies: now it is interrupted, and the first recovery is the first attempt.
+    manager.release_lease("master/2", force=True)
+    (found,) = manager.find_interrupted_tasks()
+    assert (found.task_id, found.begun, found.attempts) == ("master/2", True, ())
+    other = WorkerCheckpointIntegration("w2", manager)
+    again = manager.get_checkpoint(other.start_task_execution(tasks.task_id("2"), "Print"))
+    assert again.state is CheckpointState.RESTORED
+    assert [one.worker for one in retrial.attempts_of(again.metadata)] == ["w2"]
 
 
 def test_a_tag_of_its_own(manager, tasks, path):
