@@ -1,21 +1,20 @@
 """CheckpointMonitoring: the specification's monitoring and logging, with alerts.
 
 By hand: `log_checkpoint_operation` and `emit_checkpoint_metric`. By itself: `attach` follows a
-manager's or a store's log (of all processes), or a service. Memory is bounded: sketches and counts
-by name, `NAMES_MAX` of each; the newest `RECENT` operations. Page: specs/monitoring.md.
+manager's or a store's log (of all processes), or a service. Memory is bounded
+(`monitor.tally`). Page: specs/monitoring.md.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import islice
 from threading import Lock, RLock
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from ckptlog.errors import ArgumentError, CheckpointError, SettingsError, StoreClosedError
+from ckptlog.errors import ArgumentError, CheckpointError, SettingsError
 from ckptlog.manager.events import CheckpointEvent, CheckpointEvents
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model import event as kinds
@@ -24,17 +23,15 @@ from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import camel, nearest, snake
 from ckptlog.model.system_configuration import SystemConfiguration
-from ckptlog.model.value import lower
 from ckptlog.monitor import health
 from ckptlog.monitor.alert import Alert, AlertBook
+from ckptlog.monitor.examination import Examination
 from ckptlog.monitor.face import service_of
-from ckptlog.monitor.health import Check, Probe
 from ckptlog.monitor.logger import LoggerFactory
 from ckptlog.monitor.sketch import ERROR, Sketch, checked
-from ckptlog.policy.alarm import ERROR_RATE, SAVE_TIME, STORE, Reading
+from ckptlog.monitor.tally import Tally
+from ckptlog.policy.alarm import STORE, Reading
 from ckptlog.policy.sanitise import sanitiser_of
-from ckptlog.repository.opening import open_store
-from ckptlog.repository.report import Report
 from ckptlog.repository.store import Store
 from ckptlog.watch.bus import ANY_TYPE, InProcessEventBus
 
@@ -43,18 +40,11 @@ METRIC: Final = "metric"
 ALERT_RAISED: Final = "alert_raised"
 ALERT_CLEARED: Final = "alert_cleared"
 EVENTS: Final = (OPERATION, METRIC, ALERT_RAISED, ALERT_CLEARED)
-NAMES_MAX: Final = 1000
-OTHER: Final = "other"
-RECENT: Final = 1000
-WINDOW: Final = 20
-_WINDOW_MIN: Final = 3
 _DAY_S: Final = 86_400.0
-_TEXT_MAX: Final = 500
-_DETAILS_MAX: Final = 32
+_FAILURES_TOLD: Final = 10
 _FAILED_WORDS: Final = frozenset({"failed", "failure", "error"})
 _FAILURES: Final = frozenset({kinds.CAPTURE_FAILED, kinds.RECOVERY_FAILED})
 
-Kind = TypeVar("Kind")
 Configuration = CheckpointConfiguration | SystemConfiguration | Mapping[str, Any]
 
 
@@ -82,21 +72,19 @@ class CheckpointMonitoring:
         self.config, self.settings, stale_s = _settings(config)
         given = None if stale_seconds is None else checked("stale_seconds", stale_seconds)
         self._stale_s = stale_s if given is None else given
-        self._structure_s = checked("structure_interval_s", structure_interval_s)
-        self._sanitiser = sanitiser_of(self.config)
+        self._examination = Examination(
+            self.config.storage_dir,
+            self.settings,
+            stale_s=self._stale_s,
+            structure_s=checked("structure_interval_s", structure_interval_s),
+        )
+        self._tally = Tally(sanitiser_of(self.config))
         self._log = LoggerFactory.get_logger("monitor")
         self._bus = InProcessEventBus()
         self._lock, self._health_lock = Lock(), RLock()
         self._store: Store | None = None
         self._service: Any = None
         self._fresh_us = 0
-        self._verified: tuple[float, str, Report] | None = None
-        self._sketches: dict[str, Sketch] = {}
-        self._metrics: dict[str, Sketch] = {}
-        self._counts: dict[str, list[int]] = {}
-        self._window: deque[bool] = deque(maxlen=WINDOW)
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
-        self._save_ms: float | None = None
         self._ends: list[Callable[[], None]] = []
         self._book = AlertBook(None, self.settings.system, self._tell_alert)
 
@@ -124,10 +112,9 @@ class CheckpointMonitoring:
         duration = given.get("duration_ms")
         duration_ms = None if duration is None else checked("duration_ms", duration)
         is_failed = _is_failed(given)
-        entry = self._entry(operation, given, is_failed=is_failed)
-        self._count(operation, duration_ms, is_failed=is_failed)
-        with self._lock:
-            self._recent.append(entry)
+        entry = self._tally.entry(operation, given, is_failed=is_failed)
+        self._tally.count(operation, duration_ms, is_failed=is_failed)
+        self._tally.keep(entry)
         level = logging.WARNING if is_failed else logging.INFO
         word = "failed" if is_failed else "done"
         self._log.log(level, "%s %s", operation, word, extra=entry)
@@ -142,9 +129,7 @@ class CheckpointMonitoring:
         """
         _check_name("metric_name", metric_name)
         real = checked("value", value)
-        with self._lock:
-            sketch = _bounded(self._metrics, metric_name, Sketch)
-        sketch.add(real)
+        self._tally.measure(metric_name, real)
         self._log.debug("%s = %g", metric_name, real, extra={"metric": metric_name, "value": real})
         self._bus.publish(METRIC, {"metric": metric_name, "value": real})
 
@@ -158,14 +143,12 @@ class CheckpointMonitoring:
     def generate_health_report(self) -> dict[str, Any]:
         """Return the health, with a new verification of the structure, and all that was counted."""
         found = self._health(is_fresh=True)
-        with self._lock:
-            failures = [one for one in self._recent if one["failed"]][-10:]
         return {
             **found,
             "operations": self.operations(),
             "metrics": {name: one.summary() for name, one in self.metrics().items()},
-            "recent_failures": failures,
-            "storage": self._statistics(),
+            "recent_failures": self._tally.failures(_FAILURES_TOLD),
+            "storage": self._examination.statistics(self._store),
             "service": self._service_figures(),
             "limits": {
                 "error_rate": self.settings.alerts.error_rate,
@@ -267,7 +250,7 @@ class CheckpointMonitoring:
         if event.type in (kinds.ALERT_RAISED, kinds.ALERT_CLEARED, kinds.FENCE):
             return
         is_failed = event.type in _FAILURES
-        self._count(event.type, None, is_failed=is_failed)
+        self._tally.count(event.type, None, is_failed=is_failed)
         details: dict[str, Any] = {
             "task": event.task_id,
             "checkpoint": event.checkpoint_id,
@@ -287,7 +270,7 @@ class CheckpointMonitoring:
         return {}
 
     def _captured(self, info: Any) -> None:
-        self._count("capture", info.seconds * 1000)
+        self._tally.count("capture", info.seconds * 1000)
         self._followed("capture", {"checkpoint": info.id, "reason": info.reason})
 
     def _recovered(self, progress: Any) -> None:
@@ -295,7 +278,7 @@ class CheckpointMonitoring:
         if progress.started_at and progress.finished_at:
             seconds = (progress.finished_at - progress.started_at).total_seconds()
             duration_ms = max(0.0, seconds) * 1000
-        self._count("recovery", duration_ms)
+        self._tally.count("recovery", duration_ms)
         self._followed("recovery", {"checkpoint": progress.capture_id})
 
     def _skipped(self, _: Any) -> None:
@@ -304,7 +287,7 @@ class CheckpointMonitoring:
             self._fresh_us = store.environment.now_us()
 
     def _failed(self, operation: Any) -> None:
-        self._count(operation.kind, None, is_failed=True)
+        self._tally.count(operation.kind, None, is_failed=True)
         details = {
             "checkpoint": operation.checkpoint_id,
             "reason": operation.reason,
@@ -317,84 +300,29 @@ class CheckpointMonitoring:
         self, operation: str, details: dict[str, Any], *, is_failed: bool = False
     ) -> None:
         """Tell what was done without us; of it only failures are kept."""
-        entry = self._entry(operation, details, is_failed=is_failed)
+        entry = self._tally.entry(operation, details, is_failed=is_failed)
         if is_failed:
-            with self._lock:
-                self._recent.append(entry)
+            self._tally.keep(entry)
         self._bus.publish(OPERATION, entry)
-
-    def _entry(self, operation: str, details: dict[str, Any], *, is_failed: bool) -> dict[str, Any]:
-        return {
-            "operation": operation,
-            "time": time_text(utc_now()),
-            "failed": is_failed,
-            "details": self._cleaned(details),
-        }
 
     # --- what was counted ---------------------------------------------------------------------
 
     def operations(self) -> dict[str, dict[str, Any]]:
         """Return count, failed and latencies of each operation, by name."""
-        with self._lock:
-            counts = {name: tuple(one) for name, one in sorted(self._counts.items())}
-            sketches = dict(self._sketches)
-        return {
-            name: {
-                "count": done,
-                "failed": failed,
-                "latency": sketches[name].summary("ms") if name in sketches else {"count": 0},
-            }
-            for name, (done, failed) in counts.items()
-        }
+        return self._tally.operations()
 
     def metrics(self) -> dict[str, Sketch]:
         """Return the sketch of each metric that was emitted."""
-        with self._lock:
-            return dict(sorted(self._metrics.items()))
+        return self._tally.metrics()
 
     def latencies(self) -> dict[str, Sketch]:
         """Return the sketch of each operation's milliseconds."""
-        with self._lock:
-            return dict(sorted(self._sketches.items()))
-
-    def _count(self, operation: str, duration_ms: float | None, *, is_failed: bool = False) -> None:
-        with self._lock:
-            count = _bounded(self._counts, operation, lambda: [0, 0])
-            count[0] += 1
-            count[1] += is_failed
-            self._window.append(not is_failed)
-            sketch = None
-            if duration_ms is not None:
-                sketch = _bounded(self._sketches, operation, Sketch)
-                if operation == "capture":
-                    self._save_ms = duration_ms
-        if sketch is not None and duration_ms is not None:
-            sketch.add(duration_ms)
-
-    def _cleaned(self, details: dict[str, Any]) -> dict[str, Any]:
-        """Return details without secrets, safe for JSON, texts cut."""
-        found: dict[str, Any] = {}
-        for key, value in details.items():
-            name = str(key)[:_TEXT_MAX]
-            shown = repr(value) if isinstance(value, BaseException) else value
-            try:
-                found |= lower({name: shown}, sanitiser=self._sanitiser)
-            except CheckpointError:  # no value that a checkpoint could hold
-                with suppress(CheckpointError):
-                    found |= lower({name: repr(shown)[:_TEXT_MAX]}, sanitiser=self._sanitiser)
-        return {key: _cut(value) for key, value in islice(found.items(), _DETAILS_MAX)}
+        return self._tally.latencies()
 
     def _own_readings(self) -> list[Reading]:
         if self._service is not None:
             return []  # the service raises these itself
-        with self._lock:
-            found = []
-            if len(self._window) >= _WINDOW_MIN:
-                rate = self._window.count(False) / len(self._window)
-                found.append(Reading(ERROR_RATE, rate, self.settings.alerts.error_rate))
-            if self._save_ms is not None:
-                found.append(Reading(SAVE_TIME, self._save_ms, self.settings.save_time_ms))
-            return found
+        return self._tally.readings(self.settings.alerts.error_rate, self.settings.save_time_ms)
 
     def _tell_alert(self, alert: Alert, is_on: bool) -> None:  # noqa: FBT001 - AlertBook's call
         self._bus.publish(ALERT_RAISED if is_on else ALERT_CLEARED, alert)
@@ -403,7 +331,10 @@ class CheckpointMonitoring:
 
     def _health(self, *, is_fresh: bool) -> dict[str, Any]:
         with self._health_lock:
-            checks = [*self._probed(is_fresh=is_fresh), self._errors()]
+            checks = [
+                *self._examination.checks(self._store, self._fresh_us, is_fresh=is_fresh),
+                self._tally.errors(self.settings.alerts.error_rate),
+            ]
         readings = [one.reading for one in checks if one.reading is not None]
         if self._service is not None:
             readings = [one for one in readings if one.alarm == STORE]
@@ -416,57 +347,6 @@ class CheckpointMonitoring:
             "checks": {one.name: one.to_dict() for one in checks},
             "alerts": [one.to_dict() for one in self.alerts],
         }
-
-    def _probed(self, *, is_fresh: bool) -> list[Check]:
-        def verified(store: Store) -> Report:
-            return self._structure(store, is_fresh=is_fresh)
-
-        def checks_of(store: Store) -> list[Check]:
-            fresh_us, stale_s = self._fresh_us, self._stale_s
-            probe = Probe(store, self.settings, stale_s=stale_s, fresh_us=fresh_us)
-            return probe.checks(verified)
-
-        try:
-            if self._store is not None:
-                self._store.catch_up()
-                return checks_of(self._store)
-            with open_store(self.config.storage_dir, read_only=True) as store:
-                return checks_of(store)
-        except StoreClosedError:
-            return [health.closed("store")]
-        except CheckpointError as error:
-            return [health.unopened(error)]
-
-    def _structure(self, store: Store, *, is_fresh: bool) -> Report:
-        now_s = store.environment.monotonic_s()
-        if not is_fresh and self._verified is not None:
-            then_s, identity, report = self._verified
-            if identity == store.id and now_s - then_s < self._structure_s:
-                return report
-        report = store.verify("structure")
-        self._verified = (now_s, store.id, report)
-        return report
-
-    def _errors(self) -> Check:
-        limit = self.settings.alerts.error_rate
-        with self._lock:
-            count = len(self._window)
-            rate = self._window.count(False) / count if count else 0.0
-        if count < _WINDOW_MIN:
-            message = f"{count} operations are too few to tell"
-            return Check("error_rate", health.UNKNOWN, message, rate, limit)
-        status = health.WARNING if rate >= limit else health.OK
-        message = f"{rate:.0%} of the last {count} operations failed"
-        return Check("error_rate", status, message, round(rate, 6), limit)
-
-    def _statistics(self) -> dict[str, Any] | None:
-        try:
-            if self._store is not None:
-                return self._store.stats()
-            with open_store(self.config.storage_dir, read_only=True) as store:
-                return store.stats()
-        except CheckpointError:
-            return None
 
     def _service_figures(self) -> dict[str, Any] | None:
         service = self._service
@@ -496,18 +376,6 @@ def _settings(
         hint="Give a CheckpointConfiguration, a SystemConfiguration, or a dict of settings.",
         argument="config",
     )
-
-
-def _bounded(table: dict[str, Kind], name: str, make: Callable[[], Kind]) -> Kind:
-    if name not in table and len(table) >= NAMES_MAX:
-        name = OTHER
-    return table.setdefault(name, make())
-
-
-def _cut(value: Any) -> Any:
-    """Return a detail, or the beginning of its text where that is long: a thousand are kept."""
-    text = value if isinstance(value, str) else repr(value)
-    return value if len(text) <= _TEXT_MAX else text[:_TEXT_MAX]
 
 
 def _is_failed(details: dict[str, Any]) -> bool:
