@@ -209,7 +209,7 @@ def check_moment(at: object) -> None:
                 argument="at",
             )
         return
-    if type(at) is not int:
+    if type(at) is not int or at < 0:
         raise ArgumentError(
             f"at is {quoted(at)}.",
             hint="A time (an aware datetime) or a position (a whole number from 0 on) is needed.",

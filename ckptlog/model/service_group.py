@@ -80,6 +80,8 @@ class Storage(Group):
         return (self._check_primary,)
 
     def _check_primary(self) -> None:
+        if type(self.primary) is not str or not self.primary:
+            return  # that was refused
         if self.primary == "s3":
             raise lacking(
                 "storage.primary",

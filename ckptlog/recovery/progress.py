@@ -99,7 +99,7 @@ class RecoveryProgress:
             name: None if moment is None else time_text(moment)
             for name, moment in (("started_at", self.started_at), ("finished_at", self.finished_at))
         }
-        lists = ("errors", "components", "restored", "unverified")
+        lists = ("errors", "components", "restored", "unverified", "missing", "mixed")
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             **{name: list(getattr(self, name)) for name in lists},

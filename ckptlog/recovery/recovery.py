@@ -342,8 +342,8 @@ class Recovery:
 def _unfinished(found: Unfinished) -> RecoveryUnfinishedError:
     return RecoveryUnfinishedError(
         f"The recovery {found.id} of capture {found.capture} ended in the middle.",
-        hint="resume() finishes it, roll_back() undoes it, abandon() gives it up "
-        "(ckptlog recover --resume, --roll-back, --abandon).",
+        hint="ckptlog recover --resume finishes it, --roll-back undoes it, --abandon gives it up "
+        "(in a program: resume(), roll_back(), abandon()).",
         recovery=found.id,
         capture=found.capture,
         safety=found.safety,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ckptlog.capture.catalogue import check_moment
 from ckptlog.errors import ArgumentError
@@ -30,9 +30,14 @@ class Cancel(Protocol):
 class Request:
     """The arguments of `Recovery.recover`.
 
+    Class attributes:
+        ID: How the caller calls capture_id; errors say it.
+
     Raises:
         ArgumentError: One of them is of a wrong type, or two contradict each other.
     """
+
+    ID: ClassVar[str] = "capture_id"
 
     capture_id: str | None = None
     at: datetime | int | None = None
@@ -59,8 +64,8 @@ class Request:
     def _check_which(self) -> None:
         if self.capture_id is not None:
             if self.at is not None:
-                raise ArgumentError("Give either capture_id or at, not both.", argument="at")
-            check_id("capture_id", self.capture_id, CHECKPOINT_ID_CHARACTERS_MAX)
+                raise ArgumentError(f"Give either {self.ID} or at, not both.", argument="at")
+            check_id(self.ID, self.capture_id, CHECKPOINT_ID_CHARACTERS_MAX)
         check_moment(self.at)
 
     def with_watchers(self, on_progress: OnProgress, cancel: Cancel) -> Request:
@@ -69,7 +74,13 @@ class Request:
 
     def options(self) -> dict[str, Any]:
         """Return the arguments by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+class ServiceRequest(Request):
+    """The arguments of `CheckpointService.recover_from_checkpoint`."""
+
+    ID = "checkpoint_id"
 
 
 def check_watchers(on_progress: object, cancel: object) -> None:

@@ -167,6 +167,14 @@ class AsyncCheckpointService:
         """Delete a capture; see `CheckpointService.delete_checkpoint`."""
         await asyncio.to_thread(self.sync.delete_checkpoint, checkpoint_id)
 
+    async def pin_checkpoint(self, checkpoint_id: str) -> bool:
+        """Keep a capture; see `CheckpointService.pin_checkpoint`."""
+        return await asyncio.to_thread(self.sync.pin_checkpoint, checkpoint_id)
+
+    async def unpin_checkpoint(self, checkpoint_id: str) -> bool:
+        """Undo `pin_checkpoint`; False where it is not pinned."""
+        return await asyncio.to_thread(self.sync.unpin_checkpoint, checkpoint_id)
+
     async def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Say what is wrong with a capture; see `CheckpointService.validate_checkpoint`."""
         return await asyncio.to_thread(self.sync.validate_checkpoint, checkpoint_id)

@@ -87,6 +87,18 @@ class Capturable(ABC):
             self._lost()
             raise
 
+    def pin_checkpoint(self, checkpoint_id: str) -> bool:
+        """Keep a capture, whatever becomes too old or too many; False where it is pinned already.
+
+        Raises:
+            CheckpointNotFoundError: The system has no such capture.
+        """
+        return self._ready().manager.pin_checkpoint(self.get_checkpoint(checkpoint_id).id)
+
+    def unpin_checkpoint(self, checkpoint_id: str) -> bool:
+        """Undo `pin_checkpoint`; False where it is not pinned."""
+        return self._ready().manager.unpin_checkpoint(self.get_checkpoint(checkpoint_id).id)
+
     def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Read a capture again, every byte, and return what is wrong with it; [] if nothing is.
 
@@ -98,5 +110,7 @@ class Capturable(ABC):
         Raises:
             CheckpointNotFoundError: There is no such capture.
         """
+        if checkpoint_id is not None:
+            check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         capturer = self._ready().capturer
         return capturer.check(capturer.find(checkpoint_id))

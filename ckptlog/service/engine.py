@@ -36,6 +36,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import Component
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.quotation import quoted
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.policy.alarm import (
     CALM_INTERVALS,
@@ -241,6 +242,7 @@ class Engine:
         """
         done: Operation | None = None
         try:
+            _check_flag("force", force)
             with self.operation(operation.CAPTURE, reason) as done:
                 if not force:
                     self._refuse_incomplete()
@@ -450,3 +452,8 @@ class Engine:
 
 def _freed(freed_bytes: int) -> None:
     _logger.info("Gave back %d bytes.", freed_bytes)
+
+
+def _check_flag(name: str, value: object) -> None:
+    if type(value) is not bool:
+        raise ArgumentError(f"{name} is {quoted(value)}; True or False is needed.", argument=name)

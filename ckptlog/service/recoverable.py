@@ -166,11 +166,11 @@ class Recoverable(ABC):
 
     def _request(self, **options: Any) -> Request:
         """Return what is asked for, checked; a wrong call is counted."""
-        from ckptlog.recovery.request import Request
+        from ckptlog.recovery.request import ServiceRequest
 
         engine = self._ready()
         try:
-            return Request(**options)
+            return ServiceRequest(**options)
         except ArgumentError as error:
             engine.fail(None, error)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,10 @@ def test_what_is_not_there_is_told_with_a_command(manager):
     with pytest.raises(ArgumentError, match="at is 'yesterday'") as caught:
         capturer.find(at="yesterday")
     assert "aware datetime" in caught.value.hint
-    for find in (lambda: capturer.find("nosuch"), lambda: capturer.find(at=-1)):
+    with pytest.raises(ArgumentError, match="at is -1"):
+        capturer.find(at=-1)
+    early = datetime(2000, 1, 1, tzinfo=UTC)
+    for find in (lambda: capturer.find("nosuch"), lambda: capturer.find(at=early)):
         with pytest.raises(Exception, match="has no capture") as found:
             find()
         assert "`ckptlog list --task 'my system'`" in found.value.hint

@@ -339,6 +339,13 @@ def test_a_variable_is_refused_where_a_dict_would_be(variable, says):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("primary", [None, 5, "", [], "tape"])
+def test_a_place_that_is_none_is_told_once(primary):
+    with pytest.raises(SettingsError) as caught:
+        SystemConfiguration.from_dict({"storage": {"primary": primary}})
+    assert str(caught.value).count("storage.primary") == 1
+
+
 def test_the_outer_word_may_stand_in_a_variable():
     env = {
         "CKPTLOG_CHECKPOINT_INTERVAL_SECONDS": "7",

@@ -173,3 +173,24 @@ def test_what_was_deleted_before_a_failure_is_told_and_its_room_comes_back(tmp_p
     assert gone == [made[:2]]
     assert engine.keeper._deleted == 2
     service.close()
+
+
+def test_a_service_pins_what_is_to_stay(tmp_path):
+    value = Value("blob", {"n": 0})
+    config = settings(tmp_path / "s", intervalSeconds=600, maxCheckpoints=1)
+    service = ckptlog.create_checkpoint_system(config, [value]).initialize()
+    with service:
+        first = service.create_checkpoint()
+        assert service.pin_checkpoint(first.id)
+        assert not service.pin_checkpoint(first.id)
+        for number in (1, 2):
+            value.value = {"n": number}
+            service.create_checkpoint()
+        kept = [one.id for one in service.list_checkpoints()]
+        assert first.id in kept
+        assert len(kept) == 2
+        assert service.unpin_checkpoint(first.id)
+        service.create_checkpoint()
+        assert first.id not in [one.id for one in service.list_checkpoints()]
+        with pytest.raises(ckptlog.CheckpointNotFoundError):
+            service.pin_checkpoint("cp_none")

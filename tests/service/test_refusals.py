@@ -62,6 +62,8 @@ WRONG = [
     {"components": 5},
     {"at": datetime(2026, 1, 1)},  # noqa: DTZ001 - what is refused
     {"at": "x"},
+    {"at": -1},
+    {"at": -1, "dry_run": True},
     {"at": 0, "checkpoint_id": "cp_system_1_1"},
     {"to": 5},
     {"cancel": 5},
@@ -88,6 +90,25 @@ def test_wrong_recoveries_are_refused_and_are_no_failures_of_the_system(served):
     assert [name for name, _ in told] == ["recoveryStarted", "recoveryPlanned"]
 
 
+@pytest.mark.parametrize("options", [
+    {"checkpoint_id": ""}, {"checkpoint_id": 5}, {"checkpoint_id": "cp_system_1_1", "at": 0},
+])  # fmt: skip
+def test_an_error_says_what_the_caller_calls_it(served, options):
+    service = served[0]
+    with pytest.raises(ArgumentError, match="checkpoint_id"):
+        service.recover_from_checkpoint(**options)
+    with pytest.raises(ArgumentError, match="checkpoint_id"):
+        list(service.iterate_recovery(**options))
+    with pytest.raises(ArgumentError, match="checkpoint_id"):
+        service.validate_checkpoint("")
+
+
+def test_a_picture_has_lists_alone(served):
+    told = served[0].recover_from_checkpoint(dry_run=True).to_dict()
+    assert not [name for name, one in told.items() if isinstance(one, tuple)]
+    assert (told["missing"], told["mixed"]) == ([], [])
+
+
 def test_wrong_captures_are_refused_and_are_no_failures_of_the_system(served):
     service, *_, told = served
     wrong = [("d", "tag"), ("d", b"tag"), ("d", [1]), (5, []), ("d", ["x" * 5000]), ("d", None)]
@@ -95,6 +116,9 @@ def test_wrong_captures_are_refused_and_are_no_failures_of_the_system(served):
         with pytest.raises(ArgumentError):
             service.create_checkpoint(*arguments)
         assert service.get_metrics().refused == count, arguments
+    with pytest.raises(ArgumentError, match="force is 'yes'"):
+        service.create_checkpoint(force="yes")
+    assert service.get_metrics().refused == len(wrong) + 1
     assert service.get_metrics().error_rate == 0.0
     service.recover_from_checkpoint(dry_run=True)
     until(lambda: len(told) >= 2, "being told")
