@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ckptlog.formats.head import ConsistencyProof, Head, InclusionProof
     from ckptlog.formats.note import Note, VerifierKey
     from ckptlog.repository.head_shelf import SignedHead
+    from ckptlog.repository.output_file import OutputFile
 
 _COLUMNS = (
     Column("events", is_number=True),
@@ -88,6 +89,7 @@ def _add_verify(acts: Commands) -> None:
 
 def _add_out(parser: Any) -> None:
     parser.add_argument("--out", type=filled, metavar="FILE", help="write it there instead")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 # --- heads ----------------------------------------------------------------------------------------
@@ -96,6 +98,7 @@ def _add_out(parser: Any) -> None:
 def run_head(context: Context) -> int:
     """Sign and print a head, or list those that are kept."""
     arguments, output = context.arguments, context.output
+    target = _target(context)
     with context.store(is_reading=True) as store:
         notary = store.notary
         if arguments.list:
@@ -108,7 +111,7 @@ def run_head(context: Context) -> int:
         raise _no_head()
     if not arguments.latest and not is_published:
         output.note("the store cannot be written, so its heads/ do not get this head: keep it")
-    _put(context, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
+    _put(context, target, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
     if not output.is_json and arguments.out:
         output.line(f"The head of {signed.head.size:,} events is in {text.escape(arguments.out)}.")
     return OK
@@ -163,11 +166,12 @@ def run_prove(context: Context) -> int:
     """Prove that an event stands in the log."""
     from ckptlog.formats import head as formats
 
+    target = _target(context)
     with context.store(is_reading=True) as store:
         proof = store.notary.prove(context.arguments.position)
     data, head = formats.encode_inclusion(proof), formats.decode(proof.note.text)
     fields = {"kind": "inclusion", "position": proof.position, "hashes": len(proof.path)}
-    _put(context, data, {**fields, **_head(head), "proof": data.decode()})
+    _put(context, target, data, {**fields, **_head(head), "proof": data.decode()})
     _tell_out(context, f"event {proof.position} among {head.size:,}")
     return OK
 
@@ -176,12 +180,12 @@ def run_consistency(context: Context) -> int:
     """Prove that an earlier log is the beginning of a later one."""
     from ckptlog.formats import head as formats
 
-    arguments = context.arguments
+    arguments, target = context.arguments, _target(context)
     with context.store(is_reading=True) as store:
         proof = store.notary.prove_consistency(arguments.old, arguments.new)
     data, head = formats.encode_consistency(proof), formats.decode(proof.note.text)
     fields = {"kind": "consistency", "old": proof.old, "hashes": len(proof.path)}
-    _put(context, data, {**fields, **_head(head), "proof": data.decode()})
+    _put(context, target, data, {**fields, **_head(head), "proof": data.decode()})
     _tell_out(context, f"{proof.old:,} events as the beginning of {head.size:,}")
     return OK
 
@@ -191,13 +195,20 @@ def _tell_out(context: Context, what: str) -> None:
         context.output.line(f"The proof of {what} is in {text.escape(context.arguments.out)}.")
 
 
-def _put(context: Context, data: bytes, fields: dict[str, Any]) -> None:
-    """Write text to the file that was named, or print it; with --json print the fields."""
-    from ckptlog.storage.files import write_atomically
+def _target(context: Context) -> OutputFile | None:
+    """Return the file that was named, having looked at it: before anything is signed."""
+    from ckptlog.repository.output_file import OutputFile
 
+    out = context.arguments.out
+    is_replaced = context.arguments.force
+    return OutputFile(out, is_replaced=is_replaced, argument="out") if out else None
+
+
+def _put(context: Context, target: OutputFile | None, data: bytes, fields: dict[str, Any]) -> None:
+    """Write text to the file that was named, or print it; with --json print the fields."""
     out, output = context.arguments.out, context.output
-    if out:
-        write_atomically(Path(out), data)
+    if target is not None:
+        target.write(data)
     if output.is_json:
         output.document({**fields, "file": out or None})
     elif not out:

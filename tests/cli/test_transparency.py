@@ -217,7 +217,7 @@ def test_a_witness_from_beginning_to_end(signed, monkeypatch):
     assert "w.example/a" in signed.on("audit", "witness", "list").out
     ran = signed.on("audit", "witness", "accept", answer)
     assert (ran.status, "cosigned by w.example/a" in ran.out) == (0, True)
-    signed.on("audit", "prove", 1, "--out", proof)
+    signed.on("audit", "prove", 1, "--out", proof, "--force")
     words = ("audit", "verify-proof", proof, "--vkey", signed.key, "--witness", key)
     assert "cosigned by w.example/a at 20" in signed.run(*words).out
     assert signed.run(*words, "--json").document["witnesses"] == ["w.example/a"]
@@ -264,3 +264,43 @@ def test_a_file_that_is_not_there(signed, name):
     signed.on("audit", "prove-consistency", 1, "--out", whole)
     ran = signed.on("audit", "verify-proof", whole, "--vkey", signed.key, "--old", path, "--json")
     assert (ran.status, ran.error["context"]["argument"]) == (2, "old")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("audit", "head"), ("audit", "prove", 2), ("audit", "prove-consistency", 1)],
+)
+def test_out_writes_over_nothing(signed, words):
+    """Neither a file without --force, nor what belongs to a store; and nothing is signed for it."""
+    kept = signed.folder / "kept"
+    kept.write_text("mine")
+    signed.on("delete-task", "other")
+    heads = signed.on("audit", "head", "--list", "--json").out
+    segment = next((signed.path / "log").glob("*.seg"))
+    before = segment.read_bytes()
+    for place, more in ((kept, ()), (segment, ("--force",)), (signed.path / "new", ())):
+        ran = signed.on(*words, "--out", place, *more, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+        assert ran.error["context"]["argument"] == "out"
+    assert (kept.read_text(), segment.read_bytes()) == ("mine", before)
+    assert signed.on("audit", "head", "--list", "--json").out == heads
+    assert signed.on(*words, "--out", kept, "--force").status == 0
+    assert kept.read_text() != "mine"
+
+
+def test_places_inside_a_store_are_refused_by_every_command(signed, filled):
+    inside = signed.path / "views" / "x"
+    for words in (
+        ("export", "archive", "job", "--to", inside),
+        ("export", "archive", "job", "--force", "--to", signed.path / "store.json"),
+        ("export", "history", inside),
+        ("restore", filled.completed, "--out", inside),
+        ("rewind", "--out", inside),
+        ("recover", "--to", inside),
+        ("watch", "--once", "--exec", "false", "--consumer", "c", "--dead-letters", inside),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"]) == (2, "argument.invalid"), words
+        assert "store or a backup" in ran.error["message"], words
+    assert not inside.exists()
+    assert signed.on("verify").status == 0
