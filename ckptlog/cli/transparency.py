@@ -405,10 +405,12 @@ def run_publish(context: Context) -> int:
     try:
         with context.store(is_reading=True) as store:
             notary = store.notary
+            # The folder is looked at before anything is signed for it.
+            publication = Publication(notary, Path(arguments.folder), progress)
             signed = notary.latest() if arguments.latest else notary.sign()
             if signed is None:
                 raise _no_head()
-            done = Publication(notary, Path(arguments.folder), progress).publish(signed)
+            done = publication.publish(signed)
             key = notary.key
     finally:
         progress.close()
