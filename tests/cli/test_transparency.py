@@ -304,3 +304,16 @@ def test_places_inside_a_store_are_refused_by_every_command(signed, filled):
         assert "store or a backup" in ran.error["message"], words
     assert not inside.exists()
     assert signed.on("verify").status == 0
+
+
+def test_publish_into_a_store_or_onto_a_file_signs_nothing(signed):
+    signed.on("delete-task", "other")
+    plain = signed.folder / "plain"
+    plain.write_text("mine")
+    heads = signed.on("audit", "head", "--list", "--json").out
+    for place in (signed.path, signed.path / "views" / "tiles", signed.folder, plain):
+        ran = signed.on("audit", "publish", place, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+        assert ran.error["context"]["argument"] == "folder"
+    assert plain.read_text() == "mine"
+    assert signed.on("audit", "head", "--list", "--json").out == heads

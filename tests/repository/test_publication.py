@@ -7,7 +7,12 @@ import stat
 import pytest
 
 import ckptlog
-from ckptlog.errors import CheckpointStorageError, ForkedError, RewrittenError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointStorageError,
+    ForkedError,
+    RewrittenError,
+)
 from ckptlog.formats import note, tile
 from ckptlog.formats.merkle import Frontier
 from ckptlog.model.leaf import leaf_hash
@@ -280,3 +285,31 @@ def test_progress_is_told(home, tmp_path):
     told = []
     publish(home, tmp_path / "tiles", lambda done, total: told.append((done, total)))
     assert told == [(256, 610), (512, 610), (610, 610)]
+
+
+@pytest.mark.parametrize("place", [".", "heads/tiles", "views", ".."])
+def test_a_folder_in_the_store_or_around_it_is_refused(home, place):
+    before = files(home.path)
+    with home.open() as store, pytest.raises(ArgumentError, match="lie in one another"):
+        Publication(store.notary, home.path / place)
+    assert files(home.path).keys() <= before.keys() | {"log/end"}
+
+
+def test_a_folder_in_another_store_or_a_backup_is_refused(home, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = house(tmp_path / "other")
+    with home.open() as store:
+        store.backup(tmp_path / "b")
+        (tmp_path / "link").symlink_to(tmp_path / "b")
+        for place in (other.path / "tiles", tmp_path / "b", tmp_path / "link" / "tiles"):
+            with pytest.raises(ArgumentError, match="a store or a backup"):
+                Publication(store.notary, place)
+
+
+@pytest.mark.parametrize("place", ["plain", "plain/tiles", "pipe"])
+def test_a_folder_that_is_a_file(home, tmp_path, place):
+    (tmp_path / "plain").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    with home.open() as store, pytest.raises(ArgumentError, match="is not a directory"):
+        Publication(store.notary, tmp_path / place)
+    assert (tmp_path / "plain").read_text() == "mine"
