@@ -354,7 +354,8 @@ class _Export:
 
     def _head(self, end: End) -> tuple[int, bytes, bytes] | None:
         """Return size, root and text of the newest signed head that covers the tasks' events."""
-        found = [one for one in map(parse_note, self._notes()) if one and one[0] <= end.position]
+        ours = [note for note in self._notes() if is_origin(note, self._store.id)]
+        found = [one for one in map(parse_note, ours) if one and one[0] <= end.position]
         if not found:
             return None
         newest = max(found)
@@ -372,6 +373,14 @@ class _Export:
                 path = folder / name
                 if path.is_file() and path.stat().st_size <= _HEADS_BYTES_MAX:
                     yield path.read_bytes()
+
+
+def is_origin(note: bytes, store: str) -> bool:
+    """Say whether a signed head names the log of a store: itself, or what it is since a fork."""
+    origin = note.partition(b"\n")[0]
+    return (
+        re.fullmatch(rb"ckptlog/%b(/[0-9a-f]{8})?" % re.escape(store.encode()), origin) is not None
+    )
 
 
 def parse_note(note: bytes) -> tuple[int, bytes, bytes] | None:
