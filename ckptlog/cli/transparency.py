@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ _COLUMNS = (
     Column("origin"),
     Column("signatures"),
 )
+
+# Open already: reading from it waits for a writer that there is, or was.
+_GIVEN = re.compile(r"/dev/stdin|(/dev|/proc/(self|[0-9]+))/fd/[0-9]+")
 
 
 def add_acts(acts: Commands) -> None:
@@ -353,23 +357,29 @@ def read_file(path: str, most: int, argument: str = "file") -> bytes:
 
 
 def named_file(path: str, argument: str) -> Path:
-    """Return the path of a file to read; refuse what names none, which is a slip of the pen."""
+    """Return the path of a file to read; refuse what names none, which is a slip of the pen.
+
+    A named pipe is refused too: who opens one that nobody writes to waits for ever. What this
+    process was given open (/dev/stdin, /dev/fd/N) may be one.
+    """
     from ckptlog.errors import ArgumentError, operating_system_door
 
     named = Path(path)
     with operating_system_door("Cannot read"):
         try:
-            is_folder = stat.S_ISDIR(named.stat().st_mode)
+            mode = named.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArgumentError(
                 f"There is no file {path}.",
                 hint="Name a file that ckptlog audit has written.",
                 argument=argument,
             ) from error
-    if is_folder:
+    is_pipe = stat.S_ISFIFO(mode) and _GIVEN.fullmatch(path) is None
+    if stat.S_ISDIR(mode) or is_pipe:
         raise ArgumentError(
-            f"{path} is a directory, not a file.",
-            hint="Name a file that ckptlog audit has written.",
+            f"{path} is a {'pipe' if is_pipe else 'directory'}, not a file.",
+            hint="Name a file that ckptlog audit has written"
+            + (", or give the pipe as standard input: /dev/stdin." if is_pipe else "."),
             argument=argument,
         )
     return named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -317,3 +318,36 @@ def test_publish_into_a_store_or_onto_a_file_signs_nothing(signed):
         assert ran.error["context"]["argument"] == "folder"
     assert plain.read_text() == "mine"
     assert signed.on("audit", "head", "--list", "--json").out == heads
+
+
+def test_a_named_pipe_is_not_waited_for(signed):
+    pipe, proof = signed.folder / "pipe", signed.folder / "proof"
+    os.mkfifo(pipe)
+    signed.on("audit", "prove-consistency", 1, "--out", proof)
+    for words in (
+        ("audit", "verify-proof", pipe, "--vkey", signed.key),
+        ("audit", "verify-proof", proof, "--vkey", signed.key, "--old", pipe),
+        ("audit", "verify-proof", proof, "--vkey", pipe),
+        ("audit", "witness", "cosign", pipe),
+        ("audit", "witness", "accept", pipe),
+        ("verify", "--head", pipe),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", ""), words
+
+
+@pytest.mark.parametrize("place", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_a_pipe_that_was_given_open_is_read(signed, place):
+    proof = signed.folder / "proof"
+    signed.on("audit", "prove", 2, "--out", proof)
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, proof.read_bytes())
+        os.close(writer)
+        named = place.format(reader)
+        if not os.path.exists(named):
+            pytest.skip("there is no such folder of descriptors here")
+        ran = signed.run("audit", "verify-proof", named, "--vkey", signed.key)
+        assert (ran.status, ran.out.startswith("ok: event 2 of ")) == (0, True)
+    finally:
+        os.close(reader)
