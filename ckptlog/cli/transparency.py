@@ -226,6 +226,7 @@ def _put(context: Context, target: OutputFile | None, data: bytes, fields: dict[
 def run_verify_proof(context: Context) -> int:
     """Check a proof by its file and keys alone."""
     from ckptlog.crypto.signature import verify_note
+    from ckptlog.errors import ArgumentError
     from ckptlog.formats import head as formats
     from ckptlog.formats.head import InclusionProof
 
@@ -236,6 +237,12 @@ def run_verify_proof(context: Context) -> int:
     verify_note(proof.note, key)
     _check_origin(head, key)
     is_inclusion = isinstance(proof, InclusionProof)
+    if is_inclusion and arguments.old is not None:
+        raise ArgumentError(
+            "This proves an event; --old is for a proof of consistency.",
+            hint="Leave --old out.",
+            argument="old",
+        )
     fields = _inclusion(proof, head) if is_inclusion else _consistency(context, proof, head, key)
     cosigned = _witnessed(context, proof.note)
     fields |= {"witnesses": [one.key.name for one in cosigned]}
@@ -308,7 +315,9 @@ def _witnessed(context: Context, signed: Note) -> tuple[Cosigned, ...]:
     least = arguments.witnesses_min or len(keys)
     if least > len(keys):
         raise ArgumentError(
-            f"{least} witnesses are needed, and {len(keys)} named.", argument="witnesses_min"
+            f"{least} of the named witnesses are needed, and {len(keys)} named.",
+            hint="Name each witness whose cosignature counts: --witness KEY",
+            argument="witnesses_min",
         )
     found = verify_cosignatures(signed, keys)
     if len(found) < least:

@@ -226,7 +226,8 @@ def test_a_witness_from_beginning_to_end(signed, monkeypatch):
     assert (ran.status, ran.error["code"]) == (2, "argument.invalid")
     assert signed.on("audit", "witness", "distrust", "w.example/a").status == 0
     ran = signed.on("audit", "witness", "distrust", "w.example/a", "--json")
-    assert (ran.status, ran.document["removed"]) == (3, False)
+    assert (ran.status, ran.error["code"], ran.out) == (3, "key.missing", "")
+    assert "witness list" in ran.error["hint"]
 
 
 def test_a_proof_that_no_witness_saw(signed):
@@ -351,3 +352,31 @@ def test_a_pipe_that_was_given_open_is_read(signed, place):
         assert (ran.status, ran.out.startswith("ok: event 2 of ")) == (0, True)
     finally:
         os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["bad name", "", "a+b", "a\tb"])
+def test_a_name_that_no_witness_may_have(signed, monkeypatch, name):
+    monkeypatch.setenv("CKPTLOG_KEYS", str(signed.folder / "witness"))
+    ran = signed.run("audit", "witness", "init", name, "--json")
+    assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+    assert ran.error["context"]["argument"] == "name"
+    assert signed.run("audit", "witness", "init", "w.example/a").status == 0
+
+
+def test_options_that_mean_nothing_are_refused(signed):
+    proof = signed.folder / "proof"
+    signed.on("audit", "prove", 2, "--out", proof)
+    verify_proof = ("audit", "verify-proof", proof, "--vkey", signed.key)
+    for argument, words in (
+        ("old", (*verify_proof, "--old", signed.folder / "head")),
+        ("share", ("verify", "--share", ".5")),
+        ("share", ("verify", "--level", "full", "--share", ".5")),
+        ("seed", ("verify", "--level", "structure", "--seed", 0)),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", ""), words
+        assert ran.error["context"]["argument"] == argument
+        assert f"--{argument}" in ran.error["hint"]
+    ran = signed.on(*verify_proof, "--witnesses-min", 1, "--json")
+    assert (ran.status, "--witness KEY" in ran.error["hint"]) == (2, True)
+    assert signed.on("verify", "--level", "sampled", "--share", ".5", "--seed", 1).status == 0
