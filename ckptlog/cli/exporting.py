@@ -70,8 +70,12 @@ def run_archive(context: Context) -> int:
 
 def run_history(context: Context) -> int:
     """Bring the Parquet files in a folder up to date."""
+    from ckptlog.repository.output_file import refuse_house
+
     folder, output = _resolved(context.arguments.folder), context.output
     with context.store(is_reading=True) as store:
+        if folder != store.path.resolve() / "views" / "history":
+            refuse_house(folder, "folder")
         rows = store.history(folder).count_rows()
         path = str(store.path)
     sizes = [file.stat().st_size for file in sorted(folder.glob("date=*/*.parquet"))]

@@ -101,8 +101,12 @@ class _Chosen:
 
 def run_recover(context: Context) -> int:
     """Recover, or say what a recovery would do."""
+    from ckptlog.repository.output_file import refuse_house
+
     arguments = context.arguments
     _check(context)
+    if arguments.to is not None:
+        refuse_house(context.directory / arguments.to, "to")
     with context.manager(is_reading=arguments.dry_run or arguments.to is not None) as manager:
         if arguments.abandon:
             return abandon(context, manager)

@@ -104,10 +104,13 @@ def _target(given: str) -> str | int | datetime:
 
 def run_rewind(context: Context) -> int:
     """Rewind, or say what a rewind would do."""
+    from ckptlog.repository.output_file import refuse_house
     from ckptlog.service.command.claim import own_systems
 
     arguments = context.arguments
     _check(context)
+    if arguments.out is not None:
+        refuse_house(context.directory / arguments.out, "out")
     is_reading = arguments.list or arguments.dry_run or arguments.diff or arguments.out is not None
     with workspace(context, is_reading=is_reading, keeps_unknown=arguments.keep_unknown) as opened:
         if arguments.list:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ckptlog.formats.head import ConsistencyProof, Head, InclusionProof
     from ckptlog.formats.note import Note, VerifierKey
     from ckptlog.repository.head_shelf import SignedHead
+    from ckptlog.repository.output_file import OutputFile
 
 _COLUMNS = (
     Column("events", is_number=True),
@@ -30,6 +32,9 @@ _COLUMNS = (
     Column("origin"),
     Column("signatures"),
 )
+
+# Open already: reading from it waits for a writer that there is, or was.
+_GIVEN = re.compile(r"/dev/stdin|(/dev|/proc/(self|[0-9]+))/fd/[0-9]+")
 
 
 def add_acts(acts: Commands) -> None:
@@ -88,6 +93,7 @@ def _add_verify(acts: Commands) -> None:
 
 def _add_out(parser: Any) -> None:
     parser.add_argument("--out", type=filled, metavar="FILE", help="write it there instead")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 # --- heads ----------------------------------------------------------------------------------------
@@ -96,6 +102,7 @@ def _add_out(parser: Any) -> None:
 def run_head(context: Context) -> int:
     """Sign and print a head, or list those that are kept."""
     arguments, output = context.arguments, context.output
+    target = _target(context)
     with context.store(is_reading=True) as store:
         notary = store.notary
         if arguments.list:
@@ -108,7 +115,7 @@ def run_head(context: Context) -> int:
         raise _no_head()
     if not arguments.latest and not is_published:
         output.note("the store cannot be written, so its heads/ do not get this head: keep it")
-    _put(context, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
+    _put(context, target, _note_bytes(signed.note), {**head_fields(signed), "key": str(key)})
     if not output.is_json and arguments.out:
         output.line(f"The head of {signed.head.size:,} events is in {text.escape(arguments.out)}.")
     return OK
@@ -163,11 +170,12 @@ def run_prove(context: Context) -> int:
     """Prove that an event stands in the log."""
     from ckptlog.formats import head as formats
 
+    target = _target(context)
     with context.store(is_reading=True) as store:
         proof = store.notary.prove(context.arguments.position)
     data, head = formats.encode_inclusion(proof), formats.decode(proof.note.text)
     fields = {"kind": "inclusion", "position": proof.position, "hashes": len(proof.path)}
-    _put(context, data, {**fields, **_head(head), "proof": data.decode()})
+    _put(context, target, data, {**fields, **_head(head), "proof": data.decode()})
     _tell_out(context, f"event {proof.position} among {head.size:,}")
     return OK
 
@@ -176,12 +184,12 @@ def run_consistency(context: Context) -> int:
     """Prove that an earlier log is the beginning of a later one."""
     from ckptlog.formats import head as formats
 
-    arguments = context.arguments
+    arguments, target = context.arguments, _target(context)
     with context.store(is_reading=True) as store:
         proof = store.notary.prove_consistency(arguments.old, arguments.new)
     data, head = formats.encode_consistency(proof), formats.decode(proof.note.text)
     fields = {"kind": "consistency", "old": proof.old, "hashes": len(proof.path)}
-    _put(context, data, {**fields, **_head(head), "proof": data.decode()})
+    _put(context, target, data, {**fields, **_head(head), "proof": data.decode()})
     _tell_out(context, f"{proof.old:,} events as the beginning of {head.size:,}")
     return OK
 
@@ -191,13 +199,20 @@ def _tell_out(context: Context, what: str) -> None:
         context.output.line(f"The proof of {what} is in {text.escape(context.arguments.out)}.")
 
 
-def _put(context: Context, data: bytes, fields: dict[str, Any]) -> None:
-    """Write text to the file that was named, or print it; with --json print the fields."""
-    from ckptlog.storage.files import write_atomically
+def _target(context: Context) -> OutputFile | None:
+    """Return the file that was named, having looked at it: before anything is signed."""
+    from ckptlog.repository.output_file import OutputFile
 
+    out = context.arguments.out
+    is_replaced = context.arguments.force
+    return OutputFile(out, is_replaced=is_replaced, argument="out") if out else None
+
+
+def _put(context: Context, target: OutputFile | None, data: bytes, fields: dict[str, Any]) -> None:
+    """Write text to the file that was named, or print it; with --json print the fields."""
     out, output = context.arguments.out, context.output
-    if out:
-        write_atomically(Path(out), data)
+    if target is not None:
+        target.write(data)
     if output.is_json:
         output.document({**fields, "file": out or None})
     elif not out:
@@ -211,6 +226,7 @@ def _put(context: Context, data: bytes, fields: dict[str, Any]) -> None:
 def run_verify_proof(context: Context) -> int:
     """Check a proof by its file and keys alone."""
     from ckptlog.crypto.signature import verify_note
+    from ckptlog.errors import ArgumentError
     from ckptlog.formats import head as formats
     from ckptlog.formats.head import InclusionProof
 
@@ -221,6 +237,12 @@ def run_verify_proof(context: Context) -> int:
     verify_note(proof.note, key)
     _check_origin(head, key)
     is_inclusion = isinstance(proof, InclusionProof)
+    if is_inclusion and arguments.old is not None:
+        raise ArgumentError(
+            "This proves an event; --old is for a proof of consistency.",
+            hint="Leave --old out.",
+            argument="old",
+        )
     fields = _inclusion(proof, head) if is_inclusion else _consistency(context, proof, head, key)
     cosigned = _witnessed(context, proof.note)
     fields |= {"witnesses": [one.key.name for one in cosigned]}
@@ -293,7 +315,9 @@ def _witnessed(context: Context, signed: Note) -> tuple[Cosigned, ...]:
     least = arguments.witnesses_min or len(keys)
     if least > len(keys):
         raise ArgumentError(
-            f"{least} witnesses are needed, and {len(keys)} named.", argument="witnesses_min"
+            f"{least} of the named witnesses are needed, and {len(keys)} named.",
+            hint="Name each witness whose cosignature counts: --witness KEY",
+            argument="witnesses_min",
         )
     found = verify_cosignatures(signed, keys)
     if len(found) < least:
@@ -342,23 +366,29 @@ def read_file(path: str, most: int, argument: str = "file") -> bytes:
 
 
 def named_file(path: str, argument: str) -> Path:
-    """Return the path of a file to read; refuse what names none, which is a slip of the pen."""
+    """Return the path of a file to read; refuse what names none, which is a slip of the pen.
+
+    A named pipe is refused too: who opens one that nobody writes to waits for ever. What this
+    process was given open (/dev/stdin, /dev/fd/N) may be one.
+    """
     from ckptlog.errors import ArgumentError, operating_system_door
 
     named = Path(path)
     with operating_system_door("Cannot read"):
         try:
-            is_folder = stat.S_ISDIR(named.stat().st_mode)
+            mode = named.stat().st_mode
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ArgumentError(
                 f"There is no file {path}.",
                 hint="Name a file that ckptlog audit has written.",
                 argument=argument,
             ) from error
-    if is_folder:
+    is_pipe = stat.S_ISFIFO(mode) and _GIVEN.fullmatch(path) is None
+    if stat.S_ISDIR(mode) or is_pipe:
         raise ArgumentError(
-            f"{path} is a directory, not a file.",
-            hint="Name a file that ckptlog audit has written.",
+            f"{path} is a {'pipe' if is_pipe else 'directory'}, not a file.",
+            hint="Name a file that ckptlog audit has written"
+            + (", or give the pipe as standard input: /dev/stdin." if is_pipe else "."),
             argument=argument,
         )
     return named
@@ -394,10 +424,12 @@ def run_publish(context: Context) -> int:
     try:
         with context.store(is_reading=True) as store:
             notary = store.notary
+            # The folder is looked at before anything is signed for it.
+            publication = Publication(notary, Path(arguments.folder), progress)
             signed = notary.latest() if arguments.latest else notary.sign()
             if signed is None:
                 raise _no_head()
-            done = Publication(notary, Path(arguments.folder), progress).publish(signed)
+            done = publication.publish(signed)
             key = notary.key
     finally:
         progress.close()

@@ -53,7 +53,6 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--seed",
         type=natural,
-        default=0,
         metavar="N",
         help="with --level sampled: chooses the chunks; the same seed takes the same ones",
     )
@@ -124,11 +123,19 @@ def _kept(context: Context) -> KeptHeads:
 
 
 def _depth(context: Context) -> Depth:
+    from ckptlog.errors import ArgumentError
     from ckptlog.repository.depth import SHARE_DEFAULT, Depth
 
     given = context.arguments
+    for name in ("share", "seed"):
+        if getattr(given, name) is not None and given.level != "sampled":
+            raise ArgumentError(
+                f"--{name} is of a sample, and the level is {given.level}.",
+                hint=f"Add --level sampled, or leave --{name} out.",
+                argument=name,
+            )
     share = SHARE_DEFAULT if given.share is None else given.share
-    depth = Depth(given.level, share, given.seed, given.resume)
+    depth = Depth(given.level, share, given.seed or 0, given.resume)
     depth.check()
     return depth
 

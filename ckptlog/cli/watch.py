@@ -191,6 +191,7 @@ def _delivery(context: Context, store: Store) -> Delivery | None:
                 word = "--" + name.replace("_", "-")
                 raise ArgumentError(f"{word} needs --exec or --webhook.", argument=word)
         return None
+    from ckptlog.repository.output_file import refuse_house
     from ckptlog.watch.dead_letter import DeadLetters
     from ckptlog.watch.delivery import RETRIES, Delivery, Target
 
@@ -214,6 +215,8 @@ def _delivery(context: Context, store: Store) -> Delivery | None:
         )
     retries = RETRIES if arguments.retries is None else arguments.retries
     letters = arguments.dead_letters
+    if letters:
+        refuse_house(letters, "dead_letters")
     dead_letters = DeadLetters(Path(letters), store.environment) if letters else None
     return Delivery(target, store.environment, retries=retries, dead_letters=dead_letters)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.exit_status import NOT_FOUND, OK
+from ckptlog.cli.exit_status import OK
 from ckptlog.cli.output import Column
 from ckptlog.cli.transparency import head_fields, read_file, read_key
 
@@ -99,17 +99,22 @@ def run_trust(context: Context) -> int:
 
 def run_distrust(context: Context) -> int:
     """Trust a witness no more."""
+    from ckptlog.errors import KeyMissingError
+    from ckptlog.model.quotation import quoted
+
     name = context.arguments.name
     with context.store(is_reading=True) as store:
         ring = store.notary.ring
         before = ring.witnesses()
         after = tuple(one for one in before if one.name != name)
-        if after != before:
-            ring.trust(after)
-    is_gone = after != before
-    said = "is trusted no more" if is_gone else "was not trusted"
-    _done(context, {"witness": name, "removed": is_gone}, f"{name} {said}.")
-    return OK if is_gone else NOT_FOUND
+        if after == before:
+            raise KeyMissingError(
+                f"No witness {quoted(name)} is trusted.",
+                hint="Those that are: ckptlog audit witness list",
+                witness=name,
+            )
+        ring.trust(after)
+    return _done(context, {"witness": name, "removed": True}, f"{name} is trusted no more.")
 
 
 def _done(context: Context, fields: dict[str, object], said: str) -> int:

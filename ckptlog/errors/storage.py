@@ -163,7 +163,10 @@ class OtherTimelineError(CheckpointStorageError):
 
 
 class RestoreConflictError(CheckpointStorageError):
-    """What no capture holds stands where a restore would write; nothing was changed."""
+    """Something stands where a restore would write: what no capture holds, or another's files.
+
+    Nothing was changed.
+    """
 
     code = "restore.conflict"
 

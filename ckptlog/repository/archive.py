@@ -41,9 +41,8 @@ from ckptlog.model.cursor import BEGINNING
 from ckptlog.model.event import CHECKPOINT_TYPES, Event, Reference
 from ckptlog.model.identifier import check_id
 from ckptlog.model.leaf import leaf_hash
-from ckptlog.model.quotation import quoted
+from ckptlog.repository.output_file import OutputFile
 from ckptlog.repository.report import Progress
-from ckptlog.storage import files
 
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
@@ -99,28 +98,18 @@ def export_archive(
         progress: Called now and then with events passed and events in all (twice the log's).
 
     Raises:
-        ArgumentError: No task, a wrong id, or the file exists.
+        ArgumentError: No task, a wrong id, the file exists, or it lies in a store or a backup.
         CheckpointNotFoundError: A task has no event in the store.
         CheckpointCorruptionError, MissingBlobError: What a living checkpoint needs is damaged.
 
-    Durability: the file is on the medium, whole, when it returns; else it is as it was.
+    Durability: the file is on the medium, whole, when it returns; else it is as it was. A pipe or
+    a device is written through.
     Threads: safe beside writers.
     """
     names = _checked(tasks)
-    target = _target(path, is_replaced=is_replaced)
-    files.remove_left_over(target.parent, target.name)
-    fd, temporary = files.create_temporary(target)
-    try:
-        # Closing writes what is buffered, and fails again where writing has failed.
-        with operating_system_door("Cannot write the archive"), os.fdopen(fd, "wb") as file:
-            report = _Export(store.opened(), names, file, progress).run(target)
-            file.flush()
-            files.sync_file(file.fileno())
-            files.publish(temporary, target)
-    except BaseException:
-        files.remove(temporary)
-        raise
-    return report
+    target = OutputFile(path, is_replaced=is_replaced)
+    with target.writing() as file:
+        return _Export(store.opened(), names, file, progress).run(target.path)
 
 
 def _checked(tasks: Sequence[str]) -> list[str]:
@@ -130,25 +119,6 @@ def _checked(tasks: Sequence[str]) -> list[str]:
     if len(names) > archive.TASKS_MAX:
         raise ArgumentError(f"At most {archive.TASKS_MAX} tasks fit.", argument="tasks")
     return names
-
-
-def _target(path: object, *, is_replaced: bool) -> Path:
-    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ArgumentError(f"{quoted(path)} is not a path.", argument="path")
-    with operating_system_door("Cannot write the archive"):
-        target = Path(text).expanduser().absolute()
-        if target.is_dir() or not target.parent.is_dir():
-            raise ArgumentError(
-                f"{target} is a directory, or its folder does not exist.", argument="path"
-            )
-        if target.exists() and not is_replaced:
-            raise ArgumentError(
-                f"{target} exists.",
-                hint="Name another file, or replace it: --force (is_replaced=True).",
-                argument="path",
-            )
-    return target
 
 
 class _Seen:
@@ -384,7 +354,8 @@ class _Export:
 
     def _head(self, end: End) -> tuple[int, bytes, bytes] | None:
         """Return size, root and text of the newest signed head that covers the tasks' events."""
-        found = [one for one in map(parse_note, self._notes()) if one and one[0] <= end.position]
+        ours = [note for note in self._notes() if is_origin(note, self._store.id)]
+        found = [one for one in map(parse_note, ours) if one and one[0] <= end.position]
         if not found:
             return None
         newest = max(found)
@@ -402,6 +373,14 @@ class _Export:
                 path = folder / name
                 if path.is_file() and path.stat().st_size <= _HEADS_BYTES_MAX:
                     yield path.read_bytes()
+
+
+def is_origin(note: bytes, store: str) -> bool:
+    """Say whether a signed head names the log of a store: itself, or what it is since a fork."""
+    origin = note.partition(b"\n")[0]
+    return (
+        re.fullmatch(rb"ckptlog/%b(/[0-9a-f]{8})?" % re.escape(store.encode()), origin) is not None
+    )
 
 
 def parse_note(note: bytes) -> tuple[int, bytes, bytes] | None:

@@ -43,7 +43,7 @@ from ckptlog.model.event import (
 )
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.model.quotation import quoted
-from ckptlog.repository.archive import parse_note
+from ckptlog.repository.archive import is_origin, parse_note
 from ckptlog.repository.report import Progress
 
 _BUFFER_BYTES: Final = 1024 * 1024
@@ -314,6 +314,11 @@ class _Check:
         told = parse_note(self._note) if self._note else None
         if self._note and (told is None or told[:2] != (head.size, done.root)):
             raise FormatError("The signed head in the archive is of another log.")
+        if self._note and not is_origin(self._note, head.store):
+            raise FormatError(
+                f"The archive says that it is of the store {head.store}, and its signed head does "
+                "not."
+            )
         return Contents(
             store=head.store,
             created=head.created,

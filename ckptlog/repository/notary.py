@@ -15,6 +15,7 @@ Nothing here runs under the log's lock; only events that are durable are ever si
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -69,6 +70,11 @@ class Notary:
         self.tree = EventTree(store)
         self.ring = KeyRing(keys_folder(store.environment) / store.id, store.environment)
         self.shelf = HeadShelf(store.path)
+
+    @property
+    def store_path(self) -> Path:
+        """Where the store lies."""
+        return self._store.path
 
     # --- keys ---------------------------------------------------------------------------------
 

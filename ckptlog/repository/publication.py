@@ -3,8 +3,10 @@
     entries and tiles that are new -> on the medium -> DIR/checkpoint, atomically
 
 Tiles never change, so a second call writes only what is new. `checkpoint` is written last: whoever
-follows it finds everything that it signs, also when a call was killed. What lies in DIR is compared
-before anything is added: a folder of another log, or of another past of this one, is refused.
+follows it finds everything that it signs, also when a call was killed. What it covers is compared
+before anything is added: a folder of another log, or of another past of this one, is refused. What
+it does not cover was never published: it is what a call left that was killed, or that a power cut
+ended (files may then be there by name and empty), and is replaced where it differs.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ckptlog.errors import ForkedError, RewrittenError, operating_system_door
+from ckptlog.errors import ArgumentError, ForkedError, RewrittenError, operating_system_door
 from ckptlog.formats import note, tile
 from ckptlog.formats.head import Head
 from ckptlog.formats.tile import WIDTH
 from ckptlog.repository.head_shelf import SignedHead, signed_head
 from ckptlog.repository.keyring import read_note
+from ckptlog.repository.output_file import refuse_house
 from ckptlog.repository.tree import rewritten
 from ckptlog.storage import files
 
@@ -47,15 +50,21 @@ class Published(NamedTuple):
 class Publication:
     """The published form of one log in one folder.
 
+    Raises:
+        ArgumentError: The folder is a file; or it and a store, or a backup, lie in one another: its
+            payloads would be served.
+
     Threads: one at a time.
     """
 
     def __init__(self, notary: Notary, folder: Path, progress: Progress | None = None) -> None:
         self._notary = notary
-        self._folder = folder
+        self._folder = _checked(notary, folder)
+        self._made = self._folder.parent
         self._progress = progress
         self._files = self._bytes = 0
         self._folders: set[Path] = set()
+        self._unsynced: list[str] = []
 
     def publish(self, signed: SignedHead) -> Published:
         """Bring the folder up to a head.
@@ -63,22 +72,32 @@ class Publication:
         Raises:
             ForkedError: The folder holds another log, or another origin of this one.
             RewrittenError: It holds another past.
-            CheckpointStorageError: It cannot be written.
+            CheckpointStorageError: It cannot be written; `checkpoint` stays as it was.
 
         Durability: on the medium when it returns. Readers of the folder find a whole log at any
             time.
         """
         head = signed.head
+        self._make_folder()
         with self._notary.lock:
             tree = self._notary.tree.grown(head, head.size)
             former = self._former(head, tree)
             self._entries(former, head.size)
             self._tiles(former, head.size, tree)
-        if self._files:
-            os.sync()  # thousands of files: one call for all, before what names them
+        self._sync()
         self._checkpoint(signed)
         self._drop_partial(former, head.size)
         return Published(head, former, self._files, self._bytes)
+
+    def _make_folder(self) -> None:
+        """Make the folder, and remember what was there before it."""
+        with operating_system_door("Cannot publish"):
+            parent = self._folder.parent
+            self._made = next(one for one in self._folder.parents if one.is_dir())
+            if self._folder.is_dir() and not os.access(parent, os.R_OK):
+                self._made = self._folder  # somebody else has made it, there
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folders.add(self._folder)
 
     def _former(self, head: Head, tree: Tree) -> int:
         """Return how many events the folder has, having compared it with our tree."""
@@ -98,7 +117,8 @@ class Publication:
     def _entries(self, former: int, size: int) -> None:
         for number, entries in self._bundles(former // WIDTH * WIDTH, size):
             path = tile.tile_path(ENTRIES, number, len(entries))
-            self._put(path, tile.encode_entries(entries))
+            is_covered = number * WIDTH + len(entries) <= former
+            self._put(path, tile.encode_entries(entries), is_covered=is_covered)
             if self._progress is not None:
                 self._progress(number * WIDTH + len(entries), size)
 
@@ -121,37 +141,62 @@ class Publication:
     def _tiles(self, former: int, size: int, tree: Tree) -> None:
         before = dict(tile.levels(former))
         for level, count in tile.levels(size):
-            for number in range(before.get(level, 0) // WIDTH, -(-count // WIDTH)):
+            old = before.get(level, 0)
+            for number in range(old // WIDTH, -(-count // WIDTH)):
                 stop = min(count, (number + 1) * WIDTH)
                 data = tree.hashes(level, number * WIDTH, stop)
-                self._put(tile.tile_path(level, number, stop - number * WIDTH), data)
+                path = tile.tile_path(level, number, stop - number * WIDTH)
+                self._put(path, data, is_covered=stop <= old)
 
-    def _put(self, name: str, data: bytes) -> None:
-        """Write a file that is not there; refuse one that holds something else."""
+    def _put(self, name: str, data: bytes, *, is_covered: bool) -> None:
+        """Let a file hold this; refuse one that the published head covers and that does not."""
         path = self._folder / name
         with operating_system_door("Cannot publish"):
             try:
-                if path.read_bytes() == data:
-                    return
+                is_right = path.read_bytes() == data
             except FileNotFoundError:
-                pass
+                is_right = False
             else:
-                raise RewrittenError(
-                    f"{path} holds something else than the log.",
-                    hint="Publish into another folder and compare; published files never change.",
-                    path=str(path),
-                )
+                if is_covered and not is_right:
+                    raise RewrittenError(
+                        f"{path} holds something else than the log.",
+                        hint="Publish into another folder and compare; published files never "
+                        "change.",
+                        path=str(path),
+                    )
             if path.parent not in self._folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._folders.add(path.parent)
-        files.write_atomically(path, data, durable=False)
-        self._files += 1
-        self._bytes += len(data)
+        if is_covered and is_right:
+            return
+        # What is right by now may be what a killed call has left, and on no medium yet.
+        self._unsynced.append(name)
+        if not is_right:
+            files.write_atomically(path, data, durable=False)
+            self._files += 1
+            self._bytes += len(data)
+
+    def _sync(self) -> None:
+        """Put all that is new on the medium, together: most of it is there by now.
+
+        Not `os.sync`, which tells of no error.
+        """
+        with operating_system_door("Cannot sync what is published"):
+            for name in self._unsynced:
+                fd = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    files.sync_file(fd)
+                finally:
+                    os.close(fd)
+        folders = {self._made}
+        for folder in self._folders:
+            folders |= {one for one in (folder, *folder.parents) if self._made in one.parents}
+        for folder in sorted(folders, reverse=True):  # a name is synced after what it names
+            files.sync_directory(folder)
 
     def _checkpoint(self, signed: SignedHead) -> None:
         path, data = self._folder / CHECKPOINT, note.encode(signed.note)
         with operating_system_door("Cannot publish"):
-            self._folder.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.read_bytes() == data:
                 return
         files.write_atomically(path, data)
@@ -167,3 +212,27 @@ class Publication:
             if old % WIDTH and old // WIDTH < new // WIDTH:
                 partial = self._folder / f"{tile.tile_path(level, old // WIDTH)}.p"
                 shutil.rmtree(partial, ignore_errors=True)
+
+
+def _checked(notary: Notary, named: Path) -> Path:
+    with operating_system_door("Cannot publish"):
+        try:
+            folder = named.expanduser().resolve()
+        except RuntimeError as error:  # no such user, links in a circle
+            raise ArgumentError(f"{named} leads nowhere: {error}", argument="folder") from error
+        store = notary.store_path.resolve()
+        if folder == store or store in folder.parents or folder in store.parents:
+            raise ArgumentError(
+                f"The folder {folder} and the store {store} lie in one another.",
+                hint="Name a folder outside of the store, which has nothing else in it.",
+                argument="folder",
+            )
+        refuse_house(folder, "folder")
+        blocked = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        if not blocked.is_dir():
+            raise ArgumentError(
+                f"{blocked} is not a directory.",
+                hint="Name a new folder, or an earlier export.",
+                argument="folder",
+            )
+    return folder

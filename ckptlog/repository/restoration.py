@@ -20,12 +20,13 @@ from typing import Any, Final
 import msgspec
 
 from ckptlog.errors import (
+    ArgumentError,
     BackupDamagedError,
     BackupDivergedError,
     BackupForeignError,
     CheckpointStorageError,
     FormatError,
-    NotAStoreError,
+    RestoreConflictError,
     StoreMissingError,
     operating_system_door,
 )
@@ -144,7 +145,8 @@ def restore_store(
         BackupDamagedError: It is not as it was written; with allow_damaged: its manifest or its
             store.json is not.
         BackupDivergedError: It is of another branch, and that was not allowed.
-        NotAStoreError: The directory is not empty.
+        ArgumentError: The directory and the backup lie in one another.
+        RestoreConflictError: The directory is not empty, or none.
         LockTimeoutError: A backup to it is at work.
 
     Durability: the new store is on the medium when it returns; killed before, it is no store.
@@ -152,6 +154,8 @@ def restore_store(
     environment = environment or Environment()
     source, root = _resolved(backup), _resolved(directory)
     _whole_manifest(source)
+    with operating_system_door("Cannot look at the new store's directory"):
+        _refuse_place(source, root)
     layout.refuse_unsafe_file_system(_existing(root), environment)
     _begin(source, root)
     with _quiet(source, environment):
@@ -214,8 +218,8 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
 
 
 def _existing(path: Path) -> Path:
-    """Return the nearest directory that is there."""
-    return next(one for one in (path, *path.parents) if one.exists())
+    """Return the nearest of a path and what it lies in that is there."""
+    return next(one for one in (path, *path.parents) if os.path.lexists(one))
 
 
 def _whole_manifest(root: Path) -> Manifest:
@@ -251,30 +255,36 @@ def _quiet(source: Path, environment: Environment) -> Iterator[None]:
         yield
 
 
+def _refuse_place(source: Path, root: Path) -> None:
+    """Refuse where no store can be made, before anything is made or read there."""
+    if source == root or source in root.parents or root in source.parents:
+        raise ArgumentError(
+            f"The new store {root} and the backup {source} lie in one another.",
+            hint="Name a new or an empty directory outside of the backup.",
+            argument="directory",
+            path=str(root),
+        )
+    found = _existing(root)
+    if not found.is_dir():
+        raise RestoreConflictError(
+            f"{found} is not a directory.",
+            hint="Choose a new or an empty directory; nothing was changed.",
+            path=str(root),
+        )
+
+
 def _begin(source: Path, root: Path) -> None:
     """Make the directory ready; what a killed restore has left there is cleared.
 
     Raises:
-        NotAStoreError: Something else is in it.
+        RestoreConflictError: Something else is in it.
     """
-    if source == root or source in root.parents or root in source.parents:
-        raise NotAStoreError(
-            f"{root} and the backup {source} lie in one another.",
-            hint="Choose another directory.",
-            path=str(root),
-        )
-    if root.exists() and not root.is_dir():
-        raise NotAStoreError(
-            f"{root} is not a directory.",
-            hint="Choose a new or an empty directory; nothing was changed.",
-            path=str(root),
-        )
     with operating_system_door("Cannot make the new store's directory"):
         root.mkdir(parents=True, exist_ok=True)
         names = os.listdir(root)
     if names and RESTORING not in names:
         shown = ", ".join(sorted(names)[:3])
-        raise NotAStoreError(
+        raise RestoreConflictError(
             f"{root} is not empty (it holds {shown}).",
             hint="Choose a new or an empty directory; nothing was changed.",
             path=str(root),

@@ -30,6 +30,7 @@ from ckptlog.formats import head as head_format
 from ckptlog.formats import merkle, note
 from ckptlog.formats.head import ConsistencyProof, Head
 from ckptlog.formats.note import COSIGNATURE, ED25519, Note, Signature, VerifierKey
+from ckptlog.model.quotation import quoted
 from ckptlog.repository.head_shelf import HeadShelf, SignedHead, signed_head
 from ckptlog.repository.keyring import (
     KeyRing,
@@ -63,10 +64,18 @@ class Witness:
         """Make the witness's key; where there is one, its name must be this one.
 
         Raises:
-            ArgumentError: There is a key of another name.
+            ArgumentError: There is a key of another name, or the name may not be one.
         """
         from ckptlog.crypto.signature import SigningKey
 
+        try:
+            note.check_name(name)
+        except FormatError as error:
+            raise ArgumentError(
+                f"{quoted(name)} is no name for a witness: {error.message}",
+                hint="Use one like a host: witness.example.org/ada",
+                argument="name",
+            ) from error
         with self._ring.locked():
             key = read_key(self._folder / _KEY)
             if key is None:
@@ -77,6 +86,7 @@ class Witness:
                 raise ArgumentError(
                     f"The witness here is {key.verifier.name!r}.",
                     hint="Another witness needs another folder of keys (CKPTLOG_KEYS).",
+                    argument="name",
                 )
             return key.verifier
 

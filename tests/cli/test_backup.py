@@ -33,7 +33,8 @@ def test_what_goes_wrong_has_its_status(run, filled, tmp_path):
     for words, status, code in (
         (["--store", filled.path, "backup", tmp_path / "full"], 4, "backup.foreign"),
         (["--store", filled.path, "backup", filled.path / "b"], 2, "argument.invalid"),
-        (["restore-store", tmp_path / "b", tmp_path / "full"], 3, "store.not_a_store"),
+        (["restore-store", tmp_path / "b", tmp_path / "full"], 4, "restore.conflict"),
+        (["restore-store", tmp_path / "b", tmp_path / "b" / "re"], 2, "argument.invalid"),
         (["restore-store", tmp_path / "none", tmp_path / "r"], 3, "store.missing"),
         (["restore-store", filled.path, tmp_path / "r"], 4, "backup.foreign"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -28,7 +29,8 @@ def places(tmp_path, filled):
         (["restore-store", "empty", "r"], (4, "backup.foreign", "`ckptlog backup` made")),
         (["restore-store", "plain", "r"], (4, "backup.foreign", "`ckptlog backup` made")),
         (["restore-store", "copy", "r"], (4, "backup.foreign", "copy backup DEST")),
-        (["restore-store", "b", "plain"], (3, "store.not_a_store", "new or an empty directory")),
+        (["restore-store", "b", "plain"], (4, "restore.conflict", "new or an empty directory")),
+        (["restore-store", "b", "other"], (4, "restore.conflict", "new or an empty directory")),
         (["backup", "plain"], (4, "backup.foreign", "new or an empty directory")),
         (["backup", "other"], (4, "backup.foreign", "new or an empty directory")),
     ],
@@ -59,3 +61,11 @@ def test_a_wrong_second_path(run, places, filled, words, answer):
 )  # fmt: skip
 def test_an_empty_path_names_nothing(run, filled, words):
     assert run("--store", filled.path, *words).status == 2
+
+
+def test_a_device_in_the_place_of_a_new_store(run, filled, tmp_path):
+    """Told as what it is, and not by the file system that devices lie on."""
+    run("--store", filled.path, "backup", tmp_path / "b")
+    done = run("--json", "restore-store", tmp_path / "b", os.devnull)
+    assert (done.status, done.error["code"]) == (4, "restore.conflict")
+    assert "new or an empty directory" in done.error["hint"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from types import SimpleNamespace
@@ -217,7 +218,7 @@ def test_a_witness_from_beginning_to_end(signed, monkeypatch):
     assert "w.example/a" in signed.on("audit", "witness", "list").out
     ran = signed.on("audit", "witness", "accept", answer)
     assert (ran.status, "cosigned by w.example/a" in ran.out) == (0, True)
-    signed.on("audit", "prove", 1, "--out", proof)
+    signed.on("audit", "prove", 1, "--out", proof, "--force")
     words = ("audit", "verify-proof", proof, "--vkey", signed.key, "--witness", key)
     assert "cosigned by w.example/a at 20" in signed.run(*words).out
     assert signed.run(*words, "--json").document["witnesses"] == ["w.example/a"]
@@ -225,7 +226,8 @@ def test_a_witness_from_beginning_to_end(signed, monkeypatch):
     assert (ran.status, ran.error["code"]) == (2, "argument.invalid")
     assert signed.on("audit", "witness", "distrust", "w.example/a").status == 0
     ran = signed.on("audit", "witness", "distrust", "w.example/a", "--json")
-    assert (ran.status, ran.document["removed"]) == (3, False)
+    assert (ran.status, ran.error["code"], ran.out) == (3, "key.missing", "")
+    assert "witness list" in ran.error["hint"]
 
 
 def test_a_proof_that_no_witness_saw(signed):
@@ -264,3 +266,117 @@ def test_a_file_that_is_not_there(signed, name):
     signed.on("audit", "prove-consistency", 1, "--out", whole)
     ran = signed.on("audit", "verify-proof", whole, "--vkey", signed.key, "--old", path, "--json")
     assert (ran.status, ran.error["context"]["argument"]) == (2, "old")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("audit", "head"), ("audit", "prove", 2), ("audit", "prove-consistency", 1)],
+)
+def test_out_writes_over_nothing(signed, words):
+    """Neither a file without --force, nor what belongs to a store; and nothing is signed for it."""
+    kept = signed.folder / "kept"
+    kept.write_text("mine")
+    signed.on("delete-task", "other")
+    heads = signed.on("audit", "head", "--list", "--json").out
+    segment = next((signed.path / "log").glob("*.seg"))
+    before = segment.read_bytes()
+    for place, more in ((kept, ()), (segment, ("--force",)), (signed.path / "new", ())):
+        ran = signed.on(*words, "--out", place, *more, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+        assert ran.error["context"]["argument"] == "out"
+    assert (kept.read_text(), segment.read_bytes()) == ("mine", before)
+    assert signed.on("audit", "head", "--list", "--json").out == heads
+    assert signed.on(*words, "--out", kept, "--force").status == 0
+    assert kept.read_text() != "mine"
+
+
+def test_places_inside_a_store_are_refused_by_every_command(signed, filled):
+    inside = signed.path / "views" / "x"
+    for words in (
+        ("export", "archive", "job", "--to", inside),
+        ("export", "archive", "job", "--force", "--to", signed.path / "store.json"),
+        ("export", "history", inside),
+        ("restore", filled.completed, "--out", inside),
+        ("rewind", "--out", inside),
+        ("recover", "--to", inside),
+        ("watch", "--once", "--exec", "false", "--consumer", "c", "--dead-letters", inside),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"]) == (2, "argument.invalid"), words
+        assert "store or a backup" in ran.error["message"], words
+    assert not inside.exists()
+    assert signed.on("verify").status == 0
+
+
+def test_publish_into_a_store_or_onto_a_file_signs_nothing(signed):
+    signed.on("delete-task", "other")
+    plain = signed.folder / "plain"
+    plain.write_text("mine")
+    heads = signed.on("audit", "head", "--list", "--json").out
+    for place in (signed.path, signed.path / "views" / "tiles", signed.folder, plain):
+        ran = signed.on("audit", "publish", place, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+        assert ran.error["context"]["argument"] == "folder"
+    assert plain.read_text() == "mine"
+    assert signed.on("audit", "head", "--list", "--json").out == heads
+
+
+def test_a_named_pipe_is_not_waited_for(signed):
+    pipe, proof = signed.folder / "pipe", signed.folder / "proof"
+    os.mkfifo(pipe)
+    signed.on("audit", "prove-consistency", 1, "--out", proof)
+    for words in (
+        ("audit", "verify-proof", pipe, "--vkey", signed.key),
+        ("audit", "verify-proof", proof, "--vkey", signed.key, "--old", pipe),
+        ("audit", "verify-proof", proof, "--vkey", pipe),
+        ("audit", "witness", "cosign", pipe),
+        ("audit", "witness", "accept", pipe),
+        ("verify", "--head", pipe),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", ""), words
+
+
+@pytest.mark.parametrize("place", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_a_pipe_that_was_given_open_is_read(signed, place):
+    proof = signed.folder / "proof"
+    signed.on("audit", "prove", 2, "--out", proof)
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, proof.read_bytes())
+        os.close(writer)
+        named = place.format(reader)
+        if not os.path.exists(named):
+            pytest.skip("there is no such folder of descriptors here")
+        ran = signed.run("audit", "verify-proof", named, "--vkey", signed.key)
+        assert (ran.status, ran.out.startswith("ok: event 2 of ")) == (0, True)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["bad name", "", "a+b", "a\tb"])
+def test_a_name_that_no_witness_may_have(signed, monkeypatch, name):
+    monkeypatch.setenv("CKPTLOG_KEYS", str(signed.folder / "witness"))
+    ran = signed.run("audit", "witness", "init", name, "--json")
+    assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", "")
+    assert ran.error["context"]["argument"] == "name"
+    assert signed.run("audit", "witness", "init", "w.example/a").status == 0
+
+
+def test_options_that_mean_nothing_are_refused(signed):
+    proof = signed.folder / "proof"
+    signed.on("audit", "prove", 2, "--out", proof)
+    verify_proof = ("audit", "verify-proof", proof, "--vkey", signed.key)
+    for argument, words in (
+        ("old", (*verify_proof, "--old", signed.folder / "head")),
+        ("share", ("verify", "--share", ".5")),
+        ("share", ("verify", "--level", "full", "--share", ".5")),
+        ("seed", ("verify", "--level", "structure", "--seed", 0)),
+    ):
+        ran = signed.on(*words, "--json")
+        assert (ran.status, ran.error["code"], ran.out) == (2, "argument.invalid", ""), words
+        assert ran.error["context"]["argument"] == argument
+        assert f"--{argument}" in ran.error["hint"]
+    ran = signed.on(*verify_proof, "--witnesses-min", 1, "--json")
+    assert (ran.status, "--witness KEY" in ran.error["hint"]) == (2, True)
+    assert signed.on("verify", "--level", "sampled", "--share", ".5", "--seed", 1).status == 0

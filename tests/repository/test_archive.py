@@ -15,6 +15,7 @@ from ckptlog.errors import (
     ArgumentError,
     CheckpointError,
     CheckpointNotFoundError,
+    FormatError,
     LogCorruptionError,
     MissingBlobError,
 )
@@ -101,10 +102,13 @@ def test_a_signed_head_that_covers_the_events_is_taken(manager, tmp_path):
     fill(manager, steps=1)
     first = export_archive(manager.store, ["t"], tmp_path / "a.ckpt")
     root = base64.b64encode(bytes.fromhex(first.root)).decode()
-    note = f"origin\n{first.size}\n{root}\n\n— origin AAAA\n"
+    origin = f"ckptlog/{manager.store.id}"
+    note = f"{origin}\n{first.size}\n{root}\n\n— {origin} AAAA\n"
     (tmp_path / "s/heads").mkdir(exist_ok=True)
     (tmp_path / "s/heads/1").write_text(note, encoding="utf-8")
     (tmp_path / "s/heads/notes.txt").write_text("nothing of this kind")
+    # One that somebody has put there of a log of his own is none of this store's.
+    (tmp_path / "s/heads/2").write_text(note.replace(origin, "theirs"), encoding="utf-8")
     manager.create_checkpoint("u", "U", 9)
     signed = export_archive(manager.store, ["t"], tmp_path / "b.ckpt")
     assert (signed.size, signed.root, signed.is_signed) == (first.size, first.root, True)
@@ -118,7 +122,9 @@ def test_a_head_of_another_log_stops_the_export(manager, tmp_path):
     fill(manager, steps=1)
     (tmp_path / "s/heads").mkdir(exist_ok=True)
     root = base64.b64encode(bytes(32)).decode()
-    (tmp_path / "s/heads/1").write_text(f"o\n{manager.store.position}\n{root}\n\n- o A\n")
+    (tmp_path / "s/heads/1").write_text(
+        f"ckptlog/{manager.store.id}\n{manager.store.position}\n{root}\n\n- o A\n"
+    )
     with pytest.raises(LogCorruptionError, match="signed"):
         export_archive(manager.store, ["t"], tmp_path / "a.ckpt")
     assert not list(tmp_path.glob("a.ckpt*"))
@@ -295,6 +301,45 @@ def test_a_forger_who_makes_all_sums_right_changes_nothing_that_is_proven(tmp_pa
             continue
         for name in ("root", "size", "tasks", "events", "payloads"):
             assert told[name] == honest[name]
+
+
+@pytest.mark.parametrize(
+    ("make", "is_fit"),
+    [
+        (lambda store: f"ckptlog/{store}", True),
+        (lambda store: f"ckptlog/{store}/0123abcd", True),
+        (lambda store: f"ckptlog/{store}/0123abc", False),
+        (lambda store: f"ckptlog/{store}/0123ABCD", False),
+        (lambda store: f"ckptlog/{store}/0123abcd/1", False),
+        (lambda store: f"ckptlog/{'0' * 32}", False),
+        (lambda store: f"CKPTLOG/{store}", False),
+        (lambda store: "example.org/log", False),
+    ],
+)
+def test_the_signed_head_names_the_store_that_the_archive_names(tmp_path, make, is_fit):
+    """Who redoes all sums cannot pass the head of one store off as that of another."""
+    from ckptlog.repository.archive import is_origin
+
+    store = "0123456789abcdef" * 2
+    assert is_origin(f"{make(store)}\n8\nx\n\n".encode(), store) is is_fit
+
+
+def test_an_archive_that_lies_about_its_store_is_refused(manager, tmp_path):
+    fill(manager, steps=1)
+    manager.store.notary.sign()
+    path = tmp_path / "a.ckpt"
+    assert export_archive(manager.store, ["t"], path).is_signed
+    data = path.read_bytes()
+    path.write_bytes(resealed(data, 0, lambda body: body))
+    assert read(path)["store"] == manager.store.id
+    lie = ("0" * 32).encode()
+    path.write_bytes(resealed(data, 0, lambda body: body.replace(manager.store.id.encode(), lie)))
+    with pytest.raises(FormatError, match="its signed head does not"):
+        read(path)
+    with CheckpointManager(tmp_path / "into") as other:
+        with pytest.raises(FormatError):
+            ckptlog.import_archive(other.store, path)
+        assert other.store.position == 0
 
 
 def test_a_lying_length_allocates_nothing(tmp_path):

@@ -19,8 +19,8 @@ from ckptlog.errors import (
     LockTimeoutError,
     LogCorruptionError,
     MissingBlobError,
-    NotAStoreError,
     ReadOnlyError,
+    RestoreConflictError,
     StoreMissingError,
 )
 from ckptlog.repository.backing import BackupFolder, read_manifest
@@ -348,10 +348,15 @@ def test_restoring_refuses_what_is_in_the_way(manager, tmp_path):
     manager.store.backup(tmp_path / "b")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine").write_text("x")
-    with pytest.raises(NotAStoreError, match="not empty"):
+    with pytest.raises(RestoreConflictError, match="not empty"):
         restore_store(tmp_path / "b", tmp_path / "full")
-    with pytest.raises(NotAStoreError):
-        restore_store(tmp_path / "b", tmp_path / "b/inner")
+    for inner in ("b", "b/inner", "."):
+        with pytest.raises(ArgumentError, match="lie in one another"):
+            restore_store(tmp_path / "b", tmp_path / inner)
+    assert not (tmp_path / "b/inner").exists()
+    for place in ("full/mine", "full/mine/inner"):
+        with pytest.raises(RestoreConflictError, match="mine is not a directory"):
+            restore_store(tmp_path / "b", tmp_path / place)
     with pytest.raises(StoreMissingError):
         restore_store(tmp_path / "nowhere", tmp_path / "r")
     with pytest.raises(BackupForeignError):

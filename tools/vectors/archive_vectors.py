@@ -82,7 +82,10 @@ def _tree(leaves: list[bytes]) -> bytes:
 _LOG: Final = [*_OTHERS[:3], CREATED, *_OTHERS[3:5], COMPLETED, _OTHERS[5]]
 _LEAVES: Final = [_leaf(entry) for entry in _LOG]
 ROOT: Final = _tree(_LEAVES)
-NOTE: Final = b"example.org/log\n8\n" + base64.b64encode(ROOT) + b"\n\n\xe2\x80\x94 example AAAA\n"
+_ORIGIN: Final = f"ckptlog/{STORE_ID.hex()}".encode()
+NOTE: Final = b"%b\n8\n%b\n\n\xe2\x80\x94 example AAAA\n" % (_ORIGIN, base64.b64encode(ROOT))
+FORKED: Final = NOTE.replace(_ORIGIN, _ORIGIN + b"/0123abcd")
+FOREIGN: Final = NOTE.replace(_ORIGIN, b"ckptlog/" + b"0" * 32)
 
 
 def _skip(start: int, stop: int, *parts: tuple[int, int]) -> tuple[bytes, bytes]:
@@ -218,6 +221,11 @@ def _bad_meaning() -> dict[str, Refusal]:
             _file([*_records()[:2], (b"NOTE", NOTE.replace(b"\n8\n", b"\n9\n")), *_records()[2:]]),
             "another log",
         ),
+        "bad-origin": (
+            "A head that names another store than the archive.",
+            _file([*_records()[:2], (b"NOTE", FOREIGN), *_records()[2:]]),
+            "its signed head",
+        ),
         "bad-chunk-missing": (
             "A payload is not there.",
             _file(_records()[:8], counts=(2, 1, 0)),
@@ -251,6 +259,11 @@ def archives() -> dict[str, Document]:
     return {
         "good-plain": good("A task of two events in a log of eight.", data, value),
         "good-signed": good("With a signed head.", _file(signed), {**value, "note": NOTE.decode()}),
+        "good-forked": good(
+            "With a head that was signed after a fork.",
+            _file([*_records()[:2], (b"NOTE", FORKED), *_records()[2:]]),
+            {**value, "note": FORKED.decode()},
+        ),
         "good-lacking": good(
             "The data are gone.",
             _file(lacking, counts=(2, 1, 1)),
