@@ -43,7 +43,8 @@ class RecoveryProgress:
     percent: 0 to 100, of the bytes of all components; of a dry run 100 once there is a plan
         without errors.
     component: That is worked on; "" between them.
-    errors: What went wrong, in words. bytes, bytes_total: Of payloads, restored and in all.
+    errors: What went wrong, in words. warnings: What nothing is refused for, and one should know.
+    bytes, bytes_total: Of payloads, restored and in all.
     eta_s: Seconds that are left at the pace so far; None while that is a guess.
     capture_id, safety_id: What is restored; what was there before ("" where there is none).
     recovery_id: Of its events. restored: Components, in order. unverified: Those of them whose
@@ -59,6 +60,7 @@ class RecoveryProgress:
     percent: float = 0.0
     component: str = ""
     errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None
     bytes: int = 0
@@ -99,7 +101,7 @@ class RecoveryProgress:
             name: None if moment is None else time_text(moment)
             for name, moment in (("started_at", self.started_at), ("finished_at", self.finished_at))
         }
-        lists = ("errors", "components", "restored", "unverified")
+        lists = ("errors", "warnings", "components", "restored", "unverified")
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             **{name: list(getattr(self, name)) for name in lists},

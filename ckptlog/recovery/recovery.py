@@ -183,6 +183,7 @@ class Recovery:
                 self._sweep(None)
                 info = self.find(asked.capture_id, at=asked.at)
                 run.preflight.begin(info, given)
+                run.preflight.warn()
                 run.preflight.validate()
                 if asked.safety:
                     run.save(info)
