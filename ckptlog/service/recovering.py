@@ -45,9 +45,11 @@ Act = Callable[["Recovery", "OnProgress"], "RecoveryProgress | None"]
 
 def recover(engine: Engine, request: Request) -> RecoveryProgress:
     """Recover; see `CheckpointService.recover_from_checkpoint`."""
+    from ckptlog.recovery.pictures import Either
 
     def act(recovery: Recovery, on_progress: OnProgress) -> RecoveryProgress:
-        return recovery.recover(**{**request.options(), "on_progress": on_progress})
+        watchers = {"on_progress": on_progress, "cancel": Either(engine.is_ending, request.cancel)}
+        return recovery.recover(**{**request.options(), **watchers})
 
     def check(recovery: Recovery) -> None:
         """Refuse what nothing could be begun with; a dry run tells it as errors."""
@@ -65,10 +67,13 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
 
 def resume(engine: Engine, **options: Any) -> RecoveryProgress | None:
     """Finish what ended in the middle; see `CheckpointService.resume_recovery`."""
+    from ckptlog.recovery.pictures import Either
+
     on_progress = options.pop("on_progress", None)
+    cancel = Either(engine.is_ending, options.pop("cancel", None))
 
     def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
-        return recovery.resume(on_progress=tell, **options)
+        return recovery.resume(on_progress=tell, cancel=cancel, **options)
 
     return _again(engine, RESUME, act, on_progress)
 

@@ -151,8 +151,8 @@ class Files:
                 now = one.location["path"]
                 raise ArgumentError(
                     f"Capture {info.id} has {then}; here it would be put in place of {now}.",
-                    hint=f"Go on where it was captured, or, if it is that in another place now, say "
-                    f"so: --moved (what is in {now} is captured first). Another --name begins anew.",
+                    hint="Go on where it was captured; if it was moved here, say so: --moved (what "
+                    "is here is captured first). Another --name begins anew.",
                     captured=then,
                     path=now,
                 )
