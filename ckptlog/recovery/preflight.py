@@ -13,7 +13,7 @@ from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import traits_of
 from ckptlog.recovery import guard
 from ckptlog.recovery import progress as stage
-from ckptlog.recovery.breaker import Breaker
+from ckptlog.recovery.breaker import OPEN, Breaker
 from ckptlog.recovery.comparison import plan_of
 from ckptlog.recovery.course import Course
 from ckptlog.recovery.guard import Guards
@@ -97,6 +97,7 @@ class Preflight:
         for fault in self._choose(info, given):
             self._tracker.error(fault)
         self.warn()
+        self._tell_breakers()
         self._tracker.to(status=stage.VALIDATING)
         plans = {}
         begin, read = time.monotonic(), 0
@@ -129,6 +130,13 @@ class Preflight:
         guards = self._guards
         found = [(one.name, guards.component(one.name)) for one in self._course.targets]
         return [*found, (guard.STORAGE, guards.storage())]
+
+    def _tell_breakers(self) -> None:
+        """Tell which would refuse a recovery now; none is tried by that."""
+        now = time.monotonic()
+        for name, breaker in self.breakers():
+            if breaker.state(now) == OPEN:
+                self._tracker.error(guard.open_circuit(name, breaker.wait_s(now)).message)
 
     def _ask_breakers(self) -> None:
         now = time.monotonic()

@@ -114,6 +114,8 @@ class Tracker:
     """Draws the pictures of one recovery, and hands each to a callback.
 
     What a callback raises is logged, once, and goes no further: a bar must not undo a recovery.
+    What is no Exception (KeyboardInterrupt) does, and undoes it; but from `hold` on it waits for
+    `let_go`: nothing may stop a rollback.
 
     Threads: safe; the callback runs in the thread that made the step.
     """
@@ -121,6 +123,8 @@ class Tracker:
     def __init__(self, callback: Callable[[RecoveryProgress], object] | None, **first: Any) -> None:
         self._callback = callback
         self._has_failed = False
+        self._is_holding = False
+        self._held: BaseException | None = None
         self._lock = threading.Lock()
         self._begin_s: float | None = None
         self.now = RecoveryProgress(started_at=datetime.now(UTC), **first)
@@ -136,6 +140,16 @@ class Tracker:
                 now = replace(now, finished_at=datetime.now(UTC), component="", eta_s=None)
             self.now = replace(now, percent=_percent(now), eta_s=self._eta_s(now))
         self._tell()
+
+    def hold(self) -> None:
+        """Let nothing that a callback raises through, until `let_go`."""
+        self._is_holding = True
+
+    def let_go(self) -> None:
+        """Raise the first thing that was held."""
+        held, self._held, self._is_holding = self._held, None, False
+        if held is not None:
+            raise held
 
     def error(self, text: str) -> None:
         """Add an error."""
@@ -157,6 +171,10 @@ class Tracker:
             level = logging.DEBUG if self._has_failed else logging.ERROR
             self._has_failed = True
             _log.log(level, "A callback for the progress of a recovery failed", exc_info=True)
+        except BaseException as error:
+            if not self._is_holding:
+                raise
+            self._held = self._held or error
 
 
 def _percent(now: RecoveryProgress) -> float:

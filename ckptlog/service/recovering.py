@@ -62,6 +62,7 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
     assert progress is not None  # noqa: S101 - only resume and roll_back have nothing to do
     if not request.dry_run and request.to is None:
         engine.complete()
+        _clean_up(engine, reason)
     return progress
 
 
@@ -103,7 +104,15 @@ def _again(
     if _recovery(engine).unfinished() is not None:
         progress = _told(engine, reason, act, on_progress=on_progress)
     engine.complete()
+    if progress is not None:
+        _clean_up(engine, reason)
     return progress
+
+
+def _clean_up(engine: Engine, reason: str) -> None:
+    """Let go of what recoveries saved beyond the newest few, unless one of them is needed still."""
+    if reason != DRY_RUN and engine.incomplete is None:
+        engine.clean_up()
 
 
 def finish(engine: Engine) -> None:
@@ -159,6 +168,8 @@ def _told(
                 raise
     except BaseException as error:
         _failed(engine, done, error, reason=reason, is_started=is_started)
+        if is_started and isinstance(error, CheckpointError):
+            _clean_up(engine, reason)
         raise
     engine.touch()
     if reason not in {DRY_RUN, ABANDON}:

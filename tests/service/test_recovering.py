@@ -367,3 +367,34 @@ def test_a_component_that_lies_elsewhere_now_is_told(tmp_path):
         assert os.listdir(tmp_path / "b") == ["a"]
         here.recover_from_checkpoint(done.safety_id)
         assert os.listdir(tmp_path / "b") == ["b"]
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("no")])
+def test_safety_captures_do_not_pile_up(tmp_path, fault):
+    agents = Manager(1)
+    more = {"intervalSeconds": 60, "maxCheckpoints": 2}
+    service = create_checkpoint_system(settings(tmp_path / "s", **more), {"agents": agents})
+    with service:
+        first = service.create_checkpoint()
+        service.create_checkpoint()
+        real = agents.set_state
+        for number in range(6):
+            agents.value = 100 + number
+
+            def once(state):
+                agents.set_state = real
+                raise fault
+
+            if fault is not None:
+                agents.set_state = once
+            try:
+                assert service.recover_from_checkpoint(first.id).status == "completed"
+            except CheckpointError:
+                assert fault is not None
+            kinds = [one.reason for one in service.list_checkpoints()]
+            assert kinds.count("safety") == min(number + 1, 3)
+        service.recover_from_checkpoint(first.id, dry_run=True)
+        newest = next(one for one in service.list_checkpoints() if one.reason == "safety")
+        agents.set_state = real
+        service.recover_from_checkpoint(newest.id)
+        assert agents.value == 105
