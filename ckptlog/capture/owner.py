@@ -25,20 +25,27 @@ _HINT = (
 
 
 def refuse_owned(
-    manager: CheckpointManager, system: str, places: Iterable[str], *, own: Collection[str] = ()
+    manager: CheckpointManager,
+    system: str,
+    places: Iterable[str],
+    *,
+    own: Collection[str] = (),
+    is_dry: bool = False,
 ) -> None:
     """Leave alone what a living process owns; of a dead one the lease on the system is ended.
 
     Args:
         places: Paths that would be written to.
         own: Systems that the caller works for: their leases keep him out of nothing.
+        is_dry: End nothing, only look.
 
     Raises:
         LeaseRequiredError: A living process owns the system, or one that lies in a place.
 
     Cost: for each live lease the newest capture of its system, where it has one.
     """
-    manager.end_dead_lease(system)
+    if not is_dry:
+        manager.end_dead_lease(system)
     wanted = [_real(one) for one in places]
     for lease in manager.list_leases():
         if not lease.is_live or lease.is_dead or lease.task in own:

@@ -330,7 +330,7 @@ def _tell(context: Context, chosen: _Chosen, done: RecoveryProgress) -> int:
 
 def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> None:
     output = context.output
-    for error in done.errors:
+    for error in (*done.warnings, *done.errors):
         output.note(error)
     if done.rolled_back:
         output.line(text.escape(f"Rolled back: {_places(chosen) or 'nothing was touched'}."))
@@ -379,6 +379,8 @@ def _tell_plans_in_words(context: Context, chosen: _Chosen, done: RecoveryProgre
         output.line(text.escape(f"{head}: {said}"))
         if plan is not None:
             _tell_changes(context, plan)
+    for warning in done.warnings:
+        output.note(warning)
     for name in chosen.left:
         kind = info.components[name].kind
         output.line(text.escape(f"{name} ({kind}): only its program can restore it"))

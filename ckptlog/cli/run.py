@@ -71,6 +71,11 @@ def add_commands(commands: Commands) -> None:
         "--no-rewind", action="store_true", help="with --resume: leave the files as they are"
     )
     parser.add_argument(
+        "--moved",
+        action="store_true",
+        help="with --resume: the files were captured at other paths, and are these now",
+    )
+    parser.add_argument(
         "--keep", type=natural, default=0, metavar="N", help="keep the newest N captures only"
     )
 
@@ -133,6 +138,7 @@ def _order(arguments: argparse.Namespace, context: Context) -> Order:
         ),
         is_resumed=arguments.resume,
         has_rewind=not arguments.no_rewind,
+        is_moved=arguments.moved,
         outputs=(2, 2) if context.output.is_json else (1, 2),
     )
 

@@ -10,9 +10,10 @@ import time
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import RecoveryRefusedError
 from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.component import traits_of
 from ckptlog.recovery import guard
 from ckptlog.recovery import progress as stage
-from ckptlog.recovery.breaker import Breaker
+from ckptlog.recovery.breaker import OPEN, Breaker
 from ckptlog.recovery.comparison import plan_of
 from ckptlog.recovery.course import Course
 from ckptlog.recovery.guard import Guards
@@ -26,6 +27,7 @@ from ckptlog.recovery.target import (
     targets_of,
     told,
 )
+from ckptlog.recovery.whereabouts import other_place
 
 
 class Preflight:
@@ -71,6 +73,21 @@ class Preflight:
         self._tracker.to(component="")
         self._refuse(faults)
 
+    def warn(self) -> None:
+        """Tell of each component that lies elsewhere than when it was captured."""
+        course = self._course
+        warnings = []
+        for target in course.targets:
+            component = self._capturer.components[target.name]
+            if (then := other_place(component, course.given)) is not None:
+                now = traits_of(component).location["path"]
+                warnings.append(
+                    f"Component {target.name!r} was captured at {then}; it is {now} now, and what "
+                    "is there is replaced."
+                )
+        if warnings:
+            self._tracker.to(warnings=tuple(warnings))
+
     def plan(self, info: CaptureInfo, given: Wanted, rate: float | None) -> None:
         """Find out what a recovery would do; every fault becomes an error of the progress.
 
@@ -79,6 +96,8 @@ class Preflight:
         """
         for fault in self._choose(info, given):
             self._tracker.error(fault)
+        self.warn()
+        self._tell_breakers()
         self._tracker.to(status=stage.VALIDATING)
         plans = {}
         begin, read = time.monotonic(), 0
@@ -111,6 +130,13 @@ class Preflight:
         guards = self._guards
         found = [(one.name, guards.component(one.name)) for one in self._course.targets]
         return [*found, (guard.STORAGE, guards.storage())]
+
+    def _tell_breakers(self) -> None:
+        """Tell which would refuse a recovery now; none is tried by that."""
+        now = time.monotonic()
+        for name, breaker in self.breakers():
+            if breaker.state(now) == OPEN:
+                self._tracker.error(guard.open_circuit(name, breaker.wait_s(now)).message)
 
     def _ask_breakers(self) -> None:
         now = time.monotonic()

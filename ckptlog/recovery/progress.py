@@ -43,7 +43,8 @@ class RecoveryProgress:
     percent: 0 to 100, of the bytes of all components; of a dry run 100 once there is a plan
         without errors.
     component: That is worked on; "" between them.
-    errors: What went wrong, in words. bytes, bytes_total: Of payloads, restored and in all.
+    errors: What went wrong, in words. warnings: What nothing is refused for, and one should know.
+    bytes, bytes_total: Of payloads, restored and in all.
     eta_s: Seconds that are left at the pace so far; None while that is a guess.
     capture_id, safety_id: What is restored; what was there before ("" where there is none).
     recovery_id: Of its events. restored: Components, in order. unverified: Those of them whose
@@ -59,6 +60,7 @@ class RecoveryProgress:
     percent: float = 0.0
     component: str = ""
     errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     started_at: datetime | None = None
     finished_at: datetime | None = None
     bytes: int = 0
@@ -99,7 +101,7 @@ class RecoveryProgress:
             name: None if moment is None else time_text(moment)
             for name, moment in (("started_at", self.started_at), ("finished_at", self.finished_at))
         }
-        lists = ("errors", "components", "restored", "unverified", "missing", "mixed")
+        lists = ("errors", "warnings", "components", "restored", "unverified", "missing", "mixed")
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             **{name: list(getattr(self, name)) for name in lists},
@@ -112,6 +114,8 @@ class Tracker:
     """Draws the pictures of one recovery, and hands each to a callback.
 
     What a callback raises is logged, once, and goes no further: a bar must not undo a recovery.
+    What is no Exception (KeyboardInterrupt) does, and undoes it; but from `hold` on it waits for
+    `let_go`: nothing may stop a rollback.
 
     Threads: safe; the callback runs in the thread that made the step.
     """
@@ -119,6 +123,8 @@ class Tracker:
     def __init__(self, callback: Callable[[RecoveryProgress], object] | None, **first: Any) -> None:
         self._callback = callback
         self._has_failed = False
+        self._is_holding = False
+        self._held: BaseException | None = None
         self._lock = threading.Lock()
         self._begin_s: float | None = None
         self.now = RecoveryProgress(started_at=datetime.now(UTC), **first)
@@ -134,6 +140,16 @@ class Tracker:
                 now = replace(now, finished_at=datetime.now(UTC), component="", eta_s=None)
             self.now = replace(now, percent=_percent(now), eta_s=self._eta_s(now))
         self._tell()
+
+    def hold(self) -> None:
+        """Let nothing that a callback raises through, until `let_go`."""
+        self._is_holding = True
+
+    def let_go(self) -> None:
+        """Raise the first thing that was held."""
+        held, self._held, self._is_holding = self._held, None, False
+        if held is not None:
+            raise held
 
     def error(self, text: str) -> None:
         """Add an error."""
@@ -155,6 +171,10 @@ class Tracker:
             level = logging.DEBUG if self._has_failed else logging.ERROR
             self._has_failed = True
             _log.log(level, "A callback for the progress of a recovery failed", exc_info=True)
+        except BaseException as error:
+            if not self._is_holding:
+                raise
+            self._held = self._held or error
 
 
 def _percent(now: RecoveryProgress) -> float:

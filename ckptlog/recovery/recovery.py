@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ class Recovery:
         given = wanted(asked.components, partial=asked.partial)
         run = self._run(asked.on_progress, asked.cancel, dry_run=asked.dry_run)
         if asked.dry_run:
-            return self._dry(run, given, asked.capture_id, asked.at)
+            return self._dry(run, given, asked)
         try:
             if asked.to is not None:
                 info = self.find(asked.capture_id, at=asked.at)
@@ -183,6 +184,7 @@ class Recovery:
                 self._sweep(None)
                 info = self.find(asked.capture_id, at=asked.at)
                 run.preflight.begin(info, given)
+                run.preflight.warn()
                 run.preflight.validate()
                 if asked.safety:
                     run.save(info)
@@ -305,30 +307,38 @@ class Recovery:
         course = Course(self._tracker, cancel)
         return Run(self.capturer, self.journal, self.guards, self._settings, course)
 
-    def _dry(
-        self, run: Run, given: Wanted, capture_id: str | None, at: datetime | int | None
-    ) -> RecoveryProgress:
+    def _dry(self, run: Run, given: Wanted, asked: Request) -> RecoveryProgress:
         tracker = run.course.tracker
+        for refuse in (self._refuse_unfinished, partial(self._refuse_owned, is_dry=True)):
+            if asked.to is None:  # elsewhere the system is left as it is, whoever owns it
+                self._try_dry(tracker, refuse)
         try:
-            if (found := self.journal.unfinished()) is not None:
-                tracker.error(_unfinished(found).message)
-            run.preflight.plan(self.find(capture_id, at=at), given, self.journal.rate)
+            info = self.find(asked.capture_id, at=asked.at)
+            run.preflight.plan(info, given, self.journal.rate)
         except Exception as error:  # noqa: BLE001 - a dry run tells, it does not raise
             tracker.error(told(error))
         tracker.to(status=stage.PLANNED)
         return tracker.now
+
+    def _try_dry(self, tracker: Tracker, refuse: Callable[[], None]) -> None:
+        """Tell why a recovery would be refused before it looks at a capture."""
+        try:
+            refuse()
+        except CheckpointError as error:
+            tracker.error(told(error))
 
     def _refuse_unfinished(self) -> None:
         self._refuse_hung()
         if (found := self.journal.unfinished()) is not None:
             raise _unfinished(found)
 
-    def _refuse_owned(self) -> None:
+    def _refuse_owned(self, *, is_dry: bool = False) -> None:
         """Leave a system alone that a living process owns; of a dead one the lease is ended."""
         if self._settings.lease is not None:
             return
         places = [place_of(one) for one in self.capturer.components.values()]
-        refuse_owned(self.capturer.manager, self.capturer.system, filter(None, places))
+        manager, system = self.capturer.manager, self.capturer.system
+        refuse_owned(manager, system, filter(None, places), is_dry=is_dry)
 
     def _refuse_hung(self) -> None:
         if hung := self.guards.still_hung():

@@ -93,6 +93,7 @@ class Run:
         course.check_cancelled()
         self._begin(recovery or secrets.token_hex(8))
         self._restore_all(is_verified=is_verified)
+        self._tracker.hold()  # it is done: what is left is to say so
         size, seconds = self._tracker.now.bytes_total, time.monotonic() - begin
         try:
             self._journal.completed(course.record, size, seconds, self._tracker.error)
@@ -108,6 +109,7 @@ class Run:
         self._tidy()
         self._journal.unfinished()  # the next one reads the log from here
         self._tracker.to(status=stage.COMPLETED)
+        self._tracker.let_go()
         return self._tracker.now
 
     def resume(self, found: Unfinished, *, is_verified: bool) -> RecoveryProgress:
@@ -131,6 +133,7 @@ class Run:
                 hint="Finish it: resume().",
                 recovery=found.id,
             )
+        self._tracker.hold()
         self.course.record = found
         self.course.safety = self._capturer.find(found.safety) if found.safety else None
         self._tracker.to(recovery_id=found.id, capture_id=found.capture, safety_id=found.safety)
@@ -140,6 +143,7 @@ class Run:
         self._journal.failed(found, "", "rolled back", self._tracker.error, is_rolled_back=True)
         self._journal.unfinished()
         self._tracker.to(status=stage.ROLLED_BACK, rolled_back=True)
+        self._tracker.let_go()
         return self._tracker.now
 
     def abandon(self, found: Unfinished) -> RecoveryProgress:
@@ -196,9 +200,9 @@ class Run:
         record.held = self._journal.started(record)
 
     def _restore_all(self, *, is_verified: bool) -> None:
-        self._tracker.to(status=stage.RESTORING)
         name = ""
         try:
+            self._tracker.to(status=stage.RESTORING)
             for target in self.course.targets:
                 name = target.name
                 self.course.check_cancelled()
@@ -250,6 +254,7 @@ class Run:
 
     def _fail(self, error: BaseException, name: str) -> NoReturn:
         """Put back what was touched, tell the log, and raise."""
+        self._tracker.hold()
         self._count(error, name)
         self._tracker.error(f"Component {name!r}: {told(error)}" if name else told(error))
         lacking = self._rollback.put_back()
@@ -264,6 +269,7 @@ class Run:
         self._tracker.to(rolled_back=True)
         if not isinstance(error, Exception):
             raise error
+        self._tracker.let_go()
         raise self._failure(error, name) from error
 
     def _count(self, error: BaseException, name: str) -> None:

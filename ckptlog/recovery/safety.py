@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ckptlog.capture.capturer import Capturer
-from ckptlog.errors import CaptureFailedError
+from ckptlog.errors import CaptureFailedError, FullError, QuotaError
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import traits_of
 from ckptlog.recovery.absent import Absent, has_own_word, is_absent
@@ -23,6 +23,11 @@ _HINT = (
     "Nothing was touched. What can no longer be captured is recovered without saving it: "
     "safety=False, or ckptlog recover --no-safety. A component of your own whose state may be "
     "missing says so: is_absent(), make_absent()."
+)
+
+_FULL_HINT = (
+    "Nothing was touched: there is no room to save what is there first. Without that a "
+    "recovery needs next to none, and cannot be undone: safety=False, or ckptlog recover --no-safety."
 )
 
 
@@ -36,6 +41,7 @@ def save(
 
     Raises:
         CaptureFailedError: Something is there, and cannot be captured.
+        FullError, QuotaError: There is no room for it; the hint says what then.
     """
     missing = [
         traits.name
@@ -56,6 +62,9 @@ def save(
                     error.hint = f"{error.hint} {_HINT}".strip()
                     raise
                 missing.append(name)
+            except (FullError, QuotaError) as error:
+                error.hint = f"{error.hint} {_FULL_HINT}".strip()
+                raise
 
 
 def _has_gone(capturer: Capturer, name: str, deadline_of: Callable[[Any], float]) -> bool:

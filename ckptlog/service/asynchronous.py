@@ -1,7 +1,9 @@
 """AsyncCheckpointService: the same service for asyncio; no call blocks the loop.
 
-Each call runs in a thread; a call that is cancelled is not waited for any more and ends by itself.
-Callbacks that are coroutine functions run in the loop.
+Each call runs in a thread of the service's own: the loop's default threads stay free for components
+that need them. A call that is cancelled is not waited for any more and ends by itself; but a
+recovery is cancelled with it, and its end is waited for: nobody finds a system that is still being
+restored behind his back. Callbacks that are coroutine functions run in the loop.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from ckptlog.service.alerting import Alert
 from ckptlog.service.creation import Configuration, create_checkpoint_system
 from ckptlog.service.creation import quick_start as start_quickly
 from ckptlog.service.operation import Operation
+from ckptlog.service.pool import Pool, Stoppable
 from ckptlog.service.service import CheckpointService
 from ckptlog.service.tally import ServiceMetrics
 
@@ -54,6 +57,7 @@ class AsyncCheckpointService:
     def __init__(self, service: CheckpointService) -> None:
         self.sync = service
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pool = Pool()
 
     @classmethod
     def create(
@@ -113,13 +117,13 @@ class AsyncCheckpointService:
     async def initialize(self) -> Self:
         """Open the store; see `CheckpointService.initialize`."""
         self._bind()
-        await asyncio.to_thread(self.sync.initialize)
+        await self._pool.call(self.sync.initialize)
         return self
 
     async def start(self) -> Self:
         """Own the system and capture it; see `CheckpointService.start`."""
         self._bind()
-        await asyncio.to_thread(self.sync.start, signals=False)
+        await self._pool.call(self.sync.start, signals=False)
         self.sync.listen_to_signals()
         return self
 
@@ -133,11 +137,12 @@ class AsyncCheckpointService:
 
     async def stop(self) -> None:
         """Capture once more and give the system up; see `CheckpointService.stop`."""
-        await asyncio.to_thread(self.sync.stop)
+        await self._pool.call(self.sync.stop)
 
     async def close(self) -> None:
         """Stop, and close the store; see `CheckpointService.close`."""
-        await asyncio.to_thread(self.sync.close)
+        await self._pool.call(self.sync.close)
+        self._pool.close()
 
     async def pause(self) -> None:
         """Take no automatic captures until `resume`."""
@@ -151,21 +156,21 @@ class AsyncCheckpointService:
         self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
     ) -> CaptureInfo:
         """Capture the system now; see `CheckpointService.create_checkpoint`."""
-        return await asyncio.to_thread(self.sync.create_checkpoint, description, tags, force=force)
+        return await self._pool.call(self.sync.create_checkpoint, description, tags, force=force)
 
     async def list_checkpoints(
         self, limit: int | None = None, *, on_damage: OnDamage | None = None
     ) -> list[CaptureInfo]:
         """Return the captures that are there, newest first."""
-        return await asyncio.to_thread(self.sync.list_checkpoints, limit, on_damage=on_damage)
+        return await self._pool.call(self.sync.list_checkpoints, limit, on_damage=on_damage)
 
     async def get_checkpoint(self, checkpoint_id: str) -> CaptureInfo:
         """Return what is known of a capture; see `CheckpointService.get_checkpoint`."""
-        return await asyncio.to_thread(self.sync.get_checkpoint, checkpoint_id)
+        return await self._pool.call(self.sync.get_checkpoint, checkpoint_id)
 
     async def delete_checkpoint(self, checkpoint_id: str) -> None:
         """Delete a capture; see `CheckpointService.delete_checkpoint`."""
-        await asyncio.to_thread(self.sync.delete_checkpoint, checkpoint_id)
+        await self._pool.call(self.sync.delete_checkpoint, checkpoint_id)
 
     async def pin_checkpoint(self, checkpoint_id: str) -> bool:
         """Keep a capture; see `CheckpointService.pin_checkpoint`."""
@@ -177,7 +182,7 @@ class AsyncCheckpointService:
 
     async def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Say what is wrong with a capture; see `CheckpointService.validate_checkpoint`."""
-        return await asyncio.to_thread(self.sync.validate_checkpoint, checkpoint_id)
+        return await self._pool.call(self.sync.validate_checkpoint, checkpoint_id)
 
     async def recover_from_checkpoint(
         self,
@@ -194,15 +199,18 @@ class AsyncCheckpointService:
         Args:
             on_progress: A function or a coroutine function; it runs in the loop, and the recovery
                 waits for it.
+
+        A task that is cancelled while it awaits this (asyncio.wait_for) cancels the recovery, and
+        waits for the rollback.
         """
-        return await asyncio.to_thread(
+        return await self._pool.ended(
             self.sync.recover_from_checkpoint,
             checkpoint_id,
             components,
             partial,
             dry_run,
             on_progress=_in_loop(on_progress),
-            **options,
+            **_stoppable(options),
         )
 
     async def iterate_recovery(
@@ -223,11 +231,11 @@ class AsyncCheckpointService:
             checkpoint_id, components, cancel=Either(stop, cancel), **options
         )
         try:
-            while (picture := await asyncio.to_thread(next, pictures, None)) is not None:
+            while (picture := await self._pool.call(next, pictures, None)) is not None:
                 yield picture
         finally:
             stop.set()
-            await asyncio.shield(asyncio.to_thread(_close, pictures))
+            await asyncio.shield(self._pool.call(_close, pictures))
 
     async def resume_recovery(
         self,
@@ -235,16 +243,19 @@ class AsyncCheckpointService:
         on_progress: Callable[[RecoveryProgress], object] | None = None,
         **options: Any,
     ) -> RecoveryProgress | None:
-        """Finish a recovery that came to no end; see `CheckpointService.resume_recovery`."""
-        return await asyncio.to_thread(
-            self.sync.resume_recovery, on_progress=_in_loop(on_progress), **options
+        """Finish a recovery that came to no end; see `CheckpointService.resume_recovery`.
+
+        A task that is cancelled meanwhile: as `recover_from_checkpoint`.
+        """
+        return await self._pool.ended(
+            self.sync.resume_recovery, on_progress=_in_loop(on_progress), **_stoppable(options)
         )
 
     async def roll_back_recovery(
         self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
     ) -> RecoveryProgress | None:
         """Undo a recovery that came to no end; see `CheckpointService.roll_back_recovery`."""
-        return await asyncio.to_thread(
+        return await self._pool.ended(
             self.sync.roll_back_recovery, on_progress=_in_loop(on_progress)
         )
 
@@ -252,13 +263,11 @@ class AsyncCheckpointService:
         self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
     ) -> RecoveryProgress | None:
         """Give up a recovery that came to no end; see `CheckpointService.abandon_recovery`."""
-        return await asyncio.to_thread(
-            self.sync.abandon_recovery, on_progress=_in_loop(on_progress)
-        )
+        return await self._pool.ended(self.sync.abandon_recovery, on_progress=_in_loop(on_progress))
 
     async def get_metrics(self) -> ServiceMetrics:
         """Return how the service does."""
-        return await asyncio.to_thread(self.sync.get_metrics)
+        return await self._pool.call(self.sync.get_metrics)
 
     def on(self, event: str, callback: Callable[[Any], object]) -> Callable[[], None]:
         """Call a function, or a coroutine function, in the loop.
@@ -286,6 +295,13 @@ class AsyncCheckpointService:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _stoppable(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a recovery with a cancel that Pool.ended can set."""
+    cancel = options.get("cancel")
+    check_watchers(None, cancel)
+    return {**options, "cancel": Stoppable(cancel)}
 
 
 async def _at_once(service: _Service) -> _Service:

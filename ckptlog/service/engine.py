@@ -137,6 +137,10 @@ class Engine:
             )
         self._used_s = self.environment.monotonic_s()
         self._lock = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._halter: threading.Thread | None = None
+        # Set: recoveries put back what they have touched, because the service stops.
+        self.is_ending = threading.Event()
 
     # --- operations ---------------------------------------------------------------------------
 
@@ -147,9 +151,7 @@ class Engine:
         Raises:
             CheckpointError: As the block.
         """
-        if not self._lock.acquire(timeout=BUSY_S):
-            raise self._busy()
-        try:
+        with self._turn():
             self._begun_s = self.environment.monotonic_s()
             one = Operation(kind, reason, moment(self.environment.now_us()), component=component)
             self._current = one
@@ -162,8 +164,82 @@ class Engine:
             finally:
                 one.seconds = self.environment.monotonic_s() - self._begun_s
                 self._current = None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Be the one who works; whoever has halted all others is that already."""
+        me = threading.current_thread()
+        if self._halter is me:
+            yield
+            return
+        if not self._lock.acquire(timeout=BUSY_S):
+            raise self._busy()
+        self._worker = me
+        try:
+            yield
         finally:
+            self._worker = None
             self._lock.release()
+
+    @contextmanager
+    def halted(self, wait_s: float) -> Iterator[bool]:
+        """Wait for what is at work, and let nothing begin but what this thread does itself.
+
+        A recovery that takes longer is cancelled; its rollback is waited for however long it
+        takes (each of its calls has a deadline), because in its middle the system is a mixture.
+
+        Args:
+            wait_s: Seconds to wait for what is at work.
+
+        Returns:
+            Whether nothing is at work; a capture may be, after twice that time.
+
+        Raises:
+            ServiceBusyError: This very thread is at work: it would wait for itself.
+        """
+        me = threading.current_thread()
+        if self._halter is me:
+            yield True
+            return
+        self.refuse_own()
+        is_ours = self._lock.acquire(timeout=wait_s)
+        try:
+            if not is_ours:
+                is_ours = self._end_work(wait_s)
+            self._halter = me if is_ours else None
+            yield is_ours
+        finally:
+            self.is_ending.clear()
+            if is_ours:
+                self._halter = None
+                self._lock.release()
+
+    def refuse_own(self) -> None:
+        """Refuse to wait for what this thread itself is in the middle of.
+
+        Raises:
+            ServiceBusyError: It is.
+        """
+        if self._worker is not threading.current_thread():
+            return
+        one = self.current
+        what = "An operation" if one is None else f"A {one.kind} ({one.reason})"
+        raise ServiceBusyError(
+            f"{self.config.system!r}: {what} is at work in this very thread; it would wait for "
+            "itself.",
+            hint="Let it end first (a recovery: cancel=), or call from another thread.",
+            component="" if one is None else one.component,
+        )
+
+    def _end_work(self, wait_s: float) -> bool:
+        """End what is at work; say whether that is over."""
+        self.is_ending.set()
+        while not self._lock.acquire(timeout=wait_s):
+            one = self._current
+            if one is None or one.kind != operation.RECOVERY:
+                return False
+            _logger.warning("The service stops when the recovery at work has been put back.")
+        return True
 
     @property
     def current(self) -> Operation | None:

@@ -114,7 +114,7 @@ class Keeper:
         self._faulty: set[str] = set()
         self._deleted = 0
         self._compacted_s: float | None = None
-        self._is_stopping = False
+        self._stopping = threading.Event()  # of the compaction at work
         self._thread: threading.Thread | None = None
 
     def keep(self, lease: Lease | None, now: datetime) -> list[str]:
@@ -198,15 +198,16 @@ class Keeper:
         if not is_due and not is_pressed:
             return False
         self._compacted_s, self._deleted = now_s, 0
+        self._stopping = threading.Event()
         self._thread = threading.Thread(
-            target=self._compact, args=(told,), name="ckptlog-compact", daemon=True
+            target=self._compact, args=(told, self._stopping), name="ckptlog-compact", daemon=True
         )
         self._thread.start()
         return True
 
-    def _compact(self, told: Callable[[int], None]) -> None:
+    def _compact(self, told: Callable[[int], None], stopping: threading.Event) -> None:
         def look(_done: int, _total: int) -> None:
-            if self._is_stopping:
+            if stopping.is_set():
                 raise _StoppedError
 
         try:
@@ -219,7 +220,7 @@ class Keeper:
             told(freed)
 
     def stop(self) -> None:
-        """End a compaction that is at work; what it has done so far is whole."""
-        self._is_stopping = True
+        """End a compaction that is at work; what it did is whole. Later ones may come."""
+        self._stopping.set()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(_JOIN_S)

@@ -45,9 +45,11 @@ Act = Callable[["Recovery", "OnProgress"], "RecoveryProgress | None"]
 
 def recover(engine: Engine, request: Request) -> RecoveryProgress:
     """Recover; see `CheckpointService.recover_from_checkpoint`."""
+    from ckptlog.recovery.pictures import Either
 
     def act(recovery: Recovery, on_progress: OnProgress) -> RecoveryProgress:
-        return recovery.recover(**{**request.options(), "on_progress": on_progress})
+        watchers = {"on_progress": on_progress, "cancel": Either(engine.is_ending, request.cancel)}
+        return recovery.recover(**{**request.options(), **watchers})
 
     def check(recovery: Recovery) -> None:
         """Refuse what nothing could be begun with; a dry run tells it as errors."""
@@ -60,15 +62,19 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
     assert progress is not None  # noqa: S101 - only resume and roll_back have nothing to do
     if not request.dry_run and request.to is None:
         engine.complete()
+        _clean_up(engine, reason)
     return progress
 
 
 def resume(engine: Engine, **options: Any) -> RecoveryProgress | None:
     """Finish what ended in the middle; see `CheckpointService.resume_recovery`."""
+    from ckptlog.recovery.pictures import Either
+
     on_progress = options.pop("on_progress", None)
+    cancel = Either(engine.is_ending, options.pop("cancel", None))
 
     def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
-        return recovery.resume(on_progress=tell, **options)
+        return recovery.resume(on_progress=tell, cancel=cancel, **options)
 
     return _again(engine, RESUME, act, on_progress)
 
@@ -98,7 +104,15 @@ def _again(
     if _recovery(engine).unfinished() is not None:
         progress = _told(engine, reason, act, on_progress=on_progress)
     engine.complete()
+    if progress is not None:
+        _clean_up(engine, reason)
     return progress
+
+
+def _clean_up(engine: Engine, reason: str) -> None:
+    """Let go of what recoveries saved beyond the newest few, unless one of them is needed still."""
+    if reason != DRY_RUN and engine.incomplete is None:
+        engine.clean_up()
 
 
 def finish(engine: Engine) -> None:
@@ -154,6 +168,8 @@ def _told(
                 raise
     except BaseException as error:
         _failed(engine, done, error, reason=reason, is_started=is_started)
+        if is_started and isinstance(error, CheckpointError):
+            _clean_up(engine, reason)
         raise
     engine.touch()
     if reason not in {DRY_RUN, ABANDON}:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -198,8 +199,12 @@ class CheckpointService(Capturable, Recoverable):
     def stop(self) -> None:
         """Wait for what is at work, capture once more if something changed, give the system up.
 
-        What fails meanwhile is logged and told, and stops nobody. Twice is fine; the service can be
+        A recovery that takes longer than 660 s is cancelled, and its rollback waited for. What
+        fails meanwhile is logged and told, and stops nobody. Twice is fine; the service can be
         started again.
+
+        Raises:
+            ServiceBusyError: It was called out of a recovery or a capture, by its own thread.
         """
         self._stop("stop")
 
@@ -210,16 +215,21 @@ class CheckpointService(Capturable, Recoverable):
             runner, engine = self._runner, self._engine
             if runner is None or engine is None:
                 return
+            engine.refuse_own()
             shutdown.leave(self)
             shutdown.forget(self)
-            if not runner.stop(_STOP_S):
-                _logger.error("A capture is at work still; the service stops without it.")
-            elif self.config.capture_on_shutdown and engine.lease is not None:
-                self._capture_last(engine, reason)
-            engine.keeper.stop()
-            self._record(SERVICE_STOPPED, {"reason": reason})
-            self._release()
-            self._runner, self._state = None, STOPPED
+            end_s = time.monotonic() + _STOP_S
+            is_ended = runner.stop(_STOP_S)
+            # Whoever is in the middle of something needs the lease, and the store.
+            with engine.halted(max(end_s - time.monotonic(), 0.0)) as is_quiet:
+                if not (is_ended and is_quiet):
+                    _logger.error("A capture is at work still; the service stops without it.")
+                elif self.config.capture_on_shutdown and engine.lease is not None:
+                    self._capture_last(engine, reason)
+                engine.keeper.stop()
+                self._record(SERVICE_STOPPED, {"reason": reason})
+                self._release()
+                self._runner, self._state = None, STOPPED
         self._listeners.tell(listener.SERVICE_STOPPED, self)
         self._listeners.end(_CALLBACKS_S)
 
@@ -256,15 +266,27 @@ class CheckpointService(Capturable, Recoverable):
             runner.tell(name)
 
     def close(self) -> None:
-        """Stop, and close the store if it was opened here. Twice is fine."""
+        """Stop, and close the store if it was opened here. Twice is fine.
+
+        What is at work is waited for, as by `stop`.
+
+        Raises:
+            ServiceBusyError: As `stop`.
+        """
         if self._pid != os.getpid():
             return
+        if self._engine is not None:
+            self._engine.refuse_own()
         self._stop("close")
         with self._life:
-            manager, self._manager, self._engine = self._manager, None, None
-            self._state = CLOSED
-        if manager is not None:
-            manager.close()
+            manager, engine = self._manager, self._engine
+            if manager is None or engine is None:
+                self._state = CLOSED
+                return
+            with engine.halted(_STOP_S):  # one that is stopped captures and recovers by hand still
+                engine.keeper.stop()
+                self._manager, self._engine, self._state = None, None, CLOSED
+                manager.close()
 
     def pause(self) -> None:
         """Take no automatic captures until `resume`; those by hand and by signal go on."""

@@ -524,3 +524,53 @@ def test_a_file_that_is_written_all_the_time_is_captured(place):
     (place.parent / "go").touch()
     running.communicate(timeout=WAIT_S)
     assert running.returncode == 0
+
+
+# --- another place --------------------------------------------------------------------------------
+
+
+def _elsewhere(place):
+    other = place.parent / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("never captured\n")
+    return other
+
+
+@pytest.mark.parametrize("named", [(), ("--file", "kept.txt"), ("--dir", "sub")])
+def test_what_was_captured_elsewhere_is_not_put_here(place, named):
+    other = _elsewhere(place)
+    for folder in (place, other):
+        (folder / "sub").mkdir()
+    (other / "kept.txt").write_text("the other one\n")
+    (other / "sub" / "own").touch()
+    assert _run(place, *named, *_shell("exit 1")).returncode == 1
+    before = {one: one.is_file() and one.read_text() for one in other.rglob("*")}
+    ran = _run(other, "--resume", *named, "--", "true")
+    assert ran.returncode == 125
+    word = named[-1] if named else ""
+    assert str(place / word) in ran.stderr
+    assert str(other / word) in ran.stderr
+    assert "--moved" in ran.stderr
+    assert {one: one.is_file() and one.read_text() for one in other.rglob("*")} == before
+    assert _run(place, "--resume", *named, "--", "true").returncode == 0
+
+
+def test_what_was_moved_is_told_to_be(place):
+    assert _run(place, *_shell("exit 1")).returncode == 1
+    other = _elsewhere(place)
+    ran = _run(other, "--resume", "--moved", *_shell("cat kept.txt"))
+    assert (ran.returncode, ran.stdout) == (0, b"as it was\n")
+    assert not (other / "precious.txt").exists()
+    safety = _last(other).data["safety"]
+    with _manager(place) as manager:
+        info = Capturer(manager, "job/files").find(safety)
+    assert [one.location["path"] for one in info.components.values()] == [str(other)]
+
+
+def test_another_path_to_the_same_place_is_that_place(place):
+    assert _run(place, *_shell("exit 1")).returncode == 1
+    link = place.parent / "link"
+    link.symlink_to(place)
+    running = _start(place, "--name", "job", "--resume", "--dir", link, *_shell("exit 0"))
+    err = running.communicate(timeout=WAIT_S)[1]
+    assert running.returncode == 0, err

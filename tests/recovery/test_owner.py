@@ -46,7 +46,11 @@ def test_what_a_living_process_owns_is_left_alone(owned, options):
     assert "leases release sys --force" in caught.value.hint
     assert path.read_text() == "second"
     assert recovery.capturer.manager.store.position in (position, position + 1)  # the claim's
-    assert recovery.recover(info.id, dry_run=True).errors == ()
+    position = recovery.capturer.manager.store.position
+    planned = recovery.recover(info.id, dry_run=True, **options)
+    assert [error for error in planned.errors if "'sys' is owned by" in error]
+    assert planned.plans  # all faults are told, and what would be done
+    assert recovery.capturer.manager.store.position == position
     with pytest.raises(LeaseRequiredError):
         recovery.capturer.capture()
 
@@ -57,6 +61,9 @@ def test_a_killed_one_keeps_nobody_out(owned, options):
     owner.kill()
     owner.wait()
     manager = recovery.capturer.manager
+    position = manager.store.position
+    assert recovery.recover(info.id, dry_run=True, **options).errors == ()
+    assert manager.store.position == position  # a dry run does not even end the dead one's lease
     assert manager.live_grant("sys") is None
     assert recovery.recover(info.id, **options).status == "completed"
     assert path.read_text() == "first"

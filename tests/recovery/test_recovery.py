@@ -19,6 +19,7 @@ from ckptlog.errors import (
     ArgumentError,
     CircuitOpenError,
     FullError,
+    QuotaError,
     RecoveryBusyError,
     RecoveryCancelledError,
     RecoveryFailedError,
@@ -266,9 +267,112 @@ def test_what_always_fails_is_left_alone(manager):
         parts[0].fault = "after"
         with pytest.raises(RecoveryFailedError):
             recovery.recover(info.id)
-    with pytest.raises(CircuitOpenError):
-        recovery.recover(info.id)
+    for _ in range(2):  # a dry run tells it, and is no trial
+        planned = recovery.recover(info.id, dry_run=True)
+        assert "left alone" in " ".join(planned.errors)
+        assert planned.plans
+        with pytest.raises(CircuitOpenError):
+            recovery.recover(info.id)
     assert values(parts) == BEFORE
+
+
+def test_a_dry_run_is_no_trial_of_what_failed(manager):
+    parts, info, recovery = system(manager, breakers=BreakerSettings(failures_max=1, rest_s=0))
+    parts[0].fault = "after"
+    with pytest.raises(RecoveryFailedError):
+        recovery.recover(info.id)
+    assert recovery.recover(info.id, dry_run=True).errors == ()
+    assert recovery.recover(info.id).status == "completed"
+
+
+class Stop(BaseException):
+    """What stops a program, raised out of a callback."""
+
+
+@pytest.mark.parametrize("is_faulty", [False, True])
+def test_no_callback_stops_a_rollback(manager, is_faulty):
+    breakers = BreakerSettings(failures_max=1000)
+    parts, info, recovery = system(manager, breakers=breakers)
+    for count in range(100):
+        told = []
+
+        def picture(now, told=told, count=count):
+            told.append(now.status)
+            if len(told) > count:  # this one, and all that come
+                raise Stop
+
+        if is_faulty:
+            parts[2].fault = "after"
+        try:
+            recovery.recover(info.id, on_progress=picture)
+        except Stop:
+            assert values(parts) == (CAPTURED if "completed" in told else BEFORE), told
+        except RecoveryFailedError:
+            assert is_faulty
+            assert values(parts) == BEFORE
+            break
+        else:
+            assert values(parts) == CAPTURED
+            break
+        assert recovery.unfinished() is None, told
+        parts[2].fault = ""
+        for one in parts:
+            one.value = {"now": one.name}
+    assert count > 10
+
+
+def test_no_callback_stops_a_rollback_by_hand(manager):
+    parts, info, recovery = system(manager)
+    parts[0].gate.clear()
+    real = Bad.restore
+    with pytest.MonkeyPatch.context() as patch:
+
+        def spoilt(one, _payload):
+            one.value = "spoilt"
+            raise RuntimeError("no")
+
+        patch.setattr(Bad, "restore", spoilt)
+        with pytest.raises(RecoveryIncompleteError):
+            recovery.recover(info.id)
+    assert Bad.restore is real
+
+    def picture(now):
+        if now.status == "rolling_back":
+            raise Stop
+
+    with pytest.raises(Stop):
+        recovery.roll_back(on_progress=picture)
+    assert values(parts) == BEFORE
+    assert recovery.unfinished() is None
+
+
+def test_a_rollback_begins_with_what_was_restored_last(manager):
+    parts, info, recovery = system(manager)
+    order = []
+    for one in parts:
+        one.restore = lambda payload, one=one: (order.append(one.name), Bad.restore(one, payload))
+    parts[1].fault = "after"  # the last one: it depends on the first
+    with pytest.raises(RecoveryFailedError):
+        recovery.recover(info.id)
+    assert order == ["a", "c", "b", "b", "c", "a"]
+    assert values(parts) == BEFORE
+
+
+def test_a_limit_that_leaves_no_room_for_the_state_before_names_the_way_out(manager):
+    parts, _, recovery = system(manager)
+    for error in (QuotaError("the limit", hint="Raise it."), FullError("full")):
+        with pytest.MonkeyPatch.context() as patch:
+
+            def refuse(error=error, **_):
+                raise error
+
+            patch.setattr(recovery.capturer, "capture", refuse)
+            with pytest.raises(type(error)) as caught:
+                recovery.recover()
+            assert "safety=False" in caught.value.hint
+            assert "--no-safety" in caught.value.hint
+            assert recovery.recover(safety=False).status == "completed"
+    assert values(parts) == CAPTURED
 
 
 def test_elsewhere(manager, tmp_path):

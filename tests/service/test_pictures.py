@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import pytest
 
 from ckptlog import AsyncCheckpointService, create_checkpoint_system
-from ckptlog.errors import ArgumentError, RecoveryCancelledError
+from ckptlog.errors import (
+    ArgumentError,
+    RecoveryCancelledError,
+    RecoveryIncompleteError,
+    ServiceStateError,
+)
 from tests.service.system import settings
 
 
@@ -192,3 +198,76 @@ def test_a_service_that_is_made_before_its_loop_runs(tmp_path):
             assert seen[0] is asyncio.get_running_loop()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_cancelled_recovery_is_put_back_before_its_caller_goes_on(tmp_path, is_resumed):
+    async def scenario():
+        first, second = Manager("a"), Manager("a")
+        service = AsyncCheckpointService.create(
+            quiet(tmp_path / "s"), {"one": first, "two": second}
+        )
+        entered, go_on = threading.Event(), threading.Event()
+        async with service:
+            good = await service.create_checkpoint()
+            first.value = second.value = "b"
+            part = service.sync.components[1]
+            real = part._restore
+
+            def fails(state):
+                second.value = "half"
+                raise ValueError(state)
+
+            def slow(state):
+                entered.set()
+                assert go_on.wait(30)
+                real(state)
+
+            if is_resumed:
+                part._restore = fails
+                with pytest.raises(RecoveryIncompleteError):
+                    await service.recover_from_checkpoint(good.id)
+            part._restore = slow
+            call = service.resume_recovery() if is_resumed else service.recover_from_checkpoint()
+            task = asyncio.create_task(call)
+            assert await asyncio.to_thread(entered.wait, 30)
+            task.cancel()
+            await asyncio.sleep(0.05)
+            task.cancel()  # who is impatient waits too
+            await asyncio.sleep(0.05)
+            assert not task.done(), "it is restored behind its caller's back"
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (first.value, second.value) == ("b", "b")
+            assert service.current_operation is None
+            assert (await service.create_checkpoint()).reason == "manual"
+
+    asyncio.run(scenario())
+
+
+class Needy(Manager):
+    """One whose coroutines need the loop's own threads."""
+
+    async def get_state(self):
+        return await asyncio.to_thread(super().get_state)
+
+    async def set_state(self, state):
+        await asyncio.to_thread(super().set_state, state)
+
+
+def test_many_calls_leave_the_loops_threads_to_its_components(tmp_path):
+    async def scenario():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        agents = Needy(1)
+        service = AsyncCheckpointService.create(quiet(tmp_path / "s"), {"agents": agents})
+        async with service:
+            calls = [service.create_checkpoint(str(number)) for number in range(6)]
+            made = await asyncio.gather(*calls)
+            agents.value = 2
+            await service.recover_from_checkpoint(made[0].id)
+            assert agents.value == 1
+        with pytest.raises(ServiceStateError):
+            await service.list_checkpoints()
+
+    asyncio.run(scenario())

@@ -341,3 +341,60 @@ def test_who_does_not_own_the_system_deletes_nothing(tmp_path):
             assert refused.value.code == "lease.required"
             other.close()
         assert service.get_checkpoint(info.id).id == info.id
+
+
+def test_a_component_that_lies_elsewhere_now_is_told(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text(name)
+
+    def service(name):
+        part = ckptlog.DirectoryComponent("work", str(tmp_path / name))
+        return create_checkpoint_system(settings(tmp_path / "s", intervalSeconds=60), [part])
+
+    with service("a") as there:
+        first = there.create_checkpoint()
+        assert there.recover_from_checkpoint(dry_run=True).warnings == ()
+    with service("b") as here:
+        plan = here.recover_from_checkpoint(first.id, dry_run=True)
+        assert plan.errors == ()
+        assert str(tmp_path / "a") in plan.warnings[0]
+        assert str(tmp_path / "b") in plan.warnings[0]
+        assert plan.to_dict()["warnings"] == list(plan.warnings)
+        assert os.listdir(tmp_path / "b") == ["b"]
+        done = here.recover_from_checkpoint(first.id)
+        assert done.warnings == plan.warnings
+        assert os.listdir(tmp_path / "b") == ["a"]
+        here.recover_from_checkpoint(done.safety_id)
+        assert os.listdir(tmp_path / "b") == ["b"]
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("no")])
+def test_safety_captures_do_not_pile_up(tmp_path, fault):
+    agents = Manager(1)
+    more = {"intervalSeconds": 60, "maxCheckpoints": 2}
+    service = create_checkpoint_system(settings(tmp_path / "s", **more), {"agents": agents})
+    with service:
+        first = service.create_checkpoint()
+        service.create_checkpoint()
+        real = agents.set_state
+        for number in range(6):
+            agents.value = 100 + number
+
+            def once(state):
+                agents.set_state = real
+                raise fault
+
+            if fault is not None:
+                agents.set_state = once
+            try:
+                assert service.recover_from_checkpoint(first.id).status == "completed"
+            except CheckpointError:
+                assert fault is not None
+            kinds = [one.reason for one in service.list_checkpoints()]
+            assert kinds.count("safety") == min(number + 1, 3)
+        service.recover_from_checkpoint(first.id, dry_run=True)
+        newest = next(one for one in service.list_checkpoints() if one.reason == "safety")
+        agents.set_state = real
+        service.recover_from_checkpoint(newest.id)
+        assert agents.value == 105

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,9 +33,12 @@ from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.recovery.recovery import Recovery
+from ckptlog.recovery.whereabouts import other_place
 from ckptlog.service.keeping import Keeper
 
 _NAME_CHARACTERS_MAX: Final = 50
+# So far the newest capture that is no safety capture is looked for; what comes back is checked too.
+_LOOKED_AT: Final = 8
 _SQLITE_ENDINGS: Final = ("", "-wal", "-shm", "-journal")
 _odd = re.compile(r"[^A-Za-z0-9_.-]+")
 _special = re.compile(r"([\\*?\[\]!# ])")
@@ -115,6 +119,43 @@ class Files:
             hint="Correct the path; --may-appear where the command makes it.",
             path=paths[0],
         )
+
+    def refuse_moved(self) -> None:
+        """Refuse to bring back here what was captured elsewhere.
+
+        Components are known by name, and names by the words of the order: the same ones in another
+        directory mean other files.
+
+        Raises:
+            ArgumentError: The newest capture is of other paths, or what is finished first is.
+        """
+        capturer = self._all()
+        captures = capturer.each(on_damage=lambda _name, _error: None)
+        infos = [one for one in islice(captures, _LOOKED_AT) if one.reason != SAFETY][:1]
+        unfinished = Recovery(capturer, lease=self._leases).unfinished()
+        if unfinished is not None:
+            with suppress(CheckpointError):  # the recovery itself says what is wrong with it
+                infos.append(capturer.find(unfinished.capture))
+        for info in infos:
+            self.refuse_elsewhere(info)
+
+    def refuse_elsewhere(self, info: CaptureInfo) -> None:
+        """Refuse a capture that is of other paths.
+
+        Raises:
+            ArgumentError: Of which, both are named.
+        """
+        for one in self._components:
+            then = other_place(one, info)
+            if then is not None:
+                now = one.location["path"]
+                raise ArgumentError(
+                    f"Capture {info.id} has {then}; here it would be put in place of {now}.",
+                    hint="Go on where it was captured; if it was moved here, say so: --moved (what "
+                    "is here is captured first). Another --name begins anew.",
+                    captured=then,
+                    path=now,
+                )
 
     def _look(self) -> None:
         for one in self._components:

@@ -54,7 +54,8 @@ class Order:
 
     words: Program and arguments. name: Of the task; made of words and directory by default.
     interval_s: Between two captures. named: Which files. is_resumed: Go on from the last attempt.
-    has_rewind: Bring the files back when resumed. outputs: Where stdout and stderr go.
+    has_rewind: Bring the files back when resumed. is_moved: They were captured at other paths and
+    are these now. outputs: Where stdout and stderr go.
     """
 
     words: Sequence[str]
@@ -65,6 +66,7 @@ class Order:
     named: Named = field(default_factory=Named)
     is_resumed: bool = False
     has_rewind: bool = True
+    is_moved: bool = False
     outputs: tuple[int, int] = (1, 2)
 
 
@@ -135,8 +137,6 @@ class CommandRun:
         lost = (_LOST, 0)
         with claimed(self._manager, names, lambda: self._messages.put(lost)) as self._leases:
             last = self._record.last()
-            if last is not None and (result := self._look_at(last)) is not None:
-                return result
             files = Files(
                 self._manager,
                 self.task,
@@ -144,6 +144,8 @@ class CommandRun:
                 cwd=self._order.cwd,
                 leases=self._leases,
             )
+            if last is not None and (result := self._look_at(last, files)) is not None:
+                return result
             files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
             with self._signals():
@@ -151,7 +153,7 @@ class CommandRun:
 
     # --- before -------------------------------------------------------------------------------
 
-    def _look_at(self, last: CheckpointData) -> Result | None:
+    def _look_at(self, last: CheckpointData, files: Files) -> Result | None:
         """Look at the attempt before; return a result where there is nothing to do."""
         identity = last.data.get("process") or {}
         if not self._order.is_resumed:
@@ -177,6 +179,8 @@ class CommandRun:
                 capture=last.data.get("capture"),
                 data=last.data,
             )
+        if self._order.has_rewind and not self._order.is_moved:
+            files.refuse_moved()  # before anything is ended
         if end_left_over(identity):
             self._tell("the command of the attempt before still ran; it was ended")
         return None
@@ -208,6 +212,8 @@ class CommandRun:
         if info is None:
             self._tell("there is no capture to go back to; the files stay as they are")
             return
+        if not self._order.is_moved:
+            files.refuse_elsewhere(info)
         self._tell(f"bringing the files back to capture {info.id} ({info.created_at:%F %T} UTC)")
         self._facts["safety"] = files.bring_back(info, self._tell)
         if self._facts["safety"]:

@@ -1,0 +1,83 @@
+"""The threads of an asynchronous service: its calls wait there, for the system and for each other.
+
+The loop's default threads are few, and components whose coroutines use them (asyncio.to_thread)
+would wait for threads that wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from ckptlog.recovery.pictures import Either
+from ckptlog.recovery.request import Cancel
+
+# One call works, the others wait for it; a thread is made when it is needed.
+_THREADS_MAX: Final = 64
+
+T = TypeVar("T")
+
+
+class Stoppable(Either):
+    """A cancel that can be set: by the caller's own, or by `stop`.
+
+    Threads: safe.
+    """
+
+    def __init__(self, cancel: Cancel | None) -> None:
+        self._stop = threading.Event()
+        super().__init__(self._stop, cancel)
+
+    def stop(self) -> None:
+        """Set it."""
+        self._stop.set()
+
+
+class Pool:
+    """Threads that are made when they are needed, and end with `close`; then they are made anew.
+
+    Threads: in those of the loop.
+    """
+
+    def __init__(self) -> None:
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call a function in a thread; who is cancelled does not wait for it any more."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="ckptlog-async")
+        context = contextvars.copy_context()
+        call = partial(context.run, function, *arguments, **options)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+
+    async def ended(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        """Call a function in a thread, and leave it only when it has ended.
+
+        Args:
+            options: Of the function. Where `cancel` is a Stoppable it is stopped when the caller
+                is cancelled.
+        """
+        work = asyncio.ensure_future(self.call(function, *arguments, **options))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if isinstance(cancel := options.get("cancel"), Stoppable):
+                cancel.stop()
+            while not work.done():
+                with suppress(asyncio.CancelledError):  # once more: it is ending already
+                    await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()  # who is cancelled is told that, not how the work ended
+            raise
+
+    def close(self) -> None:
+        """Let the threads end that have nothing to do."""
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)

@@ -1,0 +1,241 @@
+"""A service that stops while another thread recovers or captures: nothing is left in its middle."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ckptlog import create_checkpoint_system
+from ckptlog.errors import RecoveryCancelledError, RecoveryIncompleteError, ServiceBusyError
+from ckptlog.service import service as module
+from tests.service.system import WAIT_S, settings
+
+
+class Part:
+    """A component that says when it is called, and then waits to be let go on."""
+
+    def __init__(self, name):
+        self.name = name
+        self.value = 1
+        self.held = ""
+        self.is_called = threading.Event()
+        self.may_go_on = threading.Event()
+        self.fault = None
+
+    def _wait(self, what):
+        if self.held == what:
+            self.is_called.set()
+            assert self.may_go_on.wait(WAIT_S)
+
+    def capture(self):
+        self._wait("capture")
+        return self.value
+
+    def restore(self, value):
+        self._wait("restore")
+        if self.fault is not None:
+            self.value = "half"
+            raise self.fault
+        self.value = value
+
+
+class Work(threading.Thread):
+    """Calls something; keeps what comes of it."""
+
+    def __init__(self, call):
+        super().__init__(daemon=True)
+        self.call = call
+        self.result = self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self.call()
+        except Exception as error:
+            self.error = error
+
+    def ended(self):
+        self.join(WAIT_S)
+        assert not self.is_alive()
+        return self
+
+
+def system(path, **more):
+    parts = [Part("a"), Part("b"), Part("c")]
+    return create_checkpoint_system(settings(path, intervalSeconds=600, **more), parts), parts
+
+
+def stops_behind(service, end, held, work):
+    """Stop while a part is held; return once that has waited for the work."""
+    assert held.is_called.wait(WAIT_S)
+    stopping = Work(getattr(service, end))
+    stopping.join(0.3)
+    assert stopping.is_alive(), "it did not wait"
+    assert service.store is not None
+    held.may_go_on.set()
+    assert stopping.ended().error is None
+    assert not work.is_alive() or work.ended()
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+@pytest.mark.parametrize("end", ["stop", "close"])
+@pytest.mark.parametrize("what", ["restore", "capture"])
+def test_what_another_thread_does_is_waited_for(tmp_path, what, end, is_saved):
+    service, parts = system(tmp_path / "s", captureOnShutdown=is_saved)
+    service.start(signals=False)
+    first = service.create_checkpoint()
+    for one in parts:
+        one.value = 2
+    parts[1].held = what
+    act = service.create_checkpoint
+    if what == "restore":
+
+        def act():
+            return service.recover_from_checkpoint(first.id)
+
+    work = Work(act)
+    stops_behind(service, end, parts[1], work)
+    assert work.ended().error is None
+    assert [one.value for one in parts] == [1, 1, 1] if what == "restore" else [2, 2, 2]
+    service.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_a_resumption_is_waited_for(tmp_path, end):
+    service, parts = system(tmp_path / "s", captureOnShutdown=True)
+    service.start(signals=False)
+    first = service.create_checkpoint()
+    parts[1].value, parts[1].fault = 2, ValueError("no")
+    with pytest.raises(RecoveryIncompleteError):
+        service.recover_from_checkpoint(first.id)
+    parts[1].fault, parts[1].held = None, "restore"
+    work = Work(service.resume_recovery)
+    stops_behind(service, end, parts[1], work)
+    assert work.ended().result.status == "completed"
+    assert [one.value for one in parts] == [1, 1, 1]
+    service.close()
+
+
+@pytest.mark.parametrize("start", ["initialize", "start", "stopped"])
+def test_one_that_owns_nothing_waits_too(tmp_path, start):
+    """A standby, one that is not started, and one that was stopped recover to elsewhere."""
+    owner, _ = system(tmp_path / "s")
+    service, parts = system(tmp_path / "s", standby=True)
+    with owner:
+        first = owner.create_checkpoint()
+        if start == "initialize":
+            service.initialize()
+        else:
+            service.start(signals=False)
+        if start == "stopped":
+            service.stop()
+        folder = tmp_path / "there"
+        folder.mkdir()
+        is_reached, may_go_on = threading.Event(), threading.Event()
+
+        def picture(now):
+            if now.status == "restoring" and not is_reached.is_set():
+                is_reached.set()
+                assert may_go_on.wait(WAIT_S)
+
+        parts[0].is_called, parts[0].may_go_on = is_reached, may_go_on
+        work = Work(
+            lambda: service.recover_from_checkpoint(first.id, to=folder, on_progress=picture)
+        )
+        stops_behind(service, "close", parts[0], work)
+        assert work.ended().error is None
+
+
+def test_a_recovery_that_takes_too_long_is_put_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_STOP_S", 0.05)
+    service, parts = system(tmp_path / "s")
+    service.start(signals=False)
+    first = service.create_checkpoint()
+    for one in parts:
+        one.value = 2
+    parts[1].held = "restore"
+    work = Work(lambda: service.recover_from_checkpoint(first.id))
+    assert parts[1].is_called.wait(WAIT_S)
+    stopping = Work(service.stop)
+    stopping.join(0.5)
+    assert stopping.is_alive(), "it left a mixture"
+    parts[1].may_go_on.set()
+    assert stopping.ended().error is None
+    assert isinstance(work.ended().error, RecoveryCancelledError)
+    assert [one.value for one in parts] == [2, 2, 2]
+    assert service.recover_from_checkpoint(first.id).status == "completed"
+    service.close()
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_a_recovery_does_not_wait_for_itself(tmp_path, end):
+    service, parts = system(tmp_path / "s")
+    refused = []
+
+    def picture(_now):
+        with pytest.raises(ServiceBusyError) as caught:
+            getattr(service, end)()
+        refused.append(caught.value)
+
+    with service:
+        first = service.create_checkpoint()
+        parts[0].value = 2
+        done = service.recover_from_checkpoint(first.id, on_progress=picture)
+        assert done.status == "completed"
+        assert "very thread" in refused[0].message
+        assert service.state == "running"
+    assert parts[0].value == 1
+
+
+def test_a_compaction_ends_with_the_service_and_comes_again(tmp_path):
+    more = {"maxCheckpoints": 1, "compactionIntervalSeconds": 0.01, "retentionCheck": "digest"}
+    service, parts = system(tmp_path / "s", **more)
+    begun, ended = threading.Event(), threading.Event()
+
+    def compact(_wanted, look):  # as long as nobody stops it
+        begun.set()
+        try:
+            while True:
+                look(0, 1)
+                threading.Event().wait(0.001)
+        finally:
+            ended.set()
+
+    for _ in range(3):
+        begun.clear()
+        ended.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            service.start(signals=False)
+            patch.setattr(service.store, "compact", compact, raising=False)
+            while not begun.wait(0.05):
+                parts[0].value += 1
+                service.create_checkpoint()
+            assert not ended.is_set()
+            service.stop()
+            assert ended.is_set(), "it goes on in a service that is stopped"
+    service.close()
+
+
+def test_a_service_that_was_started_again_gives_room_back(tmp_path):
+    more = {"maxCheckpoints": 1, "compactionIntervalSeconds": 0.05, "retentionCheck": "digest"}
+    service, parts = system(tmp_path / "s", **more)
+    with service:
+        service.stop()
+        service.start(signals=False)
+        store, is_done = service.store, threading.Event()
+        compact = store.compact
+
+        def watched(*arguments, **options):
+            done = compact(*arguments, **options)
+            is_done.set()  # not where it was ended at once
+            return done
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "compact", watched, raising=False)
+            for _ in range(100):
+                parts[0].value += 1
+                service.create_checkpoint()
+                if is_done.wait(0.05):
+                    return
+    raise AssertionError("it never compacts again")
