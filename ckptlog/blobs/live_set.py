@@ -6,7 +6,7 @@ Halves of digests are kept: two that agree in 128 bits would both stay, which lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +36,7 @@ class LiveSet:
         self._runs: list[Run] = []
         self._spilt = 0
         self._sieve = b""
+        self._met = bytearray()
 
     def __len__(self) -> int:
         """Return how many were added; one that came again after long may count twice."""
@@ -58,9 +59,9 @@ class LiveSet:
         return self._sieve
 
     def among(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Return those of some digests that were added."""
+        """Return those of some digests that were added; once closed, note that they were met."""
         if self._runs:
-            found = self._runs[-1].among(digests)
+            found = self._runs[-1].among(digests, self._met or None)
             for run in self._runs[-2::-1]:
                 found |= run.among(digests)
             return found | {one for one in digests if one[:KEY_BYTES] in self._recent}
@@ -88,8 +89,14 @@ class LiveSet:
             self._spill()
         if len(self._runs) > 1:
             self._merge()
-        if not self._runs:
+        if self._runs:
+            self._met = bytearray(self._runs[0].count)
+        else:
             self._sieve = sieve_of(self._recent)
+
+    def unmet(self) -> Iterator[bytes]:
+        """Yield the keys in files that `among` was not asked for since the set was closed."""
+        return self._runs[0].keys_but(self._met) if self._runs else iter(())
 
     def _spill(self) -> None:
         start, self._spilt = self._spilt, self._spilt + len(self._recent)

@@ -25,7 +25,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -163,8 +163,11 @@ class Run:
         _, number, offset, length = ENTRY.unpack_from(self._data, at)
         return Placement(digest, self._name_of(number), offset, length)
 
-    def among(self, digests: Iterable[bytes]) -> set[bytes]:
+    def among(self, digests: Iterable[bytes], met: bytearray | None = None) -> set[bytes]:
         """Return those of some digests that are here.
+
+        Args:
+            met: Takes a 1 for each entry that was found, by its number.
 
         Raises:
             FormatError: As `find`.
@@ -178,7 +181,7 @@ class Run:
             first, stop = buckets[bucket], buckets[bucket + 1]
             if first >= stop or stop > last:
                 if first < last < stop and self.find(digest) is not None:
-                    found.add(digest)
+                    found.add(digest)  # never in a sound run, so not noted
                 continue
             if not (checked[first // BLOCK_ENTRIES] and checked[(stop - 1) // BLOCK_ENTRIES]):
                 self._check(first, stop)
@@ -188,7 +191,21 @@ class Run:
                 at = look(key, at + 1, end)
             if at >= 0:
                 found.add(digest)
+                if met is not None:
+                    met[(at - HEAD_BYTES) // ENTRY_BYTES] = 1
         return found
+
+    def keys_but(self, met: bytearray) -> Iterator[bytes]:
+        """Yield the keys of the entries that were not met.
+
+        Raises:
+            FormatError: As `find`.
+        """
+        number = met.find(0)
+        while number >= 0:
+            (entry,) = self._slice(number, number + 1)
+            yield entry[:KEY_BYTES]
+            number = met.find(0, number + 1)
 
     def entries(self, key_first: int, key_stop: int) -> list[bytes]:
         """Return the entries whose keys' first 32 bits lie in [key_first, key_stop)."""

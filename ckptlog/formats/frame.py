@@ -17,6 +17,7 @@ preallocated tail reads as "nothing here".
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -160,7 +161,7 @@ def measure_long(seed: int, offset: int, data: memoryview) -> tuple[int, int, in
     return kind, flags, end
 
 
-def walk(seed: int, base: int, data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def walk(seed: int, base: int, data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int, int]]:
     """Yield kind, flags, begin and end of each frame in data, back to back from its beginning.
 
     Ends before the first frame that is not whole or does not check; `measure` says why.

@@ -223,6 +223,18 @@ class SealedReader:
             raise self.damaged(offset)
         return data
 
+    def check(self) -> None:
+        """Check every frame, chunks too.
+
+        Raises:
+            LogCorruptionError: One is damaged.
+        """
+        end = 0
+        for _, _, _, end in frame.walk(self._seed, 0, self._data):  # noqa: B007 - the last one's
+            pass
+        if end != self._sealed.length:
+            raise self.damaged(end)
+
     def damaged(self, offset: int) -> LogCorruptionError:
         """Return the error for damage at an offset."""
         return LogCorruptionError(

@@ -22,7 +22,17 @@ from ckptlog.manager.unfinished import Trace
 from ckptlog.model import value as values
 from ckptlog.model.event import Reference
 from ckptlog.policy import retention
-from ckptlog.policy.retention import GOES, NEEDED, RECOVERING, RECOVERY, Fact, Now, Policy, Rule
+from ckptlog.policy.retention import (
+    GOES,
+    NEEDED,
+    OPEN,
+    RECOVERING,
+    RECOVERY,
+    Fact,
+    Now,
+    Policy,
+    Rule,
+)
 from ckptlog.repository.statistics import ask
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
@@ -120,12 +130,14 @@ class Planner:
         is_finished = retention.is_finished(facts)
         if self._policy.keep_recovery_points and not is_finished:
             self._keep_recovery_point(facts, rows, reasons)
+        self._keep_recovering(task, facts, reasons)
+        if self._policy.keep_recovery_points and not is_finished:
+            _keep_open(facts, reasons)
         channels = {one.fact.id: one.channels for one in readings if one.channels}
         if channels:
             lineage = Lineage(self._store, rows, channels)
             for name in lineage.needed([name for name in rows if reasons[name]]):
                 reasons[name] = reasons[name] or NEEDED
-        self._keep_recovering(task, facts, reasons)
         doomed = tuple(_target(row) for row in rows.values() if reasons[row.id] == GOES)
         return Plan(
             task,
@@ -175,6 +187,16 @@ class Planner:
         except CheckpointError:
             return False
         return True
+
+
+def _keep_open(facts: Sequence[Fact], reasons: dict[str, str]) -> None:
+    """Keep the newest of an unfinished task where the rest alone would pass for finished.
+
+    Else nobody would resume the task, and the next clean-up would take its recovery point.
+    """
+    kept = [fact for fact in facts if reasons[fact.id]]
+    if kept and retention.is_finished(kept):
+        reasons[retention.newest(facts).id] = OPEN
 
 
 def _payloads(row: Row) -> tuple[Reference, ...]:

@@ -33,6 +33,7 @@ UNFINISHED: Final = "not whole yet"
 UNREADABLE: Final = "metadata cannot be read"
 HEAD: Final = "newest of its thread"
 RECOVERY: Final = "recovery point"
+OPEN: Final = "newest of an unfinished task"
 NEEDED: Final = "needed by one that stays"
 RECOVERING: Final = "needed by an unfinished recovery"
 GOES: Final = ""
@@ -188,8 +189,13 @@ def is_finished(facts: Sequence[Fact]) -> bool:
     """Say whether a task is complete, so that nothing is to be resumed (as `can_recover_task`)."""
     if not facts:
         return True
-    latest = max(facts, key=_created)
+    latest = newest(facts)
     return latest.state == "completed" and (not latest.total or latest.step >= latest.total)
+
+
+def newest(facts: Sequence[Fact]) -> Fact:
+    """Return the one that was created last."""
+    return max(facts, key=_created)
 
 
 def resume_order(facts: Sequence[Fact]) -> list[Fact]:

@@ -41,7 +41,7 @@ from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event
-from ckptlog.repository import layout
+from ckptlog.repository import absence, layout
 from ckptlog.repository.choice import is_worth_it
 from ckptlog.repository.compaction import Collected, CollectOptions
 from ckptlog.repository.desk import desk
@@ -147,7 +147,12 @@ class _Collection:
             walks=self._walks,
         )
         chosen = self._chosen(mover, sources)
+        damaged = self._set_apart(mover, chosen, end)
+        for source, survey in chosen:
+            self._count(source, survey)
         if options.dry_run:
+            if damaged:
+                raise absence.error_for(damaged)
             found.bytes_after = found.bytes_before - found.bytes_dropped
             return found
         self._sweep(fates, end)
@@ -156,8 +161,27 @@ class _Collection:
         if chosen:
             by_position = sorted(fates.packs, key=lambda name: fates.packs[name].position)
             store.renew_index(folder, by_position, now)
+        if damaged:
+            raise absence.error_for(damaged)
         found.bytes_after = _bytes(store)
         return found
+
+    def _set_apart(
+        self, mover: Mover, chosen: list[tuple[Source, Survey]], end: End
+    ) -> absence.Damaged:
+        """Take out of what was chosen what may hold wanted chunks that were met nowhere."""
+        if not chosen or next(mover.unmet(), None) is None:
+            return []
+        segments = self._store.log.segments
+        # The newest segment is no source: what lies there was not looked for.
+        header = segments.header(end.first, end.generation)
+        newest = absence.keys_in(segments, _open_as_sealed(header, end))
+        if all(key in newest for key in mover.unmet()):
+            return []
+        damaged = absence.damaged_among(segments, [source for source, _ in chosen])
+        names = {name for name, _ in damaged}
+        chosen[:] = [pair for pair in chosen if pair[0].container not in names]
+        return damaged
 
     def _seal(self) -> None:
         """Finish the newest segment; on a full disk it is left for another time."""
@@ -256,7 +280,6 @@ class _Collection:
             self._step(source.bytes)
             if is_worth_it(source, survey, self._options.garbage_min):
                 chosen.append((source, survey))
-                self._count(source, survey)
             else:
                 self._step(source.bytes)
         chosen.sort(key=lambda pair: (pair[1].live_bytes, pair[0].order))

@@ -174,6 +174,11 @@ class Mover:
             self._double |= self._met & keys
             self._met |= keys
 
+    def unmet(self) -> Iterator[bytes]:
+        """Yield the keys of wanted chunks that are in nothing that was surveyed."""
+        keys = self._live.in_memory()
+        return self._live.unmet() if keys is None else iter(keys - self._met)
+
     def _lines(self, index: PackIndex) -> Iterator[Lines]:
         return map(self._wanted, index.lines(self._live.in_memory(), self._live.sieve()))
 

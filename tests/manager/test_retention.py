@@ -569,3 +569,17 @@ def test_a_killed_clean_up_is_done_again(tmp_path, commits):
         manager.cleanup_old_checkpoints(retention={"keep_last": 3})
         assert steps(manager) == [18, 19, 20]
         assert manager.store.verify().ok
+
+
+def test_a_task_that_failed_after_a_completed_step_stays_recoverable(tmp_path):
+    with CheckpointManager(tmp_path / "s") as manager:
+        for step in (1, 2, 3):
+            manager.create_checkpoint("job", "J", step, data={"a": step}, checkpoint_id=f"s{step}")
+            manager.complete_checkpoint(f"s{step}")
+        manager.create_checkpoint("job", "J", 4, data={"a": 4}, checkpoint_id="s4")
+        manager.fail_checkpoint("s4", {"message": "boom"})
+        for left in (2, 0):
+            assert manager.cleanup_old_checkpoints(retention={"keep_last": 0}) == left
+            assert manager.can_recover_task("job")
+            assert manager.get_recovery_point("job").checkpoint_id == "s3"
+        assert [one.checkpoint_id for one in manager.iterate()] == ["s3", "s4"]

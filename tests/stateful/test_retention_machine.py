@@ -142,6 +142,7 @@ class RetentionMachine(RuleBasedStateMachine):
     def clean_up(self, policy, batch):
         must_stay = self.oracle(policy)
         before = {one.checkpoint_id: one for one in self.manager.iterate()}
+        points = self.recovery_points()
         plan = self.manager.plan_cleanup(retention=policy)
         assert {one.checkpoint_id for one in self.manager.iterate()} == set(before)
         assert set(before) - set(plan.checkpoints) == must_stay
@@ -153,6 +154,8 @@ class RetentionMachine(RuleBasedStateMachine):
         assert set(after) == must_stay
         assert count == len(before) - len(after)
         assert after == {name: before[name] for name in must_stay}
+        if policy.get("keep_recovery_points", True):
+            assert self.recovery_points() == points
         assert self.manager.cleanup_old_checkpoints(retention=policy) == 0
 
     @rule(days=st.integers(0, 12))
@@ -191,7 +194,20 @@ class RetentionMachine(RuleBasedStateMachine):
                 kept |= {one.checkpoint_id for one in mine if self.is_pinned(one)}
             if policy.get("keep_recovery_points", True) and self.manager.can_recover_task(task):
                 kept.add(self.manager.get_recovery_point(task).checkpoint_id)
+                latest = [one for one in mine if one.checkpoint_id in kept][-1]
+                is_last = not latest.total_steps or latest.step_number >= latest.total_steps
+                if latest.state is CheckpointState.COMPLETED and is_last:
+                    kept.add(mine[-1].checkpoint_id)
         return kept
+
+    def recovery_points(self):
+        """Return what each task that can be recovered resumes from."""
+        tasks = {one.task_id for one in self.living()}
+        return {
+            task: self.manager.get_recovery_point(task).checkpoint_id
+            for task in tasks
+            if self.manager.can_recover_task(task)
+        }
 
     @staticmethod
     def speaks_of(rule_, task):
