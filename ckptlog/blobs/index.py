@@ -190,6 +190,12 @@ class ChunkIndex:
                 for path in _run_paths(self._target):
                     files.remove(path)
 
+    def shed(self) -> None:
+        """Remove the runs, and write none any more: the owner scans the log into memory."""
+        self.clear()
+        with self._flushing, self._lock:
+            self._target = None
+
     def adopt(self, run: Run) -> None:
         """Hold what a run from position 0 on holds, and only that; its file is ours from now on.
 

@@ -43,10 +43,10 @@ from ckptlog.model.entry import Entry
 from ckptlog.model.event import Event
 from ckptlog.repository import absence, layout
 from ckptlog.repository.choice import is_worth_it
-from ckptlog.repository.compaction import Collected, CollectOptions
+from ckptlog.repository.compaction import Collected, CollectOptions, add
 from ckptlog.repository.desk import desk
 from ckptlog.repository.disposal import Disposal
-from ckptlog.repository.emptier import Emptier, overtaken
+from ckptlog.repository.emptier import Emptier, lack_of_room, overtaken
 from ckptlog.repository.fate import EventReader, Fates, fates_of
 from ckptlog.repository.loss import LOST_CHUNKS
 from ckptlog.repository.marks import Marks
@@ -97,7 +97,17 @@ def collect(
         folder = stack.enter_context(desk() if store.read_only else workplace(store))
         collection = _Collection(store, options, progress, removal)
         try:
-            return collection.run(folder)
+            found = collection.run(folder)
+            # What was emptied may have made room to finish the newest segment.
+            while collection.unsealed and found.bytes_freed > 0:
+                before, collection = found, _Collection(store, options, progress, removal)
+                found = collection.run(folder)
+                add(found, before)
+                if found.bytes_after >= before.bytes_after:
+                    break
+            if collection.unsealed:
+                raise lack_of_room(store.path, collection.unsealed)
+            return found
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:
             # What was here a moment ago: another machine, or another folder of views, collects.
             if collection.is_overtaken():
@@ -114,6 +124,8 @@ class _Collection:
         self._store = store
         self._options = options
         self._progress = progress
+        # The newest segment, where it would be emptied and there was no room to finish it.
+        self.unsealed: list[tuple[Source, Survey]] = []
         self._done = self._total = 0
         bulk = BulkReader(store.log.segments, store.info.id_bytes)
         self._walks = Walks()
@@ -124,9 +136,10 @@ class _Collection:
 
     def run(self, folder: Path) -> Collected:
         store, options, found = self._store, self._options, self._found
+        is_full = False
         if not options.dry_run:
             _allow(store, has_agreed=options.upgrade)
-            self._seal()
+            is_full = not self._seal()
         end = store.opened().log.end()
         found.position = end.position
         fates = fates_of(self._events, end)
@@ -148,6 +161,11 @@ class _Collection:
         )
         chosen = self._chosen(mover, sources)
         damaged = self._set_apart(mover, chosen, end)
+        if is_full:
+            newest = self._newest(end)
+            survey = mover.survey(newest)
+            if is_worth_it(newest, survey, options.garbage_min):
+                self.unsealed = [(newest, survey)]
         for source, survey in chosen:
             self._count(source, survey)
         if options.dry_run:
@@ -183,15 +201,32 @@ class _Collection:
         chosen[:] = [pair for pair in chosen if pair[0].container not in names]
         return damaged
 
-    def _seal(self) -> None:
-        """Finish the newest segment; on a full disk it is left for another time."""
+    def _seal(self) -> bool:
+        """Finish the newest segment; on a full disk with the room of what is disposable.
+
+        Returns:
+            False where there is no room for the next one.
+        """
         store, bytes_min = self._store, self._options.seal_bytes_min
-        try:
-            store.log.seal(bytes_min)
-        except FullError:
-            if layout.release_reserve(store.path):
+        for make_room in (
+            lambda: True,
+            lambda: layout.release_reserve(store.path),
+            self._remove_left_over,
+            store.shed_views,
+        ):
+            if make_room():
                 with suppress(FullError):
                     store.log.seal(bytes_min)
+                    return True
+        return False
+
+    def _remove_left_over(self) -> int:
+        """Remove temporary files of whoever is dead; return how many."""
+        count = 0
+        for folder in (".", *layout.FOLDERS, layout.HEADS, *_VIEW_FOLDERS):
+            count += files.remove_left_over(self._store.path / folder)
+        self._found.orphans += count
+        return count
 
     def is_overtaken(self) -> bool:
         """Say whether another collection removed containers since this one looked."""
@@ -251,17 +286,20 @@ class _Collection:
             size = file_bytes(store.path, name)
             if size is not None and name not in fates.removed:
                 found.append(Source(name, (sealed.header.first, 0), size, sealed))
-        if self._options.dry_run and end.offset >= self._options.seal_bytes_min:
-            # It would be finished first.
-            header = store.log.segments.header(end.first, end.generation)
-            name, sealed = container_of(*_name_of(header)), _open_as_sealed(header, end)
-            if end.position > end.first:
-                found.append(Source(name, (end.first, 0), end.offset, sealed))
+        is_enough = end.offset >= self._options.seal_bytes_min and end.position > end.first
+        if self._options.dry_run and is_enough:  # it would be finished first
+            found.append(self._newest(end))
         for name, registered in fates.packs.items():
             size = file_bytes(store.path, name)
             if size is not None:
                 found.append(Source(name, (registered.position, 1), size))
         return found
+
+    def _newest(self, end: End) -> Source:
+        """Return the segment that is being written, as if it were finished."""
+        header = self._store.log.segments.header(end.first, end.generation)
+        sealed = _open_as_sealed(header, end)
+        return Source(container_of(end.first, end.generation), (end.first, 0), end.offset, sealed)
 
     def _sealed(self, end: End) -> Iterator[tuple[str, Sealed]]:
         """Yield container and ends of every segment that nothing is appended to any more."""
@@ -298,8 +336,7 @@ class _Collection:
     def _sweep(self, fates: Fates, end: End) -> None:
         """Remove what earlier collections said is removed and had no time for, and orphans."""
         self._disposal.make_durable()
-        for folder in (".", *layout.FOLDERS, layout.HEADS, *_VIEW_FOLDERS):
-            self._found.orphans += files.remove_left_over(self._store.path / folder)
+        self._remove_left_over()
         left = [name for name in fates.removed if (self._store.path / name).exists()]
         sealed = dict(self._sealed(end)) if left else {}
         for name in left:
@@ -378,10 +415,6 @@ def _orders(fates: Fates, sources: list[Source], end: End) -> dict[str, Order]:
     for name, registered in fates.packs.items():
         orders.setdefault(name, (registered.position, 1))
     return orders
-
-
-def _name_of(header: SegmentHeader) -> tuple[int, int]:
-    return header.first, header.generation
 
 
 def _open_as_sealed(header: SegmentHeader, end: End) -> Sealed:

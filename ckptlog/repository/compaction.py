@@ -64,3 +64,12 @@ class Collected(msgspec.Struct, kw_only=True):
     def to_dict(self) -> dict[str, Any]:
         """Return it safe for JSON."""
         return {**msgspec.to_builtins(self), "bytes_freed": self.bytes_freed}
+
+
+def add(found: Collected, before: Collected) -> None:
+    """Let what a collection did tell of the one right before it too."""
+    found.bytes_before = before.bytes_before
+    for name in ("chunks_kept", "chunks_dropped", "bytes_dropped", "segments", "packs"):
+        setattr(found, name, getattr(found, name) + getattr(before, name))
+    found.packs_written += before.packs_written
+    found.orphans += before.orphans

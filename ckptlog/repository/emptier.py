@@ -6,14 +6,17 @@ for a few at a time: settled forms aside (S1), packs (S2), `gc.settled` (S3), th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import PackWriter
 from ckptlog.errors import CheckpointError, CollectionBusyError, FullError
 from ckptlog.formats import pack
+from ckptlog.formats.line import LINE
 from ckptlog.log import settling
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.log.settling import Sealed, Walks
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 # Places of moved chunks that the index holds in memory; some 250 bytes each.
 _TAIL_CHUNKS: Final = 200_000
+# Beside what is copied: headers, the event that says so, what a file is rounded up to.
+_SLACK_BYTES: Final = 64 * 1024
 
 
 class Emptier:
@@ -100,8 +105,8 @@ class Emptier:
         # What was emptied may have made room for what there was none for.
         while left and full is not None:
             before, left = left, self._empty_singly(left)
-            if len(left) == len(before):
-                raise full
+            if len(left) == len(before) and not self._store.shed_views():
+                raise lack_of_room(self._store.path, left) from full
 
     def _empty_singly(self, several: list[tuple[Source, Survey]]) -> list[tuple[Source, Survey]]:
         """Empty containers one by one, the reserve given up; return those that did not fit."""
@@ -238,6 +243,27 @@ class Emptier:
             name = (one.header.first, one.header.generation)
             if segments.exists(*name):
                 files.remove(segments.settled_path(*name))
+
+
+def lack_of_room(root: Path, left: Sequence[tuple[Source, Survey]]) -> FullError:
+    """Return the error of a collection that had no room to empty containers."""
+    state = os.statvfs(root)
+    needed = min(_needed_bytes(*one) for one in left)
+    missing = max(_SLACK_BYTES, needed - state.f_bavail * state.f_frsize)
+    return FullError(
+        f"There is no room to copy what is still wanted before the rest can go: some {missing:,} "
+        "bytes more must be free.",
+        hint="Free so much beside the store, or delete more checkpoints, and run ckptlog compact "
+        "again; nothing was lost.",
+        path=str(root),
+        bytes_missing=missing,
+    )
+
+
+def _needed_bytes(source: Source, survey: Survey) -> int:
+    """Return at most how many bytes it takes to empty a container: a pack, a settled form."""
+    events = 0 if source.sealed is None else source.sealed.length - survey.chunk_bytes
+    return survey.live_bytes + survey.live_chunks * LINE.size + events + _SLACK_BYTES
 
 
 def overtaken() -> CollectionBusyError:

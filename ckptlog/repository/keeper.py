@@ -52,6 +52,8 @@ PENDING_EVENTS_MAX = 512
 _PENDING_BUILDING_MAX = 64 * PENDING_EVENTS_MAX
 # A reader that catches up with very much applies it on the way.
 _CATCHING_UP_EVENTS_MAX = 8 * PENDING_EVENTS_MAX
+# Of events, and of chunks, that are held in memory where the disk has no room: some 200 MB.
+_SHED_MAX = 200_000
 _VIEW_WAITS = 40
 _VIEW_WAIT_S = 0.05
 
@@ -438,6 +440,29 @@ class Keeper:
                 return view
         except (ViewError, CheckpointStorageError, FormatError):  # no space, for one
             return None
+
+    def shed(self) -> bool:
+        """Give the room of view and index back: they are in memory until the store is closed.
+
+        Returns:
+            False where there is nothing to give, or where it would not fit into memory.
+        """
+        with self._drain_lock:
+            former = self.ledger.view
+            is_small = max(self.index.entries, self.ledger.position) <= _SHED_MAX
+            if self._view_path is None or not is_small:
+                return False
+            try:
+                self._read_through()  # nothing goes that the log cannot bring back
+                # Where ours is in memory already, the file could be written no more.
+                (former if former.kind == "file" else self._new_view()).remove()
+            except (ViewError, CheckpointError):
+                return False
+            self._view_path = None
+            self.index.shed()
+            self._replace_view(self._view_in_memory())
+            self._indexer.index_up_to(self.ledger.position)
+            return True
 
     def _read_through(self) -> None:
         for _ in self._log.reader.commits():

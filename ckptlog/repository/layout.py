@@ -33,6 +33,8 @@ VIEWS: Final = "views"
 HISTORY: Final = "history"
 RESERVE: Final = "reserve"
 RESERVE_BYTES: Final = 256 * 1024
+RESERVE_LAST_BYTES: Final = 64 * 1024
+"""What of it deletions leave to the collection that gives their room back."""
 FOLDERS: Final = ("log", "packs", "views", "consumers", "keys")
 # Made when the first head is signed.
 HEADS: Final = "heads"
@@ -256,8 +258,20 @@ def _is_known(name: str) -> bool:
     return is_checkpoint or is_left_over or name in _LEGACY_FOLDERS | _LEGACY_FILES
 
 
+def lend_reserve(root: Path) -> bool:
+    """Give back the part of the reserve that deletions may use; say if there was any."""
+    path = root / RESERVE
+    try:
+        if path.stat().st_size <= RESERVE_LAST_BYTES:
+            return False
+        os.truncate(path, RESERVE_LAST_BYTES)
+    except OSError:
+        return False
+    return True
+
+
 def release_reserve(root: Path) -> bool:
-    """Give back the reserve, so that a delete still fits on a full disk; say if it was there."""
+    """Give back the whole reserve, for a collection on a full disk; say if it was there."""
     try:
         (root / RESERVE).unlink()
     except OSError:

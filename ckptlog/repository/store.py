@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event as Signal
 from threading import Lock, Thread
@@ -27,7 +28,7 @@ from ckptlog.blobs.payload import TREE_BYTES_MAX, WIRE_BYTES_MAX
 from ckptlog.blobs.store import BlobStore
 from ckptlog.errors import (
     CheckpointError,
-    CheckpointStorageError,
+    FullError,
     ReadOnlyError,
     StoreClosedError,
     UnsupportedError,
@@ -430,13 +431,16 @@ class Store(StoreReader, Retrospect, Attesting):
         )
 
     def submit_with_reserve(self, intent: Intent) -> Outcome:
-        """Commit what frees space; on a full disk the reserve is given up for it."""
+        """Commit what frees space; on a full disk with the reserve's room, then with the views'."""
         try:
             return self.submit(intent)
-        except CheckpointStorageError as error:
-            if error.code != "storage.full" or not layout.release_reserve(self.path):
+        except FullError:
+            if layout.lend_reserve(self.path):
+                with suppress(FullError):
+                    return self.submit(intent)
+            if not self.shed_views():
                 raise
-            return self.submit(intent)
+        return self.submit(intent)
 
     # --- watching -----------------------------------------------------------------------------
 
@@ -508,6 +512,10 @@ class Store(StoreReader, Retrospect, Attesting):
     def renew_index(self, folder: Path, packs: Iterable[str], end: End) -> None:
         """Make the chunk index anew (see `Keeper.renew_index`)."""
         self._keeper.renew_index(folder, packs, end)
+
+    def shed_views(self) -> bool:
+        """Give the room of views back, on a full disk (see `Keeper.shed`)."""
+        return self._keeper.shed()
 
     def forget(self, container: str) -> None:
         """Close a container that counts no more."""

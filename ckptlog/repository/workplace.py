@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ckptlog.errors import CollectionBusyError, LockTimeoutError, operating_system_door
+from ckptlog.errors import CollectionBusyError, FullError, LockTimeoutError, operating_system_door
 from ckptlog.repository import layout
 from ckptlog.storage.lock import WriterLock
 
@@ -22,8 +22,11 @@ _FOLDER: Final = "collect"
 def workplace(store: Store) -> Iterator[Path]:
     """Give an empty folder that no other collection of this store has."""
     folder = store.path / layout.VIEWS / _FOLDER
-    with operating_system_door("Cannot make a folder to work in"):
-        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _make(folder)
+    except FullError:
+        layout.release_reserve(store.path)
+        _make(folder)
     lock = WriterLock(folder / "lock", store.environment)
     try:
         lock.acquire(0.0)
@@ -34,10 +37,20 @@ def workplace(store: Store) -> Iterator[Path]:
             path=str(store.path),
         ) from error
     try:
+        _empty(folder)  # of one that was killed
         yield folder
     finally:
-        for path in folder.iterdir():
-            if path.name != "lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        _empty(folder)
         lock.release()
         lock.close()
+
+
+def _make(folder: Path) -> None:
+    with operating_system_door("Cannot make a folder to work in"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -14,7 +14,9 @@ import pytest
 
 import ckptlog
 from ckptlog import CheckpointManager, FullError
+from ckptlog.cli.main import main
 from ckptlog.integrations.transcript import import_transcript
+from ckptlog.repository.layout import RESERVE_BYTES, RESERVE_LAST_BYTES
 from tests.faults.fault_disk import FaultDisk, SimulatedStop
 from tests.faults.medium import Medium
 from tests.log.sample import append, create_log, fill, group, open_log, published_ids
@@ -127,7 +129,7 @@ def test_the_reserve_lets_many_deletes_through_and_is_made_again(disk):
     with CheckpointManager(root) as manager:
         for name in names:
             assert manager.delete_checkpoint(name)
-        assert not (root / "reserve").exists()
+        assert (root / "reserve").stat().st_size == RESERVE_LAST_BYTES, "for a collection"
         ballast.unlink()
     assert (root / "reserve").stat().st_size > 0
     with CheckpointManager(root) as manager:
@@ -205,7 +207,74 @@ def test_an_import_of_a_transcript_goes_on_after_a_full_disk(disk):
         assert manager.store.verify().ok
 
 
-def test_a_reserve_that_a_failed_collection_used_up_comes_back(disk):
+def fill_and_clean(root, size):
+    """Fill a disk with checkpoints of five tasks, delete all but the newest of each; return those."""
+    made = {}
+    with CheckpointManager(root) as manager:
+        for number in range(1, 10_000):
+            try:
+                name = manager.create_checkpoint(
+                    f"t{number % 5}", "T", number, data=noise(number, size)
+                )
+            except FullError:
+                break
+            made[name] = number
+        assert len(os.listdir(root / "log")) == 2, "one segment, and the end"
+    with CheckpointManager(root) as manager:
+        count = manager.cleanup_old_checkpoints(retention={"keep_last": 1})
+        assert count == len(made) - 5
+        return {one.checkpoint_id: made[one.checkpoint_id] for one in manager.iterate()}
+
+
+@pytest.mark.parametrize("size", [2000, 30_000])
+def test_garbage_in_the_newest_segment_is_collected_on_a_full_disk(disk, size):
+    root = disk / "store"
+    kept = fill_and_clean(root, size)
+    with CheckpointManager(root) as manager:
+        done = manager.compact_checkpoint_storage()
+        assert done["collection"]["segments"] == 1
+        assert done["bytes_after"] < DISK_BYTES // 2
+        kept[manager.create_checkpoint("t0", "T", 1, data=noise(-1, size))] = -1
+        check_all_there(manager, kept, size)
+    assert (root / "reserve").stat().st_size == RESERVE_BYTES
+    with CheckpointManager(root) as manager:
+        check_all_there(manager, kept, size)
+
+
+def test_a_collection_says_how_much_room_it_lacks(disk, capsys):
+    root, size = disk / "store", 500_000
+    kept = fill_and_clean(root, size)
+    for _ in range(2):
+        assert main(["--store", str(root), "--json", "compact"]) == 6
+        said = json.loads(capsys.readouterr().err)
+        assert said["code"] == "storage.full"
+        assert f"{said['context']['bytes_missing']:,} bytes" in said["message"]
+    with CheckpointManager(root) as manager:
+        check_all_there(manager, kept, size)
+    assert said["context"]["bytes_missing"] > 400_000
+    subprocess.run(
+        ["mount", "-o", f"remount,size={DISK_BYTES + said['context']['bytes_missing']}", str(disk)],
+        check=True,
+    )
+    with CheckpointManager(root) as manager:
+        assert manager.compact_checkpoint_storage()["collection"]["segments"] == 1
+        check_all_there(manager, kept, size)
+
+
+def test_a_newest_segment_that_cannot_be_finished_is_told(disk, monkeypatch):
+    root = disk / "store"
+    fill_and_clean(root, 30_000)
+    with CheckpointManager(root) as manager:
+        monkeypatch.setattr(manager.store.log, "seal", no_room)
+        with pytest.raises(FullError, match="bytes more must be free"):
+            manager.compact_checkpoint_storage()
+
+
+def no_room(*_):
+    raise FullError("No space left.")
+
+
+def test_a_reserve_that_a_failed_collection_used_up_comes_back(disk, monkeypatch):
     """By whoever has room next, also where no process ever closes the store."""
     root, reserve = disk / "s", disk / "s" / "reserve"
     with CheckpointManager(root) as manager:
@@ -214,6 +283,7 @@ def test_a_reserve_that_a_failed_collection_used_up_comes_back(disk):
         for name in made[::4]:
             manager.delete_checkpoint(name)
         ballast = take_space(disk, leave_bytes=4096)
+        monkeypatch.setattr(manager.store, "shed_views", lambda: False)
         with pytest.raises(FullError):
             manager.compact_checkpoint_storage(garbage_min=0.0)
         assert reserve.stat().st_size == size, "what was copied in vain has given its room back"
