@@ -26,9 +26,8 @@ _HINT = (
 )
 
 _FULL_HINT = (
-    "Nothing was touched: there is no room to save what is there first. Without that a "
-    "recovery needs next to none, and cannot be undone: safety=False, or ckptlog recover "
-    "--no-safety."
+    "Nothing was touched: there is no room to save what is there first. Without that a recovery "
+    "needs next to none, and cannot be undone: safety=False, or ckptlog recover --no-safety."
 )
 
 

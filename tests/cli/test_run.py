@@ -507,6 +507,11 @@ def test_a_capture_that_fails_does_not_stop_the_command(place, script, status):
     last = _last(place)
     assert last.data["exit_code"] == int(script[-1])
     assert last.data["capture_fault"].startswith("a capture failed")
+    again = _run(place, "--resume", *_shell("touch again"))
+    assert (again.returncode, (place / "again").exists()) == (0, True)
+    assert "not captured at its end" in again.stderr
+    assert _last(place).data["attempt"] == 2
+    assert _run(place, "--resume", "--", "false").returncode == 0  # now it is complete
 
 
 def test_a_file_that_is_written_all_the_time_is_captured(place):

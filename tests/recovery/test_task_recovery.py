@@ -222,6 +222,29 @@ def test_a_change_between_the_look_and_the_restore_is_noticed(manager, task, mon
     assert outcome.task.checkpoint.step_number == 1
 
 
+def test_what_is_written_after_the_look_is_not_restored_unseen(manager, task, monkeypatch):
+    work = recovery(manager, "w1")
+    lease = work.acquire("t")
+    real, look, looks = manager.get_checkpoint, manager.look_at_task, []
+
+    def looking(*arguments, **options):
+        looks.append(look(*arguments, **options))
+        return looks[-1]
+
+    def meddling(name):
+        found = real(name)
+        if len(looks) == 1:  # the point is read; its bytes were verified by the look
+            manager.update_checkpoint(task, data={"done": "more"}, lease=lease)
+        return found
+
+    monkeypatch.setattr(manager, "look_at_task", looking)
+    monkeypatch.setattr(manager, "get_checkpoint", meddling)
+    outcome = work.resume(lease)
+    assert outcome.task.checkpoint.data == {"done": "more"}
+    assert len(looks) == 2
+    assert outcome.task.attempt == 1
+
+
 def test_what_goes_wrong_lets_the_task_go(manager, task, monkeypatch):
     def failing(*_args, **_options):
         raise MemoryError

@@ -98,8 +98,9 @@ def is_open(last: CheckpointData) -> bool:
 
 
 def is_done(last: CheckpointData) -> bool:
-    """Say whether there is nothing to resume: it ended well, and nobody had asked it to stop."""
-    return last.state is CheckpointState.COMPLETED and not last.data.get("stopped_by")
+    """Say whether there is nothing to resume: it ended well, is saved, and nobody stopped it."""
+    is_cut_short = last.data.get("stopped_by") or last.data.get("capture_fault")
+    return last.state is CheckpointState.COMPLETED and not is_cut_short
 
 
 def end_facts(ended: Ended) -> dict[str, Any]:

@@ -200,7 +200,9 @@ class CommandRun:
             "capture": None,
         }
         if is_resumed and last is not None:
-            how = "was interrupted" if record.is_open(last) else f"{last.state.value}"
+            how = "was interrupted" if record.is_open(last) else last.state.value
+            if last.data.get("capture_fault"):
+                how += ", but what it made was not captured at its end"
             self._tell(f"task {self.task}: attempt {_attempt_of(last)} {how}")
             if order.has_rewind:
                 self._rewind(files)
