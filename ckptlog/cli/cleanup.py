@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from ckptlog.cli import text
@@ -160,7 +161,9 @@ def _read(path: str) -> object:
     import tomllib
 
     from ckptlog.errors import ArgumentError
+    from ckptlog.model.setting_group import without_repeats
 
+    _refuse_fifo(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - "-" and /dev/stdin are no different
             raw = file.read(_POLICY_BYTES_MAX + 1)
@@ -168,7 +171,9 @@ def _read(path: str) -> object:
             raise ArgumentError("It is too long for a policy.", argument="policy")
         words = raw.decode()
         is_json = path.endswith(".json") or words.lstrip().startswith("{")
-        return json.loads(words) if is_json else tomllib.loads(words)
+        if is_json:
+            return json.loads(words, object_pairs_hook=without_repeats)
+        return tomllib.loads(words)
     except OSError as error:
         raise ArgumentError(f"It cannot be read: {error.strerror}.", argument="policy") from error
     except ArgumentError:  # a ValueError too
@@ -179,6 +184,23 @@ def _read(path: str) -> object:
             hint="For example: keep_last = 5",
             argument="policy",
         ) from error
+
+
+def _refuse_fifo(path: str) -> None:
+    """Refuse a named pipe, which may have no writer ever; those of the shell have theirs."""
+    from pathlib import Path
+
+    from ckptlog.errors import ArgumentError
+
+    is_fifo = False
+    with suppress(OSError, ValueError):
+        is_fifo = not path.startswith("/dev/") and Path(path).is_fifo()
+    if is_fifo:
+        raise ArgumentError(
+            "It is a named pipe, not a file.",
+            hint="Read a pipe from /dev/stdin.",
+            argument="policy",
+        )
 
 
 def _clean_by_age(context: Context) -> int:

@@ -105,7 +105,7 @@ def collect(
                 add(found, before)
                 if found.bytes_after >= before.bytes_after:
                     break
-            if collection.unsealed:
+            if collection.unsealed and not found.segments + found.packs:
                 raise lack_of_room(store.path, collection.unsealed)
             return found
         except (CheckpointCorruptionError, InputOutputError, MissingBlobError) as error:

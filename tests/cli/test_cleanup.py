@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -169,3 +170,16 @@ def test_what_was_left_is_told(run, path, monkeypatch):
     assert (
         json.loads(run("--store", path, "cleanup", "--keep-last", 1, "--json").out)["spared"] == 2
     )
+
+
+def test_a_key_that_stands_twice_and_a_named_pipe_are_no_policy(run, path, tmp_path):
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"keep_last": 5, "keep_last": 0}')
+    found = run("--store", path, "cleanup", "--policy", policy)
+    assert found.status == 2
+    assert "keep_last" in found.err
+    os.mkfifo(tmp_path / "pipe")
+    found = run("--store", path, "cleanup", "--policy", tmp_path / "pipe")
+    assert found.status == 2
+    assert "named pipe" in found.err
+    assert len(steps(run, path)) == 12

@@ -23,6 +23,7 @@ from ckptlog.model.event import CLEANED, STORAGE_PRESSURE
 from ckptlog.policy.command import Delete
 from ckptlog.repository.file_view import FileView
 from ckptlog.repository.intent import Intent, Step
+from ckptlog.repository.layout import RESERVE_LAST_BYTES
 from ckptlog.repository.statistics import measure
 from tests.manager.clock import SettableEnvironment, open_at
 
@@ -185,13 +186,13 @@ def test_a_full_disk_uses_the_reserve(manager, clock):
     reserve = manager.store.path / "reserve"
 
     def full(*arguments, **options):
-        if reserve.exists():
+        if reserve.stat().st_size > RESERVE_LAST_BYTES:
             raise FullError("No space.")
         return append(*arguments, **options)
 
     manager.store.log.append_held = full
     assert manager.cleanup_old_checkpoints(0) == 3
-    assert not reserve.exists()
+    assert reserve.stat().st_size == RESERVE_LAST_BYTES
 
 
 def test_a_read_only_store_is_refused(tmp_path):
