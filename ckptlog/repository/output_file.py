@@ -86,18 +86,20 @@ class OutputFile:
                 named = Path(text).expanduser()
             except RuntimeError:  # no such user
                 self._refuse(f"{quoted(text)} leads nowhere.", "Name a file.", text)
-            self.path = named.absolute()
+            self.path = self._named = named.absolute()
             # What a link leads to is what is written.
             self._place = Path(os.path.realpath(named))
             refuse_house(self._place, argument)
             mode = self._mode()
-            self._is_through = mode is not None and not stat.S_ISREG(mode)
+            # /dev/stdout leads to a pipe, or to a file that is gone: there is no path to replace.
+            is_file = mode is not None and stat.S_ISREG(mode) and self._place.exists()
+            self._is_through = mode is not None and not is_file
             self._is_synced = mode is None or stat.S_ISREG(mode) or stat.S_ISBLK(mode)
             self._check(named, mode, is_replaced=is_replaced)
 
     def _mode(self) -> int | None:
         try:
-            return os.stat(self._place).st_mode
+            return os.stat(self._named).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -145,10 +147,11 @@ class OutputFile:
 
     def _through(self) -> Iterator[BinaryIO]:
         # Without O_CREAT: what has gone since it was looked at is an error, and not a new file.
-        fd = os.open(self._place, os.O_WRONLY | os.O_CLOEXEC)
-        if stat.S_ISREG(os.fstat(fd).st_mode):  # another one took its place
+        fd = os.open(self._named, os.O_WRONLY | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink:  # another one took its place
             os.close(fd)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._place))
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._named))
         with os.fdopen(fd, "wb") as file:
             yield file
             file.flush()

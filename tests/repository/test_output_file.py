@@ -111,3 +111,16 @@ def test_a_device_is_written_through(tmp_path):
     assert caught.value.code == "storage.full"
     assert stat.S_ISCHR(full.stat().st_mode)
     assert os.listdir(tmp_path) == ["full"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no such folder of descriptors")
+@pytest.mark.parametrize("place", ["/dev/fd/{}", "/proc/self/fd/{}"])
+def test_what_a_shell_gives_open_is_written_through(place):
+    """As with `--out /dev/stdout | ...` and `--out >(...)`: a link that leads to no path."""
+    reader, writer = os.pipe()
+    try:
+        put(place.format(writer))
+        assert os.read(reader, 100) == b"new"
+    finally:
+        os.close(reader)
+        os.close(writer)
