@@ -343,8 +343,9 @@ def test_a_damaged_chunk_hides_nothing_but_itself(path):
                 for step, name in enumerate(names, 1):
                     assert manager.get_checkpoint(name).data == {"long": LONG[: 1000 + 50 * step]}
             assert len(manager.get_task_checkpoints("t")) == 6 + turn
+            manager.store.rebuild_views()
             with pytest.raises(CheckpointCorruptionError):
-                manager.store.rebuild_views()
+                manager.get_checkpoint(bad)
             name = manager.create_checkpoint("t", "T", 7, data={"long": LONG})
             assert manager.get_checkpoint(name).data == {"long": LONG}
             assert manager.validate_checkpoint_integrity() != []

@@ -24,6 +24,7 @@ from ckptlog import (
 from ckptlog.model.event import Reference
 from ckptlog.policy.command import Change, Create, Delete, Payloads, Record, Witness
 from ckptlog.policy.decide import Stale
+from ckptlog.repository import layout
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.storage.disk import Disk
 from ckptlog.storage.environment import Environment
@@ -297,17 +298,18 @@ def test_a_full_disk_refuses_the_round_and_goes_on(manager, store, disk):
 
 
 def test_a_full_disk_still_takes_a_delete(manager, store, disk):
-    """The reserve is given up for it."""
-    name, other = (manager.create_checkpoint("t", "T", 1) for _ in range(2))
+    """The reserve is given up for it but for what a collection needs, then the views."""
+    first, second, third = (manager.create_checkpoint("t", "T", 1) for _ in range(3))
     disk.writes.append(FullError("No space left."))
-    assert manager.delete_checkpoint(name) is True
-    assert not (store.path / "reserve").exists()
+    assert manager.delete_checkpoint(first) is True
+    assert (store.path / "reserve").stat().st_size == layout.RESERVE_LAST_BYTES
+    assert (store.path / "views" / "current.sqlite").exists()
+    disk.writes.append(FullError("No space left."))
+    assert manager.delete_checkpoint(second) is True
+    assert not (store.path / "views" / "current.sqlite").exists()
     disk.writes.append(FullError("No space left."))
     with pytest.raises(FullError):
-        manager.delete_checkpoint(other)
-    disk.writes += [FullError("No space left."), FullError("No space left.")]
-    with pytest.raises(FullError):
-        manager.delete_task("t")
+        manager.delete_checkpoint(third)
     disk.writes.clear()
     assert manager.delete_task("t") == 1
 
