@@ -113,7 +113,7 @@ def surrogate_steps(lowered: Any) -> list[str] | None:
             if (steps := surrogate_steps(item)) is not None:
                 return [f"[{index}]", *steps]
         return None
-    return [] if type(lowered) is str and not _is_utf8(lowered) else None
+    return [] if type(lowered) is str and not is_utf8(lowered) else None
 
 
 def _surrogate_in_mapping(lowered: dict[str, Any]) -> list[str] | None:
@@ -122,14 +122,15 @@ def _surrogate_in_mapping(lowered: dict[str, Any]) -> list[str] | None:
         steps = surrogate_steps(lowered[tag])
         return steps if tag in SEQUENCES or steps is None else []
     for key, item in (lowered if tag is None else lowered[OBJECT]).items():
-        if not _is_utf8(key):
+        if not is_utf8(key):
             return [key_step(key)]
         if (steps := surrogate_steps(item)) is not None:
             return [key_step(key), *steps]
     return None
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Say whether a text can be written as UTF-8: half characters cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ckptlog.errors import ArgumentError
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
+from ckptlog.model.tag import is_utf8
 from ckptlog.policy.retention import Best, Policy, Rule
 
 DAYS_MAX: Final = 365_000
@@ -167,17 +168,9 @@ def _texts(at: str, value: object) -> tuple[str, ...]:
     if not isinstance(listed, list | tuple) or not listed:
         raise _wrong(at, value, "a list of texts is needed")
     for number, one in enumerate(listed):
-        if type(one) is not str or not one or not _is_utf8(one):
+        if type(one) is not str or not one or not is_utf8(one):
             raise _wrong(f"{at}[{number}]", one, "a text is needed")
     return tuple(listed)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _states(at: str, value: object) -> tuple[str, ...]:
@@ -206,7 +199,7 @@ def _best(at: str, given: object) -> Best:
     fields = _mapping(at, given)
     _refuse_unknown(f"{at}.", fields, ("metric", "order", "n"))
     metric, order = fields.get("metric"), fields.get("order")
-    if type(metric) is not str or not metric or not _is_utf8(metric):
+    if type(metric) is not str or not metric or not is_utf8(metric):
         raise _wrong(f"{at}.metric", metric, "the name of a metadata key is needed")
     if order == "min":
         return Best(metric, "min", _count(1)(f"{at}.n", fields.get("n", 1)))

@@ -32,17 +32,22 @@ def spoil(store, take, count=3, which=1):
     return made
 
 
+def counting(part, capturer):
+    """Return what counts on and captures."""
+
+    def take(text):
+        part.value = {"n": part.value["n"] + 1}
+        return capturer.capture(description=text).id
+
+    return take
+
+
 @pytest.fixture
 def spoilt(tmp_path):
     part = Value("a", {"n": 0})
     with CheckpointManager(tmp_path / "store") as manager:
         capturer = Capturer(manager, "sys", [part])
-
-        def take(text):
-            part.value = {"n": part.value["n"] + 1}
-            return capturer.capture(description=text).id
-
-        made = spoil(tmp_path / "store", take)
+        made = spoil(tmp_path / "store", counting(part, capturer))
     with CheckpointManager(tmp_path / "store") as manager:
         yield Capturer(manager, "sys", [part]), made
 
@@ -82,12 +87,7 @@ def test_captures_and_recoveries_go_on(tmp_path):
     part = Value("a", {"n": 0})
     with CheckpointManager(tmp_path / "store") as manager:
         capturer = Capturer(manager, "sys", [part])
-
-        def take(text):
-            part.value = {"n": part.value["n"] + 1}
-            return capturer.capture(description=text).id
-
-        made = spoil(tmp_path / "store", take, which=2)
+        made = spoil(tmp_path / "store", counting(part, capturer), which=2)
     with CheckpointManager(tmp_path / "store") as manager:
         capturer = Capturer(manager, "sys", [part])
         with pytest.raises(CheckpointCorruptionError):  # nobody asked for an older one

@@ -198,16 +198,16 @@ def _columns(table: pa.Table) -> Columns:
 
     found = {name: _array(table[name]) for name in (*_PLAIN, "facts")}
     for name in _TEXTS:
-        found[name] = _without(_array(table[name]), "")
+        found[name] = short_table.without(_array(table[name]), "")
     subjects = _array(table["subject"])
     for name in _IDS:
-        found[name] = _without(subjects.field(name), "")
+        found[name] = short_table.without(subjects.field(name), "")
     for name in _COUNTS:
         found[name] = pc.fill_null(_array(table[name]), 0)
     for name in _STEPS:
-        found[name] = _without(_array(table[name]), 0)
+        found[name] = short_table.without(_array(table[name]), 0)
     for name in _LINKS:
-        found[name] = _without(_array(table[name]), -1)
+        found[name] = short_table.without(_array(table[name]), -1)
     for name in _PAYLOADS:
         found[name] = _array(pc.struct_field(table[name], "size"))
     return found
@@ -215,12 +215,3 @@ def _columns(table: pa.Table) -> Columns:
 
 def _array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _without(values: pa.Array, nothing: str | int) -> pa.Array:
-    """Return values with null for what stands for nothing."""
-    import pyarrow.compute as pc
-
-    if values.null_count == len(values):
-        return values
-    return pc.if_else(pc.equal(values, nothing), None, values)

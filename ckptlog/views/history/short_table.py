@@ -79,8 +79,8 @@ def _columns(told: Columns) -> Columns | None:
         "created": _time(created_us),
         "state": _filled(pc.coalesce(told["state"], _implied(kind))),
         "parent": _parents(told),
-        "origin": _without(told["origin"], -1),
-        "previous": _without(pc.coalesce(told["previous"], told["origin"]), -1),
+        "origin": without(told["origin"], -1),
+        "previous": without(pc.coalesce(told["previous"], told["origin"]), -1),
         **sizes,
     }
     for name, short in _IDS.items():
@@ -88,7 +88,7 @@ def _columns(told: Columns) -> Columns | None:
     for name in ("new", "sanitised"):
         found[name] = pc.fill_null(told[name], 0)
     for name in ("step", "total"):
-        found[name] = _without(told[name], 0)
+        found[name] = without(told[name], 0)
     return found
 
 
@@ -177,10 +177,10 @@ def _parents(told: Columns) -> pa.Array:
 
 
 def _filled(values: pa.Array) -> pa.Array:
-    return _without(values, "")
+    return without(values, "")
 
 
-def _without(values: pa.Array, nothing: str | int) -> pa.Array:
+def without(values: pa.Array, nothing: str | int) -> pa.Array:
     """Return values with null for what stands for nothing."""
     import pyarrow.compute as pc
 
