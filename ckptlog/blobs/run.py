@@ -34,9 +34,11 @@ from xxhash import xxh3_64_intdigest
 
 from ckptlog.errors import FormatError, operating_system_door
 from ckptlog.formats import frame
+from ckptlog.kernel import native
 from ckptlog.model.entry import Placement
 
 KEY_BYTES: Final = 16
+NOWHERE: Final = -1
 SUFFIX: Final = ".run"
 
 _MAGIC: Final = b"CKRUN\0\0\0"
@@ -147,21 +149,34 @@ class Run:
         Raises:
             FormatError: The block of entries that would say it is damaged.
         """
+        if native is not None:
+            number = native.place_in_run(
+                self._data, self._buckets, self._is_checked, self._shift, self.count, digest
+            )
+            if number == NOWHERE:
+                return None
+            at = HEAD_BYTES + number * ENTRY_BYTES if number >= 0 else self._place_of(digest)
+        else:
+            at = self._place_of(digest)
+        if at < 0:
+            return None
+        _, number, offset, length = ENTRY.unpack_from(self._data, at)
+        return Placement(digest, self._name_of(number), offset, length)
+
+    def _place_of(self, digest: bytes) -> int:
+        """Return where an entry begins; NOWHERE where there is none."""
         bucket = int.from_bytes(digest[:4], "big") >> self._shift
         first, stop = self._buckets[bucket], min(self._buckets[bucket + 1], self.count)
         if first >= stop:
-            return None
+            return NOWHERE
         checked = self._is_checked
         if not (checked[first // BLOCK_ENTRIES] and checked[(stop - 1) // BLOCK_ENTRIES]):
             self._check(first, stop)
         key, end = digest[:KEY_BYTES], HEAD_BYTES + stop * ENTRY_BYTES
         at = self._data.find(key, HEAD_BYTES + first * ENTRY_BYTES, end)
-        while at % ENTRY_BYTES:  # -1 too; the key's bytes across two entries
-            if at < 0:
-                return None
+        while at >= 0 and at % ENTRY_BYTES:  # the key's bytes across two entries
             at = self._data.find(key, at + 1, end)
-        _, number, offset, length = ENTRY.unpack_from(self._data, at)
-        return Placement(digest, self._name_of(number), offset, length)
+        return at
 
     def among(self, digests: Iterable[bytes], met: bytearray | None = None) -> set[bytes]:
         """Return those of some digests that are here.

@@ -77,6 +77,11 @@ def decode(raw: bytes) -> list[Part]:
     Raises:
         FormatError: It is not a branch.
     """
+    found = native.parts_in(raw, Link, RAW_BYTES_MAX) if native is not None else None
+    return found or _decode(raw)
+
+
+def _decode(raw: bytes) -> list[Part]:
     parts: list[Part] = []
     at, end = 0, len(raw)
     was_text = False

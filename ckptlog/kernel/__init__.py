@@ -15,7 +15,8 @@ its meaning; the tests hold the two together to the byte:
     native.confirm       through capture/directory/confirmation.py's `_confirm`
     native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
-    native.links_in      through formats/branch.py
+    native.links_in, parts_in    through formats/branch.py
+    native.place_in_run  through blobs/run.py
 
 Nothing here knows a room above; what a function needs is handed to it.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from array import array
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from importlib import import_module
@@ -31,7 +33,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 11
+REVISION: Final = 12
 
 
 class Kernel(Protocol):
@@ -148,6 +150,30 @@ class Kernel(Protocol):
 
     def links_in(self, raw: bytes, /) -> tuple[list[bytes], list[tuple[bytes, int, int]]] | None:
         """Do as formats.branch.links_in; None where that raises."""
+
+    def parts_in(self, raw: bytes, link: type[Any], leaf_max: int, /) -> list[Any] | None:
+        """Do as formats.branch.decode; None where that raises.
+
+        Args:
+            link: Makes a link of kind, digest, size and items.
+            leaf_max: Bytes that a leaf may have.
+        """
+
+    def place_in_run(  # noqa: PLR0917 - called once for each chunk, by one caller
+        self,
+        data: bytes | mmap.mmap,
+        buckets: array[int],
+        checked: bytearray,
+        shift: int,
+        count: int,
+        digest: bytes,
+        /,
+    ) -> int:
+        """Return the number of a run's entry with a key: see blobs.run.
+
+        Returns:
+            -1 where there is none; -2 where a block was not checked yet, or the run is unsound.
+        """
 
     def short_entry(  # noqa: PLR0917 - called once for each event, by one caller
         self,

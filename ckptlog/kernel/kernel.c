@@ -46,6 +46,12 @@ PyDoc_STRVAR(relocate_doc,
 PyDoc_STRVAR(links_in_doc,
 "links_in(raw) -> tuple | None\n\nDo as formats/branch.py; None where that raises.");
 
+PyDoc_STRVAR(parts_in_doc,
+"parts_in(raw, link, leaf_max) -> list | None\n\nDo as formats/branch.py; None where that raises.");
+
+PyDoc_STRVAR(place_in_run_doc,
+"place_in_run(data, buckets, checked, shift, count, digest) -> int\n\nDo as blobs/run.py.");
+
 PyDoc_STRVAR(short_entry_doc,
 "short_entry(types, actor, created, time, checkpoint, data's root, size, kind, id, meta's root,\n"
 "size, kind, new, origin, previous, namespace, state, step, task, total, type, parent, worker)\n"
@@ -80,6 +86,8 @@ static PyMethodDef methods[] = {
     FUNCTION(order_of_lines),
     FUNCTION(relocate),
     FUNCTION(links_in),
+    FUNCTION(parts_in),
+    FUNCTION(place_in_run),
     FUNCTION(short_entry),
     FUNCTION(short_event),
     FUNCTION(confirm),

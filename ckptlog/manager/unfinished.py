@@ -123,7 +123,8 @@ class Trace:
         content: dict[str, Any] = {"position": position, "rate": self.rate, "store": store.id}
         try:
             self.folder.mkdir(exist_ok=True)
-            write_atomically(self._hint, json.dumps(content).encode())
+            # Nothing of it is lost in a power cut that reading the log does not bring back.
+            write_atomically(self._hint, json.dumps(content).encode(), durable=False)
         except (OSError, CheckpointError):
             return  # a hint: the log is read from further back
 

@@ -1,4 +1,4 @@
-"""The links that the kernel finds in a branch are those of the walk in Python."""
+"""The parts and links that the kernel finds in a branch are those of the walk in Python."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ckptlog.errors import FormatError
 from ckptlog.formats import branch
 from ckptlog.formats.branch import BRANCH, BYTES, LEAF, Link
+from ckptlog.formats.chunk import RAW_BYTES_MAX
 from ckptlog.kernel import native
 
 needs_kernel = pytest.mark.skipif(native is None, reason="the kernel was not compiled here")
@@ -37,7 +38,16 @@ def both(raw):
         expected = None
     if native is not None:
         assert native.links_in(raw) == expected
+        assert native.parts_in(raw, Link, RAW_BYTES_MAX) == parts_of(raw)
     return expected
+
+
+def parts_of(raw):
+    """Return the parts, taken in Python; None where it refuses."""
+    try:
+        return branch._decode(raw)
+    except FormatError:
+        return None
 
 
 @given(parts)
@@ -75,6 +85,18 @@ def test_what_is_no_argument():
     for arguments in (("",), (None,), (), (b"", b"")):
         with pytest.raises(TypeError):
             native.links_in(*arguments)
+    for arguments in (("", Link, 1), (b"", Link, ""), (b"", Link, -1), (b"", Link), ()):
+        with pytest.raises((TypeError, OverflowError)):
+            native.parts_in(*arguments)
+
+
+@needs_kernel
+def test_what_makes_a_link_may_fail():
+    def broken(*_fields):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        native.parts_in(branch.encode([b"text", Link(LEAF, bytes(32), 5)]), broken, 9)
 
 
 @needs_kernel
@@ -85,4 +107,6 @@ def test_nothing_is_leaked():
     for _ in range(5000):
         native.links_in(raw)
         native.links_in(raw[:-1])
+        native.parts_in(raw, Link, RAW_BYTES_MAX)
+        native.parts_in(raw[:-1], Link, RAW_BYTES_MAX)
     assert sys.getallocatedblocks() - blocks < 200

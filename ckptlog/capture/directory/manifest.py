@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import FORMAT, Content, Entry, checked
 from ckptlog.capture.directory.ignore import RULE_FILES
+from ckptlog.capture.directory.prefetch import PREFETCHED_BYTES_MIN, prefetched
 from ckptlog.errors import BlobCorruptionError, FormatError
 from ckptlog.formats.branch import BYTES, Link, Part
 
@@ -113,7 +114,7 @@ class Manifest:
         number = mark[1:19]
         return number.isascii() and number.isdigit() and int(number) < len(self._links)
 
-    def content(self, entry: Entry) -> Iterator[bytes]:
+    def content(self, entry: Entry) -> Generator[bytes]:
         """Yield a file's data, piece by piece; of a sparse file its stretches only.
 
         Raises:
@@ -149,7 +150,8 @@ class Manifest:
         raw = entry.content.raw
         if raw.startswith(_MARK):
             link = self._links[int(raw[1:])]
-            return linked(link.digest, link.size, self._read)
+            pieces = linked(link.digest, link.size, self._read)
+            return prefetched(pieces) if link.size >= PREFETCHED_BYTES_MIN else pieces
         return (base64.b64decode(raw),)
 
 

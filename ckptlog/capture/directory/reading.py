@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from ckptlog.capture.directory.content import (
 )
 from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import INLINE_BYTES_MAX, attributes_of
+from ckptlog.capture.directory.prefetch import PREFETCHED_BYTES_MIN, prefetched
 from ckptlog.capture.directory.scan import Options, unreadable
 from ckptlog.capture.directory.stat_index import Kept
 from ckptlog.capture.directory.table import Row
@@ -155,11 +157,13 @@ class Reading:
                 return Kept(b"", found, same.digest, same.size, extents, attributes or None)
             pieces = iter((whole,))
         hasher = blake3()
-        digest, stored = (self._sink or _drained)(_hashed(pieces, hasher))
+        hashed = _hashed(pieces, hasher)
+        with closing(prefetched(hashed) if size >= PREFETCHED_BYTES_MIN else hashed) as made:
+            digest, stored = (self._sink or _drained)(made)
         return Kept(b"", hasher.digest(), digest, stored, extents, attributes or None)
 
 
-def _hashed(pieces: Iterator[bytes], hasher: blake3) -> Iterator[bytes]:
+def _hashed(pieces: Iterator[bytes], hasher: blake3) -> Generator[bytes]:
     for piece in pieces:
         hasher.update(piece)
         yield piece

@@ -15,19 +15,21 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
+from typing import Final, NamedTuple
 
 from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.scan import STAGING
 
 _MADE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+# Of a long file, that are worth a sync of their own.
+_SYNCED_BYTES: Final = 4 << 20
 _PRIVATE_FILE = 0o600
 _PRIVATE = 0o700
 # Returns the content of an entry, piece by piece, checked.
-Load = Callable[[Entry], Iterator[bytes]]
+Load = Callable[[Entry], Generator[bytes]]
 
 
 class Placed(NamedTuple):
@@ -74,7 +76,8 @@ class Stage:
         self._waiting.add(name)
         fd = os.open(name, _MADE, _PRIVATE_FILE, dir_fd=self.fd)
         try:
-            _fill(fd, entry, load)
+            with closing(load(entry)) as pieces:
+                _fill(fd, entry, self._syncing(fd, pieces))
             for attribute, value in entry.attribute_bytes().items():
                 os.setxattr(fd, attribute, value)
             os.fchmod(fd, entry.mode)
@@ -84,6 +87,16 @@ class Stage:
             raise
         self.batch.add(fd)
         return name
+
+    def _syncing(self, fd: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield pieces; of a long file, what was written before goes to the medium meanwhile."""
+        new = 0
+        for piece in pieces:
+            yield piece
+            new += len(piece)
+            if new >= _SYNCED_BYTES:
+                self.batch.begin(fd)
+                new = 0
 
     def sync(self) -> None:
         """Put what was made on the medium; no name may be placed before."""
@@ -225,13 +238,12 @@ def _unlock(name: str, directory: int) -> None:
         os.close(fd)
 
 
-def _fill(fd: int, entry: Entry, load: Load) -> None:
+def _fill(fd: int, entry: Entry, pieces: Iterator[bytes]) -> None:
     if entry.extents is None:
-        for piece in load(entry):
+        for piece in pieces:
             _write(fd, piece)
         return
     os.ftruncate(fd, entry.size)
-    pieces = load(entry)
     rest = memoryview(b"")
     for offset, length in entry.extents:
         os.lseek(fd, offset, os.SEEK_SET)

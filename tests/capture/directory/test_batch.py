@@ -1,0 +1,76 @@
+"""Files that are put on the medium together: no failure is lost, no descriptor stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from ckptlog.capture.directory.batch import Batch
+
+
+def descriptors():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def opened(folder, count):
+    flags = os.O_RDWR | os.O_CREAT
+    return [os.open(folder / str(number), flags) for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 200])
+def test_all_are_synced_and_closed(tmp_path, monkeypatch, count):
+    before, synced = descriptors(), set()
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), real(fd)))
+    with Batch() as batch:
+        inodes = set()
+        for fd in opened(tmp_path, count):
+            inodes.add(os.fstat(fd).st_ino)
+            batch.add(fd)
+        batch.sync()
+    assert synced == inodes
+    assert descriptors() == before
+
+
+def failing_once(monkeypatch):
+    """Let the first sync fail, as a system does that tells a failure once; return the calls."""
+    real, calls = os.fsync, []
+
+    def fsync(fd):
+        calls.append(fd)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "no")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return calls
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_failure_before_the_sync_is_the_syncs(tmp_path, monkeypatch, count):
+    before = descriptors()
+    fds = opened(tmp_path, count)
+    with Batch() as batch:
+        calls = failing_once(monkeypatch)
+        batch.begin(fds[0])
+        while not calls:  # the other thread's
+            pass
+        for fd in fds:
+            batch.add(fd)
+        with pytest.raises(OSError, match="no"):
+            batch.sync()
+        batch.sync()  # of what was added since: nothing
+    assert descriptors() == before
+
+
+def test_what_was_begun_is_waited_for_and_closed(tmp_path):
+    before = descriptors()
+    (fd,) = opened(tmp_path, 1)
+    with Batch() as batch:
+        for _ in range(20):
+            os.write(fd, b"x" * 4096)
+            batch.begin(fd)
+        os.close(fd)
+    assert descriptors() == before
