@@ -28,7 +28,7 @@ from ckptlog.errors import (
     operating_system_door,
 )
 from ckptlog.formats import frame, pack
-from ckptlog.formats.line import Lines, lines_among
+from ckptlog.formats.line import Lines, lines_among, met_among
 from ckptlog.formats.relocation import Place, relocate
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
@@ -370,6 +370,10 @@ class PackIndex:
         step = _LINES_AT_ONCE * _INDEX_LINE_BYTES
         for at in range(0, len(self._body), step):
             yield lines_among(self._body[at : at + step], keys, sieve)
+
+    def met(self, keys: AbstractSet[bytes], sieve: bytes) -> tuple[set[bytes], int, int]:
+        """Return of the chunks that are wanted the keys, how many, and the frames' bytes."""
+        return met_among(self._body, keys, sieve)
 
 
 def _index(fd: int, name: str, store_id: bytes) -> tuple[int, int, bytes, int]:

@@ -42,6 +42,19 @@ def _lines_among(body: bytes, keys: AbstractSet[bytes] | None) -> Lines:
     return lines if keys is None else [line for line in lines if line[0][:KEY_BYTES] in keys]
 
 
+def met_among(body: bytes, keys: AbstractSet[bytes], sieve: bytes) -> tuple[set[bytes], int, int]:
+    """Return what `lines_among` would, counted: keys, lines, and bytes of the frames."""
+    if native is not None:
+        return native.met_among(body, keys, sieve)
+    return _met_among(body, keys)
+
+
+def _met_among(body: bytes, keys: AbstractSet[bytes]) -> tuple[set[bytes], int, int]:
+    lines = _lines_among(body, keys)
+    met = {digest[:KEY_BYTES] for digest, _, _ in lines}
+    return met, len(lines), sum([length for _, _, length in lines])
+
+
 def sieve_of(keys: AbstractSet[bytes]) -> bytes:
     """Return a table of bits: a key is not among the keys where its bit is 0."""
     size = 1 << (len(keys) * _SIEVE_KEY_BITS // 8).bit_length()

@@ -11,7 +11,7 @@ its meaning; the tests hold the two together to the byte:
     native.short_event   through JSON, and formats/short_event.py's `unpack`
     native.end_of_value, run_of_items, is_same    through formats/json_text.py
     native.outline       through formats/outline.py
-    native.lines_among, sieve_of, sorted_lines, order_of_lines    through formats/line.py
+    native.lines_among, met_among, sieve_of, sorted_lines, order_of_lines    through formats/line.py
     native.confirm       through capture/directory/confirmation.py's `_confirm`
     native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
@@ -126,6 +126,11 @@ class Kernel(Protocol):
         self, body: bytes, keys: AbstractSet[bytes] | None, sieve: bytes, /
     ) -> list[tuple[bytes, int, int]]:
         """Do as formats.line.lines_among; `keys` is a set."""
+
+    def met_among(
+        self, body: bytes, keys: AbstractSet[bytes], sieve: bytes, /
+    ) -> tuple[set[bytes], int, int]:
+        """Do as formats.line.met_among; `keys` is a set."""
 
     def sieve_of(self, keys: AbstractSet[bytes], size: int, /) -> bytes:
         """Do as formats.line.sieve_of; `keys` is a set."""

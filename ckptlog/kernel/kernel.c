@@ -31,6 +31,9 @@ PyDoc_STRVAR(outline_doc,
 PyDoc_STRVAR(lines_among_doc,
 "lines_among(body, keys, sieve) -> list\n\nDo as formats/line.py.");
 
+PyDoc_STRVAR(met_among_doc,
+"met_among(body, keys, sieve) -> (set, int, int)\n\nDo as formats/line.py.");
+
 PyDoc_STRVAR(sieve_of_doc,
 "sieve_of(keys, size) -> bytes\n\nDo as formats/line.py.");
 
@@ -81,6 +84,7 @@ static PyMethodDef methods[] = {
     FUNCTION(is_same),
     FUNCTION(outline),
     FUNCTION(lines_among),
+    FUNCTION(met_among),
     FUNCTION(sieve_of),
     FUNCTION(sorted_lines),
     FUNCTION(order_of_lines),

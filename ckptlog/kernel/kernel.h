@@ -39,6 +39,7 @@ PyObject *kernel_is_same(PyObject *module, PyObject *const *arguments, Py_ssize_
 PyObject *kernel_run_of_items(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_outline(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_lines_among(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_met_among(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_sieve_of(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_sorted_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_order_of_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);

@@ -75,6 +75,19 @@ lines_of(const unsigned char *body, Py_ssize_t size, PyObject *keys, const struc
     return found;
 }
 
+/* Add the key of a line that is asked for to a set; -1 with an error, else whether it is. */
+static int
+meet(PyObject *met, PyObject *keys, const unsigned char *line)
+{
+    PyObject *key = PyBytes_FromStringAndSize((const char *)line, KEY);
+    int found = key == NULL ? -1 : PySet_Contains(keys, key);
+    if (found > 0 && PySet_Add(met, key) < 0) {
+        found = -1;
+    }
+    Py_XDECREF(key);
+    return found;
+}
+
 /* Say whether some bytes can be a sieve: none, or a power of two of them, at most 2**29. */
 static int
 is_sieve(PyObject *object)
@@ -84,6 +97,16 @@ is_sieve(PyObject *object)
     }
     Py_ssize_t size = PyBytes_GET_SIZE(object);
     return (size & (size - 1)) == 0 && size <= SIEVE_MAX;
+}
+
+static struct sieve
+sieve_in(PyObject *bits)
+{
+    struct sieve sieve = {(const unsigned char *)PyBytes_AS_STRING(bits), 0};
+    if (PyBytes_GET_SIZE(bits)) {
+        sieve.mask = 8 * (uint64_t)PyBytes_GET_SIZE(bits) - 1;
+    }
+    return sieve;
 }
 
 PyObject *
@@ -96,13 +119,37 @@ kernel_lines_among(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_s
         PyErr_SetString(PyExc_TypeError, "lines_among takes whole lines, a set or None, a sieve");
         return NULL;
     }
-    struct sieve sieve = {(const unsigned char *)PyBytes_AS_STRING(arguments[2]), 0};
-    if (PyBytes_GET_SIZE(arguments[2])) {
-        sieve.mask = 8 * (uint64_t)PyBytes_GET_SIZE(arguments[2]) - 1;
-    }
+    struct sieve sieve = sieve_in(arguments[2]);
     return lines_of((const unsigned char *)PyBytes_AS_STRING(arguments[0]),
                     PyBytes_GET_SIZE(arguments[0]), arguments[1] == Py_None ? NULL : arguments[1],
                     &sieve);
+}
+
+PyObject *
+kernel_met_among(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3 || !PyBytes_CheckExact(arguments[0])
+        || PyBytes_GET_SIZE(arguments[0]) % LINE != 0 || !PyAnySet_CheckExact(arguments[1])
+        || !is_sieve(arguments[2])) {
+        PyErr_SetString(PyExc_TypeError, "met_among takes whole lines, a set, a sieve");
+        return NULL;
+    }
+    struct sieve sieve = sieve_in(arguments[2]);
+    const unsigned char *line = (const unsigned char *)PyBytes_AS_STRING(arguments[0]);
+    const unsigned char *end = line + PyBytes_GET_SIZE(arguments[0]);
+    unsigned long long lines = 0, size = 0;
+    PyObject *met = PySet_New(NULL);
+    for (; met != NULL && line < end; line += LINE) {
+        int found = passes(&sieve, line) ? meet(met, arguments[1], line) : 0;
+        if (found < 0) {
+            Py_CLEAR(met);
+        }
+        else if (found) {
+            lines++;
+            size += number_at(line + DIGEST + 8);
+        }
+    }
+    return met == NULL ? NULL : Py_BuildValue("(NKK)", met, lines, size);
 }
 
 static int

@@ -158,15 +158,19 @@ class Mover:
 
     def _survey_pack(self, source: Source) -> Survey:
         index = PackIndex(self._root / source.container, self._store_id)
-        tally = _Tally(self._live)
-        few: Lines = []
-        for lines in self._lines(index):
-            tally.add(lines)
-            few += lines[: _FEW + 1 - len(few)]
-        if len(few) <= _FEW:
-            self._few[source.container] = few
-        self._meet(tally.keys)
-        return Survey(index.count, index.chunk_bytes, tally.chunks, tally.bytes)
+        keys = self._live.in_memory()
+        if keys is not None:
+            met, chunks, size = index.met(keys, self._live.sieve())
+            self._meet(met)
+        else:
+            chunks = size = 0
+            for lines in self._lines(index):
+                chunks += len(lines)
+                size += sum([length for _, _, length in lines])
+        if chunks <= _FEW:
+            few = self._lines(index) if chunks else ()
+            self._few[source.container] = [line for lines in few for line in lines]
+        return Survey(index.count, index.chunk_bytes, chunks, size)
 
     def _meet(self, keys: set[bytes]) -> None:
         """Take note of the wanted chunks of a container."""

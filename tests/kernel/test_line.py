@@ -35,7 +35,15 @@ def test_those_that_are_asked_for(lines, data):
         assert expected == [one for one in lines if keys is None or one[0][:16] in keys]
         assert line.lines_among(body, keys) == expected
         if keys is not None:
-            assert line.lines_among(body, keys, line.sieve_of(keys)) == expected
+            sieve = line.sieve_of(keys)
+            assert line.lines_among(body, keys, sieve) == expected
+            counted = (
+                {one[0][:16] for one in expected},
+                len(expected),
+                sum(n for _, _, n in expected),
+            )
+            assert line._met_among(body, keys) == counted
+            assert line.met_among(body, keys, sieve) == line.met_among(body, keys, b"") == counted
 
 
 @given(st.sets(st.binary(min_size=16, max_size=16), max_size=50), st.integers(0, 8))
@@ -77,6 +85,7 @@ def test_the_order(lines, first, stop, is_sorted):
 def test_what_is_no_argument():
     wrong = {
         native.lines_among: [(b"x", None, b""), ("", None, b""), (b"", [], b""), (b"", None)],
+        native.met_among: [(b"x", set(), b""), (b"", None, b""), (b"", [], b""), (b"", set())],
         native.sieve_of: [(set(), 0), (set(), 3), ([], 4), ({b"short"}, 4), ({1}, 4), (set(),)],
         native.sorted_lines: [((),), ([(b"short", 0, 0)],), ([(bytes(32), 0)],), ([1],)],
         native.order_of_lines: [(b"x", 0, 0), (b"", None, 0), (b"", 0, None), (b"",)],
@@ -88,6 +97,8 @@ def test_what_is_no_argument():
     for sieve in (b"abc", bytearray(4), None):
         with pytest.raises(TypeError):
             native.lines_among(b"", set(), sieve)
+        with pytest.raises(TypeError):
+            native.met_among(b"", set(), sieve)
     for one in ((bytes(32), -1, 0), (bytes(32), 0, 2**32), (bytes(32), 2**64, 0)):
         with pytest.raises(OverflowError):
             native.sorted_lines([one])
@@ -103,5 +114,6 @@ def test_nothing_is_leaked():
     for _ in range(2000):
         native.lines_among(body, keys, native.sieve_of(keys, 8))
         native.lines_among(body, None, b"")
+        native.met_among(body, keys, b"")
         native.order_of_lines(native.sorted_lines(lines), 0, 9)
     assert sys.getallocatedblocks() - blocks < 200

@@ -5,9 +5,6 @@ of its own. Syncs that wait at the same time share one: 50 small files on ext4 t
 one, 12 ms by eight threads. The promise is the same as that of a sync each, and, unlike a sync of
 the whole file system, nobody waits for what other programs have written.
 
-A sync of one long file waits for the medium's own cache, about as long as the bytes are many. So
-it is begun while the file is still written: `begin`.
-
 The same holds of removing a file's last name: giving its blocks back waits for the journal, 50
 small files 70 ms one by one on a busy disk, 5 ms by four threads.
 """
@@ -16,10 +13,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self
+
+from ckptlog.storage.early_sync import EarlySync
 
 _THREADS: Final = 8
 # Fewer are not worth a thread.
@@ -31,22 +30,20 @@ _OPEN_MAX: Final = 96
 class Batch:
     """Descriptors that wait for being synced; a context, whose end closes what is left.
 
-    Raises (add, sync): OSError; nothing that was added since the last sync may be relied on then.
+    Raises (add, sync): OSError or, of what was begun before, CheckpointStorageError; nothing that
+        was added since the last sync may be relied on then.
 
     Threads: not safe.        Durability: what was added before a `sync` that returns.
     """
 
     def __init__(self) -> None:
         self._waiting: list[int] = []
-        self._begun: list[Future[None]] = []
+        self._early = EarlySync()
         self._pool: ThreadPoolExecutor | None = None
 
     def begin(self, fd: int) -> None:
-        """Let what a file has so far go to the medium meanwhile; it is added later, for all of it.
-
-        Durability: none. A failure is told once by the system, and so is remembered for `sync`.
-        """
-        self._begun.append(self._threads().submit(_sync_own, os.dup(fd)))
+        """Let what a long file has so far go to the medium; it is added later, for all of it."""
+        self._early.begin(fd)
 
     def add(self, fd: int) -> None:
         """Take over a descriptor; it is closed here, whatever happens."""
@@ -57,11 +54,10 @@ class Batch:
     def sync(self) -> None:
         """Put everything that was added on the medium."""
         fds, self._waiting = self._waiting, []
-        begun, self._begun = self._begun, []
         try:
             # All are waited for: none may be at work on a number that was closed.
             self._together(os.fsync, fds)
-            _raise_first(begun)
+            self._early.wait()
         finally:
             for fd in fds:
                 os.close(fd)
@@ -79,12 +75,12 @@ class Batch:
             for one in given:
                 act(one)
             return
-        _raise_first([self._threads().submit(act, one) for one in given])
-
-    def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, "ckptlog-sync")
-        return self._pool
+        jobs = [self._pool.submit(act, one) for one in given]
+        failures = [failure for job in jobs if (failure := job.exception()) is not None]
+        for failure in failures:
+            raise failure
 
     def close(self) -> None:
         """Close what was not synced, and end the threads. Twice is fine."""
@@ -92,6 +88,7 @@ class Batch:
         for fd in fds:
             with suppress(OSError):
                 os.close(fd)
+        self._early.close()
         if self._pool is not None:
             self._pool.shutdown()
 
@@ -100,17 +97,3 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _sync_own(fd: int) -> None:
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _raise_first(jobs: Iterable[Future[None]]) -> None:
-    """Wait for all; raise the first failure."""
-    failures = [failure for job in jobs if (failure := job.exception()) is not None]
-    for failure in failures:
-        raise failure
