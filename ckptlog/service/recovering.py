@@ -26,8 +26,9 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import nearest
 from ckptlog.recovery.progress import SAVING
 from ckptlog.service import listener, operation
-from ckptlog.service.engine import UNFINISHED_HINT, Engine
+from ckptlog.service.engine import Engine
 from ckptlog.service.operation import Operation, moment
+from ckptlog.service.unfinished import UNFINISHED_HINT
 
 if TYPE_CHECKING:
     from ckptlog.recovery.progress import RecoveryProgress
@@ -48,7 +49,10 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
     from ckptlog.recovery.pictures import Either
 
     def act(recovery: Recovery, on_progress: OnProgress) -> RecoveryProgress:
-        watchers = {"on_progress": on_progress, "cancel": Either(engine.is_ending, request.cancel)}
+        watchers = {
+            "on_progress": on_progress,
+            "cancel": Either(engine.turn.is_ending, request.cancel),
+        }
         return recovery.recover(**{**request.options(), **watchers})
 
     def check(recovery: Recovery) -> None:
@@ -61,7 +65,7 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
     progress = _told(engine, reason, act, on_progress=request.on_progress, check=check)
     assert progress is not None  # noqa: S101 - only resume and roll_back have nothing to do
     if not request.dry_run and request.to is None:
-        engine.complete()
+        engine.unfinished.complete()
         _clean_up(engine, reason)
     return progress
 
@@ -71,7 +75,7 @@ def resume(engine: Engine, **options: Any) -> RecoveryProgress | None:
     from ckptlog.recovery.pictures import Either
 
     on_progress = options.pop("on_progress", None)
-    cancel = Either(engine.is_ending, options.pop("cancel", None))
+    cancel = Either(engine.turn.is_ending, options.pop("cancel", None))
 
     def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
         return recovery.resume(on_progress=tell, cancel=cancel, **options)
@@ -103,7 +107,7 @@ def _again(
     progress: RecoveryProgress | None = None
     if _recovery(engine).unfinished() is not None:
         progress = _told(engine, reason, act, on_progress=on_progress)
-    engine.complete()
+    engine.unfinished.complete()
     if progress is not None:
         _clean_up(engine, reason)
     return progress
@@ -111,7 +115,7 @@ def _again(
 
 def _clean_up(engine: Engine, reason: str) -> None:
     """Let go of what recoveries saved beyond the newest few, unless one of them is needed still."""
-    if reason != DRY_RUN and engine.incomplete is None:
+    if reason != DRY_RUN and engine.unfinished.error is None:
         engine.clean_up()
 
 
@@ -129,7 +133,7 @@ def finish(engine: Engine) -> None:
     try:
         resume(engine)
     except RecoveryFailedError:  # it was told
-        if engine.incomplete is not None:
+        if engine.unfinished.error is not None:
             raise
 
 
@@ -138,7 +142,7 @@ def finish_later(engine: Engine) -> None:
     try:
         finish(engine)
     except CheckpointError as error:
-        engine.leave_incomplete(error)
+        engine.unfinished.leave(error)
 
 
 def _told(
@@ -154,7 +158,7 @@ def _told(
     is_started = False
     progress: RecoveryProgress | None = None
     try:
-        with engine.operation(operation.RECOVERY, reason) as done:
+        with engine.turn.operation(operation.RECOVERY, reason) as done:
             recovery = _recovery(engine)
             check(recovery)
             is_started = True
@@ -164,7 +168,7 @@ def _told(
             except BaseException as error:
                 # Before the next operation: a capture may wait for this one to end.
                 if reason != DRY_RUN:
-                    engine.settle(operation.known(error))
+                    engine.unfinished.settle(operation.known(error))
                 raise
     except BaseException as error:
         _failed(engine, done, error, reason=reason, is_started=is_started)

@@ -180,7 +180,7 @@ class Runner:
         if self._engine.lease is None:
             left_s = self._claim_at_s - self._engine.environment.monotonic_s()
             return max(0.0, min(left_s, LOOK_S))
-        if self.is_paused or self._engine.incomplete is not None:
+        if self.is_paused or self._engine.unfinished.error is not None:
             return LOOK_S
         found = schedule.decide(self._rules, self.state, self._clock())
         return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
@@ -197,7 +197,7 @@ class Runner:
             return
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
-        if self.is_paused or self._engine.incomplete is not None:
+        if self.is_paused or self._engine.unfinished.error is not None:
             self._is_held = True
             self._look()  # a state that nobody saves grows stale all the same
             return
@@ -231,7 +231,7 @@ class Runner:
             return
         self._slow_down()
         self.state = schedule.succeeded(self._rules, self.state, self._clock(), self._unit())
-        self._engine.clean_up(is_pressed=self._engine.slowdown > 1)
+        self._engine.clean_up(is_pressed=self._engine.gauge.slowdown > 1)
         self._tell_interval()
 
     def _failed(self) -> None:
@@ -259,14 +259,14 @@ class Runner:
     def _slow_down(self) -> None:
         limit = self._config.alerts.storage_pressure
         try:
-            pressure = self._engine.pressure()
+            pressure = self._engine.gauge.pressure()
         except CheckpointError:
             return
         engine = self._engine
         self.state = schedule.slowed(
-            self._rules, self.state, slowdown(pressure, limit, engine.slowdown)
+            self._rules, self.state, slowdown(pressure, limit, engine.gauge.slowdown)
         )
-        engine.slowdown = self.state.slowdown
+        engine.gauge.slowdown = self.state.slowdown
 
     def _begin(self) -> Schedule:
         return schedule.begin(

@@ -215,13 +215,13 @@ class CheckpointService(Capturable, Recoverable):
             runner, engine = self._runner, self._engine
             if runner is None or engine is None:
                 return
-            engine.refuse_own()
+            engine.turn.refuse_own()
             shutdown.leave(self)
             shutdown.forget(self)
             end_s = time.monotonic() + _STOP_S
             is_ended = runner.stop(_STOP_S)
             # Whoever is in the middle of something needs the lease, and the store.
-            with engine.halted(max(end_s - time.monotonic(), 0.0)) as is_quiet:
+            with engine.turn.halted(max(end_s - time.monotonic(), 0.0)) as is_quiet:
                 if not (is_ended and is_quiet):
                     _logger.error("A capture is at work still; the service stops without it.")
                 elif self.config.capture_on_shutdown and engine.lease is not None:
@@ -234,8 +234,8 @@ class CheckpointService(Capturable, Recoverable):
         self._listeners.end(_CALLBACKS_S)
 
     def _capture_last(self, engine: Engine, reason: str) -> None:
-        if engine.incomplete is not None:  # the next start finishes the recovery first
-            _logger.warning("No last capture: %s", engine.incomplete.message)
+        if engine.unfinished.error is not None:  # the next start finishes the recovery first
+            _logger.warning("No last capture: %s", engine.unfinished.error.message)
             return
         try:
             engine.capture("shutdown", description=reason, skip_unchanged=True)
@@ -276,14 +276,16 @@ class CheckpointService(Capturable, Recoverable):
         if self._pid != os.getpid():
             return
         if self._engine is not None:
-            self._engine.refuse_own()
+            self._engine.turn.refuse_own()
         self._stop("close")
         with self._life:
             manager, engine = self._manager, self._engine
             if manager is None or engine is None:
                 self._state = CLOSED
                 return
-            with engine.halted(_STOP_S):  # one that is stopped captures and recovers by hand still
+            with engine.turn.halted(
+                _STOP_S
+            ):  # one that is stopped captures and recovers by hand still
                 engine.keeper.stop()
                 self._manager, self._engine, self._state = None, None, CLOSED
                 manager.close()
@@ -350,7 +352,7 @@ class CheckpointService(Capturable, Recoverable):
     def current_operation(self) -> Operation | None:
         """What is done right now; None where nothing is."""
         engine = self._engine
-        return None if engine is None else engine.current
+        return None if engine is None else engine.turn.current
 
     @property
     def alerts(self) -> list[Alert]:

@@ -85,12 +85,12 @@ def pressed(tmp_path_factory):
     with service:
 
         def is_refused():
-            used.append(service._engine.pressure())
+            used.append(service._engine.gauge.pressure())
             return any(name == "operationFailed" for name, _ in told)
 
         until(is_refused, "being full")
-        used.append(service._engine.pressure())
-        limits = service._engine.stale_s, service.get_metrics().interval_seconds
+        used.append(service._engine.gauge.pressure())
+        limits = service._engine.gauge.stale_s, service.get_metrics().interval_seconds
     return told, used, limits
 
 
@@ -115,11 +115,11 @@ def test_the_pressure_alert_does_not_flap(tmp_path, monkeypatch):
         until(service.list_checkpoints, "the first capture")
         engine = service._engine
         now_s, pressure = [1000.0], [0.95]
-        monkeypatch.setattr(engine, "pressure", lambda: pressure[0])
+        monkeypatch.setattr(engine.gauge, "pressure", lambda: pressure[0])
         real = engine.environment
         fake = type("Clock", (), {"__getattr__": lambda _, name: getattr(real, name)})()
         fake.monotonic_s = lambda: now_s[0]
-        monkeypatch.setattr(engine, "environment", fake)
+        monkeypatch.setattr(engine.gauge, "_environment", fake)
         turns = []
         service.on("alertRaised", lambda alert: turns.append(alert.name))
         for pressure[0] in (0.95, 0.2, 0.95, 0.2, 0.95, 0.8):

@@ -7,18 +7,18 @@ import time
 import pytest
 
 from ckptlog.errors import RecoveryIncompleteError
-from ckptlog.service.engine import Engine
+from ckptlog.service.unfinished import UnfinishedRecovery
 from tests.service.test_incomplete import system
 
 
 def test_a_waiting_capture_does_not_save_the_mixture(tmp_path, monkeypatch):
-    settle = Engine.settle
+    settle = UnfinishedRecovery.settle
 
     def late(self, error):
         time.sleep(0.3)  # there is all the time in the world to get in between
         settle(self, error)
 
-    monkeypatch.setattr(Engine, "settle", late)
+    monkeypatch.setattr(UnfinishedRecovery, "settle", late)
     service, agents, memory = system(tmp_path / "store", intervalSeconds=0.05)
     with service:
         good = service.create_checkpoint("good")

@@ -145,7 +145,7 @@ def test_an_end_is_told_whatever_was_raised(served, monkeypatch):
     assert [name for name, _ in told] == ["recoveryStarted", "recoveryFailed", "operationFailed"]
     assert told[1][1].status == "failed"
     assert "a fault of ours" in str(told[1][1].error)
-    assert engine.current is None
+    assert engine.turn.current is None
     monkeypatch.undo()
     assert service.create_checkpoint()
 
@@ -244,7 +244,7 @@ def test_who_waits_in_vain_is_told_what_is_at_work(served, monkeypatch):
     good = service.create_checkpoint("good")
     agents.value = 2
     agents.hangs.clear()
-    monkeypatch.setattr("ckptlog.service.engine.BUSY_S", 0.05)
+    monkeypatch.setattr("ckptlog.service.turn.BUSY_S", 0.05)
     monkeypatch.setattr(type(service.config), "restore_s", 60.0)
     thread = threading.Thread(target=service.recover_from_checkpoint, args=(good.id,))
     thread.start()

@@ -1,0 +1,154 @@
+"""The turn: one thing at a time is done to a system, and whoever stops it waits for that.
+
+operation --one lock--> the block       halted --the same lock--> nothing else begins
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ckptlog.errors import ServiceBusyError
+from ckptlog.service import operation
+from ckptlog.service.operation import Operation, moment
+from ckptlog.storage.environment import Environment
+
+# How long one operation is waited for by another; deadlines end it long before.
+BUSY_S: Final = 660.0
+_logger = logging.getLogger("ckptlog.service")
+
+
+class Turn:
+    """Gives operations on one system their turn.
+
+    Attributes:
+        is_ending: Set: recoveries put back what they have touched, because the service stops.
+
+    Threads: safe; operations wait for each other.
+    """
+
+    def __init__(self, system: str, environment: Environment) -> None:
+        self._system = system
+        self._environment = environment
+        self._current: Operation | None = None
+        self._begun_s = 0.0
+        self._lock = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._halter: threading.Thread | None = None
+        self.is_ending = threading.Event()
+
+    @contextmanager
+    def operation(self, kind: str, reason: str, *, component: str = "") -> Iterator[Operation]:
+        """Do one thing, alone: what fails is told, and raised.
+
+        Raises:
+            CheckpointError: As the block.
+        """
+        with self._turn():
+            self._begun_s = self._environment.monotonic_s()
+            one = Operation(kind, reason, moment(self._environment.now_us()), component=component)
+            self._current = one
+            try:
+                yield one
+                one.status = operation.COMPLETED
+            except BaseException as error:
+                one.fail(operation.known(error))
+                raise
+            finally:
+                one.seconds = self._environment.monotonic_s() - self._begun_s
+                self._current = None
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Be the one who works; whoever has halted all others is that already."""
+        me = threading.current_thread()
+        if self._halter is me:
+            yield
+            return
+        if not self._lock.acquire(timeout=BUSY_S):
+            raise self._busy()
+        self._worker = me
+        try:
+            yield
+        finally:
+            self._worker = None
+            self._lock.release()
+
+    @contextmanager
+    def halted(self, wait_s: float) -> Iterator[bool]:
+        """Wait for what is at work, and let nothing begin but what this thread does itself.
+
+        A recovery that takes longer is cancelled; its rollback is waited for however long it
+        takes (each of its calls has a deadline), because in its middle the system is a mixture.
+
+        Args:
+            wait_s: Seconds to wait for what is at work.
+
+        Returns:
+            Whether nothing is at work; a capture may be, after twice that time.
+
+        Raises:
+            ServiceBusyError: This very thread is at work: it would wait for itself.
+        """
+        me = threading.current_thread()
+        if self._halter is me:
+            yield True
+            return
+        self.refuse_own()
+        is_ours = self._lock.acquire(timeout=wait_s)
+        try:
+            if not is_ours:
+                is_ours = self._end_work(wait_s)
+            self._halter = me if is_ours else None
+            yield is_ours
+        finally:
+            self.is_ending.clear()
+            if is_ours:
+                self._halter = None
+                self._lock.release()
+
+    def refuse_own(self) -> None:
+        """Refuse to wait for what this thread itself is in the middle of.
+
+        Raises:
+            ServiceBusyError: It is.
+        """
+        if self._worker is not threading.current_thread():
+            return
+        one = self.current
+        what = "An operation" if one is None else f"A {one.kind} ({one.reason})"
+        raise ServiceBusyError(
+            f"{self._system!r}: {what} is at work in this very thread; it would wait for itself.",
+            hint="Let it end first (a recovery: cancel=), or call from another thread.",
+            component="" if one is None else one.component,
+        )
+
+    def _end_work(self, wait_s: float) -> bool:
+        """End what is at work; say whether that is over."""
+        self.is_ending.set()
+        while not self._lock.acquire(timeout=wait_s):
+            one = self._current
+            if one is None or one.kind != operation.RECOVERY:
+                return False
+            _logger.warning("The service stops when the recovery at work has been put back.")
+        return True
+
+    @property
+    def current(self) -> Operation | None:
+        """What is done right now; None where nothing is. Its seconds are those until now."""
+        one = self._current
+        if one is not None and one.status == operation.RUNNING:
+            one.seconds = self._environment.monotonic_s() - self._begun_s
+        return one
+
+    def _busy(self) -> ServiceBusyError:
+        one = self.current
+        what = "another operation" if one is None else f"a {one.kind} ({one.reason})"
+        return ServiceBusyError(
+            f"{self._system!r}: {what} is at work still, after {BUSY_S:g} s of waiting.",
+            hint="current_operation says what it does; try again when it is over.",
+            component="" if one is None else one.component,
+        )

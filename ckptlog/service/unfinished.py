@@ -1,0 +1,91 @@
+"""A recovery that came to no end: until it has one, what is there is a mixture."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from ckptlog.errors import CheckpointError, RecoveryUnfinishedError
+from ckptlog.policy.alarm import INCOMPLETE, Reading
+from ckptlog.recovery.journal import Journal
+from ckptlog.service.alerting import Alerts
+
+UNFINISHED_HINT: Final = (
+    "Mend what failed; then service.resume_recovery() finishes it, service.roll_back_recovery() "
+    "undoes it, service.abandon_recovery() gives it up (without the service: ckptlog recover "
+    "--resume, --roll-back, --abandon)."
+)
+
+
+class UnfinishedRecovery:
+    """Knows whether a system is a mixture, and refuses what must not be done to one.
+
+    Attributes:
+        error: Why a recovery neither succeeded nor was rolled back; None where none is unfinished.
+
+    Threads: as the engine's operations: one at a time.
+    """
+
+    def __init__(self, system: str, journal: Journal, alerts: Alerts) -> None:
+        self._system = system
+        self._journal = journal
+        self._alerts = alerts
+        self.error: CheckpointError | None = None
+        if (found := journal.unfinished()) is not None:
+            self.error = RecoveryUnfinishedError(
+                f"The recovery {found.id} of capture {found.capture} ended in the middle.",
+                recovery=found.id,
+                capture=found.capture,
+                safety=found.safety,
+            )
+
+    def leave(self, error: CheckpointError) -> None:
+        """Capture nothing more, because a recovery came to no end, and say so."""
+        self.error = error
+        self._alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
+
+    def complete(self) -> None:
+        """Capture again: the system is what it was, or what was captured."""
+        self.error = None
+        self._alerts.take([Reading(INCOMPLETE, 0, 1)])
+
+    def settle(self, error: CheckpointError) -> None:
+        """Find out whether a recovery that failed left the system whole; in doubt it did not."""
+        with suppress(CheckpointError):
+            if self._journal.unfinished() is None:
+                self.complete()
+                return
+        self.leave(error)
+
+    def refuse_capture(self) -> None:
+        """Refuse to capture what is neither one state nor the other.
+
+        Raises:
+            RecoveryUnfinishedError: A recovery came to no end.
+        """
+        if self.error is None:
+            return
+        found = self._journal.unfinished()
+        if found is None:  # another process has seen to it
+            self.complete()
+            return
+        raise RecoveryUnfinishedError(
+            f"{self._system!r} is not captured: the recovery {found.id} of {found.capture} "
+            "was neither finished nor rolled back, and what is there is a mixture.",
+            hint=f"{UNFINISHED_HINT} create_checkpoint(force=True) captures the mixture.",
+            recovery=found.id,
+            capture=found.capture,
+            safety=found.safety,
+        )
+
+    def refuse_deletion(self, checkpoint_id: str) -> None:
+        """Refuse to delete what a recovery is finished with, or undone."""
+        found = self._journal.unfinished()
+        if found is not None and checkpoint_id in (found.capture, found.safety):
+            raise RecoveryUnfinishedError(
+                f"The recovery {found.id}, which came to no end, needs {checkpoint_id}.",
+                hint=UNFINISHED_HINT,
+                recovery=found.id,
+                capture=found.capture,
+                safety=found.safety,
+            )
