@@ -102,6 +102,15 @@ def _add_out(parser: Any) -> None:
 def run_head(context: Context) -> int:
     """Sign and print a head, or list those that are kept."""
     arguments, output = context.arguments, context.output
+    if arguments.list and (arguments.out or arguments.latest):
+        from ckptlog.errors import ArgumentError
+
+        given = "--out" if arguments.out else "--latest"
+        raise ArgumentError(
+            f"{given} does not go with --list, which prints all heads that are kept.",
+            hint="For a file: ckptlog audit head --list > FILE; for the newest head: --latest.",
+            argument=given[2:],
+        )
     target = _target(context)
     with context.store(is_reading=True) as store:
         notary = store.notary

@@ -42,6 +42,13 @@ def test_init_without_a_place_for_keys_makes_a_store_all_the_same(run, tmp_path,
     assert "no signing key was made" in ran.err
 
 
+@pytest.mark.parametrize("other", [["--out", "heads.txt"], ["--latest"]])
+def test_a_list_of_heads_is_printed_and_nothing_else(signed, other):
+    done = signed.on("audit", "head", "--list", *other)
+    assert done.status == 2
+    assert other[0] in done.err
+
+
 def test_head(signed):
     ran = signed.on("audit", "head")
     assert (ran.status, ran.out) == (0, (signed.folder / "head").read_text())
