@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from ckptlog.blobs.run import KEY_BYTES
 from ckptlog.errors import LogCorruptionError
 from ckptlog.formats.line import lines_among
+from ckptlog.log.sealed import Sealed, reading
 from ckptlog.log.segments import Segments
-from ckptlog.log.settling import Sealed, reading
 from ckptlog.repository.mover import Source
 
 Damaged = list[tuple[str, LogCorruptionError]]

@@ -35,8 +35,9 @@ from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import SETTLED
 from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
+from ckptlog.log.sealed import Sealed
 from ckptlog.log.segments import container_of
-from ckptlog.log.settling import Sealed, Walks
+from ckptlog.log.walks import Walks
 from ckptlog.model import value as values
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.entry import Entry

@@ -18,8 +18,9 @@ from ckptlog.errors import CheckpointError, CollectionBusyError, FullError
 from ckptlog.formats import pack
 from ckptlog.formats.line import LINE
 from ckptlog.log import settling
+from ckptlog.log.sealed import Sealed
 from ckptlog.log.segments import FOLDER as LOG
-from ckptlog.log.settling import Sealed, Walks
+from ckptlog.log.walks import Walks
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 from ckptlog.policy.command import Settle

@@ -20,8 +20,9 @@ from ckptlog.formats.pack import pack_name
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.reader import LogReader
+from ckptlog.log.sealed import EVENT_FRAME_BYTES, Sealed, reading
 from ckptlog.log.segments import Segments, container_of
-from ckptlog.log.settling import EVENT_FRAME_BYTES, Sealed, Walks, reading
+from ckptlog.log.walks import Walks
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.model.event import (
     CHECKPOINT_TYPES,

@@ -25,8 +25,9 @@ from ckptlog.errors import CheckpointError
 from ckptlog.formats import chunk
 from ckptlog.formats.line import Lines, lines_among
 from ckptlog.formats.outline import Outline
+from ckptlog.log.sealed import Sealed, SealedReader, reading
 from ckptlog.log.segments import Segments
-from ckptlog.log.settling import Sealed, SealedReader, Walks, reading
+from ckptlog.log.walks import Walks
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry
 

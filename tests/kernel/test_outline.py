@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from ckptlog.errors import LogCorruptionError
 from ckptlog.formats import chunk, frame, line, outline
 from ckptlog.kernel import native
-from ckptlog.log import settling
+from ckptlog.log import sealed as sealed_module
+from ckptlog.log import walks as walks_module
+from ckptlog.log.sealed import reading
+from ckptlog.log.walks import Walks
 from tests.log.settled_log import random_log, sealed_segments
 
 SEED = 7
@@ -95,11 +98,11 @@ def test_more_than_there_is_room_for_at_first():
 
 @pytest.mark.parametrize("items_max", [1, 5, 100_000])
 def test_a_sealed_segment_in_pieces(tmp_path, monkeypatch, items_max):
-    monkeypatch.setattr(settling, "_ITEMS_MAX", items_max)
+    monkeypatch.setattr(sealed_module, "_ITEMS_MAX", items_max)
     log = random_log(tmp_path / "s", 3, commits=40, segment_bytes=10**6)
     log.seal(0)
     (sealed,) = sealed_segments(log)
-    with settling.reading(log.segments, sealed) as source:
+    with reading(log.segments, sealed) as source:
         pieces = list(source.outlines())
         events = [event for piece in pieces for event in events_of(piece)]
         chunks = [one for piece in pieces for one in lines_of(piece)]
@@ -112,7 +115,7 @@ def test_a_sealed_segment_in_pieces(tmp_path, monkeypatch, items_max):
 
 def walked(log, sealed, walks):
     """Return rows and chunks of a sealed segment, as a walk has them."""
-    with settling.reading(log.segments, sealed, walks) as source:
+    with reading(log.segments, sealed, walks) as source:
         rows = list(source.rows())
         return rows, b"".join(part.lines for part in source.outlines())
 
@@ -120,16 +123,16 @@ def walked(log, sealed, walks):
 @pytest.mark.parametrize("items_max", [1, 3, 5, 100_000])
 @pytest.mark.parametrize("room", [0, 600, 10**6])
 def test_a_walk_that_is_remembered_is_whole(tmp_path, monkeypatch, items_max, room):
-    monkeypatch.setattr(settling, "_ITEMS_MAX", items_max)
-    monkeypatch.setattr(settling, "_WHOLE_ITEMS_MAX", 2 * items_max)
-    monkeypatch.setattr(settling, "_OUTLINES_BYTES_MAX", room)
-    monkeypatch.setattr(settling, "_ROWS_BYTES_MAX", room)
+    monkeypatch.setattr(sealed_module, "_ITEMS_MAX", items_max)
+    monkeypatch.setattr(sealed_module, "_WHOLE_ITEMS_MAX", 2 * items_max)
+    monkeypatch.setattr(walks_module, "_OUTLINES_BYTES_MAX", room)
+    monkeypatch.setattr(walks_module, "_ROWS_BYTES_MAX", room)
     log = random_log(tmp_path / "s", 3, commits=40, segment_bytes=10**6)
     log.seal(0)
     (sealed,) = sealed_segments(log)
-    walks = settling.Walks()
+    walks = Walks()
     first = walked(log, sealed, walks)
-    assert walked(log, sealed, walks) == first == walked(log, sealed, settling.Walks())
+    assert walked(log, sealed, walks) == first == walked(log, sealed, Walks())
     assert (walks.outline_of(sealed) is None) is (items_max < 100_000 or room < 1000)
     assert (walks.rows_of(sealed) is None) is (room < 1000)
     walks.forget_chunks(sealed)
@@ -142,11 +145,11 @@ def test_what_is_remembered_is_of_that_segment_alone(tmp_path):
     log = random_log(tmp_path / "s", 3, commits=5, segment_bytes=10**6)
     log.seal(0)
     (sealed,) = sealed_segments(log)
-    walks = settling.Walks()
+    walks = Walks()
     walked(log, sealed, walks)
     for other in (sealed._replace(stop=3), sealed._replace(leaf=bytes(32))):
         with (
-            settling.reading(log.segments, other, walks) as source,
+            reading(log.segments, other, walks) as source,
             pytest.raises(LogCorruptionError),
         ):
             list(source.rows())
@@ -157,10 +160,10 @@ def test_rows_of_a_segment_that_does_not_end_as_it_must_are_not_remembered(tmp_p
     log = random_log(tmp_path / "s", 3, commits=5, segment_bytes=10**6)
     log.seal(0)
     (sealed,) = sealed_segments(log)
-    odd, walks = sealed._replace(leaf=bytes(32)), settling.Walks()
+    odd, walks = sealed._replace(leaf=bytes(32)), Walks()
     for _ in range(2):
         with (
-            settling.reading(log.segments, odd, walks) as source,
+            reading(log.segments, odd, walks) as source,
             pytest.raises(LogCorruptionError),
         ):
             list(source.rows())

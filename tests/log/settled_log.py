@@ -13,7 +13,7 @@ from ckptlog.log import settling
 from ckptlog.log.bulk import BulkReader
 from ckptlog.log.follower import Follower
 from ckptlog.log.log import Log
-from ckptlog.log.settling import Sealed
+from ckptlog.log.sealed import Sealed
 from ckptlog.model.cursor import BEGINNING, Cursor, after_commit, after_entry
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.repository.locator import Locator

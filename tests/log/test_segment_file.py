@@ -15,6 +15,7 @@ from ckptlog.formats.line import lines_among
 from ckptlog.formats.outline import events_in
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.log import segment_file, settling
+from ckptlog.log.sealed import reading
 from ckptlog.log.segment_file import SettledSegment
 from tests.log.sample import STORE_ID
 from tests.log.settled_log import random_log, sealed_segments
@@ -32,7 +33,7 @@ class Pair:
         self.path = log.segments.settled_path(0, 0)
         data = bytearray(log.segments.path(0, 0).read_bytes()[: sealed.length])
         self.frames = []
-        with settling.reading(log.segments, sealed) as source:
+        with reading(log.segments, sealed) as source:
             for part in source.outlines():
                 for _, offset, length in lines_among(part.lines, None):
                     data[offset : offset + length] = bytes(length)
