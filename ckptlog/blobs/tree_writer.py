@@ -56,6 +56,8 @@ SINGLE_RAW_MAX: Final = 8 * 1024
 # Of a value: above, raw bytes are cut as raw content, and not as the text that they would be.
 LARGE_BYTES: Final = 1024 * 1024
 _BUFFER_BYTES: Final = 4 * 1024 * 1024
+# Of what comes singly: to put more together would be a copy for nothing.
+_LONG_BYTES: Final = 1024 * 1024
 # Items that are looked at to find what is large in a value.
 _LOOKS_MAX: Final = 100_000
 _DEPTH_MAX: Final = 16
@@ -322,7 +324,7 @@ class TreeWriter:
 
 
 def _buffers(data: Raw | Iterable[Raw]) -> Iterator[memoryview]:
-    """Yield bytes in buffers of about 4 MiB; small ones that come singly are put together."""
+    """Yield bytes in buffers of 1 to 4 MiB; small ones that come singly are put together."""
     if isinstance(data, bytes | bytearray | memoryview):
         view = memoryview(data).cast("B") if len(data) else memoryview(b"")
         for begin in range(0, len(view), _BUFFER_BYTES):
@@ -330,7 +332,7 @@ def _buffers(data: Raw | Iterable[Raw]) -> Iterator[memoryview]:
         return
     waiting = bytearray()
     for one in data:
-        if not waiting and len(one) >= _BUFFER_BYTES:
+        if not waiting and len(one) >= _LONG_BYTES:
             yield memoryview(one).cast("B")
             continue
         waiting += one
