@@ -117,6 +117,11 @@ class HeadCheck:
         if 0 in self._sizes:
             self._roots[0] = self._frontier.root
 
+    @property
+    def heads(self) -> list[Head]:
+        """The heads whose signatures hold, the smallest first."""
+        return [claim.head for claim in self._claims]
+
     # --- what is there to compare -------------------------------------------------------------
 
     def _trusted(

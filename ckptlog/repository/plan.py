@@ -23,6 +23,7 @@ from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
 from ckptlog.repository.gap import Copy, Judge
+from ckptlog.repository.head_check import HeadCheck
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
@@ -41,12 +42,15 @@ from ckptlog.repository.settled_salvage import (
     SettledSalvage,
     Source,
     WrittenRows,
+    is_lost,
 )
-from ckptlog.storage.disk import Disk
+from ckptlog.repository.warrant import Evidence, Warrant
+from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LeafCache
 
 _BLOCK_BYTES: Final = 4096
 _WHOLE: Final = 1 << 62
+_Rows = type[SettledRows | WrittenRows]
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -68,20 +72,22 @@ class Planner:
         self,
         root: Path,
         info: StoreInfo,
-        disk: Disk,
+        environment: Environment,
         *,
         time: str,
         copy: SecondCopy | None,
     ) -> None:
         self._root = root
         self._store_id = info.id_bytes
-        self._disk = disk
+        self._environment = environment
+        self._disk = environment.disk
         self._time = time
         self._copy = copy
-        cache = LeafCache(root / "views" / "tree" / "leaves")
+        self._cache = LeafCache(root / "views" / "tree" / "leaves", environment.boot())
+        sound = self._cache.position_sound
 
         def leaf_at(position: int) -> bytes | None:
-            return next(iter(cache.read(position, position + 1)), None)
+            return next(iter(self._cache.read(position, min(position + 1, sound))), None)
 
         self._leaf_at: LeafAt = leaf_at
         self._schema = info.event_schema
@@ -108,10 +114,51 @@ class Planner:
             return
         self.strays = lineage.strays
         self.live = container_of(*lineage.links[-1].name)
-        self._leaves = Leaves(self._leaf_at, self._is_right(lineage, end), self._schema)
+        warrant = self._warrant(lineage, end)
+        is_right = self._is_right(lineage, end)
+        self._leaves = Leaves(self._leaf_at, is_right, self._schema, warrant)
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
+
+    def _warrant(self, lineage: Lineage, end: End | None) -> Warrant:
+        check = HeadCheck(self._root, self._store_id.hex(), self._environment)
+        cache = self._cache
+
+        def gather() -> Evidence:
+            cached = cache.read(0, min(warrant.reach, cache.position_sound))
+            told = Evidence({}, {}, {}, cached)
+            if end is not None and end.position:
+                told.known[end.position - 1] = end.leaf
+            for link in lineage.links:
+                self._tell(told, link)
+            return told
+
+        warrant = Warrant(check.heads, gather)
+        return warrant
+
+    def _tell(self, told: Evidence, link: Link) -> None:
+        """Enter the leaf hashes of a segment's events: its own, and those of copies."""
+        if link.header is not None and link.header.first:
+            told.known[link.header.first - 1] = link.header.leaf
+        name, stop = link.name, link.bounds.position_next or _WHOLE
+        written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
+        forms: list[tuple[_Rows, str]] = [(WrittenRows, written), (SettledRows, other)]
+        own = [(kind, data) for kind, one in forms if (data := self.read(one)) is not None]
+        for kind, data in own[:1]:
+            for position, one in kind(self._store_id, name, data).known.items():
+                if name[0] <= position < stop:
+                    kept = told.stand_ins if is_lost(one.row) else told.known
+                    kept.setdefault(position, one.piece.leaf)
+        sources = [kind(self._store_id, name, data) for kind, data in own[1:]]
+        for kind, container in forms:
+            for copy in self._copies(container):
+                with suppress(CheckpointError):
+                    sources.append(kind(self._store_id, name, copy(0, _WHOLE)))
+        for source in sources:
+            for position, one in source.known.items():
+                if name[0] <= position < stop and not is_lost(one.row):
+                    told.copied.setdefault(position, one.piece.leaf)
 
     def _is_right(self, lineage: Lineage, end: End | None) -> bool:
         headers = [link.header for link in lineage.links if link.header is not None]
@@ -222,7 +269,7 @@ class Planner:
                 stricter=stricter,
             ).run(data)
 
-        reclaim = Reclaim(found.seed, found.container, self._schema, again)
+        reclaim = Reclaim(found.seed, found.container, self._leaves, again)
         back = reclaim.run(mended_bytes(data, found), found.limit)
         found.patches += back.patches
         found.copied += back.copied
@@ -263,9 +310,7 @@ class Planner:
             salvage.sources.append(self._source(WrittenRows, name, copy))
         return salvage.run(self.read(container))
 
-    def _source(
-        self, kind: type[SettledRows | WrittenRows], name: tuple[int, int], copy: Copy
-    ) -> Source:
+    def _source(self, kind: _Rows, name: tuple[int, int], copy: Copy) -> Source:
         return lambda: kind(self._store_id, name, copy(0, _WHOLE))
 
     def _made(self, link: Link, before: _Before) -> SegmentHeader:

@@ -5,7 +5,7 @@
 
 A tombstone that knows the leaf hash of what stood there has that leaf hash itself: the event that
 is put back changes no root, no proof and no header. One that does not know it stays: signed heads
-may rest upon it.
+may rest upon it. It gives way only where every signed head over it proves what stood there.
 """
 
 from __future__ import annotations
@@ -83,13 +83,13 @@ class Reclaim:
 
     Args:
         again: Salvages the segment's bytes with the copies.
-        schema: Of events that the store writes.
+        leaves: What signed heads prove, and the schema of events that the store writes.
     """
 
-    def __init__(self, seed: int, container: str, schema: int, again: Again) -> None:
+    def __init__(self, seed: int, container: str, leaves: Leaves, again: Again) -> None:
         self._seed = seed
         self._container = container
-        self._schema = schema
+        self._leaves = leaves
         self._again = again
 
     def run(self, data: bytes, limit: int) -> Reclaimed:
@@ -118,7 +118,8 @@ class Reclaim:
                 )
         return found
 
-    def _parts(self, data: bytes) -> Iterator[_Part]:
+    def _parts(self, data: bytes, *, is_before: bool = True) -> Iterator[_Part]:
+        """Yield the frames; before, a tombstone has the leaf hash that heads prove."""
         base = HEADER_FRAME_BYTES
         for kind, _, begin, end in frame.walk(self._seed, base, data[base:]):
             at, stop = base + begin, base + end
@@ -130,15 +131,19 @@ class Reclaim:
             position, _ = event.decode_prefix(body)
             entry = body[event.PREFIX_BYTES :]
             is_lost = tombstone.is_tombstone(entry)
-            is_known = is_lost and tombstone.is_leaf_known(entry)
             leaf = leaf_hash(entry)
+            proven = self._leaves.restored(position) if is_lost and is_before else None
+            if proven is not None and proven != leaf:
+                yield _Part(at, stop, position, proven, is_tombstone=True, is_stand_in=True)
+                continue
+            is_known = is_lost and tombstone.is_leaf_known(entry)
             yield _Part(at, stop, position, leaf, is_tombstone=is_lost, is_stand_in=is_known)
 
     def _taken(self, data: bytes, parts: Sequence[_Part], groups: list[Group]) -> Reclaimed | None:
         """Return what the copies have for some groups; None where it does not fit."""
         while groups:
             strict = _Strict(parts, frozenset[int]().union(*groups), self._container)
-            leaves = Leaves(strict.leaves.get, is_trusted=True, schema=self._schema)
+            leaves = Leaves(strict.leaves.get, is_trusted=True, schema=self._leaves.schema)
             try:
                 found = self._again(data, strict.stricter, leaves)
             except FormatError:
@@ -152,7 +157,7 @@ class Reclaim:
     def _checked(self, data: bytes, parts: Sequence[_Part], found: Salvage) -> Reclaimed | None:
         """Return what was found if nothing that stood there is another: no leaf, no frame."""
         now, stop = written(data, found.patches), parts[-1].offset_end
-        after = [*self._parts(now[:stop])]
+        after = [*self._parts(now[:stop], is_before=False)]
         leaves = [(one.position, one.leaf) for one in parts if one.position >= 0]
         kept = [(one.offset, one.offset_end) for one in parts if not one.is_stand_in]
         kept.append((stop, max(len(data), len(now))))

@@ -170,7 +170,7 @@ class _Work:
     def _planned(self, run: Run) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        planner = Planner(self._root, self._info, self._disk, time=time, copy=self._copy)
+        planner = Planner(self._root, self._info, self._environment, time=time, copy=self._copy)
         end_path = self._root / LOG / "end"
         published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
         try:

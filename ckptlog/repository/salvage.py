@@ -23,6 +23,7 @@ from ckptlog.formats.tombstone import Lost
 from ckptlog.model.event import SCHEMA
 from ckptlog.model.leaf import LEAF_EMPTY, leaf_hash
 from ckptlog.repository.gap import Copy, Judge, Walk, judge_by
+from ckptlog.repository.warrant import NO_LEAF, Warrant
 
 SEGMENT_KINDS: Final = frozenset({frame.EVENT, frame.CHUNK})
 PACK_KINDS: Final = frozenset({frame.CHUNK})
@@ -98,12 +99,40 @@ class Leaves(msgspec.Struct, frozen=True):
     """The cache of leaf hashes. at: Returns one, None where it has none.
 
     is_trusted: Whether it is right about every event that a sound header, or the end, names.
-    schema: Of events that the store writes.
+    schema: Of events that the store writes. warrant: What signed heads prove; where one covers a
+        position, nothing else is believed of it.
     """
 
     at: LeafAt
     is_trusted: bool
     schema: int = SCHEMA
+    warrant: Warrant | None = None
+
+    def of_lost(self, position: int, *, is_right: bool) -> bytes | None:
+        """Return the leaf hash of a lost event.
+
+        Args:
+            is_right: Whether the cache is right about what is whole around it.
+        """
+        if self.warrant is not None and self.warrant.covers(position):
+            return self.warrant.proven(position)
+        leaf = self.at(position) if is_right else None
+        return None if leaf == NO_LEAF else leaf
+
+    def restored(self, position: int) -> bytes | None:
+        """Return the leaf hash for which a tombstone may give way, whatever leaf it has."""
+        return None if self.warrant is None else self.warrant.restored(position)
+
+    def proven(self, bounds: Bounds) -> LeafAt:
+        """Return what tells leaf hashes that an event of a copy must have: no cache does."""
+        last, leaf = bounds.position_next, bounds.leaf
+
+        def leaf_at(position: int) -> bytes | None:
+            if leaf is not None and last is not None and position == last - 1:
+                return leaf
+            return None if self.warrant is None else self.warrant.proven(position)
+
+        return leaf_at
 
     def believed(
         self, bounds: Bounds, made: SegmentHeader, known: list[tuple[int, bytes]]
@@ -129,7 +158,7 @@ class Leaves(msgspec.Struct, frozen=True):
         def leaf_at(position: int) -> bytes | None:
             if leaf is not None and last is not None and position == last - 1:
                 return leaf
-            return told(position) if is_right else None
+            return self.of_lost(position, is_right=is_right)
 
         return leaf_at
 
@@ -516,9 +545,9 @@ def made_of_tombstones(header: SegmentHeader, stop: int, *, leaves: Leaves, time
     """
     container = f"log/{segment.segment_name(header.first, header.generation)}"
     positions = range(header.first, stop)
-    is_known = leaves.is_trusted
+    is_right = leaves.is_trusted
     lost = [
-        Lost(position, leaves.at(position) if is_known else None, leaves.schema)
+        Lost(position, leaves.of_lost(position, is_right=is_right), leaves.schema)
         for position in positions
     ]
     seed = segment.seed(header.store_id, header.first, header.generation)

@@ -197,12 +197,16 @@ class SettledSalvage:
     def _shelves(self, own: SettledRows) -> list[Shelf]:
         """Return the tombstones, each run of them, that an event of a copy may take the place of.
 
-        Those that do not know the leaf hash of what was lost stay: signed heads may rest upon it.
+        Those that do not know the leaf hash of what was lost stay, unless signed heads prove it:
+        others may rest upon their own.
         """
         shelves: list[Shelf] = []
         for position, one in sorted(own.known.items()):
             entry = _entry_of(one.row)
-            if tombstone.is_tombstone(entry) and tombstone.is_leaf_known(entry):
+            if not tombstone.is_tombstone(entry):
+                continue
+            proven = self._leaves.restored(position)
+            if tombstone.is_leaf_known(entry) or proven not in (None, one.piece.leaf):
                 if not shelves or position - 1 not in shelves[-1]:
                     shelves.append({})
                 shelves[-1][position] = one
@@ -225,9 +229,13 @@ class SettledSalvage:
         """Return the event that was lost, if a copy has it."""
         for other in self._others():
             one = other.known.get(position)
-            if one is not None and one.piece.leaf == lost.piece.leaf and not _is_lost(one.row):
+            if one is not None and one.piece.leaf == self._wanted(lost) and not is_lost(one.row):
                 return one
         return None
+
+    def _wanted(self, lost: Known) -> bytes:
+        """Return the leaf hash of what a tombstone stands for."""
+        return self._leaves.restored(lost.piece.position) or lost.piece.leaf
 
     def _others(self) -> list[SettledRows | WrittenRows]:
         if self._read is None:
@@ -247,7 +255,12 @@ class SettledSalvage:
         told = self._leaf_at(own.known)
 
         def leaf_at(position: int) -> bytes | None:
-            return shelved[position].piece.leaf if position in shelved else told(position)
+            return self._wanted(shelved[position]) if position in shelved else told(position)
+
+        proven = self._leaves.proven(self._bounds)
+
+        def proven_at(position: int) -> bytes | None:
+            return self._wanted(shelved[position]) if position in shelved else proven(position)
 
         header = own.header
         for number in range(len(self.sources)):
@@ -255,7 +268,7 @@ class SettledSalvage:
                 break
             other = self._others()[number]
             header = header or other.header
-            found.copied += self._take(known, other, leaf_at)
+            found.copied += self._take(known, other, proven_at)
         found.header = header = header or made
         stop = max(known, default=made.first - 1) + 1 if stop is None else stop
         rows, lost, end = self._filled(known, stop, limit, leaf_at)
@@ -270,11 +283,11 @@ class SettledSalvage:
         return found
 
     def _check_shelved(self, rows: list[settled.Row], shelved: Shelf) -> None:
-        """See that every event that was lost before has its leaf hash still."""
+        """See that every event that was lost before has the leaf hash that it must have."""
         for row in rows:
             piece = _event_of(self._seed, row.offset, row.data)
             old = None if piece is None else shelved.get(piece.position)
-            if piece is not None and old is not None and piece.leaf != old.piece.leaf:
+            if piece is not None and old is not None and piece.leaf != self._wanted(old):
                 raise FormatError(f"{self._container} would have another history.")
 
     def _ends(self, own: SettledRows) -> tuple[int | None, int | None]:
@@ -290,15 +303,18 @@ class SettledSalvage:
         return self._leaves.believed(self._bounds, self._made, told)
 
     def _take(
-        self, known: dict[int, Known], other: SettledRows | WrittenRows, leaf_at: LeafAt
+        self, known: dict[int, Known], other: SettledRows | WrittenRows, proven_at: LeafAt
     ) -> int:
-        """Take what a copy has and is missing here; return how many events."""
+        """Take what a copy has and is missing here; return how many events.
+
+        Its frames' checksums bind them to store, segment and offset; the cache is bound to nothing.
+        """
         count, stop = 0, self._bounds.position_next
         for position, one in other.known.items():
             is_ours = position >= self._made.first and (stop is None or position < stop)
-            if position in known or not is_ours or _is_lost(one.row):
+            if position in known or not is_ours or is_lost(one.row):
                 continue
-            if leaf_at(position) in (None, one.piece.leaf):
+            if proven_at(position) in (None, one.piece.leaf):
                 known[position] = one
                 count += 1
         return count
@@ -354,7 +370,7 @@ class SettledSalvage:
         if last is None or not last.ends_commit:
             raise FormatError(f"{self._container} ends in the middle of a commit, at {end}.")
         known = self._bounds.leaf
-        if known is not None and last.leaf != known and not _is_lost(rows[-1]):
+        if known is not None and last.leaf != known and not is_lost(rows[-1]):
             raise FormatError(
                 f"{self._container} does not end with the event that what follows it names."
             )
@@ -366,7 +382,8 @@ def _leaf_of(row: settled.Row) -> bytes:
     return leaf_hash(_entry_of(row))
 
 
-def _is_lost(row: settled.Row) -> bool:
+def is_lost(row: settled.Row) -> bool:
+    """Say whether a row is a tombstone."""
     return tombstone.is_tombstone(_entry_of(row))
 
 

@@ -70,6 +70,17 @@ class LeafCache:
         whole = len(data) // LEAF_BYTES
         return [data[at * LEAF_BYTES : (at + 1) * LEAF_BYTES] for at in range(whole)]
 
+    @property
+    def position_sound(self) -> int:
+        """Position up to which no reboot can have left zeros: what was synced, or is of this boot.
+
+        For who has nothing to compare with, and so needs a cache that was given the boot.
+        """
+        if self._boot is None or self._path is None:
+            return 0
+        boot, synced = self._read_seal()
+        return self.position if boot == self._boot else min(self.position, synced)
+
     def write(self, commits: Sequence[Commit]) -> bool:
         """Add the leaves of commits; say whether nothing is missing before them."""
         if self._path is None or not commits:
