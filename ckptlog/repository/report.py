@@ -72,7 +72,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     not listed, too. notes: What is no damage but worth knowing (files that do not count, what could
     not be compared). losses: What a repair has told of: payloads that lack a chunk for good.
     events, commits: Read and checked. events_lost: Of them, tombstones (specs/repair.md).
-    chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run.
+    chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run; leaves_hashed: Those
+        of them that hold bytes of a payload, not names of other chunks.
     payloads: Different payloads, each checked as a tree; 0 for "structure".
     checkpoints: Living ones. bytes_read: Of the files of segments and packs; all of them for
         "full".
@@ -95,6 +96,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     losses_total: int = 0
     events_lost: int = 0
     chunks_hashed: int = 0
+    leaves_hashed: int = 0
     resumed: int = 0
     share: float | None = None
     seed: int | None = None
@@ -162,7 +164,7 @@ class Book:
     def __init__(self, level: Level, total_bytes: int, progress: Progress | None) -> None:
         self.level: Level = level
         self.events = self.commits = self.chunks = self.payloads = 0
-        self.events_lost = self.chunks_hashed = self.resumed = 0
+        self.events_lost = self.chunks_hashed = self.leaves_hashed = self.resumed = 0
         self.notes: list[str] = []
         self.files: set[str] = set()
         self._problems: list[Problem] = []
@@ -237,6 +239,7 @@ class Book:
             commits=self.commits,
             chunks=self.chunks,
             chunks_hashed=self.chunks_hashed,
+            leaves_hashed=self.leaves_hashed,
             resumed=self.resumed,
             payloads=self.payloads,
             checkpoints=checkpoints,
