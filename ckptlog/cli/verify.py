@@ -151,7 +151,7 @@ def _print(output: Output, report: Report) -> None:
                 f"{text.size(report.bytes_read)} read",
             )
         )
-        output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level})")
+        output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level_read})")
     else:
         output.table(_COLUMNS, _rows(report.problems))
     if report.losses:
@@ -165,7 +165,10 @@ def _print(output: Output, report: Report) -> None:
             "leaves (chunks that hold data) are damaged"
         )
     if report.resumed:
-        output.line(f"note: {text.count(report.resumed, 'file')} had been checked before")
+        output.line(
+            f"note: {text.count(report.resumed, 'file')} not read whole again: views/verify.json "
+            "in the store says that an earlier run has checked them. Without --resume all is read."
+        )
     if report.events_lost:
         verb = "is" if report.events_lost == 1 else "are"
         number = text.count(report.events_lost, "event")

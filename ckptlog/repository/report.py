@@ -77,7 +77,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     payloads: Different payloads, each checked as a tree; 0 for "structure".
     checkpoints: Living ones. bytes_read: Of the files of segments and packs; all of them for
         "full".
-    resumed: Containers that an interrupted run had checked.
+    resumed: Containers that an interrupted run had checked. relies_on_note: Whether there are any:
+        that they were checked is what `views/verify.json` says, a file of the store.
     share, seed, damaged_share_max: Of "sampled" (specs/verify.md); None for others.
     seconds: It took so long.
     """
@@ -98,6 +99,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     chunks_hashed: int = 0
     leaves_hashed: int = 0
     resumed: int = 0
+    relies_on_note: bool = False
     share: float | None = None
     seed: int | None = None
     damaged_share_max: float | None = None
@@ -108,10 +110,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing is wrong."""
         return not self.problems
 
+    @property
+    def level_read(self) -> str:
+        """The level, with what keeps it from being all that its name says."""
+        return f"{self.level}, resumed" if self.relies_on_note else self.level
+
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
         facts = {
-            "level": self.level,
+            "level": self.level_read,
             "events": self.events,
             "commits": self.commits,
             "checkpoints": self.checkpoints,
@@ -241,6 +248,7 @@ class Book:
             chunks_hashed=self.chunks_hashed,
             leaves_hashed=self.leaves_hashed,
             resumed=self.resumed,
+            relies_on_note=self.resumed > 0,
             payloads=self.payloads,
             checkpoints=checkpoints,
             bytes_read=self._bytes_read,
