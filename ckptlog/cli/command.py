@@ -114,13 +114,18 @@ def _needs_writing(path: Path, error: ReadOnlyError) -> ReadOnlyError:
     import shlex
 
     from ckptlog.errors import ReadOnlyError
+    from ckptlog.formats.backup import NAME
 
     store = shlex.quote(str(path))
+    if (path / NAME).exists():
+        hint = f"Make a store of this backup, and write to that: ckptlog restore-store {store} DIR."
+    else:
+        hint = (
+            "Make it writable, or work on a copy: "
+            f"ckptlog --store {store} backup BACKUP, then ckptlog restore-store BACKUP DIR."
+        )
     return ReadOnlyError(
-        f"This command writes to the store. {error.message}",
-        hint="Make it writable, or work on a copy: "
-        f"ckptlog --store {store} backup BACKUP, then ckptlog restore-store BACKUP DIR.",
-        **error.context,
+        f"This command writes to the store. {error.message}", hint=hint, **error.context
     )
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ckptlog import __version__
 from ckptlog.cli import (
@@ -50,6 +50,9 @@ from ckptlog.cli import (
 )
 from ckptlog.cli.command import Context, add_global_options
 from ckptlog.cli.output import Output, open_output
+
+if TYPE_CHECKING:
+    from ckptlog.errors import CheckpointStorageError
 
 DEBUG = "CKPTLOG_DEBUG"
 _DESCRIPTION = "Durable, verified checkpoints for agents and other long jobs."
@@ -153,8 +156,11 @@ def _failed(output: Output, error: Exception) -> int:
 
         traceback.print_exception(error, file=output.stderr)
     if isinstance(error, OSError):
+        is_of_stdout = error is output.refusal
         _drop_what_cannot_be_written(output)
         error = from_os_error(error, "The system refused")
+        if is_of_stdout:
+            error = _of_stdout(error)
     if isinstance(error, CheckpointError):
         _tell(output, error.to_dict())
         return exit_status.status_of(error)
@@ -164,6 +170,17 @@ def _failed(output: Output, error: Exception) -> int:
         f"Unexpected {type(error).__name__}: {error}",
         exit_status.PARTIAL,
         hint=f"Set {DEBUG}=1 for the traceback; `ckptlog doctor` checks the store.",
+    )
+
+
+def _of_stdout(error: CheckpointStorageError) -> CheckpointStorageError:
+    """Return what is told where the answer could not be written; the store is well."""
+    why = error.message.removeprefix("The system refused")
+    return type(error)(
+        f"Standard output cannot be written{why}",
+        hint="Only the answer is lost: what the command has done in the store stays done. Give "
+        "standard output more room, or send it elsewhere.",
+        **{**error.context, "path": "<stdout>"},
     )
 
 

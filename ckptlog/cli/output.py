@@ -10,7 +10,8 @@ Page: specs/cli.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,6 +61,9 @@ class Output:
     Args:
         is_json: Whether stdout carries JSON.
         has_colour: Whether stdout is a terminal that wants colours and tables.
+
+    Attributes:
+        refusal: What stdout refused to take, None where it took everything.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Output:
         self.stderr = stderr
         self.is_json = is_json
         self.has_colour = has_colour and not is_json
+        self.refusal: OSError | None = None
 
     @property
     def is_unicode(self) -> bool:
@@ -82,6 +87,11 @@ class Output:
     def item(self, value: Any) -> None:
         """Print one line of JSON Lines."""
         self._write(self._json(value))
+
+    def raw(self, content: str) -> None:
+        """Print whole lines as they are: text that an encoder of ours has made."""
+        with self._refusals():
+            self.stdout.write(content)
 
     def line(self, content: str = "") -> None:
         """Print a line of text that is safe already (every stored part went through escape)."""
@@ -125,7 +135,8 @@ class Output:
 
     def flush(self) -> None:
         """Hand everything to the system; an error shows here, not at the exit."""
-        self.stdout.flush()
+        with self._refusals():
+            self.stdout.flush()
         self.stderr.flush()
 
     def _json(self, value: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
@@ -137,7 +148,16 @@ class Output:
         )
 
     def _write(self, content: str) -> None:
-        self.stdout.write(content + "\n")
+        self.raw(content + "\n")
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Remember what stdout refused: it is no fault of the store's."""
+        try:
+            yield
+        except OSError as error:
+            self.refusal = error
+            raise
 
     def _tell(self, content: str) -> None:
         self.stderr.write(content + "\n")
@@ -159,7 +179,8 @@ class Output:
             table.add_row(*(Text(cell, _rich_style(cell)) for cell in row))
         console = Console(file=self.stdout, force_terminal=True, highlight=False)
         console.width = max(console.width, _width_needed(columns, rows))
-        console.print(table)
+        with self._refusals():
+            console.print(table)
 
 
 def _rich_style(cell: str) -> str:

@@ -226,7 +226,7 @@ def _put(context: Context, target: OutputFile | None, data: bytes, fields: dict[
         output.document({**fields, "file": out or None})
     elif not out:
         # Every line was made by an encoder of ours: no control characters.
-        output.stdout.write(data.decode())
+        output.raw(data.decode())
 
 
 # --- verifying a proof ----------------------------------------------------------------------------

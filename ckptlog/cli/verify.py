@@ -48,7 +48,8 @@ def add_commands(commands: Commands) -> None:
         "--share",
         type=float,
         metavar="SHARE",
-        help="with --level sampled: the share of the chunks, above 0 and at most 1 (default 0.05)",
+        help="with --level sampled: the share of the leaves (chunks that hold data), above 0 and "
+        "at most 1 (default 0.05)",
     )
     parser.add_argument(
         "--seed",
@@ -150,7 +151,7 @@ def _print(output: Output, report: Report) -> None:
                 f"{text.size(report.bytes_read)} read",
             )
         )
-        output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level})")
+        output.line(f"{output.paint('ok', 'ok')}: {read} ({report.level_read})")
     else:
         output.table(_COLUMNS, _rows(report.problems))
     if report.losses:
@@ -158,12 +159,16 @@ def _print(output: Output, report: Report) -> None:
         output.table(_COLUMNS, _rows(report.losses))
     if report.damaged_share_max is not None:
         output.line(
-            f"sample: {text.count(report.chunks_hashed, 'chunk')} decoded (share {report.share:g}, "
-            f"seed {report.seed}); with confidence 0.95 fewer than "
-            f"{report.damaged_share_max:.3%} of all chunks are damaged"
+            f"sample: {text.count(report.chunks_hashed, 'chunk')} decoded, of them "
+            f"{report.leaves_hashed:,} leaves by chance (share {report.share:g}, seed "
+            f"{report.seed}); with confidence 0.95 at most {report.damaged_share_max:.3%} of all "
+            "leaves (chunks that hold data) are damaged"
         )
     if report.resumed:
-        output.line(f"note: {text.count(report.resumed, 'file')} had been checked before")
+        output.line(
+            f"note: {text.count(report.resumed, 'file')} not read whole again: views/verify.json "
+            "in the store says that an earlier run has checked them. Without --resume all is read."
+        )
     if report.events_lost:
         verb = "is" if report.events_lost == 1 else "are"
         number = text.count(report.events_lost, "event")

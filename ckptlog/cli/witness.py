@@ -74,7 +74,7 @@ def run_cosign(context: Context) -> int:
         fields = {"origin": head.origin, "size": head.size, "root": head.root.hex()}
         output.document({"witness": made.name, **fields, "cosignature": line})
     else:
-        output.stdout.write(line)
+        output.raw(line)
         output.note(f"cosigned {head.size:,} events of {head.origin}")
     return OK
 

@@ -5,7 +5,9 @@ rolled_back 1 or abandoned 1; the deletion of its whole system ends it too. To f
 read from where nothing was unfinished: STORE/recovery/ has that position for each system, and is
 only a hint: without it the log is read from the beginning.
 
-What such a recovery needs must not be deleted, by whatever way (`refuse_needed`).
+What such a recovery needs must not be deleted, by whatever way (`refuse_needed`, `refuse_begun`).
+That it is looked for does not hang on the hint, which no backup has: what a recovery needs is
+pinned from the commit that begins it to the commit that ends it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import json
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from blake3 import blake3
 
@@ -29,6 +33,7 @@ from ckptlog.model.event import (
 )
 from ckptlog.repository.store import Store
 from ckptlog.storage.files import write_atomically
+from ckptlog.views.query import Filter
 
 FOLDER: Final = "recovery"
 ALL: Final = "*"
@@ -37,6 +42,7 @@ RESTORED: Final = "restored"
 REVERTING: Final = "reverting"
 REVERTED: Final = "reverted"
 
+_PAGE_ROWS: Final = 200
 _TYPES: Final = frozenset(
     {RECOVERY_STARTED, RECOVERY_STEP, RECOVERY_COMPLETED, RECOVERY_FAILED, TASK_DELETED}
 )
@@ -123,7 +129,8 @@ class Trace:
         content: dict[str, Any] = {"position": position, "rate": self.rate, "store": store.id}
         try:
             self.folder.mkdir(exist_ok=True)
-            # Nothing of it is lost in a power cut that reading the log does not bring back.
+            # A power cut may take it: the position is found again by reading more of the log, and
+            # the rate by the next recovery; until then there is none to foretell a time by.
             write_atomically(self._hint, json.dumps(content).encode(), durable=False)
         except (OSError, CheckpointError):
             return  # a hint: the log is read from further back
@@ -154,10 +161,68 @@ def refuse_begun(store: Store, task: str) -> None:
 
     Raises:
         RecoveryUnfinishedError: There is one.
+
+    Cost: a look at each row of the task; the log only where one of them is pinned, or the task was
+        ever recovered here: what lies behind the last look of this store, whatever the task.
     """
     trace = Trace(store, task)
-    if trace.is_there and (found := trace.unfinished()) is not None:
+    if trace.is_there:
+        found = trace.unfinished()
+    elif _has_pin(store, task):
+        found = _survey_of(store).unfinished(store, task)
+    else:
+        return
+    if found is not None:
         raise refusal(task, found, "needs its captures")
+
+
+def _has_pin(store: Store, task: str) -> bool:
+    """Say whether a checkpoint of a task is pinned, as those of an unfinished recovery are."""
+    store.catch_up()
+    after: int | None = None
+    while rows := store.select(Filter(task=task), after=after, limit=_PAGE_ROWS):
+        if any(is_pinned(store, row) for row in rows):
+            return True
+        after = rows[-1].origin
+    return False
+
+
+class _Survey:
+    """The unfinished recoveries of every task, by one reading of the log that is gone on with.
+
+    Whoever deletes many tasks with pins, one after the other, reads the log once.
+
+    Threads: safe.        Memory: by the number of unfinished recoveries.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._position = 0
+        self._found: dict[str, Unfinished] = {}
+
+    def unfinished(self, store: Store, task: str) -> Unfinished | None:
+        """Return the recovery of a task that ended in the middle, if there is one."""
+        with self._lock:
+            for entry in store.events(self._position):
+                event = entry.event
+                if event.type in _TYPES:
+                    self._add(event.subject.task, event.type, event.facts, entry.position)
+                self._position = entry.position + 1
+            return self._found.get(task)
+
+    def _add(self, task: str, kind: str, facts: dict[str, int | str], position: int) -> None:
+        after = _after(self._found.pop(task, None), kind, facts, position)
+        if after is not None:
+            self._found[task] = after
+
+
+_surveys: WeakKeyDictionary[Store, _Survey] = WeakKeyDictionary()
+_surveys_lock = Lock()
+
+
+def _survey_of(store: Store) -> _Survey:
+    with _surveys_lock:
+        return _surveys.setdefault(store, _Survey())
 
 
 def refusal(system: str, found: Unfinished, why: str) -> RecoveryUnfinishedError:

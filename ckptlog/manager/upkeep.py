@@ -198,7 +198,7 @@ def compact(
 
     Returns:
         bytes_before, bytes_after, bytes_freed: Of the store's directory, without the room that the
-            log makes ahead.
+            log makes ahead. spare_bytes: That room afterwards: `statistics` counts it, too.
         view: "kept" or "rebuilt". chunks: Entries of the index.
         torn_files, temporary_files: Files that do not count.
         collection: What `Store.compact` says, as a dictionary.
@@ -224,6 +224,7 @@ def compact(
             "bytes_before": before.total - spare_before,
             "bytes_after": after.total - spare_after,
             "bytes_freed": (before.total - spare_before) - (after.total - spare_after),
+            "spare_bytes": spare_after,
             "view": "rebuilt" if is_rebuilt else "kept",
             "chunks": store.index.entries,
             "torn_files": after.torn_files,

@@ -1,7 +1,8 @@
 """Where an interrupted verification goes on: the containers that it has checked whole.
 
-A small file among the views (specs/verify.md). Nothing relies on it: it names a commit of this log,
-and each container as it was; what does not fit is checked again.
+A small file among the views (specs/verify.md). It names a commit of this log, and each container as
+it was; what does not fit is checked again. A run that is gone on with believes it, and says so: it
+keeps from accidents, not from who may write to the store (specs/threats.md).
 """
 
 from __future__ import annotations
@@ -18,15 +19,19 @@ from ckptlog.formats.end import End
 from ckptlog.storage import files
 
 NAME: Final = "verify.json"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _INTERVAL_S: Final = 1.0
 _FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class _Done(msgspec.Struct, forbid_unknown_fields=True):
-    """One container as it was: size in bytes, time of its last change, inode."""
+    """One container as it was: size in bytes, times of its data and of any change, inode.
+
+    The first time can be set by whoever owns the file; the second is the system's.
+    """
 
     size: int
+    written_ns: int
     changed_ns: int
     inode: int
 
@@ -106,7 +111,7 @@ class Bookmark:
             found = (self._root / container).stat()
         except OSError:
             return None
-        return _Done(found.st_size, found.st_mtime_ns, found.st_ino)
+        return _Done(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
     def _read(self) -> _Page | None:
         if self._path is None:

@@ -202,6 +202,7 @@ class Contents:
         """Enter what a batch held, then the events that came with it."""
         claims = self._claims
         self._book.chunks_hashed += len(found.facts) + len(found.shapes)
+        self._book.leaves_hashed += len(found.facts)
         for digest, size in found.facts:
             claims.fact(digest, claim.LEAF, size)
         for digest, shape in found.shapes:

@@ -20,7 +20,7 @@ _HASHES: Final = 1 << 64
 class Depth(msgspec.Struct, frozen=True):
     """What is asked for.
 
-    share: Of the chunks that "sampled" decodes; above 0, at most 1. seed: Chooses them.
+    share: Of the leaves that "sampled" decodes; above 0, at most 1. seed: Chooses them.
     is_resuming: Whether "full" goes on where an interrupted run has stopped.
     """
 
@@ -70,5 +70,10 @@ class Depth(msgspec.Struct, frozen=True):
 
 
 def damaged_share_max(taken: int, confidence: float = CONFIDENCE) -> float:
-    """Return the largest share of damaged chunks that a sound sample leaves possible."""
+    """Return the largest share of damaged leaves that a sound sample leaves possible.
+
+    Args:
+        taken: Leaves that were taken by chance. What is read always (branches, nodes) is no sample,
+            and says nothing of the leaves.
+    """
     return 1.0 if taken == 0 else 1.0 - (1.0 - confidence) ** (1.0 / taken)

@@ -2,7 +2,8 @@
 
     heads/keys            verifier keys, one a line; the last one signs now
     heads/latest          the newest signed head, with the cosignatures that came for it
-    heads/kept/*.note     heads that stay: signed on request, cosigned, the last of an origin
+    heads/kept/*.note     heads that stay: signed on request, cosigned, the last of an origin;
+                          one file for each head and key
 
 It is no view: a rebuild does not touch it. Nothing in it is believed because it is there: a head
 counts by its signature, and a key because somebody was given it some other way.
@@ -109,9 +110,19 @@ class HeadShelf:
         files.write_atomically(self.folder / _LATEST, note.encode(signed.note))
 
     def keep(self, signed: SignedHead) -> None:
-        """Let a head stay; its signatures replace those that are there."""
+        """Let a head stay; its signatures replace those that are there, if it is the same key's.
+
+        What another key signed stays beside it: a signature of the same head by a key that nobody
+        knows is evidence, and whoever has that key only must not take the first one away.
+        """
         self._make(self.folder / _KEPT)
-        files.write_atomically(self._kept_path(signed.head), note.encode(signed.note))
+        path = self._kept_path(signed.head)
+        own = _own_ids(signed)
+        if not _holds_another(path, own):
+            files.write_atomically(path, note.encode(signed.note))
+            return
+        beside = path.with_name(f"{path.stem}-{own[0].hex() if own else 'none'}.note")
+        files.write_atomically(beside, note.encode(signed.note))
 
     def _kept_path(self, head: Head) -> Path:
         import hashlib
@@ -122,3 +133,17 @@ class HeadShelf:
     def _make(self, folder: Path) -> None:
         with operating_system_door("Cannot make the folder of heads"):
             folder.mkdir(parents=True, exist_ok=True)
+
+
+def _holds_another(path: Path, own: list[bytes]) -> bool:
+    """Say whether a file holds a head that a key signed which is none of these."""
+    try:
+        found = read_note(path)
+        return found is not None and not set(_own_ids(signed_head(found))) & set(own)
+    except FormatError:  # nothing that could be read any more
+        return False
+
+
+def _own_ids(signed: SignedHead) -> list[bytes]:
+    """Return the ids of the keys that signed a head as its origin; others cosigned it."""
+    return [one.key_id for one in signed.note.signatures if one.name == signed.head.origin]

@@ -228,7 +228,15 @@ def read_keys(path: Path) -> tuple[VerifierKey, ...]:
     lines = [] if data is None else data.decode(errors="replace").splitlines()
     if len(lines) > LINES_MAX:
         raise FormatError(f"{path} has more than {LINES_MAX} keys.", path=str(path))
-    return tuple(note.decode_key(line) for line in lines if line.strip())
+    try:
+        return tuple(note.decode_key(line) for line in lines if line.strip())
+    except FormatError as error:
+        raise FormatError(
+            f"{path} has a line that is no verifier key: {error.message}",
+            hint="Restore the file from a backup of the store, or from the keys that were given "
+            "to those who verify (one a line, the present one last).",
+            path=str(path),
+        ) from error
 
 
 def read_note(path: Path) -> Note | None:

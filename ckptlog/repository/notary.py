@@ -101,9 +101,11 @@ class Notary:
         key = self.ring.signing_key()
         published = self.shelf.verifier_keys()
         if key is None:
-            if published:
+            # Any trace of one that signed counts: another key is never made in silence.
+            if published or self.shelf.paths() or self.ring.head() is not None:
+                name = published[-1].name if published else f"{ORIGIN}/{self._store.id}"
                 raise KeyMissingError(
-                    f"The key that signs as {published[-1].name} is not in {self.ring.folder}.",
+                    f"The key that signs as {name} is not in {self.ring.folder}.",
                     hint="Name the folder that has it (CKPTLOG_KEYS), sign on the machine that has "
                     "it, or give it up: ckptlog audit fork.",
                     path=str(self.ring.folder),

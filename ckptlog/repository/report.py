@@ -72,11 +72,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     not listed, too. notes: What is no damage but worth knowing (files that do not count, what could
     not be compared). losses: What a repair has told of: payloads that lack a chunk for good.
     events, commits: Read and checked. events_lost: Of them, tombstones (specs/repair.md).
-    chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run.
+    chunks: Chunk records met. chunks_hashed: Decoded and rehashed by this run; leaves_hashed: Those
+        of them that hold bytes of a payload, not names of other chunks.
     payloads: Different payloads, each checked as a tree; 0 for "structure".
     checkpoints: Living ones. bytes_read: Of the files of segments and packs; all of them for
         "full".
-    resumed: Containers that an interrupted run had checked.
+    resumed: Containers that an interrupted run had checked. relies_on_note: Whether there are any:
+        that they were checked is what `views/verify.json` says, a file of the store.
     share, seed, damaged_share_max: Of "sampled" (specs/verify.md); None for others.
     seconds: It took so long.
     """
@@ -95,7 +97,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     losses_total: int = 0
     events_lost: int = 0
     chunks_hashed: int = 0
+    leaves_hashed: int = 0
     resumed: int = 0
+    relies_on_note: bool = False
     share: float | None = None
     seed: int | None = None
     damaged_share_max: float | None = None
@@ -106,10 +110,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Whether nothing is wrong."""
         return not self.problems
 
+    @property
+    def level_read(self) -> str:
+        """The level, with what keeps it from being all that its name says."""
+        return f"{self.level}, resumed" if self.relies_on_note else self.level
+
     def _repr_html_(self) -> str:
         """Show it in a notebook."""
         facts = {
-            "level": self.level,
+            "level": self.level_read,
             "events": self.events,
             "commits": self.commits,
             "checkpoints": self.checkpoints,
@@ -162,7 +171,7 @@ class Book:
     def __init__(self, level: Level, total_bytes: int, progress: Progress | None) -> None:
         self.level: Level = level
         self.events = self.commits = self.chunks = self.payloads = 0
-        self.events_lost = self.chunks_hashed = self.resumed = 0
+        self.events_lost = self.chunks_hashed = self.leaves_hashed = self.resumed = 0
         self.notes: list[str] = []
         self.files: set[str] = set()
         self._problems: list[Problem] = []
@@ -237,7 +246,9 @@ class Book:
             commits=self.commits,
             chunks=self.chunks,
             chunks_hashed=self.chunks_hashed,
+            leaves_hashed=self.leaves_hashed,
             resumed=self.resumed,
+            relies_on_note=self.resumed > 0,
             payloads=self.payloads,
             checkpoints=checkpoints,
             bytes_read=self._bytes_read,

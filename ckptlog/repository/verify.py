@@ -393,7 +393,7 @@ class Run:
             "seconds": seconds,
             "share": self._depth.share,
             "seed": self._depth.seed,
-            "damaged_share_max": damaged_share_max(self.book.chunks_hashed),
+            "damaged_share_max": damaged_share_max(self.book.leaves_hashed),
         }
 
     def _compare(self, view: CurrentView, mark: Mark, leaf_at_mark: bytes | None) -> None:

@@ -24,9 +24,8 @@ class Disk:
         return files.create_exclusive(path)
 
     def open_write(self, path: Path) -> int:
-        """Open a file for both ways."""
-        with operating_system_door("Cannot open for writing"):
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        """Open a file for both ways; never through a symbolic link."""
+        return files.open_in_place(path)
 
     def open_read(self, path: Path) -> int:
         """Open a file for reading."""

@@ -15,6 +15,7 @@ final name, and a lock dies with its holder: what nobody holds is left over, and
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -26,7 +27,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from ckptlog.errors import from_os_error
+from ckptlog.errors import InputOutputError, from_os_error
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 # Readable by whom the umask allows, like every file that a program makes.
@@ -80,6 +81,32 @@ def create_exclusive(path: Path) -> int:
         return os.open(path, flags, _FILE_MODE)
     except OSError as error:
         raise from_os_error(error, "Creating a file failed") from error
+
+
+def open_in_place(path: Path, flags: int = 0) -> int:
+    """Open a file of a store for both ways; one that is to be written where it lies.
+
+    Never through a symbolic link: whoever may write to the store's folder would else choose any
+    file of ours to be overwritten.
+
+    Args:
+        flags: More than O_RDWR: O_CREAT, say.
+
+    Raises:
+        CheckpointStorageError: By kind; a link is one of them.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | flags, _FILE_MODE)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise InputOutputError(
+                f"{path} is a symbolic link; a store writes to its own files only.",
+                hint="Put the file itself in its place. A link below views may be removed: "
+                "ckptlog replay writes what is missing there.",
+                errno=error.errno,
+                path=str(path),
+            ) from error
+        raise from_os_error(error, "Cannot open for writing") from error
 
 
 def create_temporary(target: Path) -> tuple[int, Path]:

@@ -2,7 +2,8 @@
 
 Leaf n is SHA-256 over 0x00 and event n's JSON; the file holds it at 32 * n, and nothing else. Any
 process may write: the same position always gets the same bytes. What is missing or wrong is
-computed again from the log; verification never believes this file, it compares.
+computed again from the log; verification never believes this file, it compares. A symbolic link in
+its place is never written through: nothing is cached then, and a rebuild puts a file there.
 
 Between the look at the file's length and the write behind it nobody may cut the file: the write
 would leave zeros before it. So a write holds the file's lock shared, a cut alone. Who cannot have
@@ -26,6 +27,8 @@ from ckptlog.model.entry import Commit
 from ckptlog.storage import files
 
 LEAF_BYTES: Final = 32
+# What the folder's writers put in its place is not written through.
+_WRITING: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 # boot id, position up to which the leaves are on the medium, sum
 _SEAL: Final = struct.Struct("<16sQQ")
 
@@ -97,7 +100,9 @@ class LeafCache:
         data = b"".join(leaves)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if first == 0 and self._path.is_symlink():
+                self._path.unlink()  # all of it is written anew: into a file of its own
+            fd = os.open(self._path, _WRITING | os.O_CREAT, 0o666)
             try:
                 self._leave_seal(fd)
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -119,7 +124,7 @@ class LeafCache:
             return
         with suppress(OSError):
             position = self.position
-            fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self._path, _WRITING)
             try:
                 os.fdatasync(fd)
             finally:
@@ -168,7 +173,7 @@ class LeafCache:
         """Drop what lies behind a position, after it was written anew up to there."""
         if self._path is not None and self.position > position:
             with suppress(OSError):
-                fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                fd = os.open(self._path, _WRITING)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     os.ftruncate(fd, position * LEAF_BYTES)

@@ -17,10 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from ckptlog.errors import MissingBlobError, operating_system_door
+from ckptlog.errors import CheckpointStorageError, MissingBlobError, operating_system_door
 from ckptlog.formats import merkle
 from ckptlog.formats.merkle import HASH_BYTES
 from ckptlog.formats.tile import HEIGHT, LEVEL_MAX, WIDTH
+from ckptlog.storage import files
 
 # So many parents are made at once: bounds memory at 32 * 256 * 64 bytes.
 _PARENTS_MAX = 64
@@ -77,7 +78,7 @@ class FileRow:
         """Put hashes at a place at or before the end."""
         with operating_system_door("Cannot write the tree"):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = files.open_in_place(self._path, os.O_CREAT)
             try:
                 os.pwrite(fd, data, start * HASH_BYTES)
             finally:
@@ -86,8 +87,12 @@ class FileRow:
     def cut(self, count: int) -> None:
         """Drop all but the first so many."""
         if self.count > count:
-            with suppress(OSError):
-                os.truncate(self._path, count * HASH_BYTES)
+            with suppress(CheckpointStorageError, OSError):
+                fd = files.open_in_place(self._path)
+                try:
+                    os.ftruncate(fd, count * HASH_BYTES)
+                finally:
+                    os.close(fd)
 
 
 class MemoryRow:

@@ -89,3 +89,11 @@ def test_doctor_names_who_reads_as_a_consumer(run, filled):
     (finding,) = [one for one in findings if one["code"] == "doctor.locks"]
     assert "consumers/mine.lock: process " in finding["message"]
     assert json.dumps(finding)
+
+
+def test_who_writes_to_a_backup_is_told_to_restore_it(filled, run, tmp_path):
+    assert run("--store", filled.path, "backup", tmp_path / "b").status == 0
+    done = run("--json", "--store", tmp_path / "b", "compact")
+    assert done.status == 6
+    assert f"ckptlog restore-store {tmp_path / 'b'} DIR" in done.error["hint"]
+    assert " backup " not in done.error["hint"].partition("ckptlog ")[2]

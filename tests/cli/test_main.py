@@ -200,7 +200,11 @@ def test_a_full_disk_under_stdout_is_told(filled, unbuffered):
             stderr=subprocess.PIPE,
         )
     assert done.returncode == 6
-    assert json.loads(done.stderr)["code"] == "storage.full"
+    told = json.loads(done.stderr)
+    assert told["code"] == "storage.full"
+    assert told["message"].startswith("Standard output cannot be written: No space left")
+    assert told["context"]["path"] == "<stdout>"
+    assert "stays done" in told["hint"]
 
 
 def test_a_closed_stdout_is_no_reason_to_fail(filled):

@@ -216,6 +216,8 @@ def test_compaction_says_what_it_did(manager):
     assert done["view"] == "kept"
     assert done["collection"]["chunks_dropped"] == 0
     assert done["bytes_freed"] == done["bytes_before"] - done["bytes_after"]
+    assert done["statistics"]["total_bytes"] == done["bytes_after"] + done["spare_bytes"]
+    assert done["spare_bytes"] > 0
     assert (done["torn_files"], done["temporary_files"]) == (1, 0)
     assert done["statistics"]["events"] == 6
     assert (manager.store.path / "log" / "torn-1-1").exists()

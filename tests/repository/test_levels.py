@@ -209,6 +209,10 @@ def test_a_run_goes_on_where_it_was_stopped(path):
     report = verify_directory(path, Depth(is_resuming=True))
     assert report.ok
     assert report.resumed > 2
+    assert report.relies_on_note
+    assert report.to_dict()["relies_on_note"]
+    assert report.level_read == "full, resumed"
+    assert (whole.relies_on_note, whole.level_read) == (False, "full")
     assert report.chunks_hashed < whole.chunks_hashed
     assert (report.chunks, report.payloads) == (whole.chunks, whole.payloads)
     assert not (path / "views" / "verify.json").exists()
@@ -244,6 +248,22 @@ def test_what_changed_since_is_read_again(path):
     data = bytearray(damaged.read_bytes())
     data[200] ^= 1
     damaged.write_bytes(bytes(data))
+    report = verify_directory(path, Depth(is_resuming=True))
+    assert not report.ok
+    assert damaged.name in report.problems[0].where
+
+
+def test_what_was_changed_and_given_its_old_time_is_read_again(path):
+    interrupted(path, 0.7)
+    page = json.loads((path / "views" / "verify.json").read_text())
+    damaged = path / next(name for name in page["done"] if name.startswith("packs/"))
+    before = damaged.stat()
+    with damaged.open("r+b") as file:
+        file.seek(200)
+        byte = file.read(1)[0]
+        file.seek(200)
+        file.write(bytes([byte ^ 1]))
+    os.utime(damaged, ns=(before.st_atime_ns, before.st_mtime_ns))
     report = verify_directory(path, Depth(is_resuming=True))
     assert not report.ok
     assert damaged.name in report.problems[0].where

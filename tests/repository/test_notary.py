@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import ckptlog
-from ckptlog.crypto.signature import verify_note
+from ckptlog.crypto.signature import SigningKey, verify_note
 from ckptlog.errors import (
     ArgumentError,
     FormatError,
@@ -398,3 +398,49 @@ def test_a_retire_that_was_cut_in_two(home, monkeypatch):
         done = store.notary.fork()
         assert store.notary.sign().head.origin == done.key.name
         assert len([e for e in store.events() if e.event.type == FORKED]) == 1
+
+
+def test_without_the_published_keys_another_key_is_not_made_either(home, monkeypatch, tmp_path):
+    home.sign()
+    kept = {path: path.read_bytes() for path in (home.path / "heads" / "kept").iterdir()}
+    monkeypatch.setenv("CKPTLOG_KEYS", str(tmp_path / "others"))
+    (home.path / "heads" / "keys").unlink()
+    with pytest.raises(KeyMissingError, match="is not in"):
+        home.sign()
+    (home.path / "heads" / "latest").unlink()
+    with pytest.raises(KeyMissingError):
+        home.sign()
+    assert not list((tmp_path / "others").rglob("signing.key"))
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_a_memory_of_a_head_without_its_key_is_refused(home):
+    home.sign()
+    (home.keys / "signing.key").unlink()
+    shutil.rmtree(home.path / "heads")
+    with pytest.raises(KeyMissingError):
+        home.sign()
+
+
+def test_a_kept_head_that_another_key_signed_stays(home):
+    with home.open() as store:
+        notary = store.notary
+        first = notary.sign()
+        other = SigningKey(first.head.origin, note.ED25519, bytes(32))
+        second = first._replace(note=note.Note(first.note.text, (other.sign(first.note.text),)))
+        for one in (second, first, second):
+            notary.shelf.keep(one)
+        assert min(notary.shelf.paths()).parent.name == "kept"
+        found = [one.note for one in notary.shelf.all()]
+        assert found.count(first.note) == 2  # and as the newest
+        assert found.count(second.note) == 1
+
+
+def test_a_damaged_file_of_keys_is_named_with_what_to_do(home):
+    home.sign()
+    keys = home.path / "heads" / "keys"
+    keys.write_text("nothing\n")
+    with pytest.raises(FormatError) as caught:
+        home.sign()
+    assert str(keys) in caught.value.message
+    assert "backup" in caught.value.hint
