@@ -8,12 +8,14 @@ it (abort, close) it still does then, by itself.
 Invariants:
 - A component that was prepared is committed or aborted, once, by its own thread.
 - A snapshot that was captured is closed, once, by its own thread.
+- What it calls has the context (contextvars) of whoever captures: a service knows its own calls.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, NamedTuple
@@ -64,7 +66,10 @@ class Worker:
         self._answers = answers
         # A thread that hangs must not keep the process from ending.
         self._thread = threading.Thread(
-            target=self._run, name=f"ckptlog-capture-{self.traits.name}", daemon=True
+            target=copy_context().run,
+            args=(self._run,),
+            name=f"ckptlog-capture-{self.traits.name}",
+            daemon=True,
         )
         self._thread.start()
 

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _FORMS = "2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
 
@@ -64,8 +65,19 @@ def seconds(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: It is not one.
     """
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+    if not _NUMBER.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return float(text)
+
+
+def duration(text: str) -> float:
+    """Return a number of seconds above 0.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not one.
+    """
+    if not _NUMBER.fullmatch(text) or float(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return float(text)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ckptlog.cli import exit_status, text
 from ckptlog.cli.capture import store_path
 from ckptlog.cli.command import Commands, Context, add_command, open_store
-from ckptlog.cli.moment import natural, seconds
+from ckptlog.cli.moment import duration, natural
 from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument(
         "--interval",
-        type=seconds,
+        type=duration,
         default=INTERVAL_S,
         metavar="SECONDS",
         help="between two captures (default: 30); nothing is written where nothing changed",

@@ -23,6 +23,7 @@ from typing import Any, Final
 from ckptlog.errors import SettingsError
 from ckptlog.model.configuration import FIELDS, GIBIBYTE, CheckpointConfiguration
 from ckptlog.model.identifier import id_fault
+from ckptlog.model.quotation import quoted
 from ckptlog.model.service_group import Alerts, Performance, Recovery, Storage
 from ckptlog.model.service_variable import ServiceVariables
 from ckptlog.model.setting import (
@@ -279,9 +280,7 @@ class SystemConfiguration(Group):
             raise SettingsError(
                 f"Settings are a dict, not of type {type(settings).__name__}.", argument="config"
             )
-        if set(settings) == {OUTER} and isinstance(settings[OUTER], Mapping):
-            settings = settings[OUTER]
-        found: SystemConfiguration = made(cls, settings, _paths)
+        found: SystemConfiguration = made(cls, _inner(settings), _paths)
         return found
 
     @classmethod
@@ -358,6 +357,26 @@ class SystemConfiguration(Group):
             "maxAgeDays": config.max_checkpoint_age_days if config.cleanup_interval_hours else 0,
         }
         return cls.from_dict(merged({**passed_on, **tree}, settings))
+
+
+def _inner(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings themselves, where they stand in an outer "checkpoint".
+
+    Raises:
+        SettingsError: Others stand beside that, or it is no dict.
+    """
+    if OUTER not in settings:
+        return settings
+    inner = settings[OUTER]
+    if not isinstance(inner, Mapping):
+        raise wrong(OUTER, inner, "a table of settings (a dict)")
+    if others := sorted(quoted(name) for name in settings if name != OUTER):
+        raise SettingsError(
+            f'The outer "{OUTER}" stands beside {", ".join(others)[:200]}; it must stand alone.',
+            hint=f'Put all settings into "{OUTER}", or leave that out.',
+            argument=OUTER,
+        )
+    return inner
 
 
 def setting_rows() -> list[tuple[str, str, str, str]]:

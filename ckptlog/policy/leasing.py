@@ -117,9 +117,12 @@ def _refuse_lost(task: str, token: int, grant: Grant | None) -> Grant:
     if grant is not None and grant.token == token:
         return grant
     now = "nobody holds it now" if grant is None else f"{grant.holder!r} has it now"
+    hint = "Stop working on the task; what the present holder writes counts."
+    if grant is None:
+        hint = "What was written until then counts; whoever goes on with the task acquires it anew."
     raise LeaseLostError(
         f"Lease {token} on task {task!r} is over: it was released or taken over; {now}.",
-        hint="Stop working on the task; what the present holder writes counts.",
+        hint=hint,
         task_id=task,
         token=token,
         holder=None if grant is None else grant.holder,

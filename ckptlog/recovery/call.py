@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -23,6 +24,8 @@ class HungError(SourceBusyError):
 def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> Any:
     """Return what a job returns, or raise what it raises.
 
+    It has the caller's context (contextvars): a service knows what is called out of a recovery.
+
     Raises:
         HungError: It did not return in time.
     """
@@ -35,7 +38,9 @@ def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> A
             answers.put((None, error))
 
     # A thread that hangs must not keep the process from ending.
-    thread = threading.Thread(target=run, name=f"ckptlog-recovery-{name}", daemon=True)
+    thread = threading.Thread(
+        target=copy_context().run, args=(run,), name=f"ckptlog-recovery-{name}", daemon=True
+    )
     thread.start()
     interrupted: KeyboardInterrupt | None = None
     while True:

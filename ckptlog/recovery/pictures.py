@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from contextvars import copy_context
 from queue import SimpleQueue
 
 from ckptlog.recovery.progress import RecoveryProgress
@@ -47,7 +48,7 @@ def iterated(recover: Recover, cancel: Cancel | None) -> Generator[RecoveryProgr
         finally:
             pictures.put(None)
 
-    thread = threading.Thread(target=work, name="ckptlog-recovery")
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="ckptlog-recovery")
     thread.start()
     try:
         while (picture := pictures.get()) is not None:

@@ -21,7 +21,7 @@ class Capturable(ABC):
 
     @abstractmethod
     def _lost(self) -> None:
-        """Take in that another process owns the system."""
+        """Find out whether another process owns the system now: a write was refused."""
 
     def create_checkpoint(
         self, description: str = "", tags: Iterable[str] = (), *, force: bool = False
@@ -37,6 +37,8 @@ class Capturable(ABC):
             ArgumentError: The call is wrong.
             RecoveryUnfinishedError: A recovery came to no end: resume_recovery() or
                 roll_back_recovery() first.
+            ServiceBusyError: It was called out of another operation, by a component or by
+                `on_progress`; or that one took more than 660 s.
             CaptureFailedError: A component failed or was too slow; nothing was captured.
             LeaseRequiredError, LeaseLostError: Another process owns the system.
             CheckpointStorageError, QuotaError: The store refused; nothing was captured.

@@ -25,6 +25,7 @@ from ckptlog.errors import (
     RecoveryBusyError,
     RecoveryCancelledError,
     RecoveryUnfinishedError,
+    ServiceBusyError,
 )
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
@@ -42,7 +43,7 @@ from ckptlog.service.keeping import Keeper
 from ckptlog.service.listener import Listeners
 from ckptlog.service.operation import Operation, moment
 from ckptlog.service.tally import ServiceMetrics, Tally
-from ckptlog.service.turn import Turn
+from ckptlog.service.turn import NESTED, Turn
 from ckptlog.service.unfinished import UnfinishedRecovery
 
 _MILLION: Final = 1_000_000
@@ -166,7 +167,8 @@ class Engine:
 
         A caller's mistake is counted apart (`refused`), and not told: he has the error.
         """
-        if isinstance(error, _REFUSALS):
+        is_nested = isinstance(error, ServiceBusyError) and error.context.get("reason") == NESTED
+        if is_nested or isinstance(error, _REFUSALS):
             self.tally.refuse()
             _logger.info("Refused: %s (%s)", error, error.code)
             return

@@ -50,7 +50,8 @@ class Recoverable(ABC):
             dry_run: Change nothing and tell what would be; errors are told, not raised.
             at: The newest capture not after this time or position.
             to: A directory: restore there, and leave the system as it is.
-            on_progress: Called with each picture, in this thread or a component's.
+            on_progress: Called with each picture, in this thread or a component's; what it calls of
+                the service that would wait for the recovery is refused (ServiceBusyError).
             cancel: Asked between components, and whenever one reads; what was touched is put back.
             verify: Compare what was restored.
             safety: Save what is there first. Without it nothing can be put back.

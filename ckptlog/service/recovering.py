@@ -203,7 +203,9 @@ class _Teller:
         done.enter(progress.component, self._engine.environment.monotonic_s())
         try:
             if self._on_progress is not None:
-                self._on_progress(progress)
+                # A component may read, and so make steps, in whatever thread.
+                with self._engine.turn.calling(done):
+                    self._on_progress(progress)
         finally:
             self._engine.listeners.tell(listener.RECOVERY_PROGRESS, progress)
             self._tell_of_safety(progress)

@@ -84,6 +84,7 @@ class Runner:
         self.is_paused = False
         self._claim_at_s = 0.0
         self._is_held = False
+        self._ownership = threading.Lock()
         self._told_s = config.interval_seconds
         self._thread = threading.Thread(target=self._run, name="ckptlog-service", daemon=True)
 
@@ -134,26 +135,52 @@ class Runner:
             return
         self._claim_at_s = now_s + max(self._config.lease_seconds / _RENEWALS, _CLAIM_S_MIN)
         try:
-            self.claim()
+            # What is at work by hand shows no lease, and would be refused for our own.
+            with self._engine.turn.alone():
+                with self._ownership:  # the alert of a loss comes before
+                    self.claim()
+                    self._engine.alerts.take([Reading(LEASE, 0, 1)])
+                self._engine.renew_view()
+                finish_later(self._engine)
         except LeaseHeldError:
             return
         except CheckpointError as error:
             _logger.warning("The system was not claimed: %s (%s)", error, error.code)
             return
-        self._engine.renew_view()
-        self._engine.alerts.take([Reading(LEASE, 0, 1)])
-        finish_later(self._engine)
         self.state = self._begin()
         self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
 
-    def lose(self) -> None:
-        """Own the system no more: another has taken it over."""
-        lease, self._engine.lease = self._engine.lease, None
+    def overtaken(self) -> bool:
+        """Find out whether a write was refused because another has taken the system over.
+
+        The log says it: who was refused may have shown no lease, or one of ours that is over.
+
+        Returns:
+            Whether the system is owned no more.
+        """
+        lease = self._engine.lease
         if lease is None:
-            return
-        self._claim_at_s = 0.0
-        self._engine.alerts.take([Reading(LEASE, 1, 1, "another process owns the system")])
-        self._engine.listeners.tell(listener.OWNERSHIP_LOST, lease)
+            return True
+        if not lease.is_lost:
+            found = self._engine.manager.store.lease(self._config.system)
+            if found is not None and found.token == lease.token:
+                return False
+        self._lose(lease)
+        return True
+
+    def _lose(self, lease: Lease) -> None:
+        """Own the system no more: another has taken it over."""
+        with self._ownership:
+            if self._engine.lease is not lease:  # another thread has seen it too
+                return
+            self._engine.lease = None
+            try:
+                lease.release()  # nobody renews it any more, whatever the log says
+            except CheckpointError as error:
+                _logger.warning("The lost lease was not released: %s (%s)", error, error.code)
+            self._claim_at_s = 0.0
+            self._engine.alerts.take([Reading(LEASE, 1, 1, "another process owns the system")])
+            self._engine.listeners.tell(listener.OWNERSHIP_LOST, lease)
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -186,8 +213,9 @@ class Runner:
         return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
 
     def _turn(self, message: str) -> None:
-        if message == LOST or (self._engine.lease is not None and self._engine.lease.is_lost):
-            self.lose()
+        lease = self._engine.lease
+        if lease is not None and lease.is_lost:  # LOST may tell of an earlier one
+            self._lose(lease)
         if self._engine.lease is None:
             self._try_claim()
             if self._engine.lease is None:
@@ -221,7 +249,8 @@ class Runner:
         try:
             self._engine.capture(reason, description=description, skip_unchanged=skip_unchanged)
         except (LeaseLostError, LeaseRequiredError):
-            self.lose()
+            if not self.overtaken():
+                self._failed()
             return
         except RecoveryUnfinishedError as error:  # asked for by a signal; the alert is on
             _logger.warning("%s (%s)", error, error.code)

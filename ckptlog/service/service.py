@@ -116,6 +116,8 @@ class CheckpointService(Capturable, Recoverable):
             CheckpointStorageError: The store cannot be opened.
         """
         self._check_process()
+        if self._engine is not None:
+            return self
         with self._life:
             if self._state == CLOSED:
                 raise _wrong_state("initialising", CLOSED, "Make another service.")
@@ -147,15 +149,20 @@ class CheckpointService(Capturable, Recoverable):
 
         Raises:
             LeaseHeldError: Another process owns the system, and `standby` is off.
+            ServiceBusyError: What is at work by hand took more than 660 s; or it was called out of
+                that.
             CheckpointError: An interrupted recovery could not be finished.
         """
         self.initialize()
+        self._ready().turn.refuse_own()
         with self._life:
             if self._runner is not None:
                 return self
             engine = self._ready()
             runner = Runner(engine, self.config, self._terminate)
-            self._claim(runner)
+            # What is at work by hand shows no lease, and would be refused for its own service's.
+            with engine.turn.alone():
+                self._claim(runner)
             self._runner, self._state = runner, RUNNING
             self._record(SERVICE_STARTED, {"components": len(self.components)})
             runner.start()
@@ -204,18 +211,20 @@ class CheckpointService(Capturable, Recoverable):
         started again.
 
         Raises:
-            ServiceBusyError: It was called out of a recovery or a capture, by its own thread.
+            ServiceBusyError: It was called out of a recovery or a capture: by a component, or by
+                `on_progress`.
         """
         self._stop("stop")
 
     def _stop(self, reason: str) -> None:
         if self._pid != os.getpid():
             return  # the thread and the lease are the parent's
+        if (at_work := self._engine) is not None:
+            at_work.turn.refuse_own()  # before _life: who has that may wait for what is at work
         with self._life:
             runner, engine = self._runner, self._engine
             if runner is None or engine is None:
                 return
-            engine.turn.refuse_own()
             shutdown.leave(self)
             shutdown.forget(self)
             end_s = time.monotonic() + _STOP_S
@@ -275,8 +284,6 @@ class CheckpointService(Capturable, Recoverable):
         """
         if self._pid != os.getpid():
             return
-        if self._engine is not None:
-            self._engine.turn.refuse_own()
         self._stop("close")
         with self._life:
             manager, engine = self._manager, self._engine
@@ -327,7 +334,7 @@ class CheckpointService(Capturable, Recoverable):
 
     def _lost(self) -> None:
         if self._runner is not None:
-            self._runner.lose()
+            self._runner.overtaken()
 
     def _finish_recovery(self) -> None:
         from ckptlog.service.recovering import finish

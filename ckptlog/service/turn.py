@@ -1,6 +1,11 @@
 """The turn: one thing at a time is done to a system, and whoever stops it waits for that.
 
-operation --one lock--> the block       halted --the same lock--> nothing else begins
+operation --one lock--> the block       halted, alone --the same lock--> nothing else begins
+
+Theory. Whoever is called out of an operation (a component, a callback), and asks for another one,
+would wait for himself. The thread says nothing of that: components are called in threads of their
+own, callbacks in those of the components. So an operation is noted in the context (contextvars),
+and each thread that is begun for it is given a copy; coroutines get it from asyncio.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from ckptlog.errors import ServiceBusyError
@@ -18,7 +24,11 @@ from ckptlog.storage.environment import Environment
 
 # How long one operation is waited for by another; deadlines end it long before.
 BUSY_S: Final = 660.0
+# In the context of the error that refuses an operation out of another one.
+NESTED: Final = "nested"
 _logger = logging.getLogger("ckptlog.service")
+# Operations, of whatever services, that this is called out of; those that are over too.
+_callers: ContextVar[tuple[Operation, ...]] = ContextVar("callers", default=())
 
 
 class Turn:
@@ -36,7 +46,6 @@ class Turn:
         self._current: Operation | None = None
         self._begun_s = 0.0
         self._lock = threading.Lock()
-        self._worker: threading.Thread | None = None
         self._halter: threading.Thread | None = None
         self.is_ending = threading.Event()
 
@@ -45,6 +54,8 @@ class Turn:
         """Do one thing, alone: what fails is told, and raised.
 
         Raises:
+            ServiceBusyError: It is called out of another one, which it would wait for; or that took
+                too long.
             CheckpointError: As the block.
         """
         with self._turn():
@@ -52,7 +63,8 @@ class Turn:
             one = Operation(kind, reason, moment(self._environment.now_us()), component=component)
             self._current = one
             try:
-                yield one
+                with self.calling(one):
+                    yield one
                 one.status = operation.COMPLETED
             except BaseException as error:
                 one.fail(operation.known(error))
@@ -62,20 +74,42 @@ class Turn:
                 self._current = None
 
     @contextmanager
+    def calling(self, one: Operation) -> Iterator[None]:
+        """Note that what is called in the block is called out of an operation."""
+        before = _callers.set((*_callers.get(), one))
+        try:
+            yield
+        finally:
+            _callers.reset(before)
+
+    @contextmanager
     def _turn(self) -> Iterator[None]:
         """Be the one who works; whoever has halted all others is that already."""
-        me = threading.current_thread()
-        if self._halter is me:
+        self.refuse_own()
+        if self._halter is threading.current_thread():
             yield
             return
         if not self._lock.acquire(timeout=BUSY_S):
             raise self._busy()
-        self._worker = me
         try:
             yield
         finally:
-            self._worker = None
             self._lock.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait for what is at work, and let nothing begin but what this thread does itself.
+
+        Raises:
+            ServiceBusyError: As `operation`.
+        """
+        me = threading.current_thread()
+        with self._turn():
+            before, self._halter = self._halter, me
+            try:
+                yield
+            finally:
+                self._halter = before
 
     @contextmanager
     def halted(self, wait_s: float) -> Iterator[bool]:
@@ -91,18 +125,19 @@ class Turn:
             Whether nothing is at work; a capture may be, after twice that time.
 
         Raises:
-            ServiceBusyError: This very thread is at work: it would wait for itself.
+            ServiceBusyError: It is called out of what is at work: it would wait for itself.
         """
+        self.refuse_own()
         me = threading.current_thread()
         if self._halter is me:
             yield True
             return
-        self.refuse_own()
         is_ours = self._lock.acquire(timeout=wait_s)
         try:
             if not is_ours:
                 is_ours = self._end_work(wait_s)
-            self._halter = me if is_ours else None
+            if is_ours:  # otherwise whoever is at work may have halted the others himself
+                self._halter = me
             yield is_ours
         finally:
             self.is_ending.clear()
@@ -111,19 +146,20 @@ class Turn:
                 self._lock.release()
 
     def refuse_own(self) -> None:
-        """Refuse to wait for what this thread itself is in the middle of.
+        """Refuse to wait for what this is called out of: by a component, or a callback.
 
         Raises:
             ServiceBusyError: It is.
         """
-        if self._worker is not threading.current_thread():
-            return
         one = self.current
-        what = "An operation" if one is None else f"A {one.kind} ({one.reason})"
+        if one is None or not any(caller is one for caller in _callers.get()):
+            return
         raise ServiceBusyError(
-            f"{self._system!r}: {what} is at work in this very thread; it would wait for itself.",
-            hint="Let it end first (a recovery: cancel=), or call from another thread.",
-            component="" if one is None else one.component,
+            f"{self._system!r}: a {one.kind} ({one.reason}) is at work, and this is called out of "
+            "it (by a component, or on_progress); it would wait for itself.",
+            hint="Let it end first (a recovery: cancel=), or call from a thread of your own.",
+            component=one.component,
+            reason=NESTED,
         )
 
     def _end_work(self, wait_s: float) -> bool:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ckptlog.cli.moment import moment, natural, place, positive
+from ckptlog.cli.moment import duration, moment, natural, place, positive, seconds
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,10 @@ def test_what_is_no_place_is_told_what_would_be(typed):
         place(typed)
     for form in ("beginning", "end", "a position", "2026-01-31T12:00:00Z", "15m"):
         assert form in str(caught.value)
+
+
+def test_seconds():
+    assert (seconds("0"), seconds("1.5"), duration("0.001")) == (0, 1.5, 0.001)
+    for typed in ("0", "0.0", "-1", "x", "", "inf", "1e3"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a number of seconds above 0"):
+            duration(typed)

@@ -466,7 +466,11 @@ def test_wrong_words_say_what_is_right_and_make_no_store(run, tmp_path):
     assert ran.status == 125
     assert "Put -- before the command: ckptlog run -- COMMAND" in ran.err
     ran = run("run", "--interval=-1", "--", "true")
-    assert "'-1' is not a number of seconds, 0 or more" in ran.err
+    assert "'-1' is not a number of seconds above 0" in ran.err
+    for typed in ("0", "0.0", "x"):
+        ran = run("run", "--interval", typed, "--", "true")
+        assert ran.status == 125
+        assert f"{typed!r} is not a number of seconds above 0" in ran.err
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 

@@ -447,3 +447,15 @@ def test_all_variables_that_are_refused_are_told_at_once():
     }
     assert told == {by_path.get(one, one) for one in wrong}
     assert caught.value.message.startswith("8 settings are refused. ")
+
+
+def test_the_outer_word_stands_alone():
+    error = refused({"checkpoint": {"intervalSeconds": 5}, "system": "x", "jitter": 0})
+    assert error.message == (
+        "The outer \"checkpoint\" stands beside 'jitter', 'system'; it must stand alone."
+    )
+    assert 'Put all settings into "checkpoint"' in error.hint
+    assert error.context["argument"] == "checkpoint"
+    for value in (5, None, "intervalSeconds", []):
+        assert "checkpoint is" in refused({"checkpoint": value}).message
+        assert "a table of settings (a dict)" in refused({"checkpoint": value}).message

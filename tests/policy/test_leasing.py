@@ -164,8 +164,10 @@ def test_a_lost_lease_is_not_renewed(truth):
     with pytest.raises(LeaseLostError, match="'b' has it now"):
         renew(truth, old, later(60))
     release(truth, new)
-    with pytest.raises(LeaseLostError, match="nobody holds it now"):
+    with pytest.raises(LeaseLostError, match="nobody holds it now") as lost:
         renew(truth, new, later(60))
+    assert "present holder" not in lost.value.hint
+    assert "acquires it anew" in lost.value.hint
 
 
 def test_releases(truth):
