@@ -60,7 +60,7 @@ class Cut:
         stopped_s: How long the system was held.
         left: Workers that did not come back.
 
-    Threads: one; each component is called from a thread of its own.
+    Threads: one; each component is called from a thread of its own, where threads are to be had.
     """
 
     def __init__(
