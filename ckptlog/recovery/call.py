@@ -36,7 +36,10 @@ def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> A
 
     # A thread that hangs must not keep the process from ending.
     thread = threading.Thread(target=run, name=f"ckptlog-recovery-{name}", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # none is to be had, as while the interpreter ends: without a deadline
+        run()
     interrupted: KeyboardInterrupt | None = None
     while True:
         try:
