@@ -158,7 +158,7 @@ class Cut:
         helds = [worker.held for worker in self._workers if worker.held is not None]
         try:
             fork_for(helds)
-        except CaptureFailedError as error:
+        except (CaptureFailedError, UnstorableError) as error:
             name = next(held.name for held in helds if held.needs_fork)
             raise _failed(name, CAPTURE, error) from error
 

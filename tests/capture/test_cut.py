@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -345,3 +346,33 @@ def test_without_threads_what_is_held_is_closed():
     with threadless(), cut(Value("v", closing)) as one:
         one.take()
     assert closing.closed == 1
+
+
+def refuse_forks(monkeypatch):
+    def refuse():
+        raise RuntimeError("can't fork at interpreter shutdown")
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+
+def test_where_nothing_is_forked_a_value_is_read_inside_the_barrier(monkeypatch):
+    refuse_forks(monkeypatch)
+    value, before = {"a": ["one"]}, os.listdir("/proc/self/fd")
+    with cut(Value("v", value, stability="fork")) as one:
+        one.take()
+        value["a"].append("two")
+        one.write(lambda held: repr(held.frozen()), deadline_s=20.0)
+        ((_, held, written, _),) = one.results
+        assert "one" in written
+        assert "two" not in written
+        assert held.stability == "fork"
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_where_nothing_is_forked_what_cannot_be_stored_has_its_name(monkeypatch):
+    refuse_forks(monkeypatch)
+    good = Value("a", 1, stability="fork")
+    bad = Value("worse", object(), stability="fork")
+    with cut(good, bad) as one, pytest.raises(CaptureFailedError, match="worse") as caught:
+        one.take()
+    assert caught.value.context["reason"] == "unstorable"

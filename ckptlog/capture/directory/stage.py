@@ -262,7 +262,7 @@ def _fill(fd: int, entry: Entry, pieces: Iterator[bytes]) -> None:
                     return  # the size is checked by who made the pieces
             _write(fd, rest[:left])
             left, rest = left - len(rest[:left]), rest[left:]
-    if rest or next(pieces, b""):
+    if rest or any(pieces):
         raise BlobCorruptionError(
             "A sparse file's content in a capture is longer than its stretches.",
             hint="`ckptlog verify` checks the store.",
