@@ -60,7 +60,7 @@ class Cut:
         stopped_s: How long the system was held.
         left: Workers that did not come back.
 
-    Threads: one; each component is called from a thread of its own.
+    Threads: one; each component is called from a thread of its own, where threads are to be had.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class Cut:
         helds = [worker.held for worker in self._workers if worker.held is not None]
         try:
             fork_for(helds)
-        except CaptureFailedError as error:
+        except (CaptureFailedError, UnstorableError) as error:
             name = next(held.name for held in helds if held.needs_fork)
             raise _failed(name, CAPTURE, error) from error
 

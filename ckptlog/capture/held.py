@@ -57,7 +57,8 @@ class Held:
     @property
     def needs_fork(self) -> bool:
         """Whether a child must take over the value before the system goes on (`inherit`)."""
-        return self.stability == FORK and self._offspring is None
+        is_kept = self._offspring is not None or self._frozen is not None
+        return self.stability == FORK and not is_kept
 
     @property
     def value(self) -> Any:
@@ -81,6 +82,15 @@ class Held:
         """Leave the value to a child."""
         self._offspring, self._value = offspring, None
 
+    def freeze_now(self) -> None:
+        """Read everything of the value, as of one that is live.
+
+        Raises:
+            UnstorableError: As `freeze`.
+        """
+        frozen = freeze(self._value, path=self.name, codecs=self._codecs, is_live=True)
+        self._frozen, self._value = frozen, None
+
     def close(self) -> None:
         """Let go of everything. Twice is fine."""
         snapshot, self.snapshot = self.snapshot, None
@@ -97,11 +107,19 @@ def fork_for(helds: Iterable[Held]) -> None:
 
     Raises:
         CaptureFailedError: The process could not be forked.
+        UnstorableError: As `freeze`, where the interpreter ends: it forks no longer (Python 3.12).
     """
     waiting = [held for held in helds if held.needs_fork]
-    if waiting:
-        for held, offspring in zip(waiting, fork([one.frozen for one in waiting]), strict=True):
-            held.inherit(offspring)
+    if not waiting:
+        return
+    try:
+        offsprings = fork([one.frozen for one in waiting])
+    except RuntimeError:
+        for held in waiting:
+            held.freeze_now()
+        return
+    for held, offspring in zip(waiting, offsprings, strict=True):
+        held.inherit(offspring)
 
 
 _OF_VALUES = frozenset({LIVE, COPIED, IMMUTABLE, FORK})

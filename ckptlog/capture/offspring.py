@@ -94,14 +94,17 @@ def fork(freezes: Sequence[Callable[[], Frozen]]) -> list[Offspring]:
 
     Raises:
         CaptureFailedError: The process could not be forked.
+        RuntimeError: The interpreter ends, and no longer forks.
     """
     pipes: list[tuple[int, int]] = []
     try:
         pipes += (os.pipe() for _ in freezes)
         pid = _fork()
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         for end in (one for pipe in pipes for one in pipe):
             os.close(end)
+        if isinstance(error, RuntimeError):
+            raise
         raise CaptureFailedError(
             f"The process could not be forked: {error.strerror}.",
             hint="Free some memory and descriptors, or use another stability than fork.",

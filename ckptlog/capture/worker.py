@@ -9,10 +9,14 @@ Invariants:
 - A component that was prepared is committed or aborted, once, by its own thread.
 - A snapshot that was captured is closed, once, by its own thread.
 - What it calls has the context (contextvars) of whoever captures: a service knows its own calls.
+
+Where no thread is to be had, as while the interpreter ends, the cut's own thread does what is asked
+for, as soon as it is asked: all of the above holds, but no deadline ends what does not come back.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -29,6 +33,8 @@ CAPTURE = "capture"
 COMMIT = "commit"
 ABORT = "abort"
 WRITE = "write"
+
+_logger = logging.getLogger("ckptlog.capture")
 
 
 class Part(NamedTuple):
@@ -71,7 +77,11 @@ class Worker:
             name=f"ckptlog-capture-{self.traits.name}",
             daemon=True,
         )
-        self._thread.start()
+        self._is_inline = False
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._is_inline = True
 
     @property
     def name(self) -> str:
@@ -85,15 +95,25 @@ class Worker:
 
     def ask(self, step: str, job: Callable[[], Any]) -> None:
         """Have something done, behind what was asked before."""
-        self._jobs.put((step, job))
+        if not self._is_inline:
+            self._jobs.put((step, job))
+        elif isinstance(error := self._do(step, job), KeyboardInterrupt):
+            raise error  # it is the caller's: this is its thread
 
     def end(self) -> None:
         """Let go of what it holds, then of the thread, behind what was asked before."""
-        self._jobs.put(None)
+        if not self._is_inline:
+            self._jobs.put(None)
+            return
+        try:
+            self._let_go()
+        except Exception:
+            _logger.exception("Component %r: a snapshot was not closed", self.name)
 
     def join(self, seconds: float) -> None:
         """Wait for the thread's end, for a while."""
-        self._thread.join(max(seconds, 0))
+        if not self._is_inline:
+            self._thread.join(max(seconds, 0))
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -134,18 +154,26 @@ class Worker:
 
     def _run(self) -> None:
         while (task := self._jobs.get()) is not None:
-            self.step, job = task
-            answer, error = None, None
-            begin = monotonic()
-            try:
-                answer = job()
-                if self.step == WRITE:
-                    self.result = answer
-            except BaseException as raised:  # noqa: BLE001 - a component may do anything
-                error = raised
-            self.seconds += monotonic() - begin
-            self._answers.put(Answer(self, error))
-            del answer, job, task
+            self._do(*task)
+            del task
+        self._let_go()
+
+    def _do(self, step: str, job: Callable[[], Any]) -> BaseException | None:
+        """Do a job and answer; return what it raised."""
+        self.step = step
+        error: BaseException | None = None
+        begin = monotonic()
+        try:
+            answer = job()
+            if step == WRITE:
+                self.result = answer
+        except BaseException as raised:  # noqa: BLE001 - a component may do anything
+            error = raised
+        self.seconds += monotonic() - begin
+        self._answers.put(Answer(self, error))
+        return error
+
+    def _let_go(self) -> None:
         held, self.held = self.held, None
         if held is not None:
             held.close()

@@ -41,7 +41,10 @@ def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> A
     thread = threading.Thread(
         target=copy_context().run, args=(run,), name=f"ckptlog-recovery-{name}", daemon=True
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # none is to be had, as while the interpreter ends: without a deadline
+        run()
     interrupted: KeyboardInterrupt | None = None
     while True:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Lock, local
 from typing import Any, Final
@@ -28,6 +28,7 @@ from ckptlog.formats import frame
 from ckptlog.model.entry import Placement
 from ckptlog.repository.claim import LEAF, Shape, shape_of
 from ckptlog.storage.disk import Disk
+from ckptlog.storage.pool import Pool
 
 THREADS: Final = 2
 # What is read at once: sequential enough for a disk, and it stays in the processor's cache.
@@ -157,7 +158,7 @@ class Inspection:
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ckptlog-verify")
+        self._pool = Pool(THREADS, "ckptlog-verify")
         self._under_way: deque[Future[Found]] = deque()
         self._local = local()
 
@@ -175,7 +176,7 @@ class Inspection:
 
     def close(self) -> None:
         """End the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close(cancel=True)
 
     def _records(self, batch: Batch) -> Found:
         found = Found(batch.owner)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,6 +36,7 @@ from ckptlog.formats.frame import HEADER_BYTES
 from ckptlog.log.batch import CHUNK_BYTES_IN_LOG_MAX
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import PackEntry, Reference
+from ckptlog.storage.pool import Pool
 
 if TYPE_CHECKING:
     from ckptlog.model.secret import Sanitiser
@@ -93,7 +94,7 @@ class Planting:
         self._retained = _Retained(store, before.data if before else None)
         self._lock = Lock()
         self._own: set[bytes] = set()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._waiting: deque[tuple[bytes, Future[bytes] | bytes, int]] = deque()
         self._in_flight = 0
         self._held: list[tuple[bytes, bytes]] = []
@@ -160,7 +161,7 @@ class Planting:
                 self._enqueue(digest, encode(digest, domain, raw), len(raw))
                 return True
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_THREADS, "ckptlog-planting")
+                self._pool = Pool(_THREADS, "ckptlog-planting")
             future = self._pool.submit(encode, digest, domain, bytes(raw))
             self._enqueue(digest, future, len(raw))
             return True
@@ -252,7 +253,7 @@ class Planting:
 
     def _end_pool(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.close(cancel=True)
             self._pool = None
 
 

@@ -111,8 +111,13 @@ class Listeners:
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._is_ending = False
-            self._thread = threading.Thread(target=self._run, name="ckptlog-callbacks", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="ckptlog-callbacks", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # while the interpreter ends: `end` tells what is pending
+                self._thread = None
+            else:
+                self._thread = thread
 
     def end(self, wait_s: float) -> bool:
         """Let what is pending be told and the thread end; False where callbacks take longer."""
@@ -122,6 +127,8 @@ class Listeners:
             self._is_ending = True
             self._wake.notify_all()
             thread = self._thread
+        if thread is None:
+            self._run()  # of what is pending still, no thread was to be had
         if thread is None or thread is threading.current_thread():
             return True
         thread.join(wait_s)

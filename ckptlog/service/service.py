@@ -251,6 +251,8 @@ class CheckpointService(Capturable, Recoverable):
             engine.clean_up()
         except CheckpointError:  # it was logged and told
             return
+        except Exception:  # whatever it was, the lease must be released behind it
+            _logger.exception("No last capture")
 
     def _release(self) -> None:
         engine = self._engine

@@ -12,10 +12,11 @@ meets it and never again, so `wait` tells those of the early ones.
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 
 from ckptlog.storage import files
+from ckptlog.storage.pool import Pool
 
 
 class EarlySync:
@@ -25,7 +26,7 @@ class EarlySync:
     """
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
         self._begun: list[Future[None]] = []
 
     def begin(self, fd: int) -> None:
@@ -40,11 +41,12 @@ class EarlySync:
         except OSError:  # no descriptor is left: the last sync does it all
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "ckptlog-sync")
-        try:
-            self._begun.append(self._pool.submit(_sync, own))
-        except RuntimeError:  # no thread is to be had, or the interpreter is about to end
+            self._pool = Pool(1, "ckptlog-sync")
+        job = self._pool.begin(_sync, own)
+        if job is None:  # no thread is to be had, and the job is not done later either
             os.close(own)
+        else:
+            self._begun.append(job)
 
     def wait(self) -> None:
         """Wait for what was begun.
@@ -62,7 +64,7 @@ class EarlySync:
         with suppress(Exception):
             self.wait()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.close()
             self._pool = None
 
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from ckptlog.storage import descriptor, files
+from ckptlog.storage.pool import Pool
 
 # Closed side by side: closing is mostly waiting.
 _SIDE_BY_SIDE: Final = 8
@@ -31,8 +32,6 @@ _SIDE_BY_SIDE: Final = 8
 # waited for.
 _HELD_MAX: Final = 256
 _HELD_SHARE: Final = 4
-# A descriptor until somebody takes it out: two can never close the same number.
-_Held = list[int]
 
 
 class Removal:
@@ -42,8 +41,8 @@ class Removal:
     """
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._nameless: list[_Held] = []
+        self._pool: Pool | None = None
+        self._nameless: list[int] = []
         self._freed: deque[Future[None]] = deque()
         self._held_max = descriptor.share(_HELD_MAX, _HELD_SHARE)
 
@@ -69,19 +68,15 @@ class Removal:
                 if self._freed:
                     self._freed.popleft().result()
             with suppress(OSError):  # it may not be read, or no descriptor is left: its name may go
-                self._nameless.append([os.open(path, os.O_RDONLY | os.O_CLOEXEC)])
+                self._nameless.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             files.remove(path)
 
     def free(self) -> None:
         """Begin to give back the room of what was removed."""
         if self._nameless and self._pool is None:
-            self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="ckptlog-removal")
+            self._pool = Pool(_SIDE_BY_SIDE, "ckptlog-removal")
         while self._nameless and self._pool is not None:
-            held = self._nameless.pop()
-            try:
-                self._freed.append(self._pool.submit(_close, held))
-            except RuntimeError:  # no thread is to be had, or the interpreter is about to end
-                _close(held)  # another thread may do it, too
+            self._freed.append(self._pool.submit(_close, self._nameless.pop()))
 
     def finish(self) -> bool:
         """Wait until the room of all is free; say whether there was anything to wait for."""
@@ -90,11 +85,11 @@ class Removal:
         while self._freed:
             self._freed.popleft().result()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.close()
             self._pool = None
         return had_any
 
 
-def _close(held: _Held) -> None:
-    with suppress(IndexError, OSError):
-        os.close(held.pop())
+def _close(fd: int) -> None:
+    with suppress(OSError):
+        os.close(fd)

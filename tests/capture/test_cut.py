@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -13,6 +14,7 @@ from ckptlog.capture.held import Held
 from ckptlog.capture.worker import Part
 from ckptlog.model.component import in_order, traits_of
 from tests.capture.sample import Failing, Hanging, Phased, Value
+from tests.threadless import threadless
 
 
 def cut(*components, batch_size=5, deadline_s=20.0):
@@ -284,3 +286,93 @@ def test_a_snapshot_of_what_hung_is_closed_when_it_comes():
     assert not shot.closed.is_set()
     late.gate.set()
     assert shot.closed.wait(20)
+
+
+# --- without threads ------------------------------------------------------------------------------
+
+
+def test_without_threads_the_cut_does_it_in_the_same_order():
+    order = []
+
+    class Telling(Phased):
+        def note(self, call):
+            super().note(call)
+            order.append((call, self.name, threading.current_thread()))
+
+    with threadless(), cut(Telling("b", 1, depends_on=["a"]), Telling("a", 2)) as one:
+        one.take()
+        one.write(lambda held: held.name.upper(), deadline_s=20.0)
+        assert [result for _, _, result, _ in one.results] == ["A", "B"]
+    here = threading.current_thread()
+    calls = ("prepare", "capture", "commit")
+    assert order == [(call, name, here) for call in calls for name in ("a", "b")]
+    assert one.left == []
+
+
+def test_without_threads_a_failure_lets_all_go_on():
+    good = Phased("good")
+    with (
+        threadless(),
+        cut(good, Failing("worse", step="capture")) as one,
+        pytest.raises(CaptureFailedError, match="worse"),
+    ):
+        one.take()
+    assert good.calls[-1] == "abort"
+
+
+def test_without_threads_an_interrupt_is_the_callers():
+    class Interrupted(Phased):
+        def capture(self):
+            raise KeyboardInterrupt
+
+    good = Phased("good")
+    with threadless(), cut(good, Interrupted("worse")) as one, pytest.raises(KeyboardInterrupt):
+        one.take()
+    assert good.calls[-1] == "abort"
+
+
+def test_without_threads_what_is_held_is_closed():
+    class Closing:
+        closed = 0
+
+        def write(self, writer):
+            return None
+
+        def close(self):
+            self.closed += 1
+            raise ValueError("no")
+
+    closing = Closing()
+    with threadless(), cut(Value("v", closing)) as one:
+        one.take()
+    assert closing.closed == 1
+
+
+def refuse_forks(monkeypatch):
+    def refuse():
+        raise RuntimeError("can't fork at interpreter shutdown")
+
+    monkeypatch.setattr(os, "fork", refuse)
+
+
+def test_where_nothing_is_forked_a_value_is_read_inside_the_barrier(monkeypatch):
+    refuse_forks(monkeypatch)
+    value, before = {"a": ["one"]}, os.listdir("/proc/self/fd")
+    with cut(Value("v", value, stability="fork")) as one:
+        one.take()
+        value["a"].append("two")
+        one.write(lambda held: repr(held.frozen()), deadline_s=20.0)
+        ((_, held, written, _),) = one.results
+        assert "one" in written
+        assert "two" not in written
+        assert held.stability == "fork"
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_where_nothing_is_forked_what_cannot_be_stored_has_its_name(monkeypatch):
+    refuse_forks(monkeypatch)
+    good = Value("a", 1, stability="fork")
+    bad = Value("worse", object(), stability="fork")
+    with cut(good, bad) as one, pytest.raises(CaptureFailedError, match="worse") as caught:
+        one.take()
+    assert caught.value.context["reason"] == "unstorable"

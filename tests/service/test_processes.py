@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 import ckptlog
+from ckptlog.capture.capturer import Capturer
+from tests.architecture.tree import ROOT
 from tests.service.system import Agents, read_until, serve, start_process, until
 
 
@@ -23,8 +27,6 @@ def processes():
 
 
 def infos(path):
-    from ckptlog.capture.capturer import Capturer
-
     with ckptlog.CheckpointManager(path) as manager:
         capturer = Capturer(manager, "system")
         found = capturer.captures()
@@ -108,24 +110,93 @@ def test_hundreds_of_captures_leave_no_threads_descriptors_or_memory(tmp_path):
     assert created == sorted(set(created))
 
 
-def test_the_interpreters_end_captures(tmp_path):
-    import subprocess
-    import sys
+ENDING = """
+import os, pathlib, sys
+import ckptlog
+from tests.service.system import Agents, settings, until
+path, tree = sys.argv[1], pathlib.Path(sys.argv[2])
+agents, state = Agents(), {"a": b""}
+tree.mkdir()
+(tree / "large").write_bytes(os.urandom(1 << 20))
+for number in range(300):
+    (tree / str(number)).mkdir()
+    (tree / str(number) / "file").write_text("old")
+components = [ckptlog.DirectoryComponent("tree", tree)]
+service = ckptlog.create_checkpoint_system(
+    settings(path, intervalSeconds=60, captureOnShutdown=True),
+    {"components": components, "agentManager": agents, "memory_manager": state},
+)
+service.start()
+until(lambda: service.list_checkpoints())
+"""
+# What changes before the interpreter ends.
+CHANGES = {
+    "little": "",
+    "much state": "state['a'] = os.urandom(3 << 20)",
+    "a large file": "(tree / 'large').write_bytes(os.urandom(9 << 20))",
+    "one of many directories": "(tree / '7' / 'file').write_text('new')",
+    "many files": "[(tree / '7' / str(n)).write_text(str(n)) for n in range(1000)]",
+}
 
-    from tests.architecture.tree import ROOT
 
-    source = (
-        "import sys\n"
-        "from tests.service.system import serve, until\n"
-        "service = serve(sys.argv[1], intervalSeconds=60, captureOnShutdown=True)\n"
-        "service.start()\n"
-        "until(lambda: service.list_checkpoints())\n"
-    )
+def _ended(source, *arguments):
+    """Run a program to the interpreter's end."""
     done = subprocess.run(
-        [sys.executable, "-c", source, str(tmp_path / "s")],
+        [sys.executable, "-c", source, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert [one.reason for one, _ in infos(tmp_path / "s")] == ["shutdown", "interval"]
+    return done
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_interpreters_end_captures(change, tmp_path):
+    path, tree = tmp_path / "s", tmp_path / "tree"
+    done = _ended(ENDING + CHANGES[change], path, tree)
+    assert "failed" not in done.stderr
+    found = [(one.reason, faults) for one, faults in infos(path)]
+    assert found == [("shutdown", []), ("interval", [])]
+    with ckptlog.open(path) as store:
+        assert [entry.event.type for entry in store.events()][-1] == "lease.released"
+    with ckptlog.CheckpointManager(path) as manager:
+        capturer = Capturer(manager, "system")
+        stored = capturer.stored(capturer.captures()[0])["tree"]
+        assert not ckptlog.DirectoryComponent("tree", tree).plan(stored).changes
+
+
+def test_whatever_the_last_capture_meets_the_system_is_given_up(tmp_path):
+    source = ENDING + (
+        "from ckptlog.service.engine import Engine\n"
+        "def broken(*_, **__): raise RuntimeError('no thread')\n"
+        "Engine.capture = broken\n"
+    )
+    done = _ended(source, tmp_path / "s", tmp_path / "tree")
+    assert "No last capture" in done.stderr
+    assert [one.reason for one, _ in infos(tmp_path / "s")] == ["interval"]
+    with ckptlog.open(tmp_path / "s") as store:
+        assert [entry.event.type for entry in store.events()][-1] == "lease.released"
+
+
+def test_a_thread_that_outlives_the_main_one_captures_and_verifies(tmp_path):
+    work = (
+        "threading.main_thread().join()\n"
+        + ENDING.split("service.start()", maxsplit=1)[0]
+        + "service.initialize()\n"
+        "service.create_checkpoint()\n"
+        "state['a'] = os.urandom(3 << 20)\n"
+        "service.create_checkpoint()\n"
+        "service.close()\n"
+        "with ckptlog.open(path) as store:\n"
+        "    assert not store.verify('full').problems\n"
+        "print('sound')\n"
+    )
+    source = (
+        "import threading\n"
+        "import tests.service.system\n"
+        f"threading.Thread(target=exec, args=({work!r}, globals())).start()"
+    )
+    done = _ended(source, tmp_path / "s", tmp_path / "tree")
+    assert done.stdout == "sound\n", done.stderr
+    assert len(infos(tmp_path / "s")) == 2

@@ -10,6 +10,7 @@ import pytest
 
 from ckptlog.errors import InputOutputError
 from ckptlog.storage.early_sync import EarlySync
+from tests.threadless import threadless
 
 
 @pytest.fixture
@@ -73,3 +74,23 @@ def test_the_descriptor_may_be_closed_meanwhile(tmp_path):
     early.wait()
     early.close()
     assert descriptors() == before
+
+
+def test_a_refused_sync_closes_no_number_of_somebody_elses(fd, tmp_path, monkeypatch):
+    """A pool queues a job before it starts the thread; it must not be done when one is there."""
+    closed = []
+    early = EarlySync()
+    with threadless():
+        early.begin(fd)
+    theirs = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)  # has the number that was free
+    try:
+        close = os.close
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "close", lambda number: (closed.append(number), close(number)))
+            early.begin(fd)
+            early.wait()
+            early.close()
+        assert theirs not in closed
+        os.fstat(theirs)
+    finally:
+        close(theirs)

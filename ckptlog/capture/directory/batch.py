@@ -11,14 +11,17 @@ small files 70 ms one by one on a busy disk, 5 ms by four threads.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final, Self
 
+from ckptlog.errors import CheckpointStorageError
 from ckptlog.storage.early_sync import EarlySync
+from ckptlog.storage.pool import Pool
 
 _THREADS: Final = 8
 # Fewer are not worth a thread.
@@ -30,8 +33,8 @@ _OPEN_MAX: Final = 96
 class Batch:
     """Descriptors that wait for being synced; a context, whose end closes what is left.
 
-    Raises (add, sync): OSError or, of what was begun before, CheckpointStorageError; nothing that
-        was added since the last sync may be relied on then.
+    Raises (add, sync, remove): OSError, also of what was begun before; nothing that was added since
+        the last sync may be relied on then.
 
     Threads: not safe.        Durability: what was added before a `sync` that returns.
     """
@@ -39,7 +42,7 @@ class Batch:
     def __init__(self) -> None:
         self._waiting: list[int] = []
         self._early = EarlySync()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Pool | None = None
 
     def begin(self, fd: int) -> None:
         """Let what a long file has so far go to the medium; it is added later, for all of it."""
@@ -57,10 +60,20 @@ class Batch:
         try:
             # All are waited for: none may be at work on a number that was closed.
             self._together(os.fsync, fds)
-            self._early.wait()
         finally:
-            for fd in fds:
-                os.close(fd)
+            with ExitStack() as stack:  # one that cannot be closed keeps none of the others open
+                for fd in fds:
+                    stack.callback(os.close, fd)
+                self._end_early()
+
+    def _end_early(self) -> None:
+        try:
+            self._early.wait()
+        except CheckpointStorageError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError):
+                raise OSError(cause.errno, cause.strerror) from error
+            raise OSError(errno.EIO, error.message) from error
 
     def remove(self, names: Iterable[str], directory: int) -> None:
         """Remove files of an open directory.
@@ -76,8 +89,13 @@ class Batch:
                 act(one)
             return
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS, "ckptlog-sync")
-        jobs = [self._pool.submit(act, one) for one in given]
+            self._pool = Pool(_THREADS, "ckptlog-sync")
+        jobs: list[Future[None]] = []
+        try:
+            for one in given:
+                jobs.append(self._pool.submit(act, one))  # noqa: PERF401 - those that were are known
+        finally:
+            wait(jobs)
         failures = [failure for job in jobs if (failure := job.exception()) is not None]
         for failure in failures:
             raise failure
@@ -90,7 +108,7 @@ class Batch:
                 os.close(fd)
         self._early.close()
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.close()
 
     def __enter__(self) -> Self:
         return self

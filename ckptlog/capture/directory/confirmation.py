@@ -9,12 +9,12 @@ several threads do it at once. A directory that is not confirmed is walked as ev
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from ckptlog.capture.directory.folder import reserved_bytes
 from ckptlog.capture.directory.table import NEVER, Record, decoded
 from ckptlog.kernel import Kernel, native
+from ckptlog.storage.pool import Pool
 
 _LISTED: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY: Final = 0o040000
@@ -56,7 +56,7 @@ def _natively(
     # More shares than threads: directories differ in size, and processors in what else they do.
     step = max(_SHARE_MIN // 2, len(records) // (threads * 8))
     places = [one.start for one in records[::step]]
-    with ThreadPoolExecutor(threads, "ckptlog-walk") as pool:
+    with Pool(threads, "ckptlog-walk") as pool:
         shares = zip(places, [*places[1:], len(blob)], strict=True)
         jobs = [pool.submit(confirm, root, blob, begin, end, names) for begin, end in shares]
         return b"".join([job.result() for job in jobs])

@@ -22,10 +22,15 @@ def prefetched(pieces: Iterable[bytes]) -> Generator[bytes]:
     """Yield pieces in their order; what making one raises is raised in its place.
 
     Threads: `pieces` is gone through by another thread, which has ended when this is closed. Who
-        may not come to its end closes it.
+        may not come to its end closes it. Where no thread is to be had (the interpreter is about to
+        end, say) it is gone through here.
     """
     source = _Source(pieces)
-    source.start()
+    try:
+        source.start()
+    except RuntimeError:
+        yield from pieces
+        return
     try:
         while (piece := source.next()) is not None:
             yield piece

@@ -41,7 +41,12 @@ from ckptlog.capture.directory.mode import let_in, opened, set_mode, set_root
 from ckptlog.capture.directory.scan import STAGING, Scan
 from ckptlog.capture.directory.stage import Load, Stage, is_left_over
 from ckptlog.capture.directory.trail import Trail
-from ckptlog.errors import ChangedError, CheckpointError, RestoreConflictError
+from ckptlog.errors import (
+    ChangedError,
+    CheckpointError,
+    CheckpointStorageError,
+    RestoreConflictError,
+)
 
 _PRIVATE: Final = 0o700
 _FOLDER_ERRORS: Final = frozenset((errno.EACCES, errno.EPERM))
@@ -121,9 +126,11 @@ class Restoration:
             self._stage.batch.sync()
             self._modes = {} if last is None else {"": last}
         except BaseException:
-            self._take_back()
-            with suppress(OSError):
-                self._stage.close(is_done=not self._left)
+            try:
+                self._take_back()
+            finally:
+                with suppress(OSError, CheckpointStorageError):
+                    self._stage.close(is_done=not self._left)
             raise
         self._stage.close(is_done=True)
 
@@ -134,12 +141,9 @@ class Restoration:
         left = self._trail.take_back(self._folder_again)
         self._modes = {**self._trail.modes, **self._former}
         at, self._at = self._at, ""
-        with suppress(OSError):
-            self._sync_folders()
-        with suppress(OSError):
-            self._set_modes()
-        with suppress(OSError):
-            self._stage.batch.sync()
+        for act in (self._sync_folders, self._set_modes, self._stage.batch.sync):
+            with suppress(OSError, CheckpointStorageError):  # the first failure is the one to tell
+                act()
         self._left, self._at = left, at
 
     def _folder_again(self, path: str) -> tuple[int, str]:
@@ -148,7 +152,10 @@ class Restoration:
 
     def explain(self, failure: CheckpointError) -> None:
         """Add to a failure what became of what had been done."""
-        if self._left is None or not self._is_begun:
+        if self._left is None:
+            return
+        if not self._is_begun:
+            failure.hint = f"Nothing was changed. {failure.hint}".strip()
             return
         if not self._left:
             failure.hint = f"What had been changed is as it was before. {failure.hint}".strip()

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from ckptlog.capture.directory.batch import Batch
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.scan import STAGING
+from ckptlog.errors import BlobCorruptionError
 
 _MADE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 # Of a long file, that are worth a sync of their own.
@@ -54,7 +55,7 @@ class Stage:
     Attributes:
         batch: What is synced together; whoever adds to it syncs it.
 
-    Raises (every method): OSError; crosses at the restore's door.
+    Raises (every method): OSError; crosses at the restore's door. `file`: also what `load` raises.
 
     Threads: not safe.        Durability: `sync` puts everything that was made on the medium.
     """
@@ -239,11 +240,17 @@ def _unlock(name: str, directory: int) -> None:
 
 
 def _fill(fd: int, entry: Entry, pieces: Iterator[bytes]) -> None:
+    """Write a content; all of it is gone through: who makes the pieces checks behind the last.
+
+    Raises:
+        BlobCorruptionError: There is more than a sparse file's stretches take.
+    """
     if entry.extents is None:
         for piece in pieces:
             _write(fd, piece)
         return
     os.ftruncate(fd, entry.size)
+    pieces = filter(None, pieces)
     rest = memoryview(b"")
     for offset, length in entry.extents:
         os.lseek(fd, offset, os.SEEK_SET)
@@ -255,6 +262,11 @@ def _fill(fd: int, entry: Entry, pieces: Iterator[bytes]) -> None:
                     return  # the size is checked by who made the pieces
             _write(fd, rest[:left])
             left, rest = left - len(rest[:left]), rest[left:]
+    if rest or any(pieces):
+        raise BlobCorruptionError(
+            "A sparse file's content in a capture is longer than its stretches.",
+            hint="`ckptlog verify` checks the store.",
+        )
 
 
 def _write(fd: int, piece: bytes | memoryview) -> None:

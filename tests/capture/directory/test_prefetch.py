@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from ckptlog.capture.directory.prefetch import prefetched
+from tests.threadless import threadless
 
 
 def threads():
@@ -52,3 +53,9 @@ def test_who_stops_early_leaves_no_thread(taken):
 
 def test_bytes_that_are_empty_are_pieces_too():
     assert list(prefetched([b"", b"x", b""])) == [b"", b"x", b""]
+
+
+def test_without_a_thread_they_come_too():
+    pieces = [b"%d" % number for number in range(40)]
+    with threadless():
+        assert list(prefetched(iter(pieces))) == pieces
