@@ -25,7 +25,6 @@ INLINE_BYTES_MAX: Final = 512
 FORMAT: Final = 1
 _MODE_MAX: Final = 0o7777
 _NS_BOUND: Final = 1 << 63
-_EXTENTS_MAX: Final = 65_536
 _USER: Final = "user."
 _UNSUPPORTED: Final = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP))
 

@@ -90,4 +90,4 @@ def _options_text(options: Options) -> str:
 
     One from before captures said that attributes are in them names roots that do not say it.
     """
-    return f"{ascii(options)}, told" if options.has_attributes else ascii(options)
+    return f"{options!a}, told" if options.has_attributes else ascii(options)

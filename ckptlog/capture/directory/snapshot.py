@@ -130,7 +130,7 @@ class DirectorySnapshot:
         top.add("kind", writer.value("directory"))
         top.add("mode", writer.value(self.found.root_mode))
         if self._options.has_attributes:  # a file without any has none
-            top.add("attributes", writer.value(True))  # noqa: FBT003 - a value
+            top.add("attributes", writer.value(True))
         top.add("entries", entries.finish())
         top.add("skipped", writer.value(dict(sorted(self.found.skipped.items()))))
         contents = listing.finish(added)

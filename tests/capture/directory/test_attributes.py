@@ -108,9 +108,7 @@ def untold(monkeypatch):
 
 @pytest.mark.parametrize("is_fast", [False, True])
 @pytest.mark.parametrize("kind", ["older", "without", "by one without"])
-def test_where_nobody_looked_nothing_is_removed(
-    system, tree, kind, is_fast, monkeypatch, tmp_path
-) -> None:
+def test_where_nobody_looked_nothing_is_removed(system, tree, kind, is_fast, monkeypatch) -> None:
     capturer, component = system
     plain = DirectoryComponent("w", tree)
     os.removexattr(tree / "removed", "user.k")
