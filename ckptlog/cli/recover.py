@@ -14,7 +14,7 @@ from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.question import ask
 from ckptlog.cli.unfinished import abandon, system_named, tell_none, unfinished_system
-from ckptlog.cli.word import filled
+from ckptlog.cli.word import filled, given_again
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager
@@ -329,6 +329,8 @@ def _tell(context: Context, chosen: _Chosen, done: RecoveryProgress) -> int:
 
 
 def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> None:
+    import shlex
+
     output = context.output
     for error in (*done.warnings, *done.errors):
         output.note(error)
@@ -343,7 +345,8 @@ def _tell_words(context: Context, chosen: _Chosen, done: RecoveryProgress) -> No
     if done.unverified:
         output.note(f"could not be compared: {', '.join(done.unverified)}")
     if done.safety_id:
-        output.line(text.escape(f"To undo this: ckptlog recover {done.safety_id}"))
+        undo = shlex.join([done.safety_id, *given_again(context.arguments, ("store",))])
+        output.line(text.escape(f"To undo this: ckptlog recover {undo}"))
     if anew := [name for name in done.restored if name in done.missing and not to]:
         places = ", ".join(f"{name} ({_place(chosen.info, name)})" for name in anew)
         output.line(text.escape(f"Then this is missing again, as before: {places}"))

@@ -15,7 +15,7 @@ from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
 from ckptlog.cli.question import ask, is_asked
-from ckptlog.cli.word import filled
+from ckptlog.cli.word import filled, given_again
 
 if TYPE_CHECKING:
     from ckptlog.capture.directory.workspace import Rewound, Workspace
@@ -245,13 +245,8 @@ def _words(context: Context, where: str) -> str:
     """Return the options and the directory that name the same captures again, for a shell."""
     import shlex
 
-    arguments = context.arguments
-    words = []
-    for name, value in (("--store", arguments.store), ("--system", arguments.system)):
-        words += [name, str(value)] if value is not None else []
-    for name in ("git", "no_ignore", "xattrs"):
-        words += [f"--{name.replace('_', '-')}"] if getattr(arguments, name) else []
-    return shlex.join([*words, where])
+    flags = "git", "no_ignore", "xattrs"
+    return shlex.join([*given_again(context.arguments, ("store", "system"), flags), where])
 
 
 def _fields(done: Rewound, where: str) -> dict[str, Any]:

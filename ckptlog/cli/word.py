@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 
 def filled(text: str) -> str:
@@ -16,3 +17,18 @@ def filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; leave it out for the default")
     return text
+
+
+def given_again(
+    arguments: argparse.Namespace, valued: Iterable[str], flags: Iterable[str] = ()
+) -> list[str]:
+    """Return the options of a command as words of another one, which is about the same store.
+
+    Args:
+        valued: Names of arguments with a value. flags: Of those without.
+    """
+    words = []
+    for name in valued:
+        if (value := getattr(arguments, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words + [f"--{name.replace('_', '-')}" for name in flags if getattr(arguments, name)]

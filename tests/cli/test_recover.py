@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import random
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -76,10 +77,23 @@ def test_everything_comes_back_and_can_be_undone(run, live):
     assert ran.status == 0, ran.err
     assert state(folder) == captured
     assert f"restored db (sqlite {folder}/app.db)" in ran.out
-    undo = ran.out.splitlines()[-1].split()[-1]
-    assert undo == newest(store).id
-    assert run("recover", "--yes", undo, "--store", store).status == 0
+    undo = ran.out.splitlines()[-1].removeprefix("To undo this: ckptlog ")
+    assert undo == f"recover {newest(store).id} --store {store}"
+    assert run(*shlex.split(undo), "--yes").status == 0
     assert state(folder) == before
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_command_that_undoes_it_names_the_store(run, live, is_first, tmp_path, monkeypatch):
+    store, folder, captured, before = live
+    monkeypatch.chdir(tmp_path)
+    store.rename(tmp_path / "else where's")
+    words = ["--store", "else where's"]
+    ran = run(*words, "recover", "--yes") if is_first else run("recover", "--yes", *words)
+    assert (ran.status, state(folder)) == (0, captured), ran.err
+    undo = ran.out.splitlines()[-1].removeprefix("To undo this: ckptlog ")
+    ran = run(*shlex.split(undo), "--yes")
+    assert (ran.status, state(folder)) == (0, before), ran.err
 
 
 def test_json_is_one_document(run, live):
@@ -358,7 +372,7 @@ def test_the_command_that_undoes_it_makes_missing_again_what_was(run, tmp_path, 
     assert f"gone (directory {folder / 'gone'})" in again
     assert ("kept" in again.removeprefix("Then ")) == ("kept" in lost)
     assert (folder / "gone" / "a").read_text() == "gone"
-    done = run("recover", undo.split()[-1], "--yes", "--store", tmp_path / "store")
+    done = run(*shlex.split(undo.removeprefix("To undo this: ckptlog ")), "--yes")
     assert done.status == 0
     assert sorted(folder.rglob("*")) == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -326,6 +327,25 @@ def test_what_the_newest_capture_holds_is_undone_by_it(run, tree) -> None:
     document = run("rewind", tree, "--to", newest, "--yes", "--json").document
     assert document["safety"] is None
     assert document["undo"] == run("rewind", tree, "--list", "--json").lines[0]["id"]
+
+
+def test_attributes_that_came_later_are_removed(run, tree) -> None:
+    def held():
+        return {one: os.getxattr(tree / "b", one) for one in os.listxattr(tree / "b")}
+
+    run("capture", "--xattrs", tree)
+    try:
+        os.setxattr(tree / "b", "user.late", b"1")
+    except OSError:
+        pytest.skip("this file system has no attributes")
+    assert "nothing to change" in run("rewind", "--dry-run", tree).out
+    told = run("rewind", "--xattrs", "--dry-run", tree).out
+    assert told.splitlines() == ["~ b", "1 to change; 0 B to write."]
+    done = run("rewind", "--xattrs", "--yes", tree)
+    assert (done.status, held()) == (0, {}), done.err
+    undo = done.out.splitlines()[-1].removeprefix("To undo this: ckptlog ")
+    assert run(*undo.split(), "--yes").status == 0
+    assert held() == {"user.late": b"1"}
 
 
 def test_many_changes_are_told_in_short(run, tree) -> None:

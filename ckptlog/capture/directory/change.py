@@ -137,10 +137,11 @@ def is_same_content(entry: Entry, kept: Kept) -> bool:
 
 
 def _has_attributes(entry: Entry, kept: Kept) -> bool:
-    """Say whether attributes are right; those of a capture without any are left alone."""
+    """Say whether attributes are right; where they are not captured they are left alone."""
     if entry.attributes is None:
         return True
-    return (kept.attributes or {}) == entry.attribute_bytes()
+    there = {naming.unescaped(name): value for name, value in (kept.attributes or {}).items()}
+    return there == entry.attribute_bytes()
 
 
 def type_of(row: Row) -> str:

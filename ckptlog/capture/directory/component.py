@@ -277,11 +277,14 @@ class DirectoryComponent:
         if self._loaded is not None and root and self._loaded[0] == root:
             return self._loaded[1]
         manifest = load(stored)
-        self._check_paths(manifest)
+        self._prepare(manifest)
         self._loaded = (root, manifest)
         return manifest
 
-    def _check_paths(self, manifest: Manifest) -> None:
+    def _prepare(self, manifest: Manifest) -> None:
+        """Check a manifest's paths; what no safety capture would hold is not to be removed."""
+        if self.options.has_attributes:
+            manifest.tell_attributes()
         for path in manifest.entries:
             if is_refused(path, has_git=self.options.has_git):
                 raise FormatError(
@@ -317,7 +320,7 @@ class DirectoryComponent:
         """Return the steps from what was captured a moment ago."""
         difference = Difference(stored, standing)
         manifest = difference.manifest
-        self._check_paths(manifest)
+        self._prepare(manifest)
         selection = Selection(paths)
         selection.check(difference.has)
         made = steps(manifest.entries, difference.there, difference.known, selection)

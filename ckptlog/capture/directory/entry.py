@@ -12,6 +12,7 @@ Entries come from disk: every field is checked before it is used.
 from __future__ import annotations
 
 import base64
+import errno
 import os
 from typing import Final, Literal
 
@@ -24,7 +25,8 @@ INLINE_BYTES_MAX: Final = 512
 FORMAT: Final = 1
 _MODE_MAX: Final = 0o7777
 _NS_BOUND: Final = 1 << 63
-_EXTENTS_MAX: Final = 65_536
+_USER: Final = "user."
+_UNSUPPORTED: Final = frozenset((errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 class Content(msgspec.Struct, frozen=True, rename={"raw": "$bytes"}, forbid_unknown_fields=True):
@@ -41,7 +43,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=F
     size: Of a file, bytes.
     blake3: Of a linked content, in hexadecimal.
     extents: Of a sparse file: offset and length of each stretch of data, in order.
-    attributes: `user.*` extended attributes.
+    attributes: `user.*` extended attributes; None where those that are there are left alone.
     target: Of a link, with bytes that are not UTF-8 as in paths.
     """
 
@@ -64,7 +66,9 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=F
     def attribute_bytes(self) -> dict[str, bytes]:
         """Return the attributes with their values."""
         found = self.attributes or {}
-        return {name: base64.b64decode(value.raw) for name, value in found.items()}
+        return {
+            naming.unescaped(name): base64.b64decode(value.raw) for name, value in found.items()
+        }
 
     def link_target(self) -> str:
         """Return where a link leads, as the operating system takes it."""
@@ -96,6 +100,8 @@ def _fault(entry: Entry) -> str:
         return "is a link to nothing"
     if entry.type != "file":
         return "has content" if entry.content or entry.size or entry.extents else ""
+    if any(not name.startswith(_USER) or "\0" in name for name in entry.attributes or ()):
+        return "has attributes that are not the user's"
     return _extents_fault(entry)
 
 
@@ -108,30 +114,38 @@ def _extents_fault(entry: Entry) -> str:
     return "has data behind its end" if end > entry.size else ""
 
 
-def target_text(target: str) -> str:
-    """Return the text of a link's target; unlike a path it may lead anywhere."""
-    return naming.encode(target)
-
-
 def target_from(text: str) -> str:
     """Return the target that a text of a payload names."""
     return naming.unescaped(text)
 
 
-def as_text(raw: bytes) -> str | None:
-    """Return bytes as the text that a payload may hold; None where they are no UTF-8."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return None
+def attributes_of(place: int | str) -> dict[str, bytes]:
+    """Return the `user.*` extended attributes of an open file, by name.
 
-
-def attributes_of(fd: int) -> dict[str, bytes]:
-    """Return the `user.*` extended attributes of an open file, by name."""
+    Raises:
+        OSError: They cannot be read. Where the file system has no attributes there are none.
+    """
     if not hasattr(os, "listxattr"):  # pragma: no cover - not on this system
         return {}
     try:
-        names = sorted(name for name in os.listxattr(fd) if name.startswith("user."))
-        return {name: os.getxattr(fd, name) for name in names}
-    except OSError:
+        names = sorted(name for name in os.listxattr(place) if name.startswith(_USER))
+        found = [(name, attribute_of(place, name)) for name in names]
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
         return {}
+    return {name: value for name, value in found if value is not None}
+
+
+def attribute_of(place: int | str, name: str) -> bytes | None:
+    """Return an extended attribute; None where there is none (any more).
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        return os.getxattr(place, name)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        return None

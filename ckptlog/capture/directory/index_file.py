@@ -86,4 +86,8 @@ def save(path: Path, options: Options, found: Scan, draft: Draft) -> None:
 
 
 def _options_text(options: Options) -> str:
-    return ascii(options)
+    """Return what an index is bound to.
+
+    One from before captures said that attributes are in them names roots that do not say it.
+    """
+    return f"{options!a}, told" if options.has_attributes else ascii(options)

@@ -38,6 +38,7 @@ class _Wire(msgspec.Struct):
     entries: dict[str, Entry]
     skipped: dict[str, str] = msgspec.field(default_factory=dict)
     rules: list[str] = msgspec.field(default_factory=list)
+    attributes: bool = False
 
 
 _decoder = msgspec.json.Decoder(_Wire)
@@ -59,8 +60,9 @@ class Manifest:
     mode: Of the root itself.
     entries: By path, a directory before its content.
     skipped: Path (as text) to the reason why it was not captured.
+    has_attributes: Whether a file without any had none; else nobody looked.
 
-    Threads: safe to read.
+    Threads: safe to read, once `tell_attributes` returned.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Manifest:
     ) -> None:
         self.mode = wire.mode
         self.skipped = wire.skipped
+        self.has_attributes = wire.attributes
         self.entries: dict[str, Entry] = {}
         self._links = links
         self._read = read
@@ -90,6 +93,13 @@ class Manifest:
         wire = _wire(_text(stored, links, shared, met))
         begin(met)
         return cls(wire, links, stored.read, shared.is_directory)
+
+    def tell_attributes(self) -> None:
+        """Say of each file that had no attributes that it is to have none."""
+        if self.has_attributes:
+            for entry in self.entries.values():
+                if entry.type == "file" and entry.attributes is None:
+                    entry.attributes = {}
 
     def _checked(self, path: str, entry: Entry) -> Entry:
         checked(path, entry)

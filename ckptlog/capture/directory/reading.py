@@ -142,7 +142,8 @@ class Reading:
             os.close(opened.fd)
 
     def _content(self, opened: OpenFile, before: Kept | None) -> Kept:
-        attributes = attributes_of(opened.fd) if self._options.has_attributes else {}
+        there = attributes_of(opened.fd) if self._options.has_attributes else {}
+        attributes = {naming.encode(name): value for name, value in there.items()}
         extents = opened.extents()
         pieces = opened.read(extents)
         size = opened.size if extents is None else sum(length for _, length in extents)

@@ -52,7 +52,6 @@ _KINDS: Final = {
 }
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
-_STORE: Final = frozenset(("store.json", "log"))
 
 # The rules of a directory that is left out, and entered for what is tracked in it.
 _ALL: Final = (Rules(b"", parse(b"*")),)

@@ -129,6 +129,8 @@ class DirectorySnapshot:
         top.add("format", writer.value(FORMAT))
         top.add("kind", writer.value("directory"))
         top.add("mode", writer.value(self.found.root_mode))
+        if self._options.has_attributes:  # a file without any has none
+            top.add("attributes", writer.value(True))
         top.add("entries", entries.finish())
         top.add("skipped", writer.value(dict(sorted(self.found.skipped.items()))))
         contents = listing.finish(added)
@@ -201,7 +203,7 @@ def entry_parts(row: Row, kept: Kept) -> list[Part]:
         head += b',"extents":' + _encode(kept.extents)
     if kept.attributes:
         head += b',"attributes":' + _encode(
-            {naming.encode(name): {"$bytes": value} for name, value in kept.attributes.items()}
+            {name: {"$bytes": value} for name, value in kept.attributes.items()}
         )
     if not kept.hash:
         return [head + b',"content":' + _encode(text_of(kept.inline)) + b"}"]

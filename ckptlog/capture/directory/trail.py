@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
-from ckptlog.capture.directory.entry import Entry
+from ckptlog.capture.directory.entry import Entry, attribute_of, attributes_of
 from ckptlog.capture.directory.stage import Placed, Stage, placed_of
 from ckptlog.capture.directory.table import Row
 
 _PRIVATE: Final = 0o700
+_OPEN: Final = 0o600
 _PATH: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_NONBLOCK)
 
 # Takes one act back, at a name in an open folder.
@@ -77,7 +78,11 @@ class Trail:
         before: dict[str, bytes | None] = {}
         self._acts.append((path, partial(_change_back, row, before)))
         if entry.type == "file":
-            _set(name, folder, entry.mode, dict(entry.attribute_bytes()), before)
+            with _plain(name, folder) as place:
+                if entry.attributes is not None:
+                    _let_in(place, stat.S_IMODE(row[1]))
+                _give(place, _wanted(place, entry), before)
+                os.chmod(place, entry.mode)
         _touch(name, folder, entry.mtime)
 
     def take_back(self, folder_of: Folder) -> list[str]:
@@ -125,40 +130,55 @@ def _change_back(row: Row, before: dict[str, bytes | None], name: str, folder: i
     if os.stat(name, dir_fd=folder, follow_symlinks=False).st_ino != row[5]:
         raise FileExistsError
     if stat.S_ISREG(row[1]):
-        _set(name, folder, stat.S_IMODE(row[1]), dict(before), {})
+        with _plain(name, folder) as place:
+            if before:
+                _let_in(place, stat.S_IMODE(row[1]))
+            _give(place, before, {})
+            os.chmod(place, stat.S_IMODE(row[1]))
     _touch(name, folder, row[3])
 
 
-def _set(
-    name: str,
-    folder: int,
-    mode: int,
-    attributes: dict[str, bytes | None],
-    before: dict[str, bytes | None],
-) -> None:
-    """Set a plain file's mode and attributes; None removes one.
-
-    Args:
-        before: Takes in what the attributes were.
-    """
+@contextmanager
+def _plain(name: str, folder: int) -> Iterator[str]:
+    """Give a path of a plain file that leads to nothing else, whatever its name becomes."""
     fd = os.open(name, _PATH, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise FileExistsError
-        place = f"/proc/self/fd/{fd}"
-        for attribute, value in attributes.items():
-            try:
-                before[attribute] = os.getxattr(place, attribute)
-            except OSError:
-                before[attribute] = None
-            if value is None:
-                with suppress(OSError):
-                    os.removexattr(place, attribute)
-            else:
-                os.setxattr(place, attribute, value)
-        os.chmod(place, mode)
+        yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
+
+
+def _let_in(place: str, mode: int) -> None:
+    """Let the owner of a file read and set its attributes; its mode is to be set behind it."""
+    if mode & _OPEN != _OPEN:
+        os.chmod(place, mode | _OPEN)
+
+
+def _wanted(place: str, entry: Entry) -> dict[str, bytes | None]:
+    """Return the attributes that differ; None of one is to be removed."""
+    if entry.attributes is None:
+        return {}
+    there, wanted = attributes_of(place), entry.attribute_bytes()
+    more: dict[str, bytes | None] = {name: None for name in there if name not in wanted}
+    return more | {name: value for name, value in wanted.items() if there.get(name) != value}
+
+
+def _give(
+    place: str, attributes: Mapping[str, bytes | None], before: dict[str, bytes | None]
+) -> None:
+    """Set attributes; None removes one.
+
+    Args:
+        before: Takes in what the attributes were.
+    """
+    for attribute, value in attributes.items():
+        before[attribute] = attribute_of(place, attribute)
+        if value is not None:
+            os.setxattr(place, attribute, value)
+        elif before[attribute] is not None:
+            os.removexattr(place, attribute)
 
 
 def _touch(name: str, folder: int, time_ns: int) -> None:

@@ -146,11 +146,6 @@ class WorkerCheckpointIntegration:
         session = self._session(checkpoint_id)
         return checkpoint_id if session is None else session.checkpoint
 
-    def lease_of(self, checkpoint_id: str) -> Lease | None:
-        """Return the lease that a task in work is held under."""
-        session = self._session(checkpoint_id)
-        return None if session is None or session.is_ended else session.lease
-
     def _session(self, checkpoint_id: str) -> Session | None:
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)
         return self._sessions.get(checkpoint_id)

@@ -19,6 +19,8 @@ from tests.capture.directory.picture import picture
 
 PROGRAM = "import sys; from ckptlog.cli.main import main; sys.exit(main(sys.argv[1:]))"
 KILLS = 4
+# A hundred take a minute on an idle machine, and over ten on a busy one.
+MANY = pytest.param(100, marks=[pytest.mark.thorough, pytest.mark.timeout(7200)])
 
 
 def edit(root: Path, version: int) -> None:
@@ -65,7 +67,7 @@ def length_s(words: list[object]) -> float:
     return time.monotonic() - begin
 
 
-@pytest.mark.parametrize("count", [KILLS, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("count", [KILLS, MANY])
 def test_killed_rewinds_are_run_again(count: int, tmp_path: Path) -> None:
     root, store = tmp_path / "root", tmp_path / "store"
     root.mkdir()
@@ -90,7 +92,7 @@ def test_killed_rewinds_are_run_again(count: int, tmp_path: Path) -> None:
             assert workspace.plan(first).changes == ()
 
 
-@pytest.mark.parametrize("count", [KILLS, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("count", [KILLS, MANY])
 def test_killed_captures_leave_nothing_half_done(count: int, tmp_path: Path) -> None:
     root, store = tmp_path / "root", tmp_path / "store"
     root.mkdir()
