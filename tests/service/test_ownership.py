@@ -92,6 +92,7 @@ def test_the_keeper_of_a_lost_lease_ends(tmp_path):
     before = keepers()
     with serve(tmp_path / "s", intervalSeconds=600, leaseSeconds=3600) as service:
         (keeper,) = keepers() - before
+        until(service.list_checkpoints, "the first capture")  # else it is that which loses it
         with CheckpointManager(tmp_path / "s") as manager:
             manager.release_lease("system", force=True)
             lease = manager.acquire_lease("system", ttl_s=600)

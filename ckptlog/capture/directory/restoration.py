@@ -49,7 +49,6 @@ from ckptlog.errors import (
 )
 
 _PRIVATE: Final = 0o700
-_FOLDER_ERRORS: Final = frozenset((errno.EACCES, errno.EPERM))
 
 
 class Restoration:
