@@ -8,6 +8,8 @@ version (one file in ten has another line). A bare walk is scandir and a stat of
     rewind      50 files were changed; back again         git checkout -- .
                 (files below 256 KiB, then of any size)
 
+Before each rewind all that was written before is put on the medium: ours is durable when it
+returns, and must not pay for what git left in memory.
 Ours run in this process, as a library; restic and git are programs, as people run them.
 restic is skipped where it is not installed (Debian: apt-get install restic).
 Usage: tools/bench/run worktree [--rounds N] [--files N] [--dir DIR] [--source DIR]
@@ -170,6 +172,7 @@ def _rewind_some(
 
 def _changing(files: list[Path], run: Callable[[], None]) -> Callable[[], Round]:
     def one() -> Round:
+        os.sync()  # what others have left in memory is not ours, or theirs, to put on the medium
         change = b"changed at %d\n" % time.time_ns()  # in no capture yet
         for path in files:
             with path.open("ab") as file:
