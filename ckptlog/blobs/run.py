@@ -149,19 +149,23 @@ class Run:
         Raises:
             FormatError: The block of entries that would say it is damaged.
         """
-        if native is not None:
-            number = native.place_in_run(
-                self._data, self._buckets, self._is_checked, self._shift, self.count, digest
-            )
-            if number == NOWHERE:
-                return None
-            at = HEAD_BYTES + number * ENTRY_BYTES if number >= 0 else self._place_of(digest)
-        else:
-            at = self._place_of(digest)
+        at = self._place(digest)
         if at < 0:
             return None
         _, number, offset, length = ENTRY.unpack_from(self._data, at)
         return Placement(digest, self._name_of(number), offset, length)
+
+    def _place(self, digest: bytes) -> int:
+        """Do as `_place_of`, in C where what it takes was checked before."""
+        if native is not None:
+            place = native.place_in_run(
+                self._data, self._buckets, self._is_checked, self._shift, self.count, digest
+            )
+            if place >= 0:
+                return HEAD_BYTES + place * ENTRY_BYTES
+            if place == NOWHERE:
+                return NOWHERE
+        return self._place_of(digest)
 
     def _place_of(self, digest: bytes) -> int:
         """Return where an entry begins; NOWHERE where there is none."""

@@ -9,7 +9,7 @@ import pytest
 from ckptlog import CheckpointManager
 from ckptlog.errors import LeaseLostError, LeaseRequiredError
 from tests.service.system import serve, until
-from tests.service.test_stopping import WAIT_S, Work, system
+from tests.service.test_stopping import WAIT_S, Work, begun, system
 
 
 def keepers():
@@ -27,13 +27,7 @@ def test_a_start_waits_for_what_is_done_by_hand(tmp_path, state, what):
         service.start(signals=False)
         service.stop()
     parts[1].held = what
-    act = service.create_checkpoint
-    if what == "restore":
-
-        def act():
-            return service.recover_from_checkpoint(first.id)
-
-    work = Work(act)
+    work = begun(service, what, first)
     assert parts[1].is_called.wait(WAIT_S)
     starting = Work(lambda: service.start(signals=False))
     starting.join(0.3)

@@ -78,6 +78,13 @@ def stops_behind(service, end, held, work):
     assert not work.is_alive() or work.ended()
 
 
+def begun(service, what, first):
+    """Begin a capture, or a recovery of a capture, in another thread."""
+    if what == "restore":
+        return Work(lambda: service.recover_from_checkpoint(first.id))
+    return Work(service.create_checkpoint)
+
+
 @pytest.mark.parametrize("is_saved", [False, True])
 @pytest.mark.parametrize("end", ["stop", "close"])
 @pytest.mark.parametrize("what", ["restore", "capture"])
@@ -88,13 +95,7 @@ def test_what_another_thread_does_is_waited_for(tmp_path, what, end, is_saved):
     for one in parts:
         one.value = 2
     parts[1].held = what
-    act = service.create_checkpoint
-    if what == "restore":
-
-        def act():
-            return service.recover_from_checkpoint(first.id)
-
-    work = Work(act)
+    work = begun(service, what, first)
     stops_behind(service, end, parts[1], work)
     assert work.ended().error is None
     assert [one.value for one in parts] == [1, 1, 1] if what == "restore" else [2, 2, 2]

@@ -20,6 +20,13 @@ def fd(tmp_path):
     os.close(made)
 
 
+def refuse(monkeypatch, name, number):
+    def refused(_fd):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, name, refused)
+
+
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
@@ -40,10 +47,7 @@ def test_only_one_is_at_work(fd, monkeypatch):
 
 
 def test_a_failure_is_told_once_and_by_wait(fd, monkeypatch):
-    def failing(_fd):
-        raise OSError(errno.EIO, "no")
-
-    monkeypatch.setattr(os, "fdatasync", failing)
+    refuse(monkeypatch, "fdatasync", errno.EIO)
     early = EarlySync()
     early.begin(fd)
     with pytest.raises(InputOutputError):
@@ -55,10 +59,7 @@ def test_a_failure_is_told_once_and_by_wait(fd, monkeypatch):
 
 
 def test_without_descriptors_the_last_sync_does_it_all(fd, monkeypatch):
-    def refused(_fd):
-        raise OSError(errno.EMFILE, "no")
-
-    monkeypatch.setattr(os, "dup", refused)
+    refuse(monkeypatch, "dup", errno.EMFILE)
     early = EarlySync()
     early.begin(fd)
     early.wait()

@@ -14,7 +14,7 @@ from typing import Final
 
 # Of a shorter content, a thread costs more than it saves.
 PREFETCHED_BYTES_MIN: Final = 1 << 20
-# Of some 64 KiB each, that are ready at once.
+# That are ready at once: of chunks some 64 KiB each, of a file that is captured 1 MiB.
 _READY_MAX: Final = 16
 
 
