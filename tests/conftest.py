@@ -29,6 +29,8 @@ settings.register_profile(
     "thorough", parent=settings.get_profile("quick"), derandomize=False, max_examples=1000
 )
 
+# Hunts are long, and how long says the machine; a test that hangs still ends.
+THOROUGH_S = 7200
 
 # Lines are covered by the tests of their own room. What a sweep of faults, an example or a model
 # happens to run besides is not looked at by any of their asserts, so it counts for nothing; and
@@ -62,6 +64,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items=[item for item in items if item.get_closest_marker("thorough")]
         )
         items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    else:
+        for item in items:
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(THOROUGH_S))
     lacking = {}
     if os.geteuid() != 0:
         lacking["root"] = "needs root"

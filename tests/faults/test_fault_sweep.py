@@ -19,7 +19,6 @@ def test_a_fault_at_some_calls(fault):
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_a_fault_at_every_call(workload, capsys):
     tally = sweep([workload], FAULTS)

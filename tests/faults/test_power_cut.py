@@ -77,7 +77,6 @@ def wait_for(is_so):
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_hundreds_of_power_cuts(system, capsys):
     if program_of(system) is None:

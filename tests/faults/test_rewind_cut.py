@@ -42,7 +42,6 @@ def test_a_rewind_that_does_not_sync_is_found_out(bug):
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_hundreds_of_power_cuts_under_rewinds(system, capsys):
     if program_of(system) is None:

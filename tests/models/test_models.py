@@ -19,7 +19,7 @@ needs_spin = pytest.mark.skipif(
 
 
 def case(run):
-    marks = [pytest.mark.thorough, pytest.mark.timeout(3600)] if run.is_long else []
+    marks = [pytest.mark.thorough] if run.is_long else []
     return pytest.param(run, id=run.name, marks=marks)
 
 

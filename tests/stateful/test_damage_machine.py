@@ -357,7 +357,6 @@ class TestDamage(DamageMachine.TestCase):
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(7200)
 class TestMuchDamage(DamageMachine.TestCase):
     """Many."""
 
