@@ -9,11 +9,13 @@ goes on   a new checkpoint can be made, and read again after another opening
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import NotAStoreError, StoreMissingError
+from ckptlog.storage.environment import Environment
 from tools.crash.diary import (
     ABSENT,
     DELETED,
@@ -29,17 +31,36 @@ from tools.crash.diary import (
 AFTER = "after"
 
 
-def judge(root: Path, diary: Diary, *, with_reader: bool = True) -> list[str]:
+class Rebooted(Environment):
+    """The machine after a reboot, without one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._boot = os.urandom(16)
+
+    def boot(self) -> bytes:
+        """Return what no other boot is called."""
+        return self._boot
+
+
+def judge(
+    root: Path,
+    diary: Diary,
+    *,
+    with_reader: bool = True,
+    environment: Environment | None = None,
+) -> list[str]:
     """Return what is wrong with the store; it is written to.
 
     Any exception that is none of ours is a fault of the store too, and passes through.
     """
-    faults = _reader_faults(root, diary) if with_reader else []
+    environment = environment or Environment()
+    faults = _reader_faults(root, diary, environment) if with_reader else []
     try:
         # Before anything was acknowledged there need not be a store; but there must be a way to it.
-        with ckptlog.open(root, create=not diary.acts) as store:
+        with ckptlog.open(root, create=not diary.acts, environment=environment) as store:
             faults += _writer_faults(CheckpointManager(store=store), diary)
-        with ckptlog.open(root, read_only=True) as store:
+        with ckptlog.open(root, read_only=True, environment=environment) as store:
             if CheckpointManager(store=store).get_checkpoint(AFTER) is None:
                 faults.append(f"{LOST}: a checkpoint made after recovery is gone")
     except CheckpointError as error:
@@ -47,9 +68,9 @@ def judge(root: Path, diary: Diary, *, with_reader: bool = True) -> list[str]:
     return faults
 
 
-def _reader_faults(root: Path, diary: Diary) -> list[str]:
+def _reader_faults(root: Path, diary: Diary, environment: Environment) -> list[str]:
     try:
-        with ckptlog.open(root, read_only=True) as store:
+        with ckptlog.open(root, read_only=True, environment=environment) as store:
             return diary.reader_faults(values_of(CheckpointManager(store=store), [*diary.possible]))
     except (StoreMissingError, NotAStoreError) as error:
         return [] if not diary.acts else [f"{UNOPENED}: reader: {error}"]

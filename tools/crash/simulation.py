@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 import ckptlog
 from ckptlog import CheckpointError, CheckpointManager
 from ckptlog.errors import (
+    CollectionBusyError,
     ConflictError,
     OutcomeUnknownError,
 )
@@ -427,7 +428,12 @@ class Episode:
 
     def _compact(self, manager: CheckpointManager, slot: Slot) -> None:
         del slot
-        _unless_failed(manager.compact_checkpoint_storage)
+
+        def compact() -> None:
+            with suppress(CollectionBusyError):  # another one is at work
+                manager.compact_checkpoint_storage()
+
+        _unless_failed(compact)
 
     # --- judgement ------------------------------------------------------------------------------
 
