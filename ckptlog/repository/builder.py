@@ -98,7 +98,7 @@ class Builder:
         Raises:
             ViewError: That cannot be done; the store may be without a view then.
         """
-        return CurrentView.adopt(self._view, made)
+        return CurrentView.adopt(self._view, made, boot=self._environment.boot())
 
     def _rebuild(self, taken: Taken, *, with_places: bool) -> Rebuild:
         return Rebuild(

@@ -128,7 +128,8 @@ class Keeper:
         self.ledger.view.abandon()
 
     def _new_view(self) -> CurrentView:
-        return CurrentView.open(self._view_path, self._store_id)
+        boot = self._environment.boot()
+        return CurrentView.open(self._view_path, self._store_id, boot=boot)
 
     def _view_in_memory(self) -> CurrentView:
         return CurrentView.open(None, self._store_id)

@@ -11,13 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ckptlog.model.entry import Commit
-from ckptlog.views.leaf import LEAF_BYTES, leaves_of
+from ckptlog.views.leaf import LEAF_BYTES, LeafCache, leaves_of
 
 
 class LeafCheck:
-    """Reads the cache along with the log. A cache that is short, or not there, is no fault."""
+    """Reads the cache along with the log. A cache that is short, or not there, is no fault.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        boot: 16 bytes that differ after a reboot. What a power cut may have left behind what was
+            synced is believed by nobody: the next write cuts it off.
+    """
+
+    def __init__(self, path: Path, boot: bytes) -> None:
+        self._sound = LeafCache(path, boot).position_sound
         self._wrong_at: int | None = None
         self._fd = -1
         try:
@@ -30,7 +36,7 @@ class LeafCheck:
         if self._fd < 0 or self._wrong_at is not None:
             return
         position = commit.entries[0].position
-        leaves = b"".join(leaves_of(commit))
+        leaves = b"".join(leaves_of(commit)[: max(0, self._sound - position)])
         try:
             cached = os.pread(self._fd, len(leaves), position * LEAF_BYTES)
         except OSError:  # a cache that cannot be read is as good as none
@@ -49,7 +55,7 @@ class LeafCheck:
         if self._fd >= 0 and self._wrong_at is None:
             size = os.fstat(self._fd).st_size
             position = present()
-            return position if size // LEAF_BYTES > position else None
+            return position if min(self._sound, size // LEAF_BYTES) > position else None
         return self._wrong_at
 
     def close(self) -> None:

@@ -267,7 +267,7 @@ class Run:
         self.removed: set[str] = set()
         self.fence = 0
         self.repairs: list[Commit] = []
-        self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
+        self._leaves = LeafCheck(root / "views" / "tree" / "leaves", source.environment.boot())
         self._heads = HeadCheck(root, info.id, source.environment, kept)
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:

@@ -82,7 +82,8 @@ class LeafCache:
         if self._boot is None or self._path is None:
             return 0
         boot, synced = self._read_seal()
-        return self.position if boot == self._boot else min(self.position, synced)
+        is_ours = boot == self._boot and any(boot)  # zeros tell no boots apart
+        return self.position if is_ours else min(self.position, synced)
 
     def write(self, commits: Sequence[Commit]) -> bool:
         """Add the leaves of commits; say whether nothing is missing before them."""

@@ -11,6 +11,7 @@ import pytest
 import ckptlog
 from ckptlog import CheckpointManager
 from ckptlog.formats import event
+from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LEAF_BYTES, LeafCache
 
 
@@ -105,3 +106,51 @@ def test_no_cut_comes_between_a_look_and_its_write(tmp_path: Path, monkeypatch) 
     assert LeafCache(path).read(0, 10) == leaves
     assert other.put(3, leaves[3:5])
     assert LeafCache(path).read(0, 10) == leaves
+
+
+class Boot(Environment):
+    """A machine that was started so many times."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def boot(self) -> bytes:
+        return bytes([self._number]) * 16
+
+
+def test_what_a_power_cut_left_unsynced_is_no_fault(tmp_path: Path) -> None:
+    """The file has its new length, and zeros where its blocks had not been written yet."""
+    root = tmp_path / "s"
+    leaves, seal = root / "views/tree/leaves", root / "views/tree/seal"
+
+    def work(boot: int) -> None:
+        with ckptlog.open(root, create=True, environment=Boot(boot)) as store:
+            for step in (1, 2):
+                CheckpointManager(store=store).create_checkpoint("t", "T", step)
+
+    def verified(boot: int) -> bool:
+        with ckptlog.open(root, environment=Boot(boot), read_only=True) as store:
+            return store.verify().ok
+
+    work(1)
+    sealed = seal.read_bytes()
+    work(1)
+    whole = leaves.read_bytes()
+    leaves.write_bytes(whole[: 2 * LEAF_BYTES] + bytes(2 * LEAF_BYTES))
+    seal.write_bytes(sealed)
+    assert not verified(1)
+    assert verified(2)
+    work(2)
+    assert leaves.read_bytes()[: 4 * LEAF_BYTES] == whole
+    assert verified(2)
+
+
+def test_a_view_of_another_boot_is_made_anew(tmp_path: Path) -> None:
+    """It was not sealed: after a power cut its pages may be of any age."""
+    with ckptlog.open(tmp_path / "s", create=True, environment=Boot(1)) as store:
+        CheckpointManager(store=store).create_checkpoint("t", "T", 1)
+    with ckptlog.open(tmp_path / "s", environment=Boot(1)) as store:
+        assert not store.view().notes
+    with ckptlog.open(tmp_path / "s", environment=Boot(2)) as store:
+        assert "not closed before a reboot" in store.view().notes[0]
