@@ -44,7 +44,7 @@ from ckptlog.repository.settled_salvage import (
     WrittenRows,
     is_lost,
 )
-from ckptlog.repository.warrant import Evidence, Warrant
+from ckptlog.repository.warrant import Evidence, Warrant, nothing_told
 from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LeafCache
 
@@ -126,10 +126,10 @@ class Planner:
         cache = self._cache
 
         def gather() -> Evidence:
-            cached = cache.read(0, min(warrant.reach, cache.position_sound))
-            told = Evidence({}, {}, {}, cached)
+            reach = warrant.reach
+            told = nothing_told(reach, cache.read(0, min(reach, cache.position_sound)))
             if end is not None and end.position:
-                told.known[end.position - 1] = end.leaf
+                told.known.put(end.position - 1, end.leaf)
             for link in lineage.links:
                 self._tell(told, link)
             return told
@@ -140,7 +140,7 @@ class Planner:
     def _tell(self, told: Evidence, link: Link) -> None:
         """Enter the leaf hashes of a segment's events: its own, and those of copies."""
         if link.header is not None and link.header.first:
-            told.known[link.header.first - 1] = link.header.leaf
+            told.known.put(link.header.first - 1, link.header.leaf)
         name, stop = link.name, link.bounds.position_next or _WHOLE
         written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
         forms: list[tuple[_Rows, str]] = [(WrittenRows, written), (SettledRows, other)]
@@ -149,7 +149,7 @@ class Planner:
             for position, one in kind(self._store_id, name, data).known.items():
                 if name[0] <= position < stop:
                     kept = told.stand_ins if is_lost(one.row) else told.known
-                    kept.setdefault(position, one.piece.leaf)
+                    kept.put(position, one.piece.leaf)
         sources = [kind(self._store_id, name, data) for kind, data in own[1:]]
         for kind, container in forms:
             for copy in self._copies(container):
@@ -158,7 +158,7 @@ class Planner:
         for source in sources:
             for position, one in source.known.items():
                 if name[0] <= position < stop and not is_lost(one.row):
-                    told.copied.setdefault(position, one.piece.leaf)
+                    told.copied.put(position, one.piece.leaf)
 
     def _is_right(self, lineage: Lineage, end: End | None) -> bool:
         headers = [link.header for link in lineage.links if link.header is not None]
