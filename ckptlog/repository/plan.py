@@ -16,14 +16,15 @@ import msgspec
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import segment, settled
 from ckptlog.formats.end import End
+from ckptlog.formats.head import Head
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER, Segments, container_of
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
+from ckptlog.repository.continuation import Continuation
 from ckptlog.repository.gap import Copy, Judge
-from ckptlog.repository.head_check import HeadCheck
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
@@ -63,9 +64,13 @@ class Refusal(msgspec.Struct, frozen=True):
 class Planner:
     """Makes the salvage of each container of one store.
 
+    Args:
+        heads: Verified signed ones that the log answers for.
+
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
             only keep the store from being opened. live: The newest segment.
+        end: Where the mended log ends, where no published end tells it; else None.
     """
 
     def __init__(
@@ -76,8 +81,10 @@ class Planner:
         *,
         time: str,
         copy: SecondCopy | None,
+        heads: list[Head],
     ) -> None:
         self._root = root
+        self._heads = heads
         self._store_id = info.id_bytes
         self._environment = environment
         self._disk = environment.disk
@@ -97,6 +104,7 @@ class Planner:
         self.refused: list[Refusal] = []
         self.strays: list[str] = []
         self.live = ""
+        self.end: End | None = None
 
     def segments(self, end: End | None, suspects: set[str], removed: set[str]) -> None:
         """Plan the log.
@@ -107,7 +115,11 @@ class Planner:
         """
         self._removed = removed
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
+        is_end_lost = end is None
         try:
+            if end is None and (end := self._continued(segments)) is not None:
+                # Nothing here tells where the newest one ended.
+                suspects = suspects | {container_of(*name) for name in segments.names()[-1:]}
             lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
         except CheckpointError as error:
             self.refused.append(Refusal(FOLDER, error.message))
@@ -120,10 +132,35 @@ class Planner:
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
+        if is_end_lost and not self.refused:
+            self._finish(before)
+
+    def _continued(self, segments: Segments) -> End | None:
+        """Return the end that a copy tells of this log."""
+        if self._copy is None:
+            return None
+        return Continuation(segments, self._copy, self._store_id, self._disk, self._heads).end()
+
+    def _finish(self, before: _Before) -> None:
+        """Take what was found for the log's end; refuse that where signed heads know better."""
+        last, size = before.header, before.position
+        assert last is not None  # noqa: S101 - there is a segment
+        name = last.first, last.generation
+        self.end = End(self._store_id, size, *name, before.limit, before.leaf, bytes(16))
+        above = max((head.size for head in self._heads), default=0)
+        if above > size:
+            message = (
+                f"It is lost, and {size} events are left; a signed head is over {above}. Nothing "
+                "is appended where it covers what was there. A copy of this store may have it "
+                "(ckptlog repair --from); a backup can be restored (ckptlog restore-store); "
+                "`ckptlog audit fork` gives it up."
+            )
+            self.refused.append(Refusal(f"{FOLDER}/end", message))
 
     def _warrant(self, lineage: Lineage, end: End | None) -> Warrant:
-        check = HeadCheck(self._root, self._store_id.hex(), self._environment)
         cache = self._cache
+        # One that is over more than the log ever had is over another log, or was never here.
+        heads = [one for one in self._heads if end is None or one.size <= end.position]
 
         def gather() -> Evidence:
             reach = warrant.reach
@@ -134,7 +171,7 @@ class Planner:
                 self._tell(told, link)
             return told
 
-        warrant = Warrant(check.heads, gather)
+        warrant = Warrant(heads, gather)
         return warrant
 
     def _tell(self, told: Evidence, link: Link) -> None:

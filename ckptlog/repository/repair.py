@@ -170,7 +170,14 @@ class _Work:
     def _planned(self, run: Run) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        planner = Planner(self._root, self._info, self._environment, time=time, copy=self._copy)
+        planner = Planner(
+            self._root,
+            self._info,
+            self._environment,
+            time=time,
+            copy=self._copy,
+            heads=run.heads.binding,
+        )
         end_path = self._root / LOG / "end"
         published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
         try:
@@ -280,7 +287,6 @@ class _Work:
             for one in after.problems
             if one.position is None or one.code not in ("blob.missing", "blob.corrupt")
         ]
-        rest = [one for one in rest if one.file != "log/end"]
         told = tuple(str(one) for one in before.problems)
         return Mending(
             store=str(self._root),

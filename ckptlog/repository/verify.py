@@ -225,7 +225,7 @@ class Run:
         history, chain: What was read of the log. contents: None for "structure".
         registered, removed: Packs that count; containers that collections have removed.
         fence: Of the last collection: no pack with a lower base can be registered.
-        repairs: Data of the events that repairs have left.
+        repairs: Commits of the events that repairs have left. heads: Compared with what was read.
     """
 
     def __init__(
@@ -268,15 +268,15 @@ class Run:
         self.fence = 0
         self.repairs: list[Commit] = []
         self._leaves = LeafCheck(root / "views" / "tree" / "leaves")
-        self._heads = HeadCheck(root, info.id, source.environment, kept)
+        self.heads = HeadCheck(root, info.id, source.environment, kept)
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:
         """Read everything and return what was found."""
         try:
             leaf_at_mark = self._read(mark.position if mark else 0)
             self.history.close()
-            is_whole = self._end is not None and not self.chain.lost
-            self._heads.report(self.book, is_whole=is_whole)
+            is_whole = self._end is not None and not self.chain.is_broken
+            self.heads.report(self.book, is_whole=is_whole)
             if self.contents:
                 self._finish(self.contents)
             if view is not None and mark is not None:
@@ -313,7 +313,7 @@ class Run:
             for commit, window in self.chain.commits(self._end):
                 self.history.add(commit)
                 self._leaves.add(commit)
-                self._heads.add(commit)
+                self.heads.add(commit)
                 self._register(commit)
                 if self.contents:
                     self.contents.add(commit, window)
