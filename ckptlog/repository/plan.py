@@ -310,8 +310,6 @@ class Planner:
         back = reclaim.run(mended_bytes(data, found), found.limit)
         found.patches += back.patches
         found.copied += back.copied
-        new = set(found.events_lost)
-        found.events_back = [one for one in back.positions if one not in new]
         found.events_lost = [one for one in found.events_lost if one not in back.positions]
 
     def _copies(self, container: str) -> list[Copy]:

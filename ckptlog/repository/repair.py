@@ -3,8 +3,8 @@
     verify (closed) -> plan -> stage, verified -> [quarantine -> mended files -> views -> event]
 
 Without `is_applied` it ends before the bracket: nothing of the store is changed. A repair that was
-killed is gone on with by the next: every file is as it was, or mended, and what is lost is found by
-looking, not remembered.
+killed is gone on with by the next: every file is as it was, or mended. What is lost is found by
+looking, not remembered: what is a tombstone now, and no event of a repair has told of.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class _Work:
             before = run.report(None, None)
         planner = self._planned(run)
         mending = self._staged(stage_folder, planner, run, before)
-        is_work = mending.files or mending.lost_chunks or self._are_views_wrong(before)
+        is_work = not mending.is_empty or self._are_views_wrong(before)
         # A log with a damaged file can be read while its old views are there, and not anew.
         is_wanted = is_work and not _is_log_refused(mending)
         views = "would be rebuilt" if is_wanted else "kept"
@@ -287,24 +287,27 @@ class _Work:
             for one in after.problems
             if one.position is None or one.code not in ("blob.missing", "blob.corrupt")
         ]
-        told = tuple(str(one) for one in before.problems)
+        told, lost = run.told.positions, set(run.chain.tombstones)
+        is_there = run.chain.is_there
+        keys = {one.digest[:KEY_BYTES] for one in self._places}
         return Mending(
             store=str(self._root),
             is_applied=False,
             files=(*_files(planner), *self._new_packs()),
-            problems_before=told,
+            problems_before=tuple(str(one) for one in before.problems),
             problems_before_total=before.problems_total,
             problems_after=tuple(str(one) for one in rest),
             problems_after_total=len(rest),
-            lost_positions=tuple(ranges([p for one in planner.salvages for p in one.events_lost])),
+            lost_positions=tuple(ranges([*(lost - told)])),
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
-            positions_back=tuple(ranges([p for one in planner.salvages for p in one.events_back])),
-            chunks_back=tuple(sorted(key.hex() for key in self._keys_back & known)),
+            positions_back=tuple(ranges([one for one in told if is_there(one)])),
+            chunks_back=tuple(sorted(key.hex() for key in keys & known)),
             affected=tuple(_affected(affected, run)),
             past=tuple(sorted(touched - affected)),
             named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
+            notes=tuple(_notes(planner)),
         )
 
     def _new_packs(self) -> Iterator[MendedFile]:
@@ -413,7 +416,7 @@ class _Work:
         return mending
 
     def _recorded(self, mending: Mending, actor: str) -> Mending:
-        is_worth_it = mending.lost_chunks or self._folders or self._packs
+        is_worth_it = mending.has_news or self._folders or self._packs
         with open_store(self._root, environment=self._environment) as store:
             store.view()
             if not is_worth_it:
@@ -441,6 +444,14 @@ class _Work:
                     position = store.position - 1
                     return msgspec.structs.replace(mending, position=position)
         raise LogCorruptionError("The event of the repair could not be appended.")
+
+
+def _notes(planner: Planner) -> Iterator[str]:
+    if planner.end is not None and not planner.refused:
+        yield (
+            f"The published end of the log was lost: {planner.end.position} events were found, and "
+            "nobody can know whether more followed."
+        )
 
 
 def _missing(run: Run) -> set[bytes]:

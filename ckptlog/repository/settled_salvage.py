@@ -10,9 +10,7 @@ wherever it was found; so what is whole is what stood there.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Final, NamedTuple
 
 from ckptlog.errors import CheckpointError, FormatError
@@ -64,7 +62,7 @@ class SettledRows:
         self.known: dict[int, Known] = {}
         self.header: SegmentHeader | None = None
         self.trailer: settled.Trailer | None = None
-        self._by_offset: list[tuple[int, bytes]] | None = None
+        self._by_offset: dict[int, bytes] | None = None
         try:
             self.header = settled.decode_header(store_id, *name, data)
         except FormatError:
@@ -79,17 +77,14 @@ class SettledRows:
 
     def frame_at(self, offset: int, length: int) -> bytes:
         """Return bytes of the segment, zeros where nothing is known: a `gap.Copy`."""
-        if self._by_offset is None:
-            self._by_offset = sorted((one.row.offset, one.row.data) for one in self.known.values())
-        rows = self._by_offset
-        stop = rows[-1][0] + len(rows[-1][1]) if rows else 0
+        stop = max((one.row.offset + len(one.row.data) for one in self.known.values()), default=0)
         out = bytearray(max(0, min(length, stop - offset)))
-        first = bisect_right(rows, offset, key=itemgetter(0)) - 1
-        for number in range(max(0, first), len(rows)):
-            at, data = rows[number]
+        if self._by_offset is None:
+            self._by_offset = {one.row.offset: one.row.data for one in self.known.values()}
+        near = self._by_offset.get(offset)
+        rows = [(offset, near)] if near and length <= len(near) else [*self._by_offset.items()]
+        for at, data in rows:
             begin, end = max(at, offset), min(at + len(data), offset + len(out))
-            if at >= offset + len(out):
-                break
             if begin < end:
                 out[begin - offset : end - offset] = data[begin - at : end - at]
         return bytes(out)
@@ -255,7 +250,7 @@ class SettledSalvage:
         offered = {at: self._offered(at, one) for at, one in shelved.items()}
         back = {at: one for at, one in offered.items() if one is not None}
         known.update(back)
-        found.events_back, found.copied = sorted(back), len(back)
+        found.copied = len(back)
         stop, limit = self._ends(own)
         told = self._leaf_at(own.known)
 
