@@ -143,9 +143,14 @@ class Planner:
 
     def _finish(self, before: _Before) -> None:
         """Take what was found for the log's end; refuse that where signed heads know better."""
-        last, size = before.header, before.position
-        assert last is not None  # noqa: S101 - there is a segment
-        name = last.first, last.generation
+        size = before.position
+        if before.header is not None and self._is_settled(_name_of(before.header)):
+            # The one behind it is gone, and nothing can be appended to a settled one.
+            begun = self._tombstones(self._made_header((size, 0), before), size)
+            self.salvages.append(begun)
+            before = _Before(begun.header, begun.limit, before.leaf, size)
+        assert before.header is not None  # noqa: S101 - there is a segment
+        name = _name_of(before.header)
         self.end = End(self._store_id, size, *name, before.limit, before.leaf, bytes(16))
         above = max((head.size for head in self._heads), default=0)
         if above > size:
@@ -376,6 +381,10 @@ class _Before(msgspec.Struct, frozen=True):
     limit: int = 0
     leaf: bytes = LEAF_EMPTY
     position: int = 0
+
+
+def _name_of(header: SegmentHeader) -> tuple[int, int]:
+    return header.first, header.generation
 
 
 def suspects_of(files: set[str], registered: Mapping[str, PackEntry]) -> set[str]:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import read_index, write_packs
 from ckptlog.errors import CheckpointError, LogCorruptionError, operating_system_door
 from ckptlog.formats import pack
+from ckptlog.formats.end import End
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.model import value as values
@@ -92,6 +93,7 @@ def repair(
             return work.plan(Path(folder), progress)
     layout.refuse_read_only(path)
     layout.refuse_unsafe_file_system(path, environment)
+    work.recover()
     with _locked(path, environment, timeout_s):
         mending = work.apply(progress)
     return work.record(mending, actor)
@@ -170,6 +172,7 @@ class _Work:
     def _planned(self, run: Run) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        end = self._published()
         planner = Planner(
             self._root,
             self._info,
@@ -178,18 +181,20 @@ class _Work:
             copy=self._copy,
             heads=run.heads.binding,
         )
-        end_path = self._root / LOG / "end"
-        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
-        try:
-            end = published.read()
-        finally:
-            published.close()
         suspects = suspects_of(run.book.files, run.registered)
         if self._copy is not None:  # what was told lost may be there
             suspects |= run.chain.bereft
         planner.segments(end, suspects, run.removed)
         planner.packs(run.registered, suspects)
         return planner
+
+    def _published(self) -> End | None:
+        end_path = self._root / LOG / "end"
+        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
+        try:
+            return published.read()
+        finally:
+            published.close()
 
     def _staged(self, folder: Path, planner: Planner, before: Run, report: Report) -> Mending:
         """Verify the store as it would be, and tell of it."""
@@ -325,6 +330,12 @@ class _Work:
             return False
 
     # --- doing it ---------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Let the log publish the event of a repair that was killed right then: it tells already."""
+        if unfinished(self._root) and self._published() is not None:
+            with suppress(CheckpointError), open_store(self._root, environment=self._environment):
+                pass
 
     def apply(self, progress: Progress | None) -> Mending:
         """Mend the files, under the writer's lock; the event follows."""

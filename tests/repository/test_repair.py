@@ -366,6 +366,27 @@ def test_killed_at_every_change(image, tmp_path):
     assert number > 20
 
 
+def test_killed_when_the_event_was_written_and_not_published(store):
+    end = (store / "log/end").read_bytes()
+    (store / files_of(store)[2]).unlink()
+    repair(store, is_applied=True)
+    told = told_by(store)
+    (store / "log/end").write_bytes(end)
+    (done,) = store.glob("quarantine/*/done.json")
+    done.rename(done.with_name("repair.json"))
+    again = repair(store, is_applied=True)
+    assert (again.lost_positions, again.lost_chunks) == ((), ())
+    assert told_by(store) == told
+    assert told["lost_positions"]
+
+
+def test_what_events_of_repairs_say_is_checked(store):
+    """They are bytes of the log, whoever wrote them."""
+    from ckptlog.repository.loss import _positions
+
+    assert _positions([[3, 4], [-5, 0], [7, 1 << 60]], 9) == {3, 4, 0, 7, 8}
+
+
 def test_a_repaired_store_can_be_looked_back_at(store):
     (store / files_of(store)[2]).unlink()
     repair(store, is_applied=True)
