@@ -54,14 +54,14 @@ def told_losses(
         try:
             told, stop = _record(root, store_id, commit, packs), commit.entries[-1].position
             chunks.update(_key(digits) for digits in told.get(LOST_CHUNKS, ()))
-            positions |= _positions(told.get("lost_positions", ()), stop)
-            positions -= _positions(told.get("positions_back", ()), stop)
+            positions |= positions_in(told.get("lost_positions", ()), stop)
+            positions -= positions_in(told.get("positions_back", ()), stop)
         except (CheckpointError, ValueError, TypeError):
             continue  # the payload is damaged, which is told as what it is
     return Told(frozenset(chunks), frozenset(positions))
 
 
-def _positions(stretches: Iterable[tuple[int, int]], stop: int) -> set[int]:
+def positions_in(stretches: Iterable[tuple[int, int]], stop: int) -> set[int]:
     """Return positions by their stretches (first, last), which lie before the event's own."""
     return {one for first, last in stretches for one in range(max(first, 0), min(last + 1, stop))}
 

@@ -185,9 +185,7 @@ def _groups(parts: Sequence[_Part]) -> list[Group]:
     return groups
 
 
-def _helped(
-    groups: list[Group], parts: Sequence[_Part], copied_at: Sequence[int]
-) -> list[Group]:
+def _helped(groups: list[Group], parts: Sequence[_Part], copied_at: Sequence[int]) -> list[Group]:
     """Return the groups in which frames of a copy were put."""
     copied = sorted(copied_at)
     ends = {one.offset: one.offset_end for one in parts}

@@ -85,6 +85,8 @@ def repair(
         CheckpointStorageError: The medium refused; what was done so far stands, originals are kept.
 
     Durability: as specs/repair.md says, step by step.        Threads: one repair at a time.
+    Cost: a few verifications, and their memory; beside it the largest segment some times over, and
+        where signed heads are asked 160 bytes an event.
     """
     environment = environment or Environment()
     work = _Work(path, environment, copy)

@@ -73,7 +73,9 @@ class SecondCopy:
 
     def end(self) -> End | None:
         """Return its published end; None where that is missing or damaged."""
-        published = PublishedEnd(self.path / LOG / "end", self._store_id, self._disk, read_only=True)
+        published = PublishedEnd(
+            self.path / LOG / "end", self._store_id, self._disk, read_only=True
+        )
         try:
             return published.read()
         finally:

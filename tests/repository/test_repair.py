@@ -382,9 +382,9 @@ def test_killed_when_the_event_was_written_and_not_published(store):
 
 def test_what_events_of_repairs_say_is_checked(store):
     """They are bytes of the log, whoever wrote them."""
-    from ckptlog.repository.loss import _positions
+    from ckptlog.repository.loss import positions_in
 
-    assert _positions([[3, 4], [-5, 0], [7, 1 << 60]], 9) == {3, 4, 0, 7, 8}
+    assert positions_in([[3, 4], [-5, 0], [7, 1 << 60]], 9) == {3, 4, 0, 7, 8}
 
 
 def test_a_repaired_store_can_be_looked_back_at(store):
