@@ -32,7 +32,8 @@ LOST_CHUNKS: Final = "lost_chunks"
 class Told(msgspec.Struct, frozen=True):
     """What repairs have told.
 
-    chunks: Keys of all that were lost. positions: Of events that were lost, and not told back since.
+    chunks: Keys of all that were lost.
+    positions: Of events that were lost, and not told back since.
     """
 
     chunks: frozenset[bytes] = frozenset()

@@ -334,7 +334,7 @@ class _Work:
     # --- doing it ---------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """Let the log publish the event of a repair that was killed right then: it tells already."""
+        """Let the log publish the event of a repair that was killed before that."""
         if unfinished(self._root) and self._published() is not None:
             with suppress(CheckpointError), open_store(self._root, environment=self._environment):
                 pass

@@ -130,7 +130,7 @@ class Warrant:
         return self._leaves
 
     def _longest(self, evidence: Evidence) -> LeafRow:
-        """Return the leaves below the largest head that is come to, from one that agrees to the next.
+        """Return the leaves below the largest head that agreeing ones lead to.
 
         Each step goes the one way that leads farthest, so that of two heads of different histories
         the larger counts; of two ways that lead as far, the first.

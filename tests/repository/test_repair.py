@@ -310,8 +310,8 @@ def told_by(root: Path) -> dict[str, list]:
             if one.event.type == REPAIRED:
                 record = value.decode(opened.blobs.wire(one.event.data))
                 assert bool(record["lost_positions"]) == bool(one.event.facts["events_lost"])
-                for name, all_of_it in told.items():
-                    all_of_it += record[name]
+                for name, stretches in told.items():
+                    stretches.extend(record[name])
     return told
 
 
