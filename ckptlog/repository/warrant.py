@@ -33,7 +33,7 @@ class LeafRow:
     Cost: 32 bytes for each position below the last that is there.
     """
 
-    def __init__(self, size: int, leaves: Iterable[bytes] = ()) -> None:
+    def __init__(self, size: int, leaves: Iterable[bytes | bytearray] = ()) -> None:
         self._size = size
         self._data = bytearray().join(leaves)
 
@@ -87,6 +87,10 @@ def _first(rows: Sequence[LeafRow], position: int) -> bytes | None:
     return None
 
 
+_Step = tuple[bytes | bytearray, Frontier]
+"""Leaf hashes, one behind the other, and the tree after the last of them."""
+
+
 class Warrant:
     """What the signed heads of a store prove.
 
@@ -137,7 +141,7 @@ class Warrant:
         """
         leaves, frontier = bytearray(), Frontier()
         while frontier.size < self.reach:
-            best = b"", frontier
+            best: _Step = b"", frontier
             for leaf_at in evidence.ways():
                 found = self._agreed(leaf_at, frontier)
                 best = max(best, found, key=lambda one: len(one[0]))
@@ -149,9 +153,7 @@ class Warrant:
             frontier = best[1]
         return LeafRow(self.reach, (leaves,))
 
-    def _agreed(
-        self, leaf_at: Callable[[int], bytes | None], start: Frontier
-    ) -> tuple[bytes | bytearray, Frontier]:
+    def _agreed(self, leaf_at: Callable[[int], bytes | None], start: Frontier) -> _Step:
         """Return the leaves from a start to the largest head that agrees with them."""
         roots, frontier = set(self._heads), start.copy()
         sizes = {size for size, _ in roots}
