@@ -71,8 +71,8 @@ class Chain:
         if end is None:
             self._book.problem(
                 CORRUPT,
-                "The published end is missing or damaged. Open the store for writing once: that "
-                "finds it again.",
+                "The published end is missing or damaged. `ckptlog repair` finds it again: with "
+                "--from, where there is a second copy of this store.",
                 "log/end",
             )
         headers = self._headers(end)
