@@ -58,7 +58,8 @@ class Continuation:
         live = [(one.first, one.generation) for one in self._ours.refresh()]
         if not stops or not set(live) <= set(stops):
             return False
-        if live and max(self._known(self._ours, live[-1]), default=-1) >= stops[live[-1]]:
+        newest = [name for name in self._ours.names() if not live or name >= live[-1]]
+        if any(max(self._known(self._ours, at), default=-1) >= stops.get(at, 0) for at in newest):
             return False  # ours is longer
         told = self._told(stops)
         last = told.known.get(end.position - 1) or told.copied.get(end.position - 1)

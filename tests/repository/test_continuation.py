@@ -164,10 +164,14 @@ def test_without_heads_and_copies_the_report_says_what_nobody_knows(plain):
     assert repair(plain).is_empty
 
 
-def test_of_an_older_copy_nothing_is_believed(plain, tmp_path):
+@pytest.mark.parametrize("header", ["sound", "damaged"])
+def test_of_an_older_copy_nothing_is_believed(plain, tmp_path, header):
     copy = fresh(plain, tmp_path / "copy")
     write(plain, 5, name="late")
     leaves = leaves_now(plain)
+    if header == "damaged":
+        data = newest(plain).read_bytes()
+        newest(plain).write_bytes(bytes(60) + data[60:])
     (plain / "log/end").unlink()
     done = repair(plain, is_applied=True, copy=copy)
     assert (done.ok, done.lost_positions) == (True, ())
