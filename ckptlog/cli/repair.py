@@ -116,6 +116,8 @@ def _print(output: Output, found: Mending) -> None:
     if found.past:
         output.line(f"Past states are lost of: {', '.join(map(text.escape, found.past))}")
     output.line(f"views: {found.views}")
+    for note in found.notes:
+        output.line(f"note: {text.escape(note)}")
 
 
 def _print_stretches(output: Output, found: Mending) -> None:
@@ -154,7 +156,7 @@ def _status(output: Output, found: Mending, *, is_applied: bool) -> int:
 def _is_work(found: Mending) -> bool:
     """Say whether `--apply` would change anything."""
     is_mendable = len(found.refused) < len(found.files)
-    return is_mendable or bool(found.lost_chunks) or found.views != "kept"
+    return is_mendable or found.has_news or found.views != "kept"
 
 
 def _possible(found: Mending) -> str:

@@ -95,6 +95,12 @@ class Frontier:
         hashes.append(leaf)
         self.size += 1
 
+    def copy(self) -> Frontier:
+        """Return another one that grows by itself."""
+        other = Frontier()
+        other.size, other._hashes = self.size, [*self._hashes]
+        return other
+
     @property
     def root(self) -> bytes:
         """The root of the leaves so far."""

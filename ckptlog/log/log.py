@@ -165,8 +165,8 @@ class Log:
             path = self._root / FOLDER / "end"
             raise LogCorruptionError(
                 f"The published end of the log, {path}, is missing or damaged.",
-                hint="Nothing is lost: opening the store for writing finds it again, and ckptlog "
-                "verify reads everything without it.",
+                hint="Run ckptlog repair, with --from where there is a second copy of this store; "
+                "ckptlog verify reads what is there.",
                 path=str(path),
             )
         return end

@@ -37,7 +37,7 @@ class Chain:
         position, leaf: After what was read last; None for the leaf hash that damage hides.
         lost: Stretches of positions (start, stop), ascending, that could not be read, or that hold
             tombstones.
-        bereft: Containers (of segments) with tombstones.
+        tombstones: Positions of them, ascending. bereft: Containers (of segments) with any.
         is_broken: Whether something could not be read.
     """
 
@@ -48,6 +48,7 @@ class Chain:
         self.position = 0
         self.leaf: bytes | None = LEAF_EMPTY
         self.lost: list[tuple[int, int]] = []
+        self.tombstones: list[int] = []
         self.bereft: set[str] = set()
         self.is_broken = False
         self._density = 1.0
@@ -56,6 +57,10 @@ class Chain:
         """Say whether the event at a position could not be read, or was lost before a repair."""
         index = bisect_right(self.lost, position, key=itemgetter(0)) - 1
         return index >= 0 and position < self.lost[index][1]
+
+    def is_there(self, position: int) -> bool:
+        """Say whether the event at a position was read, and is no tombstone."""
+        return position < self.position and not self.is_lost(position)
 
     def commits(self, end: End | None) -> Iterator[tuple[Commit, Window]]:
         """Yield every whole commit below the end, and a window on its file; report the rest.
@@ -66,8 +71,8 @@ class Chain:
         if end is None:
             self._book.problem(
                 CORRUPT,
-                "The published end is missing or damaged. Open the store for writing once: that "
-                "finds it again.",
+                "The published end is missing or damaged. `ckptlog repair` finds it again: with "
+                "--from, where there is a second copy of this store.",
                 "log/end",
             )
         headers = self._headers(end)
@@ -223,6 +228,7 @@ class Chain:
         for entry in commit.entries:
             if entry.event.type == LOST:
                 self._book.events_lost += 1
+                self.tombstones.append(entry.position)
                 self.bereft.add(entry.container)
                 self._lose(entry.position, entry.position + 1)
             begin = window.locate(entry.offset, entry.length)

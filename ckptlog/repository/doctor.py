@@ -61,7 +61,7 @@ def _log(store: Store) -> Iterator[Finding]:
             "error",
             "doctor.end",
             "The published end of the log is missing or damaged.",
-            "Open the store for writing once; that finds it again.",
+            "Run `ckptlog repair`, with --from where there is a second copy of this store.",
         )
         return
     yield Finding("ok", "doctor.log", f"The log has {store.position} events.")

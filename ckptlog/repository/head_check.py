@@ -122,6 +122,19 @@ class HeadCheck:
         """The heads whose signatures hold, the smallest first."""
         return [claim.head for claim in self._claims]
 
+    @property
+    def binding(self) -> list[Head]:
+        """The heads that this log answers for, once it was read, the smallest first.
+
+        Not those of what followed where an event of it gave their origin up: they are of another
+        branch. Whoever can write to the log can write such an event; the key kept apart knows.
+        """
+        return [head for head in self.heads if not self._is_of_another_branch(head)]
+
+    def _is_of_another_branch(self, head: Head) -> bool:
+        fork = self._forks.get(head.origin)
+        return fork is not None and head.size > fork.position and head.origin != self._own_name
+
     # --- what is there to compare -------------------------------------------------------------
 
     def _trusted(

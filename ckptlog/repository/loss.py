@@ -1,8 +1,8 @@
-"""What earlier repairs have told of: chunks that nobody can bring back (specs/repair.md).
+"""What earlier repairs have told of: chunks and events that were lost (specs/repair.md).
 
-The list stands in the payload of each `repair.finished`. It is read from where the event's commit
-has put it, or from the packs to which collections have moved it since, by digest, so that it can
-be believed in a store that is damaged, too.
+The lists stand in the payload of each `repair.finished`. They are read from where the event's
+commit has put them, or from the packs to which collections have moved them since, by digest, so
+that they can be believed in a store that is damaged, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from ckptlog.blobs import payload
 from ckptlog.blobs.codec import Codec
@@ -27,23 +29,42 @@ from ckptlog.storage.disk import Disk
 LOST_CHUNKS: Final = "lost_chunks"
 
 
-def known_losses(
+class Told(msgspec.Struct, frozen=True):
+    """What repairs have told.
+
+    chunks: Keys of all that were lost.
+    positions: Of events that were lost, and not told back since.
+    """
+
+    chunks: frozenset[bytes] = frozenset()
+    positions: frozenset[int] = frozenset()
+
+
+def told_losses(
     root: Path, store_id: bytes, repairs: Iterable[Commit], packs: Sequence[PackEntry]
-) -> frozenset[bytes]:
-    """Return the keys of all chunks that repairs have told of.
+) -> Told:
+    """Return what all repairs have told.
 
     Args:
         repairs: Commits that end with a `repair.finished`.
         packs: That count now.
     """
-    found: set[bytes] = set()
+    chunks: set[bytes] = set()
+    positions: set[int] = set()
     for commit in repairs:
         try:
-            told = _record(root, store_id, commit, packs)
-            found.update(_key(digits) for digits in told.get(LOST_CHUNKS, ()))
+            told, stop = _record(root, store_id, commit, packs), commit.entries[-1].position
+            chunks.update(_key(digits) for digits in told.get(LOST_CHUNKS, ()))
+            positions |= positions_in(told.get("lost_positions", ()), stop)
+            positions -= positions_in(told.get("positions_back", ()), stop)
         except (CheckpointError, ValueError, TypeError):
             continue  # the payload is damaged, which is told as what it is
-    return frozenset(found)
+    return Told(frozenset(chunks), frozenset(positions))
+
+
+def positions_in(stretches: Iterable[tuple[int, int]], stop: int) -> set[int]:
+    """Return positions by their stretches (first, last), which lie before the event's own."""
+    return {one for first, last in stretches for one in range(max(first, 0), min(last + 1, stop))}
 
 
 def _key(digits: object) -> bytes:

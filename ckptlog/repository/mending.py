@@ -54,13 +54,13 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
 
     is_applied: Whether it was done. ok: Whether the store is sound afterwards, but for losses.
     problems_before, problems_after: Of verifications; "after" of the mended files.
-    lost_positions: Stretches (first, last) of events that are tombstones now.
+    lost_positions: Stretches (first, last) of events that are tombstones, and that nobody has told.
     lost_chunks: First halves of the digests of chunks that payloads name and nobody has.
     positions_back: Stretches of events that an earlier repair had told lost, and a copy had.
     chunks_back: Chunks likewise.
     affected: Present states that cannot be read. past: Those of which only past states cannot.
     named: Ids of checkpoints that could be read in the lost events' bytes.
-    views: "rebuilt", "kept", or "would be rebuilt".
+    views: "rebuilt", "kept", or "would be rebuilt". notes: What else is worth knowing.
     position: Of the event that records it; -1 where there is none.
     """
 
@@ -81,6 +81,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     packs_registered: tuple[str, ...] = ()
     copy: str = ""
     views: str = "kept"
+    notes: tuple[str, ...] = ()
     position: int = -1
 
     @property
@@ -102,12 +103,19 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_empty(self) -> bool:
         """Whether there was nothing to do."""
-        return not self.files and not self.lost_chunks and self.views == "kept"
+        return not self.files and not self.has_news and self.views == "kept"
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything is lost, or is back, that no earlier event has told of."""
+        return bool(
+            self.lost_positions or self.lost_chunks or self.positions_back or self.chunks_back
+        )
 
     @property
     def events_lost(self) -> int:
-        """How many events this repair has lost."""
-        return sum(one.events_lost for one in self.files)
+        """How many events are told lost by this repair."""
+        return _total(self.lost_positions)
 
     def facts(self) -> dict[str, int | str]:
         """Return what the event says in public."""
@@ -115,7 +123,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
             "bits": sum(one.bits for one in self.files),
             "chunks_back": len(self.chunks_back),
             "chunks_lost": len(self.lost_chunks),
-            "events_back": sum(last - first + 1 for first, last in self.positions_back),
+            "events_back": _total(self.positions_back),
             "events_lost": self.events_lost,
             "files": len(self.files),
             "from_copy": sum(one.copied for one in self.files),
@@ -131,6 +139,10 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
         """Return what the event's payload lists."""
         whole = self.to_dict()
         return {name: whole[name] for name in _RECORDED}
+
+
+def _total(stretches: tuple[tuple[int, int], ...]) -> int:
+    return sum(last - first + 1 for first, last in stretches)
 
 
 def _listed(value: Any) -> Any:

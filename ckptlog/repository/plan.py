@@ -16,14 +16,15 @@ import msgspec
 from ckptlog.errors import CheckpointError
 from ckptlog.formats import segment, settled
 from ckptlog.formats.end import End
+from ckptlog.formats.head import Head
 from ckptlog.formats.segment import SegmentHeader
 from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER, Segments, container_of
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
 from ckptlog.repository.contents import pack_of
+from ckptlog.repository.continuation import Continuation
 from ckptlog.repository.gap import Copy, Judge
-from ckptlog.repository.head_check import HeadCheck
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
@@ -44,7 +45,7 @@ from ckptlog.repository.settled_salvage import (
     WrittenRows,
     is_lost,
 )
-from ckptlog.repository.warrant import Evidence, Warrant
+from ckptlog.repository.warrant import Evidence, Warrant, nothing_told
 from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LeafCache
 
@@ -63,9 +64,13 @@ class Refusal(msgspec.Struct, frozen=True):
 class Planner:
     """Makes the salvage of each container of one store.
 
+    Args:
+        heads: Verified signed ones that the log answers for.
+
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
             only keep the store from being opened. live: The newest segment.
+        end: Where the mended log ends, where no published end tells it; else None.
     """
 
     def __init__(
@@ -76,8 +81,10 @@ class Planner:
         *,
         time: str,
         copy: SecondCopy | None,
+        heads: list[Head],
     ) -> None:
         self._root = root
+        self._heads = heads
         self._store_id = info.id_bytes
         self._environment = environment
         self._disk = environment.disk
@@ -97,6 +104,7 @@ class Planner:
         self.refused: list[Refusal] = []
         self.strays: list[str] = []
         self.live = ""
+        self.end: End | None = None
 
     def segments(self, end: End | None, suspects: set[str], removed: set[str]) -> None:
         """Plan the log.
@@ -107,7 +115,11 @@ class Planner:
         """
         self._removed = removed
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
+        is_end_lost = end is None
         try:
+            if end is None and (end := self._continued(segments)) is not None:
+                # Nothing here tells where the newest one ended.
+                suspects = suspects | {container_of(*name) for name in segments.names()[-1:]}
             lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
         except CheckpointError as error:
             self.refused.append(Refusal(FOLDER, error.message))
@@ -120,27 +132,57 @@ class Planner:
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
+        if is_end_lost and not self.refused:
+            self._finish(before)
+
+    def _continued(self, segments: Segments) -> End | None:
+        """Return the end that a copy tells of this log."""
+        if self._copy is None:
+            return None
+        return Continuation(segments, self._copy, self._store_id, self._disk, self._heads).end()
+
+    def _finish(self, before: _Before) -> None:
+        """Take what was found for the log's end; refuse that where signed heads know better."""
+        size = before.position
+        if before.header is not None and self._is_settled(_name_of(before.header)):
+            # The one behind it is gone, and nothing can be appended to a settled one.
+            begun = self._tombstones(self._made_header((size, 0), before), size)
+            self.salvages.append(begun)
+            before = _Before(begun.header, begun.limit, before.leaf, size)
+        assert before.header is not None  # noqa: S101 - there is a segment
+        name = _name_of(before.header)
+        self.end = End(self._store_id, size, *name, before.limit, before.leaf, bytes(16))
+        above = max((head.size for head in self._heads), default=0)
+        if above > size:
+            message = (
+                f"It is lost, and {size} events are left; a signed head is over {above}. Nothing "
+                "is appended where it covers what was there. A copy of this store may have it "
+                "(ckptlog repair --from); a backup can be restored (ckptlog restore-store); "
+                "`ckptlog audit fork` gives it up."
+            )
+            self.refused.append(Refusal(f"{FOLDER}/end", message))
 
     def _warrant(self, lineage: Lineage, end: End | None) -> Warrant:
-        check = HeadCheck(self._root, self._store_id.hex(), self._environment)
         cache = self._cache
+        # One that is over more than the log ever had is over another log, or was never here.
+        heads = [one for one in self._heads if end is None or one.size <= end.position]
 
         def gather() -> Evidence:
-            cached = cache.read(0, min(warrant.reach, cache.position_sound))
-            told = Evidence({}, {}, {}, cached)
+            reach = warrant.reach
+            told = nothing_told(reach, cache.read(0, min(reach, cache.position_sound)))
             if end is not None and end.position:
-                told.known[end.position - 1] = end.leaf
+                told.known.put(end.position - 1, end.leaf)
             for link in lineage.links:
                 self._tell(told, link)
             return told
 
-        warrant = Warrant(check.heads, gather)
+        warrant = Warrant(heads, gather)
         return warrant
 
     def _tell(self, told: Evidence, link: Link) -> None:
         """Enter the leaf hashes of a segment's events: its own, and those of copies."""
         if link.header is not None and link.header.first:
-            told.known[link.header.first - 1] = link.header.leaf
+            told.known.put(link.header.first - 1, link.header.leaf)
         name, stop = link.name, link.bounds.position_next or _WHOLE
         written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
         forms: list[tuple[_Rows, str]] = [(WrittenRows, written), (SettledRows, other)]
@@ -149,7 +191,7 @@ class Planner:
             for position, one in kind(self._store_id, name, data).known.items():
                 if name[0] <= position < stop:
                     kept = told.stand_ins if is_lost(one.row) else told.known
-                    kept.setdefault(position, one.piece.leaf)
+                    kept.put(position, one.piece.leaf)
         sources = [kind(self._store_id, name, data) for kind, data in own[1:]]
         for kind, container in forms:
             for copy in self._copies(container):
@@ -158,7 +200,7 @@ class Planner:
         for source in sources:
             for position, one in source.known.items():
                 if name[0] <= position < stop and not is_lost(one.row):
-                    told.copied.setdefault(position, one.piece.leaf)
+                    told.copied.put(position, one.piece.leaf)
 
     def _is_right(self, lineage: Lineage, end: End | None) -> bool:
         headers = [link.header for link in lineage.links if link.header is not None]
@@ -273,8 +315,6 @@ class Planner:
         back = reclaim.run(mended_bytes(data, found), found.limit)
         found.patches += back.patches
         found.copied += back.copied
-        new = set(found.events_lost)
-        found.events_back = [one for one in back.positions if one not in new]
         found.events_lost = [one for one in found.events_lost if one not in back.positions]
 
     def _copies(self, container: str) -> list[Copy]:
@@ -341,6 +381,10 @@ class _Before(msgspec.Struct, frozen=True):
     limit: int = 0
     leaf: bytes = LEAF_EMPTY
     position: int = 0
+
+
+def _name_of(header: SegmentHeader) -> tuple[int, int]:
+    return header.first, header.generation
 
 
 def suspects_of(files: set[str], registered: Mapping[str, PackEntry]) -> set[str]:

@@ -10,6 +10,7 @@ may rest upon it. It gives way only where every signed head over it proves what 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -101,14 +102,14 @@ class Reclaim:
         if tombstone.MARK not in data:
             return Reclaimed()
         parts = [*self._parts(data[:limit])]
-        groups = _groups(parts)
-        found = self._taken(data, parts, groups)
-        if found is not None:
-            return found
-        found = Reclaimed()
-        for group in groups:  # one of them fits in no way: each by itself
-            one = self._taken(data, parts, [group])
-            if one is not None and one.positions:
+        found, waiting = Reclaimed(), [_groups(parts)]
+        while waiting:
+            some = waiting.pop()
+            one = self._taken(data, parts, some)
+            if one is None:  # one of them fits in no way: it is looked for by halves
+                middle = len(some) // 2
+                waiting += [half for half in (some[middle:], some[:middle]) if middle]
+            elif one.positions:
                 data = written(data, one.patches)
                 parts = [*self._parts(data[:limit])]
                 found = Reclaimed(
@@ -148,7 +149,7 @@ class Reclaim:
                 found = self._again(data, strict.stricter, leaves)
             except FormatError:
                 return None
-            helped = [one for one in groups if _is_helped(one, parts, found)]
+            helped = _helped(groups, parts, found.copied_at)
             if len(helped) == len(groups):
                 return self._checked(data, parts, found)
             groups = helped  # the others stay byte for byte as they are
@@ -184,9 +185,15 @@ def _groups(parts: Sequence[_Part]) -> list[Group]:
     return groups
 
 
-def _is_helped(group: Group, parts: Sequence[_Part], found: Salvage) -> bool:
-    spans = [(one.offset, one.offset_end) for one in parts if one.offset in group]
-    return any(begin <= at < end for begin, end in spans for at in found.copied_at)
+def _helped(groups: list[Group], parts: Sequence[_Part], copied_at: Sequence[int]) -> list[Group]:
+    """Return the groups in which frames of a copy were put."""
+    copied = sorted(copied_at)
+    ends = {one.offset: one.offset_end for one in parts}
+
+    def is_helped(offset: int) -> bool:
+        return bisect_left(copied, offset) < bisect_left(copied, ends[offset])
+
+    return [group for group in groups if any(map(is_helped, group))]
 
 
 def _joined(patches: Sequence[Patch]) -> Iterator[Patch]:

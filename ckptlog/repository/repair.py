@@ -3,8 +3,8 @@
     verify (closed) -> plan -> stage, verified -> [quarantine -> mended files -> views -> event]
 
 Without `is_applied` it ends before the bracket: nothing of the store is changed. A repair that was
-killed is gone on with by the next: every file is as it was, or mended, and what is lost is found by
-looking, not remembered.
+killed is gone on with by the next: every file is as it was, or mended. What is lost is found by
+looking, not remembered: what is a tombstone now, and no event of a repair has told of.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +25,7 @@ from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import read_index, write_packs
 from ckptlog.errors import CheckpointError, LogCorruptionError, operating_system_door
 from ckptlog.formats import pack
+from ckptlog.formats.end import End
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.model import value as values
@@ -84,6 +85,8 @@ def repair(
         CheckpointStorageError: The medium refused; what was done so far stands, originals are kept.
 
     Durability: as specs/repair.md says, step by step.        Threads: one repair at a time.
+    Cost: a few verifications, and their memory; beside it the largest segment some times over, and
+        where signed heads are asked 160 bytes an event.
     """
     environment = environment or Environment()
     work = _Work(path, environment, copy)
@@ -92,6 +95,7 @@ def repair(
             return work.plan(Path(folder), progress)
     layout.refuse_read_only(path)
     layout.refuse_unsafe_file_system(path, environment)
+    work.recover()
     with _locked(path, environment, timeout_s):
         mending = work.apply(progress)
     return work.record(mending, actor)
@@ -161,7 +165,7 @@ class _Work:
             before = run.report(None, None)
         planner = self._planned(run)
         mending = self._staged(stage_folder, planner, run, before)
-        is_work = mending.files or mending.lost_chunks or self._are_views_wrong(before)
+        is_work = not mending.is_empty or self._are_views_wrong(before)
         # A log with a damaged file can be read while its old views are there, and not anew.
         is_wanted = is_work and not _is_log_refused(mending)
         views = "would be rebuilt" if is_wanted else "kept"
@@ -170,19 +174,29 @@ class _Work:
     def _planned(self, run: Run) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        planner = Planner(self._root, self._info, self._environment, time=time, copy=self._copy)
-        end_path = self._root / LOG / "end"
-        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
-        try:
-            end = published.read()
-        finally:
-            published.close()
+        end = self._published()
+        planner = Planner(
+            self._root,
+            self._info,
+            self._environment,
+            time=time,
+            copy=self._copy,
+            heads=run.heads.binding,
+        )
         suspects = suspects_of(run.book.files, run.registered)
         if self._copy is not None:  # what was told lost may be there
             suspects |= run.chain.bereft
         planner.segments(end, suspects, run.removed)
         planner.packs(run.registered, suspects)
         return planner
+
+    def _published(self) -> End | None:
+        end_path = self._root / LOG / "end"
+        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
+        try:
+            return published.read()
+        finally:
+            published.close()
 
     def _staged(self, folder: Path, planner: Planner, before: Run, report: Report) -> Mending:
         """Verify the store as it would be, and tell of it."""
@@ -280,25 +294,27 @@ class _Work:
             for one in after.problems
             if one.position is None or one.code not in ("blob.missing", "blob.corrupt")
         ]
-        rest = [one for one in rest if one.file != "log/end"]
-        told = tuple(str(one) for one in before.problems)
+        told, lost = run.told.positions, set(run.chain.tombstones)
+        is_there = run.chain.is_there
+        keys = {one.digest[:KEY_BYTES] for one in self._places}
         return Mending(
             store=str(self._root),
             is_applied=False,
             files=(*_files(planner), *self._new_packs()),
-            problems_before=told,
+            problems_before=tuple(str(one) for one in before.problems),
             problems_before_total=before.problems_total,
             problems_after=tuple(str(one) for one in rest),
             problems_after_total=len(rest),
-            lost_positions=tuple(ranges([p for one in planner.salvages for p in one.events_lost])),
+            lost_positions=tuple(ranges([*(lost - told)])),
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
-            positions_back=tuple(ranges([p for one in planner.salvages for p in one.events_back])),
-            chunks_back=tuple(sorted(key.hex() for key in self._keys_back & known)),
+            positions_back=tuple(ranges([one for one in told if is_there(one)])),
+            chunks_back=tuple(sorted(key.hex() for key in keys & known)),
             affected=tuple(_affected(affected, run)),
             past=tuple(sorted(touched - affected)),
             named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
+            notes=tuple(_notes(planner)),
         )
 
     def _new_packs(self) -> Iterator[MendedFile]:
@@ -316,6 +332,12 @@ class _Work:
             return False
 
     # --- doing it ---------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """Let the log publish the event of a repair that was killed before that."""
+        if unfinished(self._root) and self._published() is not None:
+            with suppress(CheckpointError), open_store(self._root, environment=self._environment):
+                pass
 
     def apply(self, progress: Progress | None) -> Mending:
         """Mend the files, under the writer's lock; the event follows."""
@@ -407,7 +429,7 @@ class _Work:
         return mending
 
     def _recorded(self, mending: Mending, actor: str) -> Mending:
-        is_worth_it = mending.lost_chunks or self._folders or self._packs
+        is_worth_it = mending.has_news or self._folders or self._packs
         with open_store(self._root, environment=self._environment) as store:
             store.view()
             if not is_worth_it:
@@ -435,6 +457,14 @@ class _Work:
                     position = store.position - 1
                     return msgspec.structs.replace(mending, position=position)
         raise LogCorruptionError("The event of the repair could not be appended.")
+
+
+def _notes(planner: Planner) -> Iterator[str]:
+    if planner.end is not None and not planner.refused:
+        yield (
+            f"The published end of the log was lost: {planner.end.position} events were found, and "
+            "nobody can know whether more followed."
+        )
 
 
 def _missing(run: Run) -> set[bytes]:

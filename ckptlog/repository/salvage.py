@@ -42,8 +42,7 @@ class Salvage(msgspec.Struct):
     bits, copied: Frames brought back, by a bit or from a copy. events_lost: Positions.
     chunks_lost: Chunk frames, as far as they were counted. was_missing: Whether there was no file.
     clues: The bytes of gaps, at most some, in which ids may be read.
-    events_back: Positions that an earlier repair had told lost. copied_at: Where frames of a copy
-        were put. seed: Of a segment's checksums.
+    copied_at: Where frames of a copy were put. seed: Of a segment's checksums.
     """
 
     container: str
@@ -59,7 +58,6 @@ class Salvage(msgspec.Struct):
     chunks_lost: list[bytes] = []
     was_missing: bool = False
     clues: list[bytes] = []
-    events_back: list[int] = []
     copied_at: list[int] = []
     seed: int = 0
 
@@ -196,7 +194,7 @@ class SegmentSalvage:
         self._seed = segment.seed(store_id, made.first, made.generation)
         self._found = Salvage(f"log/{self._name}", patches=[], events_lost=[], chunks_lost=[])
         self._found.clues = []
-        self._found.events_back, self._found.copied_at = [], []
+        self._found.copied_at = []
         self._found.seed = self._seed
 
     def run(self, data: bytes | None) -> Salvage:

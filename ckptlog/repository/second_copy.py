@@ -19,8 +19,10 @@ from ckptlog.errors import (
     StoreMissingError,
 )
 from ckptlog.formats import chunk, frame, pack
+from ckptlog.formats.end import End
 from ckptlog.formats.segment import HEADER_FRAME_BYTES
 from ckptlog.formats.store import StoreInfo
+from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
@@ -68,6 +70,16 @@ class SecondCopy:
             return data[0][offset : offset + length]
 
         return read
+
+    def end(self) -> End | None:
+        """Return its published end; None where that is missing or damaged."""
+        published = PublishedEnd(
+            self.path / LOG / "end", self._store_id, self._disk, read_only=True
+        )
+        try:
+            return published.read()
+        finally:
+            published.close()
 
     def chunks(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield what `Chunks.found` does of all its packs and segments."""

@@ -250,7 +250,7 @@ class SettledSalvage:
         offered = {at: self._offered(at, one) for at, one in shelved.items()}
         back = {at: one for at, one in offered.items() if one is not None}
         known.update(back)
-        found.events_back, found.copied = sorted(back), len(back)
+        found.copied = len(back)
         stop, limit = self._ends(own)
         told = self._leaf_at(own.known)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ckptlog.errors import operating_system_door
+from ckptlog.formats import end
 from ckptlog.repository import layout
 from ckptlog.repository.head_shelf import FOLDER as HEADS
 from ckptlog.repository.plan import Planner
@@ -44,6 +45,8 @@ class Stage:
                     container = f"{name}/{path.name}"
                     if container not in mended and container not in strays:
                         self._link(container)
+        if planner.end is not None:
+            files.write_atomically(self.folder / "log" / "end", end.encode(planner.end))
         for container, salvage in mended.items():
             self._write(self.folder / container, planner.read(container) or b"", salvage)
 

@@ -45,7 +45,7 @@ from ckptlog.repository.depth import Depth, damaged_share_max
 from ckptlog.repository.head_check import NONE_KEPT, HeadCheck, KeptHeads
 from ckptlog.repository.history import History
 from ckptlog.repository.leaf_check import LeafCheck
-from ckptlog.repository.loss import known_losses
+from ckptlog.repository.loss import Told, told_losses
 from ckptlog.repository.report import Book, Level, Problem, Progress, Report
 from ckptlog.storage.environment import Environment
 from ckptlog.views.current import CurrentView
@@ -225,7 +225,8 @@ class Run:
         history, chain: What was read of the log. contents: None for "structure".
         registered, removed: Packs that count; containers that collections have removed.
         fence: Of the last collection: no pack with a lower base can be registered.
-        repairs: Data of the events that repairs have left.
+        repairs: Commits of the events that repairs have left; told: what those say.
+        heads: Compared with what was read.
     """
 
     def __init__(
@@ -267,16 +268,17 @@ class Run:
         self.removed: set[str] = set()
         self.fence = 0
         self.repairs: list[Commit] = []
+        self.told = Told()
         self._leaves = LeafCheck(root / "views" / "tree" / "leaves", source.environment.boot())
-        self._heads = HeadCheck(root, info.id, source.environment, kept)
+        self.heads = HeadCheck(root, info.id, source.environment, kept)
 
     def report(self, view: CurrentView | None, mark: Mark | None) -> Report:
         """Read everything and return what was found."""
         try:
             leaf_at_mark = self._read(mark.position if mark else 0)
             self.history.close()
-            is_whole = self._end is not None and not self.chain.lost
-            self._heads.report(self.book, is_whole=is_whole)
+            is_whole = self._end is not None and not self.chain.is_broken
+            self.heads.report(self.book, is_whole=is_whole)
             if self.contents:
                 self._finish(self.contents)
             if view is not None and mark is not None:
@@ -313,7 +315,7 @@ class Run:
             for commit, window in self.chain.commits(self._end):
                 self.history.add(commit)
                 self._leaves.add(commit)
-                self._heads.add(commit)
+                self.heads.add(commit)
                 self._register(commit)
                 if self.contents:
                     self.contents.add(commit, window)
@@ -370,7 +372,8 @@ class Run:
 
     def _finish(self, contents: Contents) -> None:
         packs = [*self.registered.values()]
-        contents.finish(known_losses(self._root, self._info.id_bytes, self.repairs, packs))
+        self.told = told_losses(self._root, self._info.id_bytes, self.repairs, packs)
+        contents.finish(self.told.chunks)
         breakage = contents.breakage
         if not breakage.is_empty:
             outcomes = Outcomes()

@@ -3,6 +3,7 @@
     whole events, headers, the end -> known
     a second copy's events, tombstones, the cache of leaf hashes -> offered, each unproven by itself
       -> one leaf hash for each position -> roots at the sizes of heads -> proven, where one agrees
+      -> from there on to the next
 
 A root is a hash over every leaf below it: where it agrees, each of them is right, wherever it came
 from. Where none agrees, nothing offered is known to be right, and none of it is believed.
@@ -23,30 +24,71 @@ NO_LEAF: Final = bytes(HASH_BYTES)
 """What a power cut leaves in a file of leaf hashes; no event has this one."""
 
 
-class Evidence(msgspec.Struct):
-    """What tells leaf hashes, by position.
+class LeafRow:
+    """Leaf hashes by position, some of them missing.
 
-    known: Of whole events, and what headers and the published end name. stand_ins: Of tombstones,
-        as they have them now. copied: Of whole events of copies. cached: The cache, from 0 on.
+    Args:
+        size: Positions; what is put behind it is left out.
+
+    Cost: 32 bytes for each position below the last that is there.
     """
 
-    known: dict[int, bytes]
-    stand_ins: dict[int, bytes]
-    copied: dict[int, bytes]
-    cached: Sequence[bytes]
+    def __init__(self, size: int, leaves: Iterable[bytes | bytearray] = ()) -> None:
+        self._size = size
+        self._data = bytearray().join(leaves)
+
+    def __len__(self) -> int:
+        return len(self._data) // HASH_BYTES
+
+    def get(self, position: int) -> bytes | None:
+        """Return a leaf hash, None where it is missing."""
+        leaf = bytes(self._data[position * HASH_BYTES : (position + 1) * HASH_BYTES])
+        return None if leaf in (b"", NO_LEAF) else leaf
+
+    def put(self, position: int, leaf: bytes) -> None:
+        """Enter a leaf hash where there is none."""
+        if position >= self._size or self.get(position) is not None:
+            return
+        begin = position * HASH_BYTES
+        self._data.extend(bytes(max(0, begin + HASH_BYTES - len(self._data))))
+        self._data[begin : begin + HASH_BYTES] = leaf
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What tells leaf hashes.
+
+    known: Of whole events, and what headers and the published end name. stand_ins: Of tombstones,
+        as they have them now. copied: Of whole events of copies. cached: The cache's.
+    """
+
+    known: LeafRow
+    stand_ins: LeafRow
+    copied: LeafRow
+    cached: LeafRow
 
     def ways(self) -> Iterable[Callable[[int], bytes | None]]:
         """Yield what may have been the log's leaf hashes, the likeliest first."""
-        known, stand_ins, copied = self.known, self.stand_ins, self.copied
-        for sources in ((known, copied, stand_ins), (known, stand_ins, copied), (known, stand_ins)):
-            yield partial(self._first, sources)
+        known, stand_ins, copied, cached = self.known, self.stand_ins, self.copied, self.cached
+        yield partial(_first, (known, copied, stand_ins, cached))
+        yield partial(_first, (known, stand_ins, copied, cached))
+        yield partial(_first, (known, stand_ins, cached))
 
-    def _first(self, sources: Sequence[dict[int, bytes]], position: int) -> bytes | None:
-        for source in sources:
-            if position in source:
-                return source[position]
-        leaf = self.cached[position] if position < len(self.cached) else NO_LEAF
-        return None if leaf == NO_LEAF else leaf
+
+def nothing_told(size: int, cached: Iterable[bytes] = ()) -> Evidence:
+    """Return evidence that is to be gathered, about so many positions."""
+    return Evidence(LeafRow(size), LeafRow(size), LeafRow(size), LeafRow(size, cached))
+
+
+def _first(rows: Sequence[LeafRow], position: int) -> bytes | None:
+    for row in rows:
+        leaf = row.get(position)
+        if leaf is not None:
+            return leaf
+    return None
+
+
+_Step = tuple[bytes | bytearray, Frontier]
+"""Leaf hashes, one behind the other, and the tree after the last of them."""
 
 
 class Warrant:
@@ -56,13 +98,14 @@ class Warrant:
         heads: Them. gather: Gathers what they are compared with, once it is asked for.
 
     Threads: one at a time.        Cost: reads the whole log at the first question that a head
-        covers; two hashes an event, at most three times.
+        covers; two hashes an event, at most three times between two heads that agree. Five times
+        32 bytes an event are in memory, and the largest segment.
     """
 
     def __init__(self, heads: Iterable[Head], gather: Callable[[], Evidence]) -> None:
         self._heads = sorted((one.size, one.root) for one in heads if one.size)
         self._gather = gather
-        self._leaves: list[bytes] | None = None
+        self._leaves: LeafRow | None = None
         self._refuted = 0
 
     @property
@@ -76,48 +119,62 @@ class Warrant:
 
     def proven(self, position: int) -> bytes | None:
         """Return the leaf hash that a head proves; None where none does."""
-        leaves = self._proven() if self.covers(position) else []
-        return leaves[position] if position < len(leaves) else None
+        return self._proven().get(position) if self.covers(position) else None
 
     def restored(self, position: int) -> bytes | None:
         """Return it if every head over that position agrees: none rests on what is there now."""
         leaf = self.proven(position)
         return leaf if position >= self._refuted else None
 
-    def _proven(self) -> list[bytes]:
+    def _proven(self) -> LeafRow:
         if self._leaves is None:
-            best: list[bytes] = []
-            for leaf_at in self._gather().ways():
-                leaves = self._agreed(leaf_at)
-                best = max(best, leaves, key=len)  # of two that reach as far, the first
-                if len(best) == self.reach:
-                    break
-            self._leaves = best
-            self._refuted = len(best) if len(best) < self.reach else self._refuted_below(best)
+            self._leaves = leaves = self._longest(self._gather())
+            is_whole = len(leaves) == self.reach
+            self._refuted = self._refuted_below(leaves) if is_whole else len(leaves)
         return self._leaves
 
-    def _agreed(self, leaf_at: Callable[[int], bytes | None]) -> list[bytes]:
-        """Return the leaves below the largest head that agrees with them."""
-        roots, frontier = set(self._heads), Frontier()
+    def _longest(self, evidence: Evidence) -> LeafRow:
+        """Return the leaves below the largest head that agreeing ones lead to.
+
+        Each step goes the one way that leads farthest, so that of two heads of different histories
+        the larger counts; of two ways that lead as far, the first.
+        """
+        leaves, frontier = bytearray(), Frontier()
+        while frontier.size < self.reach:
+            best: _Step = b"", frontier
+            for leaf_at in evidence.ways():
+                found = self._agreed(leaf_at, frontier)
+                best = max(best, found, key=lambda one: len(one[0]))
+                if best[1].size == self.reach:
+                    break
+            if not best[0]:
+                break
+            leaves += best[0]
+            frontier = best[1]
+        return LeafRow(self.reach, (leaves,))
+
+    def _agreed(self, leaf_at: Callable[[int], bytes | None], start: Frontier) -> _Step:
+        """Return the leaves from a start to the largest head that agrees with them."""
+        roots, frontier = set(self._heads), start.copy()
         sizes = {size for size, _ in roots}
-        leaves: list[bytes] = []
-        agreed = 0
-        for position in range(self.reach):
+        leaves, agreed = bytearray(), start
+        for position in range(start.size, self.reach):
             leaf = leaf_at(position)
             if leaf is None:
                 break
-            leaves.append(leaf)
+            leaves += leaf
             frontier.add(leaf)
             if frontier.size in sizes and (frontier.size, frontier.root) in roots:
-                agreed = frontier.size
-        return leaves[:agreed]
+                agreed = frontier.copy()
+        del leaves[(agreed.size - start.size) * HASH_BYTES :]
+        return leaves, agreed
 
-    def _refuted_below(self, leaves: list[bytes]) -> int:
+    def _refuted_below(self, leaves: LeafRow) -> int:
         """Return the size of the largest head that does not agree, 0 where all do."""
         frontier, refuted = Frontier(), 0
         waiting = list(self._heads)
-        for leaf in leaves:
-            frontier.add(leaf)
+        for position in range(len(leaves)):
+            frontier.add(leaves.get(position) or NO_LEAF)
             while waiting and waiting[0][0] == frontier.size:
                 size, root = waiting.pop(0)
                 refuted = refuted if root == frontier.root else size

@@ -175,3 +175,26 @@ def test_damage_of_the_newest_head_is_pointed_out(run, store):
     assert latest.read_bytes() == whole
     assert run("--store", store, "verify").status == 0
     assert run("--store", store, "repair").status == 0
+
+
+def test_a_lost_end_is_told_as_what_nobody_can_know(run, store):
+    (store / "log/end").unlink()
+    done = run("--store", store, "repair", "--apply")
+    assert done.status == 0
+    assert "note: The published end of the log was lost: 3 events were found" in done.out
+    assert run("--store", store, "repair").out == "Nothing is damaged.\n"
+
+
+def test_a_lost_end_below_a_signed_head(run, store):
+    assert run("--store", store, "audit", "head").status == 0
+    (path,) = store.glob("log/*.seg")
+    (store / "log/end").unlink()
+    path.write_bytes(path.read_bytes()[:300])
+    for words in ((), ("--apply",)):
+        done = run("--store", store, "repair", *words)
+        assert done.status == 5
+        assert "log/end" in done.out
+        assert "audit fork" in done.out
+        assert "left: head.rolled_back" in done.out
+    assert "repair.refused" in done.err
+    assert not (store / "log/end").exists()

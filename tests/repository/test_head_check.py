@@ -285,3 +285,20 @@ def test_a_head_over_a_tombstone_tells_of_a_past_that_was_changed_after(home):
     report = home.verify()
     assert codes(report) == ["head.rewritten"]
     assert f"first {signed.head.size} events" in report.problems[0].message
+
+
+def test_a_log_that_was_cut_and_has_a_tombstone(home):
+    """A tombstone is an event: it does not hide that others are missing at the end."""
+    from ckptlog.repository.repair import repair
+
+    with home.open() as store:
+        lost = store.event_at(3)
+    with (home.path / lost.container).open("r+b") as file:
+        file.seek(lost.offset + 4)
+        file.write(bytes(56))
+    repair(home.path, is_applied=True)
+    copy = home.back_up()
+    home.write(5)
+    home.sign()
+    home.restore(copy)
+    assert codes(home.verify()) == ["head.rolled_back"]

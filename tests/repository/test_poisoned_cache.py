@@ -185,3 +185,32 @@ def test_without_heads_a_copy_outranks_the_cache_too(store, kind, tmp_path):
     done = repair(store, is_applied=True, copy=copy)
     assert (done.ok, done.lost_positions) == (True, ())
     assert leaves_now(store)[: len(leaves)] == leaves
+
+
+def test_heads_of_a_branch_that_was_given_up_ask_for_nothing(store, kind, tmp_path):
+    """The store was set back to a backup and forked; a head of what followed then is kept still."""
+    with ckptlog.CheckpointManager(store, actor="tester") as manager:
+        Notary(manager.store).sign()
+    backup = fresh(store, tmp_path / "backup")
+    with ckptlog.CheckpointManager(store, actor="tester") as manager:
+        manager.create_checkpoint("t", "T", 1, data={"n": 1})
+        for step in range(2, 90):
+            manager.create_checkpoint("t", "T", step)
+        Notary(manager.store).sign()
+    fresh(backup, store)
+    with ckptlog.CheckpointManager(store, actor="tester") as manager:
+        Notary(manager.store).fork(actor="tester")
+        first = manager.store.position
+        for step in range(1, 9):
+            manager.create_checkpoint("other", "O", step)
+    copy, leaves = fresh(store, tmp_path / "copy"), leaves_now(store)
+    path = max((store / "log").glob("*.seg"))
+    with ckptlog.open(store, read_only=True) as opened:
+        lost = opened.event_at(first + 2)
+    with path.open("r+b") as file:
+        file.seek(lost.offset + 4)
+        file.write(bytes(56))
+    assert repair(store, is_applied=True).lost_positions == ((first + 2, first + 2),)
+    assert leaves_now(store)[: len(leaves)] == leaves
+    assert repair(store, is_applied=True, copy=copy).positions_back
+    assert leaves_now(store)[: len(leaves)] == leaves

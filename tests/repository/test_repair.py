@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 import ckptlog
 from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.model import value
 from ckptlog.model.event import LOST, REPAIRED
 from ckptlog.model.leaf import leaf_hash
 from ckptlog.repository.compaction import CollectOptions
+from ckptlog.repository.layout import read_info
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
 from ckptlog.storage import files
@@ -169,8 +171,6 @@ def test_originals_are_kept_and_the_event_tells(store):
         last = opened.event_at(done.position).event
         assert (last.type, last.actor) == (REPAIRED, "me")
         assert last.facts == done.facts()
-        from ckptlog.model import value
-
         assert last.data is not None
         record = value.decode(opened.blobs.wire(last.data))
     assert record["lost_chunks"] == [*done.lost_chunks]
@@ -302,12 +302,32 @@ def killed_at(root: Path, number: int) -> bool:
     os._exit(0)
 
 
+def told_by(root: Path) -> dict[str, list]:
+    """Return what all events of repairs have told to be lost."""
+    told: dict[str, list] = {"lost_positions": [], "lost_chunks": []}
+    with ckptlog.open(root, read_only=True) as opened:
+        for one in opened.events():
+            if one.event.type == REPAIRED:
+                record = value.decode(opened.blobs.wire(one.event.data))
+                assert bool(record["lost_positions"]) == bool(one.event.facts["events_lost"])
+                for name, stretches in told.items():
+                    stretches.extend(record[name])
+    return told
+
+
 def check_kill(image, tmp_path, number: int) -> bool:
     path, truth = image
     root = fresh(path, tmp_path / "store")
+    store_id = read_info(root).id_bytes
     for name in files_of(root)[::3]:
         data = (root / name).read_bytes()
-        (root / name).write_bytes(data[:2000] + bytes(1500) + data[3500:])
+        data = data[:2000] + bytes(1500) + data[3500:]
+        events = [at for kind, at, _ in frames_of(path / name, store_id) if kind == 2]
+        for at in events[1:2]:
+            data = data[: at + 4] + bytes(56) + data[at + 60 :]
+        (root / name).write_bytes(data)
+    other = fresh(root, tmp_path / "other")
+    assert repair(other, is_applied=True).lost_positions
     damaged = {name: (root / name).read_bytes() for name in files_of(root)[::3]}
     was_killed = killed_at(root, number)
     for name, data in damaged.items():
@@ -327,6 +347,7 @@ def check_kill(image, tmp_path, number: int) -> bool:
         if truth.newest[name] not in lost and name not in losses:
             assert seen[name] == state
     assert newest
+    assert told_by(root) == told_by(other)
     assert not list(root.glob("quarantine/*/repair.json"))
     assert done.position >= 0 or not was_killed
     return was_killed
@@ -343,6 +364,27 @@ def test_killed_at_every_change(image, tmp_path):
     while check_kill(image, tmp_path, number):
         number += 1
     assert number > 20
+
+
+def test_killed_when_the_event_was_written_and_not_published(store):
+    end = (store / "log/end").read_bytes()
+    (store / files_of(store)[2]).unlink()
+    repair(store, is_applied=True)
+    told = told_by(store)
+    (store / "log/end").write_bytes(end)
+    (done,) = store.glob("quarantine/*/done.json")
+    done.rename(done.with_name("repair.json"))
+    again = repair(store, is_applied=True)
+    assert (again.lost_positions, again.lost_chunks) == ((), ())
+    assert told_by(store) == told
+    assert told["lost_positions"]
+
+
+def test_what_events_of_repairs_say_is_checked(store):
+    """They are bytes of the log, whoever wrote them."""
+    from ckptlog.repository.loss import positions_in
+
+    assert positions_in([[3, 4], [-5, 0], [7, 1 << 60]], 9) == {3, 4, 0, 7, 8}
 
 
 def test_a_repaired_store_can_be_looked_back_at(store):

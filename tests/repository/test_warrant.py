@@ -8,7 +8,7 @@ import pytest
 
 from ckptlog.formats.head import Head
 from ckptlog.formats.merkle import Frontier
-from ckptlog.repository.warrant import NO_LEAF, Evidence, Warrant
+from ckptlog.repository.warrant import NO_LEAF, Warrant, nothing_told
 
 LEAVES = [hashlib.sha256(bytes([n])).digest() for n in range(20)]
 FALSE = hashlib.sha256(b"false").digest()
@@ -30,7 +30,11 @@ def known_but(*lost):
 
 
 def warrant(heads, *, lost=(), stand_ins=None, copied=None, cached=()):
-    told = Evidence(known_but(*lost), stand_ins or {}, copied or {}, cached)
+    told = nothing_told(len(LEAVES), cached)
+    rows = (told.known, known_but(*lost)), (told.stand_ins, stand_ins), (told.copied, copied)
+    for row, leaves in rows:
+        for position, leaf in (leaves or {}).items():
+            row.put(position, leaf)
     return Warrant(heads, lambda: told)
 
 
@@ -87,3 +91,23 @@ def test_nothing_is_restored_below_a_head_that_cannot_be_compared():
     one = warrant([head(9), head(12)], lost=(3, 10), stand_ins={3: FALSE}, copied={3: LEAVES[3]})
     assert one.proven(3) == LEAVES[3]
     assert one.restored(3) is None
+
+
+def test_another_way_is_tried_from_one_head_to_the_next():
+    """One way for the whole log would prove nothing above the first head."""
+    one = warrant(
+        [head(6), head(15)],
+        lost=(3, 9),
+        stand_ins={3: LEAVES[3], 9: FALSE},
+        copied={3: FALSE, 9: LEAVES[9]},
+    )
+    assert (one.proven(3), one.proven(9)) == (LEAVES[3], LEAVES[9])
+    assert one.restored(9) == LEAVES[9]
+
+
+def test_what_is_told_of_positions_that_no_head_covers_takes_no_room():
+    one = nothing_told(9).copied
+    one.put(1 << 60, LEAVES[0])
+    assert len(one) == 0
+    one.put(8, LEAVES[8])
+    assert (len(one), one.get(7), one.get(8), one.get(9)) == (9, None, LEAVES[8], None)
