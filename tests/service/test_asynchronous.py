@@ -92,24 +92,24 @@ def test_who_is_cancelled_twice_waits_for_the_rollback_too(tmp_path):
 @pytest.mark.parametrize("is_closed", [False, True])
 def test_a_recovery_whose_loop_has_gone_goes_on(tmp_path, is_closed):
     service, part = made(tmp_path / "s")
-    loop, tasks = asyncio.new_event_loop(), []
+    loop, tasks, is_asked = asyncio.new_event_loop(), [], asyncio.Event()
 
     async def picture(_now):
-        await asyncio.sleep(0)
+        is_asked.set()
+        await asyncio.sleep(3600)
 
     async def begin():
         await service.start()
         first = await service.create_checkpoint()
-        part.value, part.held = 2, "restore"
+        part.value = 2
         tasks.append(
             loop.create_task(service.recover_from_checkpoint(first.id, on_progress=picture))
         )
-        await service._pool.call(part.is_called.wait, WAIT_S)
+        await is_asked.wait()
 
     loop.run_until_complete(begin())
     if is_closed:
         loop.close()
-    part.may_go_on.set()
     until(lambda: service.current_operation is None, "the end")
     assert part.value == 1
     if not is_closed:
