@@ -198,6 +198,7 @@ class Runner:
         try:
             message = self._loop()
         finally:
+            self.is_stopping = True
             self._is_over.set()
         if message == TERMINATE:
             self._on_terminate()

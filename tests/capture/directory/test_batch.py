@@ -146,13 +146,17 @@ def test_a_failure_is_raised_when_all_are_done(tmp_path, monkeypatch):
 def test_an_interruption_closes_nothing_that_is_at_work(tmp_path, monkeypatch):
     """Their numbers would be other files', which they would sync, or close."""
     before, numbers = descriptors(), []
-    is_interrupted, real = threading.Event(), os.fsync
+    is_begun, is_interrupted, real = threading.Event(), threading.Event(), os.fsync
+
+    def press():
+        assert is_begun.wait(60)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
 
     def slowly(fd):
         inode = os.fstat(fd).st_ino
-        if len(numbers) == 0:
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
         numbers.append(fd)
+        is_begun.set()
         assert is_interrupted.wait(60)
         assert os.fstat(fd).st_ino == inode
         real(fd)
@@ -163,8 +167,11 @@ def test_an_interruption_closes_nothing_that_is_at_work(tmp_path, monkeypatch):
     with Batch() as batch:
         for fd in opened(tmp_path, 20):
             batch.add(fd)
+        pressing = threading.Thread(target=press)
+        pressing.start()
         with pytest.raises(KeyboardInterrupt):
             batch.sync()
+        pressing.join()
         others = opened(folder, 20)
         assert not set(others) & set(numbers)
         is_interrupted.set()
