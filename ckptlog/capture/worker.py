@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from ckptlog.capture.held import Held
 from ckptlog.model.component import Component, Traits
+from ckptlog.storage.thread import is_begun
 
 LOOK_AHEAD = "look_ahead"
 PREPARE = "prepare"
@@ -77,11 +78,7 @@ class Worker:
             name=f"ckptlog-capture-{self.traits.name}",
             daemon=True,
         )
-        self._is_inline = False
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._is_inline = True
+        self._is_inline = not is_begun(self._thread)
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ckptlog.errors import SourceBusyError
+from ckptlog.storage.thread import is_begun
 
 
 class HungError(SourceBusyError):
@@ -41,9 +42,7 @@ def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> A
     thread = threading.Thread(
         target=copy_context().run, args=(run,), name=f"ckptlog-recovery-{name}", daemon=True
     )
-    try:
-        thread.start()
-    except RuntimeError:  # none is to be had, as while the interpreter ends: without a deadline
+    if not is_begun(thread):  # as while the interpreter ends: without a deadline
         run()
     interrupted: KeyboardInterrupt | None = None
     while True:

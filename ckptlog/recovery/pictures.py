@@ -9,6 +9,7 @@ from queue import SimpleQueue
 
 from ckptlog.recovery.progress import RecoveryProgress
 from ckptlog.recovery.request import Cancel, OnProgress
+from ckptlog.storage.thread import is_begun
 
 Recover = Callable[[OnProgress, Cancel], object]
 
@@ -49,12 +50,15 @@ def iterated(recover: Recover, cancel: Cancel | None) -> Generator[RecoveryProgr
             pictures.put(None)
 
     thread = threading.Thread(target=copy_context().run, args=(work,), name="ckptlog-recovery")
-    thread.start()
+    is_beside = is_begun(thread)
+    if not is_beside:  # all of it now, and the pictures behind it
+        work()
     try:
         while (picture := pictures.get()) is not None:
             yield picture
     finally:
         stop.set()
-        thread.join()
+        if is_beside:
+            thread.join()
     if failures:
         raise failures[0]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from ckptlog.capture.catalogue import check_moment
 from ckptlog.errors import ArgumentError
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.recovery.progress import RecoveryProgress
@@ -91,6 +92,7 @@ def check_watchers(on_progress: object, cancel: object) -> None:
     """
     if on_progress is not None and not callable(on_progress):
         raise _wrong("on_progress", on_progress, "a function of one argument")
+    refuse_deferred("on_progress", on_progress)
     if cancel is not None and not callable(getattr(cancel, "is_set", None)):
         raise _wrong("cancel", cancel, "an object with is_set(), such as a threading.Event")
 

@@ -11,25 +11,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from concurrent.futures import wait
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from ckptlog.capture.loop_call import running_loop
 from ckptlog.errors import ArgumentError
 from ckptlog.manager.reading import OnDamage
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.quotation import quoted
 from ckptlog.model.system_configuration import SystemConfiguration
-from ckptlog.recovery.pictures import Either
 from ckptlog.recovery.request import check_watchers
 from ckptlog.repository.store import Store
 from ckptlog.service.alerting import Alert
-from ckptlog.service.creation import Configuration, create_checkpoint_system
-from ckptlog.service.creation import quick_start as start_quickly
+from ckptlog.service.creation import (
+    Configuration,
+    create_checkpoint_system,
+    default_dependencies,
+)
 from ckptlog.service.operation import Operation
 from ckptlog.service.pool import Pool, Stoppable
 from ckptlog.service.service import CheckpointService
@@ -84,9 +87,7 @@ class AsyncCheckpointService:
         cls, dependencies: object = None, *, config: Configuration | None = None
     ) -> Self:
         """Make a service and start it, as `quick_start`."""
-        if dependencies is None:
-            return cls(await asyncio.to_thread(start_quickly, config=config))
-        service = cls.create(config, dependencies)
+        service = cls.create(config, default_dependencies(dependencies))
         try:
             await service.start()
         except BaseException:
@@ -174,11 +175,11 @@ class AsyncCheckpointService:
 
     async def pin_checkpoint(self, checkpoint_id: str) -> bool:
         """Keep a capture; see `CheckpointService.pin_checkpoint`."""
-        return await asyncio.to_thread(self.sync.pin_checkpoint, checkpoint_id)
+        return await self._pool.call(self.sync.pin_checkpoint, checkpoint_id)
 
     async def unpin_checkpoint(self, checkpoint_id: str) -> bool:
         """Undo `pin_checkpoint`; False where it is not pinned."""
-        return await asyncio.to_thread(self.sync.unpin_checkpoint, checkpoint_id)
+        return await self._pool.call(self.sync.unpin_checkpoint, checkpoint_id)
 
     async def validate_checkpoint(self, checkpoint_id: str | None = None) -> list[str]:
         """Say what is wrong with a capture; see `CheckpointService.validate_checkpoint`."""
@@ -224,18 +225,14 @@ class AsyncCheckpointService:
         Whoever closes the iterator (`contextlib.aclosing`) cancels the recovery, and waits for the
         rollback.
         """
-        stop = threading.Event()
-        cancel = options.pop("cancel", None)
-        check_watchers(None, cancel)
-        pictures = self.sync.iterate_recovery(
-            checkpoint_id, components, cancel=Either(stop, cancel), **options
-        )
+        options = _stoppable(options)
+        pictures = self.sync.iterate_recovery(checkpoint_id, components, **options)
         try:
             while (picture := await self._pool.call(next, pictures, None)) is not None:
                 yield picture
         finally:
-            stop.set()
-            await asyncio.shield(self._pool.call(_close, pictures))
+            options["cancel"].stop()
+            await self._pool.ended(_close, pictures)
 
     async def resume_recovery(
         self,
@@ -277,6 +274,7 @@ class AsyncCheckpointService:
         here = running_loop()
         if not callable(callback):
             raise ArgumentError(f"{quoted(callback)} cannot be called.", argument="callback")
+        refuse_deferred("callback", callback, is_awaited=True)
 
         def call(what: Any) -> None:
             loop = here or self._loop
@@ -325,6 +323,7 @@ def _in_loop(
     """Return what calls a callback in the loop that runs here, and waits for it."""
     if callback is None or not callable(callback):
         return callback  # what cannot be called is refused where arguments are checked
+    refuse_deferred("on_progress", callback, is_awaited=True)
     loop, function = asyncio.get_running_loop(), callback
 
     async def answer(picture: RecoveryProgress) -> None:
@@ -333,10 +332,27 @@ def _in_loop(
             await found
 
     def call(picture: RecoveryProgress) -> None:
-        if not loop.is_closed():
-            asyncio.run_coroutine_threadsafe(answer(picture), loop).result()
+        if running_loop() is loop:  # no thread was to be had: who waits here keeps the loop
+            _begin("recoveryProgress", function(picture))
+        elif loop.is_running():
+            _answered(answer(picture), loop)
 
     return call
+
+
+def _answered(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until a loop has run a coroutine; no longer where it runs no more."""
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:  # it was closed just now
+        coroutine.close()
+        return
+    while not wait([future], _POLL_S).done:
+        if not loop.is_running():
+            if not loop.is_closed():
+                future.cancel()
+            return
+    future.result()
 
 
 _tasks: set[asyncio.Task[Any]] = set()
@@ -348,7 +364,12 @@ def _call(event: str, callback: Callable[[Any], object], what: Any) -> None:
         found = callback(what)
     except Exception:
         _logger.exception("A callback for %s failed", event)
-        return
+    else:
+        _begin(event, found)
+
+
+def _begin(event: str, found: object) -> None:
+    """Let the running loop run what a callback returned, if it is a coroutine."""
     if inspect.iscoroutine(found):
         task = asyncio.get_running_loop().create_task(_awaited(event, found))
         _tasks.add(task)  # the loop itself holds tasks weakly

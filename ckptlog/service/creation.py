@@ -58,16 +58,21 @@ def quick_start(
             (versions, packages, variables without secrets), until there is more to save.
         config: As `create_checkpoint_system`.
     """
-    if dependencies is None:
-        from ckptlog.capture.environment import EnvironmentComponent
-
-        dependencies = [EnvironmentComponent()]
-    service = create_checkpoint_system(config, dependencies)
+    service = create_checkpoint_system(config, default_dependencies(dependencies))
     try:
         return service.start()
     except BaseException:
         service.close()
         raise
+
+
+def default_dependencies(dependencies: object) -> object:
+    """Return what is given, or else what `quick_start` saves."""
+    if dependencies is not None:
+        return dependencies
+    from ckptlog.capture.environment import EnvironmentComponent
+
+    return [EnvironmentComponent()]
 
 
 def load_configuration(config: Configuration | None = None) -> SystemConfiguration:

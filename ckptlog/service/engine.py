@@ -175,13 +175,18 @@ class Engine:
         if not isinstance(error, LeaseLostError | LeaseRequiredError):
             self.tally.fail()
         if done is None:
-            done = Operation(operation.CAPTURE, "", moment(self.environment.now_us()))
-            done.fail(error)
+            done = self._failed(operation.CAPTURE, "", error)
         _logger.warning("%s failed: %s (%s)", done.kind, error, error.code)
         self.listeners.tell(listener.OPERATION_FAILED, done)
         if isinstance(error, FullError | QuotaError):
             self.clean_up(is_pressed=True)
         self.look()
+
+    def _failed(self, kind: str, reason: str, error: CheckpointError) -> Operation:
+        """Return an operation that failed before it began, or beside another one."""
+        done = Operation(kind, reason, moment(self.environment.now_us()))
+        done.fail(error)
+        return done
 
     def delete(self, checkpoint_id: str) -> None:
         """Delete one capture, because somebody asked for it.
@@ -221,6 +226,8 @@ class Engine:
         except CheckpointError as error:
             gone = error.context.get("deleted", [])
             _logger.warning("Captures were not cleaned up: %s (%s)", error, error.code)
+            if done is None:
+                done = self._failed(operation.CLEANUP, "retention", error)
             self.listeners.tell(listener.OPERATION_FAILED, done)
         if gone:
             self.listeners.tell(listener.CHECKPOINTS_DELETED, gone)
@@ -235,9 +242,8 @@ class Engine:
             "damaged, `ckptlog repair` what can be mended.",
             checkpoint_id=info.id,
         )
-        done = Operation(operation.CLEANUP, "retention", moment(self.environment.now_us()))
+        done = self._failed(operation.CLEANUP, "retention", error)
         done.checkpoint_id = info.id
-        done.fail(error)
         _logger.error("%s (%s)", error, error.code)
         self.listeners.tell(listener.OPERATION_FAILED, done)
 

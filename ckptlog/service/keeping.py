@@ -28,6 +28,7 @@ from ckptlog.errors import CheckpointError, CheckpointNotFoundError
 from ckptlog.manager.lease import Lease
 from ckptlog.model.capture import CaptureInfo, digest_of
 from ckptlog.model.checkpoint import time_text
+from ckptlog.storage.thread import is_begun
 
 DIGEST: Final = "digest"
 SAMPLE: Final = "sample"
@@ -197,12 +198,14 @@ class Keeper:
             return False
         if not is_due and not is_pressed:
             return False
-        self._compacted_s, self._deleted = now_s, 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(
-            target=self._compact, args=(told, self._stopping), name="ckptlog-compact", daemon=True
+        stopping = threading.Event()
+        thread = threading.Thread(
+            target=self._compact, args=(told, stopping), name="ckptlog-compact", daemon=True
         )
-        self._thread.start()
+        if not is_begun(thread):  # a later call begins it
+            return False
+        self._compacted_s, self._deleted = now_s, 0
+        self._stopping, self._thread = stopping, thread
         return True
 
     def _compact(self, told: Callable[[int], None], stopping: threading.Event) -> None:

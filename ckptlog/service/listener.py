@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ckptlog.errors import ArgumentError
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import camel, nearest, snake
+from ckptlog.storage.thread import is_begun
 from ckptlog.watch.bus import call
 
 CHECKPOINT_CREATED: Final = "checkpoint_created"
@@ -77,20 +79,31 @@ class Listeners:
         """Call a function for each event of a name, in either spelling; return what ends that.
 
         Raises:
-            ArgumentError: There is no such event, or nothing to call.
+            ArgumentError: There is no such event, or nothing to call; or its call does nothing (a
+                coroutine function, a generator function).
         """
         name = _checked(event)
         if not callable(callback):
             raise ArgumentError(f"{quoted(callback)} cannot be called.", argument="callback")
+        refuse_deferred("callback", callback)
         pair = (name, callback)
         with self._wake:
             self._callbacks = (*self._callbacks, pair)
+        self.start()
 
         def end() -> None:
             with self._wake:
                 self._callbacks = tuple(one for one in self._callbacks if one is not pair)
 
         return end
+
+    def start(self) -> None:
+        """Have the thread at hand where there are callbacks: later there may be none to be had."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._wake:
+            if self._callbacks:
+                self._start()
 
     def tell(self, event: str, what: Any) -> None:
         """Let the callbacks of an event be called soon; never blocks, never raises."""
@@ -112,12 +125,8 @@ class Listeners:
         if self._thread is None or not self._thread.is_alive():
             self._is_ending = False
             thread = threading.Thread(target=self._run, name="ckptlog-callbacks", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # while the interpreter ends: `end` tells what is pending
-                self._thread = None
-            else:
-                self._thread = thread
+            # Where none is to be had, `end` tells what is pending.
+            self._thread = thread if is_begun(thread) else None
 
     def end(self, wait_s: float) -> bool:
         """Let what is pending be told and the thread end; False where callbacks take longer."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from ckptlog.recovery.pictures import Either
 from ckptlog.recovery.request import Cancel
+from ckptlog.storage.pool import Pool as Threads
 
 # One call works, the others wait for it; a thread is made when it is needed.
 _THREADS_MAX: Final = 64
@@ -42,19 +43,26 @@ class Stoppable(Either):
 class Pool:
     """Threads that are made when they are needed, and end with `close`; then they are made anew.
 
+    Where none is to be had (the main thread has returned, say) the loop waits for each call.
+
     Threads: in those of the loop.
     """
 
     def __init__(self) -> None:
-        self._executor: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
+        self._pid = os.getpid()
 
     async def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Call a function in a thread; who is cancelled does not wait for it any more."""
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="ckptlog-async")
+        if self._threads is None or self._pid != os.getpid():  # a forked child has none of them
+            self._threads, self._pid = Threads(_THREADS_MAX, "ckptlog-async"), os.getpid()
         context = contextvars.copy_context()
         call = partial(context.run, function, *arguments, **options)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        job = self._threads.begin(call)
+        if job is None:
+            self._threads = None  # the next call asks anew
+            return call()
+        return await asyncio.wrap_future(job)
 
     async def ended(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Call a function in a thread, and leave it only when it has ended.
@@ -78,6 +86,6 @@ class Pool:
 
     def close(self) -> None:
         """Let the threads end that have nothing to do."""
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+        threads, self._threads = self._threads, None
+        if threads is not None and self._pid == os.getpid():
+            threads.close(wait=False)

@@ -53,19 +53,22 @@ def recover(engine: Engine, request: Request) -> RecoveryProgress:
             "on_progress": on_progress,
             "cancel": Either(engine.turn.is_ending, request.cancel),
         }
-        return recovery.recover(**{**request.options(), **watchers})
+        found = recovery.recover(**{**request.options(), **watchers})
+        if not request.dry_run and request.to is None:
+            engine.unfinished.complete()
+        return found
 
-    def check(recovery: Recovery) -> None:
+    def check(recovery: Recovery) -> bool:
         """Refuse what nothing could be begun with; a dry run tells it as errors."""
         if not request.dry_run:
             _refuse_unknown(engine, request)
             recovery.find(request.capture_id, at=request.at)
+        return True
 
     reason = DRY_RUN if request.dry_run else MANUAL
     progress = _told(engine, reason, act, on_progress=request.on_progress, check=check)
     assert progress is not None  # noqa: S101 - only resume and roll_back have nothing to do
     if not request.dry_run and request.to is None:
-        engine.unfinished.complete()
         _clean_up(engine, reason)
     return progress
 
@@ -104,10 +107,19 @@ def abandon(engine: Engine, on_progress: OnProgress | None) -> RecoveryProgress 
 def _again(
     engine: Engine, reason: str, act: Act, on_progress: OnProgress | None
 ) -> RecoveryProgress | None:
-    progress: RecoveryProgress | None = None
-    if _recovery(engine).unfinished() is not None:
-        progress = _told(engine, reason, act, on_progress=on_progress)
-    engine.unfinished.complete()
+    def ending(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
+        progress = act(recovery, tell)
+        engine.unfinished.complete()
+        return progress
+
+    def check(recovery: Recovery) -> bool:
+        """Say whether there is one; another process may have seen to it."""
+        is_unfinished = recovery.unfinished() is not None
+        if not is_unfinished:
+            engine.unfinished.complete()
+        return is_unfinished
+
+    progress = _told(engine, reason, ending, on_progress=on_progress, check=check)
     if progress is not None:
         _clean_up(engine, reason)
     return progress
@@ -151,22 +163,30 @@ def _told(
     act: Act,
     *,
     on_progress: OnProgress | None,
-    check: Callable[[Recovery], object] = lambda _: None,
+    check: Callable[[Recovery], bool],
 ) -> RecoveryProgress | None:
-    """Do it as the engine's one operation, and tell how it ends."""
+    """Do it as the engine's one operation, and tell how it ends.
+
+    Whether the system is a mixture is noted before the next operation begins: a capture may wait
+    for this one to end, and another recovery may come to no end.
+
+    Args:
+        act: Does it, and notes that the system is whole.
+        check: Says whether there is anything to do; what it raises was the caller's mistake.
+    """
     done: Operation | None = None
     is_started = False
     progress: RecoveryProgress | None = None
     try:
         with engine.turn.operation(operation.RECOVERY, reason) as done:
             recovery = _recovery(engine)
-            check(recovery)
+            if not check(recovery):
+                return None
             is_started = True
             engine.listeners.tell(listener.RECOVERY_STARTED, done)
             try:
                 progress = act(recovery, _Teller(engine, done, on_progress))
             except BaseException as error:
-                # Before the next operation: a capture may wait for this one to end.
                 if reason != DRY_RUN:
                     engine.unfinished.settle(operation.known(error))
                 raise

@@ -63,6 +63,10 @@ class Runner:
     Args:
         on_terminate: Called in the thread when SIGTERM has come; it ends with that.
 
+    Attributes:
+        is_paused: Take no automatic captures.
+        is_stopping: The thread has ended, or ends soon.
+
     Threads: `tell` from anywhere, also from handlers of signals.
     """
 
@@ -82,10 +86,12 @@ class Runner:
         self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.state: Schedule = self._begin()
         self.is_paused = False
+        self.is_stopping = False
         self._claim_at_s = 0.0
         self._is_held = False
         self._ownership = threading.Lock()
         self._told_s = config.interval_seconds
+        self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ckptlog-service", daemon=True)
 
     @property
@@ -93,13 +99,12 @@ class Runner:
         """Time between captures as it is now."""
         return schedule.interval_s(self._rules, self.state)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
-
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: None is to be had.
+        """
         self._thread.start()
 
     def tell(self, message: str) -> None:
@@ -107,12 +112,13 @@ class Runner:
         self._queue.put(message)
 
     def stop(self, wait_s: float) -> bool:
-        """End the thread after what it does now; False where that takes longer."""
+        """End the loop after what it does now; False where that takes longer.
+
+        Not the thread's end: behind the loop SIGTERM stops the service, and waits for who does.
+        """
+        self.is_stopping = True
         self.tell(STOP)
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(wait_s)
-            return not self._thread.is_alive()
-        return True
+        return self._thread is threading.current_thread() or self._is_over.wait(wait_s)
 
     # --- ownership ----------------------------------------------------------------------------
 
@@ -125,7 +131,11 @@ class Runner:
         lease = self._engine.manager.acquire_lease(
             self._config.system, ttl_s=self._config.lease_seconds
         )
-        self._engine.lease = lease.keep(lambda _: self.tell(LOST))
+        try:
+            self._engine.lease = lease.keep(lambda _: self.tell(LOST))
+        except BaseException:  # no thread is to be had: nobody would renew it
+            lease.release()
+            raise
         return lease
 
     def _try_claim(self) -> None:
@@ -185,16 +195,23 @@ class Runner:
     # --- the loop -----------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            message = self._loop()
+        finally:
+            self.is_stopping = True
+            self._is_over.set()
+        if message == TERMINATE:
+            self._on_terminate()
+
+    def _loop(self) -> str:
+        """Do what is told and due, until STOP or TERMINATE; return which."""
         while True:
             try:
                 message = self._queue.get(timeout=self._wait_s())
             except queue.Empty:
                 message = WAKE
-            if message == STOP:
-                return
-            if message == TERMINATE:
-                self._on_terminate()
-                return
+            if message in (STOP, TERMINATE):
+                return message
             try:
                 self._turn(message)
             except Exception as error:  # the outer loop: a fault must not end all captures

@@ -152,25 +152,35 @@ class CheckpointService(Capturable, Recoverable):
             ServiceBusyError: What is at work by hand took more than 660 s; or it was called out of
                 that.
             CheckpointError: An interrupted recovery could not be finished.
+            RuntimeError: No thread is to be had; the system is not owned.
         """
         self.initialize()
         self._ready().turn.refuse_own()
         with self._life:
-            if self._runner is not None:
+            if self._runner is not None and not self._runner.is_stopping:
                 return self
+            self._end("start")  # an interrupted stop() has left it half way
             engine = self._ready()
             runner = Runner(engine, self.config, self._terminate)
             # What is at work by hand shows no lease, and would be refused for its own service's.
             with engine.turn.alone():
-                self._claim(runner)
-            self._runner, self._state = runner, RUNNING
-            self._record(SERVICE_STARTED, {"components": len(self.components)})
-            runner.start()
-            shutdown.at_exit(self)
+                self._begin(runner)
+        self._listeners.start()
         if signals:
             self.listen_to_signals()
         self._listeners.tell(listener.SERVICE_STARTED, self)
         return self
+
+    def _begin(self, runner: Runner) -> None:
+        try:
+            self._claim(runner)
+            runner.start()
+        except BaseException:
+            self._release()
+            raise
+        self._runner, self._state = runner, RUNNING
+        shutdown.at_exit(self)
+        self._record(SERVICE_STARTED, {"components": len(self.components)})
 
     def _claim(self, runner: Runner) -> None:
         try:
@@ -187,11 +197,7 @@ class CheckpointService(Capturable, Recoverable):
                 )
                 raise
             return
-        try:
-            self._finish_recovery()
-        except BaseException:
-            self._release()
-            raise
+        self._finish_recovery()
 
     def listen_to_signals(self) -> tuple[str, ...]:
         """Take in the signals of the configuration; return those that could be had.
@@ -208,39 +214,58 @@ class CheckpointService(Capturable, Recoverable):
 
         A recovery that takes longer than 660 s is cancelled, and its rollback waited for. What
         fails meanwhile is logged and told, and stops nobody. Twice is fine; the service can be
-        started again.
+        started again. Where it is interrupted (KeyboardInterrupt) while it waits, the system is
+        owned still, and captured no more: the next `stop`, `close` or `start` goes on with it, and
+        so does the interpreter's end.
 
         Raises:
             ServiceBusyError: It was called out of a recovery or a capture: by a component, or by
                 `on_progress`.
         """
-        self._stop("stop")
+        if self._may_stop():
+            try:
+                self._stop("stop")
+            finally:
+                shutdown.terminated()
+
+    def _may_stop(self) -> bool:
+        """Say whether the thread and the lease are this process's; refuse who would wait for us."""
+        if self._pid != os.getpid():
+            return False
+        if (engine := self._engine) is not None:
+            engine.turn.refuse_own()  # before _life: who has that may wait for what is at work
+        return True
 
     def _stop(self, reason: str) -> None:
-        if self._pid != os.getpid():
-            return  # the thread and the lease are the parent's
-        if (at_work := self._engine) is not None:
-            at_work.turn.refuse_own()  # before _life: who has that may wait for what is at work
         with self._life:
-            runner, engine = self._runner, self._engine
-            if runner is None or engine is None:
-                return
-            shutdown.leave(self)
-            shutdown.forget(self)
-            end_s = time.monotonic() + _STOP_S
-            is_ended = runner.stop(_STOP_S)
-            # Whoever is in the middle of something needs the lease, and the store.
-            with engine.turn.halted(max(end_s - time.monotonic(), 0.0)) as is_quiet:
-                if not (is_ended and is_quiet):
+            is_ended = self._end(reason)
+        if is_ended:
+            self._listeners.end(_CALLBACKS_S)
+
+    def _end(self, reason: str) -> bool:
+        """Give the system up; False where it is not ours."""
+        runner, engine = self._runner, self._engine
+        if runner is None or engine is None:
+            return False
+        end_s = time.monotonic() + _STOP_S
+        is_over = runner.stop(_STOP_S)
+        # Whoever is in the middle of something needs the lease, and the store.
+        with engine.turn.halted(max(end_s - time.monotonic(), 0.0)) as is_quiet:
+            try:
+                if not (is_over and is_quiet):
                     _logger.error("A capture is at work still; the service stops without it.")
                 elif self.config.capture_on_shutdown and engine.lease is not None:
                     self._capture_last(engine, reason)
                 engine.keeper.stop()
                 self._record(SERVICE_STOPPED, {"reason": reason})
+            finally:  # also where the last capture was interrupted
                 self._release()
                 self._runner, self._state = None, STOPPED
-        self._listeners.tell(listener.SERVICE_STOPPED, self)
-        self._listeners.end(_CALLBACKS_S)
+                # Last: SIGTERM, or the interpreter's end, may come before all of this is done.
+                shutdown.leave(self)
+                shutdown.forget(self)
+                self._listeners.tell(listener.SERVICE_STOPPED, self)
+        return True
 
     def _capture_last(self, engine: Engine, reason: str) -> None:
         if engine.unfinished.error is not None:  # the next start finishes the recovery first
@@ -266,9 +291,10 @@ class CheckpointService(Capturable, Recoverable):
 
     def _terminate(self) -> None:
         """Stop because of SIGTERM; in the runner's thread."""
-        self._stop(shutdown.TERMINATE)
-        self.close()
-        shutdown.terminated()
+        try:
+            self._stop(shutdown.TERMINATE)
+        finally:
+            self.close()
 
     def signalled(self, name: str) -> None:
         """Take in a signal; called in its handler."""
@@ -284,20 +310,26 @@ class CheckpointService(Capturable, Recoverable):
         Raises:
             ServiceBusyError: As `stop`.
         """
-        if self._pid != os.getpid():
+        if not self._may_stop():
             return
-        self._stop("close")
-        with self._life:
-            manager, engine = self._manager, self._engine
-            if manager is None or engine is None:
-                self._state = CLOSED
-                return
-            with engine.turn.halted(
-                _STOP_S
-            ):  # one that is stopped captures and recovers by hand still
-                engine.keeper.stop()
-                self._manager, self._engine, self._state = None, None, CLOSED
-                manager.close()
+        try:
+            self._stop("close")
+        finally:
+            with self._life:
+                if self._runner is None:  # otherwise it was interrupted: something is at work still
+                    self._close()
+            shutdown.terminated()
+
+    def _close(self) -> None:
+        manager, engine = self._manager, self._engine
+        if manager is None or engine is None:
+            self._state = CLOSED
+            return
+        # One that is stopped captures and recovers by hand still.
+        with engine.turn.halted(_STOP_S):
+            engine.keeper.stop()
+            self._manager, self._engine, self._state = None, None, CLOSED
+            manager.close()
 
     def pause(self) -> None:
         """Take no automatic captures until `resume`; those by hand and by signal go on."""
@@ -353,7 +385,7 @@ class CheckpointService(Capturable, Recoverable):
         raise is logged.
 
         Raises:
-            ArgumentError: There is no such event.
+            ArgumentError: There is no such event, or it is a coroutine or generator function.
         """
         return self._listeners.on(event, callback)
 

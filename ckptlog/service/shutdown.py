@@ -123,7 +123,7 @@ def leave(service: Listening) -> None:
 
 
 def terminated() -> None:
-    """Tell that a service has stopped because of SIGTERM; the last one ends the process."""
+    """Tell that a service has stopped; behind SIGTERM the last one ends the process."""
     if _post.is_terminating and TERMINATE not in _post.services:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -139,11 +139,16 @@ def forget(service: Listening) -> None:
 
 
 def _end() -> None:
+    interrupted: BaseException | None = None
     for service in list(_ends):
         try:
             service.close()
         except Exception:
             _logger.exception("A service was not closed")
+        except BaseException as error:  # noqa: BLE001 - raised again behind the others
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 atexit.register(_end)

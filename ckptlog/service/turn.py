@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,8 @@ from ckptlog.storage.environment import Environment
 
 # How long one operation is waited for by another; deadlines end it long before.
 BUSY_S: Final = 660.0
+# So often it is looked whether what keeps us waiting is a recovery still.
+_LOOK_S: Final = 0.5
 # In the context of the error that refuses an operation out of another one.
 NESTED: Final = "nested"
 _logger = logging.getLogger("ckptlog.service")
@@ -103,13 +106,12 @@ class Turn:
         Raises:
             ServiceBusyError: As `operation`.
         """
-        me = threading.current_thread()
         with self._turn():
-            before, self._halter = self._halter, me
+            self._halter = threading.current_thread()
             try:
                 yield
             finally:
-                self._halter = before
+                self._halter = None
 
     @contextmanager
     def halted(self, wait_s: float) -> Iterator[bool]:
@@ -123,11 +125,7 @@ class Turn:
 
         Returns:
             Whether nothing is at work; a capture may be, after twice that time.
-
-        Raises:
-            ServiceBusyError: It is called out of what is at work: it would wait for itself.
         """
-        self.refuse_own()
         me = threading.current_thread()
         if self._halter is me:
             yield True
@@ -165,12 +163,17 @@ class Turn:
     def _end_work(self, wait_s: float) -> bool:
         """End what is at work; say whether that is over."""
         self.is_ending.set()
-        while not self._lock.acquire(timeout=wait_s):
-            one = self._current
-            if one is None or one.kind != operation.RECOVERY:
-                return False
+        if self._is_recovering():
             _logger.warning("The service stops when the recovery at work has been put back.")
+        end_s = time.monotonic() + wait_s
+        while not self._lock.acquire(timeout=_LOOK_S):
+            if not self._is_recovering() and time.monotonic() >= end_s:
+                return False
         return True
+
+    def _is_recovering(self) -> bool:
+        one = self._current
+        return one is not None and one.kind == operation.RECOVERY
 
     @property
     def current(self) -> Operation | None:

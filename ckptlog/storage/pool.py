@@ -59,13 +59,14 @@ class Pool:
             self._is_refused = True
         return not self._is_refused
 
-    def close(self, *, cancel: bool = False) -> None:
+    def close(self, *, cancel: bool = False, wait: bool = True) -> None:
         """Wait for the jobs, and end the threads. Twice is fine.
 
         Args:
             cancel: Leave out what was not begun; nobody may wait for any of it.
+            wait: Else the threads end when the jobs are done.
         """
-        self._executor.shutdown(wait=True, cancel_futures=cancel)
+        self._executor.shutdown(wait=wait, cancel_futures=cancel)
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from ckptlog.errors import (
     ServiceStateError,
 )
 from tests.service.system import settings
+from tests.threadless import threadless
 
 
 class Manager:
@@ -60,6 +61,17 @@ def test_the_pictures_of_a_recovery_as_an_iterator(tmp_path):
             service.iterate_recovery(components="agents")
         with pytest.raises(ArgumentError, match="on_progress"):
             service.iterate_recovery(on_progress=print)
+
+
+def test_without_a_thread_the_pictures_come_behind_the_recovery(tmp_path):
+    agents = Manager(1)
+    with create_checkpoint_system(quiet(tmp_path / "s"), {"agents": agents}) as service:
+        good = service.create_checkpoint()
+        agents.value = 2
+        with threadless():
+            pictures = list(service.iterate_recovery(good.id))
+        assert pictures[-1].status == "completed"
+        assert agents.value == 1
 
 
 def test_who_stops_iterating_cancels_and_everything_is_as_before(tmp_path):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from ckptlog import create_checkpoint_system
 from ckptlog.errors import RecoveryCancelledError, RecoveryIncompleteError, ServiceBusyError
 from ckptlog.service import service as module
-from tests.service.system import WAIT_S, settings
+from ckptlog.service import turn as turn_module
+from ckptlog.service.operation import CLEANUP, RECOVERY, Operation
+from ckptlog.service.turn import Turn
+from ckptlog.storage.environment import Environment
+from tests.service.system import WAIT_S, settings, until
+from tests.threadless import threadless
 
 
 class Part:
@@ -240,3 +246,75 @@ def test_a_service_that_was_started_again_gives_room_back(tmp_path):
                 if is_done.wait(0.05):
                     return
     raise AssertionError("it never compacts again")
+
+
+def test_who_waits_for_a_rollback_says_so_once(caplog):
+    turn, is_in, may_go_on = Turn("s", Environment()), threading.Event(), threading.Event()
+
+    def work():
+        with turn.alone(), turn.operation(RECOVERY, "resume"):
+            is_in.set()
+            assert turn.is_ending.wait(WAIT_S)
+            may_go_on.wait(0.3)
+
+    working = Work(work)
+    assert is_in.wait(WAIT_S)
+    with turn.halted(0.0) as is_quiet:
+        assert is_quiet
+    assert working.ended().error is None
+    assert len([one for one in caplog.messages if "put back" in one]) == 1
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_start_without_a_thread_owns_nothing(tmp_path, after):
+    """The lease needs one, and so do the captures."""
+    service, _ = system(tmp_path / "s")
+    service.initialize()
+    with threadless(after), pytest.raises(RuntimeError):
+        service.start(signals=False)
+    assert service.state == "ready"
+    assert service._ready().manager.list_leases() == []
+    with service:
+        assert service.state == "running"
+        until(service.list_checkpoints, "the first capture")
+
+
+def test_a_compaction_without_a_thread_fails_no_capture_and_comes_later(tmp_path):
+    more = {"maxCheckpoints": 1, "compactionIntervalSeconds": 0.01, "retentionCheck": "digest"}
+    service, parts = system(tmp_path / "s", **more)
+    with service:
+        until(service.list_checkpoints, "the first capture")
+        keeper = service._ready().keeper
+        with threadless():
+            for parts[0].value in range(2, 5):
+                info = service.create_checkpoint()
+                time.sleep(0.02)
+        assert service.list_checkpoints() == [info]
+        assert keeper._thread is None
+        service.create_checkpoint()
+        assert keeper._thread is not None
+
+
+def test_a_clean_up_that_has_no_turn_is_told_as_one(tmp_path, monkeypatch):
+    service, _ = system(tmp_path / "s")
+    told, is_in, may_go_on = [], threading.Event(), threading.Event()
+
+    def work():
+        with engine.turn.alone():
+            is_in.set()
+            assert may_go_on.wait(WAIT_S)
+
+    with service:
+        until(service.list_checkpoints, "the first capture")
+        engine = service._ready()
+        working = Work(work)
+        assert is_in.wait(WAIT_S)
+        monkeypatch.setattr(turn_module, "BUSY_S", 0.01)
+        service.on("operationFailed", told.append)
+        assert engine.clean_up() == []
+        may_go_on.set()
+        working.ended()
+        until(lambda: told, "being told")
+    (done,) = told
+    assert isinstance(done, Operation)
+    assert (done.kind, done.reason, done.error.code) == (CLEANUP, "retention", "service.busy")

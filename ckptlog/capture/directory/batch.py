@@ -14,8 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, wait
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Self
 
@@ -56,15 +55,14 @@ class Batch:
 
     def sync(self) -> None:
         """Put everything that was added on the medium."""
-        fds, self._waiting = self._waiting, []
+        held = [[fd] for fd in self._waiting]
+        self._waiting = []
         try:
-            # All are waited for: none may be at work on a number that was closed.
-            self._together(os.fsync, fds)
+            self._together(_sync, held)
         finally:
-            with ExitStack() as stack:  # one that cannot be closed keeps none of the others open
-                for fd in fds:
-                    stack.callback(os.close, fd)
-                self._end_early()
+            for one in held:
+                _close(one)  # what no job has taken; a job closes its own, also where nobody waits
+            self._end_early()
 
     def _end_early(self) -> None:
         try:
@@ -76,26 +74,24 @@ class Batch:
             raise OSError(errno.EIO, error.message) from error
 
     def remove(self, names: Iterable[str], directory: int) -> None:
-        """Remove files of an open directory.
+        """Remove files of an open directory; `close` waits for what is at work there.
 
         Durability: none.
         """
         self._together(partial(os.unlink, dir_fd=directory), list(names))
 
     def _together(self, act: Callable[[Any], None], given: list[Any]) -> None:
-        """Do it to each; the first failure is raised when all are done."""
+        """Do it to each; the first failure is raised when all are done.
+
+        Whoever is interrupted meanwhile (KeyboardInterrupt) leaves jobs at work behind him.
+        """
         if len(given) <= _ALONE:
             for one in given:
                 act(one)
             return
         if self._pool is None:
             self._pool = Pool(_THREADS, "ckptlog-sync")
-        jobs: list[Future[None]] = []
-        try:
-            for one in given:
-                jobs.append(self._pool.submit(act, one))  # noqa: PERF401 - those that were are known
-        finally:
-            wait(jobs)
+        jobs = [self._pool.submit(act, one) for one in given]
         failures = [failure for job in jobs if (failure := job.exception()) is not None]
         for failure in failures:
             raise failure
@@ -115,3 +111,18 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _sync(held: list[int]) -> None:
+    """Sync a descriptor and close it, unless somebody has taken it out before."""
+    with suppress(IndexError):
+        fd = held.pop()
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _close(held: list[int]) -> None:
+    with suppress(IndexError, OSError):
+        os.close(held.pop())

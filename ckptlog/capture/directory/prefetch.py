@@ -12,6 +12,8 @@ from queue import SimpleQueue
 from threading import Semaphore, Thread
 from typing import Final
 
+from ckptlog.storage.thread import is_begun
+
 # Of a shorter content, a thread costs more than it saves.
 PREFETCHED_BYTES_MIN: Final = 1 << 20
 # That are ready at once: of chunks some 64 KiB each, of a file that is captured 1 MiB.
@@ -26,9 +28,7 @@ def prefetched(pieces: Iterable[bytes]) -> Generator[bytes]:
         end, say) it is gone through here.
     """
     source = _Source(pieces)
-    try:
-        source.start()
-    except RuntimeError:
+    if not is_begun(source):
         yield from pieces
         return
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import threading
 import time
 
 import pytest
@@ -120,4 +122,59 @@ def test_one_that_cannot_be_closed_keeps_no_other_open(tmp_path, monkeypatch):
             patch.setattr(os, "close", failing)
             with pytest.raises(OSError, match="no"):
                 batch.sync()
+    assert descriptors() == before
+
+
+def test_a_failure_is_raised_when_all_are_done(tmp_path, monkeypatch):
+    fds, done = opened(tmp_path, 6), []
+
+    def sync(fd):
+        if fd == fds[0]:
+            raise OSError(errno.EIO, "no")
+        time.sleep(0.05)
+        done.append(fd)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with Batch() as batch:
+        for fd in fds:
+            batch.add(fd)
+        with pytest.raises(OSError, match="no"):
+            batch.sync()
+        assert sorted(done) == sorted(fds[1:])
+
+
+def test_an_interruption_closes_nothing_that_is_at_work(tmp_path, monkeypatch):
+    """Their numbers would be other files', which they would sync, or close."""
+    before, numbers = descriptors(), []
+    is_begun, is_interrupted, real = threading.Event(), threading.Event(), os.fsync
+
+    def press():
+        assert is_begun.wait(60)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def slowly(fd):
+        inode = os.fstat(fd).st_ino
+        numbers.append(fd)
+        is_begun.set()
+        assert is_interrupted.wait(60)
+        assert os.fstat(fd).st_ino == inode
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slowly)
+    folder = tmp_path / "others"
+    folder.mkdir()
+    with Batch() as batch:
+        for fd in opened(tmp_path, 20):
+            batch.add(fd)
+        pressing = threading.Thread(target=press)
+        pressing.start()
+        with pytest.raises(KeyboardInterrupt):
+            batch.sync()
+        pressing.join()
+        others = opened(folder, 20)
+        assert not set(others) & set(numbers)
+        is_interrupted.set()
+    for fd in others:
+        os.close(fd)  # each is there still
     assert descriptors() == before

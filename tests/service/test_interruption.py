@@ -1,0 +1,155 @@
+"""Ctrl-C, and SIGTERM, while a service stops: nothing is lost, nothing waits for itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import ckptlog
+from ckptlog.capture.capturer import Capturer
+from ckptlog.service import shutdown
+from tests.architecture.tree import ROOT
+from tests.service.system import WAIT_S, until
+from tests.service.test_stopping import Work, system
+
+# SIGTERM comes in the first capture, the service's own, or in the last one, of its stop.
+PROGRAM = """
+import os, signal, sys, time
+from ckptlog import create_checkpoint_system
+from tests.service.system import settings, until
+
+class Agents:
+    number = 0
+
+    def get_state(self):
+        self.number += 1
+        if self.number == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+        return {"number": self.number}
+
+    def set_state(self, state):
+        raise AssertionError(state)
+
+agents = Agents()
+config = settings(sys.argv[1], intervalSeconds=60, captureOnShutdown=True)
+service = create_checkpoint_system(config, {"agentManager": agents})
+service.start()
+until(lambda: agents.number == 1)
+if sys.argv[2] == "2":
+    until(service.list_checkpoints)
+"""
+ENDS = {
+    "stop": "service.stop()",
+    "close": "service.close()",
+    "with": "with service: pass",
+    "the end": "",
+}
+
+
+def left(path):
+    """Return the reasons of the captures in a store, newest first; nobody owns the system."""
+    with ckptlog.CheckpointManager(path) as manager:
+        assert manager.list_leases() == []
+        return [one.reason for one in Capturer(manager, "system").captures()]
+
+
+@pytest.mark.parametrize("capture", [1, 2])
+@pytest.mark.parametrize("end", ENDS)
+def test_sigterm_beside_a_stop(tmp_path, end, capture):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + ENDS[end], str(tmp_path / "s"), str(capture)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert left(tmp_path / "s") == ["shutdown", "interval"]
+
+
+def interrupted(call, behind=lambda: None):
+    """Call something that waits, and press Ctrl-C meanwhile."""
+
+    def press():
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        behind()
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    pressing.join()
+
+
+@pytest.mark.parametrize("then", ["stop", "close", "start", "end"])
+def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
+    service, parts = system(tmp_path / "s", captureOnShutdown=True)
+    service.start(signals=False)
+    until(service.list_checkpoints, "the first capture")
+    service.create_checkpoint()
+    for one in parts:
+        one.value = 2
+    parts[1].held = "capture"
+    work = Work(service.create_checkpoint)
+    assert parts[1].is_called.wait(WAIT_S)
+    interrupted(service.stop)
+    parts[1].held = ""
+    parts[1].may_go_on.set()
+    assert work.ended().error is None
+    parts[0].value = 3
+    if then == "end":
+        shutdown._end()
+        assert service.state == "closed"
+    else:
+        getattr(service, then)()
+    if then == "start":
+        assert service.state == "running"
+        assert service.list_checkpoints()[0].reason == "shutdown"
+        service._runner.tell("SIGUSR1")
+        until(lambda: service.list_checkpoints()[0].reason == "signal", "a capture")
+    service.close()
+    assert "shutdown" in left(tmp_path / "s")
+
+
+@pytest.mark.parametrize("end", ["stop", "close"])
+def test_an_interruption_of_the_last_capture_gives_the_system_up(tmp_path, end):
+    service, parts = system(tmp_path / "s", captureOnShutdown=True)
+    service.start(signals=False)
+    until(service.list_checkpoints, "the first capture")
+    service.create_checkpoint()
+    parts[0].value, parts[1].held = 2, "capture"
+    interrupted(getattr(service, end), parts[1].may_go_on.set)
+    assert service.state == ("stopped" if end == "stop" else "closed")
+    assert left(tmp_path / "s")[0] == "manual"
+    if end == "stop":
+        parts[1].held = ""
+        with service:
+            assert service.create_checkpoint().reason == "manual"
+
+
+def test_an_interruption_of_one_services_end_leaves_no_other_open(monkeypatch):
+    closed = []
+
+    class Service:
+        def __init__(self, error=None):
+            self.error = error
+
+        def close(self):
+            closed.append(self)
+            if self.error is not None:
+                raise self.error
+
+    ends = [Service(KeyboardInterrupt()), Service(ValueError()), Service()]
+    monkeypatch.setattr(shutdown, "_ends", ends)
+    with pytest.raises(KeyboardInterrupt):
+        shutdown._end()
+    assert closed == ends
