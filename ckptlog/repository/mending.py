@@ -60,6 +60,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     chunks_back: Chunks likewise.
     affected: Present states that cannot be read. past: Those of which only past states cannot.
     named: Ids of checkpoints that could be read in the lost events' bytes.
+    notes: What of the copy was left aside, and why.
     views: "rebuilt", "kept", or "would be rebuilt".
     position: Of the event that records it; -1 where there is none.
     """
@@ -80,6 +81,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     named: tuple[str, ...] = ()
     packs_registered: tuple[str, ...] = ()
     copy: str = ""
+    notes: tuple[str, ...] = ()
     views: str = "kept"
     position: int = -1
 

@@ -24,7 +24,7 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
-from ckptlog.repository.gap import Copy, Walk, judge_by
+from ckptlog.repository.gap import Admits, Copy, Walk, judge_by
 from ckptlog.storage.disk import Disk
 
 _CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
@@ -33,6 +33,9 @@ _RAWS_BYTES: Final = 8 * 1024 * 1024
 
 class SecondCopy:
     """Another directory of the same store.
+
+    Attributes:
+        unread: Files that are there and cannot be read, and why: it counts as having none.
 
     Raises:
         ArgumentError: It is another store, or the same directory.
@@ -43,6 +46,7 @@ class SecondCopy:
         self.path = path
         self._disk = disk
         self._store_id = store_id
+        self.unread: dict[str, str] = {}
         if path.resolve() == root.resolve():
             raise ArgumentError(
                 f"{path} is the damaged store itself.", hint="Name a copy.", argument="from"
@@ -55,19 +59,23 @@ class SecondCopy:
                 argument="from",
             )
 
-    def of(self, container: str) -> Copy | None:
-        """Return what reads the copy of a container; None where it has none."""
-        path = self.path / container
-        if not path.exists():
-            return None
-        data: list[bytes] = []
+    def of(self, container: str, admits: Admits) -> Copy | None:
+        """Return the copy of a container; None where it has none."""
+        return Copy(lambda: self._read(container), admits) if self._has(container) else None
 
-        def read(offset: int, length: int) -> bytes:
-            if not data:
-                data.append(_whole(self._disk, path))
-            return data[0][offset : offset + length]
+    def _has(self, container: str) -> bool:
+        try:
+            return (self.path / container).exists()
+        except OSError as error:
+            self.unread[container] = str(error)
+            return False
 
-        return read
+    def _read(self, container: str) -> bytes:
+        try:
+            return _whole(self._disk, self.path / container)
+        except CheckpointError as error:
+            self.unread[container] = error.message
+            return b""
 
     def chunks(self, keys: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """Yield what `Chunks.found` does of all its packs and segments."""
