@@ -58,6 +58,7 @@ class Admission:
         self._is_compared = False
         self._agreed = -1
         self._parted: int | None = None
+        self._stood_for: set[int] = set()  # a header behind a tombstone may be made from that
         self._behind: tuple[Name, list[Piece]] | None = None
 
     @property
@@ -88,7 +89,9 @@ class Admission:
             return False
         for rows in self._rows(name, self._theirs):
             last = rows.known.get(stop - 1)
-            if last is not None and (last.piece.offset_end, last.piece.leaf) != (limit, leaf):
+            if last is None or is_lost(last.row):
+                continue
+            if (last.piece.offset_end, last.piece.leaf) != (limit, leaf):
                 return False
         whole = [one.piece for rows in self._rows(name, self._ours) for one in rows.known.values()]
         return all(one.offset_end <= limit and one.position < stop for one in whole)
@@ -142,13 +145,21 @@ class Admission:
             yield from self._told_of_events(own, other, range(name[0], stop or _WHOLE))
             if own is not None:
                 yield from _overlaps(name[0], own, other)
-        last = own.known.get((stop or 0) - 1) if own is not None else None
-        if last is not None and not is_lost(last.row):
-            self._named.setdefault(last.piece.position, last.piece.leaf)
+            self._note_end(other, stop)
+        if own is not None and (last := self._note_end(own, stop)) is not None:
+            self._named.setdefault(last.position, last.leaf)
+
+    def _note_end(self, rows: _Rows, stop: int | None) -> Piece | None:
+        """Return the last event of a segment, if it is whole; remember if it is a tombstone."""
+        last = rows.known.get(stop - 1) if stop is not None else None
+        if last is not None and is_lost(last.row):
+            self._stood_for.add(last.piece.position)
+            return None
+        return last.piece if last is not None else None
 
     def _told_before(self, link: Link, other: _Rows) -> Iterator[tuple[int, bool]]:
         position = link.name[0] - 1
-        if position < 0 or other.header is None:
+        if position < 0 or other.header is None or position in self._stood_for:
             return
         if link.header is not None:
             yield position, is_like(other.header, link.header)
@@ -162,7 +173,10 @@ class Admission:
             if position not in positions or is_lost(one.row):
                 continue
             mine = own.known.get(position) if own is not None else None
-            if mine is not None and not is_lost(mine.row):
+            if mine is not None and is_lost(mine.row):
+                if mine.piece.leaf == one.piece.leaf:
+                    yield position, True
+            elif mine is not None:
                 is_there = mine.piece.offset == one.piece.offset
                 yield position, is_there and mine.piece.leaf == one.piece.leaf
             elif (leaf := self._known(position)) is not None:

@@ -360,7 +360,6 @@ class Planner:
         found.events_lost = [one for one in found.events_lost if one not in back.positions]
 
     def _copies(self, container: str, admits: Admits | None = None) -> list[Copy]:
-        admits = admits or stands_itself(container)
         copy = self._copy.of(container, admits) if self._copy else None
         return [] if copy is None else [copy]
 
@@ -425,8 +424,9 @@ class Planner:
             data = self.read(container)
             if data is not None:
                 last = kind(self._store_id, name, data).known.get(stop - 1)
-                is_end = last is not None and last.piece.ends_commit
-                return Bounds(last.piece.offset_end, stop, last.piece.leaf) if is_end else None
+                if last is None or not last.piece.ends_commit:
+                    return None
+                return Bounds(last.piece.offset_end, stop, last.piece.leaf)
         return None
 
     def _copied(self, name: tuple[int, int]) -> SegmentHeader | None:

@@ -24,7 +24,7 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
-from ckptlog.repository.gap import Admits, Copy, Walk, judge_by
+from ckptlog.repository.gap import Admits, Copy, Walk, judge_by, stands_itself
 from ckptlog.storage.disk import Disk
 
 _CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
@@ -59,9 +59,15 @@ class SecondCopy:
                 argument="from",
             )
 
-    def of(self, container: str, admits: Admits) -> Copy | None:
-        """Return the copy of a container; None where it has none."""
-        return Copy(lambda: self._read(container), admits) if self._has(container) else None
+    def of(self, container: str, admits: Admits | None = None) -> Copy | None:
+        """Return the copy of a container; None where it has none.
+
+        Args:
+            admits: Says which of its frames may be taken; by default, none that are stand-ins.
+        """
+        if not self._has(container):
+            return None
+        return Copy(lambda: self._read(container), admits or stands_itself(container))
 
     def _has(self, container: str) -> bool:
         try:

@@ -175,3 +175,16 @@ def test_damage_of_the_newest_head_is_pointed_out(run, store):
     assert latest.read_bytes() == whole
     assert run("--store", store, "verify").status == 0
     assert run("--store", store, "repair").status == 0
+
+
+def test_what_of_a_copy_is_left_aside_is_said(run, store, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    (path,) = copy.glob("log/*.seg")
+    path.unlink()
+    path.mkdir()
+    spoil(store)
+    done = run("--store", store, "repair", "--from", copy)
+    assert f"note: The copy's log/{path.name} counts as missing" in done.out
+    (note,) = run("--store", store, "repair", "--from", copy, "--json").document["notes"]
+    assert note in done.out
