@@ -33,7 +33,8 @@ class Admission:
 
     Args:
         links: The log's segments. named: Leaf hashes that our headers and the end name.
-        proven: Tells leaf hashes that signed heads prove. ours, theirs: Read containers.
+        proven: Tells leaf hashes that signed heads prove. cached: Those of the cache, which speaks
+            for an event, and never against one. ours, theirs: Read containers.
 
     Threads: one at a time.        Cost: reads both logs once; segments that are the same byte for
         byte are not looked into.
@@ -44,8 +45,9 @@ class Admission:
         store_id: bytes,
         links: Sequence[Link],
         named: dict[int, bytes],
-        proven: LeafAt,
         *,
+        proven: LeafAt,
+        cached: LeafAt,
         ours: Data,
         theirs: Data,
     ) -> None:
@@ -53,6 +55,7 @@ class Admission:
         self._links = links
         self._named = named
         self._proven = proven
+        self._cached = cached
         self._ours = ours
         self._theirs = theirs
         self._is_compared = False
@@ -99,7 +102,9 @@ class Admission:
     def _has_event(self, position: int, leaf: bytes) -> bool:
         is_common = self._is_common(position)  # enters what our own events say, too
         known = self._known(position)
-        return is_common if known is None else known == leaf
+        if known is not None:
+            return known == leaf
+        return is_common or self._cached(position) == leaf
 
     def _has_chunk(self, name: Name, offset: int) -> bool:
         """Say whether the event that a chunk of the copy came with may stand here."""
@@ -181,6 +186,8 @@ class Admission:
                 yield position, is_there and mine.piece.leaf == one.piece.leaf
             elif (leaf := self._known(position)) is not None:
                 yield position, leaf == one.piece.leaf
+            elif self._cached(position) == one.piece.leaf:
+                yield position, True
 
     def _rows(self, name: Name, data_of: Data) -> Iterator[_Rows]:
         """Yield the forms of a segment, the written one first."""

@@ -162,7 +162,8 @@ class Planner:
             self._store_id,
             lineage.links,
             named,
-            warrant.proven,
+            proven=warrant.proven,
+            cached=self._leaf_at,
             ours=self.read,
             theirs=theirs,
         )

@@ -291,7 +291,7 @@ class SegmentSalvage:
         waiting += [one for one in (gap, *gaps) if one[1]]
         stop = self._bounds.position_next
         if self._bounds.limit is None and stop is not None and position < stop:
-            waiting = [self._room_behind(walk, range(position, stop))]
+            waiting.append(self._room_behind(walk, range(position, stop)))
         stop_here = position if stop is None else stop
         last_lost = self._fill_run(waiting, position, stop_here, data, is_last=True)
         if last_lost is not None:

@@ -20,8 +20,10 @@ EVERYTHING = CollectOptions(garbage_min=0, seal_bytes_min=0)
 SEGMENT_BYTES, BLOCK_BYTES = 6000, 600
 
 
-def grow(root: Path, word: str, count: int, *, kind: str = "written") -> None:
-    """Add checkpoints; settle everything if that is the kind.
+def grow(
+    root: Path, word: str, count: int, *, kind: str = "written", has_data: bool = True
+) -> None:
+    """Add checkpoints, without a chunk between them if they have no data; settle if that is the kind.
 
     Whatever the word is, if only as long, their events and chunks stand at the same places.
     """
@@ -32,9 +34,13 @@ def grow(root: Path, word: str, count: int, *, kind: str = "written") -> None:
     try:
         with ckptlog.CheckpointManager(root, actor="tester") as manager:
             for number in range(count):
-                data = {"n": number, "of": random.Random(f"{word}{number}").randbytes(4).hex()}
+                data = has_data and {
+                    "n": number,
+                    "of": random.Random(f"{word}{number}").randbytes(4).hex(),
+                }
+                given = {"data": data} if data else {}
                 name = f"{word}{number:03d}"
-                manager.create_checkpoint("t", "T", 1, "s", checkpoint_id=name, data=data)
+                manager.create_checkpoint("t", "T", 1, "s", checkpoint_id=name, **given)
             if kind == "settled":
                 manager.store.compact(EVERYTHING)
     finally:

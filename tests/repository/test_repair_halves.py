@@ -16,12 +16,14 @@ from tests.repository.ruin import fresh
 from tests.repository.test_repair_later import lost_of
 
 EVENTS = 50
+BARE = ("bare", "bare")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Give stores by kind; settled ones as they were written, too."""
     folder = tmp_path_factory.mktemp("halves")
+    grow(folder / "bare", "c", EVENTS, has_data=False)
     grow(folder / "written", "c", EVENTS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ckptlog.log.settling._BLOCK_BYTES", BLOCK_BYTES)
@@ -64,7 +66,7 @@ def check(lab, kinds, lost, *, is_signed, is_at_once):
 
 def check_seed(lab, seed):
     chance = random.Random(seed)
-    kinds = chance.choice([("written",) * 2, ("settled",) * 2, ("settled", "written")])
+    kinds = chance.choice([BARE, ("written",) * 2, ("settled",) * 2, ("settled", "written")])
     lost = [chance.sample(range(EVENTS), chance.choice([1, 4, 20])) for _ in range(2)]
     is_signed, is_at_once = seed % 2 == 0, seed // 2 % 2 == 0
     check(lab, kinds, lost, is_signed=is_signed, is_at_once=is_at_once)
@@ -87,7 +89,7 @@ def test_what_is_lost_is_what_both_lack_whatever_it_is(lab, seed):
 )
 def test_beside_one_that_the_copy_lacks(lab, lost, lacked, *, is_at_once):
     """Its neighbour's frame begins within what stands for the first, and ends within the next."""
-    check(lab, ("written",) * 2, (lost, lacked), is_signed=False, is_at_once=is_at_once)
+    check(lab, BARE, (lost, lacked), is_signed=False, is_at_once=is_at_once)
 
 
 def test_the_first_event_of_a_written_copy_is_lost(lab):
