@@ -111,7 +111,11 @@ def repair_store(
         environment=store.environment,
     )
     if is_applied and not mending.is_empty:
-        store.rebuild_views()
+        try:
+            store.rebuild_views()
+        except CheckpointError:
+            if mending.ok:
+                raise  # else the report says what is left, and comes first
     return mending
 
 

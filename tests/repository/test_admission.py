@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from ckptlog.repository import repair as repairing
 from ckptlog.repository.layout import read_info
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
+from ckptlog.storage.environment import Environment
 from tests.repository.pair import (
     BLOCK_BYTES,
     blot,
@@ -365,7 +367,11 @@ def test_where_no_event_can_be_written_the_report_is_told_all_the_same(store, mo
             raise LogCorruptionError("no")
 
         patch.setattr(repairing, "open_store", fails)
-        done = repair(store, is_applied=True)
+        opened = SimpleNamespace(
+            path=store, timeout_s=5, environment=Environment(), rebuild_views=fails
+        )
+        given = {"copy": None, "actor": "me", "progress": None}
+        done = repairing.repair_store(opened, is_applied=True, **given)
     assert not done.ok
     assert done.problems_after == ("log.corrupt: no",)
     assert done.files[0].quarantine
