@@ -112,14 +112,19 @@ def test_a_header_of_another_branch_is_not_believed(store, branch):
     assert leaves_now(store)[: len(leaves)] == leaves
 
 
-@pytest.mark.parametrize("what", ["leaf", "previous_length", "previous_first"])
+@pytest.mark.parametrize("what", ["leaf", "previous_length", "an earlier one", "one between"])
 def test_a_header_that_lies_is_not_believed(store, tmp_path, what):
     copy, leaves = fresh(store, tmp_path / "copy"), leaves_now(store)
     first = positions_at_ends(store)[0]
     path = holder_of(copy, first)
     header = rows_of(copy, path).header
-    other = {"leaf": b"\x11" * 32, "previous_length": header.previous_length - 100}
-    put_header(path, msgspec.structs.replace(header, **{what: other.get(what, 0)}))
+    other = {
+        "leaf": {"leaf": b"\x11" * 32},
+        "previous_length": {"previous_length": header.previous_length - 100},
+        "an earlier one": {"previous_first": 0},
+        "one between": {"previous_first": header.previous_first + 1},
+    }
+    put_header(path, msgspec.structs.replace(header, **other[what]))
     for damaged in (path, holder_of(copy, 0)):
         blot_header(store / "log" / damaged.name)
     repaired(store, copy)
@@ -139,6 +144,15 @@ def lose_an_end(store):
 def test_where_our_end_is_lost_a_copy_tells_it(store, tmp_path):
     copy, leaves = fresh(store, tmp_path / "copy"), leaves_now(store)
     lose_an_end(store)
+    repaired(store, copy)
+    assert leaves_now(store)[: len(leaves)] == leaves
+
+
+def test_where_our_end_is_lost_no_segment_of_ours_is_left_out(store, tmp_path):
+    copy, leaves = fresh(store, tmp_path / "copy"), leaves_now(store)
+    lose_an_end(store)
+    path = holder_of(copy, positions_at_ends(copy)[0])
+    put_header(path, msgspec.structs.replace(rows_of(copy, path).header, previous_first=0))
     repaired(store, copy)
     assert leaves_now(store)[: len(leaves)] == leaves
 
