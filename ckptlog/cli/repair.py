@@ -84,6 +84,8 @@ def run_repair(context: Context) -> int:
 
 
 def _print(output: Output, found: Mending) -> None:
+    for note in found.notes:
+        output.line(f"note: {text.escape(note)}")
     if found.is_empty and found.ok:
         output.line("Nothing is damaged.")
         return

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from ckptlog.errors import CheckpointError, FormatError, UnsupportedError
-from ckptlog.formats import chunk, event, frame
+from ckptlog.formats import chunk, event, frame, tombstone
 from ckptlog.model.leaf import leaf_hash
 
 # A bit is looked for by trying each: up to 8 hashes a byte.
@@ -49,8 +49,48 @@ class Mended(msgspec.Struct, frozen=True, gc=False):
 
 # Says what is wrong with a whole frame, or returns its piece: (frame, its bytes) -> Piece.
 Judge = Callable[[frame.Frame], Piece]
-# Returns bytes of a second copy of the container: (offset, length) -> bytes.
-Copy = Callable[[int, int], bytes]
+# Says whether a whole frame of a copy may stand in the container: (piece, the frame's bytes).
+Admits = Callable[[Piece, bytes], bool]
+
+
+class Copy:
+    """The bytes of a second copy of a container.
+
+    Args:
+        read: Returns all of them; called once, when they are needed.
+
+    Attributes:
+        admits: Says which of its frames may be taken.
+    """
+
+    def __init__(self, read: Callable[[], bytes], admits: Admits) -> None:
+        self._read = read
+        self._data: bytes | None = None
+        self.admits = admits
+
+    @property
+    def data(self) -> bytes:
+        """All of them."""
+        if self._data is None:
+            self._data = self._read()
+        return self._data
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        """Return some of them."""
+        return self.data[offset : offset + length]
+
+
+def is_stand_in(container: str, piece: Piece, framed: bytes) -> bool:
+    """Say whether a frame stands for what was lost: a tombstone or a filler."""
+    body = framed[frame.HEADER_BYTES :]
+    if piece.kind == frame.EVENT:
+        return tombstone.is_tombstone(body[event.PREFIX_BYTES :])
+    return piece.kind == frame.CHUNK and tombstone.is_filler(container, piece.offset, body)
+
+
+def stands_itself(container: str) -> Admits:
+    """Return what admits all frames but stand-ins."""
+    return lambda piece, framed: not is_stand_in(container, piece, framed)
 
 
 def judge_by(raw_of: Callable[[bytes, bytes], object]) -> Judge:
@@ -96,6 +136,7 @@ class Walk:
         self._judge = judge
         self._copies = copies
         self._is_framed = False
+        self._next_own = -1
         self.pieces: list[Piece] = []
         self.mended: list[Mended] = []
         self.gaps: list[tuple[int, int]] = []
@@ -139,26 +180,31 @@ class Walk:
 
         One that is whole as a frame, and no good, is a boundary too: it becomes the next gap.
         """
-        found = self._next_in(self._data, 0, at, limit, kinds)
+        if at >= self._next_own:  # else the last one that was found still is the next
+            self._next_own = self._next_in(self._data, at, limit, limit, kinds)
+        found = self._next_own
         for copy in self._copies:  # of a settled form, say: events here and there
-            found = self._next_in(copy(at, found - at), at, at, found, kinds)
+            found = self._next_in(copy.data, at, found, limit, kinds)
         return found
 
-    def _next_in(self, data: bytes, base: int, at: int, limit: int, kinds: frozenset[int]) -> int:
-        """Return where data, which lie at base, have a whole frame behind a place; else limit."""
-        found = data.find(frame.MAGIC, at + 1 - base)
-        while 0 <= found < limit - base:
+    def _next_in(self, data: bytes, at: int, stop: int, limit: int, kinds: frozenset[int]) -> int:
+        """Return where a whole frame begins behind a place, and ends by the limit; else stop.
+
+        One of a copy may reach over frames of ours which are no good, so it may end behind stop.
+        """
+        found = data.find(frame.MAGIC, at + 1, stop + 1)
+        while found >= 0:
             try:
-                one = frame.decode(self._seed, base + found, data, found)
+                one = frame.decode(self._seed, found, data, found)
                 if one.kind in kinds and one.offset_end <= limit:
-                    return base + found
+                    return found
             except FormatError:
                 pass
-            found = data.find(frame.MAGIC, found + 1)
-        return limit
+            found = data.find(frame.MAGIC, found + 1, stop + 1)
+        return stop
 
     def _brought_back(self, at: int, limit: int, kinds: frozenset[int]) -> Piece | None:
-        for how, data in self._candidates(at):
+        for how, data, admits in self._candidates(at):
             try:
                 found = frame.decode(self._seed, at, data)
                 if found.kind not in kinds or found.offset_end > limit:
@@ -166,18 +212,20 @@ class Walk:
                 piece = self._judge(found)
             except CheckpointError:
                 continue
+            if admits is not None and not admits(piece, data[: piece.length]):
+                continue
             self.mended.append(Mended(at, data[: piece.length], how))
             return piece
         return None
 
-    def _candidates(self, at: int) -> Iterator[tuple[str, bytes]]:
+    def _candidates(self, at: int) -> Iterator[tuple[str, bytes, Admits | None]]:
         turned = None if self._is_framed else with_a_bit_turned(self._seed, at, self._data)
         if turned is not None:
-            yield "bit", turned
+            yield "bit", turned, None
         for copy in self._copies:
             size = frame.body_length(copy(at, frame.HEADER_BYTES))
             if size is not None:
-                yield "copy", copy(at, frame.HEADER_BYTES + size)
+                yield "copy", copy(at, frame.HEADER_BYTES + size), copy.admits
 
 
 def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:

@@ -20,7 +20,7 @@ Name = tuple[int, int]
 class Link(msgspec.Struct, frozen=True):
     """One segment of the log.
 
-    header: None where it is damaged or the file is missing. copied: That of a second copy, then.
+    header: None where it is damaged or the file is missing.
     is_damaged: Whether the end of a settled one cannot be read.
     """
 
@@ -28,12 +28,15 @@ class Link(msgspec.Struct, frozen=True):
     header: SegmentHeader | None
     bounds: Bounds
     is_there: bool
-    copied: SegmentHeader | None = None
     is_damaged: bool = False
 
 
 class Lineage:
     """The log's segments, first to last.
+
+    Args:
+        copied: Returns the header that a second copy has of a segment.
+        end_of: Returns what our own segment says of its end: (segment, position after it).
 
     Attributes:
         links: Them. strays: Files of segments that cannot be read and are none of them.
@@ -45,9 +48,12 @@ class Lineage:
         disk: Disk,
         store_id: bytes,
         end: End | None,
+        *,
         copied: Callable[[Name], SegmentHeader | None],
+        end_of: Callable[[Name, int], Bounds | None],
     ) -> None:
         self._copied = copied
+        self._end_of = end_of
         self._segments = segments
         self._disk = disk
         self._store_id = store_id
@@ -96,8 +102,8 @@ class Lineage:
             copied = self._copied(name) if header is None else None
             is_damaged = name in self._damaged
             is_there = name in self._headers
-            links.append(Link(name, header, bounds, is_there, copied, is_damaged))
-            before, bounds = self._before(name, header or copied)
+            links.append(Link(name, header, bounds, is_there, is_damaged))
+            before, bounds = self._before(name, header, copied)
             if before is None:
                 return links[::-1]
             if before[0] >= name[0]:
@@ -119,21 +125,39 @@ class Lineage:
                 return name, Bounds()
         raise FormatError(f"{self._segments.folder} holds no segment; nothing can be saved.")
 
-    def _before(self, name: Name, header: SegmentHeader | None) -> tuple[Name | None, Bounds]:
+    def _before(
+        self, name: Name, header: SegmentHeader | None, copied: SegmentHeader | None
+    ) -> tuple[Name | None, Bounds]:
+        """Return the segment before one, and where it ended: our own files know it best."""
         if header is not None:
             if not header.previous_length:
                 return None, Bounds()
-            before = (header.previous_first, header.previous_generation)
-            return before, Bounds(header.previous_length, header.first, header.leaf)
-        earlier = [one for one in self._headers if one[0] < name[0]]
+            return _named_by(header)
         if name[0] == 0:
             return None, Bounds()
+        ours = self._ours_before(name)
+        told = None if ours is None else self._end_of(ours, name[0])
+        if ours is not None and told is not None:
+            return ours, told
+        if copied is not None and copied.previous_length and copied.previous_first < name[0]:
+            other, bounds = _named_by(copied)
+            if ours is None or other == ours or other[0] > ours[0] or not self._counts(ours):
+                return other, msgspec.structs.replace(bounds, is_copied=True)
+        return ours or (0, 0), Bounds(None, name[0], None)
+
+    def _ours_before(self, name: Name) -> Name | None:
+        earlier = [one for one in self._headers if one[0] < name[0]]
         if not earlier:
-            return (0, 0), Bounds(None, name[0], None)
+            return None
         first = max(earlier)[0]
         candidates = [one for one in earlier if one[0] == first]
         sound = [one for one in candidates if self._headers[one] is not None]
-        return max(sound or candidates), Bounds(None, name[0], None)
+        return max(sound or candidates)
+
+    def _counts(self, name: Name) -> bool:
+        """Say whether a file is more than what is left of one that was begun and never used."""
+        is_settled = name in self._damaged
+        return self._headers[name] is not None or is_settled or self._holds_frames(name)
 
     def _holds_frames(self, name: Name) -> bool:
         path = self._segments.path(*name)
@@ -152,3 +176,8 @@ class Lineage:
             except FormatError:
                 at = data.find(frame.MAGIC, at + 1)
         return False
+
+
+def _named_by(header: SegmentHeader) -> tuple[Name, Bounds]:
+    before = (header.previous_first, header.previous_generation)
+    return before, Bounds(header.previous_length, header.first, header.leaf)

@@ -60,7 +60,7 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     chunks_back: Chunks likewise.
     affected: Present states that cannot be read. past: Those of which only past states cannot.
     named: Ids of checkpoints that could be read in the lost events' bytes.
-    views: "rebuilt", "kept", or "would be rebuilt". notes: What else is worth knowing.
+    notes: What else is worth knowing. views: "rebuilt", "kept", or "would be rebuilt".
     position: Of the event that records it; -1 where there is none.
     """
 
@@ -80,8 +80,8 @@ class Mending(msgspec.Struct, frozen=True, kw_only=True):
     named: tuple[str, ...] = ()
     packs_registered: tuple[str, ...] = ()
     copy: str = ""
-    views: str = "kept"
     notes: tuple[str, ...] = ()
+    views: str = "kept"
     position: int = -1
 
     @property

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from ckptlog.errors import CheckpointError
+from ckptlog.errors import CheckpointError, FormatError
 from ckptlog.formats import segment, settled
 from ckptlog.formats.end import End
 from ckptlog.formats.head import Head
@@ -22,9 +22,10 @@ from ckptlog.formats.store import StoreInfo
 from ckptlog.log.segments import FOLDER, Segments, container_of
 from ckptlog.model.event import PackEntry
 from ckptlog.model.leaf import LEAF_EMPTY
+from ckptlog.repository.admission import Admission
 from ckptlog.repository.contents import pack_of
 from ckptlog.repository.continuation import Continuation
-from ckptlog.repository.gap import Copy, Judge
+from ckptlog.repository.gap import Admits, Copy, Judge, stands_itself
 from ckptlog.repository.lineage import Lineage, Link
 from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
@@ -69,7 +70,8 @@ class Planner:
 
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
-            only keep the store from being opened. live: The newest segment.
+            only keep the store from being opened. live: The newest segment. alone: Containers that
+            are mended without the copy, which does not fit.
         end: Where the mended log ends, where no published end tells it; else None.
     """
 
@@ -99,10 +101,12 @@ class Planner:
         self._leaf_at: LeafAt = leaf_at
         self._schema = info.event_schema
         self._leaves = Leaves(self._leaf_at, False, self._schema)
+        self._admission: Admission | None = None
         self._removed: set[str] = set()
         self.salvages: list[Salvage] = []
         self.refused: list[Refusal] = []
         self.strays: list[str] = []
+        self.alone: list[str] = []
         self.live = ""
         self.end: End | None = None
 
@@ -120,13 +124,21 @@ class Planner:
             if end is None and (end := self._continued(segments)) is not None:
                 # Nothing here tells where the newest one ended.
                 suspects = suspects | {container_of(*name) for name in segments.names()[-1:]}
-            lineage = Lineage(segments, self._disk, self._store_id, end, self._copied)
+            lineage = Lineage(
+                segments,
+                self._disk,
+                self._store_id,
+                end,
+                copied=self._copied,
+                end_of=self._end_of,
+            )
         except CheckpointError as error:
             self.refused.append(Refusal(FOLDER, error.message))
             return
         self.strays = lineage.strays
         self.live = container_of(*lineage.links[-1].name)
         warrant = self._warrant(lineage, end)
+        self._admission = self._compared(lineage, end, warrant)
         is_right = self._is_right(lineage, end)
         self._leaves = Leaves(self._leaf_at, is_right, self._schema, warrant)
         before = _Before()
@@ -179,6 +191,42 @@ class Planner:
         warrant = Warrant(heads, gather)
         return warrant
 
+    def _compared(self, lineage: Lineage, end: End | None, warrant: Warrant) -> Admission:
+        headers = [link.header for link in lineage.links if link.header is not None]
+        named = {header.first - 1: header.leaf for header in headers if header.first}
+        if end is not None and end.position:
+            named[end.position - 1] = end.leaf
+
+        def theirs(container: str) -> bytes | None:
+            return next((copy.data for copy in self._copies(container)), None)
+
+        return Admission(
+            self._store_id,
+            lineage.links,
+            named,
+            proven=warrant.proven,
+            cached=self._leaf_at,
+            ours=self.read,
+            theirs=theirs,
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What nobody can know; what of the copy was not used, and why."""
+        parted = self._admission.parted if self._admission is not None else None
+        told = [f"{one}: nothing of the copy fits there." for one in self.alone]
+        if parted is not None:
+            told.append(
+                f"From event {parted} on the copy is another history of this store, perhaps from a "
+                "little before; what no header and no signed head proves was not taken from there."
+            )
+        if self.end is not None and not self.refused:
+            told.append(
+                f"The published end of the log was lost: {self.end.position} events were found, "
+                "and nobody can know whether more followed."
+            )
+        return told
+
     def _tell(self, told: Evidence, link: Link) -> None:
         """Enter the leaf hashes of a segment's events: its own, and those of copies."""
         if link.header is not None and link.header.first:
@@ -211,7 +259,7 @@ class Planner:
 
     def _after(self, link: Link, before: _Before, suspects: set[str]) -> _Before:
         """Plan one segment; return where the log stands behind it."""
-        first, bounds = link.name[0], link.bounds
+        bounds = self._believed(link)
         made = self._made(link, before)
         container = container_of(*link.name)
         told = _Before(
@@ -222,18 +270,48 @@ class Planner:
         if is_sound and is_told and container not in suspects:
             return told
         try:
-            if self._is_settled(link.name):
-                found = self._settled(made, bounds)
-            elif not link.is_there and bounds.limit is None:
-                found = self._tombstones(made, bounds.position_next or first)
-            else:
-                found = self._segment(made, bounds, container)
+            if made is None:
+                raise FormatError(f"Nothing tells where the log stood before {container}.")
+            found = self._found(link, made, bounds)
         except CheckpointError as error:
             self.refused.append(Refusal(container, error.message))
             return told
         if found.is_needed:
             self.salvages.append(found)
         return _Before(found.header, found.limit, found.last_leaf, found.position_next)
+
+    def _believed(self, link: Link) -> Bounds:
+        """Return what is known of a segment's end; of a copy's word only what can be believed."""
+        bounds = link.bounds
+        if bounds.is_copied and not (
+            self._admission is not None and self._admission.has_end(link.name, bounds)
+        ):
+            return Bounds(None, bounds.position_next, None)
+        return bounds
+
+    def _found(self, link: Link, made: SegmentHeader, bounds: Bounds) -> Salvage:
+        """Return a segment's salvage, without the copy where nothing can be done with it."""
+        try:
+            return self._salvaged(link, made, bounds)
+        except CheckpointError:
+            if self._copy is None:
+                raise
+        copy, self._copy = self._copy, None
+        try:
+            if bounds.is_copied:
+                bounds = Bounds(None, bounds.position_next, None)
+            found = self._salvaged(link, made, bounds)
+        finally:
+            self._copy = copy
+        self.alone.append(found.container)
+        return found
+
+    def _salvaged(self, link: Link, made: SegmentHeader, bounds: Bounds) -> Salvage:
+        if self._is_settled(link.name):
+            return self._settled(made, bounds)
+        if not link.is_there and bounds.limit is None:
+            return self._tombstones(made, bounds.position_next or made.first)
+        return self._segment(made, bounds, container_of(*link.name))
 
     def _tombstones(self, header: SegmentHeader, stop: int) -> Salvage:
         return made_of_tombstones(header, stop, leaves=self._leaves, time=self._time)
@@ -245,7 +323,7 @@ class Planner:
             if container not in suspects:
                 continue
             try:
-                copy = self._copy.of(container) if self._copy else None
+                copy = next(iter(self._copies(container)), None)
                 salvage = PackSalvage(self._store_id, name, entry.bytes, copy=copy)
                 found = salvage.run(self.read(container))
             except CheckpointError as error:
@@ -285,15 +363,25 @@ class Planner:
             return bytes(_BLOCK_BYTES)
 
     def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
-        copies = [*self._copies(container), *self._events_of(made)]
+        admits = self._admits((made.first, made.generation))
+        copies = [*self._copies(container, admits), *self._events_of(made, admits)]
         data = self.read(container)
         salvage = SegmentSalvage(
             self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
         )
         found = salvage.run(data)
         if self._copy is not None:
+            # The leaf hash of a tombstone decides there: it binds more than what stands around it.
+            copies = [*self._copies(container), *self._events_of(made, stands_itself(container))]
             self._take_back(found, data or b"", copies)
         return found
+
+    def _admits(self, name: tuple[int, int]) -> Admits:
+        return (
+            stands_itself(container_of(*name))
+            if self._admission is None
+            else self._admission.of(name)
+        )
 
     def _take_back(self, found: Salvage, data: bytes, copies: list[Copy]) -> None:
         """Enter what copies have of the events that earlier repairs have told lost."""
@@ -317,17 +405,22 @@ class Planner:
         found.copied += back.copied
         found.events_lost = [one for one in found.events_lost if one not in back.positions]
 
-    def _copies(self, container: str) -> list[Copy]:
-        copy = self._copy.of(container) if self._copy else None
+    def _copies(self, container: str, admits: Admits | None = None) -> list[Copy]:
+        copy = self._copy.of(container, admits) if self._copy else None
         return [] if copy is None else [copy]
 
-    def _events_of(self, made: SegmentHeader) -> list[Copy]:
+    def _events_of(self, made: SegmentHeader, admits: Admits) -> list[Copy]:
         """Return settled forms, the one beside a written segment first, as copies of its events."""
         name = (made.first, made.generation)
         container = f"{FOLDER}/{settled.settled_name(*name)}"
         own = self.read(container)
-        forms = [*([] if own is None else [own]), *(c(0, _WHOLE) for c in self._copies(container))]
-        return [SettledRows(self._store_id, name, data).frame_at for data in forms]
+        forms = (
+            [] if own is None else [Copy(lambda: own or b"", stands_itself(container_of(*name)))]
+        )
+        forms += self._copies(container, admits)
+        return [
+            Copy(SettledRows(self._store_id, name, form.data).image, form.admits) for form in forms
+        ]
 
     # --- settled segments ---------------------------------------------------------------------
 
@@ -343,7 +436,14 @@ class Planner:
     def _settled(self, made: SegmentHeader, bounds: Bounds) -> Salvage:
         name = (made.first, made.generation)
         container = f"{FOLDER}/{settled.settled_name(*name)}"
-        salvage = SettledSalvage(self._store_id, made, bounds, leaves=self._leaves, time=self._time)
+        salvage = SettledSalvage(
+            self._store_id,
+            made,
+            bounds,
+            leaves=self._leaves,
+            time=self._time,
+            admits=self._admits(name),
+        )
         for copy in self._copies(container):
             salvage.sources.append(self._source(SettledRows, name, copy))
         for copy in self._copies(container_of(*name)):
@@ -353,9 +453,27 @@ class Planner:
     def _source(self, kind: _Rows, name: tuple[int, int], copy: Copy) -> Source:
         return lambda: kind(self._store_id, name, copy(0, _WHOLE))
 
-    def _made(self, link: Link, before: _Before) -> SegmentHeader:
-        """Return the header that a segment should have."""
-        return link.header or link.copied or self._made_header(link.name, before)
+    def _made(self, link: Link, before: _Before) -> SegmentHeader | None:
+        """Return the header that a segment should have; None where nothing tells."""
+        if link.header is not None:
+            return link.header
+        made = self._made_header(link.name, before)
+        return made if made.previous_length or not made.first else None
+
+    def _end_of(self, name: tuple[int, int], stop: int) -> Bounds | None:
+        """Return where our own segment ends, if the event before a position is whole there."""
+        forms: list[tuple[_Rows, str]] = [
+            (WrittenRows, container_of(*name)),
+            (SettledRows, f"{FOLDER}/{settled.settled_name(*name)}"),
+        ]
+        for kind, container in forms:
+            data = self.read(container)
+            if data is not None:
+                last = kind(self._store_id, name, data).known.get(stop - 1)
+                if last is None or not last.piece.ends_commit:
+                    return None
+                return Bounds(last.piece.offset_end, stop, last.piece.leaf)
+        return None
 
     def _copied(self, name: tuple[int, int]) -> SegmentHeader | None:
         """Return a segment's header from the second copy."""

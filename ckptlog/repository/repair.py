@@ -43,7 +43,7 @@ from ckptlog.repository.mending import Affected, MendedFile, Mending
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.plan import Planner, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
-from ckptlog.repository.report import Progress, Report
+from ckptlog.repository.report import Problem, Progress, Report
 from ckptlog.repository.salvage import Salvage, ranges
 from ckptlog.repository.second_copy import Chunks, SecondCopy
 from ckptlog.repository.stage import Stage, write_mended
@@ -115,7 +115,11 @@ def repair_store(
         environment=store.environment,
     )
     if is_applied and not mending.is_empty:
-        store.rebuild_views()
+        try:
+            store.rebuild_views()
+        except CheckpointError:
+            if mending.ok:
+                raise  # else the report says what is left, and comes first
     return mending
 
 
@@ -163,26 +167,44 @@ class _Work:
     def _look(self, stage_folder: Path, progress: Progress | None) -> tuple[Mending, Planner]:
         with closed_run(self._root, Depth(), progress, environment=self._environment) as run:
             before = run.report(None, None)
-        planner = self._planned(run)
-        mending = self._staged(stage_folder, planner, run, before)
+        planner, mending = self._best(stage_folder, run, before)
         is_work = not mending.is_empty or self._are_views_wrong(before)
         # A log with a damaged file can be read while its old views are there, and not anew.
         is_wanted = is_work and not _is_log_refused(mending)
         views = "would be rebuilt" if is_wanted else "kept"
         return msgspec.structs.replace(mending, views=views), planner
 
-    def _planned(self, run: Run) -> Planner:
+    def _best(self, folder: Path, run: Run, before: Report) -> tuple[Planner, Mending]:
+        """Return a plan with the copy; one without it where that leaves more whole."""
+        planner, mending, after = self._tried(folder / "1", run, before, self._copy)
+        harm = _harm(before, after)
+        if self._copy is None or not harm:
+            return planner, mending
+        alone, alone_mending, after = self._tried(folder / "2", run, before, None)
+        if len(_harm(before, after)) >= len(harm):  # it is none of the copy's
+            return self._tried(folder / "3", run, before, self._copy)[:2]
+        files = ", ".join(sorted({one.file for one in harm}))
+        note = f"Nothing of the copy was put into the log: this would be wrong then: {files}."
+        return alone, msgspec.structs.replace(alone_mending, notes=(*mending.notes, note))
+
+    def _tried(
+        self, folder: Path, run: Run, before: Report, copy: SecondCopy | None
+    ) -> tuple[Planner, Mending, Report]:
+        planner = self._planned(run, copy)
+        return planner, *self._staged(folder, planner, run, before)
+
+    def _planned(self, run: Run, copy: SecondCopy | None) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        end = self._published()
         planner = Planner(
             self._root,
             self._info,
             self._environment,
             time=time,
-            copy=self._copy,
+            copy=copy,
             heads=run.heads.binding,
         )
+        end = self._published()
         suspects = suspects_of(run.book.files, run.registered)
         if self._copy is not None:  # what was told lost may be there
             suspects |= run.chain.bereft
@@ -198,7 +220,9 @@ class _Work:
         finally:
             published.close()
 
-    def _staged(self, folder: Path, planner: Planner, before: Run, report: Report) -> Mending:
+    def _staged(
+        self, folder: Path, planner: Planner, before: Run, report: Report
+    ) -> tuple[Mending, Report]:
         """Verify the store as it would be, and tell of it."""
         run, after = self._laid_out(folder / "1", planner)
         hidden = {
@@ -209,7 +233,7 @@ class _Work:
                 whole.report(None, None)
             planner.packs(hidden, suspects_of(whole.book.files, hidden))
             run, after = self._laid_out(folder / "2", planner)
-        return self._mending(planner, report, run, after)
+        return self._mending(planner, report, run, after), after
 
     def _laid_out(self, folder: Path, planner: Planner) -> tuple[Run, Report]:
         Stage(self._root, folder).lay_out(planner, planner.salvages, planner.strays)
@@ -314,8 +338,13 @@ class _Work:
             named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
-            notes=tuple(_notes(planner)),
+            notes=(*planner.notes, *self._unread()),
         )
+
+    def _unread(self) -> Iterator[str]:
+        unread = self._copy.unread if self._copy is not None else {}
+        for container, message in sorted(unread.items()):
+            yield f"The copy's {container} counts as missing, as it cannot be read: {message}"
 
     def _new_packs(self) -> Iterator[MendedFile]:
         for container, one in self._fetched.items():
@@ -423,7 +452,17 @@ class _Work:
         if not mending.is_applied:
             return mending
         if not _is_log_refused(mending):
-            mending = self._recorded(mending, actor)
+            try:
+                mending = self._recorded(mending, actor)
+            except CheckpointError as error:
+                if not self._folders:
+                    raise
+                # Files were replaced: what was done is told all the same, and gone on with later.
+                problems = (*mending.problems_after, f"{error.code}: {error.message}")
+                total = mending.problems_after_total + 1
+                return msgspec.structs.replace(
+                    mending, problems_after=problems, problems_after_total=total
+                )
         for folder in self._folders:
             finish(folder)
         return mending
@@ -459,16 +498,18 @@ class _Work:
         raise LogCorruptionError("The event of the repair could not be appended.")
 
 
-def _notes(planner: Planner) -> Iterator[str]:
-    if planner.end is not None and not planner.refused:
-        yield (
-            f"The published end of the log was lost: {planner.end.position} events were found, and "
-            "nobody can know whether more followed."
-        )
-
-
 def _missing(run: Run) -> set[bytes]:
     return run.contents.breakage.missing if run.contents is not None else set()
+
+
+def _harm(before: Report, after: Report) -> set[Problem]:
+    """Return what is wrong afterwards with the log, or a head, in files that were sound."""
+    hurt = {one.file for one in before.problems}
+    return {
+        one
+        for one in after.problems
+        if one.file not in hurt and one.file != "log/end" and not one.code.startswith("blob.")
+    }
 
 
 def _is_log_refused(mending: Mending) -> bool:

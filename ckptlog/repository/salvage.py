@@ -17,7 +17,7 @@ from ckptlog.blobs import difference
 from ckptlog.blobs.cache import Cache
 from ckptlog.blobs.codec import Codec
 from ckptlog.errors import BlobCorruptionError, FormatError
-from ckptlog.formats import event, frame, pack, segment, tombstone
+from ckptlog.formats import frame, pack, segment, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.formats.tombstone import Lost
 from ckptlog.model.event import SCHEMA
@@ -85,12 +85,18 @@ class Bounds(msgspec.Struct, frozen=True):
     """What is known of a segment from outside: the header after it, or the published end.
 
     limit: Its valid length; None where nothing tells it. position_next: After its last event.
-    leaf: Of its last event.
+    leaf: Of its last event. is_copied: Whether only the header of a copy says so.
     """
 
     limit: int | None = None
     position_next: int | None = None
     leaf: bytes | None = None
+    is_copied: bool = False
+
+
+def is_like(header: SegmentHeader, made: SegmentHeader) -> bool:
+    """Say whether two headers of a segment say the same of the log before it."""
+    return msgspec.structs.replace(header, created_us=made.created_us) == made
 
 
 class Leaves(msgspec.Struct, frozen=True):
@@ -120,17 +126,6 @@ class Leaves(msgspec.Struct, frozen=True):
     def restored(self, position: int) -> bytes | None:
         """Return the leaf hash for which a tombstone may give way, whatever leaf it has."""
         return None if self.warrant is None else self.warrant.restored(position)
-
-    def proven(self, bounds: Bounds) -> LeafAt:
-        """Return what tells leaf hashes that an event of a copy must have: no cache does."""
-        last, leaf = bounds.position_next, bounds.leaf
-
-        def leaf_at(position: int) -> bytes | None:
-            if leaf is not None and last is not None and position == last - 1:
-                return leaf
-            return None if self.warrant is None else self.warrant.proven(position)
-
-        return leaf_at
 
     def believed(
         self, bounds: Bounds, made: SegmentHeader, known: list[tuple[int, bytes]]
@@ -221,7 +216,6 @@ class SegmentSalvage:
             if one.how == "copy":
                 found.copied += 1
                 found.copied_at.append(one.offset)
-                found.events_lost += _lost_in(one.data)
         known = [(one.position, one.leaf) for one in walk.pieces if one.kind == frame.EVENT]
         self._leaf_at = self._leaves.believed(self._bounds, self._made, known)
         self._fill(walk, data)
@@ -257,8 +251,7 @@ class SegmentSalvage:
             found = segment.decode(self._store_id, made.first, made.generation, data)
         except FormatError:
             return None
-        is_same = msgspec.structs.replace(found, created_us=made.created_us) == made
-        return found if is_same else None
+        return found if is_like(found, made) else None
 
     def _cut_tail(self, walk: Walk) -> None:
         """Forget what stands behind the last whole commit, where nothing says that it counts.
@@ -296,7 +289,7 @@ class SegmentSalvage:
         waiting += [one for one in (gap, *gaps) if one[1]]
         stop = self._bounds.position_next
         if self._bounds.limit is None and stop is not None and position < stop:
-            waiting = [self._room_behind(walk, range(position, stop))]
+            waiting.append(self._room_behind(walk, range(position, stop)))
         stop_here = position if stop is None else stop
         last_lost = self._fill_run(waiting, position, stop_here, data, is_last=True)
         if last_lost is not None:
@@ -374,14 +367,6 @@ class SegmentSalvage:
             found.clues.append(data[:_CLUE_BYTES_MAX])
         if not lost:
             found.chunks_lost.append(data[frame.HEADER_BYTES : frame.HEADER_BYTES + 32])
-
-
-def _lost_in(framed: bytes) -> list[int]:
-    """Return the position of a copy's frame that is a tombstone: lost there, too."""
-    body = framed[frame.HEADER_BYTES :]
-    if framed[2] != frame.EVENT or not tombstone.is_tombstone(body[event.PREFIX_BYTES :]):
-        return []
-    return [event.decode_prefix(body)[0]]
 
 
 _RAWS_BYTES: Final = 8 * 1024 * 1024

@@ -26,7 +26,7 @@ from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
-from ckptlog.repository.gap import Copy, Walk, judge_by
+from ckptlog.repository.gap import Admits, Copy, Walk, judge_by, stands_itself
 from ckptlog.storage.disk import Disk
 
 _CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
@@ -35,6 +35,9 @@ _RAWS_BYTES: Final = 8 * 1024 * 1024
 
 class SecondCopy:
     """Another directory of the same store.
+
+    Attributes:
+        unread: Files that are there and cannot be read, and why: it counts as having none.
 
     Raises:
         ArgumentError: It is another store, or the same directory.
@@ -45,6 +48,7 @@ class SecondCopy:
         self.path = path
         self._disk = disk
         self._store_id = store_id
+        self.unread: dict[str, str] = {}
         if path.resolve() == root.resolve():
             raise ArgumentError(
                 f"{path} is the damaged store itself.", hint="Name a copy.", argument="from"
@@ -57,19 +61,29 @@ class SecondCopy:
                 argument="from",
             )
 
-    def of(self, container: str) -> Copy | None:
-        """Return what reads the copy of a container; None where it has none."""
-        path = self.path / container
-        if not path.exists():
+    def of(self, container: str, admits: Admits | None = None) -> Copy | None:
+        """Return the copy of a container; None where it has none.
+
+        Args:
+            admits: Says which of its frames may be taken; by default, none that are stand-ins.
+        """
+        if not self._has(container):
             return None
-        data: list[bytes] = []
+        return Copy(lambda: self._read(container), admits or stands_itself(container))
 
-        def read(offset: int, length: int) -> bytes:
-            if not data:
-                data.append(_whole(self._disk, path))
-            return data[0][offset : offset + length]
+    def _has(self, container: str) -> bool:
+        try:
+            return (self.path / container).exists()
+        except OSError as error:
+            self.unread[container] = str(error)
+            return False
 
-        return read
+    def _read(self, container: str) -> bytes:
+        try:
+            return _whole(self._disk, self.path / container)
+        except CheckpointError as error:
+            self.unread[container] = error.message
+            return b""
 
     def end(self) -> End | None:
         """Return its published end; None where that is missing or damaged."""

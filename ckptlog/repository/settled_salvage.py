@@ -10,7 +10,7 @@ wherever it was found; so what is whole is what stood there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ckptlog.errors import CheckpointError, FormatError
@@ -18,8 +18,8 @@ from ckptlog.formats import chunk, event, frame, segment, settled, tombstone
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.settling import settled_bytes
 from ckptlog.model.leaf import leaf_hash
-from ckptlog.repository.gap import Piece, Walk, judge_by
-from ckptlog.repository.salvage import SEGMENT_KINDS, Bounds, LeafAt, Leaves, Salvage
+from ckptlog.repository.gap import Admits, Piece, Walk, is_stand_in, judge_by
+from ckptlog.repository.salvage import SEGMENT_KINDS, Bounds, LeafAt, Leaves, Salvage, is_like
 
 _KINDS: Final = frozenset({frame.BLOCK, frame.BLOCK_INDEX, frame.BLOCK_TRAILER})
 _RAW_AT: Final = frame.HEADER_BYTES + chunk.RAW_LENGTH_AT
@@ -53,8 +53,10 @@ class SettledRows:
 
     Attributes:
         known: By position. bits: Frames that were brought back by a bit.
-        header, trailer: None where damaged.
+        header, trailer: None where damaged. chunks: None are there.
     """
+
+    chunks: Sequence[Piece] = ()
 
     def __init__(self, store_id: bytes, name: Name, data: bytes) -> None:
         self._seed = segment.seed(store_id, *name)
@@ -62,7 +64,6 @@ class SettledRows:
         self.known: dict[int, Known] = {}
         self.header: SegmentHeader | None = None
         self.trailer: settled.Trailer | None = None
-        self._by_offset: dict[int, bytes] | None = None
         try:
             self.header = settled.decode_header(store_id, *name, data)
         except FormatError:
@@ -75,18 +76,12 @@ class SettledRows:
             self._add(body)
         self._read_trailer(walk, data)
 
-    def frame_at(self, offset: int, length: int) -> bytes:
-        """Return bytes of the segment, zeros where nothing is known: a `gap.Copy`."""
-        stop = max((one.row.offset + len(one.row.data) for one in self.known.values()), default=0)
-        out = bytearray(max(0, min(length, stop - offset)))
-        if self._by_offset is None:
-            self._by_offset = {one.row.offset: one.row.data for one in self.known.values()}
-        near = self._by_offset.get(offset)
-        rows = [(offset, near)] if near and length <= len(near) else [*self._by_offset.items()]
-        for at, data in rows:
-            begin, end = max(at, offset), min(at + len(data), offset + len(out))
-            if begin < end:
-                out[begin - offset : end - offset] = data[begin - at : end - at]
+    def image(self) -> bytes:
+        """Return the segment as it was written, zeros where nothing is known."""
+        rows = [one.row for one in self.known.values()]
+        out = bytearray(max((row.offset + len(row.data) for row in rows), default=0))
+        for row in rows:
+            out[row.offset : row.offset + len(row.data)] = row.data
         return bytes(out)
 
     def _judge(self, found: frame.Frame) -> Piece:
@@ -118,7 +113,7 @@ class SettledRows:
 
 
 class WrittenRows:
-    """The events of a segment as it was written, of a second copy; see `SettledRows`."""
+    """The events of a segment as it was written; see `SettledRows`. chunks: Whole."""
 
     def __init__(self, store_id: bytes, name: Name, data: bytes) -> None:
         seed = segment.seed(store_id, *name)
@@ -131,18 +126,25 @@ class WrittenRows:
             self.header = None
         walk = Walk(seed, data, judge_by(lambda _digest, _record: None), ())
         walk.run(HEADER_FRAME_BYTES, len(data), kinds=SEGMENT_KINDS)
-        self._add(walk, data)
+        container = f"log/{segment.segment_name(*name)}"
+        self.chunks = [
+            one
+            for one in walk.pieces
+            if one.kind == frame.CHUNK
+            and not is_stand_in(container, one, data[one.offset : one.offset_end])
+        ]
+        self._add(walk, data, name[0])
 
-    def _add(self, walk: Walk, data: bytes) -> None:
+    def _add(self, walk: Walk, data: bytes, expected: int) -> None:
         mended = {one.offset: one.data for one in walk.mended}
-        begin, chunks, raw_bytes, expected = HEADER_FRAME_BYTES, 0, 0, -1
+        begin, chunks, raw_bytes = HEADER_FRAME_BYTES, 0, 0
         for piece in walk.pieces:
             if piece.kind == frame.CHUNK:
                 at = piece.offset + _RAW_AT
                 chunks += 1
                 raw_bytes += int.from_bytes(data[at : at + 4], "little")
                 continue
-            if expected not in (-1, piece.position):  # what was before it is lost here, too
+            if expected != piece.position:  # what was before it is lost here, too
                 begin, chunks, raw_bytes = piece.offset, 0, 0
             whole = mended.get(piece.offset, data[piece.offset : piece.offset_end])
             row = settled.Row(piece.offset, whole, chunks, raw_bytes)
@@ -163,13 +165,21 @@ class SettledSalvage:
     """
 
     def __init__(
-        self, store_id: bytes, made: SegmentHeader, bounds: Bounds, *, leaves: Leaves, time: str
+        self,
+        store_id: bytes,
+        made: SegmentHeader,
+        bounds: Bounds,
+        *,
+        leaves: Leaves,
+        time: str,
+        admits: Admits,
     ) -> None:
         self._store_id = store_id
         self._made = made
         self._bounds = bounds
         self._leaves = leaves
         self._time = time
+        self._admits = admits
         self._seed = segment.seed(store_id, made.first, made.generation)
         self._container = f"log/{settled.settled_name(made.first, made.generation)}"
         self.sources: list[Source] = []
@@ -257,18 +267,14 @@ class SettledSalvage:
         def leaf_at(position: int) -> bytes | None:
             return self._wanted(shelved[position]) if position in shelved else told(position)
 
-        proven = self._leaves.proven(self._bounds)
-
-        def proven_at(position: int) -> bytes | None:
-            return self._wanted(shelved[position]) if position in shelved else proven(position)
-
         header = own.header
         for number in range(len(self.sources)):
             if header is not None and stop is not None and len(known) == stop - made.first:
                 break
             other = self._others()[number]
-            header = header or other.header
-            found.copied += self._take(known, other, proven_at)
+            if header is None and other.header is not None and is_like(other.header, made):
+                header = other.header
+            found.copied += self._take(known, other, shelved)
         found.header = header = header or made
         stop = max(known, default=made.first - 1) + 1 if stop is None else stop
         rows, lost, end = self._filled(known, stop, limit, leaf_at)
@@ -303,7 +309,7 @@ class SettledSalvage:
         return self._leaves.believed(self._bounds, self._made, told)
 
     def _take(
-        self, known: dict[int, Known], other: SettledRows | WrittenRows, proven_at: LeafAt
+        self, known: dict[int, Known], other: SettledRows | WrittenRows, shelved: Shelf
     ) -> int:
         """Take what a copy has and is missing here; return how many events.
 
@@ -312,9 +318,9 @@ class SettledSalvage:
         count, stop = 0, self._bounds.position_next
         for position, one in other.known.items():
             is_ours = position >= self._made.first and (stop is None or position < stop)
-            if position in known or not is_ours or is_lost(one.row):
+            if position in known or position in shelved or not is_ours:
                 continue
-            if proven_at(position) in (None, one.piece.leaf):
+            if self._admits(one.piece, one.row.data):
                 known[position] = one
                 count += 1
         return count

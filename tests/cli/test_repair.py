@@ -198,3 +198,16 @@ def test_a_lost_end_below_a_signed_head(run, store):
         assert "left: head.rolled_back" in done.out
     assert "repair.refused" in done.err
     assert not (store / "log/end").exists()
+
+
+def test_what_of_a_copy_is_left_aside_is_said(run, store, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    (path,) = copy.glob("log/*.seg")
+    path.unlink()
+    path.mkdir()
+    spoil(store)
+    done = run("--store", store, "repair", "--from", copy)
+    assert f"note: The copy's log/{path.name} counts as missing" in done.out
+    (note,) = run("--store", store, "repair", "--from", copy, "--json").document["notes"]
+    assert note in done.out
