@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # Keys lie in the user's home; those of tests never do, nor those of processes that they start.
     os.environ["CKPTLOG_KEYS"] = tempfile.mkdtemp(prefix="ckptlog-test-keys-")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As for whatever a shell starts in the background; processes that tests start inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
 
 
