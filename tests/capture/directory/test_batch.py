@@ -151,7 +151,8 @@ def test_an_interruption_closes_nothing_that_is_at_work(tmp_path, monkeypatch):
     def press():
         assert is_begun.wait(60)
         time.sleep(0.1)
-        os.kill(os.getpid(), signal.SIGINT)
+        # The process could be told by any of its threads, and this one would go on waiting.
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def slowly(fd):
         inode = os.fstat(fd).st_ino
