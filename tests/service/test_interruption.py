@@ -79,7 +79,7 @@ def interrupted(call, behind=lambda: None):
 
     def press():
         time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         time.sleep(0.1)
         behind()
 
