@@ -163,6 +163,7 @@ class SegmentSalvage:
         made: The header that it should have, for where its own is damaged.
         leaves: The cache of leaf hashes.
         time: Of the tombstones.
+        copies: Give what second copies have of it, and may stand here.
         stricter: Makes the judge of frames refuse more.
     """
 

@@ -160,6 +160,9 @@ Shelf = dict[int, Known]
 class SettledSalvage:
     """Saves one settled segment; see `salvage.SegmentSalvage`.
 
+    Args:
+        admits: Says which events of second copies may stand here.
+
     Attributes:
         sources: Give what second copies have of it; asked only for what is missing.
     """
