@@ -49,12 +49,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def hear_interruptions() -> None:
+    """Let Ctrl-C interrupt what Python waits for, also where it is ignored or restarts the wait.
+
+    What a shell starts in the background ignores it, and processes that tests start inherit that.
+    The import of polars puts a handler before Python's behind which waiting goes on (SA_RESTART).
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handler if callable(handler) else signal.default_int_handler)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # Keys lie in the user's home; those of tests never do, nor those of processes that they start.
     os.environ["CKPTLOG_KEYS"] = tempfile.mkdtemp(prefix="ckptlog-test-keys-")
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As for whatever a shell starts in the background; processes that tests start inherit it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    hear_interruptions()
     settings.load_profile("thorough" if config.getoption("--thorough") else "quick")
 
 
@@ -113,6 +121,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         and not item.path.name.endswith(UNMEASURED_FILES)
         and item.get_closest_marker("unmeasured") is None
     )
+    hear_interruptions()
     with nullcontext() if is_measured else unmeasured():
         return (yield)
 

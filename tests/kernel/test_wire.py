@@ -324,6 +324,11 @@ MAKERS = {
 
 
 class TestMeddling:
+    @pytest.fixture(autouse=True)
+    def _few_objects(self):
+        """Let the many collections look at what a test makes, not at all that others have left."""
+        gc.freeze()
+
     @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
     @pytest.mark.parametrize("meddle", [cleared, grown], ids=["cleared", "grown"])
     def test_each_container_is_stored_as_it_was(self, make, meddle):
