@@ -118,8 +118,6 @@ def _print(output: Output, found: Mending) -> None:
     if found.past:
         output.line(f"Past states are lost of: {', '.join(map(text.escape, found.past))}")
     output.line(f"views: {found.views}")
-    for note in found.notes:
-        output.line(f"note: {text.escape(note)}")
 
 
 def _print_stretches(output: Output, found: Mending) -> None:

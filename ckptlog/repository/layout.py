@@ -70,10 +70,13 @@ def read_info(root: Path) -> StoreInfo:
 
 def _missing(root: Path) -> StoreMissingError | NotAStoreError:
     if root.is_dir() and any(root.iterdir()):
+        hint = "Name another directory, or make a store in an empty one: ckptlog init PATH."
+        if any(root.glob("log/*.se[gt]")):
+            hint = (
+                f"It has a log: put the {STORE_JSON} of a copy, or of a backup of it, in its place."
+            )
         return NotAStoreError(
-            f"{root} is not a store: it has no {STORE_JSON}.",
-            hint="Name another directory, or make a store in an empty one: ckptlog init PATH.",
-            path=str(root),
+            f"{root} is not a store: it has no {STORE_JSON}.", hint=hint, path=str(root)
         )
     return StoreMissingError(
         f"There is no store at {root}.",
@@ -317,7 +320,8 @@ def refuse_read_only(root: Path) -> None:
             hint="Mount it for writing, or open the store with read_only=True.",
             path=str(root),
         )
-    closed = [one for one in (root, root / "log") if not os.access(one, os.W_OK | os.X_OK)]
+    folders = [one for one in (root, root / "log") if one.exists()]
+    closed = [one for one in folders if not os.access(one, os.W_OK | os.X_OK)]
     if closed:
         raise ReadOnlyError(
             f"The directory {closed[0]} cannot be written by this user.",

@@ -27,6 +27,7 @@ from ckptlog.repository.contents import pack_of
 from ckptlog.repository.continuation import Continuation
 from ckptlog.repository.gap import Admits, Copy, Judge, stands_itself
 from ckptlog.repository.lineage import Lineage, Link
+from ckptlog.repository.quarantine import pieces
 from ckptlog.repository.reclaim import Reclaim
 from ckptlog.repository.salvage import (
     Bounds,
@@ -50,7 +51,6 @@ from ckptlog.repository.warrant import Evidence, Warrant, nothing_told
 from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LeafCache
 
-_BLOCK_BYTES: Final = 4096
 _WHOLE: Final = 1 << 62
 _Rows = type[SettledRows | WrittenRows]
 
@@ -346,21 +346,7 @@ class Planner:
         path = self._root / container
         if not path.exists():
             return None
-        fd = self._disk.open_read(path)
-        try:
-            size = self._disk.size(fd)
-            try:
-                return self._disk.read(fd, size, 0)
-            except CheckpointError:
-                return b"".join(self._block(fd, at) for at in range(0, size, _BLOCK_BYTES))[:size]
-        finally:
-            self._disk.close(fd)
-
-    def _block(self, fd: int, offset: int) -> bytes:
-        try:
-            return self._disk.read(fd, _BLOCK_BYTES, offset)
-        except CheckpointError:
-            return bytes(_BLOCK_BYTES)
+        return b"".join(pieces(self._disk, path))
 
     def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
         admits = self._admits((made.first, made.generation))

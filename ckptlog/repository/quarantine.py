@@ -7,25 +7,30 @@ quarantine/<time>/repair.json                   what is being done; done.json wh
 from __future__ import annotations
 
 import os
-import shutil
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ckptlog.errors import operating_system_door
+from ckptlog.errors import CheckpointError, operating_system_door
 from ckptlog.storage import files
+from ckptlog.storage.disk import Disk
 
 FOLDER: Final = "quarantine"
 _PENDING: Final = "repair.json"
 _DONE: Final = "done.json"
+_PIECE_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 4096
 
 
 class Quarantine:
     """The folder of one repair."""
 
-    def __init__(self, root: Path, now_us: int) -> None:
+    def __init__(self, root: Path, disk: Disk, now_us: int) -> None:
         self._root = root
+        self._disk = disk
         self.name = f"{FOLDER}/{now_us}"
         self._folder = root / self.name
 
@@ -63,8 +68,10 @@ class Quarantine:
 
     def _copy(self, source: Path, target: Path) -> None:
         temporary = target.with_name(f"{target.name}.tmp")
-        with source.open("rb") as old, temporary.open("wb") as new:
-            shutil.copyfileobj(old, new, 1024 * 1024)
+        with temporary.open("wb") as new:
+            os.fchmod(new.fileno(), stat.S_IMODE(source.stat().st_mode))
+            for piece in pieces(self._disk, source):
+                new.write(piece)
             new.flush()
             files.sync_file(new.fileno())
         temporary.rename(target)
@@ -86,6 +93,29 @@ def finish(folder: Path) -> None:
     with operating_system_door("Cannot end a repair"):
         (folder / _PENDING).rename(folder / _DONE)
     files.sync_directory(folder)
+
+
+def pieces(disk: Disk, path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes; blocks that the medium does not give any more are zeros."""
+    fd = disk.open_read(path)
+    try:
+        size = disk.size(fd)
+        for start in range(0, size, _PIECE_BYTES):
+            end = min(start + _PIECE_BYTES, size)
+            try:
+                yield disk.read(fd, end - start, start)
+            except CheckpointError:
+                for at in range(start, end, _BLOCK_BYTES):
+                    yield _block(disk, fd, at, min(_BLOCK_BYTES, end - at))
+    finally:
+        disk.close(fd)
+
+
+def _block(disk: Disk, fd: int, offset: int, length: int) -> bytes:
+    try:
+        return disk.read(fd, length, offset)
+    except CheckpointError:
+        return bytes(length)
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -355,7 +356,7 @@ class _Work:
         if any(not one.is_of_heads for one in before.problems):
             return True
         try:
-            with open_store(self._root, environment=self._environment) as store:
+            with open_store(self._root, read_only=True, environment=self._environment) as store:
                 return any(one.code == "view.differs" for one in store.verify("structure").problems)
         except CheckpointError:
             return False
@@ -371,7 +372,7 @@ class _Work:
     def apply(self, progress: Progress | None) -> Mending:
         """Mend the files, under the writer's lock; the event follows."""
         self._folders = unfinished(self._root)
-        quarantine = Quarantine(self._root, self._now_us)
+        quarantine = Quarantine(self._root, self._disk, self._now_us)
         with TemporaryDirectory(prefix="ckptlog-repair-") as folder:
             mending, planner = self._look(Path(folder), progress)
             if not _is_log_refused(mending):  # no event could register them
@@ -419,23 +420,25 @@ class _Work:
         """
         path = self._root / salvage.container
         data = planner.read(salvage.container)
-        is_live = salvage.container == planner.live and data is not None
-        kept = quarantine.keep(salvage.container, is_copied=is_live) if data is not None else ""
-        if is_live:
-            self._write_in_place(path, salvage)
-            return kept
+        if salvage.container == planner.live and data is not None:
+            return self._mend_in_place(quarantine, path, salvage)
+        kept = quarantine.keep(salvage.container, is_copied=False) if data is not None else ""
         with files.replacing(path) as fd:
+            if data is not None:
+                os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
             write_mended(fd, data or b"", salvage)
         return kept
 
-    def _write_in_place(self, path: Path, salvage: Salvage) -> None:
-        fd = self._disk.open_write(path)
+    def _mend_in_place(self, quarantine: Quarantine, path: Path, salvage: Salvage) -> str:
+        fd = self._disk.open_write(path)  # a link is refused before anything behind it is kept
         try:
+            kept = quarantine.keep(salvage.container, is_copied=True)
             for offset, patch in salvage.patches:
                 self._disk.write(fd, patch, offset)
             self._disk.sync(fd)
         finally:
             self._disk.close(fd)
+        return kept
 
     def _throw_views_away(self) -> None:
         views = self._root / layout.VIEWS

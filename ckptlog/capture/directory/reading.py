@@ -2,8 +2,8 @@
 
 What the index knows is not read. A file that went away between the walk and its reading is left
 out. One that changed is tried again where the consistency is "file" (a file is never torn, but two
-files may be of two moments); where it is "cut", all files are of the moment of the walk, so that a
-change means that the whole capture is taken again.
+files may be of two moments); where it is "cut", all that are read are of the moment of the walk, so
+that a change means that the whole capture is taken again.
 """
 
 from __future__ import annotations
