@@ -215,13 +215,13 @@ class _Lowering:
     __slots__ = ("_codecs", "_is_opaque", "_is_secret", "_replacement", "left", "redacted")
 
     def __init__(
-        self, sanitiser: Sanitiser | None, codecs: Codecs, left: int = CONTAINERS_MAX
+        self, sanitiser: Sanitiser | None, codecs: Codecs, left: int | None = None
     ) -> None:
         self._codecs = codecs.by_kind
         self._is_opaque = codecs.is_opaque
         self._is_secret = None if sanitiser is None else sanitiser.key_is_secret
         self._replacement = "" if sanitiser is None else sanitiser.replacement
-        self.left = left
+        self.left = CONTAINERS_MAX if left is None else left
         self.redacted = 0
 
     def lowered(self, value: Any, depth: int) -> Any:
