@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
-from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import natural, positive
 from ckptlog.cli.output import Column
@@ -461,14 +461,14 @@ def _given_up(context: Context) -> Store:
     from ckptlog.errors import LogCorruptionError
     from ckptlog.repository.repair import repair
 
+    path = context.store_path()
     try:
-        return context.store()
+        return open_store(path, context.output)
     except LogCorruptionError:
-        path = context.store_path()
         if [(one.action, one.container) for one in repair(path).files] != [("refused", "log/end")]:
             raise
         repair(path, is_applied=True, gives_up=True)
-        return context.store()
+        return open_store(path, context.output)
 
 
 def run_fork(context: Context) -> int:
