@@ -8,7 +8,7 @@ told       an answer was an error of ours, or verification names a problem
 mended     all answers are right, and the file holds other bytes than the damaged ones now
 harmless   all answers are right
 again      documented: a consumer goes on from an earlier place, and is told events again
-lost       documented: the last write of a store whose published end is lost too (kind `unclean`)
+lost       documented: the last write of a store whose published end is older (kind `unclean`)
 
 Usage: flip_bits.py [--kind NAME]... [--every N] [--all] [--seed N] [--jobs N] [--json]
 By default one bit of every N-th byte (64); --all: each bit of each byte. Exit status 1 where wrong.
@@ -57,10 +57,11 @@ from tools.crash.medium import Image, lay_out
 from tools.crash.workload import make_small, run
 from tools.crash_states import memory
 
+_END = "log/end"
 KINDS: dict[str, Callable[[str], bool]] = {
     "segment": lambda name: name.startswith("log/") and name.endswith(".seg"),
     "settled": lambda name: name.startswith("log/") and name.endswith(".set"),
-    "end": lambda name: name == "log/end",
+    "end": lambda name: name == _END,
     "pack": lambda name: name.startswith("packs/"),
     "store.json": lambda name: name == "store.json",
     "cursor": lambda name: name.startswith("consumers/") and not name.endswith("lock"),
@@ -84,7 +85,7 @@ _PACK_BYTES, _LOG_BYTES, _RESERVE_BYTES = 3_000, 2_500, 512
 # What can be read wrong because of a kind of file, where not all of it is asked (`--all`).
 _ASKED = {"cursor": {"consumer"}, "history": {"history"}, "files": {"files"}, "heads": {"head"}}
 # What the store says of itself may be told to be wrong; what is disposable has to be right.
-_MUST_BE_RIGHT = ("end", "view", "index", "leaves", "seal", "files", "history", "rest")
+_MUST_BE_RIGHT = ("view", "index", "leaves", "seal", "files", "history", "rest")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Sample:
 
     Attributes:
         last: Offset of the last write in the newest segment, for the kind `unclean`.
+        end: The published end before that write.
     """
 
     image: Image
@@ -101,6 +103,7 @@ class Sample:
     before_last: dict[str, Any]
     newest: str
     last: int
+    end: bytes
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def make_sample() -> Sample:
         before = ask(root, names)
         newest = max(path.name for path in (root / "log").glob("*.seg"))
         last = (root / "log" / newest).stat().st_size
+        end = (root / _END).read_bytes()
         run(root, ["create"], lines.append)
         names = tuple(Diary.of(lines).possible)
         answers = ask(root, names)
@@ -241,7 +245,7 @@ def make_sample() -> Sample:
         failed = [answer for answer in answers.values() if isinstance(answer, CheckpointError)]
         if lacking or failed:
             sys.exit(f"The sample is not whole: {lacking} {failed}")
-        return Sample(image, names, answers, before, f"log/{newest}", last)
+        return Sample(image, names, answers, before, f"log/{newest}", last, end)
 
 
 @contextmanager
@@ -324,7 +328,7 @@ def try_flip(sample: Sample, flip: Flip, *, is_brief: bool = False) -> tuple[str
     damaged[flip.byte] ^= 1 << flip.bit
     image = {**sample.image, flip.name: bytes(damaged)}
     if flip.kind == UNCLEAN:
-        del image["log/end"]
+        image[_END] = sample.end
     try:
         if is_brief and flip.kind == "view" and _is_refused(sample, bytes(damaged), flip.name):
             return "mended", ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptlog.cli import text
-from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import natural, positive
 from ckptlog.cli.output import Column
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ckptlog.formats.note import Note, VerifierKey
     from ckptlog.repository.head_shelf import SignedHead
     from ckptlog.repository.output_file import OutputFile
+    from ckptlog.repository.store import Store
 
 _COLUMNS = (
     Column("events", is_number=True),
@@ -455,10 +456,25 @@ def run_publish(context: Context) -> int:
     return OK
 
 
+def _given_up(context: Context) -> Store:
+    """Open a store whose signed heads are to be given up; with a lost end, where they cover it."""
+    from ckptlog.errors import LogCorruptionError
+    from ckptlog.repository.repair import repair
+
+    path = context.store_path()
+    try:
+        return open_store(path, context.output)
+    except LogCorruptionError:
+        if [(one.action, one.container) for one in repair(path).files] != [("refused", "log/end")]:
+            raise
+        repair(path, is_applied=True, gives_up=True)
+        return open_store(path, context.output)
+
+
 def run_fork(context: Context) -> int:
     """Begin another origin with another key."""
     output = context.output
-    with context.store() as store:
+    with _given_up(context) as store:
         done = store.notary.fork()
     former = _head(done.former) if done.former else None
     if output.is_json:

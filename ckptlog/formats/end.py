@@ -13,7 +13,7 @@
     104     16    zero
     120     8     checksum: xxh3-64 of bytes 0..120
 
-A hint that readers trust for "durable up to here", and that the next writer can rebuild.
+Readers trust it for "durable up to here"; nothing else tells that no event came after.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ MAGIC: Final = b"CKPTEND1"
 BYTES: Final = 128
 _FIELDS = struct.Struct("<8s16sQQIIQ32s16s16s")
 _CHECKSUM = struct.Struct("<Q")
+_BOOT = slice(88, 104)
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +62,11 @@ def encode(end: End) -> bytes:
         b"",
     )
     return fields + _CHECKSUM.pack(xxh3_64_intdigest(fields))
+
+
+def boot_in(data: bytes) -> bytes:
+    """Return the boot id that stands in 128 bytes, whether they are a record or not."""
+    return data[_BOOT]
 
 
 def decode(data: bytes, store_id: bytes) -> End:

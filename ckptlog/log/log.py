@@ -35,6 +35,7 @@ from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
 from ckptlog.log.recovery import Recovery
 from ckptlog.log.segments import FOLDER, Segments, container_of
+from ckptlog.log.torn_end import read_torn_end
 from ckptlog.storage.environment import Environment
 from ckptlog.storage.lock import WriterLock
 
@@ -100,7 +101,7 @@ class Log:
 
         Raises:
             LockTimeoutError: Another process held it for too long.
-            LogCorruptionError: The log is damaged where it was durable.
+            LogCorruptionError: The log is damaged where it was durable, or its end is lost.
         """
         depth = self._hold.depth
         try:
@@ -153,47 +154,54 @@ class Log:
             return False
 
     def end(self) -> End:
-        """Return the published end; one that is missing or damaged is found again first.
+        """Return the published end; one that a power cut has torn is mended first.
 
         Raises:
-            LogCorruptionError: It cannot be found: we may not write, or somebody else is writing.
+            LogCorruptionError: It is missing or damaged, or torn where we cannot write.
         """
         end = self.published.read()
         if end is None and not self._read_only and self.recover_if_free():
             end = self.published.read()
         if end is None:
-            path = self._root / FOLDER / "end"
-            raise LogCorruptionError(
-                f"The published end of the log, {path}, is missing or damaged.",
-                hint="Run ckptlog repair, with --from where there is a second copy of this store; "
-                "ckptlog verify reads what is there.",
-                path=str(path),
-            )
+            raise self._lost_end()
         return end
 
+    def _lost_end(self) -> LogCorruptionError:
+        path = self._root / FOLDER / "end"
+        return LogCorruptionError(
+            f"The published end of the log, {path}, is missing or damaged.",
+            hint="Run ckptlog repair, with --from where there is a second copy of this store; "
+            "ckptlog verify reads what is there.",
+            path=str(path),
+        )
+
     def _catch_up(self) -> Tail:
-        end = self.published.read()
+        shown = self.published.read()
         tail = self._tail
-        if tail is not None and end is not None and end is self._end_seen and self._is_clear(tail):
+        is_seen = shown is not None and shown is self._end_seen
+        if tail is not None and is_seen and self._is_clear(tail):
             return tail
-        return self._recover(end)
+        return self._recover(shown)
 
     def _is_clear(self, tail: Tail) -> bool:
         """Say whether nothing stands at our tail, nor a next segment: nobody began and died."""
         peek = self._disk.read(self._fd, _PEEK_BYTES, tail.offset)
         return not peek.strip(b"\0") and not self.segments.exists(*_next_name(tail))
 
-    def _recover(self, end: End | None) -> Tail:
+    def _recover(self, shown: End | None) -> Tail:
         self._drop_segment()
+        end = shown or read_torn_end(self.published.bytes_seen, self.segments, self._store_id)
+        if end is None:  # nobody can know what came after, and so nobody appends (specs/log.md)
+            raise self._lost_end()
         recovered = Recovery(self.segments, self._store_id, self._environment).run(end)
         self.notes.extend(recovered.notes)
         tail = recovered.tail
         self._open_segment(tail)
         place = (tail.position, tail.first, tail.generation)
-        is_shown = end is not None and place == (end.position, end.first, end.generation)
+        is_of_this_boot = shown is not None and shown.boot == self._boot
         # One of an earlier boot is written again: until then everyone who opens waits for us.
-        if is_shown and end is not None and end.boot == self._boot:
-            self._end_seen = end
+        if is_of_this_boot and place == (end.position, end.first, end.generation):
+            self._end_seen = shown
         else:
             self._publish(tail)
         self._judge_left()
@@ -530,7 +538,8 @@ class Log:
     def close(self) -> None:
         """Finish cleanly: sync, cut the preallocated zeros, put the end on the medium.
 
-        A store that another process writes to, or that cannot be written, is left as it is.
+        A store that another process writes to, or that cannot be written, or is damaged, is left
+        as it is.
         """
         try:
             if self._tail is not None and not self._read_only:
@@ -551,7 +560,7 @@ class Log:
                 self._disk.truncate(self._fd, tail.offset)
                 self._disk.sync(self._fd)
                 self.published.sync()
-        except CheckpointStorageError as error:
+        except (CheckpointStorageError, LogCorruptionError) as error:
             self.notes.append(f"The log was not closed cleanly: {error}")
 
     def abandon(self) -> None:

@@ -67,12 +67,14 @@ class Planner:
 
     Args:
         heads: Verified signed ones that the log answers for.
+        gives_up: Let the log end below them.
 
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
             only keep the store from being opened. live: The newest segment. alone: Containers that
             are mended without the copy, which does not fit.
-        end: Where the mended log ends, where no published end tells it; else None.
+        end: Where the mended log ends, where no published end tells it, or one below a signed
+            head; else None.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class Planner:
         time: str,
         copy: SecondCopy | None,
         heads: list[Head],
+        gives_up: bool = False,
     ) -> None:
         self._root = root
         self._heads = heads
+        self._gives_up = gives_up
         self._store_id = info.id_bytes
         self._environment = environment
         self._disk = environment.disk
@@ -119,9 +123,10 @@ class Planner:
         """
         self._removed = removed
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
-        is_end_lost = end is None
+        is_end_lost = end is None or end.position < self._signed_up_to
         try:
-            if end is None and (end := self._continued(segments)) is not None:
+            if is_end_lost and (continued := self._continued(segments)) is not None:
+                end = continued
                 # Nothing here tells where the newest one ended.
                 suspects = suspects | {container_of(*name) for name in segments.names()[-1:]}
             lineage = Lineage(
@@ -164,15 +169,18 @@ class Planner:
         assert before.header is not None  # noqa: S101 - there is a segment
         name = _name_of(before.header)
         self.end = End(self._store_id, size, *name, before.limit, before.leaf, bytes(16))
-        above = max((head.size for head in self._heads), default=0)
-        if above > size:
+        if self._signed_up_to > size and not self._gives_up:
             message = (
-                f"It is lost, and {size} events are left; a signed head is over {above}. Nothing "
-                "is appended where it covers what was there. A copy of this store may have it "
+                f"{size} events are left; a signed head is over {self._signed_up_to}. Nothing is "
+                "appended where it covers what was there. A copy of this store may have it "
                 "(ckptlog repair --from); a backup can be restored (ckptlog restore-store); "
                 "`ckptlog audit fork` gives it up."
             )
             self.refused.append(Refusal(f"{FOLDER}/end", message))
+
+    @property
+    def _signed_up_to(self) -> int:
+        return max((head.size for head in self._heads), default=0)
 
     def _warrant(self, lineage: Lineage, end: End | None) -> Warrant:
         cache = self._cache

@@ -1,6 +1,7 @@
 """Repair: what can be saved of a damaged store is saved, what is lost is said (specs/repair.md).
 
-    verify (closed) -> plan -> stage, verified -> [quarantine -> mended files -> views -> event]
+    verify (closed) -> plan -> stage, verified
+      -> [quarantine -> mended files -> published end -> views -> event]
 
 Without `is_applied` it ends before the bracket: nothing of the store is changed. A repair that was
 killed is gone on with by the next: every file is as it was, or mended. What is lost is found by
@@ -25,6 +26,7 @@ import msgspec
 from ckptlog.blobs.pack import FOLDER as PACKS
 from ckptlog.blobs.pack import read_index, write_packs
 from ckptlog.errors import CheckpointError, LogCorruptionError, operating_system_door
+from ckptlog.formats import end as end_format
 from ckptlog.formats import pack
 from ckptlog.formats.end import End
 from ckptlog.log.published import PublishedEnd
@@ -60,6 +62,7 @@ _CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
 _PACKED_BYTES: Final = 1024 * 1024
 _DISPOSABLE: Final = ("current.sqlite*", "chunks", "tree", "history", "anew", "verify.json")
 _ATTEMPTS_MAX: Final = 5
+_END: Final = f"{LOG}/end"
 
 
 def repair(
@@ -67,6 +70,7 @@ def repair(
     *,
     is_applied: bool = False,
     copy: Path | None = None,
+    gives_up: bool = False,
     actor: str = "ckptlog repair",
     progress: Progress | None = None,
     timeout_s: float = 30.0,
@@ -77,6 +81,7 @@ def repair(
     Args:
         path: The store's directory. It need not be possible to open it.
         copy: Another directory of the same store, to take damaged bytes from.
+        gives_up: Publish a lost end also below a signed head, which a fork then gives up.
         progress: Called with bytes read and bytes in all, of the first verification.
 
     Raises:
@@ -90,7 +95,7 @@ def repair(
         where signed heads are asked 160 bytes an event.
     """
     environment = environment or Environment()
-    work = _Work(path, environment, copy)
+    work = _Work(path, environment, copy, gives_up=gives_up)
     if not is_applied:
         with TemporaryDirectory(prefix="ckptlog-repair-") as folder:
             return work.plan(Path(folder), progress)
@@ -144,8 +149,11 @@ class _Fetched(msgspec.Struct, frozen=True):
 class _Work:
     """One repair of one store."""
 
-    def __init__(self, root: Path, environment: Environment, copy: Path | None) -> None:
+    def __init__(
+        self, root: Path, environment: Environment, copy: Path | None, *, gives_up: bool
+    ) -> None:
         self._root = root
+        self._gives_up = gives_up
         self._environment = environment
         self._disk = environment.disk
         self._info = layout.read_info(root)
@@ -204,6 +212,7 @@ class _Work:
             time=time,
             copy=copy,
             heads=run.heads.binding,
+            gives_up=self._gives_up,
         )
         end = self._published()
         suspects = suspects_of(run.book.files, run.registered)
@@ -214,8 +223,8 @@ class _Work:
         return planner
 
     def _published(self) -> End | None:
-        end_path = self._root / LOG / "end"
-        published = PublishedEnd(end_path, self._info.id_bytes, self._disk, read_only=True)
+        path = self._root / _END
+        published = PublishedEnd(path, self._info.id_bytes, self._disk, read_only=True)
         try:
             return published.read()
         finally:
@@ -379,7 +388,9 @@ class _Work:
                 self._publish_packs()
         if mending.is_empty and not self._folders:
             return mending
-        if planner.salvages or planner.strays:
+        is_kept = _is_log_refused(mending)
+        end = None if is_kept else planner.end
+        if planner.salvages or planner.strays or (end and planner.read(_END) is not None):
             quarantine.open(mending.to_dict())
             self._folders.append(self._root / quarantine.name)
         kept = {}
@@ -389,7 +400,8 @@ class _Work:
             kept[container] = quarantine.keep(container, is_copied=False)
             self._disk.remove(self._root / container)
             self._disk.sync_directory((self._root / container).parent)
-        is_kept = _is_log_refused(mending)
+        if end is not None:
+            kept[_END] = self._publish(quarantine, planner, end)
         if not is_kept:
             self._throw_views_away()
         named = tuple(
@@ -398,6 +410,17 @@ class _Work:
         )
         views = "kept" if is_kept else "rebuilt"
         return msgspec.structs.replace(mending, files=named, is_applied=True, views=views)
+
+    def _publish(self, quarantine: Quarantine, planner: Planner, end: End) -> str:
+        """Publish where the mended log ends; return where the record before is kept.
+
+        Last of the log's files: until then nobody opens the store, and appends.
+        """
+        # A copy: writers know by the file that it was replaced.
+        is_there = planner.read(_END) is not None
+        kept = quarantine.keep(_END, is_copied=True) if is_there else ""
+        self._disk.write_atomically(self._root / _END, end_format.encode(end))
+        return kept
 
     def _publish_packs(self) -> None:
         """Put packs of what a copy has beside the others; the event registers them."""
@@ -511,7 +534,7 @@ def _harm(before: Report, after: Report) -> set[Problem]:
     return {
         one
         for one in after.problems
-        if one.file not in hurt and one.file != "log/end" and not one.code.startswith("blob.")
+        if one.file not in hurt and one.file != _END and not one.code.startswith("blob.")
     }
 
 
@@ -532,6 +555,9 @@ def _files(planner: Planner) -> Iterator[MendedFile]:
         )
     for container in planner.strays:
         yield MendedFile(container=container, action="moved")
+    if planner.end is not None and not planner.refused:
+        action = "made" if planner.read(_END) is None else "mended"
+        yield MendedFile(container=_END, action=action)
     for refused in planner.refused:
         yield MendedFile(container=refused.container, action="refused", message=refused.message)
 

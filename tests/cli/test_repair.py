@@ -179,8 +179,12 @@ def test_damage_of_the_newest_head_is_pointed_out(run, store):
 
 def test_a_lost_end_is_told_as_what_nobody_can_know(run, store):
     (store / "log/end").unlink()
+    for words in (("list",), ("verify",), ("audit", "fork"), ("repair",)):
+        assert run("--store", store, *words).status == 5
+        assert not (store / "log/end").exists()
     done = run("--store", store, "repair", "--apply")
     assert done.status == 0
+    assert "log/end  made" in done.out
     assert "note: The published end of the log was lost: 3 events were found" in done.out
     assert run("--store", store, "repair").out == "Nothing is damaged.\n"
 
@@ -197,6 +201,24 @@ def test_a_lost_end_below_a_signed_head(run, store):
         assert "audit fork" in done.out
         assert "left: head.rolled_back" in done.out
     assert "repair.refused" in done.err
+    for words in (("list",), ("verify",), ("repair", "--apply")):
+        assert run("--store", store, *words).status == 5
+    assert not (store / "log/end").exists()
+    # The head is given up with what it covers: then there is an end again.
+    assert run("--store", store, "audit", "fork").status == 0
+    assert run("--store", store, "verify").status == 0
+    assert run("--store", store, "repair").status == 0
+
+
+def test_a_fork_mends_nothing_else(run, store):
+    """Only what a repair refused for the head's sake is published for it."""
+    assert run("--store", store, "audit", "head").status == 0
+    (path,) = store.glob("log/*.seg")
+    (store / "log/end").unlink()
+    data = path.read_bytes()[:-10]
+    path.write_bytes(data[:320] + bytes(40) + data[360:])
+    done = run("--store", store, "audit", "fork", "--json")
+    assert (done.status, done.error["code"]) == (5, "log.corrupt")
     assert not (store / "log/end").exists()
 
 

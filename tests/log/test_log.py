@@ -14,6 +14,7 @@ from ckptlog.errors import (
     FormatError,
     InputOutputError,
     LockTimeoutError,
+    LogCorruptionError,
     OutcomeUnknownError,
     ReadOnlyError,
 )
@@ -374,17 +375,27 @@ def test_an_error_while_catching_up_gives_the_lock_back(root):
     other.close()
 
 
-def test_the_end_that_somebody_deleted_is_made_anew(log, root):
-    other = open_log(root)
+@pytest.mark.parametrize("left", [None, b"", b"x", bytes(128), b"CKPTEND1" + bytes(120)])
+def test_nobody_who_opens_publishes_a_lost_end(log, root, left):
+    """What is left may be a shorter log: who has it open appends no more, and nobody else does."""
     append(log, group("a"))
-    append(other, group("b"))
-    os.unlink(root / "log" / "end")
-    append(log, group("c"))
-    append(other, group("d"))
-    reader = open_log(root, read_only=True)
-    assert published_ids(reader) == [*"abcd"]
-    reader.close()
+    other = open_log(root)
+    path = root / "log" / "end"
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    segments = {one.name: one.read_bytes() for one in segment_paths(root)}
+    for one in (log, other):
+        for act in (one.recover_if_free, one.end, lambda one=one: append(one, group("b"))):
+            with pytest.raises(LogCorruptionError, match="published end") as caught:
+                act()
+            assert "ckptlog repair" in caught.value.hint
     other.close()
+    log.close()  # and says nothing: all that it acknowledged is durable
+    assert (path.read_bytes() if path.exists() else None) == left
+    assert {one.name: one.read_bytes().rstrip(b"\0") for one in segment_paths(root)} == {
+        name: data.rstrip(b"\0") for name, data in segments.items()
+    }
 
 
 def test_a_log_open_for_reading_refuses_to_write(root):

@@ -8,6 +8,8 @@ import pytest
 
 import ckptlog
 from ckptlog import CheckpointManager, LogCorruptionError
+from ckptlog.repository.repair import repair
+from ckptlog.repository.verify import verify_directory
 
 
 @pytest.fixture
@@ -61,21 +63,50 @@ def test_a_reader_that_cannot_write_is_told(path, how, name):
 
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
 @pytest.mark.parametrize("name", RIGHT)
-def test_one_that_can_write_finds_it_again(path, how, name):
+def test_one_that_can_write_is_told_too(path, how, name):
+    """It cannot know whether more followed, no more than anybody else."""
     with CheckpointManager(path) as manager:
         manager.get_checkpoint("c1")
         lose(path, how)
-        assert readings(manager)[name]() == RIGHT[name]
-        assert manager.validate_checkpoint_integrity() == []
+        before = listing(path)
+        with pytest.raises(LogCorruptionError, match="published end") as caught:
+            readings(manager)[name]()
+        assert "ckptlog repair" in caught.value.hint
+        with pytest.raises(LogCorruptionError, match="published end"):
+            manager.create_checkpoint("t", "T", 4)
+    assert listing(path) == before
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "flipped"])
-def test_while_another_process_writes_it_is_told(path, how):
-    """Who holds the lock will publish; to wait for it could be for ever."""
-    with CheckpointManager(path) as manager, CheckpointManager(path) as other:
-        manager.get_checkpoint("c1")
-        with other.store.log.exclusive(5.0):
-            lose(path, how)
-            with pytest.raises(LogCorruptionError):
-                manager.get_task_checkpoints("t")
-        assert len(manager.get_task_checkpoints("t")) == 3
+@pytest.mark.parametrize("segments", ["whole", "cut"])
+def test_nobody_opens_the_store_until_it_is_repaired(path, how, segments):
+    if segments == "cut":  # at a commit's end: it looks like a shorter log
+        with CheckpointManager(path) as manager:
+            (*_, third, _) = [one.offset_end for one in manager.store.log.reader.commits()]
+        os.truncate(next((path / "log").glob("*.seg")), third)
+    lose(path, how)
+    before = listing(path)
+    for options in ({}, {"create": True}, {"durability": "interval"}):
+        with pytest.raises(LogCorruptionError, match="published end") as caught:
+            ckptlog.open(path, **options)
+        assert "ckptlog repair" in caught.value.hint
+    with ckptlog.open(path, read_only=True) as store:
+        assert not store.verify().ok
+        assert store.doctor()
+    assert not verify_directory(path).ok
+    assert repair(path).files[0].container == "log/end"
+    assert listing(path) == before
+    done = repair(path, is_applied=True)
+    (file,) = done.files
+    assert (file.action, bool(file.quarantine)) == (("made", False), ("mended", True))[
+        how != "gone"
+    ]
+    assert "nobody can know" in done.notes[0]
+    with CheckpointManager(path) as manager:
+        assert len(manager.get_task_checkpoints("t")) == (3 if segments == "whole" else 2)
+        assert manager.create_checkpoint("t", "T", 4)
+        assert manager.validate_checkpoint_integrity() == []
+
+
+def listing(path):
+    return {one.name: one.read_bytes() for one in (path / "log").iterdir()}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 
 import pytest
 
 import ckptlog
+from ckptlog.errors import LogCorruptionError
 from ckptlog.log.log import Log
 from ckptlog.model.event import FORKED, LOST, REPAIRED
+from ckptlog.repository.doctor import diagnose
 from ckptlog.repository.layout import read_info
 from ckptlog.repository.notary import Notary
 from ckptlog.repository.repair import repair
@@ -98,6 +101,12 @@ def leaves_now(root):
         return leaves_of(opened)
 
 
+def _opened(root):
+    for options in ({}, {"read_only": True}):
+        with suppress(LogCorruptionError), ckptlog.open(root, **options) as store:
+            store.verify()
+
+
 def kinds_of(root):
     with ckptlog.open(root, read_only=True) as opened:
         return [one.event.type for one in opened.events()]
@@ -143,6 +152,8 @@ def test_nothing_is_appended_where_a_head_covers_what_was_lost(images, signed, w
 def test_what_is_given_up_is_given_up(images, signed):
     lose_end(signed, "cut")
     assert not repair(signed, is_applied=True).ok
+    done = repair(signed, is_applied=True, gives_up=True)
+    assert [(one.container, one.action) for one in done.files] == [("log/end", "made")]
     with ckptlog.CheckpointManager(signed, actor="tester") as manager:
         Notary(manager.store).fork(actor="tester")
     assert repair(signed, is_applied=True).ok
@@ -152,6 +163,94 @@ def test_what_is_given_up_is_given_up(images, signed):
     done = repair(signed, is_applied=True, copy=images[True])
     assert (done.ok, done.lost_positions) == (True, ())
     assert kinds_of(signed)[SIZE - 3] == FORKED
+
+
+@pytest.mark.parametrize(
+    "look", [verify_directory, diagnose, _opened], ids=lambda one: one.__name__
+)
+@pytest.mark.parametrize("is_signed", [False, True], ids=["unsigned", "signed"])
+def test_who_looks_first_takes_nothing_from_the_copy(request, images, look, *, is_signed):
+    store, copy = request.getfixturevalue("signed" if is_signed else "plain"), images[is_signed]
+    lose_end(store, "gone")
+    look(store)
+    assert not (store / "log/end").exists()
+    done = repair(store, is_applied=True, copy=copy)
+    assert (done.ok, done.position, done.lost_positions) == (True, SIZE, ())
+    assert leaves_now(store)[:SIZE] == leaves_now(copy)
+
+
+@pytest.mark.parametrize("killed_at", ["_mend", "_publish"])
+def test_a_repair_that_was_killed_leaves_the_store_shut(images, plain, monkeypatch, killed_at):
+    """Else whoever opened it would append where the copy has what was lost."""
+    lose_end(plain, "gone")
+    newest(plain).unlink()
+
+    class KilledError(BaseException):
+        pass
+
+    def stop(*_given):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"ckptlog.repository.repair._Work.{killed_at}", stop)
+        with pytest.raises(KilledError):
+            repair(plain, is_applied=True, copy=images[False])
+    with pytest.raises(LogCorruptionError, match="published end"):
+        ckptlog.open(plain)
+    done = repair(plain, is_applied=True, copy=images[False])
+    assert (done.ok, done.position) == (True, SIZE)
+    assert leaves_now(plain)[:SIZE] == leaves_now(images[False])
+
+
+def publish_what_is_left(root):
+    """Do what an earlier version did, whoever opened the store."""
+    (done,) = repair(root, is_applied=True, gives_up=True).files
+    assert done.container == "log/end"
+    ckptlog.open(root).close()
+
+
+def test_an_end_below_a_head_is_like_a_lost_one(images, signed):
+    lose_end(signed, "gone")
+    publish_what_is_left(signed)
+    short = len(leaves_now(signed))
+    assert short < SIZE
+    assert [one.code for one in verify_directory(signed).problems] == ["head.rolled_back"]
+    before = {one.name: one.read_bytes() for one in (signed / "log").iterdir()}
+    for is_applied in (False, True):
+        told = repair(signed, is_applied=is_applied)
+        assert [one.container for one in told.refused] == ["log/end"]
+        assert f"{short} events are left" in told.refused[0].message
+        assert [one.partition(" ")[0] for one in told.left] == ["head.rolled_back"]
+        assert (told.ok, told.position) == (False, -1)
+    assert {one.name: one.read_bytes() for one in (signed / "log").iterdir()} == before
+    done = repair(signed, is_applied=True, copy=images[True])
+    assert (done.ok, done.position, done.lost_positions) == (True, SIZE, ())
+    (file,) = [one for one in done.files if one.container == "log/end"]
+    assert (signed / file.quarantine).read_bytes() == before["end"]
+    assert leaves_now(signed)[:SIZE] == leaves_now(images[True])
+    assert verify_directory(signed).problems == ()
+    assert repair(signed).is_empty
+
+
+def test_where_an_end_is_below_a_head_damage_is_mended_and_nothing_appended(signed):
+    lose_end(signed, "gone")
+    publish_what_is_left(signed)
+    short = len(leaves_now(signed))
+    path = min((signed / "log").glob("*.seg"))
+    begin = [at for kind, at, _ in frames_of(path, read_info(signed).id_bytes) if kind == EVENT][9]
+    data = bytearray(path.read_bytes())
+    data[begin + 4 : begin + 60] = bytes(56)
+    path.write_bytes(bytes(data))
+    done = repair(signed, is_applied=True)
+    assert (done.ok, done.position, done.views) == (False, -1, "kept")
+    assert {one.action for one in done.files} == {"mended", "refused"}
+    assert len(kinds_of(signed)) == short
+    # Given up, the head counts no more, and the repair comes to its end.
+    with ckptlog.CheckpointManager(signed, actor="tester") as manager:
+        Notary(manager.store).fork(actor="tester")
+    done = repair(signed, is_applied=True)
+    assert done.ok
+    assert LOST in kinds_of(signed)
 
 
 def test_without_heads_and_copies_the_report_says_what_nobody_knows(plain):
