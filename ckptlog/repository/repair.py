@@ -218,15 +218,13 @@ class _Work:
         return planner
 
     def _end(self, run: Run, copy: SecondCopy | None) -> End | None:
-        """Return where the log ends; a copy's end where damage beyond the published one hides it."""
+        """Return where the log ends; where damage beyond the published end hides it, the copy's."""
         if run.outlook.end is not None or run.outlook.damage is None or copy is None:
             return run.outlook.end
         store_id, heads = self._info.id_bytes, run.heads.binding
         segments = Segments(self._root / LOG, store_id, self._disk)
-        end, published = (
-            Continuation(segments, copy, store_id, self._disk, heads).end(),
-            self._published(),
-        )
+        end = Continuation(segments, copy, store_id, self._disk, heads).end()
+        published = self._published()
         is_later = end is not None and published is not None and end.position >= published.position
         return end if is_later else None
 

@@ -6,8 +6,8 @@
       -> the view against the fold                            (Comparison)
 
 Only stored bytes are believed, never an index, a view or a cache. Damage is reported, never
-raised, and the reading goes on behind it. What stands beyond the published end is judged as recovery
-judges it (log.outlook). Levels, and how a run is gone on with: specs/verify.md.
+raised, and the reading goes on behind it. What stands beyond the published end is judged as
+recovery judges it (log.outlook). Levels, and how a run is gone on with: specs/verify.md.
 
 Memory: bounded by the numbers of checkpoints and events (about 500 and 16 bytes each), and some
 50 MiB for chunks, however many they are.
