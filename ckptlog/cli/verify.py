@@ -107,10 +107,11 @@ def _verify(context: Context, path: Path, progress: Progress) -> tuple[Report, b
     depth, kept = _depth(context), _kept(context)
     try:
         store = open_store(path, context.output, is_reading=True)
-    except CheckpointCorruptionError:
+    except CheckpointCorruptionError as error:
+        from ckptlog.repository.report import with_fault
         from ckptlog.repository.verify import verify_directory
 
-        return verify_directory(path, depth, progress, kept=kept), False
+        return with_fault(verify_directory(path, depth, progress, kept=kept), error), False
     with store:
         return store.verify(depth, progress, kept=kept), True
 

@@ -57,13 +57,27 @@ class _Start(NamedTuple):
 
 
 class Recovery:
-    """One run. Threads: under the lock, one at a time."""
+    """One run.
 
-    def __init__(self, segments: Segments, store_id: bytes, environment: Environment) -> None:
+    Args:
+        is_dry: Only look: raise what a run would raise, find what it would find, change nothing.
+
+    Threads: under the lock, one at a time; a dry one needs none (log.outlook).
+    """
+
+    def __init__(
+        self,
+        segments: Segments,
+        store_id: bytes,
+        environment: Environment,
+        *,
+        is_dry: bool = False,
+    ) -> None:
         self._segments = segments
         self._store_id = store_id
         self._environment = environment
         self._disk = environment.disk
+        self._is_dry = is_dry
         self._notes: list[str] = []
 
     def run(self, end: End) -> Recovered:
@@ -100,6 +114,8 @@ class Recovery:
         )
 
     def _set_aside(self, path: Path) -> None:
+        if self._is_dry:
+            return
         aside = path.with_name(f"torn-{self._environment.now_us()}-{path.name}")
         self._disk.rename(path, aside)
         self._disk.sync_directory(path.parent)
@@ -136,7 +152,7 @@ class Recovery:
         after: SegmentHeader | None,
     ) -> tuple[Tail, int]:
         path = self._segments.path(header.first, header.generation)
-        fd = self._disk.open_write(path)
+        fd = self._disk.open_read(path) if self._is_dry else self._disk.open_write(path)
         try:
             stop = after.previous_length if after else None
             self._check_length(fd, str(path), start, stop)
@@ -189,6 +205,8 @@ class Recovery:
             seed = segment.seed(self._store_id, header.first, header.generation)
             if durable_after(rest, seed, scan.offset) > scan.offset:
                 raise self._corrupt(path, scan, "later commits say that it was durable")
+        if self._is_dry:
+            return
         self._rewrite(fd, start.durable, scan.offset)
         if is_torn:
             self._set_aside_rest(path, rest, scan)

@@ -31,6 +31,7 @@ from ckptlog.formats import pack
 from ckptlog.formats.end import End
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER as LOG
+from ckptlog.log.segments import Segments
 from ckptlog.model import value as values
 from ckptlog.model.entry import Placement
 from ckptlog.model.event import REPAIRED, PackEntry
@@ -39,12 +40,13 @@ from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
 from ckptlog.repository.claim import KEY_BYTES
 from ckptlog.repository.contents import pack_of
+from ckptlog.repository.continuation import Continuation
 from ckptlog.repository.depth import Depth
 from ckptlog.repository.history import Life
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.mending import Affected, MendedFile, Mending
 from ckptlog.repository.opening import open_store
-from ckptlog.repository.plan import Planner, suspects_of
+from ckptlog.repository.plan import Planner, Refusal, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
 from ckptlog.repository.report import Problem, Progress, Report
 from ckptlog.repository.salvage import Salvage, ranges
@@ -214,13 +216,27 @@ class _Work:
             heads=run.heads.binding,
             gives_up=self._gives_up,
         )
-        end = self._published()
         suspects = suspects_of(run.book.files, run.registered)
         if self._copy is not None:  # what was told lost may be there
             suspects |= run.chain.bereft
-        planner.segments(end, suspects, run.removed)
+        end, damage = self._end(run, copy), run.outlook.damage
+        if end is None and damage is not None:
+            planner.refused.append(Refusal(run.outlook.file, damage.message))
+        else:
+            planner.segments(end, suspects, run.removed)
         planner.packs(run.registered, suspects)
         return planner
+
+    def _end(self, run: Run, copy: SecondCopy | None) -> End | None:
+        """Return where the log ends; where damage beyond the published end hides it, the copy's."""
+        if run.outlook.end is not None or run.outlook.damage is None or copy is None:
+            return run.outlook.end
+        store_id, heads = self._info.id_bytes, run.heads.binding
+        segments = Segments(self._root / LOG, store_id, self._disk)
+        end = Continuation(segments, copy, store_id, self._disk, heads).end()
+        published = self._published()
+        is_later = end is not None and published is not None and end.position >= published.position
+        return end if is_later else None
 
     def _published(self) -> End | None:
         path = self._root / _END

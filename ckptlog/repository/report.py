@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from ckptlog.errors import CheckpointError
+from ckptlog.log.segments import FOLDER
 from ckptlog.model import html
 
 Level = Literal["structure", "existence", "sampled", "full"]
@@ -144,6 +146,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         fields["notes"] = list(self.notes)
         fields["bytes"] = fields.pop("bytes_read")
         return {"ok": self.ok, **fields}
+
+
+def with_fault(report: Report, error: CheckpointError) -> Report:
+    """Return a report that does not call sound what could not be opened."""
+    if any(not one.is_of_heads for one in report.problems):
+        return report
+    problems = (*report.problems, Problem(error.code, str(error), FOLDER))
+    total = report.problems_total + 1
+    return msgspec.structs.replace(report, problems=problems, problems_total=total)
 
 
 class Finding(msgspec.Struct, frozen=True):

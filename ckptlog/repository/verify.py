@@ -6,8 +6,8 @@
       -> the view against the fold                            (Comparison)
 
 Only stored bytes are believed, never an index, a view or a cache. Damage is reported, never
-raised, and the reading goes on behind it. Bytes beyond the published end are not looked at: they
-belong to whoever writes next. Levels, and how a run is gone on with: specs/verify.md.
+raised, and the reading goes on behind it. What stands beyond the published end is judged as
+recovery judges it (log.outlook). Levels, and how a run is gone on with: specs/verify.md.
 
 Memory: bounded by the numbers of checkpoints and events (about 500 and 16 bytes each), and some
 50 MiB for chunks, however many they are.
@@ -31,6 +31,7 @@ from ckptlog.errors import CheckpointError
 from ckptlog.formats.end import End
 from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.store import StoreInfo
+from ckptlog.log.outlook import Outlook, look
 from ckptlog.log.published import PublishedEnd
 from ckptlog.log.segments import FOLDER, Segments
 from ckptlog.model.entry import Commit
@@ -80,7 +81,7 @@ def verify(
     *,
     kept: KeptHeads = NONE_KEPT,
 ) -> Report:
-    """Check a store up to its published end.
+    """Check a store up to its published end; what stands beyond only where it is damaged.
 
     Args:
         level: "structure", "existence", "sampled" or "full" (specs/verify.md), or a `Depth`, which
@@ -225,6 +226,7 @@ class Run:
         history, chain: What was read of the log. contents: None for "structure".
         registered, removed: Packs that count; containers that collections have removed.
         fence: Of the last collection: no pack with a lower base can be registered.
+        outlook: What stands beyond the published end.
         repairs: Commits of the events that repairs have left; told: what those say.
         heads: Compared with what was read.
     """
@@ -241,7 +243,8 @@ class Run:
         self._begin_s = source.environment.monotonic_s()
         self._root = root = source.root
         self._info = info = source.info
-        self._end = source.published()
+        self.outlook = self._looked()
+        self._end = self._wanted()
         self.book = Book(depth.level, _size(root, depth.level), progress)
         self.chain = self._chain(self.book)
         self.history = History(self.book, self.chain.is_lost)
@@ -278,6 +281,7 @@ class Run:
             leaf_at_mark = self._read(mark.position if mark else 0)
             self.history.close()
             is_whole = self._end is not None and not self.chain.is_broken
+            is_whole = is_whole and self.outlook.damage is None
             self.heads.report(self.book, is_whole=is_whole)
             if self.contents:
                 self._finish(self.contents)
@@ -302,9 +306,26 @@ class Run:
         life = self.history.lives.get(checkpoint)
         return -1 if life is None or life.is_deleted else life.position
 
+    def _looked(self) -> Outlook:
+        environment, published = self._source.environment, self._source.published
+        return look(self._segments(), self._info.id_bytes, environment, published)
+
+    def _wanted(self) -> End | None:
+        """Return up to where to read: the published end; the log's where nobody has recovered it.
+
+        Of an open store that is the published one, and what is behind belongs to its writers.
+        """
+        is_open = self._source.index is not None
+        if self.outlook.end is None or (is_open and self.outlook.damage is None):
+            return self._source.published()
+        return self.outlook.end
+
+    def _segments(self) -> Segments:
+        disk = self._source.environment.disk
+        return Segments(self._root / FOLDER, self._info.id_bytes, disk)
+
     def _chain(self, book: Book) -> Chain:
-        disk, store_id = self._source.environment.disk, self._info.id_bytes
-        return Chain(Segments(self._root / FOLDER, store_id, disk), store_id, book)
+        return Chain(self._segments(), self._info.id_bytes, book)
 
     def _read(self, mark: int) -> bytes | None:
         """Read the log; return the leaf hash at a position, None where no commit ends there."""
@@ -327,6 +348,8 @@ class Run:
                     is_other = False
         except CheckpointError as error:  # the folder itself: gone, denied
             self.book.problem(error.code, str(error), FOLDER)
+        if (damage := self.outlook.damage) is not None and not self.chain.is_broken:
+            self.book.problem(damage.code, str(damage), self.outlook.where)
         if is_other and self.book.resumed:
             self._bookmark.doubt()
             raise _OtherHistoryError

@@ -9,6 +9,8 @@ import pytest
 
 import ckptlog
 from ckptlog.cli import verify as verify_command
+from ckptlog.formats import end as end_format
+from ckptlog.repository.layout import read_info
 
 
 @pytest.fixture
@@ -90,6 +92,45 @@ def test_levels_of_verify(run, store):
     assert run("--store", store, "verify", "--level", "sampled", "--share", "2").status == 2
     assert run("--store", store, "verify", "--level", "structure", "--resume").status == 2
     assert run("--store", store, "verify", "--resume").status == 0
+
+
+@pytest.fixture
+def older(store):
+    """A store that a power cut has left an older end, and damage beyond it."""
+    old = (store / "log" / "end").read_bytes()
+    with ckptlog.CheckpointManager(store) as manager:
+        for step in range(4, 8):
+            manager.create_checkpoint("t", "T", step, data={"noise": os.urandom(900).hex()})
+    (store / "log" / "end").write_bytes(old)
+    (path,) = store.glob("log/*.seg")
+    offset = end_format.decode(old, read_info(store).id_bytes).offset
+    data = path.read_bytes()
+    path.write_bytes(data[:offset] + bytes(100) + data[offset + 100 :])
+    return store
+
+
+def test_damage_beyond_an_older_end(run, older):
+    """What opening calls corrupt is told by verify and mended by repair."""
+    assert run("--store", older, "list").status == 5
+    verified = run("--store", older, "verify")
+    assert (verified.status, "log.corrupt" in verified.out) == (5, True)
+    assert run("--store", older, "repair").status == 5
+    assert run("--store", older, "repair", "--apply").status in (0, 1)
+    assert run("--store", older, "verify").status == 0
+    assert len(run("--store", older, "list", "--json").out.splitlines()) >= 6
+
+
+def test_what_opening_calls_corrupt_is_never_called_sound(run, older, monkeypatch):
+    """Even where the verification itself finds nothing."""
+    sound = older.with_name("sound")
+    with ckptlog.CheckpointManager(sound) as manager:
+        report = manager.store.verify()
+    assert report.ok
+    monkeypatch.setattr("ckptlog.repository.verify.verify_directory", lambda *_, **__: report)
+    done = run("--store", older, "verify", "--json")
+    assert done.status == 5
+    assert [one["code"] for one in done.document["problems"]] == ["log.corrupt"]
+    assert done.document["problems_total"] == 1
 
 
 def test_an_interrupt_says_how_to_go_on(run, store, monkeypatch):
