@@ -140,19 +140,21 @@ class Admission:
         """Yield positions of which both say something, and whether it is the same."""
         name, stop = link.name, link.bounds.position_next
         forms = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
-        pairs = [(self._ours(one), self._theirs(one)) for one in forms]
-        if stop is not None and any(mine and mine == other for mine, other in pairs):
+        theirs = [(one, data) for one in forms if (data := self._theirs(one)) is not None]
+        if stop is not None and theirs and all(self._ours(one) == data for one, data in theirs):
             yield stop - 1, True
             return
-        own = next(iter(self._rows(name, self._ours)), None)
+        owns = [*self._rows(name, self._ours)]
         for other in self._rows(name, self._theirs):
             yield from self._told_before(link, other)
-            yield from self._told_of_events(own, other, range(name[0], stop or _WHOLE))
-            if own is not None:
+            for own in owns or (None,):
+                yield from self._told_of_events(own, other, range(name[0], stop or _WHOLE))
+            for own in owns:
                 yield from _overlaps(name[0], own, other)
             self._note_end(other, stop)
-        if own is not None and (last := self._note_end(own, stop)) is not None:
-            self._named.setdefault(last.position, last.leaf)
+        for own in owns:
+            if (last := self._note_end(own, stop)) is not None:
+                self._named.setdefault(last.position, last.leaf)
 
     def _note_end(self, rows: _Rows, stop: int | None) -> Piece | None:
         """Return the last event of a segment, if it is whole; remember if it is a tombstone."""

@@ -363,8 +363,7 @@ class Planner:
             return bytes(_BLOCK_BYTES)
 
     def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
-        admits = self._admits((made.first, made.generation))
-        copies = [*self._copies(container, admits), *self._events_of(made, admits)]
+        copies = self._sources(made, self._admits((made.first, made.generation)))
         data = self.read(container)
         salvage = SegmentSalvage(
             self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
@@ -372,7 +371,7 @@ class Planner:
         found = salvage.run(data)
         if self._copy is not None:
             # The leaf hash of a tombstone decides there: it binds more than what stands around it.
-            copies = [*self._copies(container), *self._events_of(made, stands_itself(container))]
+            copies = self._sources(made, stands_itself(container))
             self._take_back(found, data or b"", copies)
         return found
 
@@ -409,18 +408,21 @@ class Planner:
         copy = self._copy.of(container, admits) if self._copy else None
         return [] if copy is None else [copy]
 
-    def _events_of(self, made: SegmentHeader, admits: Admits) -> list[Copy]:
-        """Return settled forms, the one beside a written segment first, as copies of its events."""
+    def _sources(self, made: SegmentHeader, admits: Admits) -> list[Copy]:
+        """Return what may have frames of a written segment: our own settled form, then the copy."""
         name = (made.first, made.generation)
-        container = f"{FOLDER}/{settled.settled_name(*name)}"
-        own = self.read(container)
-        forms = (
-            [] if own is None else [Copy(lambda: own or b"", stands_itself(container_of(*name)))]
-        )
-        forms += self._copies(container, admits)
+        written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
+        own = self.read(other)
+        forms = [] if own is None else [Copy(lambda: own or b"", stands_itself(written))]
         return [
-            Copy(SettledRows(self._store_id, name, form.data).image, form.admits) for form in forms
+            *(self._imaged(name, form) for form in forms),
+            *self._copies(written, admits),
+            *(self._imaged(name, form) for form in self._copies(other, admits)),
         ]
+
+    def _imaged(self, name: tuple[int, int], form: Copy) -> Copy:
+        """Return a settled form as a copy of the segment that it stands for."""
+        return Copy(SettledRows(self._store_id, name, form.data).image, form.admits)
 
     # --- settled segments ---------------------------------------------------------------------
 

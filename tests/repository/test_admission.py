@@ -21,6 +21,7 @@ from ckptlog.repository.verify import verify_directory
 from ckptlog.storage.environment import Environment
 from tests.repository.pair import (
     BLOCK_BYTES,
+    EVERYTHING,
     blot,
     blot_header,
     forge,
@@ -314,6 +315,54 @@ def test_chunks_of_another_branch_are_not_taken(store, branch):
     assert done.facts()["from_copy"] == 0
     assert done.lost_chunks
     assert leaves_now(store)[: len(leaves)] == leaves
+
+
+# --- our own settled form ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(images, lab, tmp_path):
+    """A store whose segments are there written and settled; a collection leaves it so if killed."""
+    store = fresh(images["common"], tmp_path / "beside")
+    written = {path: path.read_bytes() for path in segments_of(store)}
+    with ckptlog.CheckpointManager(store) as manager:
+        manager.store.compact(EVERYTHING)
+    for path, data in written.items():
+        path.write_bytes(data)
+    return store
+
+
+def forge_written(root, position):
+    """Put another event into the written form, and leave the settled one beside it as it is."""
+    path = root / "log" / "00000000000000000000.0.set"
+    kept = path.read_bytes()
+    path.unlink()
+    forge(root, position, b"both%03d" % position, b"evil%03d" % position)
+    path.write_bytes(kept)
+
+
+def lose_written(root, position):
+    path = root / "log" / "00000000000000000000.0.seg"
+    blot(path, rows_of(root, path).known[position].piece.offset, 40)
+
+
+def test_our_own_settled_form_is_asked_before_a_copy(beside, tmp_path):
+    copy, leaves = fresh(beside, tmp_path / "copy"), leaves_now(beside)
+    forge_written(copy, 5)
+    lose_written(beside, 5)
+    repaired(beside, copy)
+    assert leaves_now(beside)[: len(leaves)] == leaves
+
+
+def test_a_difference_counts_though_the_settled_forms_are_the_same(beside, tmp_path):
+    lose(beside, [12])  # in the settled form
+    shutil.rmtree(beside / "views")
+    copy = fresh(beside, tmp_path / "copy")
+    forge_written(copy, 5)
+    lose_written(beside, 5)
+    lose_written(beside, 12)
+    done = repaired(beside, copy, [12])
+    assert "From event 5 on the copy is another history" in done.notes[0]
 
 
 # --- all of it --------------------------------------------------------------------------------
