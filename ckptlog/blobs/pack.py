@@ -321,7 +321,7 @@ def read_lines(path: Path, store_id: bytes) -> list[tuple[bytes, int, int]]:
 def _opened(path: Path) -> Iterator[int]:
     with operating_system_door("Cannot open a pack"):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = files.open_regular(path)
         except FileNotFoundError as error:
             raise MissingBlobError(
                 f"The pack {path} is missing.", hint="Run ckptlog verify.", path=str(path)

@@ -28,6 +28,7 @@ from ckptlog.model import leaf
 from ckptlog.model.event import FENCE, INTEGER_MAX, SCHEMA, SETTLED, Event
 
 ENTRY_BYTES_MAX: Final = 65_535
+ENTRY_BYTES_MIN: Final = len(b'{"actor":"","id":""}')
 PREFIX_BYTES: Final = 16
 LONG_SCHEMA: Final = 1
 LEAF_EMPTY: Final = leaf.LEAF_EMPTY

@@ -42,6 +42,7 @@ FLAGS_KNOWN: Final = COMMIT
 
 MAGIC: Final = b"CK"
 HEADER_BYTES: Final = 16
+KIND_AT: Final = 2
 # Bounds what a damaged or hostile length can make a reader allocate, and what a search for frames
 # hashes at each chance magic. Headers may grow in later versions; a pack's index is the largest
 # body: 2**20 chunks of 44 bytes each stay below it.

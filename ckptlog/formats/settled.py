@@ -116,7 +116,10 @@ def encode_block(place: int, offset: int, start: int, rows: Iterable[Row]) -> tu
     at, count = start, 0
     table, frames = bytearray(), bytearray()
     for row in rows:
-        table += _ROW.pack(row.offset - at, len(row.data), row.chunks, row.raw_bytes)
+        try:
+            table += _ROW.pack(row.offset - at, len(row.data), row.chunks, row.raw_bytes)
+        except struct.error as error:
+            raise FormatError(f"No event is at offset {row.offset} behind {at}.") from error
         frames += row.data
         at = row.offset + len(row.data)
         count += 1

@@ -107,7 +107,9 @@ def decode(data: bytes, where: str) -> StoreInfo:
 
 def _parse(data: bytes, where: str) -> dict[str, Any]:
     if len(data) > JSON_BYTES_MAX:
-        raise FormatError(f"{where} has {len(data)} bytes; it is damaged.", path=where)
+        raise FormatError(
+            f"{where} is longer than {JSON_BYTES_MAX} bytes; it is damaged.", path=where
+        )
     try:
         fields = json.loads(data.decode())
     except (ValueError, RecursionError) as error:

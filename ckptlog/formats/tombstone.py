@@ -19,6 +19,8 @@ _FILLER_BYTES_MAX: Final = FILLER_BYTES_MIN + chunk.RAW_BYTES_MAX
 _EVENT_BYTES: Final = frame.HEADER_BYTES + event.PREFIX_BYTES
 MARK: Final = b'"type":"repair.lost"}'
 """Every tombstone's entry ends with it."""
+ROOM_BYTES_MIN: Final = _EVENT_BYTES + event.ENTRY_BYTES_MIN
+"""No tombstone's frame is shorter, nor any event's: so many positions at most are in some bytes."""
 
 
 class Lost:
@@ -97,10 +99,13 @@ def fill(
 def _fitted(length: int, lost: Sequence[Lost], time: str) -> list[Lost]:
     """Return the tombstones, without leaf hashes from the last on where there is no room."""
     wanted = list(lost)
+    room = sum(room_of(one, time) for one in wanted)
     for index in reversed(range(len(wanted))):
-        if sum(room_of(one, time) for one in wanted) <= length:
+        if room <= length:
             break
-        wanted[index] = Lost(wanted[index].position, None, wanted[index].schema)
+        shorter = Lost(wanted[index].position, None, wanted[index].schema)
+        room -= room_of(wanted[index], time) - room_of(shorter, time)
+        wanted[index] = shorter
     return wanted
 
 

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from ckptlog.formats import frame, settled
+from ckptlog.formats.segment import HEADER_FRAME_BYTES
+from ckptlog.formats.tombstone import ROOM_BYTES_MIN
 from ckptlog.log.segments import FOLDER, container_of
 from ckptlog.repository.gap import Admits, Piece, is_stand_in
 from ckptlog.repository.lineage import Link, Name
 from ckptlog.repository.salvage import Bounds, LeafAt, is_like
+from ckptlog.repository.second_copy import FILE_BYTES_MAX
 from ckptlog.repository.settled_salvage import SettledRows, WrittenRows, is_lost
 
 _WHOLE: Final = 1 << 62
@@ -28,13 +32,35 @@ Data = Callable[[str], bytes | None]
 _Rows = SettledRows | WrittenRows
 
 
+class _Verdict(IntEnum):
+    """What a position tells of both; of two about one position the smaller counts.
+
+    DENIED, LIKELY: The cache of leaf hashes has another event than the copy, or the same.
+    """
+
+    DIFFERENT = 0
+    DENIED = 1
+    LIKELY = 2
+    ALIKE = 3
+
+    @classmethod
+    def of(cls, is_same: bool) -> _Verdict:  # noqa: FBT001 - the one thing that it is of
+        return cls.ALIKE if is_same else cls.DIFFERENT
+
+
+_Told = Iterator[tuple[int, _Verdict]]
+"""Positions of which something is told of both."""
+
+
 class Admission:
     """Compares a second copy with the log, once something of it is wanted.
 
     Args:
         links: The log's segments. named: Leaf hashes that our headers and the end name.
-        proven: Tells leaf hashes that signed heads prove. cached: Those of the cache, which speaks
-            for an event, and never against one. ours, theirs: Read containers.
+        proven: Tells leaf hashes that signed heads prove. cached: Those of the cache, which speak
+            for an event. believed: Those that speak against one behind the last that both have
+            alike, too, where the cache is right about all that is left. ours, theirs: Read
+            containers.
 
     Threads: one at a time.        Cost: reads both logs once; segments that are the same byte for
         byte are not looked into.
@@ -48,6 +74,7 @@ class Admission:
         *,
         proven: LeafAt,
         cached: LeafAt,
+        believed: LeafAt,
         ours: Data,
         theirs: Data,
     ) -> None:
@@ -56,21 +83,33 @@ class Admission:
         self._named = named
         self._proven = proven
         self._cached = cached
+        self._believed = believed
         self._ours = ours
         self._theirs = theirs
         self._is_compared = False
         self._agreed = -1
         self._parted: int | None = None
+        self._is_denied = False
         self._stood_for: set[int] = set()  # a header behind a tombstone may be made from that
         self._behind: tuple[Name, list[Piece]] | None = None
+        self._own: tuple[Name, list[Piece]] | None = None
+        self._bounds = {link.name: _own(link.bounds) for link in links}
 
     @property
-    def parted(self) -> int | None:
-        """The position from which on the copy is another history; None where it is none.
+    def note(self) -> str | None:
+        """Says from where on the copy is another history, and why; None where it is none.
 
         None, too, where nothing was asked that made it necessary to compare.
         """
-        return self._parted
+        if self._parted is None:
+            return None
+        alike = f"up to event {self._agreed}" if self._agreed >= 0 else "nowhere"
+        how = ": the cache of leaf hashes knows of another event" if self._is_denied else ""
+        return (
+            f"From event {self._parted} on the copy is another history of this store{how}. Both "
+            f"are alike {alike}; what no header, no signed head and no cache proves was not taken "
+            "from behind that."
+        )
 
     def of(self, name: Name) -> Admits:
         """Return what says which frames of a copy may stand in a segment."""
@@ -81,14 +120,16 @@ class Admission:
                 return False
             if piece.kind != frame.EVENT:
                 return self._is_common(_WHOLE) or self._has_chunk(name, piece.offset)
-            return self._has_event(piece.position, piece.leaf)
+            return self._has_room(name, piece) and self._has_event(piece.position, piece.leaf)
 
         return admits
 
     def has_end(self, name: Name, bounds: Bounds) -> bool:
         """Say whether to believe what only the copy's header says of the end of a segment."""
         stop, limit, leaf = bounds.position_next, bounds.limit, bounds.leaf
-        if stop is None or limit is None or leaf is None or not self._has_event(stop - 1, leaf):
+        if stop is None or limit is None or leaf is None or limit > FILE_BYTES_MAX:
+            return False
+        if not self._has_event(stop - 1, leaf):
             return False
         for rows in self._rows(name, self._theirs):
             last = rows.known.get(stop - 1)
@@ -98,6 +139,36 @@ class Admission:
                 return False
         whole = [one.piece for rows in self._rows(name, self._ours) for one in rows.known.values()]
         return all(one.offset_end <= limit and one.position < stop for one in whole)
+
+    def _has_room(self, name: Name, piece: Piece) -> bool:
+        """Say whether those that are missing between an event and ours beside it have room there.
+
+        A frame says any position and its sum holds; each between would be made a tombstone.
+        """
+        events = self._own_events(name)
+        index = bisect(events, piece.offset, key=_begin)
+        begin, last = HEADER_FRAME_BYTES, name[0] - 1
+        if index:
+            begin, last = events[index - 1].offset_end, events[index - 1].position
+        bounds = self._bounds[name]
+        end, stop = bounds.limit, bounds.position_next
+        if index < len(events):
+            end, stop = events[index].offset, events[index].position
+        if stop is not None and piece.position >= stop:
+            return False
+        if piece.offset_end > (FILE_BYTES_MAX if end is None else end):
+            return False
+        missing = piece.position - last - 1
+        return 0 <= missing * ROOM_BYTES_MIN <= piece.offset - begin
+
+    def _own_events(self, name: Name) -> list[Piece]:
+        if self._own is None or self._own[0] != name:
+            limit = self._bounds[name].limit or _WHOLE
+            forms = [rows.known.values() for rows in self._rows(name, self._ours)]
+            events = {one.piece.offset: one.piece for form in forms for one in form}
+            within = [one for one in events.values() if one.offset_end <= limit]
+            self._own = name, sorted(within, key=_begin)
+        return self._own[1]
 
     def _has_event(self, position: int, leaf: bytes) -> bool:
         is_common = self._is_common(position)  # enters what our own events say, too
@@ -129,30 +200,63 @@ class Admission:
     # --- comparing ----------------------------------------------------------------------------
 
     def _compare(self) -> None:
-        for link in self._links:
-            for position, is_same in sorted(self._told(link)):
-                if not is_same:
-                    self._parted, self._agreed = position, min(self._agreed, position - 1)
-                    return
-                self._agreed = max(self._agreed, position)
+        denied: int | None = None
+        for position, verdict in self._all_told():
+            if verdict == _Verdict.DIFFERENT:
+                self._part(position)
+                break
+            if verdict == _Verdict.DENIED:
+                denied = position if denied is None else denied
+                continue
+            if verdict == _Verdict.ALIKE:
+                denied = None
+            self._agreed = max(self._agreed, position)
+        if denied is not None and self._is_cache_right():
+            self._part(denied)
+            self._is_denied = True
 
-    def _told(self, link: Link) -> Iterator[tuple[int, bool]]:
+    def _part(self, position: int) -> None:
+        self._parted, self._agreed = position, min(self._agreed, position - 1)
+
+    def _all_told(self) -> _Told:
+        for link in self._links:
+            yield from sorted(self._told(link))
+
+    def _is_cache_right(self) -> bool:
+        """Say whether the cache is right about every whole event of ours, and there is one."""
+        pairs = ((self._cached(position), leaf) for position, leaf in self._left())
+        verdicts = {cached == leaf for cached, leaf in pairs if cached is not None}
+        return verdicts == {True}
+
+    def _left(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the leaf hashes of what is left of the log."""
+        yield from self._named.items()
+        for link in self._links:
+            stop = link.bounds.position_next or _WHOLE
+            for rows in self._rows(link.name, self._ours):
+                for position, one in rows.known.items():
+                    if link.name[0] <= position < stop and not is_lost(one.row):
+                        yield position, one.piece.leaf
+
+    def _told(self, link: Link) -> _Told:
         """Yield positions of which both say something, and whether it is the same."""
         name, stop = link.name, link.bounds.position_next
         forms = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
-        pairs = [(self._ours(one), self._theirs(one)) for one in forms]
-        if stop is not None and any(mine and mine == other for mine, other in pairs):
-            yield stop - 1, True
+        theirs = [(one, data) for one in forms if (data := self._theirs(one)) is not None]
+        if stop is not None and theirs and all(self._ours(one) == data for one, data in theirs):
+            yield stop - 1, _Verdict.ALIKE
             return
-        own = next(iter(self._rows(name, self._ours)), None)
+        owns = [*self._rows(name, self._ours)]
         for other in self._rows(name, self._theirs):
             yield from self._told_before(link, other)
-            yield from self._told_of_events(own, other, range(name[0], stop or _WHOLE))
-            if own is not None:
+            for own in owns or (None,):
+                yield from self._told_of_events(own, other, range(name[0], stop or _WHOLE))
+            for own in owns:
                 yield from _overlaps(name[0], own, other)
             self._note_end(other, stop)
-        if own is not None and (last := self._note_end(own, stop)) is not None:
-            self._named.setdefault(last.position, last.leaf)
+        for own in owns:
+            if (last := self._note_end(own, stop)) is not None:
+                self._named.setdefault(last.position, last.leaf)
 
     def _note_end(self, rows: _Rows, stop: int | None) -> Piece | None:
         """Return the last event of a segment, if it is whole; remember if it is a tombstone."""
@@ -162,32 +266,32 @@ class Admission:
             return None
         return last.piece if last is not None else None
 
-    def _told_before(self, link: Link, other: _Rows) -> Iterator[tuple[int, bool]]:
+    def _told_before(self, link: Link, other: _Rows) -> _Told:
         position = link.name[0] - 1
         if position < 0 or other.header is None or position in self._stood_for:
             return
         if link.header is not None:
-            yield position, is_like(other.header, link.header)
+            yield position, _Verdict.of(is_like(other.header, link.header))
         elif position in self._named:
-            yield position, other.header.leaf == self._named[position]
+            yield position, _Verdict.of(other.header.leaf == self._named[position])
 
-    def _told_of_events(
-        self, own: _Rows | None, other: _Rows, positions: range
-    ) -> Iterator[tuple[int, bool]]:
+    def _told_of_events(self, own: _Rows | None, other: _Rows, positions: range) -> _Told:
         for position, one in other.known.items():
             if position not in positions or is_lost(one.row):
                 continue
             mine = own.known.get(position) if own is not None else None
             if mine is not None and is_lost(mine.row):
                 if mine.piece.leaf == one.piece.leaf:
-                    yield position, True
+                    yield position, _Verdict.ALIKE
             elif mine is not None:
                 is_there = mine.piece.offset == one.piece.offset
-                yield position, is_there and mine.piece.leaf == one.piece.leaf
+                yield position, _Verdict.of(is_there and mine.piece.leaf == one.piece.leaf)
             elif (leaf := self._known(position)) is not None:
-                yield position, leaf == one.piece.leaf
+                yield position, _Verdict.of(leaf == one.piece.leaf)
             elif self._cached(position) == one.piece.leaf:
-                yield position, True
+                yield position, _Verdict.LIKELY
+            elif self._believed(position) is not None:
+                yield position, _Verdict.DENIED
 
     def _rows(self, name: Name, data_of: Data) -> Iterator[_Rows]:
         """Yield the forms of a segment, the written one first."""
@@ -197,6 +301,11 @@ class Admission:
         other = data_of(f"{FOLDER}/{settled.settled_name(*name)}")
         if other is not None:
             yield SettledRows(self._store_id, name, other)
+
+
+def _own(bounds: Bounds) -> Bounds:
+    """Return what is known of a segment's end without the copy."""
+    return Bounds(None, bounds.position_next) if bounds.is_copied else bounds
 
 
 class _Span(NamedTuple):
@@ -229,7 +338,7 @@ def _spans(first: int, rows: _Rows) -> list[_Span]:
     return spans
 
 
-def _overlaps(first: int, own: _Rows, other: _Rows) -> Iterator[tuple[int, bool]]:
+def _overlaps(first: int, own: _Rows, other: _Rows) -> _Told:
     """Yield positions of frames of both that take the same place and are not the same."""
     mine, at = _spans(first, own), 0
     for one in _spans(first, other):
@@ -237,4 +346,4 @@ def _overlaps(first: int, own: _Rows, other: _Rows) -> Iterator[tuple[int, bool]
             at += 1
         for found in mine[at : bisect(mine, one.end - 1, key=lambda span: span.begin)]:
             if found[:3] != one[:3]:
-                yield min(found.position, one.position), False
+                yield min(found.position, one.position), _Verdict.DIFFERENT

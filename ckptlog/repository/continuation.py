@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from ckptlog.errors import CheckpointError
 from ckptlog.formats.end import End
 from ckptlog.formats.head import Head
 from ckptlog.formats.segment import SegmentHeader
+from ckptlog.formats.tombstone import ROOM_BYTES_MIN
 from ckptlog.log.segments import FOLDER, Segments
-from ckptlog.repository.second_copy import SecondCopy
+from ckptlog.repository.second_copy import FILE_BYTES_MAX, SecondCopy, read_whole
 from ckptlog.repository.settled_salvage import Known, SettledRows, WrittenRows, is_lost
 from ckptlog.repository.warrant import Evidence, LeafRow, Warrant, nothing_told
 from ckptlog.storage.disk import Disk
+from ckptlog.views.leaf import LeafCache
 
 Name = tuple[int, int]
 
@@ -30,13 +31,23 @@ class Continuation:
     """What a second copy has behind the last event that is left of a log.
 
     Args:
-        segments: The log's. heads: Verified ones that it answers for.
+        segments: The log's. heads: Verified ones that it answers for. cache: Of leaf hashes.
+
+    Attributes:
+        note: Why the copy's end is none of this log's, where only the cache tells it.
 
     Cost: reads both logs whole.
     """
 
     def __init__(
-        self, segments: Segments, copy: SecondCopy, store_id: bytes, disk: Disk, heads: list[Head]
+        self,
+        segments: Segments,
+        copy: SecondCopy,
+        store_id: bytes,
+        disk: Disk,
+        *,
+        heads: list[Head],
+        cache: LeafCache,
     ) -> None:
         self._ours = segments
         self._copy = copy
@@ -44,6 +55,8 @@ class Continuation:
         self._store_id = store_id
         self._disk = disk
         self._heads = heads
+        self._cache = cache
+        self.note: str | None = None
 
     def end(self) -> End | None:
         """Return where the log ended when the copy was made; None where that is not told."""
@@ -63,20 +76,43 @@ class Continuation:
             return False  # ours is longer
         told = self._told(stops)
         last = told.known.get(end.position - 1) or told.copied.get(end.position - 1)
-        return last == end.leaf and _is_same(told) and not _is_refuted(told, self._heads)
+        if last != end.leaf or not _is_same(told) or _is_refuted(told, self._heads):
+            return False
+        denied = self._denied(told)
+        if denied is not None:
+            self.note = (
+                f"The copy's end was not taken: from event {denied} on it is another history of "
+                "this store, as the cache of leaf hashes knows of another event."
+            )
+        return denied is None
+
+    def _denied(self, told: Evidence) -> int | None:
+        """Return the first event of the copy that a cache of leaf hashes speaks against."""
+        size = len(told.copied)
+        cached = LeafRow(size, self._cache.read(0, min(size, self._cache.position_sound)))
+        left = [at for at in range(len(told.known)) if told.known.get(at)]
+        if not left or any(cached.get(at) not in (None, told.known.get(at)) for at in left):
+            return None
+        alike = max((at for at in left if told.copied.get(at)), default=-1)
+        begin = max([alike + 1, *(one.size for one in self._heads)])
+        for at in range(begin, size):
+            if told.copied.get(at) and cached.get(at) not in (None, told.copied.get(at)):
+                return at
+        return None
 
     def _stops(self, end: End) -> dict[Name, int]:
         """Return the segments that an end leads back to, and the position behind each.
 
-        None of them where the way breaks off.
+        None of them where the way breaks off, or names more events than can be there.
         """
         stops: dict[Name, int] = {}
-        name, stop = (end.first, end.generation), end.position
-        while (header := self._header(name)) is not None and header.first <= stop:
+        name, stop, length = (end.first, end.generation), end.position, end.offset
+        while _has_room(stop - name[0], length) and (header := self._header(name)) is not None:
             stops[name] = stop
             if not header.previous_length:
                 return {} if header.first else stops
             name, stop = (header.previous_first, header.previous_generation), header.first
+            length = header.previous_length
             if name[0] >= stop:
                 break
         return {}
@@ -107,17 +143,15 @@ class Continuation:
     def _known(self, segments: Segments, name: Name) -> dict[int, Known]:
         """Return the whole events of a segment, by position."""
         if (path := segments.path(*name)).exists():
-            return WrittenRows(self._store_id, name, self._whole(path)).known
+            return WrittenRows(self._store_id, name, read_whole(self._disk, path)).known
         if (path := segments.settled_path(*name)).exists():
-            return SettledRows(self._store_id, name, self._whole(path)).known
+            return SettledRows(self._store_id, name, read_whole(self._disk, path)).known
         return {}
 
-    def _whole(self, path: Path) -> bytes:
-        fd = self._disk.open_read(path)
-        try:
-            return self._disk.read(fd, self._disk.size(fd), 0)
-        finally:
-            self._disk.close(fd)
+
+def _has_room(count: int, length: int) -> bool:
+    """Say whether a segment of such a length can have so many events."""
+    return 0 <= count * ROOM_BYTES_MIN <= length <= FILE_BYTES_MAX
 
 
 def _is_same(told: Evidence) -> bool:

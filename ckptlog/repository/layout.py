@@ -58,13 +58,17 @@ def read_info(root: Path) -> StoreInfo:
     path = root / STORE_JSON
     with operating_system_door("Cannot read the store"):
         try:
-            data = path.read_bytes()
+            fd = files.open_regular(path)
         except FileNotFoundError:
             raise _missing(root) from None
         except NotADirectoryError:
             raise NotAStoreError(
                 f"{root} is not a directory.", hint="Name a store's directory.", path=str(root)
             ) from None
+    try:
+        data = files.read_at(fd, store_format.JSON_BYTES_MAX + 1, 0)
+    finally:
+        os.close(fd)
     return store_format.decode(data, str(path))
 
 

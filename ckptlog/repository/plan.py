@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -106,6 +107,7 @@ class Planner:
         self._schema = info.event_schema
         self._leaves = Leaves(self._leaf_at, False, self._schema)
         self._admission: Admission | None = None
+        self._denied: str | None = None
         self._removed: set[str] = set()
         self.salvages: list[Salvage] = []
         self.refused: list[Refusal] = []
@@ -156,7 +158,10 @@ class Planner:
         """Return the end that a copy tells of this log."""
         if self._copy is None:
             return None
-        return Continuation(segments, self._copy, self._store_id, self._disk, self._heads).end()
+        given = segments, self._copy, self._store_id, self._disk
+        told = Continuation(*given, heads=self._heads, cache=self._cache)
+        end, self._denied = told.end(), told.note
+        return end
 
     def _finish(self, before: _Before) -> None:
         """Take what was found for the log's end; refuse that where signed heads know better."""
@@ -208,12 +213,14 @@ class Planner:
         def theirs(container: str) -> bytes | None:
             return next((copy.data for copy in self._copies(container)), None)
 
+        leaves = Leaves(self._leaf_at, True, self._schema, warrant)
         return Admission(
             self._store_id,
             lineage.links,
             named,
             proven=warrant.proven,
             cached=self._leaf_at,
+            believed=partial(leaves.of_lost, is_right=True),
             ours=self.read,
             theirs=theirs,
         )
@@ -221,13 +228,9 @@ class Planner:
     @property
     def notes(self) -> list[str]:
         """What nobody can know; what of the copy was not used, and why."""
-        parted = self._admission.parted if self._admission is not None else None
+        parted = self._admission.note if self._admission is not None else None
         told = [f"{one}: nothing of the copy fits there." for one in self.alone]
-        if parted is not None:
-            told.append(
-                f"From event {parted} on the copy is another history of this store, perhaps from a "
-                "little before; what no header and no signed head proves was not taken from there."
-            )
+        told += [one for one in (self._denied, parted) if one is not None]
         if self.end is not None and not self.refused:
             told.append(
                 f"The published end of the log was lost: {self.end.position} events were found, "
@@ -357,16 +360,16 @@ class Planner:
         return b"".join(pieces(self._disk, path))
 
     def _segment(self, made: SegmentHeader, bounds: Bounds, container: str) -> Salvage:
-        admits = self._admits((made.first, made.generation))
-        copies = [*self._copies(container, admits), *self._events_of(made, admits)]
         data = self.read(container)
+        limit = len(data or b"") if bounds.limit is None else bounds.limit
+        copies = self._sources(made, limit, self._admits((made.first, made.generation)))
         salvage = SegmentSalvage(
             self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
         )
         found = salvage.run(data)
         if self._copy is not None:
             # The leaf hash of a tombstone decides there: it binds more than what stands around it.
-            copies = [*self._copies(container), *self._events_of(made, stands_itself(container))]
+            copies = self._sources(made, found.limit, stands_itself(container))
             self._take_back(found, data or b"", copies)
         return found
 
@@ -403,18 +406,26 @@ class Planner:
         copy = self._copy.of(container, admits) if self._copy else None
         return [] if copy is None else [copy]
 
-    def _events_of(self, made: SegmentHeader, admits: Admits) -> list[Copy]:
-        """Return settled forms, the one beside a written segment first, as copies of its events."""
+    def _sources(self, made: SegmentHeader, limit: int, admits: Admits) -> list[Copy]:
+        """Return what may have frames of a written segment: our own settled form, then the copy.
+
+        Args:
+            limit: Of the segment; beyond it nothing is asked for.
+        """
         name = (made.first, made.generation)
-        container = f"{FOLDER}/{settled.settled_name(*name)}"
-        own = self.read(container)
-        forms = (
-            [] if own is None else [Copy(lambda: own or b"", stands_itself(container_of(*name)))]
-        )
-        forms += self._copies(container, admits)
+        written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
+        own = self.read(other)
+        forms = [] if own is None else [Copy(lambda: own or b"", stands_itself(written))]
         return [
-            Copy(SettledRows(self._store_id, name, form.data).image, form.admits) for form in forms
+            *(self._imaged(name, form, limit) for form in forms),
+            *self._copies(written, admits),
+            *(self._imaged(name, form, limit) for form in self._copies(other, admits)),
         ]
+
+    def _imaged(self, name: tuple[int, int], form: Copy, limit: int) -> Copy:
+        """Return a settled form as a copy of the segment that it stands for."""
+        rows = SettledRows(self._store_id, name, form.data)
+        return Copy(lambda: rows.image(limit), form.admits)
 
     # --- settled segments ---------------------------------------------------------------------
 

@@ -333,6 +333,8 @@ class SegmentSalvage:
             raise FormatError(
                 f"log/{self._name} has event {stop} where {start} is expected, and nothing between."
             )
+        if (stop - start) * tombstone.ROOM_BYTES_MIN > sum(length for _, length in gaps):
+            raise FormatError(f"log/{self._name} has no room for events {start} to {stop - 1}.")
         waiting = [self._lost(position) for position in range(start, stop)]
         last = waiting[-1] if waiting else None
         for index, (offset, length) in enumerate(gaps):

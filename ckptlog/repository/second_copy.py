@@ -31,6 +31,10 @@ from ckptlog.storage.disk import Disk
 
 _CHUNKS: Final = frozenset({frame.CHUNK, frame.EVENT})
 _RAWS_BYTES: Final = 8 * 1024 * 1024
+FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+"""What is read of one of a copy's files: segments and packs are begun anew after 64 MiB, and a file
+with holes may say any length."""
+_FRAME_BYTES_MAX: Final = frame.HEADER_BYTES + frame.BODY_BYTES_MAX
 
 
 class SecondCopy:
@@ -80,7 +84,7 @@ class SecondCopy:
 
     def _read(self, container: str) -> bytes:
         try:
-            return _whole(self._disk, self.path / container)
+            return read_whole(self._disk, self.path / container)
         except CheckpointError as error:
             self.unread[container] = error.message
             return b""
@@ -171,7 +175,7 @@ class _Container:
                 return {digest: (offset, length) for digest, offset, length in lines}
             except CheckpointError:
                 pass  # its index is damaged: by its frames, then
-        data = _whole(self._disk, self._path)
+        data = read_whole(self._disk, self._path)
         walk = Walk(self._seed, data, judge_by(lambda _digest, _record: None), ())
         start = pack.HEADER_FRAME_BYTES if is_pack else HEADER_FRAME_BYTES
         walk.run(start, len(data), kinds=_CHUNKS)
@@ -197,16 +201,17 @@ class _Container:
         offset, length = place
         fd = self._disk.open_read(self._path)
         try:
-            data = self._disk.read(fd, length, offset)
+            data = self._disk.read(fd, min(length, _FRAME_BYTES_MAX), offset)
         finally:
             self._disk.close(fd)
         return bytes(frame.decode(self._seed, offset, data).body)
 
 
-def _whole(disk: Disk, path: Path) -> bytes:
+def read_whole(disk: Disk, path: Path) -> bytes:
+    """Return the bytes of a file of a copy, as many as it can have."""
     fd = disk.open_read(path)
     try:
-        return disk.read(fd, disk.size(fd), 0)
+        return disk.read(fd, min(disk.size(fd), FILE_BYTES_MAX), 0)
     finally:
         disk.close(fd)
 

@@ -76,9 +76,13 @@ class SettledRows:
             self._add(body)
         self._read_trailer(walk, data)
 
-    def image(self) -> bytes:
-        """Return the segment as it was written, zeros where nothing is known."""
+    def image(self, limit: int) -> bytes:
+        """Return the segment as it was written up to a limit, zeros where nothing is known.
+
+        What reaches over it is left out: whoever made these bytes may name any offset.
+        """
         rows = [one.row for one in self.known.values()]
+        rows = [row for row in rows if row.offset + len(row.data) <= limit]
         out = bytearray(max((row.offset + len(row.data) for row in rows), default=0))
         for row in rows:
             out[row.offset : row.offset + len(row.data)] = row.data

@@ -28,9 +28,9 @@ class Disk:
         return files.open_in_place(path)
 
     def open_read(self, path: Path) -> int:
-        """Open a file for reading."""
+        """Open a regular file for reading; a FIFO or a device is refused, and not waited for."""
         with operating_system_door("Cannot open for reading"):
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return files.open_regular(path)
 
     def close(self, fd: int) -> None:
         """Close a descriptor."""

@@ -109,6 +109,27 @@ def open_in_place(path: Path, flags: int = 0) -> int:
         raise from_os_error(error, "Cannot open for writing") from error
 
 
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading; nothing is waited for.
+
+    Raises:
+        InputOutputError: It is something else: a FIFO would have no end, or never a beginning.
+        OSError: It cannot be opened.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise InputOutputError(
+                f"{path} is no regular file.",
+                hint="Put the file itself in its place.",
+                path=str(path),
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def create_temporary(target: Path) -> tuple[int, Path]:
     """Create a new temporary file beside `target`; return its descriptor and path.
 

@@ -62,7 +62,7 @@ class LeafCache:
 
     def read(self, start: int, stop: int) -> list[bytes]:
         """Return the leaves of positions start <= position < stop, as far as they are there."""
-        if self._path is None:
+        if self._path is None or start >= stop:
             return []
         try:
             with self._path.open("rb") as file:

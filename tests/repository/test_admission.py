@@ -21,6 +21,7 @@ from ckptlog.repository.verify import verify_directory
 from ckptlog.storage.environment import Environment
 from tests.repository.pair import (
     BLOCK_BYTES,
+    EVERYTHING,
     blot,
     blot_header,
     forge,
@@ -283,6 +284,65 @@ def test_what_an_earlier_repair_made_is_no_difference(store, tmp_path, who):
     assert leaves_now(store)[: len(leaves)] == leaves
 
 
+# --- behind the last event that both have alike -----------------------------------------------
+
+
+def grown(images, path, word, count):
+    """Go on from the common backup; the events have no chunks that could be compared."""
+    fresh(images["common"], path)
+    grow(path, word, count, has_data=False)
+    return path
+
+
+def lose_tail(store):
+    """Spoil all events behind the common ones, but the last."""
+    stop = max(rows_of(store, segments_of(store)[-1]).known)
+    return [one for one in lose(store, [*range(COMMON, stop)]) if one < stop]
+
+
+def flip(store, position):
+    """Let the cache of leaf hashes be wrong about an event."""
+    with (store / "views/tree/leaves").open("r+b") as file:
+        file.seek(32 * position)
+        first = file.read(1)[0]
+        file.seek(32 * position)
+        file.write(bytes([first ^ 1]))
+
+
+def test_a_sound_cache_speaks_against_a_branch(images, lab, tmp_path):
+    """It ends before the last event of ours that is left: nothing is to be compared."""
+    store = grown(images, tmp_path / "store", "mine", 12)
+    shorter = grown(images, tmp_path / "shorter", "your", 3)
+    sound, leaves = fresh(store, tmp_path / "sound"), leaves_now(store)
+    lost = lose_tail(store)
+    done = repaired(store, shorter, lost)
+    assert f"From event {COMMON} on the copy is another history" in done.notes[0]
+    assert f"alike up to event {COMMON - 1}" in done.notes[0]
+    assert "cache of leaf hashes" in done.notes[0]
+    done = repair(store, is_applied=True, copy=sound)
+    assert done.positions_back == ((lost[0], lost[-1]),)
+    assert leaves_now(store)[: len(leaves)] == leaves
+
+
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_a_cache_that_is_wrong_about_a_whole_event_speaks_against_none(
+    images, lab, tmp_path, wrong
+):
+    """The copy is an older one of ours, and what the cache has of an event of it is false."""
+    store = grown(images, tmp_path / "store", "mine", 3)
+    copy = fresh(store, tmp_path / "copy")
+    grow(store, "more", 9, has_data=False)
+    leaves = leaves_now(store)
+    last = max(rows_of(store, segments_of(store)[-1]).known)
+    lose_tail(store)
+    for position in (COMMON + 1, wrong % (last + 1)):
+        flip(store, position)
+    done = repair(store, is_applied=True, copy=copy)
+    assert done.lost_positions == ((COMMON + 3, last - 1),)
+    assert done.notes == ()
+    assert leaves_now(store)[: COMMON + 3] == leaves[: COMMON + 3]
+
+
 # --- chunks -----------------------------------------------------------------------------------
 
 
@@ -314,6 +374,54 @@ def test_chunks_of_another_branch_are_not_taken(store, branch):
     assert done.facts()["from_copy"] == 0
     assert done.lost_chunks
     assert leaves_now(store)[: len(leaves)] == leaves
+
+
+# --- our own settled form ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(images, lab, tmp_path):
+    """A store whose segments are there written and settled; a collection leaves it so if killed."""
+    store = fresh(images["common"], tmp_path / "beside")
+    written = {path: path.read_bytes() for path in segments_of(store)}
+    with ckptlog.CheckpointManager(store) as manager:
+        manager.store.compact(EVERYTHING)
+    for path, data in written.items():
+        path.write_bytes(data)
+    return store
+
+
+def forge_written(root, position):
+    """Put another event into the written form, and leave the settled one beside it as it is."""
+    path = root / "log" / "00000000000000000000.0.set"
+    kept = path.read_bytes()
+    path.unlink()
+    forge(root, position, b"both%03d" % position, b"evil%03d" % position)
+    path.write_bytes(kept)
+
+
+def lose_written(root, position):
+    path = root / "log" / "00000000000000000000.0.seg"
+    blot(path, rows_of(root, path).known[position].piece.offset, 40)
+
+
+def test_our_own_settled_form_is_asked_before_a_copy(beside, tmp_path):
+    copy, leaves = fresh(beside, tmp_path / "copy"), leaves_now(beside)
+    forge_written(copy, 5)
+    lose_written(beside, 5)
+    repaired(beside, copy)
+    assert leaves_now(beside)[: len(leaves)] == leaves
+
+
+def test_a_difference_counts_though_the_settled_forms_are_the_same(beside, tmp_path):
+    lose(beside, [12])  # in the settled form
+    shutil.rmtree(beside / "views")
+    copy = fresh(beside, tmp_path / "copy")
+    forge_written(copy, 5)
+    lose_written(beside, 5)
+    lose_written(beside, 12)
+    done = repaired(beside, copy, [12])
+    assert "From event 5 on the copy is another history" in done.notes[0]
 
 
 # --- all of it --------------------------------------------------------------------------------

@@ -308,6 +308,23 @@ def test_a_copy_that_was_written_on_by_itself_is_not_gone_on_with(signed, tmp_pa
     assert not any(one.copied for one in told.files)
 
 
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_copy_that_the_cache_speaks_against_is_not_gone_on_with(plain, tmp_path, *, is_right):
+    """Nothing that is left tells it from ours; a cache that is wrong elsewhere does not, either."""
+    copy = fresh(plain, tmp_path / "copy")
+    write(plain, 3, name="m")
+    write(copy, 6, name="y")
+    lose_end(plain, "events")
+    if not is_right:
+        with (plain / "views/tree/leaves").open("r+b") as file:
+            file.write(b"\x11")
+    told = repair(plain, is_applied=True, copy=copy)
+    assert told.ok
+    assert leaves_now(plain)[SIZE : SIZE + 6] == ([] if is_right else leaves_now(copy)[SIZE:])
+    is_noted = any(f"end was not taken: from event {SIZE} on" in one for one in told.notes)
+    assert is_noted is is_right
+
+
 def test_a_copy_with_another_event_is_not_gone_on_with(plain, tmp_path):
     copy = fresh(plain, tmp_path / "copy")
     write(copy, 9, name="other")
