@@ -8,6 +8,7 @@ from __future__ import annotations
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import CheckpointError, RecoveryIncompleteError
 from ckptlog.manager.unfinished import REVERTED, REVERTING
+from ckptlog.model.component import ABSENT
 from ckptlog.recovery import aside
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.absent import Absent, place_of
@@ -93,7 +94,7 @@ class Rollback:
                 faults = [told(error)]
             for fault in faults:
                 self._tracker.error(fault)
-        targets = {one.name: one for one in found}
+        targets = {one.name: one for one in found if self._is_spared(one)}
         has = () if safety is None else safety.components
         for name in touched:
             # Safety captures did not always say what was missing.
@@ -101,6 +102,23 @@ class Rollback:
             if is_unsaid and name in self._capturer.components:
                 targets[name] = absent(self._capturer, name)
         return targets
+
+    def _is_spared(self, target: Target) -> bool:
+        """Have what others made meanwhile left as it is; say whether that can be known."""
+        course = self._course
+        if course.info is None:
+            return True
+        known = course.info.components.get(target.name)
+        # Where the capture says that it was missing, what was there is brought back as it was.
+        is_back = known is None or known.kind == ABSENT
+        put = course.safety if is_back and course.safety is not None else course.info
+        target.leaves = True
+        try:
+            target.hold(put, self._capturer.stored(put))
+        except Exception as error:  # noqa: BLE001 - the others must be tried
+            self._tracker.error(f"Component {target.name!r}: {told(error)}")
+            return False
+        return True
 
     def _put_back(self, name: str, target: Target | None) -> bool:
         self._tracker.to(component=name)

@@ -82,6 +82,13 @@ class Run:
             )
         if course.safety is not None:
             self._tracker.to(safety_id=course.safety.id)
+            self._hold(course.safety)
+
+    def _hold(self, saved: CaptureInfo) -> None:
+        """Let restores overwrite nothing but what was saved."""
+        stored = self._capturer.stored(saved)
+        for target in self.course.targets:
+            target.hold(saved, stored)
 
     def restore(self, *, recovery: str = "", is_verified: bool) -> RecoveryProgress:
         """Restore all targets, verify them, or put back what was touched.

@@ -35,13 +35,19 @@ KEPT_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 @dataclass
 class Target:
-    """One component, and what it is to be. stored: Its payload, a Stored."""
+    """One component, and what it is to be.
+
+    stored: Its payload, a Stored.
+    leaves: Whether a restore leaves what no capture holds as it is; else it is refused (`hold`).
+    """
 
     name: str
     component: Component
     traits: Traits
     info: ComponentInfo
     stored: Any
+    leaves: bool = False
+    _held: tuple[Any] | None = field(default=None, repr=False)
     _kept: tuple[Any] | None = field(default=None, repr=False)
 
     def payload(self) -> Any:
@@ -55,6 +61,31 @@ class Target:
         """Return the payload and let go of it: whoever restores it may change it."""
         payload, self._kept = self.payload(), None
         return payload
+
+    def hold(self, capture: CaptureInfo, stored: Mapping[str, Any]) -> None:
+        """Let a restore overwrite nothing but what a capture holds of the component, if it can.
+
+        Args:
+            stored: The payloads of the capture.
+        """
+        known = capture.components.get(self.name)
+        if known is not None and hasattr(self.component, "over"):
+            self._held = (None if known.kind == ABSENT else stored[self.name],)
+
+    def restore(self) -> list[str]:
+        """Restore the component; return what is left as it is, because no capture holds it.
+
+        Raises:
+            Exception: Whatever the component raises.
+        """
+        component: Any = self.component
+        if self._held is None:
+            component.restore(self.taken())
+            return []
+        found: list[str]
+        with component.over(*self._held, leaves=self.leaves) as found:
+            component.restore(self.taken())
+        return found
 
     def let_go(self) -> None:
         """Keep nothing."""
