@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from ckptlog.capture.capturer import Capturer
@@ -99,7 +100,12 @@ class Run:
         """
         course, begin = self.course, time.monotonic()
         course.check_cancelled()
-        self._begin(recovery or secrets.token_hex(8))
+        try:
+            self._begin(recovery or secrets.token_hex(8))
+        except BaseException as error:
+            if not recovery:
+                self._end_unbegun(error)
+            raise
         self._restore_all(is_verified=is_verified)
         self._tracker.hold()  # it is done: what is left is to say so
         size, seconds = self._tracker.now.bytes_total, time.monotonic() - begin
@@ -243,6 +249,14 @@ class Run:
             if isinstance(target.component, Absent):
                 target.component.suffix = aside.before(recovery)
         record.held = self._journal.started(record)
+
+    def _end_unbegun(self, error: BaseException) -> None:
+        """End a recovery that touched nothing, if the log says all the same that it began."""
+        with suppress(CheckpointError):  # then it is unfinished, and whoever looks finds it so
+            found = self._journal.settled()
+            if found is not None and found.id == self.course.record.id:
+                kind, told_of = type(error).__name__, self._tracker.error
+                self._journal.failed(found, "", kind, told_of, is_rolled_back=True)
 
     def _restore_all(self, *, is_verified: bool) -> None:
         name = ""
