@@ -393,7 +393,7 @@ class DirectoryComponent:
         selection.check(lambda path: path in manifest.entries or path in there)
         with Present(self.path, self.options, found, index) as present:
             made = steps(manifest.entries, there, present.known, selection)
-            made = self._wanted(made, manifest.rule_files)
+            made = self._wanted(made, manifest, manifest.rule_files)
             if held is not None and left is not None:
                 made, spared = sparing(made, held, present.known)
                 left[:] = map(naming.shown, spared)
@@ -407,14 +407,17 @@ class DirectoryComponent:
         selection = Selection(paths)
         selection.check(difference.has)
         made = steps(manifest.entries, difference.there, difference.known, selection)
-        return manifest, self._wanted(made, difference.rule_files), standing.found
+        return manifest, self._wanted(made, manifest, difference.rule_files), standing.found
 
     def _wanted(
-        self, made: list[Step], rule_files: Callable[[], Mapping[str, bytes]]
+        self,
+        made: list[Step],
+        manifest: Manifest,
+        rule_files: Callable[[], Mapping[str, bytes]],
     ) -> list[Step]:
         if self.keeps_unknown:
             return [step for step in made if step.entry is not None]
-        return without_kept(made, rule_files, self.options)
+        return without_kept(made, rule_files, manifest.unread, self.options)
 
 
 def _described(options: Options, path: str) -> dict[str, str]:
