@@ -18,6 +18,7 @@ class Restorer:
     """
 
     def __init__(self, course: Course, settings: Settings, store: Store) -> None:
+        self.deadline_by = settings.deadline_of
         self._course = course
         self._settings = settings
         self._store = store

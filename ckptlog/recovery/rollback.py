@@ -95,7 +95,9 @@ class Rollback:
         if safety is not None:
             names = [name for name in touched if name in safety.components]
             try:
-                found, faults = targets_of(self._capturer, safety, names, lambda _: None)
+                found, faults = targets_of(
+                    self._capturer, safety, names, lambda _: None, self._restorer.deadline_by
+                )
             except Exception as error:  # noqa: BLE001 - the others must be tried
                 faults = [told(error)]
             for fault in faults:

@@ -52,7 +52,7 @@ class Run:
         course: Course,
     ) -> None:
         self.course = course
-        self.preflight = Preflight(course, capturer, guards)
+        self.preflight = Preflight(course, capturer, guards, settings)
         self._tracker = course.tracker
         self._capturer = capturer
         self._journal = journal
