@@ -124,7 +124,10 @@ Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Return what stat says of a database and its journals, taken without opening them."""
+    """Return what stat says of a database and its journals, taken without opening them.
+
+    An empty journal is as none: to open a database makes one.
+    """
     found: list[tuple[int, ...] | None] = []
     for suffix in ("", "-wal", "-journal"):
         try:
@@ -132,7 +135,9 @@ def stamp_of(path: Path) -> Stamp:
         except OSError:
             found.append(None)
         else:
-            found.append((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns))
+            is_none = suffix != "" and one.st_size == 0
+            facts = (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+            found.append(None if is_none else facts)
     return tuple(found)
 
 

@@ -4,7 +4,9 @@ At the barrier a read transaction begins; that is all. After it the pages are co
 file, the transaction ends, and the pages are planted, each one a leaf: a page that the previous
 capture has is not stored again. Stretches of 16 pages whose BLAKE3 is that of the last capture are
 linked as a whole and not looked at page by page. If stat says that neither the database nor its
-journals were written since the last capture, nothing is read at all.
+journals were written since the last capture, nothing is read at all. (Where what is remembered is
+not of that capture, which was deleted, say, the transaction begins behind the barrier, and counts
+if stat still says so then.)
 
     WAL mode            other connections read and write on all the time
     rollback journal    they read on; a commit waits (its busy timeout) from the barrier until the
@@ -35,7 +37,7 @@ from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.database import BUSY_TIMEOUT_S, PageCopy, Stamp
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.capture.sqlite_plan import plan_of
-from ckptlog.errors import ComponentError
+from ckptlog.errors import ChangedError, ComponentError
 from ckptlog.model.component import SNAPSHOT, Plan
 from ckptlog.model.quotation import quoted
 
@@ -126,6 +128,26 @@ class SqliteComponent:
             connection.close()
             raise
         return connection
+
+    def reading_still(self, stamp: Stamp | None) -> sqlite3.Connection:
+        """Return a new connection in a read transaction, which sees what was there at a barrier.
+
+        Args:
+            stamp: Of the barrier.
+
+        Raises:
+            ChangedError: It was written since; the next capture begins its transaction in time.
+        """
+        connection = self.reading()
+        if database.stamp_of(self._path) == stamp:  # behind the beginning: nothing comes between
+            return connection
+        connection.close()
+        self._memory = None
+        raise ChangedError(
+            f"The database {self._path} was written while it was captured.",
+            hint="Capture again.",
+            path=str(self._path),
+        )
 
     def copied(self, connection: sqlite3.Connection) -> PageCopy:
         """Return the pages that a connection sees."""
@@ -226,7 +248,7 @@ class SqliteSnapshot:
         if self._connection is None:
             if known is not None:
                 return known.root
-            self._connection = self._component.reading()
+            self._connection = self._component.reading_still(self._stamp)
         copy = self._copied(self._connection)
         try:
             memory = Memory(self._stamp, copy.page_size)

@@ -133,7 +133,7 @@ def _check(context: Context) -> None:
             hint="Give one of them.",
         )
     of_unfinished = arguments.resume or arguments.roll_back or arguments.abandon
-    more = ("capture", "component", "to", "no_safety")
+    more = ["capture", "component", "to", *(["no_safety"] if arguments.abandon else [])]
     is_more = arguments.at is not None or any(getattr(arguments, name) for name in more)
     if of_unfinished and is_more:
         raise ArgumentError(
@@ -274,7 +274,7 @@ def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
     ask(context, f"{verb} the recovery of {_places(chosen) or 'nothing yet'}?")
     with _Bar(context) as bar:
         act = chosen.recovery.resume if is_resumed else chosen.recovery.roll_back
-        done = act(on_progress=bar)
+        done = act(on_progress=bar, safety=not context.arguments.no_safety)
     return tell_none(context, system) if done is None else _tell(context, chosen, done)
 
 

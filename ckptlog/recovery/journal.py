@@ -81,6 +81,16 @@ class Journal:
         """Return the recovery that ended in the middle, if there is one."""
         return self._trace.unfinished()
 
+    def settled(self) -> Unfinished | None:
+        """Return what `unfinished` does, once what an interrupted commit has left is decided on.
+
+        Such a commit may be written and not published: the next writer publishes it.
+        """
+        store = self._manager.store
+        with store.log.exclusive(store.timeout_s):
+            pass
+        return self.unfinished()
+
     # --- writing ------------------------------------------------------------------------------
 
     def started(self, begun: Unfinished) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ import time
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import RecoveryRefusedError
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.model.component import traits_of
+from ckptlog.model.component import Plan, traits_of
 from ckptlog.recovery import guard
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.breaker import OPEN, Breaker
+from ckptlog.recovery.call import HungError
 from ckptlog.recovery.comparison import plan_of
-from ckptlog.recovery.course import Course
+from ckptlog.recovery.course import Course, Settings
 from ckptlog.recovery.guard import Guards
 from ckptlog.recovery.target import (
     KEPT_BYTES_MAX,
@@ -36,11 +37,14 @@ class Preflight:
     Threads: one. Nothing is changed.
     """
 
-    def __init__(self, course: Course, capturer: Capturer, guards: Guards) -> None:
+    def __init__(
+        self, course: Course, capturer: Capturer, guards: Guards, settings: Settings
+    ) -> None:
         self._course = course
         self._tracker = course.tracker
         self._capturer = capturer
         self._guards = guards
+        self._deadline_of = settings.deadline_of
         self._store = capturer.manager.store
 
     def begin(self, info: CaptureInfo, given: Wanted) -> None:
@@ -67,7 +71,7 @@ class Preflight:
         for target in self._course.targets:
             self._course.check_cancelled()
             self._tracker.to(component=target.name)
-            found, kept = faults_of_target(target, self._store.blobs.raw, room)
+            found, kept = self._faults_of(target, room)
             room -= kept
             faults += found if is_elsewhere else found + self._lacking(target)
         self._tracker.to(component="")
@@ -104,7 +108,7 @@ class Preflight:
         for target in self._course.targets:
             self._course.check_cancelled()
             self._tracker.to(component=target.name)
-            found, _ = faults_of_target(target, self._store.blobs.raw, KEPT_BYTES_MAX)
+            found, _ = self._faults_of(target, KEPT_BYTES_MAX)
             read += target.info.size
             for fault in found + self._lacking(target):
                 self._tracker.error(fault)
@@ -112,7 +116,7 @@ class Preflight:
                 target.let_go()
                 continue
             try:
-                plan = plan_of(target, self._store)
+                plan = self._plan_of(target)
             except Exception as error:  # noqa: BLE001 - a component's code may raise anything
                 self._tracker.error(f"Component {target.name!r}: {told(error)}")
                 continue
@@ -151,11 +155,38 @@ class Preflight:
         course = self._course
         course.info = info
         names, faults = chosen(self._capturer, info, given)
-        course.targets, more = targets_of(self._capturer, info, names, course.watch)
+        course.targets, more = targets_of(
+            self._capturer, info, names, course.watch, self._deadline_of
+        )
         course.is_whole = set(names) == set(info.components)
         total = sum(one.info.size for one in course.targets)
         self._tracker.to(capture_id=info.id, components=tuple(names), bytes_total=total)
         return faults + more
+
+    def _faults_of(self, target: Target, room: int) -> tuple[list[str], int]:
+        try:
+            return faults_of_target(target, self._store.blobs.raw, room)
+        except HungError as error:
+            self._note(target, error)
+            return [told(error)], 0
+
+    def _plan_of(self, target: Target) -> Plan | None:
+        """Return a plan, as `plan_of` does, in time.
+
+        Raises:
+            Exception: Whatever the component raises; HungError.
+        """
+        try:
+            plan: Plan | None = target.call("plan", lambda: plan_of(target, self._store))
+        except HungError as error:
+            self._note(target, error)
+            raise
+        return plan
+
+    def _note(self, target: Target, error: HungError) -> None:
+        """Begin nothing else while the thread of a component that hangs is at work."""
+        if error.thread is not None:
+            self._guards.hung[target.name] = error.thread
 
     def _lacking(self, target: Target) -> list[str]:
         """Return faults for what a target depends on, is not restored, and is not as it was."""
@@ -163,7 +194,7 @@ class Preflight:
         info = self._course.given
         for name in dependencies_lacking(target, [one.name for one in self._course.targets]):
             others, missing = (
-                targets_of(self._capturer, info, [name], lambda _: None)
+                targets_of(self._capturer, info, [name], lambda _: None, self._deadline_of)
                 if name in self._capturer.components
                 else ([], [f"Component {target.name!r} depends on {name!r}, which is not here."])
             )
@@ -171,7 +202,7 @@ class Preflight:
                 faults += missing
                 continue
             try:
-                plan = plan_of(others[0], self._store)
+                plan = self._plan_of(others[0])
             except Exception as error:  # noqa: BLE001 - a component's code may raise anything
                 faults.append(f"Component {name!r}: {told(error)}")
                 continue

@@ -217,25 +217,42 @@ class Recovery:
         on_progress: OnProgress | None = None,
         cancel: Cancel | None = None,
         verify: bool = True,
+        safety: bool = True,
     ) -> RecoveryProgress | None:
         """Finish a recovery that ended in the middle; None where there is none.
 
-        All of its components are restored again. When that fails, it is rolled back.
+        What is there is captured, as somebody may have worked on; then all of its components are
+        restored again. When that fails, it is rolled back.
+
+        Args:
+            safety: Capture what is there first, where it is not that of the newest capture;
+                `warnings` name the capture. Where that fails the recovery stays unfinished.
 
         Raises: As `recover`.
         """
         return self._again(
-            on_progress, cancel, lambda run, found: run.resume(found, is_verified=verify)
+            on_progress,
+            cancel,
+            lambda run, found: run.resume(found, is_verified=verify, is_saved=safety),
         )
 
-    def roll_back(self, *, on_progress: OnProgress | None = None) -> RecoveryProgress | None:
+    def roll_back(
+        self, *, on_progress: OnProgress | None = None, safety: bool = True
+    ) -> RecoveryProgress | None:
         """Undo a recovery that ended in the middle; None where there is none.
+
+        Args:
+            safety: As of `resume`.
 
         Raises:
             RecoveryIncompleteError: A component failed; the others were put back.
             RecoveryRefusedError: It had no safety capture.
+            CaptureFailedError, CheckpointStorageError: What is there cannot be saved; the recovery
+                stays unfinished.
         """
-        return self._again(on_progress, None, lambda run, found: run.roll_back(found))
+        return self._again(
+            on_progress, None, lambda run, found: run.roll_back(found, is_saved=safety)
+        )
 
     def abandon(self, *, on_progress: OnProgress | None = None) -> RecoveryProgress | None:
         """Give up a recovery that ended in the middle; None where there is none.

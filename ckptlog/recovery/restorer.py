@@ -18,6 +18,7 @@ class Restorer:
     """
 
     def __init__(self, course: Course, settings: Settings, store: Store) -> None:
+        self.deadline_by = settings.deadline_of
         self._course = course
         self._settings = settings
         self._store = store
@@ -37,12 +38,13 @@ class Restorer:
 
         def once() -> None:
             self._course.attempted()
-            called(
-                target.name,
-                "restore",
-                lambda: target.component.restore(target.taken()),
-                self.deadline_of(target),
-            )
+            left = called(target.name, "restore", target.restore, self.deadline_of(target))
+            if left:
+                more = f" and {len(left) - 5:,} more" if len(left) > 5 else ""
+                self._course.tracker.error(
+                    f"Component {target.name!r}: what was made or changed meanwhile stays as it "
+                    f"is: {', '.join(left[:5])}{more}."
+                )
 
         def tell(error: Exception, _wait_s: float) -> None:
             self._course.tracker.error(f"Component {target.name!r}, tried again: {told(error)}")

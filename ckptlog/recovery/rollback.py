@@ -8,6 +8,8 @@ from __future__ import annotations
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import CheckpointError, RecoveryIncompleteError
 from ckptlog.manager.unfinished import REVERTED, REVERTING
+from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.component import ABSENT
 from ckptlog.recovery import aside
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.absent import Absent, place_of
@@ -40,14 +42,19 @@ class Rollback:
         self._guards = guards
         self._restorer = restorer
 
-    def put_back(self) -> list[str]:
-        """Restore what was touched; return what could not be."""
+    def put_back(self, there: CaptureInfo | None) -> list[str]:
+        """Restore what was touched; return what could not be.
+
+        Args:
+            there: The capture that holds what may be let go of: what was restored, or was captured
+                a moment ago. None: whatever is there.
+        """
         touched = list(reversed(self._course.record.touched))
         if not touched:
             return []
         self._course.is_rolling_back = True
         self._tracker.to(status=stage.ROLLING_BACK, component="")
-        targets = self._targets(touched)
+        targets = self._targets(touched, there)
         if not targets:
             return touched
         return [name for name in touched if not self._put_back(name, targets.get(name))]
@@ -81,19 +88,27 @@ class Rollback:
             rolled_back=False,
         )
 
-    def _targets(self, touched: list[str]) -> dict[str, Target]:
-        """Return what each component is put back from; some may have nothing."""
+    def saved(self, touched: list[str]) -> list[Target]:
+        """Return what the safety capture has of components; what it cannot give is told."""
         safety = self._course.safety
         found: list[Target] = []
         if safety is not None:
-            saved = [name for name in touched if name in safety.components]
+            names = [name for name in touched if name in safety.components]
             try:
-                found, faults = targets_of(self._capturer, safety, saved, lambda _: None)
+                found, faults = targets_of(
+                    self._capturer, safety, names, lambda _: None, self._restorer.deadline_by
+                )
             except Exception as error:  # noqa: BLE001 - the others must be tried
                 faults = [told(error)]
             for fault in faults:
                 self._tracker.error(fault)
-        targets = {one.name: one for one in found}
+        return found
+
+    def _targets(self, touched: list[str], there: CaptureInfo | None) -> dict[str, Target]:
+        """Return what each component is put back from; some may have nothing."""
+        safety = self._course.safety
+        found = self.saved(touched)
+        targets = {one.name: one for one in found if self._is_spared(one, there)}
         has = () if safety is None else safety.components
         for name in touched:
             # Safety captures did not always say what was missing.
@@ -101,6 +116,21 @@ class Rollback:
             if is_unsaid and name in self._capturer.components:
                 targets[name] = absent(self._capturer, name)
         return targets
+
+    def _is_spared(self, target: Target, there: CaptureInfo | None) -> bool:
+        """Have what others made meanwhile left as it is; say whether that can be known."""
+        if there is None:
+            return True
+        known = there.components.get(target.name)
+        if (known is None or known.kind == ABSENT) and self._course.safety is not None:
+            there = self._course.safety  # what was put aside is brought back as it was
+        target.leaves = True
+        try:
+            target.hold(there, self._capturer.stored(there))
+        except Exception as error:  # noqa: BLE001 - the others must be tried
+            self._tracker.error(f"Component {target.name!r}: {told(error)}")
+            return False
+        return True
 
     def _put_back(self, name: str, target: Target | None) -> bool:
         self._tracker.to(component=name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from ckptlog.capture.capturer import Capturer
@@ -50,7 +52,7 @@ class Run:
         course: Course,
     ) -> None:
         self.course = course
-        self.preflight = Preflight(course, capturer, guards)
+        self.preflight = Preflight(course, capturer, guards, settings)
         self._tracker = course.tracker
         self._capturer = capturer
         self._journal = journal
@@ -82,6 +84,13 @@ class Run:
             )
         if course.safety is not None:
             self._tracker.to(safety_id=course.safety.id)
+            self._hold(course.safety)
+
+    def _hold(self, saved: CaptureInfo) -> None:
+        """Let restores overwrite nothing but what was saved."""
+        stored = self._capturer.stored(saved)
+        for target in self.course.targets:
+            target.hold(saved, stored)
 
     def restore(self, *, recovery: str = "", is_verified: bool) -> RecoveryProgress:
         """Restore all targets, verify them, or put back what was touched.
@@ -91,7 +100,12 @@ class Run:
         """
         course, begin = self.course, time.monotonic()
         course.check_cancelled()
-        self._begin(recovery or secrets.token_hex(8))
+        try:
+            self._begin(recovery or secrets.token_hex(8))
+        except BaseException as error:
+            if not recovery:
+                self._end_unbegun(error)
+            raise
         self._restore_all(is_verified=is_verified)
         self._tracker.hold()  # it is done: what is left is to say so
         size, seconds = self._tracker.now.bytes_total, time.monotonic() - begin
@@ -112,32 +126,42 @@ class Run:
         self._tracker.let_go()
         return self._tracker.now
 
-    def resume(self, found: Unfinished, *, is_verified: bool) -> RecoveryProgress:
-        """Restore all components of an unfinished recovery again."""
+    def resume(self, found: Unfinished, *, is_verified: bool, is_saved: bool) -> RecoveryProgress:
+        """Restore all components of an unfinished recovery again.
+
+        Args:
+            is_saved: Whether what is there is captured before.
+        """
         info = self._capturer.find(found.capture)
         names = tuple(info.components) if found.names is None else found.names
         self.preflight.begin(info, Wanted(names, is_partial=True))
         self.course.is_whole = found.names is None
         self.preflight.validate()
+        if is_saved:
+            self._hold(self._save_mixture(found, self.course.targets))
         if found.safety:
             self.course.safety = self._capturer.find(found.safety)
-            self._tracker.to(safety_id=found.safety)
+        self._tracker.to(status=stage.RESTORING, safety_id=found.safety)
         self.course.take_over(found)
         return self.restore(recovery=found.id, is_verified=is_verified)
 
-    def roll_back(self, found: Unfinished) -> RecoveryProgress:
-        """Put back what an unfinished recovery has touched."""
+    def roll_back(self, found: Unfinished, *, is_saved: bool) -> RecoveryProgress:
+        """Put back what an unfinished recovery has touched; is_saved: as of `resume`."""
         if not found.safety and set(found.touched) - set(found.missing):
             raise RecoveryRefusedError(
                 f"The recovery {found.id} was begun without a safety capture.",
                 hint="Finish it: resume().",
                 recovery=found.id,
             )
+        self._tracker.to(recovery_id=found.id, capture_id=found.capture)
+        self.course.safety = self._capturer.find(found.safety) if found.safety else None
+        there = None
+        if is_saved and found.touched:
+            there = self._save_mixture(found, self._rollback.saved(found.touched))
         self._tracker.hold()
         self.course.record = found
-        self.course.safety = self._capturer.find(found.safety) if found.safety else None
-        self._tracker.to(recovery_id=found.id, capture_id=found.capture, safety_id=found.safety)
-        lacking = self._rollback.put_back()
+        self._tracker.to(status=stage.ROLLING_BACK, safety_id=found.safety)
+        lacking = self._rollback.put_back(there)
         if lacking:
             raise self._rollback.incomplete(lacking, None, "")
         self._journal.failed(found, "", "rolled back", self._tracker.error, is_rolled_back=True)
@@ -145,6 +169,33 @@ class Run:
         self._tracker.to(status=stage.ROLLED_BACK, rolled_back=True)
         self._tracker.let_go()
         return self._tracker.now
+
+    def _save_mixture(self, found: Unfinished, targets: Sequence[Target]) -> CaptureInfo:
+        """Capture what is there, made since a recovery ended in the middle; return what holds it.
+
+        Raises:
+            CheckpointError: It cannot be captured; nothing was touched.
+        """
+        self._tracker.to(status=stage.SAVING)
+        try:
+            saved, _ = safety.save(
+                self._capturer,
+                targets,
+                self._settings.deadline_of,
+                description=f"before the end of the recovery {found.id}",
+                tags=("safety",),
+                reason="safety",
+                lease=self._settings.lease,
+                skip_unchanged=True,
+            )
+        except CheckpointError as error:
+            error.hint = f"The recovery {found.id} stays unfinished. {error.hint}".strip()
+            raise
+        if saved is None:
+            return self._capturer.find()
+        told_of = f"What was there before is in the capture {saved.id}."
+        self._tracker.to(safety_id=saved.id, warnings=(*self._tracker.now.warnings, told_of))
+        return saved
 
     def abandon(self, found: Unfinished) -> RecoveryProgress:
         """End an unfinished recovery as it is, and tell what state its components are in."""
@@ -198,6 +249,14 @@ class Run:
             if isinstance(target.component, Absent):
                 target.component.suffix = aside.before(recovery)
         record.held = self._journal.started(record)
+
+    def _end_unbegun(self, error: BaseException) -> None:
+        """End a recovery that touched nothing, if the log says all the same that it began."""
+        with suppress(CheckpointError):  # then it is unfinished, and whoever looks finds it so
+            found = self._journal.settled()
+            if found is not None and found.id == self.course.record.id:
+                kind, told_of = type(error).__name__, self._tracker.error
+                self._journal.failed(found, "", kind, told_of, is_rolled_back=True)
 
     def _restore_all(self, *, is_verified: bool) -> None:
         name = ""
@@ -257,7 +316,7 @@ class Run:
         self._tracker.hold()
         self._count(error, name)
         self._tracker.error(f"Component {name!r}: {told(error)}" if name else told(error))
-        lacking = self._rollback.put_back()
+        lacking = self._rollback.put_back(self.course.info)
         record, kind = self.course.record, type(error).__name__
         try:
             told_of = self._tracker.error

@@ -27,6 +27,7 @@ from ckptlog.model.component import (
 )
 from ckptlog.model.quotation import quoted
 from ckptlog.recovery.absent import Absent
+from ckptlog.recovery.call import HungError, called
 
 # Bytes of values that are kept in memory between their check and their restore; what is more is
 # read twice. All of them will be in memory anyway once they are restored.
@@ -35,26 +36,70 @@ KEPT_BYTES_MAX: Final = 1024 * 1024 * 1024
 
 @dataclass
 class Target:
-    """One component, and what it is to be. stored: Its payload, a Stored."""
+    """One component, and what it is to be.
+
+    stored: Its payload, a Stored.
+    deadline_s: Of one call of the component.
+    leaves: Whether a restore leaves what no capture holds as it is; else it is refused (`hold`).
+    """
 
     name: str
     component: Component
     traits: Traits
     info: ComponentInfo
     stored: Any
+    deadline_s: float = 600.0
+    leaves: bool = False
+    _held: tuple[Any] | None = field(default=None, repr=False)
     _kept: tuple[Any] | None = field(default=None, repr=False)
+
+    def call(self, step: str, job: Callable[[], Any]) -> Any:
+        """Return what a call of the component returns.
+
+        Raises:
+            HungError: It did not return in time.
+            Exception: Whatever it raises.
+        """
+        return called(self.name, step, job, self.deadline_s)
 
     def payload(self) -> Any:
         """Return what restore() is given: read, verified, of the component's own schema."""
         if self._kept is None:
             found = self.stored if self.traits.reads_parts else self.stored.value()
-            return migrated(self.component, found, self.info.schema)
+            if not self.is_migrated:
+                return found
+            return self.call("migrate", lambda: migrated(self.component, found, self.info.schema))
         return self._kept[0]
 
     def taken(self) -> Any:
         """Return the payload and let go of it: whoever restores it may change it."""
         payload, self._kept = self.payload(), None
         return payload
+
+    def hold(self, capture: CaptureInfo, stored: Mapping[str, Any]) -> None:
+        """Let a restore overwrite nothing but what a capture holds of the component, if it can.
+
+        Args:
+            stored: The payloads of the capture.
+        """
+        known = capture.components.get(self.name)
+        if known is not None and hasattr(self.component, "over"):
+            self._held = (None if known.kind == ABSENT else stored[self.name],)
+
+    def restore(self) -> list[str]:
+        """Restore the component; return what is left as it is, because no capture holds it.
+
+        Raises:
+            Exception: Whatever the component raises.
+        """
+        component: Any = self.component
+        if self._held is None:
+            component.restore(self.taken())
+            return []
+        found: list[str]
+        with component.over(*self._held, leaves=self.leaves) as found:
+            component.restore(self.taken())
+        return found
 
     def let_go(self) -> None:
         """Keep nothing."""
@@ -152,12 +197,17 @@ def chosen(capturer: Capturer, info: CaptureInfo, given: Wanted) -> tuple[list[s
 
 
 def targets_of(
-    capturer: Capturer, info: CaptureInfo, names: Iterable[str], watch: Callable[[int], object]
+    capturer: Capturer,
+    info: CaptureInfo,
+    names: Iterable[str],
+    watch: Callable[[int], object],
+    deadline_of: Callable[[Traits], float],
 ) -> tuple[list[Target], list[str]]:
     """Return (targets that can be read, faults).
 
     Args:
         watch: Called with the bytes of each chunk that a restore reads; may raise to stop it.
+        deadline_of: Returns how long a call of a component may take.
     """
     names = list(names)
     faults = []
@@ -190,7 +240,8 @@ def targets_of(
             faults.append(f"Component {name!r} has another root than {info.id} says.")
             continue
         watched = Stored(known.reference, read, codecs=store.codecs)
-        found.append(Target(name, component, traits_of(component), known, watched))
+        traits = traits_of(component)
+        found.append(Target(name, component, traits, known, watched, deadline_of(traits)))
     return found, faults
 
 
@@ -200,6 +251,9 @@ def faults_of_target(target: Target, read: Read, room: int) -> tuple[list[str], 
     Args:
         room: As in `Target.check`; the second answer is how much of it was taken.
 
+    Raises:
+        HungError: The component did not come back in time.
+
     Cost: reads all of it.
     """
     info, traits = target.info, target.traits
@@ -208,7 +262,10 @@ def faults_of_target(target: Target, read: Read, room: int) -> tuple[list[str], 
         return [f"Component {target.name!r} {fault}"], 0
     try:
         kept = target.check(read, room=room)
-        found = faults_of(target.component, target.payload())
+        payload = target.payload()
+        found = target.call("validate", lambda: faults_of(target.component, payload))
+    except HungError:
+        raise
     except Exception as error:  # noqa: BLE001 - a component's code may raise anything
         return [f"Component {target.name!r}: {told(error)}"], 0
     return [f"Component {target.name!r}: {fault}" for fault in found], kept

@@ -249,11 +249,14 @@ class AsyncCheckpointService:
         )
 
     async def roll_back_recovery(
-        self, *, on_progress: Callable[[RecoveryProgress], object] | None = None
+        self,
+        *,
+        on_progress: Callable[[RecoveryProgress], object] | None = None,
+        safety: bool = True,
     ) -> RecoveryProgress | None:
         """Undo a recovery that came to no end; see `CheckpointService.roll_back_recovery`."""
         return await self._pool.ended(
-            self.sync.roll_back_recovery, on_progress=_in_loop(on_progress)
+            self.sync.roll_back_recovery, on_progress=_in_loop(on_progress), safety=safety
         )
 
     async def abandon_recovery(

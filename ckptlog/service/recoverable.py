@@ -120,11 +120,15 @@ class Recoverable(ABC):
         on_progress: OnPicture | None = None,
         cancel: Cancel | None = None,
         verify: bool = True,
+        safety: bool = True,
     ) -> RecoveryProgress | None:
         """Finish a recovery that came to no end; None where there is none.
 
-        All of its components are restored again, and captures go on. When that fails, it is rolled
-        back.
+        What is there is captured; then all of its components are restored again, and captures go
+        on. When that fails, it is rolled back.
+
+        Args:
+            safety: Capture what is there first; where that fails nothing is touched.
 
         Raises:
             RecoveryFailedError: It failed again, and was rolled back; captures go on.
@@ -133,13 +137,17 @@ class Recoverable(ABC):
         """
         from ckptlog.service.recovering import resume
 
-        self._request(on_progress=on_progress, cancel=cancel, verify=verify)
-        return resume(self._ready(), on_progress=on_progress, cancel=cancel, verify=verify)
+        options: dict[str, Any] = {"cancel": cancel, "verify": verify, "safety": safety}
+        self._request(on_progress=on_progress, **options)
+        return resume(self._ready(), on_progress=on_progress, **options)
 
     def roll_back_recovery(
-        self, *, on_progress: OnPicture | None = None
+        self, *, on_progress: OnPicture | None = None, safety: bool = True
     ) -> RecoveryProgress | None:
         """Undo a recovery that came to no end; None where there is none. Captures go on.
+
+        Args:
+            safety: As of `resume_recovery`.
 
         Raises:
             RecoveryIncompleteError: A component failed, the others were put back; nothing is
@@ -148,8 +156,8 @@ class Recoverable(ABC):
         """
         from ckptlog.service.recovering import roll_back
 
-        self._request(on_progress=on_progress)
-        return roll_back(self._ready(), on_progress)
+        self._request(on_progress=on_progress, safety=safety)
+        return roll_back(self._ready(), on_progress, safety=safety)
 
     def abandon_recovery(self, *, on_progress: OnPicture | None = None) -> RecoveryProgress | None:
         """Give up a recovery that came to no end; None where there is none. Captures go on.

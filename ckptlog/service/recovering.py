@@ -86,11 +86,13 @@ def resume(engine: Engine, **options: Any) -> RecoveryProgress | None:
     return _again(engine, RESUME, act, on_progress)
 
 
-def roll_back(engine: Engine, on_progress: OnProgress | None) -> RecoveryProgress | None:
+def roll_back(
+    engine: Engine, on_progress: OnProgress | None, *, safety: bool
+) -> RecoveryProgress | None:
     """Undo what ended in the middle; see `CheckpointService.roll_back_recovery`."""
 
     def act(recovery: Recovery, tell: OnProgress) -> RecoveryProgress | None:
-        return recovery.roll_back(on_progress=tell)
+        return recovery.roll_back(on_progress=tell, safety=safety)
 
     return _again(engine, ROLL_BACK, act, on_progress)
 

@@ -52,7 +52,7 @@ class UnfinishedRecovery:
     def settle(self, error: CheckpointError) -> None:
         """Find out whether a recovery that failed left the system whole; in doubt it did not."""
         with suppress(CheckpointError):
-            if self._journal.unfinished() is None:
+            if self._journal.settled() is None:
                 self.complete()
                 return
         self.leave(error)

@@ -75,6 +75,50 @@ def test_an_untouched_database_is_not_read(tmp_path, monkeypatch):
     assert direct.capture().reference != first.reference
 
 
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("is_written", [True, False])
+def test_what_is_remembered_of_another_capture_is_looked_at_again(
+    tmp_path, monkeypatch, journal, is_written
+):
+    """The newest capture was deleted: what was written behind the barrier is not of its moment."""
+    path = make(tmp_path / "a.db", journal, rows=50)
+    component = SqliteComponent("db", path)
+    monkeypatch.setattr(time, "time_ns", lambda: 2**62)  # the clock has gone on
+    with CheckpointManager(str(tmp_path / "store")) as manager:
+        capturer = Capturer(manager, "system", [component])
+        capturer.capture()
+        execute(path, "UPDATE account SET money = 4 WHERE id = 3")
+        manager.delete_checkpoint(capturer.capture().id)
+        cuts = []
+
+        class Other:
+            """Goes on when the cut lets it, and is captured with the database."""
+
+            name, stability = "other", "copied"
+            money = 4
+
+            def capture(self):
+                return self.money
+
+            def commit(self):
+                cuts.append(1)
+                if is_written and len(cuts) == 1:
+                    self.money = 5
+                    execute(path, "UPDATE account SET money = 5 WHERE id = 3")
+
+            def restore(self, payload):
+                pass
+
+        both = Capturer(manager, "system", [component, Other()])
+        stored = both.stored(both.capture())
+        money = stored["other"].value()
+        component.at(tmp_path / "copy.db").restore(stored["db"])
+    with connected(tmp_path / "copy.db") as connection:
+        found = connection.execute("SELECT money FROM account WHERE id = 3").fetchone()
+    assert found == (money,)
+    assert len(cuts) == 1 + is_written  # nothing is taken again for nothing
+
+
 def test_a_young_database_is_read_though_its_times_are_the_same(tmp_path):
     path = make(tmp_path / "a.db", "delete", rows=50)
     direct = Direct(SqliteComponent("db", path))

@@ -108,6 +108,36 @@ def steps(
     return made + removed
 
 
+def sparing(
+    made: Iterable[Step], entries: Mapping[str, Entry], known: Known
+) -> tuple[list[Step], list[str]]:
+    """Return (the steps that let nothing go but what entries hold; paths that the others would).
+
+    Another mode or time is nobody's work, and is let go.
+    """
+    made = list(made)
+    spared = {step.path for step in made if not _is_held(step, entries, known)}
+    above = {folder for path in spared for folder in naming.above(path)}
+
+    def is_free(step: Step) -> bool:
+        if step.path in spared or any(folder in spared for folder in naming.above(step.path)):
+            return False
+        return step.path not in above or not step.is_content
+
+    return [step for step in made if is_free(step)], sorted(spared)
+
+
+def _is_held(step: Step, entries: Mapping[str, Entry], known: Known) -> bool:
+    """Say whether what a step overwrites or removes is what an entry holds, or nothing."""
+    if step.row is None:
+        return True
+    entry = entries.get(step.path)
+    if entry is None:
+        return False
+    found = _change(step.path, entry, step.row, known)
+    return found is None or found.kind == ADD or not found.is_content
+
+
 def _change(path: str, entry: Entry, row: Row | None, known: Known) -> Step | None:
     if row is None:
         return Step(ADD, path, entry, None, is_content=True)

@@ -13,7 +13,8 @@ from ckptlog.capture.argument import path_of, texts_of
 from ckptlog.capture.directory import lock, preview
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.ahead import seen
-from ckptlog.capture.directory.change import Selection, Step, steps
+from ckptlog.capture.directory.change import Selection, Step, sparing, steps
+from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.index_file import IndexFile
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
@@ -23,11 +24,14 @@ from ckptlog.capture.directory.snapshot import DirectorySnapshot
 from ckptlog.capture.directory.stage import empty, is_left_over
 from ckptlog.capture.directory.standing import Difference, Standing
 from ckptlog.capture.directory.stat_index import StatIndex
-from ckptlog.errors import ArgumentError, CheckpointError, FormatError, from_os_error
+from ckptlog.errors import ArgumentError, ChangedError, CheckpointError, FormatError, from_os_error
 from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
 _LOCATION_CHARACTERS_MAX: Final = 4_000
+
+# What a capture says, what has to be done, and the walk of what is there.
+_Compared = tuple[Manifest, list[Step], Scan]
 
 
 class DirectoryComponent:
@@ -78,6 +82,7 @@ class DirectoryComponent:
         self._tracked: Tracked | None = None
         self._ahead: StatIndex | None = None
         self._is_alone = False
+        self._over: tuple[Any | None, bool, list[str]] | None = None
         self.last: DirectorySnapshot | None = None
         self._loaded: tuple[str, Manifest] | None = None
 
@@ -191,8 +196,23 @@ class DirectoryComponent:
             yield from preview.diff(self.path, step, manifest.whole)
 
     def restore(self, payload: Any) -> None:
-        """Make the directory hold exactly what was captured; see `restore_paths`."""
-        self.restore_paths(payload)
+        """Make the directory hold exactly what was captured; see `restore_paths` and `over`."""
+        if self._over is None:
+            self.restore_paths(payload)
+            return
+        held, leaves, left = self._over
+
+        def compared() -> _Compared:
+            found = self._compared_over(payload, held, left)
+            if left and not leaves:
+                raise ChangedError(
+                    f"{left[0]} was made or changed after what is there was saved.",
+                    hint="Nothing was changed. Run it again when the directory is at rest.",
+                    path=left[0],
+                )
+            return found
+
+        self._restored(compared, None, is_whole=True)
 
     def restore_paths(
         self,
@@ -225,24 +245,68 @@ class DirectoryComponent:
         """
         standing = None if saved is None or to is not None else saved.standing
         target = self if to is None else self._elsewhere(to)
+
+        def compared() -> _Compared:
+            if standing is not None:
+                return self._steps_from(stored, standing, paths)
+            empty(target.path)
+            manifest = self._manifest(stored)
+            return manifest, *target._steps(manifest, paths)  # noqa: SLF001 - of this class
+
+        return target._restored(compared, on_step, is_whole=not paths)  # noqa: SLF001 - same
+
+    @contextmanager
+    def over(self, held: Any | None, *, leaves: bool = False) -> Iterator[list[str]]:
+        """Let `restore`, in the block, overwrite and remove nothing but what a capture holds.
+
+        The rest was made or changed since, and is in no capture.
+
+        Args:
+            held: The capture's payload; None where there was nothing.
+            leaves: Whether the rest is left as it is; else `restore` raises ChangedError, and
+                changes nothing.
+
+        Returns:
+            Paths that were left; filled by `restore`.
+        """
+        left: list[str] = []
+        self._over = (held, leaves, left)
+        try:
+            yield left
+        finally:
+            self._over = None
+
+    def _compared_over(self, stored: Any, held: Any | None, left: list[str]) -> _Compared:
+        empty(self.path)
+        manifest = self._manifest(stored)
+        entries = {} if held is None else self._read(held).entries
+        made, found = self._steps(manifest, (), held=entries, left=left)
+        return manifest, made, found
+
+    def _restored(
+        self,
+        compared: Callable[[], _Compared],
+        on_step: Callable[[Step], None] | None,
+        *,
+        is_whole: bool,
+    ) -> list[Step]:
+        """Do what a comparison says, alone; return what was done.
+
+        Raises: As `restore_paths`.
+        """
         run = None
         try:
-            os.makedirs(target.path, exist_ok=True)
-            with target.alone():
-                if standing is not None:
-                    manifest, made, found = self._steps_from(stored, standing, paths)
-                else:
-                    empty(target.path)
-                    manifest = self._manifest(stored)
-                    made, found = target._steps(manifest, paths)  # noqa: SLF001 - of this class
-                run = Restoration(target.path, found, manifest.content, on_step=on_step)
-                run.run(made, None if paths else manifest.mode)
+            os.makedirs(self.path, exist_ok=True)
+            with self.alone():
+                manifest, made, found = compared()
+                run = Restoration(self.path, found, manifest.content, on_step=on_step)
+                run.run(made, manifest.mode if is_whole else None)
         except CheckpointError as error:
             if run is not None:
                 run.explain(error)
             raise
         except OSError as error:
-            failure = from_os_error(error, f"Restoring {naming.shown(target.path)} failed")
+            failure = from_os_error(error, f"Restoring {naming.shown(self.path)} failed")
             if run is not None:
                 run.explain(failure)
             raise failure from error
@@ -276,9 +340,13 @@ class DirectoryComponent:
         root = stored.root
         if self._loaded is not None and root and self._loaded[0] == root:
             return self._loaded[1]
+        manifest = self._read(stored)
+        self._loaded = (root, manifest)
+        return manifest
+
+    def _read(self, stored: Any) -> Manifest:
         manifest = load(stored)
         self._prepare(manifest)
-        self._loaded = (root, manifest)
         return manifest
 
     def _prepare(self, manifest: Manifest) -> None:
@@ -304,7 +372,20 @@ class DirectoryComponent:
     def _index(self) -> StatIndex | None:
         return None if self._index_file is None else self._index_file.load()
 
-    def _steps(self, manifest: Manifest, paths: Sequence[str]) -> tuple[list[Step], Scan]:
+    def _steps(
+        self,
+        manifest: Manifest,
+        paths: Sequence[str],
+        *,
+        held: Mapping[str, Entry] | None = None,
+        left: list[str] | None = None,
+    ) -> tuple[list[Step], Scan]:
+        """Return the steps from what is there now, and the walk.
+
+        Args:
+            held: What may be let go; all without it.
+            left: Takes in the paths that are not.
+        """
         index = self._index()
         found = scan(self.path, self.options, lambda: manifest.entries, index)
         there = dict(found.paths())
@@ -312,11 +393,13 @@ class DirectoryComponent:
         selection.check(lambda path: path in manifest.entries or path in there)
         with Present(self.path, self.options, found, index) as present:
             made = steps(manifest.entries, there, present.known, selection)
-        return self._wanted(made, manifest.rule_files), found
+            made = self._wanted(made, manifest, manifest.rule_files)
+            if held is not None and left is not None:
+                made, spared = sparing(made, held, present.known)
+                left[:] = map(naming.shown, spared)
+        return made, found
 
-    def _steps_from(
-        self, stored: Any, standing: Standing, paths: Sequence[str]
-    ) -> tuple[Manifest, list[Step], Scan]:
+    def _steps_from(self, stored: Any, standing: Standing, paths: Sequence[str]) -> _Compared:
         """Return the steps from what was captured a moment ago."""
         difference = Difference(stored, standing)
         manifest = difference.manifest
@@ -324,14 +407,17 @@ class DirectoryComponent:
         selection = Selection(paths)
         selection.check(difference.has)
         made = steps(manifest.entries, difference.there, difference.known, selection)
-        return manifest, self._wanted(made, difference.rule_files), standing.found
+        return manifest, self._wanted(made, manifest, difference.rule_files), standing.found
 
     def _wanted(
-        self, made: list[Step], rule_files: Callable[[], Mapping[str, bytes]]
+        self,
+        made: list[Step],
+        manifest: Manifest,
+        rule_files: Callable[[], Mapping[str, bytes]],
     ) -> list[Step]:
         if self.keeps_unknown:
             return [step for step in made if step.entry is not None]
-        return without_kept(made, rule_files, self.options)
+        return without_kept(made, rule_files, manifest.unread, self.options)
 
 
 def _described(options: Options, path: str) -> dict[str, str]:

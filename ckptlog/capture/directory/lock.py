@@ -3,6 +3,9 @@
 The lock is on the directory itself (flock): it leaves nothing behind, a killed process gives it up,
 and it is the same one whatever store and system the restore is of. Where the file system has no
 such locks there is none.
+
+A child that is forked meanwhile (a worker that a component starts) shares the lock: it is given up
+by name and not by a close alone, and the child closes its copy, as with `storage.lock`.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ckptlog.capture.directory import name as naming
 from ckptlog.errors import RecoveryBusyError
 
+# The descriptors that are open, one in each list, for the children.
+_all_held: Final[list[list[int]]] = []
 _TAKEN: Final = frozenset((errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES))
 
 
@@ -34,10 +39,25 @@ def alone(root: str) -> Iterator[bool]:
     except OSError:
         yield False
         return
+    held = [fd]
+    _all_held.append(held)
     try:
         yield _is_locked(fd, root)
     finally:
-        os.close(fd)
+        _all_held.remove(held)
+        if held:  # in a forked child it was closed
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(held.pop())
+
+
+def _close_in_child() -> None:
+    for held in _all_held:
+        with suppress(OSError):
+            os.close(held.pop())
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _is_locked(fd: int, root: str) -> bool:

@@ -21,6 +21,7 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.entry import FORMAT, Content, Entry, checked
 from ckptlog.capture.directory.ignore import RULE_FILES
 from ckptlog.capture.directory.prefetch import PREFETCHED_BYTES_MIN, prefetched
+from ckptlog.capture.directory.scan import SPECIAL
 from ckptlog.errors import BlobCorruptionError, FormatError
 from ckptlog.formats.branch import BYTES, Link, Part
 
@@ -60,6 +61,7 @@ class Manifest:
     mode: Of the root itself.
     entries: By path, a directory before its content.
     skipped: Path (as text) to the reason why it was not captured.
+    unread: Those of them that may hold something: files and directories that nobody could read.
     has_attributes: Whether a file without any had none; else nobody looked.
 
     Threads: safe to read, once `tell_attributes` returned.
@@ -70,6 +72,9 @@ class Manifest:
     ) -> None:
         self.mode = wire.mode
         self.skipped = wire.skipped
+        self.unread = frozenset(
+            naming.decode(text) for text, reason in wire.skipped.items() if reason not in SPECIAL
+        )
         self.has_attributes = wire.attributes
         self.entries: dict[str, Entry] = {}
         self._links = links

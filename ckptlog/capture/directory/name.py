@@ -76,6 +76,12 @@ def parent_of(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def above(path: str) -> list[str]:
+    """Return the directories that a path lies in, but the root."""
+    names = path.split("/")
+    return ["/".join(names[:count]) for count in range(1, len(names))]
+
+
 def join(directory: str, name: str) -> str:
     """Return the path of a name in a directory."""
     return f"{directory}/{name}" if directory else name

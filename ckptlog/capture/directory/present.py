@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Self
 
 from ckptlog.capture.directory import name as naming
@@ -56,21 +56,31 @@ class Present:
 
 
 def without_kept(
-    steps: list[Step], rule_files: Callable[[], Mapping[str, bytes]], options: Options
+    steps: list[Step],
+    rule_files: Callable[[], Mapping[str, bytes]],
+    unread: Container[str],
+    options: Options,
 ) -> list[Step]:
-    """Return the steps without removals of what the capture's own rules left out.
+    """Return the steps without removals of what the capture has left out itself.
 
-    The rules may have been changed since: what they left out then is in no capture, and stays.
+    What its own rules left out, which may have been changed since, and what could not be read.
+
+    Args:
+        unread: Paths that could not be read; nothing below them was captured.
     """
     removed = [step for step in steps if step.entry is None]
     rules = _rules_of(rule_files()) if removed and options.has_rules else {}
-    if not rules:
-        return steps
-    left = {step.path for step in removed if _was_left_out(step, rules)}
-    for path in list(left):
-        while path := naming.parent_of(path):
-            left.add(path)
+    left = {
+        step.path
+        for step in removed
+        if _was_left_out(step, rules) or _is_at_or_below(step.path, unread)
+    }
+    left.update([folder for path in left for folder in naming.above(path)])
     return [step for step in steps if step.entry is not None or step.path not in left]
+
+
+def _is_at_or_below(path: str, paths: Container[str]) -> bool:
+    return path in paths or any(folder in paths for folder in naming.above(path))
 
 
 def _rules_of(rule_files: Mapping[str, bytes]) -> dict[str, Rules]:

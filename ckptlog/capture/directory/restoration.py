@@ -38,7 +38,7 @@ from ckptlog.capture.directory.descent import Descent
 from ckptlog.capture.directory.entry import Entry
 from ckptlog.capture.directory.hard_link import HardLinks
 from ckptlog.capture.directory.mode import let_in, opened, set_mode, set_root
-from ckptlog.capture.directory.scan import STAGING, Scan
+from ckptlog.capture.directory.scan import SPECIAL, STAGING, Scan
 from ckptlog.capture.directory.stage import Load, Stage, is_left_over
 from ckptlog.capture.directory.trail import Trail
 from ckptlog.errors import (
@@ -230,6 +230,8 @@ class Restoration:
         with suppress(FileNotFoundError), os.scandir(os.path.join(self._root, directory)) as names:
             for entry in names:
                 path = naming.join(directory, entry.name)
+                if self._found.skipped.get(naming.encode(path)) in SPECIAL:
+                    continue  # a pipe, a socket: holds nothing
                 if entry.name not in known:
                     return path
                 if stat.S_ISDIR(known[entry.name][1]) and (found := self._stranger(path)):

@@ -50,6 +50,9 @@ _KINDS: Final = {
     stat.S_IFCHR: "character device",
     stat.S_IFBLK: "block device",
 }
+_OTHER: Final = "special file"
+SPECIAL: Final = frozenset((*_KINDS.values(), _OTHER))
+"""The reasons why what holds nothing is skipped."""
 _DIRECTORY: Final = stat.S_IFDIR
 _FORMAT: Final = 0o170000
 
@@ -331,7 +334,7 @@ class _Walk:
             if not (chain and self._is_left_out(name, mode, path, chain)):
                 raise error
         for name, mode in special:
-            what = _KINDS.get(mode & _FORMAT, "special file")
+            what = _KINDS.get(mode & _FORMAT, _OTHER)
             self._found.skipped[naming.encode(naming.join(path, name))] = what
             self._found.never.add(path)
         excluded = {name for name, *identity in folder.folders if tuple(identity) in self._excluded}

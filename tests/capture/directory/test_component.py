@@ -602,7 +602,17 @@ else: raise AssertionError
 reported = memory.capture(DirectoryComponent("directory", root, options=Options(unreadable="report")))
 assert reported.manifest().skipped == {"locked": "cannot be opened: Permission denied"}
 os.chmod(root / "locked", 0o700)
+open_again = picture(root)
+assert component.plan(reported).changes  # the mode
+component.restore(reported)
+os.chmod(root / "locked", 0o700)
+assert picture(root) == open_again  # what nobody could read then is in no capture, and stays
 component.restore(first)
+assert picture(root) == expected
+os.chmod(root / "b", 0)
+reported = memory.capture(DirectoryComponent("directory", root, options=Options(unreadable="report")))
+os.chmod(root / "b", 0o444)
+component.restore(reported)
 assert picture(root) == expected
 os.chmod(root / "b", 0)
 try: memory.capture(component)

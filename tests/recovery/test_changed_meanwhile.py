@@ -1,0 +1,110 @@
+"""What others make or change while a recovery is at work is in no capture: it is never let go."""
+
+from __future__ import annotations
+
+import pytest
+
+from ckptlog import CheckpointManager
+from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.errors import RecoveryFailedError
+from ckptlog.recovery.recovery import Recovery
+from ckptlog.recovery.retry import Backoff
+from tests.capture.sample import Value
+
+WORK = {"a": "edited meanwhile", "work": "an hour of work"}
+
+
+class Other(Value):
+    """Somebody works in the directory while it is restored; then it fails, or does not."""
+
+    tree = None
+    is_failing = False
+
+    def restore(self, payload):
+        if self.tree is not None:
+            self.tree.mkdir(exist_ok=True)
+            for name, text in WORK.items():
+                (self.tree / name).write_text(text)
+            self.tree = None
+        if self.is_failing:
+            self.is_failing = False
+            raise RuntimeError("no")
+        self.value = payload
+
+
+@pytest.fixture
+def manager(tmp_path):
+    with CheckpointManager(tmp_path / "store", actor="tester") as manager:
+        yield manager
+
+
+@pytest.fixture
+def tree(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a").write_text("old")
+    (tree / "b").write_text("old")
+    return tree
+
+
+def recovery(manager, tree, other, **options):
+    """Return a recovery of both, after a capture and a change of the directory."""
+    capturer = Capturer(manager, "sys", [DirectoryComponent("tree", tree, **options), other])
+    capturer.capture()
+    (tree / "a").write_text("newer")
+    (tree / "b").write_text("newer")
+    return Recovery(capturer, backoff=Backoff(attempts=1))
+
+
+def look(tree):
+    return {one.name: one.read_text() for one in tree.iterdir()}
+
+
+def test_what_was_made_since_the_safety_capture_refuses_the_restore(manager, tree):
+    other = Other("other", 1)
+    one = recovery(manager, tree, other, depends_on=["other"])
+    other.tree = tree
+    with pytest.raises(RecoveryFailedError, match="made or changed after") as caught:
+        one.recover()
+    assert caught.value.context["component"] == "tree"
+    assert look(tree) == {"b": "newer", **WORK}
+    assert one.unfinished() is None
+    # At rest, it is recovered, and what was there can be had back
+    done = one.recover()
+    assert look(tree) == {"a": "old", "b": "old"}
+    one.recover(done.safety_id)
+    assert look(tree) == {"b": "newer", **WORK}
+
+
+def test_a_rollback_leaves_what_was_made_since_the_restore_and_tells(manager, tree):
+    other = Other("other", 1, depends_on=["tree"])
+    one = recovery(manager, tree, other)
+    other.tree, other.is_failing = tree, True
+    with pytest.raises(RecoveryFailedError):
+        one.recover()
+    assert look(tree) == {"b": "newer", **WORK}
+    assert one.unfinished() is None
+    assert any("stays as it is: a, work." in error for error in one.progress.errors)
+
+
+def test_what_appears_where_nothing_was_refuses_the_restore(manager, tree):
+    other = Other("other", 1)
+    one = recovery(manager, tree, other, depends_on=["other"])
+    (tree / "a").unlink()
+    (tree / "b").unlink()
+    tree.rmdir()
+    other.tree = tree
+    with pytest.raises(RecoveryFailedError, match="made or changed after"):
+        one.recover()
+    aside = tree.with_name("tree.undone-1")  # its rollback makes it missing again
+    assert not tree.exists()
+    assert look(aside) == WORK
+
+
+def test_without_a_safety_capture_it_goes_as_the_caller_wants(manager, tree):
+    other = Other("other", 1)
+    one = recovery(manager, tree, other, depends_on=["other"])
+    other.tree = tree
+    one.recover(safety=False)
+    assert look(tree) == {"a": "old", "b": "old"}
