@@ -13,7 +13,9 @@ import pytest
 
 import ckptlog
 from ckptlog.capture.capturer import Capturer
-from ckptlog.service import shutdown
+from ckptlog.service import shutdown, turn
+from ckptlog.service.turn import Turn
+from ckptlog.storage.environment import Environment
 from tests.architecture.tree import ROOT
 from tests.service.system import WAIT_S, until
 from tests.service.test_stopping import Work, system
@@ -153,3 +155,31 @@ def test_an_interruption_of_one_services_end_leaves_no_other_open(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shutdown._end()
     assert closed == ends
+
+
+def test_an_interruption_at_the_end_of_an_operation_leaves_no_turn_taken(monkeypatch):
+    """The signal comes when the turn does: whoever has got it may not know that yet."""
+    main = threading.main_thread().ident
+    monkeypatch.setattr(turn, "BUSY_S", 0.5)
+    for _ in range(20):
+        turns, is_in = Turn("s", Environment()), threading.Event()
+
+        def work(turns=turns, is_in=is_in):
+            with turns.operation("capture", "manual"):
+                is_in.set()
+                time.sleep(0.005)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        working = threading.Thread(target=work)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come behind the block, too
+            working.start()
+            is_in.wait()
+            with turns.halted(30.0):
+                time.sleep(WAIT_S)
+        working.join()
+
+        def next_one(turns=turns):
+            with turns.operation("capture", "manual"):
+                pass
+
+        assert Work(next_one).ended().error is None
