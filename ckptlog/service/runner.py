@@ -100,12 +100,16 @@ class Runner:
         return schedule.interval_s(self._rules, self.state)
 
     def start(self) -> None:
-        """Start the thread.
+        """Start the thread. It waits for its first message: `go`, or `stop` where that failed.
 
         Raises:
             RuntimeError: None is to be had.
         """
         self._thread.start()
+
+    def go(self) -> None:
+        """Let the thread work."""
+        self.tell(WAKE)
 
     def tell(self, message: str) -> None:
         """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours."""
@@ -205,13 +209,8 @@ class Runner:
 
     def _loop(self) -> str:
         """Do what is told and due, until STOP or TERMINATE; return which."""
-        while True:
-            try:
-                message = self._queue.get(timeout=self._wait_s())
-            except queue.Empty:
-                message = WAKE
-            if message in (STOP, TERMINATE):
-                return message
+        message = self._queue.get()
+        while message not in (STOP, TERMINATE):
             try:
                 self._turn(message)
             except Exception as error:  # the outer loop: a fault must not end all captures
@@ -219,6 +218,11 @@ class Runner:
                 wrapped = CheckpointError(f"{type(error).__name__}: {error}")
                 self._engine.fail(None, wrapped)
                 self._failed()
+            try:
+                message = self._queue.get(timeout=self._wait_s())
+            except queue.Empty:
+                message = WAKE
+        return message
 
     def _wait_s(self) -> float:
         if self._engine.lease is None:

@@ -172,15 +172,21 @@ class CheckpointService(Capturable, Recoverable):
         return self
 
     def _begin(self, runner: Runner) -> None:
+        """Own the system, and let the runner work; or, also where that is interrupted, neither."""
+        before = self._state
         try:
             self._claim(runner)
             runner.start()
+            self._runner, self._state = runner, RUNNING
+            shutdown.at_exit(self)
+            self._record(SERVICE_STARTED, {"components": len(self.components)})
+            runner.go()
         except BaseException:
+            self._runner, self._state = None, before
+            runner.stop(0.0)
+            shutdown.forget(self)
             self._release()
             raise
-        self._runner, self._state = runner, RUNNING
-        shutdown.at_exit(self)
-        self._record(SERVICE_STARTED, {"components": len(self.components)})
 
     def _claim(self, runner: Runner) -> None:
         try:

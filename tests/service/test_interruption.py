@@ -15,6 +15,7 @@ import ckptlog
 from ckptlog.capture.capturer import Capturer
 from ckptlog.service import shutdown, turn
 from ckptlog.service.turn import Turn
+from ckptlog.storage import files
 from ckptlog.storage.environment import Environment
 from tests.architecture.tree import ROOT
 from tests.service.system import WAIT_S, until
@@ -183,3 +184,44 @@ def test_an_interruption_at_the_end_of_an_operation_leaves_no_turn_taken(monkeyp
                 pass
 
         assert Work(next_one).ended().error is None
+
+
+@pytest.mark.parametrize("moment", ["claim", "thread", "record"])
+def test_a_start_that_was_interrupted_owns_nothing(tmp_path, monkeypatch, moment):
+    service, parts = system(tmp_path / "s", captureOnShutdown=True)
+    service.initialize()
+    with monkeypatch.context() as patch:
+        if moment == "claim":
+            patch.setattr(files, "sync_file", behind(files.sync_file))
+        elif moment == "thread":
+            patch.setattr(threading.Thread, "start", behind(threading.Thread.start, "ckptlog-serv"))
+        else:
+            patch.setattr(service, "_record", behind(service._record))
+        with pytest.raises(KeyboardInterrupt):
+            service.start(signals=False)
+    assert service.state == "ready"
+    assert service._engine.manager.list_leases() == []
+    until(lambda: not is_running(), "the end of the thread")
+    assert service.list_checkpoints() == []
+    service.start(signals=False)
+    until(service.list_checkpoints, "a capture")
+    parts[0].value = 2
+    service.close()
+    assert left(tmp_path / "s")[0] == "shutdown"
+
+
+def behind(call, name=""):
+    """Return what presses Ctrl-C behind a call, once: a thread's of this name."""
+    pressed = []
+
+    def interrupted_call(*arguments):
+        call(*arguments)
+        if not pressed and (not name or arguments[0].name.startswith(name)):
+            pressed.append(True)
+            raise KeyboardInterrupt
+
+    return interrupted_call
+
+
+def is_running():
+    return any(one.name == "ckptlog-service" for one in threading.enumerate())
