@@ -154,8 +154,8 @@ class Runner:
                 with self._ownership:  # the alert of a loss comes before
                     self.claim()
                     self._engine.alerts.take([Reading(LEASE, 0, 1)])
-                self._engine.renew_view()
-                finish_later(self._engine)
+                finish_later(self._engine)  # first: what else fails must let nobody save a mixture
+                self._renew_view()
         except LeaseHeldError:
             return
         except CheckpointError as error:
@@ -163,6 +163,13 @@ class Runner:
             return
         self.state = self._begin()
         self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
+
+    def _renew_view(self) -> None:
+        """Look at what was captured before; where that fails, the first capture comes at once."""
+        try:
+            self._engine.renew_view()
+        except CheckpointError as error:
+            _logger.warning("Earlier captures were not looked at: %s (%s)", error, error.code)
 
     def overtaken(self) -> bool:
         """Find out whether a write was refused because another has taken the system over.
