@@ -253,7 +253,7 @@ class Runner:
             return
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
-        if self.is_paused or self._engine.unfinished.error is not None:
+        if self._engine.unfinished.look() or self.is_paused:
             self._is_held = True
             self._look()  # a state that nobody saves grows stale all the same
             return

@@ -274,8 +274,8 @@ class CheckpointService(Capturable, Recoverable):
         return True
 
     def _capture_last(self, engine: Engine, reason: str) -> None:
-        if engine.unfinished.error is not None:  # the next start finishes the recovery first
-            _logger.warning("No last capture: %s", engine.unfinished.error.message)
+        if engine.unfinished.look():  # the next start finishes the recovery first
+            _logger.warning("No last capture: a recovery came to no end.")
             return
         try:
             engine.capture("shutdown", description=reason, skip_unchanged=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from threading import Lock
 from typing import Final
 
 from ckptlog.errors import CheckpointError, RecoveryUnfinishedError
@@ -23,13 +24,14 @@ class UnfinishedRecovery:
     Attributes:
         error: Why a recovery neither succeeded nor was rolled back; None where none is unfinished.
 
-    Threads: as the engine's operations: one at a time.
+    Threads: safe.
     """
 
     def __init__(self, system: str, journal: Journal, alerts: Alerts) -> None:
         self._system = system
         self._journal = journal
         self._alerts = alerts
+        self._lock = Lock()
         self.error: CheckpointError | None = None
         if (found := journal.unfinished()) is not None:
             self.error = RecoveryUnfinishedError(
@@ -41,13 +43,32 @@ class UnfinishedRecovery:
 
     def leave(self, error: CheckpointError) -> None:
         """Capture nothing more, because a recovery came to no end, and say so."""
-        self.error = error
-        self._alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
+        with self._lock:
+            self.error = error
+            self._alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
 
     def complete(self) -> None:
         """Capture again: the system is what it was, or what was captured."""
+        with self._lock:
+            self._complete()
+
+    def _complete(self) -> None:
         self.error = None
         self._alerts.take([Reading(INCOMPLETE, 0, 1)])
+
+    def look(self) -> bool:
+        """Say whether one is unfinished still: another process may have seen to it."""
+        error = self.error
+        if error is None:
+            return False
+        try:
+            is_over = self._journal.unfinished() is None
+        except CheckpointError:
+            return True
+        with self._lock:
+            if is_over and self.error is error:  # otherwise another one came to no end meanwhile
+                self._complete()
+            return self.error is not None
 
     def settle(self, error: CheckpointError) -> None:
         """Find out whether a recovery that failed left the system whole; in doubt it did not."""

@@ -10,6 +10,7 @@ import pytest
 
 from ckptlog import CheckpointManager, create_checkpoint_system
 from ckptlog.errors import RecoveryIncompleteError, RecoveryUnfinishedError
+from ckptlog.recovery.journal import Journal
 from tests.service.system import settings, until
 
 
@@ -159,6 +160,27 @@ def test_what_another_process_has_rolled_back_is_seen(tmp_path):
         assert service.create_checkpoint().reason == "manual"
     finally:
         service.close()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_what_another_process_has_ended_holds_up_no_captures(tmp_path, is_stopped):
+    """One that was overtaken in its recovery, say, and ends it all the same."""
+    service, agents, memory = system(
+        tmp_path / "s", captureOnShutdown=True, intervalSeconds=600 if is_stopped else 0.1
+    )
+    with service:
+        break_it(service, agents, memory)
+        with CheckpointManager(tmp_path / "s") as manager:
+            journal = Journal(manager, "system")
+            journal.failed(journal.unfinished(), "", "", print, is_rolled_back=True)
+        agents.value, before = 7, len(service.list_checkpoints())
+        if is_stopped:
+            service.stop()
+            assert service.list_checkpoints()[0].reason == "shutdown"
+        else:
+            until(lambda: len(service.list_checkpoints()) > before, "a capture")
+            assert service.list_checkpoints()[0].reason == "interval"
+            assert service.alerts == []
 
 
 def test_recovering_elsewhere_leaves_the_mark(tmp_path):
