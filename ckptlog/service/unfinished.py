@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import Final
 
@@ -16,6 +17,8 @@ UNFINISHED_HINT: Final = (
     "undoes it, service.abandon_recovery() gives it up (without the service: ckptlog recover "
     "--resume, --roll-back, --abandon)."
 )
+# A capture by hand waits so long for one of another process, or for a recovery.
+_WAIT_S: Final = 30.0
 
 
 class UnfinishedRecovery:
@@ -78,17 +81,32 @@ class UnfinishedRecovery:
                 return
         self.leave(error)
 
-    def refuse_capture(self) -> None:
-        """Refuse to capture what is neither one state nor the other.
+    @contextmanager
+    def capturing(self, *, is_owner: bool) -> Iterator[None]:
+        """Capture in the block, but nothing that is neither one state nor the other.
+
+        Args:
+            is_owner: Nobody else recovers the system. Otherwise others may have begun to, and are
+                kept from it meanwhile.
 
         Raises:
             RecoveryUnfinishedError: A recovery came to no end.
+            RecoveryBusyError: Another process recovers the system.
         """
-        if self.error is None:
-            return
+        if is_owner:
+            if self.error is not None:
+                self._refuse()
+            yield
+        else:
+            with self._journal.alone(_WAIT_S):
+                self._refuse()
+                yield
+
+    def _refuse(self) -> None:
         found = self._journal.unfinished()
-        if found is None:  # another process has seen to it
-            self.complete()
+        if found is None:
+            if self.error is not None:  # another process has seen to it
+                self.complete()
             return
         raise RecoveryUnfinishedError(
             f"{self._system!r} is not captured: the recovery {found.id} of {found.capture} "

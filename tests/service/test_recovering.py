@@ -130,9 +130,9 @@ def test_nothing_is_captured_while_a_recovery_restores(tmp_path):
         until(lambda: service.list_checkpoints(1)[0].number > last, "captures afterwards")
 
 
-def interrupt(manager, capture, safety):
+def interrupt(manager, capture, safety, lease=None):
     """Leave in the log what a recovery leaves that was killed while it restored the agents."""
-    journal = Journal(manager, "system")
+    journal = Journal(manager, "system", lease)
     journal.started(Unfinished("r1", 0, capture.id, safety.id, ("agents",)))
     journal.step("r1", "agents", RESTORING)
 
@@ -189,7 +189,7 @@ def test_a_standby_finishes_what_its_former_owner_began(tmp_path, monkeypatch, i
             if is_blind:
                 monkeypatch.setattr(heir._engine, "renew_view", blind)
             # What the owner does now, the standby did not see when it was opened.
-            interrupt(manager, first, safety)
+            interrupt(manager, first, safety, owned)
             manager.release_lease("system", force=True)
             until(lambda: heir.state == "running", "becoming the owner")
             until(lambda: agents.value == 1, "finishing the recovery")
@@ -216,7 +216,7 @@ def test_a_standby_that_cannot_finish_it_captures_nothing(tmp_path):
         lease = manager.acquire_lease("system", ttl_s=600)
         with heir:
             before = len(heir.list_checkpoints())
-            interrupt(manager, first, safety)
+            interrupt(manager, first, safety, lease)
             lease.release()
             until(lambda: failed, "failing")
             assert failed[0].kind == "recovery"
