@@ -2,8 +2,10 @@
 
     wait (until due, at most LOOK_S) -> a message, or nothing -> look at the clocks -> act
 
-One thread, so nothing overlaps. Messages come through a SimpleQueue, because a signal's handler
-sends some (service.shutdown). The times are decided in policy.schedule.
+One thread, so nothing overlaps. A signal's handler sends messages too (service.shutdown), so that
+takes no lock: a set has each of them once, however often it is sent, and a SimpleQueue wakes the
+thread. So signals that come faster than captures make no backlog, which the stop would wait for.
+The times are decided in policy.schedule.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,7 +86,8 @@ class Runner:
             interval_max_s=config.interval_max_s,
             backoff=config.backoff_factor,
         )
-        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._told: set[str] = set()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.state: Schedule = self._begin()
         self.is_paused = False
         self.is_stopping = False
@@ -112,8 +116,13 @@ class Runner:
         self.tell(WAKE)
 
     def tell(self, message: str) -> None:
-        """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours."""
-        self._queue.put(message)
+        """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours.
+
+        One that was sent and not yet taken in is not sent twice.
+        """
+        if message not in self._told:
+            self._told.add(message)
+            self._wakes.put(None)
 
     def stop(self, wait_s: float) -> bool:
         """End the loop after what it does now; False where that takes longer.
@@ -216,7 +225,7 @@ class Runner:
 
     def _loop(self) -> str:
         """Do what is told and due, until STOP or TERMINATE; return which."""
-        message = self._queue.get()
+        message = self._next(None)
         while message not in (STOP, TERMINATE):
             try:
                 self._turn(message)
@@ -225,11 +234,18 @@ class Runner:
                 wrapped = CheckpointError(f"{type(error).__name__}: {error}")
                 self._engine.fail(None, wrapped)
                 self._failed()
-            try:
-                message = self._queue.get(timeout=self._wait_s())
-            except queue.Empty:
-                message = WAKE
+            message = self._next(self._wait_s())
         return message
+
+    def _next(self, wait_s: float | None) -> str:
+        """Return what was told, an end before all else; WAKE where nothing was in time."""
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=wait_s)
+        told = self._told
+        for message in (STOP, TERMINATE):
+            if message in told:
+                return message
+        return told.pop() if told else WAKE
 
     def _wait_s(self) -> float:
         if self._engine.lease is None:
