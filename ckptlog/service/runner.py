@@ -36,6 +36,7 @@ from ckptlog.service.recovering import finish_later
 from ckptlog.service.shutdown import TERMINATE
 
 STOP: Final = "stop"
+END: Final = "end"
 LOST: Final = "lost"
 WAKE: Final = "wake"
 # A machine that was suspended is seen so soon after it wakes.
@@ -116,7 +117,7 @@ class Runner:
         self.tell(WAKE)
 
     def tell(self, message: str) -> None:
-        """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours.
+        """Send a message: STOP, END, LOST, WAKE, or the name of a signal. Takes no lock of ours.
 
         One that was sent and not yet taken in is not sent twice.
         """
@@ -127,11 +128,16 @@ class Runner:
     def stop(self, wait_s: float) -> bool:
         """End the loop after what it does now; False where that takes longer.
 
-        Not the thread's end: behind the loop SIGTERM stops the service, and waits for who does.
+        The thread goes on until `end`: whoever stops the service may be interrupted, and then
+        SIGTERM goes on with the stop.
         """
         self.is_stopping = True
         self.tell(STOP)
         return self._thread is threading.current_thread() or self._is_over.wait(wait_s)
+
+    def end(self) -> None:
+        """Let the thread end: the service has stopped."""
+        self.tell(END)
 
     # --- ownership ----------------------------------------------------------------------------
 
@@ -220,6 +226,8 @@ class Runner:
         finally:
             self.is_stopping = True
             self._is_over.set()
+        while message not in (END, TERMINATE):
+            message = self._next(None)
         if message == TERMINATE:
             self._on_terminate()
 
@@ -242,8 +250,9 @@ class Runner:
         with suppress(queue.Empty):
             self._wakes.get(timeout=wait_s)
         told = self._told
-        for message in (STOP, TERMINATE):
+        for message in (TERMINATE, STOP, END):
             if message in told:
+                told.discard(message)
                 return message
         return told.pop() if told else WAKE
 

@@ -184,6 +184,7 @@ class CheckpointService(Capturable, Recoverable):
         except BaseException:
             self._runner, self._state = None, before
             runner.stop(0.0)
+            runner.end()
             shutdown.forget(self)
             self._release()
             raise
@@ -267,6 +268,7 @@ class CheckpointService(Capturable, Recoverable):
             finally:  # also where the last capture was interrupted
                 self._release()
                 self._runner, self._state = None, STOPPED
+                runner.end()
                 # Last: SIGTERM, or the interpreter's end, may come before all of this is done.
                 shutdown.leave(self)
                 shutdown.forget(self)

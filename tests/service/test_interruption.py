@@ -93,7 +93,7 @@ def interrupted(call, behind=lambda: None):
     pressing.join()
 
 
-@pytest.mark.parametrize("then", ["stop", "close", "start", "end"])
+@pytest.mark.parametrize("then", ["stop", "close", "start", "end", "SIGTERM"])
 def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
     service, parts = system(tmp_path / "s", captureOnShutdown=True)
     service.start(signals=False)
@@ -112,6 +112,9 @@ def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
     if then == "end":
         shutdown._end()
         assert service.state == "closed"
+    elif then == "SIGTERM":
+        service.signalled(then)
+        until(lambda: service.state == "closed", "the stop")
     else:
         getattr(service, then)()
     if then == "start":
@@ -120,6 +123,7 @@ def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
         service._runner.tell("SIGUSR1")
         until(lambda: service.list_checkpoints()[0].reason == "signal", "a capture")
     service.close()
+    until(lambda: not is_running(), "the end of its threads")
     assert "shutdown" in left(tmp_path / "s")
 
 
