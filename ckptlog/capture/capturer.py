@@ -10,7 +10,6 @@ Invariants:
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -41,6 +40,7 @@ from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
 from ckptlog.model.component import Component, Traits, in_order, traits_of
 from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
+from ckptlog.storage.mutex import Mutex
 
 ATTEMPTS_MAX: Final = 3
 _NUMBERS_TRIED: Final = 1_000
@@ -119,7 +119,7 @@ class Capturer:
     def _begin(self) -> None:
         """Hold nothing: at first, and in a forked child, whose parent's threads are not here."""
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._mutex = Mutex()
         self._left: list[Worker] = []
 
     # --- capturing ----------------------------------------------------------------------------
@@ -162,18 +162,17 @@ class Capturer:
             )
         if lease is None:
             self.manager.end_dead_lease(self.system)
-        if not self._lock.acquire(timeout=self._deadline_s + self._write_deadline_s):
-            raise CaptureFailedError(
-                f"Another thread captures {self.system!r} still.", reason="busy"
-            )
-        try:
-            info = self._capture(wanted, skip_unchanged=skip_unchanged)
-            self._failures.succeeded()
-        except CaptureFailedError as error:
-            self._failures.failed(error)
-            raise
-        finally:
-            self._lock.release()
+        with self._mutex.held(self._deadline_s + self._write_deadline_s) as is_ours:
+            if not is_ours:
+                raise CaptureFailedError(
+                    f"Another thread captures {self.system!r} still.", reason="busy"
+                )
+            try:
+                info = self._capture(wanted, skip_unchanged=skip_unchanged)
+                self._failures.succeeded()
+            except CaptureFailedError as error:
+                self._failures.failed(error)
+                raise
         return info
 
     def _capture(self, wanted: _Wanted, *, skip_unchanged: bool) -> CaptureInfo | None:

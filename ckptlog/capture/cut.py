@@ -199,14 +199,16 @@ class Cut:
         for worker in self._workers:
             # Behind what it may be doing: its answer to that is of no interest any more.
             worker.ask(ABORT, _bound(worker, Worker.abort))
-        expected = len(self._workers) + len(self._busy)
+        # Only these are counted: an interruption may have swallowed an earlier answer.
+        left = set(self._workers)
         until = max(until, monotonic() + _GRACE_S)
-        while expected:
+        while left:
             try:
-                self._answers.get(timeout=max(until - monotonic(), 0))
+                answer = self._answers.get(timeout=max(until - monotonic(), 0))
             except Empty:
                 break
-            expected -= 1
+            if answer.step == ABORT:
+                left.discard(answer.worker)
         self._busy.clear()
 
     def _ask(self, worker: Worker, step: str, job: Callable[[Worker], Any]) -> None:

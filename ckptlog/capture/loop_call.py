@@ -5,6 +5,8 @@ thread only. A capture runs in threads of its own, so it asks there. Called from
 thread the function runs at once; a loop that does not run is nobody's, so the caller's will do.
 
 A loop whose thread itself waits for the capture never answers: after the timeout that is said.
+Where the loop was closed, as behind `asyncio.run` at the program's end, another one runs for the
+one answer.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import inspect
-from collections.abc import Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from ckptlog.errors import ComponentError, SourceBusyError, SourceError
 from ckptlog.model.quotation import quoted
@@ -94,12 +96,20 @@ def resolve_in_loop(
 ) -> object:
     """Return a value, or what it comes to if it is awaitable: the loop runs it.
 
+    Where the loop was closed, one that is made for it does.
+
     Raises:
         SourceBusyError: The loop did not bring it to an end in time; it was cancelled.
         SourceError: It is awaitable and there is no other running loop to run it.
     """
     if not inspect.isawaitable(value):
         return value
+
+    async def wait() -> object:
+        return await value
+
+    if loop is not None and loop.is_closed() and running_loop() is None:
+        return _run(wait(), name, timeout_s)
     if loop is None or not loop.is_running() or loop is running_loop():
         if inspect.iscoroutine(value):
             value.close()
@@ -111,10 +121,26 @@ def resolve_in_loop(
             component=name,
         )
 
-    async def wait() -> object:
-        return await value
-
     return _waited(asyncio.run_coroutine_threadsafe(wait(), loop), name, timeout_s)
+
+
+def _run(coroutine: Coroutine[Any, Any, object], name: str, timeout_s: float) -> object:
+    """Run a coroutine in a loop of its own."""
+
+    async def bounded() -> tuple[object, bool]:
+        task = asyncio.ensure_future(coroutine)
+        done, _ = await asyncio.wait([task], timeout=timeout_s)
+        return (task.result(), True) if done else (None, False)
+
+    found, is_done = asyncio.run(bounded())
+    if is_done:
+        return found
+    raise SourceBusyError(
+        f"The component {quoted(name)} did not answer in {timeout_s:g} s, in a loop of its own: "
+        "its own one was closed.",
+        hint="Close the service before the loop ends (async with).",
+        component=name,
+    )
 
 
 def _waited(answer: concurrent.futures.Future[T], name: str, timeout_s: float) -> T:

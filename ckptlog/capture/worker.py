@@ -49,6 +49,7 @@ class Answer(NamedTuple):
     """What became of a job. error: What it raised, or None."""
 
     worker: Worker
+    step: str
     error: BaseException | None
 
 
@@ -167,7 +168,7 @@ class Worker:
         except BaseException as raised:  # noqa: BLE001 - a component may do anything
             error = raised
         self.seconds += monotonic() - begin
-        self._answers.put(Answer(self, error))
+        self._answers.put(Answer(self, step, error))
         return error
 
     def _let_go(self) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet
 
 import msgspec
 
-from ckptlog.errors import ArgumentError, LeaseHeldError, LeaseLostError, UnsupportedError
+from ckptlog.errors import (
+    ArgumentError,
+    CheckpointError,
+    LeaseHeldError,
+    LeaseLostError,
+    UnsupportedError,
+)
 from ckptlog.formats.store import LEASES
 from ckptlog.manager.lease import Lease, OnLost, pid_name, ttl_us_of
 from ckptlog.model.identifier import check_id
@@ -107,8 +114,16 @@ class Leases:
             ttl_us=ttl_us_of(ttl_s),
             process="" if shared else self.store.environment.process(),
         )
-        self._claim(command, _checked_wait(wait_s))
-        lease = Lease(self, self._granted(command))
+        wait_s = _checked_wait(wait_s)
+        try:
+            self._claim(command, wait_s)
+            lease = Lease(self, self._granted(command))
+        except Exception:
+            raise
+        except BaseException:
+            if command_id is None:  # otherwise who asks again is answered
+                self._give_back(command)
+            raise
         return lease.keep(on_lost) if background else lease
 
     def _claim(self, command: Claim, wait_s: float) -> None:
@@ -129,6 +144,17 @@ class Leases:
                 if self.live_grant(command.task) is None:
                     break
         self.store.opened()  # "interval": what is not durable could be claimed once more
+
+    def _give_back(self, command: Claim) -> None:
+        """End what an interrupted claim has got: nobody has a handle of it.
+
+        It may be written and not yet published. The next commit, the same claim, publishes it, and
+        is refused for it then; otherwise this one is ended.
+        """
+        with suppress(CheckpointError):
+            cast("CheckpointManager", self).submit(command)
+        with suppress(CheckpointError):
+            self.release_grant(self._granted(command))
 
     def live_grant(self, task_id: str) -> Grant | None:
         """Return the lease that keeps others from claiming a task now; None where none does."""

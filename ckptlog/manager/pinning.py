@@ -21,8 +21,10 @@ from ckptlog.formats.chunk import DIGEST_BYTES
 from ckptlog.manager.draft import check_record
 from ckptlog.manager.fact import pinned_wire
 from ckptlog.manager.joint import joined
+from ckptlog.manager.lease import LeaseArgument, held_of
 from ckptlog.manager.preparation import Content, Preparation, holder_of
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
+from ckptlog.model.lease import Held
 from ckptlog.model.value import Prepared
 from ckptlog.policy.command import Pin, Record
 from ckptlog.policy.decide import Stale
@@ -64,25 +66,29 @@ class Pinning:
         pins: Iterable[str],
         *,
         task: str = "",
+        lease: LeaseArgument = None,
     ) -> tuple[str, ...]:
         """Pin checkpoints and append a fact that tells of it, in one commit.
 
         Args:
             kind: As of `record`.
             facts: Returns the facts, given the ids of those that were not pinned before.
+            lease: Of the task; the start of a recovery is refused beside another's.
 
         Returns:
             These ids: whoever unpins the others takes somebody else's pin.
 
         Raises:
             CheckpointNotFoundError: One of them is not there; nothing was pinned or told.
+            LeaseLostError, LeaseRequiredError: The task is another holder's; the same.
 
         Durability: all of it, or nothing.
         """
 
         def prepared() -> _Joint:
             joint = self._joint(names, is_pinned=True)
-            joint.steps.append(Step(self._record(kind, facts(joint.names), task)))
+            record = self._record(kind, facts(joint.names), task, held_of(lease))
+            joint.steps.append(Step(record))
             return joint
 
         names = tuple(dict.fromkeys(pins))
@@ -114,12 +120,14 @@ class Pinning:
         names = tuple(dict.fromkeys(pins))
         return self._commit_joint(prepared)
 
-    def _record(self, kind: str, facts: Facts, task: str) -> Record:
+    def _record(self, kind: str, facts: Facts, task: str, leases: Held = ()) -> Record:
         check_record(kind, facts)
         if task != "":
             check_id("task", task)
         command = self._preparation.command_id()
-        return Record(actor=self.actor, command=command, type=kind, facts=facts, task=task)
+        return Record(
+            actor=self.actor, command=command, type=kind, facts=facts, task=task, leases=leases
+        )
 
     def _pin(self, checkpoint_id: str, actor: str | None, *, is_pinned: bool) -> bool:
         check_id("checkpoint_id", checkpoint_id, CHECKPOINT_ID_CHARACTERS_MAX)

@@ -407,7 +407,7 @@ def _rare(
     if isinstance(command, Settle):
         return _settle(state, command, moment)
     if isinstance(command, Record):
-        return _record(command, moment)
+        return _record(state, command, moment)
     return _lease(state, command, moment)
 
 
@@ -419,7 +419,9 @@ def _lease(state: State, command: Leasing, moment: Moment) -> Decision:
     return Decision((event,), step.answer)
 
 
-def _record(command: Record, moment: Moment) -> Decision:
+def _record(state: State, command: Record, moment: Moment) -> Decision:
+    if command.type == kinds.RECOVERY_STARTED:  # from here on the system is another one
+        _refuse_unleased(state, command.task, command, moment)
     event = _plain(command, moment, command.type, command.facts, command.task)
     if command.data is not None:
         event = msgspec.structs.replace(event, data=command.data, new=command.new)

@@ -27,41 +27,61 @@ def called(name: str, step: str, job: Callable[[], Any], deadline_s: float) -> A
 
     It has the caller's context (contextvars): a service knows what is called out of a recovery.
 
+    An interruption (Ctrl-C) is raised when it has returned, or before it was begun.
+
     Raises:
         HungError: It did not return in time.
     """
-    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+    answers: list[tuple[Any, BaseException | None]] = []
+    # Only to wake: an interrupted get() may have taken what it did not return.
+    gone, come = SimpleQueue[bool](), SimpleQueue[None]()
 
     def run() -> None:
+        if not gone.get():
+            return
         try:
-            answers.put((job(), None))
+            answers.append((job(), None))
         except BaseException as error:  # noqa: BLE001 - a component may do anything
-            answers.put((None, error))
+            answers.append((None, error))
+        come.put(None)
 
     # A thread that hangs must not keep the process from ending.
     thread = threading.Thread(
         target=copy_context().run, args=(run,), name=f"ckptlog-recovery-{name}", daemon=True
     )
-    if not is_begun(thread):  # as while the interpreter ends: without a deadline
-        run()
+    try:
+        is_beside = is_begun(thread)
+    except BaseException:  # it may have begun all the same; nothing was touched, nor will be
+        gone.put(False)
+        raise
+    if not is_beside:  # as while the interpreter ends: without a deadline
+        return job()
     interrupted: KeyboardInterrupt | None = None
-    while True:
+    while not answers:
         try:
-            result, error = answers.get(timeout=deadline_s)
-            break
+            gone.put(True)  # what comes twice is not read
+            come.get(timeout=deadline_s)
         except KeyboardInterrupt as raised:  # the component must come to its end first
             interrupted = raised
         except Empty:
-            hung = HungError(
-                f"Component {name!r} did not come back from {step}() in {deadline_s:g} s.",
-                hint="Mend what it waits for.",
-                component=name,
-                step=step,
-            )
-            hung.thread = thread
-            raise hung from interrupted
+            raise _hung(name, step, deadline_s, thread) from interrupted
     if interrupted is not None:
         raise interrupted
+    return _result(*answers[0])
+
+
+def _result(result: Any, error: BaseException | None) -> Any:
     if error is not None:
         raise error
     return result
+
+
+def _hung(name: str, step: str, deadline_s: float, thread: threading.Thread) -> HungError:
+    error = HungError(
+        f"Component {name!r} did not come back from {step}() in {deadline_s:g} s.",
+        hint="Mend what it waits for.",
+        component=name,
+        step=step,
+    )
+    error.thread = thread
+    return error

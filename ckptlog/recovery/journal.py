@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ckptlog.errors import RecoveryBusyError
+from ckptlog.errors import LockTimeoutError, RecoveryBusyError, from_os_error
+from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.pinning import Facts
 from ckptlog.manager.unfinished import ALL, Trace, Unfinished
@@ -41,12 +42,18 @@ ABANDONED: Final = "abandoned"
 class Journal:
     """The recoveries of one system in one store.
 
+    Args:
+        lease: Of the system, where this process has it; no recovery starts beside another's.
+
     Threads: one at a time, which `alone` sees to.
     """
 
-    def __init__(self, manager: CheckpointManager, system: str) -> None:
+    def __init__(
+        self, manager: CheckpointManager, system: str, lease: LeaseArgument = None
+    ) -> None:
         self._manager = manager
         self._system = system
+        self._lease = lease
         self._trace = Trace(manager.store, system)
 
     @property
@@ -55,21 +62,30 @@ class Journal:
         return self._trace.rate
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only one who recovers the system.
+    def alone(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Be the only one who recovers the system, or captures it without owning it.
+
+        Args:
+            wait_s: How long another one is waited for.
 
         Raises:
             RecoveryBusyError: Another process or thread does.
         """
-        self._trace.folder.mkdir(exist_ok=True)
+        try:
+            self._trace.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, "Cannot lock the system") from error
         lock = WriterLock(self._trace.lock_path, self._manager.store.environment)
         try:
-            if not lock.try_acquire():
+            try:
+                lock.acquire(wait_s)
+            except LockTimeoutError as error:
                 raise RecoveryBusyError(
-                    f"{self._system!r} is recovered by {describe_holder(self._trace.lock_path)}.",
+                    f"{self._system!r} is recovered, or captured by hand, by "
+                    f"{describe_holder(self._trace.lock_path)}.",
                     hint="Wait for it, or stop that process; a killed one never blocks.",
                     system=self._system,
-                )
+                ) from error
             try:
                 yield
             finally:
@@ -104,6 +120,9 @@ class Journal:
 
         Returns:
             What is pinned for it: whoever pinned the others keeps his pin.
+
+        Raises:
+            LeaseLostError, LeaseRequiredError: Another process owns the system.
         """
         listed = ALL if begun.names is None else ",".join(begun.names)
         facts: Facts = {
@@ -120,7 +139,9 @@ class Journal:
             return {**facts, "held": ",".join(held)} if held else facts
 
         pins = [name for name in (begun.capture, begun.safety) if name]
-        fresh = self._manager.record_pinning(RECOVERY_STARTED, told, pins, task=self._system)
+        fresh = self._manager.record_pinning(
+            RECOVERY_STARTED, told, pins, task=self._system, lease=self._lease
+        )
         return begun.held + fresh
 
     def step(self, recovery: str, component: str, action: str) -> None:

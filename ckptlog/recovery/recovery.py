@@ -78,7 +78,7 @@ class Recovery:
         parts_deadline_s: float | None = None,
     ) -> None:
         self.capturer = capturer
-        self.journal = Journal(capturer.manager, capturer.system)
+        self.journal = Journal(capturer.manager, capturer.system, lease)
         self.guards = guards_of(capturer, breakers)
         self._settings = Settings(
             lease, backoff or Backoff(), deadline_s, parts_deadline_s or deadline_s

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
@@ -133,15 +134,15 @@ class Engine:
         try:
             _check_flag("force", force)
             with self.turn.operation(operation.CAPTURE, reason) as done:
-                if not force:
-                    self.unfinished.refuse_capture()
-                info = self.capturer.capture(
-                    description=description,
-                    tags=tags,
-                    reason=reason,
-                    skip_unchanged=skip_unchanged,
-                    lease=self.lease,
-                )
+                whole = self.unfinished.capturing(is_owner=self.lease is not None)
+                with nullcontext() if force else whole:
+                    info = self.capturer.capture(
+                        description=description,
+                        tags=tags,
+                        reason=reason,
+                        skip_unchanged=skip_unchanged,
+                        lease=self.lease,
+                    )
                 done.checkpoint_id = info.id if info else ""
         except CheckpointError as error:
             self.fail(done, error)

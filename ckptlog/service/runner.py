@@ -2,8 +2,10 @@
 
     wait (until due, at most LOOK_S) -> a message, or nothing -> look at the clocks -> act
 
-One thread, so nothing overlaps. Messages come through a SimpleQueue, because a signal's handler
-sends some (service.shutdown). The times are decided in policy.schedule.
+One thread, so nothing overlaps. A signal's handler sends messages too (service.shutdown), so that
+takes no lock: a set has each of them once, however often it is sent, and a SimpleQueue wakes the
+thread. So signals that come faster than captures make no backlog, which the stop would wait for.
+The times are decided in policy.schedule.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +36,7 @@ from ckptlog.service.recovering import finish_later
 from ckptlog.service.shutdown import TERMINATE
 
 STOP: Final = "stop"
+END: Final = "end"
 LOST: Final = "lost"
 WAKE: Final = "wake"
 # A machine that was suspended is seen so soon after it wakes.
@@ -83,7 +87,8 @@ class Runner:
             interval_max_s=config.interval_max_s,
             backoff=config.backoff_factor,
         )
-        self._queue: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._told: set[str] = set()
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.state: Schedule = self._begin()
         self.is_paused = False
         self.is_stopping = False
@@ -100,25 +105,39 @@ class Runner:
         return schedule.interval_s(self._rules, self.state)
 
     def start(self) -> None:
-        """Start the thread.
+        """Start the thread. It waits for its first message: `go`, or `stop` where that failed.
 
         Raises:
             RuntimeError: None is to be had.
         """
         self._thread.start()
 
+    def go(self) -> None:
+        """Let the thread work."""
+        self.tell(WAKE)
+
     def tell(self, message: str) -> None:
-        """Send a message: STOP, LOST, WAKE, or the name of a signal. Takes no lock of ours."""
-        self._queue.put(message)
+        """Send a message: STOP, END, LOST, WAKE, or the name of a signal. Takes no lock of ours.
+
+        One that was sent and not yet taken in is not sent twice.
+        """
+        if message not in self._told:
+            self._told.add(message)
+            self._wakes.put(None)
 
     def stop(self, wait_s: float) -> bool:
         """End the loop after what it does now; False where that takes longer.
 
-        Not the thread's end: behind the loop SIGTERM stops the service, and waits for who does.
+        The thread goes on until `end`: whoever stops the service may be interrupted, and then
+        SIGTERM goes on with the stop.
         """
         self.is_stopping = True
         self.tell(STOP)
         return self._thread is threading.current_thread() or self._is_over.wait(wait_s)
+
+    def end(self) -> None:
+        """Let the thread end: the service has stopped."""
+        self.tell(END)
 
     # --- ownership ----------------------------------------------------------------------------
 
@@ -150,8 +169,8 @@ class Runner:
                 with self._ownership:  # the alert of a loss comes before
                     self.claim()
                     self._engine.alerts.take([Reading(LEASE, 0, 1)])
-                self._engine.renew_view()
-                finish_later(self._engine)
+                finish_later(self._engine)  # first: what else fails must let nobody save a mixture
+                self._renew_view()
         except LeaseHeldError:
             return
         except CheckpointError as error:
@@ -159,6 +178,13 @@ class Runner:
             return
         self.state = self._begin()
         self._engine.listeners.tell(listener.OWNERSHIP_GAINED, self._engine.lease)
+
+    def _renew_view(self) -> None:
+        """Look at what was captured before; where that fails, the first capture comes at once."""
+        try:
+            self._engine.renew_view()
+        except CheckpointError as error:
+            _logger.warning("Earlier captures were not looked at: %s (%s)", error, error.code)
 
     def overtaken(self) -> bool:
         """Find out whether a write was refused because another has taken the system over.
@@ -200,18 +226,15 @@ class Runner:
         finally:
             self.is_stopping = True
             self._is_over.set()
+        while message not in (END, TERMINATE):
+            message = self._next(None)
         if message == TERMINATE:
             self._on_terminate()
 
     def _loop(self) -> str:
         """Do what is told and due, until STOP or TERMINATE; return which."""
-        while True:
-            try:
-                message = self._queue.get(timeout=self._wait_s())
-            except queue.Empty:
-                message = WAKE
-            if message in (STOP, TERMINATE):
-                return message
+        message = self._next(None)
+        while message not in (STOP, TERMINATE):
             try:
                 self._turn(message)
             except Exception as error:  # the outer loop: a fault must not end all captures
@@ -219,6 +242,19 @@ class Runner:
                 wrapped = CheckpointError(f"{type(error).__name__}: {error}")
                 self._engine.fail(None, wrapped)
                 self._failed()
+            message = self._next(self._wait_s())
+        return message
+
+    def _next(self, wait_s: float | None) -> str:
+        """Return what was told, an end before all else; WAKE where nothing was in time."""
+        with suppress(queue.Empty):
+            self._wakes.get(timeout=wait_s)
+        told = self._told
+        for message in (TERMINATE, STOP, END):
+            if message in told:
+                told.discard(message)
+                return message
+        return told.pop() if told else WAKE
 
     def _wait_s(self) -> float:
         if self._engine.lease is None:
@@ -242,7 +278,7 @@ class Runner:
             return
         clock = self._clock()
         self.state = schedule.look(self._rules, self.state, clock)
-        if self.is_paused or self._engine.unfinished.error is not None:
+        if self._engine.unfinished.look() or self.is_paused:
             self._is_held = True
             self._look()  # a state that nobody saves grows stale all the same
             return

@@ -172,15 +172,22 @@ class CheckpointService(Capturable, Recoverable):
         return self
 
     def _begin(self, runner: Runner) -> None:
+        """Own the system, and let the runner work; or, also where that is interrupted, neither."""
+        before = self._state
         try:
             self._claim(runner)
             runner.start()
+            self._runner, self._state = runner, RUNNING
+            shutdown.at_exit(self)
+            self._record(SERVICE_STARTED, {"components": len(self.components)})
+            runner.go()
         except BaseException:
+            self._runner, self._state = None, before
+            runner.stop(0.0)
+            runner.end()
+            shutdown.forget(self)
             self._release()
             raise
-        self._runner, self._state = runner, RUNNING
-        shutdown.at_exit(self)
-        self._record(SERVICE_STARTED, {"components": len(self.components)})
 
     def _claim(self, runner: Runner) -> None:
         try:
@@ -261,6 +268,7 @@ class CheckpointService(Capturable, Recoverable):
             finally:  # also where the last capture was interrupted
                 self._release()
                 self._runner, self._state = None, STOPPED
+                runner.end()
                 # Last: SIGTERM, or the interpreter's end, may come before all of this is done.
                 shutdown.leave(self)
                 shutdown.forget(self)
@@ -268,8 +276,8 @@ class CheckpointService(Capturable, Recoverable):
         return True
 
     def _capture_last(self, engine: Engine, reason: str) -> None:
-        if engine.unfinished.error is not None:  # the next start finishes the recovery first
-            _logger.warning("No last capture: %s", engine.unfinished.error.message)
+        if engine.unfinished.look():  # the next start finishes the recovery first
+            _logger.warning("No last capture: a recovery came to no end.")
             return
         try:
             engine.capture("shutdown", description=reason, skip_unchanged=True)

@@ -22,6 +22,7 @@ from ckptlog.errors import ServiceBusyError
 from ckptlog.service import operation
 from ckptlog.service.operation import Operation, moment
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.mutex import Mutex
 
 # How long one operation is waited for by another; deadlines end it long before.
 BUSY_S: Final = 660.0
@@ -48,7 +49,7 @@ class Turn:
         self._environment = environment
         self._current: Operation | None = None
         self._begun_s = 0.0
-        self._lock = threading.Lock()
+        self._mutex = Mutex()
         self._halter: threading.Thread | None = None
         self.is_ending = threading.Event()
 
@@ -73,8 +74,8 @@ class Turn:
                 one.fail(operation.known(error))
                 raise
             finally:
+                self._current = None  # first: a second Ctrl-C may end what comes behind
                 one.seconds = self._environment.monotonic_s() - self._begun_s
-                self._current = None
 
     @contextmanager
     def calling(self, one: Operation) -> Iterator[None]:
@@ -92,12 +93,11 @@ class Turn:
         if self._halter is threading.current_thread():
             yield
             return
-        if not self._lock.acquire(timeout=BUSY_S):
-            raise self._busy()
-        try:
+        self._refuse_again()
+        with self._mutex.held(BUSY_S) as is_ours:
+            if not is_ours:
+                raise self._busy()
             yield
-        finally:
-            self._lock.release()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -130,18 +130,17 @@ class Turn:
         if self._halter is me:
             yield True
             return
-        is_ours = self._lock.acquire(timeout=wait_s)
-        try:
-            if not is_ours:
-                is_ours = self._end_work(wait_s)
-            if is_ours:  # otherwise whoever is at work may have halted the others himself
-                self._halter = me
-            yield is_ours
-        finally:
-            self.is_ending.clear()
-            if is_ours:
-                self._halter = None
-                self._lock.release()
+        self._refuse_again()
+        with self._mutex.held(wait_s) as is_had:
+            try:
+                is_ours = is_had or self._end_work(wait_s)
+                if is_ours:  # otherwise whoever is at work may have halted the others himself
+                    self._halter = me
+                yield is_ours
+            finally:
+                if self._halter is me:
+                    self._halter = None
+                self.is_ending.clear()
 
     def refuse_own(self) -> None:
         """Refuse to wait for what this is called out of: by a component, or a callback.
@@ -150,9 +149,17 @@ class Turn:
             ServiceBusyError: It is.
         """
         one = self.current
-        if one is None or not any(caller is one for caller in _callers.get()):
-            return
-        raise ServiceBusyError(
+        if one is not None and any(caller is one for caller in _callers.get()):
+            raise self._nested(one)
+
+    def _refuse_again(self) -> None:
+        """Refuse the thread that is at work itself, in whatever context it calls."""
+        one = self.current
+        if one is not None and self._mutex.is_mine:
+            raise self._nested(one)
+
+    def _nested(self, one: Operation) -> ServiceBusyError:
+        return ServiceBusyError(
             f"{self._system!r}: a {one.kind} ({one.reason}) is at work, and this is called out of "
             "it (by a component, or on_progress); it would wait for itself.",
             hint="Let it end first (a recovery: cancel=), or call from a thread of your own.",
@@ -166,7 +173,7 @@ class Turn:
         if self._is_recovering():
             _logger.warning("The service stops when the recovery at work has been put back.")
         end_s = time.monotonic() + wait_s
-        while not self._lock.acquire(timeout=_LOOK_S):
+        while not self._mutex.take(_LOOK_S):
             if not self._is_recovering() and time.monotonic() >= end_s:
                 return False
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Final
 
 from ckptlog.errors import CheckpointError, RecoveryUnfinishedError
@@ -15,6 +17,8 @@ UNFINISHED_HINT: Final = (
     "undoes it, service.abandon_recovery() gives it up (without the service: ckptlog recover "
     "--resume, --roll-back, --abandon)."
 )
+# A capture by hand waits so long for one of another process, or for a recovery.
+_WAIT_S: Final = 30.0
 
 
 class UnfinishedRecovery:
@@ -23,13 +27,14 @@ class UnfinishedRecovery:
     Attributes:
         error: Why a recovery neither succeeded nor was rolled back; None where none is unfinished.
 
-    Threads: as the engine's operations: one at a time.
+    Threads: safe.
     """
 
     def __init__(self, system: str, journal: Journal, alerts: Alerts) -> None:
         self._system = system
         self._journal = journal
         self._alerts = alerts
+        self._lock = Lock()
         self.error: CheckpointError | None = None
         if (found := journal.unfinished()) is not None:
             self.error = RecoveryUnfinishedError(
@@ -41,13 +46,32 @@ class UnfinishedRecovery:
 
     def leave(self, error: CheckpointError) -> None:
         """Capture nothing more, because a recovery came to no end, and say so."""
-        self.error = error
-        self._alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
+        with self._lock:
+            self.error = error
+            self._alerts.take([Reading(INCOMPLETE, 1, 1, error.message)])
 
     def complete(self) -> None:
         """Capture again: the system is what it was, or what was captured."""
+        with self._lock:
+            self._complete()
+
+    def _complete(self) -> None:
         self.error = None
         self._alerts.take([Reading(INCOMPLETE, 0, 1)])
+
+    def look(self) -> bool:
+        """Say whether one is unfinished still: another process may have seen to it."""
+        error = self.error
+        if error is None:
+            return False
+        try:
+            is_over = self._journal.unfinished() is None
+        except CheckpointError:
+            return True
+        with self._lock:
+            if is_over and self.error is error:  # otherwise another one came to no end meanwhile
+                self._complete()
+            return self.error is not None
 
     def settle(self, error: CheckpointError) -> None:
         """Find out whether a recovery that failed left the system whole; in doubt it did not."""
@@ -57,17 +81,32 @@ class UnfinishedRecovery:
                 return
         self.leave(error)
 
-    def refuse_capture(self) -> None:
-        """Refuse to capture what is neither one state nor the other.
+    @contextmanager
+    def capturing(self, *, is_owner: bool) -> Iterator[None]:
+        """Capture in the block, but nothing that is neither one state nor the other.
+
+        Args:
+            is_owner: Nobody else recovers the system. Otherwise others may have begun to, and are
+                kept from it meanwhile.
 
         Raises:
             RecoveryUnfinishedError: A recovery came to no end.
+            RecoveryBusyError: Another process recovers the system.
         """
-        if self.error is None:
-            return
+        if is_owner:
+            if self.error is not None:
+                self._refuse()
+            yield
+        else:
+            with self._journal.alone(_WAIT_S):
+                self._refuse()
+                yield
+
+    def _refuse(self) -> None:
         found = self._journal.unfinished()
-        if found is None:  # another process has seen to it
-            self.complete()
+        if found is None:
+            if self.error is not None:  # another process has seen to it
+                self.complete()
             return
         raise RecoveryUnfinishedError(
             f"{self._system!r} is not captured: the recovery {found.id} of {found.capture} "

@@ -231,3 +231,23 @@ def test_a_coroutine_that_hangs_is_cancelled(monkeypatch):
 
     asyncio.run(scenario())
     assert cancelled
+
+
+def test_coroutines_whose_loop_was_closed_run_in_another_one():
+    class Agent(Slow):
+        async def get_state(self):
+            await asyncio.sleep(self.pause_s)
+            return {"n": 1}
+
+        pause_s = 0.0
+
+    agent, made = Agent(), []
+
+    async def make():
+        made.append(state_component("agent", agent, timeout_s=0.2))
+
+    asyncio.run(make())
+    assert made[0].capture() == {"n": 1}
+    agent.pause_s = 30.0
+    with pytest.raises(SourceBusyError, match="closed"):
+        made[0].capture()

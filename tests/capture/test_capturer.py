@@ -310,17 +310,15 @@ def test_a_forked_child_goes_on(tmp_path):
     with CheckpointManager(tmp_path) as manager:
         capturer = Capturer(manager, "s", [Phased("a", {"n": 1})])
         capturer.capture()
-        capturer._lock.acquire()  # as if another thread was at it
-        context = multiprocessing.get_context("fork")
         import warnings
 
-        with warnings.catch_warnings():
+        context = multiprocessing.get_context("fork")
+        with capturer._mutex.held(1.0), warnings.catch_warnings():  # as if another was at it
             warnings.simplefilter("ignore", DeprecationWarning)
             child = context.Process(target=lambda: os._exit(capturer.capture().number))
             child.start()
         child.join(60)
         assert child.exitcode == 2
-        capturer._lock.release()
         assert capturer.capture().number == 3
 
 

@@ -239,6 +239,29 @@ def test_an_interruption_lets_all_go_on(monkeypatch):
     assert parts[1].calls == []
 
 
+def test_an_answer_that_an_interruption_swallows_is_not_waited_for():
+    parts = [Phased("a", 1), Phased("b", 2)]
+    with cut(*parts, deadline_s=60.0) as one:
+
+        class Pressed:
+            get = one._answers.get
+            is_pressed = False
+
+            def __call__(self, timeout):
+                answer = type(self).get(timeout=timeout)
+                if not self.is_pressed:
+                    self.is_pressed = True
+                    raise KeyboardInterrupt
+                return answer
+
+        one._answers = type("Answers", (), {"get": Pressed()})()
+        begin_s = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            one.take()
+    assert time.monotonic() - begin_s < 30
+    assert [part.calls for part in parts] == [["prepare", "abort"], []]
+
+
 def test_a_snapshot_is_closed_once_whatever_happens():
     class Shot:
         stability = "snapshot"

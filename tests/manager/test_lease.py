@@ -27,6 +27,7 @@ from ckptlog.errors import (
 )
 from ckptlog.formats.store import LEASES
 from ckptlog.repository import layout
+from ckptlog.storage import files
 from tests.manager.clock import SettableEnvironment, open_at
 
 
@@ -440,3 +441,27 @@ def test_a_claim_is_durable_where_others_are_not(tmp_path):
         assert store.log.is_lagging
         manager.acquire_lease("t")
         assert not store.log.is_lagging
+
+
+@pytest.mark.parametrize("command_id", [None, "claim-1"])
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_claim_that_is_interrupted_leaves_no_lease(manager, monkeypatch, is_written, command_id):
+    """Ctrl-C comes before the commit is durable, or behind that and before it is published."""
+    sync, calls = files.sync_file, []
+
+    def pressed(fd):
+        calls.append(fd)
+        if len(calls) > 1:
+            return sync(fd)
+        if is_written:
+            sync(fd)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "sync_file", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        manager.acquire_lease("t", command_id=command_id)
+    if command_id is None:
+        assert manager.list_leases() == []
+        assert manager.acquire_lease("t", holder="other").is_valid
+    else:  # whoever named it asks again
+        assert manager.acquire_lease("t", command_id=command_id).is_valid

@@ -10,6 +10,7 @@ import pytest
 from ckptlog import Capturer, CheckpointManager, FileComponent, LeaseRequiredError, Recovery
 from ckptlog.cli.main import main
 from tests.architecture.tree import ROOT
+from tests.capture.sample import Value
 
 OWNER = """
 import sys, time
@@ -87,3 +88,23 @@ def test_the_one_command_after_a_kill(owned, capsys):
     owner.wait()
     assert main(["recover", info.id, "--store", store, "--yes"]) == 0
     assert path.read_text() == "first"
+
+
+@pytest.mark.parametrize("options", [{}, {"safety": False}], ids=repr)
+def test_nothing_is_begun_beside_who_became_the_owner_meanwhile(tmp_path, options):
+    with CheckpointManager(tmp_path) as manager, CheckpointManager(tmp_path) as other:
+
+        class Claimed(Value):
+            def validate(self, _payload):
+                if other.live_grant("sys") is None:
+                    other.acquire_lease("sys", ttl_s=3600)
+                return []
+
+        part = Claimed("a", 1)
+        recovery = Recovery(Capturer(manager, "sys", [part]))
+        info = recovery.capturer.capture()
+        part.value = 2
+        with pytest.raises(LeaseRequiredError):
+            recovery.recover(info.id, **options)
+        assert part.value == 2
+        assert recovery.unfinished() is None

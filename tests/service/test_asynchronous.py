@@ -185,3 +185,33 @@ def test_callbacks_that_would_never_run_are_refused(tmp_path):
                     service.sync.recover_from_checkpoint(on_progress=callback)
 
     asyncio.run(main())
+
+
+def test_coroutines_are_captured_once_more_behind_their_loop(tmp_path):
+    class Agents:
+        number = 1
+
+        async def get_state(self):
+            await asyncio.sleep(0)
+            return {"number": self.number}
+
+        async def set_state(self, state):
+            self.number = state["number"]
+
+    agents = Agents()
+    service = AsyncCheckpointService.create(
+        settings(tmp_path / "s", intervalSeconds=600, captureOnShutdown=True),
+        {"agentManager": agents},
+    )
+
+    async def main():
+        await service.start()
+        await service.create_checkpoint()
+        agents.number = 2
+
+    asyncio.run(main())
+    service.sync.stop()  # as the interpreter's end does
+    last = service.sync.list_checkpoints()[0]
+    assert last.reason == "shutdown"
+    assert service.sync._engine.capturer.stored(last)["agents"].value() == {"number": 2}
+    service.sync.close()

@@ -9,7 +9,10 @@ import time
 import pytest
 
 from ckptlog import CheckpointManager, create_checkpoint_system
-from ckptlog.errors import RecoveryIncompleteError, RecoveryUnfinishedError
+from ckptlog.errors import RecoveryBusyError, RecoveryIncompleteError, RecoveryUnfinishedError
+from ckptlog.manager.unfinished import RESTORING, Unfinished
+from ckptlog.recovery.journal import Journal
+from ckptlog.service import unfinished
 from tests.service.system import settings, until
 
 
@@ -159,6 +162,58 @@ def test_what_another_process_has_rolled_back_is_seen(tmp_path):
         assert service.create_checkpoint().reason == "manual"
     finally:
         service.close()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_what_another_process_has_ended_holds_up_no_captures(tmp_path, is_stopped):
+    """One that was overtaken in its recovery, say, and ends it all the same."""
+    service, agents, memory = system(
+        tmp_path / "s", captureOnShutdown=True, intervalSeconds=600 if is_stopped else 0.1
+    )
+    with service:
+        break_it(service, agents, memory)
+        with CheckpointManager(tmp_path / "s") as manager:
+            journal = Journal(manager, "system")
+            journal.failed(journal.unfinished(), "", "", print, is_rolled_back=True)
+        agents.value, before = 7, len(service.list_checkpoints())
+        if is_stopped:
+            service.stop()
+            assert service.list_checkpoints()[0].reason == "shutdown"
+        else:
+            until(lambda: len(service.list_checkpoints()) > before, "a capture")
+            assert service.list_checkpoints()[0].reason == "interval"
+            assert service.alerts == []
+
+
+def test_without_the_lease_the_log_is_asked_each_time(tmp_path):
+    service, _, _ = system(tmp_path / "s")
+    service.initialize()
+    first = service.create_checkpoint()
+    with CheckpointManager(tmp_path / "s") as manager:  # another process, killed in its recovery
+        journal = Journal(manager, "system")
+        journal.started(Unfinished("r1", -1, first.id, "", ("agents",)))
+        journal.step("r1", "agents", RESTORING)
+        with pytest.raises(RecoveryUnfinishedError):
+            service.create_checkpoint()
+        assert service.create_checkpoint("on purpose", force=True).number == 2
+        journal.failed(journal.unfinished(), "", "", print, is_rolled_back=True)
+    assert service.create_checkpoint().number == 3
+    service.close()
+
+
+def test_nothing_is_captured_without_the_lease_beside_a_recovery(tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "_WAIT_S", 0.2)
+    service, _, _ = system(tmp_path / "s")
+    service.initialize()
+    first = service.create_checkpoint()
+    with CheckpointManager(tmp_path / "s") as manager, Journal(manager, "system").alone():
+        with pytest.raises(RecoveryBusyError):
+            service.create_checkpoint()
+        service.start(signals=False)  # the owner knows that nobody can begin one
+        until(lambda: service.create_checkpoint().number > first.number)
+        service.stop()
+    assert service.create_checkpoint().reason == "manual"
+    service.close()
 
 
 def test_recovering_elsewhere_leaves_the_mark(tmp_path):

@@ -13,7 +13,10 @@ import pytest
 
 import ckptlog
 from ckptlog.capture.capturer import Capturer
-from ckptlog.service import shutdown
+from ckptlog.service import shutdown, turn
+from ckptlog.service.turn import Turn
+from ckptlog.storage import files
+from ckptlog.storage.environment import Environment
 from tests.architecture.tree import ROOT
 from tests.service.system import WAIT_S, until
 from tests.service.test_stopping import Work, system
@@ -90,7 +93,7 @@ def interrupted(call, behind=lambda: None):
     pressing.join()
 
 
-@pytest.mark.parametrize("then", ["stop", "close", "start", "end"])
+@pytest.mark.parametrize("then", ["stop", "close", "start", "end", "SIGTERM"])
 def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
     service, parts = system(tmp_path / "s", captureOnShutdown=True)
     service.start(signals=False)
@@ -109,6 +112,9 @@ def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
     if then == "end":
         shutdown._end()
         assert service.state == "closed"
+    elif then == "SIGTERM":
+        service.signalled(then)
+        until(lambda: service.state == "closed", "the stop")
     else:
         getattr(service, then)()
     if then == "start":
@@ -117,6 +123,7 @@ def test_a_stop_that_was_interrupted_while_it_waits_goes_on(tmp_path, then):
         service._runner.tell("SIGUSR1")
         until(lambda: service.list_checkpoints()[0].reason == "signal", "a capture")
     service.close()
+    until(lambda: not is_running(), "the end of its threads")
     assert "shutdown" in left(tmp_path / "s")
 
 
@@ -153,3 +160,72 @@ def test_an_interruption_of_one_services_end_leaves_no_other_open(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shutdown._end()
     assert closed == ends
+
+
+def test_an_interruption_at_the_end_of_an_operation_leaves_no_turn_taken(monkeypatch):
+    """The signal comes when the turn does: whoever has got it may not know that yet."""
+    main = threading.main_thread().ident
+    monkeypatch.setattr(turn, "BUSY_S", 0.5)
+    for _ in range(20):
+        turns, is_in = Turn("s", Environment()), threading.Event()
+
+        def work(turns=turns, is_in=is_in):
+            with turns.operation("capture", "manual"):
+                is_in.set()
+                time.sleep(0.005)
+            signal.pthread_kill(main, signal.SIGINT)
+
+        working = threading.Thread(target=work)
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come behind the block, too
+            working.start()
+            is_in.wait()
+            with turns.halted(30.0):
+                time.sleep(WAIT_S)
+        working.join()
+
+        def next_one(turns=turns):
+            with turns.operation("capture", "manual"):
+                pass
+
+        assert Work(next_one).ended().error is None
+
+
+@pytest.mark.parametrize("moment", ["claim", "thread", "record"])
+def test_a_start_that_was_interrupted_owns_nothing(tmp_path, monkeypatch, moment):
+    service, parts = system(tmp_path / "s", captureOnShutdown=True)
+    service.initialize()
+    with monkeypatch.context() as patch:
+        if moment == "claim":
+            patch.setattr(files, "sync_file", behind(files.sync_file))
+        elif moment == "thread":
+            patch.setattr(threading.Thread, "start", behind(threading.Thread.start, "ckptlog-serv"))
+        else:
+            patch.setattr(service, "_record", behind(service._record))
+        with pytest.raises(KeyboardInterrupt):
+            service.start(signals=False)
+    assert service.state == "ready"
+    assert service._engine.manager.list_leases() == []
+    until(lambda: not is_running(), "the end of the thread")
+    assert service.list_checkpoints() == []
+    service.start(signals=False)
+    until(service.list_checkpoints, "a capture")
+    parts[0].value = 2
+    service.close()
+    assert left(tmp_path / "s")[0] == "shutdown"
+
+
+def behind(call, name=""):
+    """Return what presses Ctrl-C behind a call, once: a thread's of this name."""
+    pressed = []
+
+    def interrupted_call(*arguments):
+        call(*arguments)
+        if not pressed and (not name or arguments[0].name.startswith(name)):
+            pressed.append(True)
+            raise KeyboardInterrupt
+
+    return interrupted_call
+
+
+def is_running():
+    return any(one.name == "ckptlog-service" for one in threading.enumerate())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextvars import copy_context
+from contextvars import Context, copy_context
 
 import pytest
 
@@ -196,3 +196,22 @@ def test_who_waits_in_vain_takes_no_ones_place():
         assert not is_quiet
         may_go_on.set()
         assert working.ended().result.status == "completed"
+
+
+@pytest.mark.parametrize("call", ["operation", "alone", "halted"])
+def test_the_thread_that_is_at_work_does_not_wait_for_itself_in_another_context(call):
+    turn = Turn("s", Environment())
+
+    def again():
+        with {
+            "operation": lambda: turn.operation("capture", "manual"),
+            "alone": turn.alone,
+            "halted": lambda: turn.halted(660.0),
+        }[call]():
+            raise AssertionError("it went on")
+
+    with turn.operation("recovery", "manual"):
+        with pytest.raises(ServiceBusyError) as refusal:
+            Context().run(again)
+        assert refusal.value.context["reason"] == "nested"
+        assert turn.current.kind == "recovery"

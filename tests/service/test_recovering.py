@@ -14,6 +14,7 @@ from ckptlog.errors import (
     CaptureTooLargeError,
     CheckpointError,
     CheckpointNotFoundError,
+    CheckpointStorageError,
     RecoveryUnfinishedError,
     ServiceStateError,
 )
@@ -129,11 +130,15 @@ def test_nothing_is_captured_while_a_recovery_restores(tmp_path):
         until(lambda: service.list_checkpoints(1)[0].number > last, "captures afterwards")
 
 
-def interrupt(manager, capture, safety):
+def interrupt(manager, capture, safety, lease=None):
     """Leave in the log what a recovery leaves that was killed while it restored the agents."""
-    journal = Journal(manager, "system")
+    journal = Journal(manager, "system", lease)
     journal.started(Unfinished("r1", 0, capture.id, safety.id, ("agents",)))
     journal.step("r1", "agents", RESTORING)
+
+
+def blind():
+    raise CheckpointStorageError("too many open files")
 
 
 def kinds(path):
@@ -162,7 +167,9 @@ def test_a_recovery_that_was_interrupted_long_ago_is_finished_at_the_start(tmp_p
     assert found.index("recovery.completed") < len(found) - 1 - found[::-1].index("service.started")
 
 
-def test_a_standby_finishes_what_its_former_owner_began(tmp_path):
+@pytest.mark.parametrize("is_blind", [False, True])
+def test_a_standby_finishes_what_its_former_owner_began(tmp_path, monkeypatch, is_blind):
+    """Also where its look at earlier captures fails."""
     service, agents, _ = system(tmp_path / "s")
     with service:
         first = service.create_checkpoint()
@@ -173,16 +180,21 @@ def test_a_standby_finishes_what_its_former_owner_began(tmp_path):
         settings(tmp_path / "s", standby=True, leaseSeconds=1),
         {"agentManager": agents, "memory_manager": Manager("a")},
     )
+    gained = []
+    heir.on("ownershipGained", gained.append)
     with ckptlog.CheckpointManager(tmp_path / "s") as manager:
         owned = manager.acquire_lease("system", ttl_s=600)
         with heir:
             assert heir.state == "standby"
+            if is_blind:
+                monkeypatch.setattr(heir._engine, "renew_view", blind)
             # What the owner does now, the standby did not see when it was opened.
-            interrupt(manager, first, safety)
+            interrupt(manager, first, safety, owned)
             manager.release_lease("system", force=True)
             until(lambda: heir.state == "running", "becoming the owner")
             until(lambda: agents.value == 1, "finishing the recovery")
             until(lambda: len(heir.list_checkpoints()) > 2, "the first capture")
+            until(lambda: gained, "being told")
         assert not owned.is_valid
 
 
@@ -204,7 +216,7 @@ def test_a_standby_that_cannot_finish_it_captures_nothing(tmp_path):
         lease = manager.acquire_lease("system", ttl_s=600)
         with heir:
             before = len(heir.list_checkpoints())
-            interrupt(manager, first, safety)
+            interrupt(manager, first, safety, lease)
             lease.release()
             until(lambda: failed, "failing")
             assert failed[0].kind == "recovery"

@@ -318,3 +318,29 @@ def test_a_clean_up_that_has_no_turn_is_told_as_one(tmp_path, monkeypatch):
     (done,) = told
     assert isinstance(done, Operation)
     assert (done.kind, done.reason, done.error.code) == (CLEANUP, "retention", "service.busy")
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_signals_that_come_faster_than_captures_make_no_backlog(tmp_path, is_stopped):
+    service, parts = system(tmp_path / "s", maxCheckpoints=0)
+    service.start(signals=False)
+    until(service.list_checkpoints, "the first capture")
+    parts[1].held = "capture"
+    service.signalled("SIGUSR1")
+    assert parts[1].is_called.wait(WAIT_S)
+    for _ in range(20):
+        service.signalled("SIGUSR1")
+    stopping = Work(service.stop) if is_stopped else None
+    if stopping is not None:
+        until(lambda: service._runner.is_stopping, "the stop")
+    parts[1].may_go_on.set()
+    if stopping is not None:
+        assert stopping.ended().error is None
+    else:
+        until(lambda: len(service.list_checkpoints()) == 3, "the capture that was asked for")
+        service._runner.tell("wake")
+        until(lambda: not service._runner._told, "the runner's next turn")
+        service.stop()
+    reasons = [one.reason for one in service.list_checkpoints()]
+    assert reasons.count("signal") == (1 if is_stopped else 2)
+    service.close()
