@@ -127,7 +127,7 @@ class Planner:
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
         is_end_lost = end is None or end.position < self._signed_up_to
         try:
-            if is_end_lost and (continued := self._continued(segments)) is not None:
+            if is_end_lost and (continued := self.continued(segments)) is not None:
                 end = continued
                 # Nothing here tells where the newest one ended.
                 suspects = suspects | {container_of(*name) for name in segments.names()[-1:]}
@@ -154,7 +154,7 @@ class Planner:
         if is_end_lost and not self.refused:
             self._finish(before)
 
-    def _continued(self, segments: Segments) -> End | None:
+    def continued(self, segments: Segments) -> End | None:
         """Return the end that a copy tells of this log."""
         if self._copy is None:
             return None

@@ -38,13 +38,12 @@ from ckptlog.model.event import REPAIRED, PackEntry
 from ckptlog.policy.command import Record
 from ckptlog.policy.decide import Stale
 from ckptlog.repository import layout
+from ckptlog.repository.affected import affected_of
 from ckptlog.repository.claim import KEY_BYTES
 from ckptlog.repository.contents import pack_of
-from ckptlog.repository.continuation import Continuation
 from ckptlog.repository.depth import Depth
-from ckptlog.repository.history import Life
 from ckptlog.repository.intent import Intent, Step
-from ckptlog.repository.mending import Affected, MendedFile, Mending
+from ckptlog.repository.mending import MendedFile, Mending
 from ckptlog.repository.opening import open_store
 from ckptlog.repository.plan import Planner, Refusal, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
@@ -219,7 +218,7 @@ class _Work:
         suspects = suspects_of(run.book.files, run.registered)
         if self._copy is not None:  # what was told lost may be there
             suspects |= run.chain.bereft
-        end, damage = self._end(run, copy), run.outlook.damage
+        end, damage = self._end(run, planner), run.outlook.damage
         if end is None and damage is not None:
             planner.refused.append(Refusal(run.outlook.file, damage.message))
         else:
@@ -227,13 +226,12 @@ class _Work:
         planner.packs(run.registered, suspects)
         return planner
 
-    def _end(self, run: Run, copy: SecondCopy | None) -> End | None:
+    def _end(self, run: Run, planner: Planner) -> End | None:
         """Return where the log ends; where damage beyond the published end hides it, the copy's."""
-        if run.outlook.end is not None or run.outlook.damage is None or copy is None:
+        if run.outlook.end is not None or run.outlook.damage is None:
             return run.outlook.end
-        store_id, heads = self._info.id_bytes, run.heads.binding
-        segments = Segments(self._root / LOG, store_id, self._disk)
-        end = Continuation(segments, copy, store_id, self._disk, heads).end()
+        segments = Segments(self._root / LOG, self._info.id_bytes, self._disk)
+        end = planner.continued(segments)
         published = self._published()
         is_later = end is not None and published is not None and end.position >= published.position
         return end if is_later else None
@@ -359,7 +357,7 @@ class _Work:
             lost_chunks=tuple(sorted(key.hex() for key in breakage.missing - known)),
             positions_back=tuple(ranges([one for one in told if is_there(one)])),
             chunks_back=tuple(sorted(key.hex() for key in keys & known)),
-            affected=tuple(_affected(affected, run)),
+            affected=tuple(affected_of(affected, run.history.lives)),
             past=tuple(sorted(touched - affected)),
             named=tuple(sorted(_named(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
@@ -576,26 +574,6 @@ def _files(planner: Planner) -> Iterator[MendedFile]:
         yield MendedFile(container=_END, action=action)
     for refused in planner.refused:
         yield MendedFile(container=refused.container, action="refused", message=refused.message)
-
-
-def _affected(names: Iterable[str], run: Run) -> Iterator[Affected]:
-    names = set(names)
-    lives = run.history.lives
-    tasks = {lives[name].task for name in names}
-    points: dict[str, tuple[tuple[bool, int], str]] = {}
-    for name, life in lives.items():
-        if life.task in tasks and not life.is_deleted and name not in names:
-            found = (_rank(life), name)
-            points[life.task] = max(found, points.get(life.task, found))
-    for name in sorted(names):
-        life = lives[name]
-        point = points.get(life.task)
-        yield Affected(name, life.task, life.position, point[1] if point else "")
-
-
-def _rank(life: Life) -> tuple[bool, int]:
-    """Order recovery points: a failed one only if nothing else is left, then the latest."""
-    return life.state != "failed", life.origin
 
 
 def _named(salvages: Sequence[Salvage]) -> set[str]:
