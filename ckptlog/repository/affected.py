@@ -1,4 +1,4 @@
-"""Whose present state cannot be read any more, and which checkpoint of the task can be gone back to."""
+"""Whose present state cannot be read, and which checkpoint of the task can be gone back to."""
 
 from __future__ import annotations
 
