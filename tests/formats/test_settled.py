@@ -294,3 +294,8 @@ def test_vectors_of_blocks_hold_what_the_writer_would_write():
     )
     line = Line(*good["context"]["line"])
     assert settled.decode_block(SEED, line, bytes_of(good)) == ROWS == decode_block(BLOCK)
+
+
+def test_no_event_stands_farther_behind_the_last_than_a_row_can_say():
+    with pytest.raises(FormatError, match="No event is at offset"):
+        settled.encode_block(SEED, START, START, [Row(START + (1 << 32), b"x" * 60, 0, 0)])

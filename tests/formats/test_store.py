@@ -157,7 +157,7 @@ def test_another_programs_file_is_told_from_damage(kind):
 
 
 def test_a_huge_file_is_not_parsed():
-    with pytest.raises(FormatError, match="65537 bytes"):
+    with pytest.raises(FormatError, match="longer than 65536 bytes"):
         decode(b" " * (store.JSON_BYTES_MAX + 1))
 
 

@@ -177,12 +177,13 @@ def test_a_length_that_does_not_fit_the_copy_itself_is_not_believed(store, tmp_p
     assert leaves_now(store)[: len(leaves)] == leaves
 
 
-def test_a_length_that_does_not_fit_our_frames_is_not_believed(store, tmp_path):
+@pytest.mark.parametrize("length", [500, 1 << 40])
+def test_a_length_that_does_not_fit_our_frames_is_not_believed(store, tmp_path, length):
     """Else the copy would not fit at all, and would help nowhere in that segment."""
     copy, first = fresh(store, tmp_path / "copy"), positions_at_ends(store)[0]
     path = holder_of(copy, first)
     header = rows_of(copy, path).header
-    put_header(path, msgspec.structs.replace(header, previous_length=500))
+    put_header(path, msgspec.structs.replace(header, previous_length=length))
     lost = lose(copy, [first - 1])
     assert lose_an_end(store) == lost
     assert lose(store, [first - 8])
