@@ -290,6 +290,7 @@ def test_no_captures_and_several_systems(run, filled, tmp_path):
         (["--at", "soon"], 2, "cli.usage"),
         (["--resume", "--roll-back"], 2, "cli.usage"),
         (["--resume", "--component", "db"], 2, "argument.invalid"),
+        (["--abandon", "--no-safety"], 2, "argument.invalid"),
         (["--dry-run", "--to", "x"], 2, "argument.invalid"),
         (["some", "--at", "3"], 2, "argument.invalid"),
     ],
@@ -425,7 +426,8 @@ def test_killed_in_the_middle_it_is_finished_or_undone(run, tmp_path, how, numbe
         refused = run("recover", "--yes", "--json", "--store", store)
         assert (refused.status, refused.error["code"]) == (4, "recovery.unfinished")
         assert refused.error["hint"].startswith("ckptlog recover --resume")
-    ran = run("recover", "--yes", how, "--json", "--store", store)
+    more = ["--no-safety"] if number % 2 else []
+    ran = run("recover", "--yes", how, *more, "--json", "--store", store)
     assert ran.status == 0, ran.err
     if found is None:
         assert ran.document["status"] == "none"
