@@ -239,3 +239,12 @@ def test_a_service_that_listens_again_is_told_once(tmp_path, monkeypatch):
         assert service.listen_to_signals() == ("SIGUSR1", "SIGUSR1")
         signal.raise_signal(signal.SIGUSR1)
         assert told == ["SIGUSR1"]
+
+
+def test_a_block_whose_start_is_interrupted_closes_the_service(tmp_path, monkeypatch):
+    service, _ = system(tmp_path / "s")
+    monkeypatch.setattr(service, "listen_to_signals", behind(lambda: None))
+    with pytest.raises(KeyboardInterrupt), service:
+        raise AssertionError("it was started")
+    assert service.state == "closed"
+    left(tmp_path / "s")
