@@ -77,6 +77,13 @@ class Cut:
         self.left: list[Worker] = []
 
     def __enter__(self) -> Self:
+        try:
+            for worker in self._workers:
+                worker.begin()
+        except BaseException:  # an interruption: one of them may have begun all the same
+            for worker in self._workers:
+                worker.end()
+            raise
         return self
 
     def __exit__(

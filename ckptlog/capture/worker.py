@@ -79,6 +79,10 @@ class Worker:
             name=f"ckptlog-capture-{self.traits.name}",
             daemon=True,
         )
+        self._is_inline = False
+
+    def begin(self) -> None:
+        """Start the thread, where one is to be had; it lives until `end`."""
         self._is_inline = not is_begun(self._thread)
 
     @property

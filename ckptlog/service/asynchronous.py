@@ -287,7 +287,13 @@ class AsyncCheckpointService:
         return self.sync.on(event, call)
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        try:
+            return await self.start()
+        except Exception:
+            raise
+        except BaseException:  # cancelled: the start goes on by itself, and nobody would close it
+            await self.close()
+            raise
 
     async def __aexit__(
         self,

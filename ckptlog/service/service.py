@@ -359,7 +359,13 @@ class CheckpointService(Capturable, Recoverable):
             self._listeners.tell(event, self)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except Exception:
+            raise
+        except BaseException:  # interrupted when it had begun: nobody would close it
+            self.close()
+            raise
 
     def __exit__(
         self,

@@ -85,7 +85,9 @@ def listen(service: Listening, names: tuple[str, ...]) -> tuple[str, ...]:
         number = signal.Signals[name]
         if number not in _post.before and not _take(number):
             continue
-        others = tuple(ref for ref in _post.services.get(name, ()) if ref() is not None)
+        others = tuple(
+            ref for ref in _post.services.get(name, ()) if ref() not in (None, service)
+        )  # one that is started twice is told once
         _post.services = {**_post.services, name: (*others, weakref.ref(service))}
         set_now.append(name)
     return tuple(set_now)

@@ -262,6 +262,26 @@ def test_an_answer_that_an_interruption_swallows_is_not_waited_for():
     assert [part.calls for part in parts] == [["prepare", "abort"], []]
 
 
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_an_interruption_while_threads_are_started_leaves_none(monkeypatch, is_begun):
+    start, begun = threading.Thread.start, []
+
+    def pressed(thread):
+        if len(begun) == 1 and not is_begun:
+            raise KeyboardInterrupt
+        begun.append(thread)
+        start(thread)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", pressed)
+    with pytest.raises(KeyboardInterrupt), cut(Phased("a"), Phased("b"), Phased("c")):
+        raise AssertionError("all were started")
+    for thread in begun:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
 def test_a_snapshot_is_closed_once_whatever_happens():
     class Shot:
         stability = "snapshot"

@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from ckptlog import AsyncCheckpointService
+from ckptlog import AsyncCheckpointService, CheckpointManager
 from ckptlog.errors import ArgumentError
 from ckptlog.service.pool import Pool
 from tests.architecture.tree import ROOT
@@ -20,7 +21,7 @@ from tests.threadless import threadless
 
 FORKED = """
 import asyncio, os, sys
-from ckptlog import AsyncCheckpointService
+from ckptlog import AsyncCheckpointService, CheckpointManager
 from tests.service.system import Agents, settings
 
 service = AsyncCheckpointService.create(settings(sys.argv[1]), {"agentManager": Agents()})
@@ -215,3 +216,27 @@ def test_coroutines_are_captured_once_more_behind_their_loop(tmp_path):
     assert last.reason == "shutdown"
     assert service.sync._engine.capturer.stored(last)["agents"].value() == {"number": 2}
     service.sync.close()
+
+
+def test_a_block_whose_start_is_cancelled_closes_the_service(tmp_path, monkeypatch):
+    async def main():
+        service, _ = made(tmp_path / "s")
+        start, is_started = service.sync.start, threading.Event()
+
+        def slow(**options):
+            time.sleep(0.5)
+            try:
+                start(**options)
+            finally:
+                is_started.set()
+
+        monkeypatch.setattr(service.sync, "start", slow)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(service.__aenter__(), 0.1)
+        await asyncio.to_thread(is_started.wait, WAIT_S)
+        return service
+
+    service = asyncio.run(main())
+    until(lambda: service.state == "closed", "the close")
+    with CheckpointManager(tmp_path / "s") as manager:
+        assert manager.list_leases() == []

@@ -229,3 +229,22 @@ def behind(call, name=""):
 
 def is_running():
     return any(one.name == "ckptlog-service" for one in threading.enumerate())
+
+
+def test_a_service_that_listens_again_is_told_once(tmp_path, monkeypatch):
+    told = []
+    with system(tmp_path / "s", captureSignals=["SIGUSR1", "SIGUSR1"])[0] as service:
+        monkeypatch.setattr(service, "signalled", told.append)
+        service.listen_to_signals()
+        assert service.listen_to_signals() == ("SIGUSR1", "SIGUSR1")
+        signal.raise_signal(signal.SIGUSR1)
+        assert told == ["SIGUSR1"]
+
+
+def test_a_block_whose_start_is_interrupted_closes_the_service(tmp_path, monkeypatch):
+    service, _ = system(tmp_path / "s")
+    monkeypatch.setattr(service, "listen_to_signals", behind(lambda: None))
+    with pytest.raises(KeyboardInterrupt), service:
+        raise AssertionError("it was started")
+    assert service.state == "closed"
+    left(tmp_path / "s")
