@@ -178,7 +178,7 @@ class _Work:
         with closed_run(self._root, Depth(), progress, environment=self._environment) as run:
             before = run.report(None, None)
         planner, mending = self._best(stage_folder, run, before)
-        is_work = not mending.is_empty or self._are_views_wrong(before)
+        is_work = not mending.is_empty or self._are_views_wrong(before, run)
         # A log with a damaged file can be read while its old views are there, and not anew.
         is_wanted = is_work and not _is_log_refused(mending)
         views = "would be rebuilt" if is_wanted else "kept"
@@ -374,10 +374,12 @@ class _Work:
         for container, one in self._fetched.items():
             yield MendedFile(container=container, action="made", copied=one.copied)
 
-    def _are_views_wrong(self, before: Report) -> bool:
+    def _are_views_wrong(self, before: Report, run: Run) -> bool:
         """Say whether the view of a store whose files are sound tells something else."""
         if any(not one.is_of_heads for one in before.problems):
             return True
+        if run.outlook.end != self._published():  # the next writer brings both together
+            return False
         try:
             with open_store(self._root, read_only=True, environment=self._environment) as store:
                 return any(one.code == "view.differs" for one in store.verify("structure").problems)

@@ -139,6 +139,27 @@ def test_a_dry_run_changes_nothing(image, store):
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize("torn", [b"", b"CKtorn tail" * 9])
+@pytest.mark.parametrize("is_applied", [False, True])
+def test_a_store_that_was_not_closed_is_left_to_the_next_writer(store, torn, is_applied):
+    end = store / "log" / "end"
+    older = end.read_bytes()
+    with ckptlog.CheckpointManager(store) as manager:
+        for number in range(3):
+            manager.create_checkpoint("later", "T", number + 1, "s")
+    end.write_bytes(older)
+    with max(store.glob("log/*.seg")).open("ab") as newest:
+        newest.write(torn)
+    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    found = repair(store, is_applied=is_applied)
+    assert (found.is_empty, found.ok) == (True, True)
+    if not is_applied:
+        assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+    with ckptlog.open(store) as opened:
+        types = [one.event.type for one in opened.events()]
+    assert types[-3:] == ["checkpoint.created"] * 3
+
+
 def test_a_sound_store_is_left_alone(store):
     before = {name: (store / name).read_bytes() for name in files_of(store)}
     assert repair(store, is_applied=True).is_empty
