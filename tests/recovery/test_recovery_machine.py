@@ -153,10 +153,15 @@ class RecoveryMachine(RuleBasedStateMachine):
     def note_safety(self) -> None:
         """The newest capture may be a recovery's own: it is of what was there before."""
         for info in self.capturer.captures():
-            if info.id in self.taken:
-                break
-            assert info.reason == "safety"
-            self.taken[info.id] = self.before
+            if info.id not in self.taken:
+                assert info.reason == "safety"
+                self.taken[info.id] = self.before
+
+    def note_mixture(self, there: Look) -> None:
+        """The newest capture may be of what was there before a recovery was ended."""
+        for info in self.capturer.captures():
+            if info.id not in self.taken and info.description.startswith("before the end"):
+                self.taken[info.id] = there
 
     def expect(self, before: Look, of: Look, names: Any) -> None:
         assert self.world.look() == {**before, **{name: of[name] for name in names}}
@@ -481,12 +486,14 @@ class RecoveryMachine(RuleBasedStateMachine):
         acts: list[Any] = [lambda: self.recovery.recover(chosen)]
         acts += [lambda how=how: getattr(self.recovery, how)() for how in hows[1:]]
         for act, (number, is_behind) in zip(acts, places, strict=False):
+            there = self.world.look()
             with (
                 self.killed_at(number, is_behind=is_behind),
                 suppress(Gone, RecoveryFailedError, RecoveryIncompleteError),
             ):
                 act()
             self.die()
+            self.note_mixture(there)
         self.moods.clear()
         self.settle(chosen, before, hows[0], away)
         self.after_recovery()
@@ -535,7 +542,9 @@ class RecoveryMachine(RuleBasedStateMachine):
         with pytest.raises(RecoveryUnfinishedError):
             self.recovery.recover(chosen)
         assert "ended in the middle" in self.recovery.recover(chosen, dry_run=True).errors[0]
+        there = self.world.look()
         done = getattr(self.recovery, how)()
+        self.note_mixture(there)
         if how == "resume":
             assert done.status == "completed"
             self.expect(before, of, NAMES)
