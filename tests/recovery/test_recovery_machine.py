@@ -157,11 +157,11 @@ class RecoveryMachine(RuleBasedStateMachine):
                 assert info.reason == "safety"
                 self.taken[info.id] = self.before
 
-    def note_mixture(self, there: Look) -> None:
-        """The newest capture may be of what was there before a recovery was ended."""
+    def forget_mixtures(self) -> None:
+        """Delete what was captured before a recovery was ended: it is of no one moment."""
         for info in self.capturer.captures():
-            if info.id not in self.taken and info.description.startswith("before the end"):
-                self.taken[info.id] = there
+            if info.description.startswith("before the end"):
+                self.manager.delete_checkpoint(info.id)
 
     def expect(self, before: Look, of: Look, names: Any) -> None:
         assert self.world.look() == {**before, **{name: of[name] for name in names}}
@@ -486,14 +486,13 @@ class RecoveryMachine(RuleBasedStateMachine):
         acts: list[Any] = [lambda: self.recovery.recover(chosen)]
         acts += [lambda how=how: getattr(self.recovery, how)() for how in hows[1:]]
         for act, (number, is_behind) in zip(acts, places, strict=False):
-            there = self.world.look()
             with (
                 self.killed_at(number, is_behind=is_behind),
                 suppress(Gone, RecoveryFailedError, RecoveryIncompleteError),
             ):
                 act()
             self.die()
-            self.note_mixture(there)
+            self.forget_mixtures()
         self.moods.clear()
         self.settle(chosen, before, hows[0], away)
         self.after_recovery()
@@ -542,9 +541,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         with pytest.raises(RecoveryUnfinishedError):
             self.recovery.recover(chosen)
         assert "ended in the middle" in self.recovery.recover(chosen, dry_run=True).errors[0]
-        there = self.world.look()
         done = getattr(self.recovery, how)()
-        self.note_mixture(there)
+        self.forget_mixtures()
         if how == "resume":
             assert done.status == "completed"
             self.expect(before, of, NAMES)
