@@ -6,7 +6,7 @@ Where one component cannot be put back, the others are; `put_back` tells which a
 from __future__ import annotations
 
 from ckptlog.capture.capturer import Capturer
-from ckptlog.errors import CheckpointError, RecoveryIncompleteError
+from ckptlog.errors import ChangedError, CheckpointError, RecoveryIncompleteError
 from ckptlog.manager.unfinished import REVERTED, REVERTING
 from ckptlog.model.capture import CaptureInfo
 from ckptlog.model.component import ABSENT
@@ -42,19 +42,28 @@ class Rollback:
         self._guards = guards
         self._restorer = restorer
 
-    def put_back(self, there: CaptureInfo | None) -> list[str]:
+    def put_back(
+        self,
+        there: CaptureInfo | None,
+        *,
+        failed: str = "",
+        error: BaseException | None = None,
+    ) -> list[str]:
         """Restore what was touched; return what could not be.
 
         Args:
             there: The capture that holds what may be let go of: what was restored, or was captured
                 a moment ago. None: whatever is there.
+            failed: The component whose restore failed with this error: unless it was refused, what
+                is there may be what that left, and is let go of.
         """
         touched = list(reversed(self._course.record.touched))
         if not touched:
             return []
         self._course.is_rolling_back = True
         self._tracker.to(status=stage.ROLLING_BACK, component="")
-        targets = self._targets(touched, there)
+        spoilt = "" if isinstance(error, ChangedError) else failed
+        targets = self._targets(touched, there, spoilt)
         if not targets:
             return touched
         return [name for name in touched if not self._put_back(name, targets.get(name))]
@@ -104,11 +113,15 @@ class Rollback:
                 self._tracker.error(fault)
         return found
 
-    def _targets(self, touched: list[str], there: CaptureInfo | None) -> dict[str, Target]:
+    def _targets(
+        self, touched: list[str], there: CaptureInfo | None, spoilt: str
+    ) -> dict[str, Target]:
         """Return what each component is put back from; some may have nothing."""
         safety = self._course.safety
         found = self.saved(touched)
-        targets = {one.name: one for one in found if self._is_spared(one, there)}
+        targets = {
+            one.name: one for one in found if one.name == spoilt or self._is_spared(one, there)
+        }
         has = () if safety is None else safety.components
         for name in touched:
             # Safety captures did not always say what was missing.

@@ -316,7 +316,7 @@ class Run:
         self._tracker.hold()
         self._count(error, name)
         self._tracker.error(f"Component {name!r}: {told(error)}" if name else told(error))
-        lacking = self._rollback.put_back(self.course.info)
+        lacking = self._rollback.put_back(self.course.info, failed=name, error=error)
         record, kind = self.course.record, type(error).__name__
         try:
             told_of = self._tracker.error

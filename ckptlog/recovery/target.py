@@ -14,7 +14,7 @@ from ckptlog.blobs.payload import Read
 from ckptlog.blobs.tree_reader import Stored
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.checking import check_chunks
-from ckptlog.errors import ArgumentError, CheckpointError
+from ckptlog.errors import ArgumentError, ChangedError, CheckpointError
 from ckptlog.model.capture import CaptureInfo, ComponentInfo, digest_of
 from ckptlog.model.component import (
     ABSENT,
@@ -98,7 +98,13 @@ class Target:
             return []
         found: list[str]
         with component.over(*self._held, leaves=self.leaves) as found:
-            component.restore(self.taken())
+            try:
+                component.restore(self.taken())
+            except ChangedError:
+                raise
+            except BaseException:
+                self._held = None  # what is there now may be what it has left itself
+                raise
         return found
 
     def let_go(self) -> None:

@@ -153,10 +153,15 @@ class RecoveryMachine(RuleBasedStateMachine):
     def note_safety(self) -> None:
         """The newest capture may be a recovery's own: it is of what was there before."""
         for info in self.capturer.captures():
-            if info.id in self.taken:
-                break
-            assert info.reason == "safety"
-            self.taken[info.id] = self.before
+            if info.id not in self.taken:
+                assert info.reason == "safety"
+                self.taken[info.id] = self.before
+
+    def forget_mixtures(self) -> None:
+        """Delete what was captured before a recovery was ended: it is of no one moment."""
+        for info in self.capturer.captures():
+            if info.description.startswith("before the end"):
+                self.manager.delete_checkpoint(info.id)
 
     def expect(self, before: Look, of: Look, names: Any) -> None:
         assert self.world.look() == {**before, **{name: of[name] for name in names}}
@@ -487,6 +492,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             ):
                 act()
             self.die()
+            self.forget_mixtures()
         self.moods.clear()
         self.settle(chosen, before, hows[0], away)
         self.after_recovery()
@@ -536,6 +542,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             self.recovery.recover(chosen)
         assert "ended in the middle" in self.recovery.recover(chosen, dry_run=True).errors[0]
         done = getattr(self.recovery, how)()
+        self.forget_mixtures()
         if how == "resume":
             assert done.status == "completed"
             self.expect(before, of, NAMES)
