@@ -30,7 +30,6 @@ MAGIC: Final = b"CKPTEND1"
 BYTES: Final = 128
 _FIELDS = struct.Struct("<8s16sQQIIQ32s16s16s")
 _CHECKSUM = struct.Struct("<Q")
-_BOOT = slice(88, 104)
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
@@ -64,9 +63,9 @@ def encode(end: End) -> bytes:
     return fields + _CHECKSUM.pack(xxh3_64_intdigest(fields))
 
 
-def boot_in(data: bytes) -> bytes:
-    """Return the boot id that stands in 128 bytes, whether they are a record or not."""
-    return data[_BOOT]
+def is_torn(data: bytes, store_id: bytes) -> bool:
+    """Say whether bytes that are no record may be words of two: all of a store begin alike."""
+    return len(data) == BYTES and data.startswith(MAGIC + store_id)
 
 
 def decode(data: bytes, store_id: bytes) -> End:

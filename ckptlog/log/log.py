@@ -35,7 +35,6 @@ from ckptlog.log.published import PublishedEnd
 from ckptlog.log.reader import LogReader
 from ckptlog.log.recovery import Recovery
 from ckptlog.log.segments import FOLDER, Segments, container_of
-from ckptlog.log.torn_end import read_torn_end
 from ckptlog.storage.environment import Environment
 from ckptlog.storage.lock import WriterLock
 
@@ -190,17 +189,16 @@ class Log:
 
     def _recover(self, shown: End | None) -> Tail:
         self._drop_segment()
-        end = shown or read_torn_end(self.published.bytes_seen, self.segments, self._store_id)
-        if end is None:  # nobody can know what came after, and so nobody appends (specs/log.md)
-            raise self._lost_end()
-        recovered = Recovery(self.segments, self._store_id, self._environment).run(end)
+        if shown is None and not self.published.is_torn:
+            raise self._lost_end()  # nobody knows what came after: nobody appends (specs/log.md)
+        recovered = Recovery(self.segments, self._store_id, self._environment).run(shown)
         self.notes.extend(recovered.notes)
         tail = recovered.tail
         self._open_segment(tail)
         place = (tail.position, tail.first, tail.generation)
-        is_of_this_boot = shown is not None and shown.boot == self._boot
+        is_right = shown is not None and place == (shown.position, shown.first, shown.generation)
         # One of an earlier boot is written again: until then everyone who opens waits for us.
-        if is_of_this_boot and place == (end.position, end.first, end.generation):
+        if is_right and shown is not None and shown.boot == self._boot:
             self._end_seen = shown
         else:
             self._publish(tail)

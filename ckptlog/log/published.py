@@ -2,8 +2,8 @@
 
 Rewritten in place at each commit, after the commit's bytes are durable; so it is never ahead of
 the medium. It is not synced then: after a power cut an older end may be there, and the next
-writer finds the commits beyond it. A torn or missing end means "unknown", never "empty"; a torn
-one may be read for what it was made of (`log.torn_end`), else it is damage.
+writer finds the commits beyond it. A torn or missing end means "unknown", never "empty": a torn one
+is found again by the next writer, a missing one is damage.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class PublishedEnd:
         return None
 
     @property
-    def bytes_seen(self) -> bytes:
-        """The bytes that the last `read` met."""
-        return self._seen[0]
+    def is_torn(self) -> bool:
+        """Whether the last `read` met what a power cut can leave of two records."""
+        return end_format.is_torn(self._seen[0], self._store_id)
 
     def publish(self, end: End) -> None:
         """Show readers the log up to `end`. Not synced."""

@@ -80,8 +80,11 @@ class Recovery:
         self._is_dry = is_dry
         self._notes: list[str] = []
 
-    def run(self, end: End) -> Recovered:
+    def run(self, end: End | None) -> Recovered:
         """Find the tail, starting from the published end; mend what a crash left.
+
+        Args:
+            end: None where a power cut has torn it: the newest segment is read from its beginning.
 
         Raises:
             LogCorruptionError: Bytes that were durable are damaged or gone. Nothing was changed.
@@ -96,9 +99,17 @@ class Recovery:
                 return Recovered(tail, adopted, tuple(self._notes))
             header, start = after, _beginning(after)
 
-    def _first_segment(self, end: End) -> tuple[SegmentHeader, _Start]:
+    def _first_segment(self, end: End | None) -> tuple[SegmentHeader, _Start]:
         live = self._segments.refresh()
         self._set_aside_torn_rolls(end)
+        if end is None:
+            if not live:
+                raise LogCorruptionError(
+                    f"{self._segments.folder} holds no segment with a valid header.",
+                    hint="Restore the store from a backup.",
+                    path=str(self._segments.folder),
+                )
+            return live[-1], _beginning(live[-1])
         for header in live:
             if (header.first, header.generation) == (end.first, end.generation):
                 return header, _Start(end.offset, end.position, end.leaf, end.offset)
@@ -121,11 +132,11 @@ class Recovery:
         self._disk.sync_directory(path.parent)
         self._notes.append(f"A segment that was never finished is now {aside}.")
 
-    def _set_aside_torn_rolls(self, end: End) -> None:
+    def _set_aside_torn_rolls(self, end: End | None) -> None:
         newest = self._segments.names()[-1:] if self._segments.unreadable else []
         for path in self._segments.unreadable:
             name = segment.parse_name(path.name)
-            is_beyond = name is not None and name > (end.first, end.generation)
+            is_beyond = end is None or (name is not None and name > (end.first, end.generation))
             if not is_beyond or [name] != newest or self._holds_frames(path):
                 raise LogCorruptionError(
                     f"The header of {path} is damaged.",
