@@ -153,10 +153,11 @@ class Log:
             return False
 
     def end(self) -> End:
-        """Return the published end; one that a power cut has torn is mended first.
+        """Return the published end; one that a power cut may have torn is found again first.
 
         Raises:
-            LogCorruptionError: It is missing or damaged, or torn where we cannot write.
+            LogCorruptionError: It is missing or damaged, or torn where we cannot write, or where
+                somebody else is writing.
         """
         end = self.published.read()
         if end is None and not self._read_only and self.recover_if_free():
