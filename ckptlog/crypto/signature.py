@@ -10,11 +10,16 @@ Errors of the library end here: a signature is right, or it is none. Page: specs
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ckptlog.errors import FormatError, SignatureError
 from ckptlog.formats import note
 from ckptlog.formats.note import COSIGNATURE, ED25519, Note, Signature, VerifierKey
+
+_ANEW: Final = (
+    "Get it anew from who published it. If it is wrong there, too, believe neither it nor what it "
+    "covers."
+)
 
 
 class Cosigned(NamedTuple):
@@ -94,6 +99,7 @@ def verify_note(signed: Note, key: VerifierKey) -> None:
     if key.kind != ED25519 or not all(_is_right(key, one.data, signed.text) for one in own):
         raise SignatureError(
             f"The head's signature by {key.name} is wrong: its text or the signature was changed.",
+            hint=_ANEW,
             key=str(key),
         )
 
@@ -116,9 +122,9 @@ def _cosigned_at(key: VerifierKey, one: Signature, text: str) -> int:
     try:
         time_s, data = note.decode_cosignature(one.data)
     except FormatError as error:
-        raise SignatureError(f"The cosignature by {key.name} is malformed.") from error
+        raise SignatureError(f"The cosignature by {key.name} is malformed.", hint=_ANEW) from error
     if not _is_right(key, data, note.cosigned_message(time_s, text).decode()):
-        raise SignatureError(f"The cosignature by {key.name} is wrong.", key=str(key))
+        raise SignatureError(f"The cosignature by {key.name} is wrong.", hint=_ANEW, key=str(key))
     return time_s
 
 
