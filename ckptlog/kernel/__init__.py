@@ -15,6 +15,7 @@ its meaning; the tests hold the two together to the byte:
     native.confirm       through capture/directory/confirmation.py's `_confirm`
     native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
+    native.raw_leaves    through formats/raw_leaf.py
     native.links_in, parts_in    through formats/branch.py
     native.place_in_run  through blobs/run.py
 
@@ -33,7 +34,7 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 12
+REVISION: Final = 13
 
 
 class Kernel(Protocol):
@@ -152,6 +153,12 @@ class Kernel(Protocol):
         /,
     ) -> tuple[bytes, int]:
         """Do as formats.relocation.relocate."""
+
+    def raw_leaves(self, seed: int, base: int, data: memoryview, /) -> list[tuple[bytes, int, int]]:
+        """Do as formats.raw_leaf.raw_leaves; `data` is written to meanwhile.
+
+        Threads: others run meanwhile.
+        """
 
     def links_in(self, raw: bytes, /) -> tuple[list[bytes], list[tuple[bytes, int, int]]] | None:
         """Do as formats.branch.links_in; None where that raises."""

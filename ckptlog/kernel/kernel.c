@@ -46,6 +46,9 @@ PyDoc_STRVAR(order_of_lines_doc,
 PyDoc_STRVAR(relocate_doc,
 "relocate(data, base, lines, source, target, at) -> tuple\n\nDo as formats/relocation.py.");
 
+PyDoc_STRVAR(raw_leaves_doc,
+"raw_leaves(seed, base, data) -> list\n\nDo as formats/raw_leaf.py.");
+
 PyDoc_STRVAR(links_in_doc,
 "links_in(raw) -> tuple | None\n\nDo as formats/branch.py; None where that raises.");
 
@@ -89,6 +92,7 @@ static PyMethodDef methods[] = {
     FUNCTION(sorted_lines),
     FUNCTION(order_of_lines),
     FUNCTION(relocate),
+    FUNCTION(raw_leaves),
     FUNCTION(links_in),
     FUNCTION(parts_in),
     FUNCTION(place_in_run),

@@ -19,7 +19,7 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 12
+#define REVISION 13
 
 /* Of events; see ckptlog/formats/short_event.py. */
 #define KERNEL_ENTRY_MAX 4096  /* bytes; longer ones are rare */
@@ -44,6 +44,7 @@ PyObject *kernel_sieve_of(PyObject *module, PyObject *const *arguments, Py_ssize
 PyObject *kernel_sorted_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_order_of_lines(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_relocate(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
+PyObject *kernel_raw_leaves(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_links_in(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_parts_in(PyObject *module, PyObject *const *arguments, Py_ssize_t count);
 PyObject *kernel_place_in_run(PyObject *module, PyObject *const *arguments, Py_ssize_t count);

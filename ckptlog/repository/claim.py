@@ -12,7 +12,7 @@ half, as in the chunk index.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from tempfile import TemporaryFile
 from typing import IO, Final
 
@@ -109,12 +109,16 @@ class Claims:
 
     def fact(self, digest: bytes, code: int, size: int) -> None:
         """Enter what a chunk is."""
-        self._facts.add(digest[0], _FACT.pack(digest[:KEY_BYTES], size, code))
+        self._facts.add([_FACT.pack(digest[:KEY_BYTES], size, code)])
+
+    def leaves(self, facts: Iterable[tuple[bytes, int]]) -> None:
+        """Enter leaves, each with its size."""
+        pack = _FACT.pack
+        self._facts.add([pack(digest[:KEY_BYTES], size, LEAF) for digest, size in facts])
 
     def claim(self, child: bytes, size: int, code: int, parent: bytes) -> None:
         """Enter what a parent (a chunk, or a reference by its key) says of a chunk."""
-        packed = _CLAIM.pack(child[:KEY_BYTES], parent[:KEY_BYTES], size, code)
-        self._claims.add(child[0], packed)
+        self._claims.add([_CLAIM.pack(child[:KEY_BYTES], parent[:KEY_BYTES], size, code)])
 
     def unmet(self) -> Iterator[Unmet]:
         """Yield every claim that meets no fact."""
@@ -167,9 +171,12 @@ class _Parted:
         self._written = 0
         self._file: IO[bytes] | None = None
 
-    def add(self, number: int, packed: bytes) -> None:
-        self._buffers[number % _PARTS] += packed
-        self._kept += len(packed)
+    def add(self, records: Sequence[bytes]) -> None:
+        """Add records of one length, each to the part that its first byte says."""
+        buffers = self._buffers
+        for packed in records:
+            buffers[packed[0] % _PARTS] += packed
+        self._kept += len(records) * len(records[0]) if records else 0
         if self._kept >= _KEPT_BYTES // 2:
             self._spill()
 

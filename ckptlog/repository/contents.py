@@ -31,7 +31,15 @@ from ckptlog.repository import claim
 from ckptlog.repository.bookmark import Bookmark
 from ckptlog.repository.breakage import Breakage, name_of
 from ckptlog.repository.depth import Depth
-from ckptlog.repository.inspection import READ_BYTES, Bases, Batch, Found, Inspection, Stretch
+from ckptlog.repository.inspection import (
+    STRETCH_BYTES,
+    Bases,
+    Batch,
+    Found,
+    Inspection,
+    Stretch,
+    runs_of,
+)
 from ckptlog.repository.report import Book
 from ckptlog.storage.disk import Disk
 
@@ -203,8 +211,7 @@ class Contents:
         claims = self._claims
         self._book.chunks_hashed += len(found.facts) + len(found.shapes)
         self._book.leaves_hashed += len(found.facts)
-        for digest, size in found.facts:
-            claims.fact(digest, claim.LEAF, size)
+        claims.leaves(found.facts)
         for digest, shape in found.shapes:
             claims.fact(digest, shape.code, shape.size)
             for child, size, code in shape.links:
@@ -286,7 +293,7 @@ class Contents:
     def _frames(self, fd: int, seed: int, places: list[Placement], bases: Bases) -> None:
         """Read a pack from its beginning to its end, in long reads."""
         expected = pack.HEADER_FRAME_BYTES
-        for run in _runs(places):
+        for run in runs_of(places, STRETCH_BYTES):
             for place in run:
                 if place.offset != expected:
                     self._gap(place, expected)
@@ -327,18 +334,6 @@ class Contents:
                     self._take(found)
             else:
                 self._claims.fact(place.digest, claim.LEAF, length)
-
-
-def _runs(places: list[Placement]) -> Iterator[list[Placement]]:
-    """Yield runs of chunks that are read at once."""
-    run: list[Placement] = []
-    for place in places:
-        if run and place.offset + place.length - run[0].offset > READ_BYTES:
-            yield run
-            run = []
-        run.append(place)
-    if run:
-        yield run
 
 
 def pack_of(entry: PackEntry) -> str:

@@ -1,0 +1,142 @@
+/* Chunks that are leaves stored as they are, each checked where it stands: twin of `_raw_leaves` in
+ * formats/raw_leaf.py.
+ */
+#include "kernel.h"
+
+#include <string.h>
+
+#include "checksum.h"
+
+/* specs/frame.md and specs/chunk.md */
+#define FRAME_HEAD 16
+#define BOUND 8        /* of a frame's head what is summed, and the offset in front of it */
+#define CHUNK_HEAD 52
+#define DIGEST 32
+#define PLAIN_AT 32    /* codec, flags, scheme, domain, key: all 0 in a raw leaf */
+#define RAW_LENGTH_AT 44
+#define STORED_LENGTH_AT 48
+#define CHUNK 3
+#define FLAGS_KNOWN 1
+#define CHUNK_MAX (8 * 1024 * 1024)
+#define RAW_MAX (4 * 1024 * 1024)
+
+static const unsigned char plain[RAW_LENGTH_AT - PLAIN_AT] = {0};
+
+static void
+put_number(unsigned char *to, uint64_t number)
+{
+    for (int at = 0; at < 8; at++) {
+        to[at] = (unsigned char)(number >> 8 * at);
+    }
+}
+
+static Py_ssize_t
+length_at(const unsigned char *from)
+{
+    return from[0] | from[1] << 8 | from[2] << 16 | (Py_ssize_t)from[3] << 24;
+}
+
+static int
+is_raw_leaf(const unsigned char *frame, Py_ssize_t size)
+{
+    const unsigned char *record = frame + FRAME_HEAD;
+    return frame[3] == 0 && size - CHUNK_HEAD <= RAW_MAX && memcmp(record + PLAIN_AT, plain, sizeof plain) == 0
+           && length_at(record + RAW_LENGTH_AT) == size - CHUNK_HEAD
+           && length_at(record + STORED_LENGTH_AT) == size - CHUNK_HEAD;
+}
+
+/* What is summed is the offset, the first half of the head, and the body: the head makes room for
+ * the offset meanwhile. */
+static int
+is_sound(const struct kernel_seed *seed, unsigned char *frame, Py_ssize_t size, uint64_t offset)
+{
+    unsigned char head[FRAME_HEAD], sum[BOUND];
+    memcpy(head, frame, FRAME_HEAD);
+    put_number(frame, offset);
+    memcpy(frame + BOUND, head, BOUND);
+    put_number(sum, kernel_checksum(seed, frame, FRAME_HEAD + size));
+    memcpy(frame, head, FRAME_HEAD);
+    return memcmp(sum, head + BOUND, BOUND) == 0;
+}
+
+/* Return the length of the chunk's frame that seems to begin there, 0 where none does. */
+static Py_ssize_t
+length_of(const unsigned char *frame, Py_ssize_t room)
+{
+    if (room < FRAME_HEAD + CHUNK_HEAD || frame[0] != 'C' || frame[1] != 'K' || frame[2] != CHUNK
+        || frame[3] & ~FLAGS_KNOWN) {
+        return 0;
+    }
+    Py_ssize_t size = length_at(frame + 4);
+    int is_one = size >= CHUNK_HEAD && size <= CHUNK_MAX && size <= room - FRAME_HEAD;
+    return is_one ? FRAME_HEAD + size : 0;
+}
+
+/* Write where the frames of sound raw leaves begin, one behind the other; return how many. */
+static Py_ssize_t
+sound_ones(const struct kernel_seed *seed, const Py_buffer *buffer, uint64_t base,
+           Py_ssize_t *begins)
+{
+    Py_ssize_t begin = 0, length, count = 0;
+    unsigned char *data = buffer->buf;
+    while ((length = length_of(data + begin, buffer->len - begin)) > 0) {
+        Py_ssize_t size = length - FRAME_HEAD;
+        if (is_raw_leaf(data + begin, size)
+            && is_sound(seed, data + begin, size, base + (uint64_t)begin)) {
+            begins[count++] = begin;
+        }
+        begin += length;
+    }
+    return count;
+}
+
+static PyObject *
+lines_of(const unsigned char *data, const Py_ssize_t *begins, Py_ssize_t count)
+{
+    PyObject *lines = PyList_New(count);
+    for (Py_ssize_t at = 0; lines != NULL && at < count; at++) {
+        const unsigned char *frame = data + begins[at];
+        Py_ssize_t end = begins[at] + FRAME_HEAD + length_at(frame + 4);
+        PyObject *line = Py_BuildValue("(y#nn)", (const char *)frame + FRAME_HEAD,
+                                       (Py_ssize_t)DIGEST, begins[at], end);
+        if (line == NULL) {
+            Py_CLEAR(lines);
+            break;
+        }
+        PyList_SET_ITEM(lines, at, line);
+    }
+    return lines;
+}
+
+PyObject *
+kernel_raw_leaves(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "raw_leaves takes a seed, an offset, a buffer");
+        return NULL;
+    }
+    uint64_t number = PyLong_AsUnsignedLongLong(arguments[0]);
+    uint64_t base = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(arguments[1]);
+    Py_buffer buffer;
+    if (PyErr_Occurred() || PyObject_GetBuffer(arguments[2], &buffer, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    Py_ssize_t most = buffer.len / (FRAME_HEAD + CHUNK_HEAD);
+    Py_ssize_t *begins = PyMem_RawMalloc((size_t)(most + 1) * sizeof *begins);
+    PyObject *lines = NULL;
+    if (begins == NULL) {
+        PyErr_NoMemory();
+    }
+    else {
+        struct kernel_seed seed;
+        Py_ssize_t found;
+        Py_BEGIN_ALLOW_THREADS
+        kernel_prepare_seed(&seed, number);
+        found = sound_ones(&seed, &buffer, base, begins);
+        Py_END_ALLOW_THREADS
+        lines = lines_of(buffer.buf, begins, found);
+    }
+    PyMem_RawFree(begins);
+    PyBuffer_Release(&buffer);
+    return lines;
+}
