@@ -13,6 +13,7 @@ Memory: some batches of a few MiB, and what `Claims` keeps.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -55,6 +56,23 @@ _KINDS: Final = {"leaf": claim.LEAF, "tree": claim.BRANCH, "list": claim.NODE}
 _HEAD_BYTES: Final = frame.HEADER_BYTES + chunk.HEADER_BYTES
 
 
+class _OpenPack:
+    """A pack that threads read; all of it has come back with the work of number `end`."""
+
+    def __init__(self, container: str, depth: Depth, disk: Disk, fd: int, bases: Bases) -> None:
+        self.container = container
+        self.depth = depth
+        self.end = 0
+        self._disk = disk
+        self._fd = fd
+        self._bases = bases
+
+    def close(self) -> None:
+        """Close the file."""
+        self._disk.close(self._fd)
+        self._bases.close()
+
+
 class Contents:
     """Checks chunks and payloads.
 
@@ -88,11 +106,12 @@ class Contents:
         self._seen: Cache[bytes, bool] = Cache(_ROOTS_REMEMBERED)
         self._values: Cache[bytes, bytes] = Cache(_VALUES_BYTES)
         self._unread: set[str] = set()
+        self._undecoded: set[str] = set()
         self._container = ""
         self._depth_here = depth
         self._bases: Bases | None = None
-        self._old_bases: list[Bases] = []
         self._batch = Batch(None)
+        self._open_packs: deque[_OpenPack] = deque()
 
     def add(self, commit: Commit, window: Window) -> None:
         """Check the next commit: its chunks, then the payloads that its events name.
@@ -118,6 +137,7 @@ class Contents:
         self._end_container()
         for entry in entries:
             self._pack(entry)
+            self._end_packs(1)  # the threads work on it while the next one's index is read
 
     def finish(self, known_losses: frozenset[bytes]) -> None:
         """Join what was found; `breakage` tells of it.
@@ -126,20 +146,23 @@ class Contents:
             known_losses: Keys of chunks that a repair has told of.
         """
         self._end_container()
+        self._end_packs()
         self.breakage.join(known_losses)
         if self._unknown:
             self._book.notes.append(
                 f"At least {self._unknown} chunks are not in the chunk index; `ckptlog replay` "
                 "renews it."
             )
-        for reason in sorted(self._unread):
+        for reason in sorted(self._undecoded):
             self._book.notes.append(f"Some values were not decoded: {reason}")
 
     def close(self) -> None:
         """End the threads, close files."""
         self._inspection.close()
-        for bases in (*self._old_bases, *([self._bases] if self._bases else ())):
-            bases.close()
+        if self._bases is not None:
+            self._bases.close()
+        for open_pack in self._open_packs:
+            open_pack.close()
         self._claims.close()
 
     # --- segments ---------------------------------------------------------------------------
@@ -197,18 +220,24 @@ class Contents:
         self._send()
         for found in self._inspection.drain():
             self._take(found)
-        is_sound = self._container and self._container not in self._book.files
-        if is_sound and self._depth_here.level == "full":
-            self._bookmark.enter(self._container)
+        if self._container:
+            self._checked(self._container, self._depth_here)
         self._container = ""
         if self._bases is not None:
             self._bases.close()
             self._bases = None
             self._batch = Batch(None)
 
+    def _checked(self, container: str, depth: Depth) -> None:
+        """Take note that all of a container was looked at."""
+        if depth.level == "full" and container not in self._book.files:
+            self._bookmark.enter(container)
+
     def _take(self, found: Found) -> None:
         """Enter what a batch held, then the events that came with it."""
         claims = self._claims
+        for container, error in found.unread:
+            self._not_read(container, error)
         self._book.chunks_hashed += len(found.facts) + len(found.shapes)
         self._book.leaves_hashed += len(found.facts)
         claims.leaves(found.facts)
@@ -225,6 +254,12 @@ class Contents:
                 for reference in (entry.event.data, entry.event.meta):
                     if reference is not None:
                         self._reference(reference)
+
+    def _not_read(self, container: str, error: CheckpointError) -> None:
+        """Tell it once: a bad medium has many bad places."""
+        if container not in self._unread:
+            self._unread.add(container)
+            self._book.problem(error.code, str(error), container)
 
     def _fault(self, place: Placement, error: CheckpointError) -> None:
         self._book.problem(error.code, error.message, f"{place.container}:{place.offset}")
@@ -247,7 +282,7 @@ class Contents:
             if code == claim.LEAF:
                 self._decode(root)
         except UnsupportedError as error:
-            self._unread.add(error.message)
+            self._undecoded.add(error.message)
         except CheckpointError as error:
             self.breakage.bad_payload(key, error)
         except ValueError as error:
@@ -270,7 +305,7 @@ class Contents:
         if not places:
             return
         name = pack_of(entry)
-        self._container = container = f"{FOLDER}/{name}"
+        container = f"{FOLDER}/{name}"
         self._depth_here = self._depth_of(container)
         seed = frame.container_seed(self._store_id, name)
         places.sort(key=lambda place: place.offset)
@@ -278,17 +313,28 @@ class Contents:
         bases.learn_later(places)
         try:
             fd = self._disk.open_read(self._root / FOLDER / name)
-            try:
-                if self._depth_here.level == "full":
-                    self._frames(fd, seed, places, bases)
-                else:
-                    self._heads(fd, seed, places, bases)
-                self._end_container()
-            finally:
-                self._disk.close(fd)
-                bases.close()
         except CheckpointError as error:  # the medium, or the file went meanwhile
             self._book.problem(error.code, str(error), container)
+            return
+        open_pack = _OpenPack(container, self._depth_here, self._disk, fd, bases)
+        self._open_packs.append(open_pack)
+        if self._depth_here.level == "full":
+            self._frames(fd, seed, places, bases)
+        else:
+            try:
+                self._heads(fd, seed, places, bases)
+            except CheckpointError as error:  # the medium
+                self._not_read(container, error)
+        open_pack.end = self._inspection.submitted
+
+    def _end_packs(self, left: int = 0) -> None:
+        """Wait for packs, the oldest first, and close them, until so many are left."""
+        while len(self._open_packs) > left:
+            done = self._open_packs[0]
+            for found in self._inspection.drain(done.end):
+                self._take(found)
+            self._open_packs.popleft().close()
+            self._checked(done.container, done.depth)
 
     def _frames(self, fd: int, seed: int, places: list[Placement], bases: Bases) -> None:
         """Read a pack from its beginning to its end, in long reads."""

@@ -145,37 +145,48 @@ class Stretch:
 
 
 class Found:
-    """What was met: facts of sound chunks, links of branches and nodes, faults, short values."""
+    """What was met: facts of sound chunks, links of branches and nodes, faults, short values.
 
-    __slots__ = ("facts", "faults", "owner", "shapes", "values")
+    unread: Containers of which something could not be read, each with why.
+    """
+
+    __slots__ = ("facts", "faults", "owner", "shapes", "unread", "values")
 
     def __init__(self, owner: list[Any]) -> None:
         self.owner = owner
         self.facts: list[tuple[bytes, int]] = []
         self.shapes: list[tuple[bytes, Shape]] = []
         self.faults: list[tuple[Placement, CheckpointError]] = []
+        self.unread: list[tuple[str, CheckpointError]] = []
         self.values: dict[bytes, bytes] = {}
 
 
 class Inspection:
-    """Hands work to threads and gives back what was found, in order. Close it."""
+    """Hands work to threads and gives back what was found, in order. Close it.
+
+    Attributes:
+        submitted: How many works were handed in.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._pool = Pool(THREADS, "ckptlog-verify")
         self._under_way: deque[Future[Found]] = deque()
         self._local = local()
+        self.submitted = 0
 
     def submit(self, work: Batch | Stretch) -> Iterator[Found]:
         """Hand in work; yield what is done, so that no more than a few are under way."""
         act = self._records if isinstance(work, Batch) else self._frames
         self._under_way.append(self._pool.submit(act, work))  # type: ignore[arg-type]
+        self.submitted += 1
         while len(self._under_way) > _UNDER_WAY_MAX:
             yield self._under_way.popleft().result()
 
-    def drain(self) -> Iterator[Found]:
-        """Yield everything that is still under way."""
-        while self._under_way:
+    def drain(self, until: int | None = None) -> Iterator[Found]:
+        """Yield what is still under way: all, or so much that of all works so many are done."""
+        left = 0 if until is None else self.submitted - until
+        while len(self._under_way) > left:
             yield self._under_way.popleft().result()
 
     def close(self) -> None:
@@ -202,7 +213,10 @@ class Inspection:
     def _frames(self, work: Stretch) -> Found:
         found = Found([])
         for run in runs_of(work.places, READ_BYTES):
-            self._run(work, run, found)
+            try:
+                self._run(work, run, found)
+            except CheckpointError as error:  # the medium
+                found.unread.append((run[0].container, error))
         return found
 
     def _run(self, work: Stretch, places: list[Placement], found: Found) -> None:

@@ -9,11 +9,13 @@ import msgspec
 import pytest
 
 import ckptlog
-from ckptlog.errors import ArgumentError
+from ckptlog.errors import ArgumentError, InputOutputError
 from ckptlog.formats import chunk, frame
 from ckptlog.formats.segment import segment_name
 from ckptlog.repository.depth import Depth, damaged_share_max
 from ckptlog.repository.verify import verify_directory
+from ckptlog.storage.disk import Disk
+from ckptlog.storage.environment import Environment
 from tests.repository.damage import codes, only
 from tests.repository.ruin import build, files_of, frames_of, fresh
 
@@ -168,6 +170,32 @@ def test_facts_and_claims_that_do_not_fit_into_memory(store, monkeypatch):
     monkeypatch.undo()
     assert found == [one.checkpoints for one in verify_directory(store).problems]
     assert any(found)
+
+
+class SpottyDisk(Disk):
+    """A disk with one file that cannot be read from some place on. inode: Of that file."""
+
+    def __init__(self, path, begin):
+        self.inode = path.stat().st_ino
+        self.begin = begin
+
+    def read_into(self, fd, buffer, offset):
+        if os.fstat(fd).st_ino == self.inode and offset + len(buffer) > self.begin:
+            raise InputOutputError("Reading failed.")
+        return super().read_into(fd, buffer, offset)
+
+
+def test_packs_behind_one_that_the_medium_does_not_give_are_read(path, monkeypatch):
+    monkeypatch.setattr("ckptlog.repository.inspection.READ_BYTES", 4000)
+    packs = sorted((path / "packs").glob("*.pack"))
+    whole = verify_directory(path)
+    for number in (0, len(packs) // 2, len(packs) - 1):
+        disk = SpottyDisk(packs[number], packs[number].stat().st_size // 2)
+        report = verify_directory(path, environment=Environment(disk=disk))
+        about = [one for one in report.problems if one.code == "storage.io"]
+        assert [one.where for one in about] == [f"packs/{packs[number].name}"]
+        assert 0 < whole.chunks_hashed - report.chunks_hashed < whole.chunks_hashed / len(packs)
+        assert {name for one in report.problems for name in one.checkpoints}
 
 
 # --- going on ---------------------------------------------------------------------------------
