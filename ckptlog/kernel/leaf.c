@@ -6,12 +6,12 @@
 #include <string.h>
 
 #include "checksum.h"
+#include "lines.h"
 
 /* specs/frame.md and specs/chunk.md */
 #define FRAME_HEAD 16
 #define BOUND 8        /* of a frame's head what is summed, and the offset in front of it */
 #define CHUNK_HEAD 52
-#define DIGEST 32
 #define PLAIN_AT 32    /* codec, flags, scheme, domain, key: all 0 in a raw leaf */
 #define RAW_LENGTH_AT 44
 #define STORED_LENGTH_AT 48
@@ -22,27 +22,14 @@
 
 static const unsigned char plain[RAW_LENGTH_AT - PLAIN_AT] = {0};
 
-static void
-put_number(unsigned char *to, uint64_t number)
-{
-    for (int at = 0; at < 8; at++) {
-        to[at] = (unsigned char)(number >> 8 * at);
-    }
-}
-
-static Py_ssize_t
-length_at(const unsigned char *from)
-{
-    return from[0] | from[1] << 8 | from[2] << 16 | (Py_ssize_t)from[3] << 24;
-}
-
 static int
 is_raw_leaf(const unsigned char *frame, Py_ssize_t size)
 {
     const unsigned char *record = frame + FRAME_HEAD;
-    return frame[3] == 0 && size - CHUNK_HEAD <= RAW_MAX && memcmp(record + PLAIN_AT, plain, sizeof plain) == 0
-           && length_at(record + RAW_LENGTH_AT) == size - CHUNK_HEAD
-           && length_at(record + STORED_LENGTH_AT) == size - CHUNK_HEAD;
+    Py_ssize_t raw = size - CHUNK_HEAD;
+    return frame[3] == 0 && raw <= RAW_MAX && memcmp(record + PLAIN_AT, plain, sizeof plain) == 0
+           && number_at(record + RAW_LENGTH_AT) == raw
+           && number_at(record + STORED_LENGTH_AT) == raw;
 }
 
 /* What is summed is the offset, the first half of the head, and the body: the head makes room for
@@ -52,9 +39,9 @@ is_sound(const struct kernel_seed *seed, unsigned char *frame, Py_ssize_t size, 
 {
     unsigned char head[FRAME_HEAD], sum[BOUND];
     memcpy(head, frame, FRAME_HEAD);
-    put_number(frame, offset);
+    put_number(frame, offset, BOUND);
     memcpy(frame + BOUND, head, BOUND);
-    put_number(sum, kernel_checksum(seed, frame, FRAME_HEAD + size));
+    put_number(sum, kernel_checksum(seed, frame, FRAME_HEAD + size), BOUND);
     memcpy(frame, head, FRAME_HEAD);
     return memcmp(sum, head + BOUND, BOUND) == 0;
 }
@@ -67,7 +54,7 @@ length_of(const unsigned char *frame, Py_ssize_t room)
         || frame[3] & ~FLAGS_KNOWN) {
         return 0;
     }
-    Py_ssize_t size = length_at(frame + 4);
+    Py_ssize_t size = number_at(frame + 4);
     int is_one = size >= CHUNK_HEAD && size <= CHUNK_MAX && size <= room - FRAME_HEAD;
     return is_one ? FRAME_HEAD + size : 0;
 }
@@ -96,7 +83,7 @@ lines_of(const unsigned char *data, const Py_ssize_t *begins, Py_ssize_t count)
     PyObject *lines = PyList_New(count);
     for (Py_ssize_t at = 0; lines != NULL && at < count; at++) {
         const unsigned char *frame = data + begins[at];
-        Py_ssize_t end = begins[at] + FRAME_HEAD + length_at(frame + 4);
+        Py_ssize_t end = begins[at] + FRAME_HEAD + number_at(frame + 4);
         PyObject *line = Py_BuildValue("(y#nn)", (const char *)frame + FRAME_HEAD,
                                        (Py_ssize_t)DIGEST, begins[at], end);
         if (line == NULL) {

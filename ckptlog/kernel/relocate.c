@@ -6,12 +6,12 @@
 #include <string.h>
 
 #include "checksum.h"
+#include "lines.h"
 
 /* specs/frame.md and specs/chunk.md */
 #define FRAME_HEAD 16
 #define BOUND 8      /* of a frame's head what is summed, and the offset in front of it */
 #define CHUNK_HEAD 52
-#define DIGEST 32
 #define CODEC_AT 32
 #define DIFFERENCE 2  /* codec and flag of a chunk that has a base */
 #define CHUNK 3
@@ -29,14 +29,6 @@ struct move {
     long long base, at;
     struct kernel_seed source, target;
 };
-
-static void
-put_number(unsigned char *to, uint64_t number)
-{
-    for (int at = 0; at < 8; at++) {
-        to[at] = (unsigned char)(number >> 8 * at);
-    }
-}
 
 static int
 read_line(PyObject *item, struct line *line)
@@ -57,7 +49,7 @@ read_line(PyObject *item, struct line *line)
 static int
 is_plain(const unsigned char *frame, const struct line *line)
 {
-    Py_ssize_t size = frame[4] | frame[5] << 8 | frame[6] << 16 | (Py_ssize_t)frame[7] << 24;
+    Py_ssize_t size = number_at(frame + 4);
     const unsigned char *record = frame + FRAME_HEAD;
     if (frame[0] != 'C' || frame[1] != 'K' || frame[2] != CHUNK || frame[3] != 0
         || size != line->length - FRAME_HEAD || memcmp(record, line->digest, DIGEST) != 0) {
@@ -82,15 +74,15 @@ copy(const struct move *move, const struct line *line, unsigned char *to, long l
     }
     /* What is summed is the offset, the first half of the head, and the body, back to back. */
     memcpy(to + FRAME_HEAD, frame + FRAME_HEAD, line->length - FRAME_HEAD);
-    put_number(to, line->offset);
+    put_number(to, (uint64_t)line->offset, BOUND);
     memcpy(to + BOUND, frame, BOUND);
     unsigned char sum[BOUND];
-    put_number(sum, kernel_checksum(&move->source, to, line->length));
+    put_number(sum, kernel_checksum(&move->source, to, line->length), BOUND);
     if (memcmp(sum, frame + BOUND, BOUND) != 0) {
         return 0;
     }
-    put_number(to, at);
-    put_number(sum, kernel_checksum(&move->target, to, line->length));
+    put_number(to, (uint64_t)at, BOUND);
+    put_number(sum, kernel_checksum(&move->target, to, line->length), BOUND);
     memmove(to, to + BOUND, BOUND);
     memcpy(to + BOUND, sum, BOUND);
     return 1;
