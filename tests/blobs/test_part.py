@@ -80,6 +80,7 @@ def places(value: Any, path: tuple[str | int, ...] = ()):
             yield from places(item, (*path, key))
 
 
+@pytest.mark.unmeasured
 @given(value=values | st.builds(lambda one: [one] * 9, values))
 def test_every_part_is_that_of_the_whole(value):
     with pytest.MonkeyPatch.context() as patch:

@@ -43,6 +43,8 @@ def test_no_compiler(folder, monkeypatch, compiler):
 
 
 def test_an_error_in_the_source(folder):
+    for source in folder.glob("*.c"):
+        source.unlink()
     (folder / "kernel.c").write_text("int main(void) { return }")
     assert build_kernel.compile_kernel() != ""
     assert names(folder) == []

@@ -41,7 +41,7 @@ class Agents:
         raise AssertionError(state)
 
 agents = Agents()
-config = settings(sys.argv[1], intervalSeconds=60, captureOnShutdown=True)
+config = settings(sys.argv[1], intervalSeconds=3600, captureOnShutdown=True)
 service = create_checkpoint_system(config, {"agentManager": agents})
 service.start()
 until(lambda: agents.number == 1)

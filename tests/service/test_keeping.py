@@ -154,7 +154,7 @@ def test_recoveries_do_not_push_out_what_they_go_back_to(tmp_path):
 
 def test_what_was_deleted_before_a_failure_is_told_and_its_room_comes_back(tmp_path, monkeypatch):
     gone, failed = [], []
-    service = serve(tmp_path / "s", intervalSeconds=60, maxCheckpoints=1)
+    service = serve(tmp_path / "s", intervalSeconds=3600, maxCheckpoints=1)
     service.initialize()
     engine = service._engine
     service.on("checkpointsDeleted", gone.append)

@@ -50,7 +50,7 @@ def test_killed_during_a_capture_the_next_start_is_clean(tmp_path, processes, pa
     with ckptlog.CheckpointManager(path) as manager:
         (left,) = manager.list_leases()
         assert (left.is_live, left.is_dead) == (True, True)
-    with serve(path, intervalSeconds=60) as service:
+    with serve(path, intervalSeconds=3600) as service:
         assert service.create_checkpoint().number == len(found) + 1
     with ckptlog.open(path) as store:
         assert not store.verify("full").problems
@@ -71,7 +71,7 @@ def test_a_standby_takes_over_when_the_owner_dies(tmp_path, processes):
 
 def test_sigterm_captures_and_ends_by_the_signal(tmp_path, processes):
     path = tmp_path / "s"
-    process = start_process(path, intervalSeconds=60, captureOnShutdown=True)
+    process = start_process(path, intervalSeconds=3600, captureOnShutdown=True)
     processes.append(process)
     read_until(process, "created 1")
     process.send_signal(signal.SIGTERM)
@@ -82,7 +82,7 @@ def test_sigterm_captures_and_ends_by_the_signal(tmp_path, processes):
 
 
 def test_a_signal_captures(tmp_path, processes):
-    process = start_process(tmp_path / "s", intervalSeconds=60, captureSignals=["SIGUSR1"])
+    process = start_process(tmp_path / "s", intervalSeconds=3600, captureSignals=["SIGUSR1"])
     processes.append(process)
     read_until(process, "created 1")
     process.send_signal(signal.SIGUSR1)
@@ -123,7 +123,7 @@ for number in range(300):
     (tree / str(number) / "file").write_text("old")
 components = [ckptlog.DirectoryComponent("tree", tree)]
 service = ckptlog.create_checkpoint_system(
-    settings(path, intervalSeconds=60, captureOnShutdown=True),
+    settings(path, intervalSeconds=3600, captureOnShutdown=True),
     {"components": components, "agentManager": agents, "memory_manager": state},
 )
 service.start()

@@ -40,7 +40,7 @@ class Manager:
 def system(path):
     agents, memory = Manager(1), Manager("a")
     service = create_checkpoint_system(
-        settings(path, intervalSeconds=60), {"agentManager": agents, "memory_manager": memory}
+        settings(path, intervalSeconds=3600), {"agentManager": agents, "memory_manager": memory}
     )
     return service, agents, memory
 
@@ -229,7 +229,7 @@ def test_a_standby_that_cannot_finish_it_captures_nothing(tmp_path):
 def test_what_grew_over_the_limit_is_told_and_recovered_all_the_same(tmp_path):
     agents, memory = Manager(1), Manager("a")
     service = create_checkpoint_system(
-        settings(tmp_path / "s", intervalSeconds=60, maxCaptureSizeBytes=200),
+        settings(tmp_path / "s", intervalSeconds=3600, maxCaptureSizeBytes=200),
         {"agentManager": agents, "memory_manager": memory},
     )
     failed = []
@@ -279,6 +279,7 @@ def test_what_a_recovery_saves_first_is_told_as_a_capture_once(tmp_path):
     service, agents, _ = system(tmp_path / "s")
     created, names = [], []
     with service:
+        until(service.list_checkpoints, "the first capture, which comes by itself")
         first = service.create_checkpoint("first")
         service.on("checkpointCreated", created.append)
         service.on("recoveryStarted", lambda _: names.append("started"))
@@ -363,7 +364,7 @@ def test_a_component_that_lies_elsewhere_now_is_told(tmp_path):
 
     def service(name):
         part = ckptlog.DirectoryComponent("work", str(tmp_path / name))
-        return create_checkpoint_system(settings(tmp_path / "s", intervalSeconds=60), [part])
+        return create_checkpoint_system(settings(tmp_path / "s", intervalSeconds=3600), [part])
 
     with service("a") as there:
         first = there.create_checkpoint()

@@ -78,7 +78,7 @@ def test_what_did_not_change_is_not_written_again(tmp_path):
 
 
 def test_the_newest_stay_and_those_that_are_kept(tmp_path):
-    with serve(tmp_path / "s", intervalSeconds=60, maxCheckpoints=3) as service:
+    with serve(tmp_path / "s", intervalSeconds=3600, maxCheckpoints=3) as service:
         until(lambda: numbers(service) == [1], "the first capture")
         kept = service.create_checkpoint("", ["keep"])
         with pytest.raises(LeaseRequiredError):  # the system is leased
@@ -140,7 +140,7 @@ def test_a_slow_save_names_its_component(tmp_path):
     target, raised = Agents(), []
     target.pause_s = 0.05
     more = {"performance": {"maxSaveTimeMs": 10}}
-    with serve(tmp_path / "s", target, intervalSeconds=60, **more) as service:
+    with serve(tmp_path / "s", target, intervalSeconds=3600, **more) as service:
         service.on("alert_raised", raised.append)
         service.create_checkpoint()
         until(lambda: raised, "the alert")
@@ -285,7 +285,7 @@ def test_a_forked_child_leaves_its_parents_service_alone(tmp_path):
 
 
 def test_figures_have_the_names_of_the_specification(tmp_path):
-    with serve(tmp_path / "s", intervalSeconds=60) as service:
+    with serve(tmp_path / "s", intervalSeconds=3600) as service:
         service.create_checkpoint()
         found = service.get_metrics()
         names = (
@@ -298,14 +298,14 @@ def test_figures_have_the_names_of_the_specification(tmp_path):
         assert found.storage_usage > 0
         assert found.average_save_time > 0
     # What the log says of before counts.
-    with serve(tmp_path / "s", intervalSeconds=60) as service:
+    with serve(tmp_path / "s", intervalSeconds=3600) as service:
         assert service.get_metrics().average_save_time > 0
 
 
 def test_the_current_operation(tmp_path):
     target = Agents()
     target.pause_s = 0.3
-    with serve(tmp_path / "s", target, intervalSeconds=60) as service:
+    with serve(tmp_path / "s", target, intervalSeconds=3600) as service:
         assert target.is_called.wait(30)
         current = service.current_operation
         assert (current.kind, current.reason, current.status) == ("capture", "interval", "running")

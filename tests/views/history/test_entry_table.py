@@ -69,6 +69,7 @@ def test_both_ways_give_the_same_columns(events):
         same(at_once, by_rule)
 
 
+@pytest.mark.unmeasured
 @given(st.lists(short_events, min_size=1, max_size=8))
 def test_both_ways_give_the_same_columns_of_short_events(events):
     entries = [event_format.encode(event) for event in events]
