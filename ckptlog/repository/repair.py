@@ -222,7 +222,8 @@ class _Work:
         if end is None and damage is not None:
             planner.refused.append(Refusal(run.outlook.file, damage.message))
         else:
-            planner.segments(end, suspects, run.removed)
+            is_end_behind = damage is not None and end is not None and end != self._published()
+            planner.segments(end, suspects, run.removed, is_end_behind=is_end_behind)
         planner.packs(run.registered, suspects)
         return planner
 
