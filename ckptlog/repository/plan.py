@@ -69,6 +69,7 @@ class Planner:
     Args:
         heads: Verified signed ones that the log answers for.
         gives_up: Let the log end below them.
+        takes_back: Ask the copy, too, for what earlier repairs have told lost.
 
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
@@ -88,10 +89,12 @@ class Planner:
         copy: SecondCopy | None,
         heads: list[Head],
         gives_up: bool = False,
+        takes_back: bool = True,
     ) -> None:
         self._root = root
         self._heads = heads
         self._gives_up = gives_up
+        self._takes_back = takes_back
         self._store_id = info.id_bytes
         self._environment = environment
         self._disk = environment.disk
@@ -372,7 +375,7 @@ class Planner:
             self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
         )
         found = salvage.run(data)
-        if self._copy is not None:
+        if self._copy is not None and self._takes_back:
             # The leaf hash of a tombstone decides there: it binds more than what stands around it.
             copies = self._sources(made, found.limit, stands_itself(container))
             self._take_back(found, data or b"", copies)
@@ -457,6 +460,7 @@ class Planner:
             leaves=self._leaves,
             time=self._time,
             admits=self._admits(name),
+            takes_back=self._takes_back,
         )
         for copy in self._copies(container):
             salvage.sources.append(self._source(SettledRows, name, copy))
