@@ -307,11 +307,15 @@ class SettledSalvage:
                 raise FormatError(f"{self._container} would have another history.")
 
     def _ends(self, own: SettledRows) -> tuple[int | None, int | None]:
-        """Return the position after the last event, and the valid length, as far as told."""
+        """Return the position after the last event, and the valid length, as far as told.
+
+        Where the segment behind it is gone without a trace, what that held stands here, too.
+        """
         stop, limit = self._bounds.position_next, self._bounds.limit
         if own.trailer is not None:
-            stop = self._made.first + own.trailer.events if stop is None else stop
-            limit = own.trailer.valid_length if limit is None else limit
+            end = self._made.first + own.trailer.events
+            stop = end if stop is None else stop
+            limit = own.trailer.valid_length if limit is None and stop <= end else limit
         return stop, limit
 
     def _leaf_at(self, known: dict[int, Known]) -> LeafAt:

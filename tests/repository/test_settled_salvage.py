@@ -254,3 +254,20 @@ def test_a_copy_that_went_on_has_settled_what_is_the_newest_segment_here(tmp_pat
     with ckptlog.CheckpointManager(root) as manager:
         manager.create_checkpoint("t", "T", 1)
     assert verify_directory(root).problems == ()
+
+
+def test_two_segments_that_are_gone_are_told_lost_behind_a_settled_one(tmp_path):
+    """Nothing tells that there were two: their events stand where what is left ends."""
+    root = tmp_path / "store"
+    grow(root, "one", 40, kind="settled")
+    leaves = leaves_now(root)
+    for path in segments_of(root)[-2:]:
+        path.unlink()
+    last = segments_of(root)[-1]
+    done = repair(root, is_applied=True)
+    assert (done.ok, done.refused) == (True, ())
+    ((begin, end),) = done.lost_positions
+    assert int(last.name[:20]) < begin
+    assert end == len(leaves) - 1
+    assert leaves_now(root)[: len(leaves)] == leaves
+    assert verify_directory(root).problems == ()
