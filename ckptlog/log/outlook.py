@@ -111,7 +111,8 @@ class _Damaged:
                     name, HEADER_FRAME_BYTES, name[0], header.leaf if header else None
                 )
         if not self._segments.exists(*own):
-            return end  # that it is gone is told by who reads up to it
+            # That it is gone is told by who reads up to it; a settled one had another behind it.
+            return None if self._segments.is_there(*own) else end
         return self._end_in(own, end.offset, end.position, end.leaf)
 
     def _header(self, name: _Name) -> SegmentHeader | None:

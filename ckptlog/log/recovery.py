@@ -13,6 +13,8 @@ Runs under the exclusive lock only. The rules (specs/log.md):
    nothing behind its header, for commits come only after the header is durable.
 5. Where the log goes on in a segment that the end did not name yet, that segment's header and its
    name in the folder count as unsynced too: they are made durable before the end is published.
+6. A settled segment is finished and durable. Where an end of before that was put back, it is read
+   like any other, and nothing of it is written.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from ckptlog.formats.event import LEAF_EMPTY
 from ckptlog.formats.segment import HEADER_FRAME_BYTES, SegmentHeader
 from ckptlog.log.batch import Tail
 from ckptlog.log.scan import Scan, Window, durable_after
-from ckptlog.log.segment_file import WrittenSegment
+from ckptlog.log.segment_file import SegmentFile, WrittenSegment
 from ckptlog.log.segments import Segments, container_of
 from ckptlog.storage.environment import Environment
 
@@ -163,23 +165,52 @@ class Recovery:
         after: SegmentHeader | None,
     ) -> tuple[Tail, int]:
         path = self._segments.path(header.first, header.generation)
+        if not path.exists():
+            return self._pass_settled(header, start, after)
         fd = self._disk.open_read(path) if self._is_dry else self._disk.open_write(path)
         try:
             stop = after.previous_length if after else None
-            self._check_length(fd, str(path), start, stop)
-            scan = self._scan(fd, header, start, stop)
+            self._check_length(self._disk.size(fd), str(path), start, stop)
+            scan = self._scan(WrittenSegment(self._disk, fd), header, start, stop)
             adopted = sum(1 for _ in scan)
             if after is None:
                 self._settle_tail(fd, header, scan, start)
-            elif (scan.offset, scan.position) != (stop, after.first) or scan.leaf != after.leaf:
-                raise self._corrupt(str(path), scan, "its successor says what was durable")
+            else:
+                self._check_end(str(path), scan, after)
             return self._tail_after(header, scan), adopted
         finally:
             self._disk.close(fd)
 
-    def _scan(self, fd: int, header: SegmentHeader, start: _Start, stop: int | None) -> Scan:
+    def _pass_settled(
+        self, header: SegmentHeader, start: _Start, after: SegmentHeader | None
+    ) -> tuple[Tail, int]:
+        path = str(self._segments.settled_path(header.first, header.generation))
+        if after is None:
+            raise LogCorruptionError(
+                f"The segment that follows {path} is missing.",
+                hint="Run ckptlog repair (--from COPY takes it from a backup).",
+                path=path,
+            )
+        file = self._segments.open(header.first, header.generation)
+        try:
+            self._check_length(file.size, path, start, after.previous_length)
+            scan = self._scan(file, header, start, after.previous_length)
+            adopted = sum(1 for _ in scan)
+            self._check_end(path, scan, after)
+            return self._tail_after(header, scan), adopted
+        finally:
+            file.close()
+
+    def _check_end(self, path: str, scan: Scan, after: SegmentHeader) -> None:
+        told = after.previous_length, after.first, after.leaf
+        if (scan.offset, scan.position, scan.leaf) != told:
+            raise self._corrupt(path, scan, "its successor says what was durable")
+
+    def _scan(
+        self, file: SegmentFile, header: SegmentHeader, start: _Start, stop: int | None
+    ) -> Scan:
         return Scan(
-            Window(WrittenSegment(self._disk, fd)),
+            Window(file),
             segment.seed(self._store_id, header.first, header.generation),
             container_of(header.first, header.generation),
             offset=start.offset,
@@ -188,8 +219,7 @@ class Recovery:
             stop=stop,
         )
 
-    def _check_length(self, fd: int, path: str, start: _Start, stop: int | None) -> None:
-        size = self._disk.size(fd)
+    def _check_length(self, size: int, path: str, start: _Start, stop: int | None) -> None:
         durable = max(start.offset, stop or 0)
         if size < durable:
             raise LogCorruptionError(

@@ -69,13 +69,14 @@ class Planner:
     Args:
         heads: Verified signed ones that the log answers for.
         gives_up: Let the log end below them.
+        takes_back: Ask the copy, too, for what earlier repairs have told lost.
 
     Attributes:
         salvages: Those that change something. refused: What cannot be mended. strays: Files that
             only keep the store from being opened. live: The newest segment. alone: Containers that
             are mended without the copy, which does not fit.
         end: Where the mended log ends, where no published end tells it, or one below a signed
-            head; else None.
+            head, or one that damage beyond it leaves behind; else None.
     """
 
     def __init__(
@@ -88,10 +89,12 @@ class Planner:
         copy: SecondCopy | None,
         heads: list[Head],
         gives_up: bool = False,
+        takes_back: bool = True,
     ) -> None:
         self._root = root
         self._heads = heads
         self._gives_up = gives_up
+        self._takes_back = takes_back
         self._store_id = info.id_bytes
         self._environment = environment
         self._disk = environment.disk
@@ -115,17 +118,22 @@ class Planner:
         self.alone: list[str] = []
         self.live = ""
         self.end: End | None = None
+        self._is_end_lost = False
 
-    def segments(self, end: End | None, suspects: set[str], removed: set[str]) -> None:
+    def segments(
+        self, end: End | None, suspects: set[str], removed: set[str], *, is_end_behind: bool = False
+    ) -> None:
         """Plan the log.
 
         Args:
             suspects: Containers that a verification has found a problem in.
             removed: Containers of which collections have said that they are removed.
+            is_end_behind: Whether the published end lies before this one, and damage between them:
+                when that is mended no commit may end there any more.
         """
         self._removed = removed
         segments = Segments(self._root / FOLDER, self._store_id, self._disk)
-        is_end_lost = end is None or end.position < self._signed_up_to
+        self._is_end_lost = is_end_lost = end is None or end.position < self._signed_up_to
         try:
             if is_end_lost and (continued := self.continued(segments)) is not None:
                 end = continued
@@ -151,7 +159,7 @@ class Planner:
         before = _Before()
         for link in lineage.links:
             before = self._after(link, before, suspects)
-        if is_end_lost and not self.refused:
+        if (is_end_lost or is_end_behind) and not self.refused:
             self._finish(before)
 
     def continued(self, segments: Segments) -> End | None:
@@ -231,7 +239,7 @@ class Planner:
         parted = self._admission.note if self._admission is not None else None
         told = [f"{one}: nothing of the copy fits there." for one in self.alone]
         told += [one for one in (self._denied, parted) if one is not None]
-        if self.end is not None and not self.refused:
+        if self._is_end_lost and self.end is not None and not self.refused:
             told.append(
                 f"The published end of the log was lost: {self.end.position} events were found, "
                 "and nobody can know whether more followed."
@@ -367,7 +375,7 @@ class Planner:
             self._store_id, made, bounds, leaves=self._leaves, time=self._time, copies=copies
         )
         found = salvage.run(data)
-        if self._copy is not None:
+        if self._copy is not None and self._takes_back:
             # The leaf hash of a tombstone decides there: it binds more than what stands around it.
             copies = self._sources(made, found.limit, stands_itself(container))
             self._take_back(found, data or b"", copies)
@@ -430,13 +438,17 @@ class Planner:
     # --- settled segments ---------------------------------------------------------------------
 
     def _is_settled(self, name: tuple[int, int]) -> bool:
-        """Say whether a segment is there, or should be, as a settled one."""
+        """Say whether a segment is there, or should be, as a settled one.
+
+        A copy that went on may have settled what is the newest one here: that stays a written one.
+        """
         written, other = container_of(*name), f"{FOLDER}/{settled.settled_name(*name)}"
         if (self._root / written).exists():
             return False
         if written in self._removed or (self._root / other).exists():
             return True
-        return not self._copies(written) and bool(self._copies(other))
+        is_newest = written == self.live
+        return not is_newest and not self._copies(written) and bool(self._copies(other))
 
     def _settled(self, made: SegmentHeader, bounds: Bounds) -> Salvage:
         name = (made.first, made.generation)
@@ -448,6 +460,7 @@ class Planner:
             leaves=self._leaves,
             time=self._time,
             admits=self._admits(name),
+            takes_back=self._takes_back,
         )
         for copy in self._copies(container):
             salvage.sources.append(self._source(SettledRows, name, copy))

@@ -11,7 +11,6 @@ looking, not remembered: what is a tombstone now, and no event of a repair has t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -48,7 +47,7 @@ from ckptlog.repository.opening import open_store
 from ckptlog.repository.plan import Planner, Refusal, suspects_of
 from ckptlog.repository.quarantine import Quarantine, finish, unfinished
 from ckptlog.repository.report import Problem, Progress, Report
-from ckptlog.repository.salvage import Salvage, ranges
+from ckptlog.repository.salvage import Salvage, named_in, ranges
 from ckptlog.repository.second_copy import Chunks, SecondCopy
 from ckptlog.repository.stage import Stage, write_mended
 from ckptlog.repository.verify import Run, closed_run
@@ -59,7 +58,6 @@ from ckptlog.storage.lock import WriterLock
 if TYPE_CHECKING:
     from ckptlog.repository.store import Store
 
-_CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
 _PACKED_BYTES: Final = 1024 * 1024
 _DISPOSABLE: Final = ("current.sqlite*", "chunks", "tree", "history", "anew", "verify.json")
 _ATTEMPTS_MAX: Final = 5
@@ -185,25 +183,37 @@ class _Work:
         return msgspec.structs.replace(mending, views=views), planner
 
     def _best(self, folder: Path, run: Run, before: Report) -> tuple[Planner, Mending]:
-        """Return a plan with the copy; one without it where that leaves more whole."""
+        """Return a plan with the copy; one that takes less of it where that leaves more whole."""
         planner, mending, after = self._tried(folder / "1", run, before, self._copy)
         harm = _harm(before, after)
         if self._copy is None or not harm:
             return planner, mending
-        alone, alone_mending, after = self._tried(folder / "2", run, before, None)
-        if len(_harm(before, after)) >= len(harm):  # it is none of the copy's
+        least = len(_harm(before, self._tried(folder / "2", run, before, None)[2]))
+        if least >= len(harm):  # it is none of the copy's
             return self._tried(folder / "3", run, before, self._copy)[:2]
         files = ", ".join(sorted({one.file for one in harm}))
-        note = f"Nothing of the copy was put into the log: this would be wrong then: {files}."
-        return alone, msgspec.structs.replace(alone_mending, notes=(*mending.notes, note))
+        told = "Nothing of the copy was put into the log"
+        planner, some, after = self._tried(folder / "4", run, before, self._copy, takes_back=False)
+        if len(_harm(before, after)) <= least:
+            told = "What earlier repairs have told lost was not taken back from the copy"
+        else:
+            planner, some, _ = self._tried(folder / "5", run, before, None)
+        note = f"{told}: this would be wrong then: {files}."
+        return planner, msgspec.structs.replace(some, notes=(*mending.notes, note))
 
     def _tried(
-        self, folder: Path, run: Run, before: Report, copy: SecondCopy | None
+        self,
+        folder: Path,
+        run: Run,
+        before: Report,
+        copy: SecondCopy | None,
+        *,
+        takes_back: bool = True,
     ) -> tuple[Planner, Mending, Report]:
-        planner = self._planned(run, copy)
+        planner = self._planned(run, copy, takes_back=takes_back)
         return planner, *self._staged(folder, planner, run, before)
 
-    def _planned(self, run: Run, copy: SecondCopy | None) -> Planner:
+    def _planned(self, run: Run, copy: SecondCopy | None, *, takes_back: bool) -> Planner:
         now_s = self._now_us / 1e6
         time = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         planner = Planner(
@@ -214,15 +224,17 @@ class _Work:
             copy=copy,
             heads=run.heads.binding,
             gives_up=self._gives_up,
+            takes_back=takes_back,
         )
         suspects = suspects_of(run.book.files, run.registered)
-        if self._copy is not None:  # what was told lost may be there
+        if self._copy is not None and takes_back:  # what was told lost may be there
             suspects |= run.chain.bereft
         end, damage = self._end(run, planner), run.outlook.damage
         if end is None and damage is not None:
             planner.refused.append(Refusal(run.outlook.file, damage.message))
         else:
-            planner.segments(end, suspects, run.removed)
+            is_end_behind = damage is not None and end is not None and end != self._published()
+            planner.segments(end, suspects, run.removed, is_end_behind=is_end_behind)
         planner.packs(run.registered, suspects)
         return planner
 
@@ -359,7 +371,7 @@ class _Work:
             chunks_back=tuple(sorted(key.hex() for key in keys & known)),
             affected=tuple(affected_of(affected, run.history.lives)),
             past=tuple(sorted(touched - affected)),
-            named=tuple(sorted(_named(planner.salvages))),
+            named=tuple(sorted(named_in(planner.salvages))),
             packs_registered=tuple(entry.id for entry in self._packs),
             copy=str(self._copy.path) if self._copy else "",
             notes=(*planner.notes, *self._unread()),
@@ -576,15 +588,3 @@ def _files(planner: Planner) -> Iterator[MendedFile]:
         yield MendedFile(container=_END, action=action)
     for refused in planner.refused:
         yield MendedFile(container=refused.container, action="refused", message=refused.message)
-
-
-def _named(salvages: Sequence[Salvage]) -> set[str]:
-    """Return ids of checkpoints that stand in the bytes of lost events."""
-    found = set()
-    for salvage in salvages:
-        if salvage.events_lost:
-            for clue in salvage.clues:
-                for name in _CHECKPOINT_ID.findall(clue):
-                    text = name.decode("utf-8", "replace")
-                    found.add(text)
-    return found

@@ -7,6 +7,7 @@ Nothing moves: a patch stands where bytes were lost, and takes exactly their pla
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Final
@@ -373,6 +374,7 @@ class SegmentSalvage:
 
 
 _RAWS_BYTES: Final = 8 * 1024 * 1024
+_CHECKPOINT_ID: Final = re.compile(rb'"checkpoint":"((?:[^"\\]|\\.){1,512})"')
 _CLUES_MAX: Final = 1000
 _CLUE_BYTES_MAX: Final = 256 * 1024
 
@@ -566,3 +568,10 @@ def ranges(positions: Sequence[int]) -> list[tuple[int, int]]:
         members = [position for _, position in run]
         stretches.append((members[0], members[-1]))
     return stretches
+
+
+def named_in(salvages: Sequence[Salvage]) -> set[str]:
+    """Return ids of checkpoints that stand in the bytes of lost events."""
+    clues = (clue for one in salvages if one.events_lost for clue in one.clues)
+    found = (name for clue in clues for name in _CHECKPOINT_ID.findall(clue))
+    return {name.decode("utf-8", "replace") for name in found}

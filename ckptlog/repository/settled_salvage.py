@@ -166,6 +166,7 @@ class SettledSalvage:
 
     Args:
         admits: Says which events of second copies may stand here.
+        takes_back: Let tombstones that are there give way to them.
 
     Attributes:
         sources: Give what second copies have of it; asked only for what is missing.
@@ -180,7 +181,9 @@ class SettledSalvage:
         leaves: Leaves,
         time: str,
         admits: Admits,
+        takes_back: bool = True,
     ) -> None:
+        self._takes_back = takes_back
         self._store_id = store_id
         self._made = made
         self._bounds = bounds
@@ -202,7 +205,7 @@ class SettledSalvage:
             FormatError: Two things contradict each other, or what was lost does not fit.
         """
         own = SettledRows(self._store_id, (self._made.first, self._made.generation), data or b"")
-        shelves = self._shelves(own) if self.sources else []
+        shelves = self._shelves(own) if self.sources and self._takes_back else []
         found = self._tried(data, own, shelves)
         if found is None:  # one of them fits in no way: each by itself
             good: list[Shelf] = []
@@ -304,11 +307,15 @@ class SettledSalvage:
                 raise FormatError(f"{self._container} would have another history.")
 
     def _ends(self, own: SettledRows) -> tuple[int | None, int | None]:
-        """Return the position after the last event, and the valid length, as far as told."""
+        """Return the position after the last event, and the valid length, as far as told.
+
+        Where the segment behind it is gone without a trace, what that held stands here, too.
+        """
         stop, limit = self._bounds.position_next, self._bounds.limit
         if own.trailer is not None:
-            stop = self._made.first + own.trailer.events if stop is None else stop
-            limit = own.trailer.valid_length if limit is None else limit
+            end = self._made.first + own.trailer.events
+            stop = end if stop is None else stop
+            limit = own.trailer.valid_length if limit is None and stop <= end else limit
         return stop, limit
 
     def _leaf_at(self, known: dict[int, Known]) -> LeafAt:

@@ -15,7 +15,7 @@ from ckptlog.formats import end as end_format
 from ckptlog.repository.layout import read_info
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
-from tests.repository.pair import blot, grow, leaves_now, rows_of, segments_of, sign
+from tests.repository.pair import blot, grow, leaves_now, lose, rows_of, segments_of, sign
 from tests.repository.ruin import fresh
 
 ROLLED, FLAT = 36, 12
@@ -124,6 +124,64 @@ def test_a_missing_segment_beyond_the_end(tmp_path):
     assert not is_opened(fresh(tmp_path / "store", tmp_path / "opened"))
     mended(tmp_path / "store", tmp_path / "alone", leaves, None)
     assert mended(tmp_path / "store", tmp_path / "both", leaves, whole).lost_positions == ()
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_an_older_end_in_a_segment_that_was_settled_since(tmp_path, is_damaged):
+    """No crash leaves it, but a `log/end` of an earlier time that somebody put back does."""
+    root = tmp_path / "store"
+    grow(root, "one", 6)
+    old = (root / "log" / "end").read_bytes()
+    grow(root, "two", 30, kind="settled")
+    leaves, whole = leaves_now(root), fresh(root, tmp_path / "whole")
+    (root / "log" / "end").write_bytes(old)
+    first, *_, newest = segments_of(root)
+    assert (first.suffix, newest.suffix) == (".set", ".seg")
+    if is_damaged:
+        lost = lose(root, [end_of(root).position + 2])
+        assert not verify_directory(root).ok
+        assert not is_opened(fresh(root, tmp_path / "opened"))
+        assert lost[0] in range(*mended(root, tmp_path / "alone", leaves, None).lost_positions[0])
+        assert mended(root, tmp_path / "both", leaves, whole).lost_positions == ()
+        return
+    assert verify_directory(root).problems == ()
+    assert repair(root).is_empty
+    assert is_opened(root)
+    assert leaves_now(root) == leaves
+
+
+def test_an_older_end_in_a_settled_segment_with_nothing_behind_it(tmp_path):
+    """Nothing can be appended to a settled segment, and nobody knows what came behind it."""
+    root = tmp_path / "store"
+    grow(root, "one", 6)
+    old = (root / "log" / "end").read_bytes()
+    grow(root, "two", 4, kind="settled")
+    leaves, whole = leaves_now(root), fresh(root, tmp_path / "whole")
+    (root / "log" / "end").write_bytes(old)
+    for path in segments_of(root)[1:]:
+        path.unlink()
+    assert [one.code for one in verify_directory(root).problems][:1] == ["log.corrupt"]
+    assert not is_opened(root)
+    alone = repair(root)
+    assert [one.action for one in alone.files] == ["refused"]
+    assert "is missing" in alone.files[0].message
+    assert mended(root, tmp_path / "both", leaves, whole).lost_positions == ()
+
+
+def test_damage_that_reaches_over_an_older_end(image, tmp_path):
+    """One gap, from before the end to behind it: no commit ends there any more."""
+    root, whole, leaves = image
+    root = fresh(root, tmp_path / "store")
+    end = end_of(root)
+    path = segments_of(root)[0]
+    known = rows_of(root, path).known
+    before, behind = known[end.position - 1].piece, known[end.position].piece
+    blot(path, before.offset, behind.offset_end - before.offset - 8)
+    done = mended(root, tmp_path / "alone", leaves, None)
+    assert done.lost_positions == ((end.position - 1, end.position),)
+    assert ("log/end", "mended") in [(one.container, one.action) for one in done.files]
+    assert not any("end of the log was lost" in one for one in done.notes)
+    assert mended(root, tmp_path / "both", leaves, whole).lost_positions == ()
 
 
 def test_where_nothing_tells_the_end_only_a_copy_helps(tmp_path):

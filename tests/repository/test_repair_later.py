@@ -15,6 +15,8 @@ from ckptlog.repository.compaction import CollectOptions
 from ckptlog.repository.layout import read_info
 from ckptlog.repository.notary import Notary
 from ckptlog.repository.repair import repair
+from ckptlog.repository.verify import verify_directory
+from tests.repository.pair import grow, leaves_now, lose
 from tests.repository.ruin import (
     NOISE,
     build,
@@ -263,3 +265,27 @@ def forge(copy: Path) -> None:
                 flags = data[begin + 3]
                 data[begin:end] = frame.encode(seed, begin, frame.EVENT, flags, body)
         (copy / "log" / path.name).write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("kind", ["written", "settled"])
+def test_what_cannot_come_back_keeps_nothing_else_from_the_copy(tmp_path, monkeypatch, kind):
+    """A checkpoint was written on without its lost update, which would contradict that now."""
+    monkeypatch.setattr("ckptlog.log.settling._BLOCK_BYTES", 100)
+    root, other = tmp_path / "store", tmp_path / "other"
+    grow(root, "one", 8)
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.update_checkpoint("one003", data={"is": "lost"})
+    grow(root, "two", 8, kind=kind)
+    fresh(root, other)
+    gone = lose(root, [8])
+    assert repair(root, is_applied=True).events_lost == len(gone)
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.update_checkpoint("one003", data={"is": "new"})
+    leaves = leaves_now(root)
+    assert set(lose(root, [12])).isdisjoint(gone)
+    done = repair(root, is_applied=True, copy=other)
+    assert (done.ok, done.lost_positions, done.positions_back) == (True, (), ())
+    assert any("was not taken back from the copy" in one for one in done.notes)
+    assert leaves_now(root)[: len(leaves)] == leaves
+    assert verify_directory(root).problems == ()
+    assert repair(root, copy=other).is_empty

@@ -14,6 +14,7 @@ from ckptlog.repository.layout import read_info
 from ckptlog.repository.repair import repair
 from ckptlog.repository.verify import verify_directory
 from tests.repository.ground import Story, quiet
+from tests.repository.pair import grow, leaves_now, segments_of
 from tests.repository.ruin import check_repaired, fresh, leaves_of, newest_of, states_of, truth_of
 
 STEPS = 100
@@ -229,3 +230,44 @@ def test_whatever_is_damaged(image, root, seed):
         data[at : at + length] = chance.randbytes(len(data[at : at + length]))
         path.write_bytes(data)
     mended(root, image[1])
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_copy_that_went_on_has_settled_what_is_the_newest_segment_here(tmp_path, is_there):
+    """It is mended as a written one: nothing can be appended to another."""
+    root, other = tmp_path / "store", tmp_path / "other"
+    grow(root, "one", 20)
+    fresh(root, other)
+    leaves = leaves_now(root)
+    grow(other, "two", 30, kind="settled")
+    newest = segments_of(root)[-1]
+    assert (other / "log" / newest.with_suffix(".set").name).exists()
+    assert not (other / "log" / newest.name).exists()
+    if is_there:
+        newest.write_bytes(bytes(newest.stat().st_size))
+    else:
+        newest.unlink()
+    done = repair(root, is_applied=True, copy=other)
+    assert (done.ok, done.lost_positions, done.lost_chunks) == (True, (), ())
+    assert newest.exists()
+    assert leaves_now(root)[: len(leaves)] == leaves
+    with ckptlog.CheckpointManager(root) as manager:
+        manager.create_checkpoint("t", "T", 1)
+    assert verify_directory(root).problems == ()
+
+
+def test_two_segments_that_are_gone_are_told_lost_behind_a_settled_one(tmp_path):
+    """Nothing tells that there were two: their events stand where what is left ends."""
+    root = tmp_path / "store"
+    grow(root, "one", 40, kind="settled")
+    leaves = leaves_now(root)
+    for path in segments_of(root)[-2:]:
+        path.unlink()
+    last = segments_of(root)[-1]
+    done = repair(root, is_applied=True)
+    assert (done.ok, done.refused) == (True, ())
+    ((begin, end),) = done.lost_positions
+    assert int(last.name[:20]) < begin
+    assert end == len(leaves) - 1
+    assert leaves_now(root)[: len(leaves)] == leaves
+    assert verify_directory(root).problems == ()
