@@ -301,7 +301,8 @@ class BlobStore:
     def digests(self, reference: Reference) -> frozenset[bytes]:
         """Return the digests of a payload's chunks that are stored, reading its nodes only.
 
-        What the index has nowhere was lost (specs/repair.md): nobody may rely on it.
+        What the index has nowhere was lost (specs/repair.md), and so was what it has in a container
+        that is gone: nobody may rely on it.
 
         Raises:
             BlobCorruptionError, MissingBlobError: A node cannot be read.
@@ -316,8 +317,11 @@ class BlobStore:
         return found
 
     def _stored(self, digests: Iterable[bytes]) -> frozenset[bytes]:
-        get = self.index.get
-        return frozenset(digest for digest in digests if get(digest) is not None)
+        get, is_there = self.index.get, self._containers.is_there
+        places = ((digest, get(digest)) for digest in digests)
+        return frozenset(
+            digest for digest, place in places if place is not None and is_there(place.container)
+        )
 
     def reach(self, reference: Reference, seen: Container[bytes]) -> Iterator[Collection[bytes]]:
         """Yield the digests of a payload's chunks that were not seen yet (`payload.reach`)."""
@@ -492,6 +496,15 @@ class _Containers:
         self._root = root
         self._store_id = store_id
         self._open: Cache[str, tuple[_OpenFile, int]] = Cache(FILES_OPEN_MAX)
+        self._seen: set[str] = set()
+
+    def is_there(self, container: str) -> bool:
+        """Say whether a container is there, or was when this was asked before."""
+        if container not in self._seen:
+            if not (self._root / container).exists():
+                return False
+            self._seen.add(container)
+        return True
 
     def read(self, placement: Placement) -> bytes:
         """Return the record at a place, its frame checked."""
@@ -518,6 +531,7 @@ class _Containers:
     def forget(self, container: str) -> None:
         """Close a container, so that the next read sees what its name means by then."""
         self._open.remove(container)
+        self._seen.discard(container)
 
     def close(self) -> None:
         self._open.clear()
