@@ -54,15 +54,18 @@ class Rollback:
         Args:
             there: The capture that holds what may be let go of: what was restored, or was captured
                 a moment ago. None: whatever is there.
-            failed: The component whose restore failed with this error: unless it was refused, what
-                is there may be what that left, and is let go of.
+            failed: The component whose restore failed with this error: unless it was refused, or
+                took back what it did, what is there may be what that left, and is let go of.
         """
         touched = list(reversed(self._course.record.touched))
         if not touched:
             return []
         self._course.is_rolling_back = True
         self._tracker.to(status=stage.ROLLING_BACK, component="")
-        spoilt = "" if isinstance(error, ChangedError) else failed
+        is_sound = isinstance(error, ChangedError) or any(
+            one.name == failed and one.is_as_before for one in self._course.targets
+        )
+        spoilt = "" if is_sound else failed
         targets = self._targets(touched, there, spoilt)
         if not targets:
             return touched

@@ -41,6 +41,7 @@ class Target:
     stored: Its payload, a Stored.
     deadline_s: Of one call of the component.
     leaves: Whether a restore leaves what no capture holds as it is; else it is refused (`hold`).
+    is_as_before: Whether the last restore failed, and every one that failed took back what it did.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Target:
     stored: Any
     deadline_s: float = 600.0
     leaves: bool = False
+    is_as_before: bool = field(default=False, init=False)
     _held: tuple[Any] | None = field(default=None, repr=False)
     _kept: tuple[Any] | None = field(default=None, repr=False)
 
@@ -93,6 +95,7 @@ class Target:
             Exception: Whatever the component raises.
         """
         component: Any = self.component
+        self.is_as_before = False
         if self._held is None:
             component.restore(self.taken())
             return []
@@ -102,8 +105,10 @@ class Target:
                 component.restore(self.taken())
             except ChangedError:
                 raise
-            except BaseException:
-                self._held = None  # what is there now may be what it has left itself
+            except BaseException as error:
+                self.is_as_before = _is_taken_back(error)
+                if not self.is_as_before:
+                    self._held = None  # what is there now may be what it has left itself
                 raise
         return found
 
@@ -282,6 +287,11 @@ def dependencies_lacking(target: Target, names: Iterable[str]) -> list[str]:
     restored = set(names)
     needed = dict.fromkeys((*target.info.depends_on, *target.traits.depends_on))
     return [name for name in needed if name not in restored]
+
+
+def _is_taken_back(error: BaseException) -> bool:
+    """Say whether a restore that failed with an error has left nothing of what it did."""
+    return isinstance(error, CheckpointError) and error.context.get("left") == []
 
 
 def told(error: BaseException) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from ckptlog import CheckpointManager
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.capture.directory.trail import Trail
 from ckptlog.errors import RecoveryFailedError
 from ckptlog.recovery.recovery import Recovery
 from ckptlog.recovery.retry import Backoff
@@ -108,3 +111,47 @@ def test_without_a_safety_capture_it_goes_as_the_caller_wants(manager, tree):
     other.tree = tree
     one.recover(safety=False)
     assert look(tree) == {"a": "old", "b": "old"}
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_what_was_made_before_a_restore_failed_and_took_all_back_stays(
+    manager, tree, monkeypatch, attempts
+):
+    one = recovery(manager, tree, Other("other", 1))
+    one = Recovery(one.capturer, backoff=Backoff(attempts=attempts, first_s=0.001))
+    put, calls = Trail.put, []
+
+    def failing(self, path, *rest):
+        calls.append(path)
+        if len(calls) == 2:
+            (tree / "work").write_text("an hour of work")
+            raise OSError(errno.EBUSY, "busy")
+        return put(self, path, *rest)
+
+    monkeypatch.setattr(Trail, "put", failing)
+    with pytest.raises(RecoveryFailedError):
+        one.recover()
+    assert look(tree) == {"a": "newer", "b": "newer", "work": "an hour of work"}
+    assert one.unfinished() is None
+
+
+def test_what_a_restore_could_not_take_back_is_put_back_from_what_was_saved(
+    manager, tree, monkeypatch
+):
+    one = recovery(manager, tree, Other("other", 1))
+    put = Trail.put
+
+    def failing(self, path, *rest):
+        put(self, path, *rest)
+        if path == "b":
+            monkeypatch.undo()
+            monkeypatch.setattr(Trail, "_put_back", refuse)
+            raise OSError(errno.EIO, "no")
+
+    def refuse(*_):
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(Trail, "put", failing)
+    with pytest.raises(RecoveryFailedError):
+        one.recover()
+    assert look(tree) == {"a": "newer", "b": "newer"}

@@ -153,6 +153,7 @@ class Restoration:
         """Add to a failure what became of what had been done."""
         if self._left is None:
             return
+        failure.context["left"] = []
         if not self._is_begun:
             failure.hint = f"Nothing was changed. {failure.hint}".strip()
             return
