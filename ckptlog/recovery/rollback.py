@@ -14,7 +14,7 @@ from ckptlog.recovery import aside
 from ckptlog.recovery import progress as stage
 from ckptlog.recovery.absent import Absent, place_of
 from ckptlog.recovery.call import HungError
-from ckptlog.recovery.course import Course
+from ckptlog.recovery.course import CancelledError, Course
 from ckptlog.recovery.guard import Guards
 from ckptlog.recovery.journal import Journal
 from ckptlog.recovery.restorer import Restorer
@@ -54,22 +54,31 @@ class Rollback:
         Args:
             there: The capture that holds what may be let go of: what was restored, or was captured
                 a moment ago. None: whatever is there.
-            failed: The component whose restore failed with this error: unless it was refused, or
-                took back what it did, what is there may be what that left, and is let go of.
+            failed: The component whose restore failed with this error: unless it was refused, took
+                back what it did, or was whole when somebody stopped the recovery, what is there may
+                be what that left, and is let go of.
         """
         touched = list(reversed(self._course.record.touched))
         if not touched:
             return []
         self._course.is_rolling_back = True
         self._tracker.to(status=stage.ROLLING_BACK, component="")
-        is_sound = isinstance(error, ChangedError) or any(
-            one.name == failed and one.is_as_before for one in self._course.targets
-        )
-        spoilt = "" if is_sound else failed
+        spoilt = "" if self._is_whole(failed, error) else failed
         targets = self._targets(touched, there, spoilt)
         if not targets:
             return touched
         return [name for name in touched if not self._put_back(name, targets.get(name))]
+
+    def _is_whole(self, failed: str, error: BaseException | None) -> bool:
+        """Say whether a component that failed has nothing half done: all of it, or none."""
+        if isinstance(error, ChangedError):
+            return True
+        is_stopped = isinstance(error, KeyboardInterrupt | CancelledError)
+        return any(
+            one.is_as_before or (is_stopped and one.is_restored)
+            for one in self._course.targets
+            if one.name == failed
+        )
 
     def incomplete(
         self, lacking: list[str], error: BaseException | None, name: str

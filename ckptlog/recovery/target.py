@@ -42,6 +42,7 @@ class Target:
     deadline_s: Of one call of the component.
     leaves: Whether a restore leaves what no capture holds as it is; else it is refused (`hold`).
     is_as_before: Whether the last restore failed, and every one that failed took back what it did.
+    is_restored: Whether the last restore did not fail.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Target:
     deadline_s: float = 600.0
     leaves: bool = False
     is_as_before: bool = field(default=False, init=False)
+    is_restored: bool = field(default=False, init=False)
     _held: tuple[Any] | None = field(default=None, repr=False)
     _kept: tuple[Any] | None = field(default=None, repr=False)
 
@@ -95,9 +97,10 @@ class Target:
             Exception: Whatever the component raises.
         """
         component: Any = self.component
-        self.is_as_before = False
+        self.is_as_before = self.is_restored = False
         if self._held is None:
             component.restore(self.taken())
+            self.is_restored = True
             return []
         found: list[str]
         with component.over(*self._held, leaves=self.leaves) as found:
@@ -110,6 +113,7 @@ class Target:
                 if not self.is_as_before:
                     self._held = None  # what is there now may be what it has left itself
                 raise
+        self.is_restored = True
         return found
 
     def let_go(self) -> None:

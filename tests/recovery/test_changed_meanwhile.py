@@ -9,8 +9,10 @@ import pytest
 from ckptlog import CheckpointManager
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.capture.directory.restoration import Restoration
 from ckptlog.capture.directory.trail import Trail
-from ckptlog.errors import RecoveryFailedError
+from ckptlog.errors import InputOutputError, RecoveryFailedError, RestoreConflictError
+from ckptlog.recovery.call import called
 from ckptlog.recovery.recovery import Recovery
 from ckptlog.recovery.retry import Backoff
 from tests.capture.sample import Value
@@ -155,3 +157,56 @@ def test_what_a_restore_could_not_take_back_is_put_back_from_what_was_saved(
     with pytest.raises(RecoveryFailedError):
         one.recover()
     assert look(tree) == {"a": "newer", "b": "newer"}
+
+
+def test_what_was_made_before_a_restore_was_refused_stays(manager, tree, monkeypatch):
+    one = recovery(manager, tree, Other("other", 1))
+    check, calls = Restoration._check_conflicts, []
+
+    def refuse(self, steps):
+        calls.append(steps)
+        if len(calls) > 1:  # the rollback's
+            return check(self, steps)
+        (tree / "work").write_text("an hour of work")
+        raise RestoreConflictError("In the way.")
+
+    monkeypatch.setattr(Restoration, "_check_conflicts", refuse)
+    with pytest.raises(RecoveryFailedError):
+        one.recover()
+    assert look(tree) == {"a": "newer", "b": "newer", "work": "an hour of work"}
+    assert one.unfinished() is None
+
+
+def test_what_was_made_before_a_directory_could_not_be_walked_stays(manager, tree, monkeypatch):
+    one = recovery(manager, tree, Other("other", 1))
+    compared, calls = DirectoryComponent._compared_over, []
+
+    def failing(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            (tree / "work").write_text("an hour of work")
+            raise InputOutputError("Reading failed.")
+        return compared(self, *arguments)
+
+    monkeypatch.setattr(DirectoryComponent, "_compared_over", failing)
+    with pytest.raises(RecoveryFailedError):
+        one.recover()
+    assert look(tree) == {"a": "newer", "b": "newer", "work": "an hour of work"}
+
+
+def test_what_was_made_before_an_interruption_behind_a_restore_stays(manager, tree, monkeypatch):
+    one = recovery(manager, tree, Other("other", 1))
+
+    def interrupted(name, step, job, deadline_s):
+        found = called(name, step, job, deadline_s)
+        if (name, step) == ("tree", "restore") and not (tree / "work").exists():
+            assert look(tree) == {"a": "old", "b": "old"}
+            (tree / "work").write_text("an hour of work")
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr("ckptlog.recovery.restorer.called", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.recover()
+    assert look(tree) == {"a": "newer", "b": "newer", "work": "an hour of work"}
+    assert one.unfinished() is None

@@ -302,13 +302,11 @@ class DirectoryComponent:
                 run = Restoration(self.path, found, manifest.content, on_step=on_step)
                 run.run(made, manifest.mode if is_whole else None)
         except CheckpointError as error:
-            if run is not None:
-                run.explain(error)
+            _explain(error, run)
             raise
         except OSError as error:
             failure = from_os_error(error, f"Restoring {naming.shown(self.path)} failed")
-            if run is not None:
-                run.explain(failure)
+            _explain(failure, run)
             raise failure from error
         return made
 
@@ -418,6 +416,14 @@ class DirectoryComponent:
         if self.keeps_unknown:
             return [step for step in made if step.entry is not None]
         return without_kept(made, rule_files, manifest.unread, self.options)
+
+
+def _explain(failure: CheckpointError, run: Restoration | None) -> None:
+    """Add to a failure what became of what had been done: nothing before there is a run."""
+    if run is None:
+        failure.context["left"] = []
+    else:
+        run.explain(failure)
 
 
 def _described(options: Options, path: str) -> dict[str, str]:

@@ -152,6 +152,8 @@ class Restoration:
     def explain(self, failure: CheckpointError) -> None:
         """Add to a failure what became of what had been done."""
         if self._left is None:
+            if not self._is_begun:
+                failure.context["left"] = []
             return
         failure.context["left"] = []
         if not self._is_begun:
