@@ -95,7 +95,14 @@ class Bases:
             if self._fd < 0:
                 self._fd = self._disk.open_read(self._path)
         data = self._disk.read(self._fd, place[1], place[0])
-        return bytes(frame.decode(self._seed, place[0], data).body)
+        try:
+            return bytes(frame.decode(self._seed, place[0], data).body)
+        except FormatError as error:
+            raise BlobCorruptionError(
+                f"Chunk {digest.hex()}, from which it is a difference, is not there: "
+                f"{error.message}",
+                digest=digest.hex(),
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

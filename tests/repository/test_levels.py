@@ -198,6 +198,36 @@ def test_packs_behind_one_that_the_medium_does_not_give_are_read(path, monkeypat
         assert {name for one in report.problems for name in one.checkpoints}
 
 
+def test_a_difference_from_a_damaged_chunk_says_so(tmp_path):
+    path, made = tmp_path / "s", []
+    with ckptlog.CheckpointManager(path) as manager:
+        for step in range(1, 40):
+            data = {"n": step, "log": ["line"] * (1000 + step)}
+            made.append(manager.create_checkpoint("t", "T", step, data=data))
+        for one in made[:20]:
+            manager.delete_checkpoint(one)
+        manager.compact_checkpoint_storage()
+        assert manager.store.verify().ok
+    (pack,) = (path / "packs").glob("*.pack")
+    data = pack.read_bytes()
+    seed = frame.container_seed(store_id(path), pack.name)
+    bases = {chunk.base_in(bytes(data[begin + 16 : end])) for begin, end, _ in framed(data, seed)}
+    begin = next(at for at, _, digest in framed(data, seed) if digest in bases)
+    damaged = bytearray(data)
+    damaged[begin + 100] ^= 1
+    pack.write_bytes(bytes(damaged))
+    report = verify_directory(path)
+    assert set(codes(report)) == {"blob.corrupt"}
+    assert any("from which it is a difference" in one.message for one in report.problems)
+
+
+def framed(data, seed):
+    """Yield where the chunks of a pack begin and end, and their digests."""
+    for kind, _, begin, end in frame.walk(seed, 0, data):
+        if kind == frame.CHUNK:
+            yield begin, end, data[begin + 16 : begin + 48]
+
+
 # --- going on ---------------------------------------------------------------------------------
 
 
