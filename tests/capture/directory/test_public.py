@@ -45,7 +45,7 @@ def test_a_service_reads_what_changed_only(tmp_path, root, read) -> None:
         assert len(read) == 20
         (root / "d/7").write_text("another")
         info = service.create_checkpoint("second")
-        assert read[20:] == [7]
+        assert set(read[20:]) == {7}  # again, where it was written in the moment of the index
         service.recover_from_checkpoint(first.id)
         assert (root / "d/7").read_text() == "7" * 1000
         assert (tmp_path / "store/views/capture").is_dir()
