@@ -164,14 +164,12 @@ class CheckpointService(Capturable, Recoverable):
             runner = Runner(engine, self.config, self._terminate)
             # What is at work by hand shows no lease, and would be refused for its own service's.
             with engine.turn.alone():
-                self._begin(runner)
+                self._begin(runner, signals=signals)
         self._listeners.start()
-        if signals:
-            self.listen_to_signals()
         self._listeners.tell(listener.SERVICE_STARTED, self)
         return self
 
-    def _begin(self, runner: Runner) -> None:
+    def _begin(self, runner: Runner, *, signals: bool) -> None:
         """Own the system, and let the runner work; or, also where that is interrupted, neither."""
         before = self._state
         try:
@@ -180,11 +178,14 @@ class CheckpointService(Capturable, Recoverable):
             self._runner, self._state = runner, RUNNING
             shutdown.at_exit(self)
             self._record(SERVICE_STARTED, {"components": len(self.components)})
+            if signals:  # before the first capture: SIGTERM may come in it
+                self.listen_to_signals()
             runner.go()
         except BaseException:
             self._runner, self._state = None, before
             runner.stop(0.0)
             runner.end()
+            shutdown.leave(self)
             shutdown.forget(self)
             self._release()
             raise

@@ -77,6 +77,24 @@ def test_sigterm_beside_a_stop(tmp_path, end, capture):
     assert left(tmp_path / "s") == ["shutdown", "interval"]
 
 
+def test_sigterm_in_the_first_capture_of_a_start_that_takes_long(tmp_path):
+    slow = """
+from ckptlog.service import shutdown
+listen = shutdown.listen
+shutdown.listen = lambda *arguments: (time.sleep(0.5), listen(*arguments))[1]
+service.start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.replace("service.start()", slow), str(tmp_path / "s"), "1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert left(tmp_path / "s") == ["shutdown", "interval"]
+
+
 def interrupted(call, behind=lambda: None):
     """Call something that waits, and press Ctrl-C meanwhile."""
 
