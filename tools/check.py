@@ -123,7 +123,8 @@ def judge_coverage(rooms: dict[str, tuple[int, int]], *, is_whole_suite: bool) -
     return Outcome("coverage", not (below and is_whole_suite), summary)
 
 
-# What is run once more without the kernel: the rooms that have a short way through it.
+# What is run once more without the kernel: the rooms that have a short way through it, but for
+# the tests that compile it.
 PURE = ["tests/kernel", "tests/model", "tests/policy", "--ignore=tests/kernel/test_build.py"]
 START = "COVERAGE_PROCESS_START"
 

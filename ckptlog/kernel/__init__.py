@@ -15,7 +15,7 @@ its meaning; the tests hold the two together to the byte:
     native.confirm       through capture/directory/confirmation.py's `_confirm`
     native.look          through capture/directory/folder.py's `_look`
     native.relocate      through formats/relocation.py
-    native.raw_leaves    through formats/raw_leaf.py
+    native.raw_leaves    through formats/raw_leaf.py's `_raw_leaves`
     native.links_in, parts_in    through formats/branch.py
     native.place_in_run  through blobs/run.py
 
@@ -155,7 +155,7 @@ class Kernel(Protocol):
         """Do as formats.relocation.relocate."""
 
     def raw_leaves(self, seed: int, base: int, data: memoryview, /) -> list[tuple[bytes, int, int]]:
-        """Do as formats.raw_leaf.raw_leaves; `data` is written to meanwhile.
+        """Do as formats.raw_leaf._raw_leaves; `data` is written to meanwhile.
 
         Threads: others run meanwhile.
         """

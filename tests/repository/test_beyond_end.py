@@ -126,38 +126,42 @@ def test_a_missing_segment_beyond_the_end(tmp_path):
     assert mended(tmp_path / "store", tmp_path / "both", leaves, whole).lost_positions == ()
 
 
-@pytest.mark.parametrize("is_damaged", [False, True])
-def test_an_older_end_in_a_segment_that_was_settled_since(tmp_path, is_damaged):
-    """No crash leaves it, but a `log/end` of an earlier time that somebody put back does."""
+def set_back(tmp_path, after):
+    """Return a store, its leaves, and a copy: so many events after its end the first was settled.
+
+    No crash leaves such an end, but a `log/end` of an earlier time that somebody put back is one.
+    """
     root = tmp_path / "store"
     grow(root, "one", 6)
     old = (root / "log" / "end").read_bytes()
-    grow(root, "two", 30, kind="settled")
+    grow(root, "two", after, kind="settled")
     leaves, whole = leaves_now(root), fresh(root, tmp_path / "whole")
     (root / "log" / "end").write_bytes(old)
     first, *_, newest = segments_of(root)
     assert (first.suffix, newest.suffix) == (".set", ".seg")
-    if is_damaged:
-        lost = lose(root, [end_of(root).position + 2])
-        assert not verify_directory(root).ok
-        assert not is_opened(fresh(root, tmp_path / "opened"))
-        assert lost[0] in range(*mended(root, tmp_path / "alone", leaves, None).lost_positions[0])
-        assert mended(root, tmp_path / "both", leaves, whole).lost_positions == ()
-        return
+    return root, leaves, whole
+
+
+def test_an_older_end_in_a_segment_that_was_settled_since(tmp_path):
+    root, leaves, _ = set_back(tmp_path, 30)
     assert verify_directory(root).problems == ()
     assert repair(root).is_empty
     assert is_opened(root)
     assert leaves_now(root) == leaves
 
 
+def test_damage_behind_an_older_end_in_a_segment_that_was_settled_since(tmp_path):
+    root, leaves, whole = set_back(tmp_path, 30)
+    lost = lose(root, [end_of(root).position + 2])
+    assert not verify_directory(root).ok
+    assert not is_opened(fresh(root, tmp_path / "opened"))
+    assert lost[0] in range(*mended(root, tmp_path / "alone", leaves, None).lost_positions[0])
+    assert mended(root, tmp_path / "both", leaves, whole).lost_positions == ()
+
+
 def test_an_older_end_in_a_settled_segment_with_nothing_behind_it(tmp_path):
     """Nothing can be appended to a settled segment, and nobody knows what came behind it."""
-    root = tmp_path / "store"
-    grow(root, "one", 6)
-    old = (root / "log" / "end").read_bytes()
-    grow(root, "two", 4, kind="settled")
-    leaves, whole = leaves_now(root), fresh(root, tmp_path / "whole")
-    (root / "log" / "end").write_bytes(old)
+    root, leaves, whole = set_back(tmp_path, 4)
     for path in segments_of(root)[1:]:
         path.unlink()
     assert [one.code for one in verify_directory(root).problems][:1] == ["log.corrupt"]

@@ -63,18 +63,23 @@ def left(path):
         return [one.reason for one in Capturer(manager, "system").captures()]
 
 
-@pytest.mark.parametrize("capture", [1, 2])
-@pytest.mark.parametrize("end", ENDS)
-def test_sigterm_beside_a_stop(tmp_path, end, capture):
+def check_ended(program, path, capture):
+    """Run a program to its end, by SIGTERM: it has captured once more, and given the system up."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM + ENDS[end], str(tmp_path / "s"), str(capture)],
+        [sys.executable, "-c", program, str(path), str(capture)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=WAIT_S,
     )
     assert done.returncode == -signal.SIGTERM, done.stderr
-    assert left(tmp_path / "s") == ["shutdown", "interval"]
+    assert left(path) == ["shutdown", "interval"]
+
+
+@pytest.mark.parametrize("capture", [1, 2])
+@pytest.mark.parametrize("end", ENDS)
+def test_sigterm_beside_a_stop(tmp_path, end, capture):
+    check_ended(PROGRAM + ENDS[end], tmp_path / "s", capture)
 
 
 def test_sigterm_in_the_first_capture_of_a_start_that_takes_long(tmp_path):
@@ -84,15 +89,7 @@ listen = shutdown.listen
 shutdown.listen = lambda *arguments: (time.sleep(0.5), listen(*arguments))[1]
 service.start()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.replace("service.start()", slow), str(tmp_path / "s"), "1"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-    )
-    assert done.returncode == -signal.SIGTERM, done.stderr
-    assert left(tmp_path / "s") == ["shutdown", "interval"]
+    check_ended(PROGRAM.replace("service.start()", slow), tmp_path / "s", 1)
 
 
 def interrupted(call, behind=lambda: None):
