@@ -122,7 +122,11 @@ def check(data: bytes, offset: int) -> None:
 
 
 def _at(offset: int, why: str) -> FormatError:
-    return FormatError(f"The archive is damaged at offset {offset}: {why}.", offset=offset)
+    return FormatError(
+        f"The archive is damaged at offset {offset}: {why}.",
+        hint="Take another copy of the file, or export the tasks again.",
+        offset=offset,
+    )
 
 
 def encode_head(head: Head) -> bytes:

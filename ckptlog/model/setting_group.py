@@ -132,7 +132,10 @@ def _nested(
     if isinstance(value, group):
         return value
     if not isinstance(value, Mapping):
-        raise wrong(path, value, "a table of settings (a dict)")
+        error = wrong(path, value, "a table of settings (a dict)")
+        names = (one.name for one in dataclasses.fields(group) if one.name != "manager")
+        error.hint = _listed(names)
+        raise error
     return made(group, value, everywhere)
 
 
@@ -150,8 +153,12 @@ def _unknown(
     elif places := [one for one in everywhere() if one.split(".")[-1] == camel(name)]:
         hint = f"Did you mean {places[0]}?"
     else:
-        hint = f"Here are: {', '.join(sorted(map(camel, fields)))}."
+        hint = _listed(fields)
     return SettingsError(f"There is no setting {quoted(path)}.", hint=hint, argument=path[:80])
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"Here are: {', '.join(sorted(map(camel, names)))}."
 
 
 def lacking(path: str, what: str, hint: str) -> SettingsError:

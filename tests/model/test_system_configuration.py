@@ -459,3 +459,9 @@ def test_the_outer_word_stands_alone():
     for value in (5, None, "intervalSeconds", []):
         assert "checkpoint is" in refused({"checkpoint": value}).message
         assert "a table of settings (a dict)" in refused({"checkpoint": value}).message
+
+
+def test_a_group_that_is_no_table_says_what_it_holds():
+    error = refused({"storage": "/somewhere"})
+    assert error.message == "storage is '/somewhere'; it must be a table of settings (a dict)."
+    assert error.hint == "Here are: cacheSize, cacheTtl, local, primary."

@@ -342,6 +342,18 @@ def test_an_archive_that_lies_about_its_store_is_refused(manager, tmp_path):
         assert other.store.position == 0
 
 
+def test_a_damaged_archive_says_where_and_what_next(manager, tmp_path):
+    fill(manager, steps=1)
+    path = tmp_path / "a.ckpt"
+    export_archive(manager.store, ["t"], path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(FormatError, match=r"damaged at offset \d+: the checksum") as caught:
+        read(path)
+    assert "another copy" in caught.value.hint
+
+
 def test_a_lying_length_allocates_nothing(tmp_path):
     data = small(tmp_path)
     for length in (2**32 - 1, 2**31, 10**8):
