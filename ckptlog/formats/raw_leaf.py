@@ -37,12 +37,15 @@ def whole_leaves(seed: int, base: int, data: memoryview) -> dict[int, tuple[byte
 
     Cost: what summing and hashing the bytes takes; other threads run meanwhile.
     """
-    look = _raw_leaves if native is None else native.raw_leaves
-    return {
-        begin: (digest, end - begin - RAW_AT)
-        for digest, begin, end in look(seed, base, data)
-        if blake3(data[begin + _TAGGED_AT : end]).digest() == digest
-    }
+    if native is not None and native.HASHES:
+        leaves = native.raw_leaves(seed, base, data, True)
+    else:
+        leaves = [
+            (digest, begin, end)
+            for digest, begin, end in _raw_leaves(seed, base, data)
+            if blake3(data[begin + _TAGGED_AT : end]).digest() == digest
+        ]
+    return {begin: (digest, end - begin - RAW_AT) for digest, begin, end in leaves}
 
 
 def _raw_leaves(seed: int, base: int, data: memoryview) -> list[tuple[bytes, int, int]]:

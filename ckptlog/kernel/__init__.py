@@ -34,14 +34,19 @@ from typing import Any, Final, Protocol, cast
 
 __all__ = ["REVISION", "Kernel", "native"]
 
-REVISION: Final = 13
+REVISION: Final = 14
 
 
 class Kernel(Protocol):
     """What the compiled module offers.
 
     Threads: safe; nothing is kept between calls.
+
+    Attributes:
+        HASHES: Whether this machine has the wide registers that its hashing is fast with.
     """
+
+    HASHES: bool
 
     def wire(  # noqa: PLR0917 - called once for each value, by one caller
         self,
@@ -154,8 +159,18 @@ class Kernel(Protocol):
     ) -> tuple[bytes, int]:
         """Do as formats.relocation.relocate."""
 
-    def raw_leaves(self, seed: int, base: int, data: memoryview, /) -> list[tuple[bytes, int, int]]:
+    def raw_leaves(
+        self,
+        seed: int,
+        base: int,
+        data: memoryview,
+        is_hashed: bool,  # noqa: FBT001
+        /,
+    ) -> list[tuple[bytes, int, int]]:
         """Do as formats.raw_leaf._raw_leaves; `data` is written to meanwhile.
+
+        Args:
+            is_hashed: Whether those are left out, too, whose digest is another's.
 
         Threads: others run meanwhile.
         """

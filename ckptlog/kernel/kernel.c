@@ -1,5 +1,6 @@
 /* The module: its functions by name. */
 #include "attribute.h"
+#include "hash.h"
 
 PyDoc_STRVAR(wire_doc,
 "wire(value, codecs, verdicts, replacement, odd, context, encode, depth_max, containers_max)\n"
@@ -47,7 +48,7 @@ PyDoc_STRVAR(relocate_doc,
 "relocate(data, base, lines, source, target, at) -> tuple\n\nDo as formats/relocation.py.");
 
 PyDoc_STRVAR(raw_leaves_doc,
-"raw_leaves(seed, base, data) -> list\n\nDo as formats/raw_leaf.py.");
+"raw_leaves(seed, base, data, is_hashed) -> list\n\nDo as formats/raw_leaf.py.");
 
 PyDoc_STRVAR(links_in_doc,
 "links_in(raw) -> tuple | None\n\nDo as formats/branch.py; None where that raises.");
@@ -107,6 +108,10 @@ static int
 fill(PyObject *module)
 {
     kernel_prepare_attributes();
+    PyObject *is_fast = kernel_hash_is_fast() ? Py_True : Py_False;
+    if (PyModule_AddObjectRef(module, "HASHES", is_fast) < 0) {
+        return -1;
+    }
     return PyModule_AddIntConstant(module, "REVISION", REVISION);
 }
 

@@ -19,7 +19,7 @@
 
 /* Raised with every change of what a function takes or means; ckptlog/kernel/__init__.py has the
  * same number and does without a kernel that has another. */
-#define REVISION 13
+#define REVISION 14
 
 /* Of events; see ckptlog/formats/short_event.py. */
 #define KERNEL_ENTRY_MAX 4096  /* bytes; longer ones are rare */

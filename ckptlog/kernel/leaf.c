@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "checksum.h"
+#include "hash.h"
 #include "lines.h"
 
 /* specs/frame.md and specs/chunk.md */
@@ -59,17 +60,32 @@ length_of(const unsigned char *frame, Py_ssize_t room)
     return is_one ? FRAME_HEAD + size : 0;
 }
 
-/* Write where the frames of sound raw leaves begin, one behind the other; return how many. */
+/* What is hashed is a tag and the raw bytes. The last byte of the record's head is 0, which is the
+ * tag of leaves. */
+static int
+is_what_it_says(const unsigned char *frame, Py_ssize_t size, unsigned char *room)
+{
+    const unsigned char *record = frame + FRAME_HEAD;
+    unsigned char hash[KERNEL_HASH_BYTES];
+    size_t head = CHUNK_HEAD - 1;
+    kernel_hash(record + head, (size_t)size - head, room, hash);
+    return memcmp(record, hash, DIGEST) == 0;
+}
+
+/* Write where the frames of sound raw leaves begin, one behind the other; return how many.
+ * room: For hashing them, too; NULL where that is left to the caller.
+ */
 static Py_ssize_t
 sound_ones(const struct kernel_seed *seed, const Py_buffer *buffer, uint64_t base,
-           Py_ssize_t *begins)
+           unsigned char *room, Py_ssize_t *begins)
 {
     Py_ssize_t begin = 0, length, count = 0;
     unsigned char *data = buffer->buf;
     while ((length = length_of(data + begin, buffer->len - begin)) > 0) {
         Py_ssize_t size = length - FRAME_HEAD;
         if (is_raw_leaf(data + begin, size)
-            && is_sound(seed, data + begin, size, base + (uint64_t)begin)) {
+            && is_sound(seed, data + begin, size, base + (uint64_t)begin)
+            && (room == NULL || is_what_it_says(data + begin, size, room))) {
             begins[count++] = begin;
         }
         begin += length;
@@ -98,20 +114,23 @@ lines_of(const unsigned char *data, const Py_ssize_t *begins, Py_ssize_t count)
 PyObject *
 kernel_raw_leaves(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
 {
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "raw_leaves takes a seed, an offset, a buffer");
+    if (count != 4) {
+        PyErr_SetString(PyExc_TypeError, "raw_leaves takes a seed, an offset, a buffer, a truth");
         return NULL;
     }
     uint64_t number = PyLong_AsUnsignedLongLong(arguments[0]);
     uint64_t base = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(arguments[1]);
+    int is_hashed = PyErr_Occurred() ? 0 : PyObject_IsTrue(arguments[3]);
     Py_buffer buffer;
     if (PyErr_Occurred() || PyObject_GetBuffer(arguments[2], &buffer, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
     Py_ssize_t most = buffer.len / (FRAME_HEAD + CHUNK_HEAD);
     Py_ssize_t *begins = PyMem_RawMalloc((size_t)(most + 1) * sizeof *begins);
+    size_t longest = buffer.len < RAW_MAX ? (size_t)buffer.len : RAW_MAX + 1;
+    unsigned char *room = is_hashed ? PyMem_RawMalloc(kernel_hash_room(longest)) : NULL;
     PyObject *lines = NULL;
-    if (begins == NULL) {
+    if (begins == NULL || (is_hashed && room == NULL)) {
         PyErr_NoMemory();
     }
     else {
@@ -119,10 +138,11 @@ kernel_raw_leaves(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ss
         Py_ssize_t found;
         Py_BEGIN_ALLOW_THREADS
         kernel_prepare_seed(&seed, number);
-        found = sound_ones(&seed, &buffer, base, begins);
+        found = sound_ones(&seed, &buffer, base, room, begins);
         Py_END_ALLOW_THREADS
         lines = lines_of(buffer.buf, begins, found);
     }
+    PyMem_RawFree(room);
     PyMem_RawFree(begins);
     PyBuffer_Release(&buffer);
     return lines;

@@ -37,7 +37,12 @@ def both(seed, base, data):
     before = bytes(data)
     expected = raw_leaf._raw_leaves(seed, base, memoryview(data))
     if native is not None:
-        assert native.raw_leaves(seed, base, memoryview(data)) == expected
+        assert native.raw_leaves(seed, base, memoryview(data), False) == expected
+        assert native.raw_leaves(seed, base, memoryview(data), True) == [
+            (digest, begin, end)
+            for digest, begin, end in expected
+            if blake3(b"\0" + data[begin + raw_leaf.RAW_AT : end]).digest() == digest
+        ]
     assert bytes(data) == before
     return expected
 
@@ -94,6 +99,20 @@ def test_leaves_of_every_size(sizes, seed, base):
 def test_each_length_up_to_some_blocks():
     for size in range(2300):
         assert len(both(SEED, 0, framed([raw_record(bytes([size & 255]) * size)]))) == 1
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_leaves_are_whole_with_and_without_wide_registers(hashes, monkeypatch):
+    """Where the kernel would hash slowly the library does it, and finds the same."""
+    if native is not None:
+        monkeypatch.setattr(native, "HASHES", hashes)
+    records = [raw_record(bytes(size)) for size in SIZES]
+    data = framed(records)
+    assert len(raw_leaf.whole_leaves(SEED, 0, memoryview(data))) == len(SIZES)
+    data[-1] ^= 1
+    assert len(raw_leaf.whole_leaves(SEED, 0, memoryview(data))) == len(SIZES) - 1
+    records[3] = bytes([records[3][0] ^ 1]) + records[3][1:]
+    assert len(raw_leaf.whole_leaves(SEED, 0, memoryview(framed(records)))) == len(SIZES) - 1
 
 
 @given(st.lists(st.sampled_from([*FRAMES]), max_size=6), seeds, st.integers(0, 1 << 40))
@@ -155,13 +174,13 @@ def test_whatever_bytes_stand_there(noise, cut):
 def test_what_is_no_argument():
     for arguments in (
         (),
-        (0, 0),
-        (-1, 0, bytearray(5)),
-        (0, -1, bytearray(5)),
-        (0, 1 << 64, bytearray(5)),
-        (0, 0, b"not writable"),
-        (0, 0, "text"),
-        (0, 0, bytearray(5), 1),
+        (0, 0, bytearray(5)),
+        (-1, 0, bytearray(5), True),
+        (0, -1, bytearray(5), True),
+        (0, 1 << 64, bytearray(5), True),
+        (0, 0, b"not writable", True),
+        (0, 0, "text", True),
+        (0, 0, bytearray(5), True, 1),
     ):
         with pytest.raises((TypeError, ValueError, OverflowError, BufferError)):
             native.raw_leaves(*arguments)
@@ -173,6 +192,6 @@ def test_nothing_is_leaked():
     gc.collect()
     blocks = sys.getallocatedblocks()
     for _ in range(2000):
-        native.raw_leaves(SEED, 0, memoryview(data))
-        native.raw_leaves(SEED, 1, memoryview(data))
+        native.raw_leaves(SEED, 0, memoryview(data), True)
+        native.raw_leaves(SEED, 1, memoryview(data), False)
     assert sys.getallocatedblocks() - blocks < 200
