@@ -19,6 +19,7 @@ from ckptlog.errors import (
     NoSuchPartError,
 )
 from ckptlog.model import value as values
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.checkpoint import CheckpointData, time_text
 from ckptlog.model.difference import Difference, differences
 from ckptlog.model.entry import Entry
@@ -409,6 +410,7 @@ def _check_iteration(limit: object, newest_first: object, on_damage: object) -> 
         raise ArgumentError(
             f"on_damage is {quoted(on_damage)}; a function is needed.", argument="on_damage"
         )
+    refuse_deferred("on_damage", on_damage)
 
 
 def _has(metadata: dict[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from ckptlog.errors import (
     MissingBlobError,
     PayloadCollectedError,
 )
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.entry import Entry
 from ckptlog.model.identifier import CHECKPOINT_ID_CHARACTERS_MAX, check_id
@@ -168,6 +169,7 @@ class _Judge:
         self._unseen: frozenset[str] | None = None
         self._expression: Expression | None = None
         if callable(predicate):
+            refuse_deferred("predicate", predicate)
             self._predicate: Predicate = predicate
         else:
             self._expression = parse(predicate)

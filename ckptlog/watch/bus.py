@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 from ckptlog.errors import ArgumentError
+from ckptlog.model.callback import refuse_deferred
 
 ANY_TYPE = "*"
 CALLBACK_FAILED = "callback.failed"
@@ -47,6 +48,7 @@ class InProcessEventBus:
             raise ArgumentError(f"{event_type!r} is no type of event.", argument="event_type")
         if not callable(callback):
             raise ArgumentError(f"{callback!r} cannot be called.", argument="callback")
+        refuse_deferred("callback", callback)
         pair = (event_type, callback)
         with self._lock:
             self._callbacks = (*self._callbacks, pair)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ckptlog.errors import ArgumentError
+from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.entry import Entry
 from ckptlog.model.event_type import asked_types
 
@@ -60,6 +61,7 @@ def predicate(wanted: EventFilter) -> Accepts | None:
     if wanted.where is not None:
         if not callable(wanted.where):
             raise ArgumentError("where is no function.", argument="where")
+        refuse_deferred("where", wanted.where)
         tests.append(wanted.where)
     if len(tests) < 2:
         return tests[0] if tests else None

@@ -434,6 +434,10 @@ def test_a_damaged_one_is_passed_over(tmp_path):
         assert manager.get_checkpoint(name).data == {"n": "second-findable"}
 
 
+async def _never_awaited(name, error):
+    raise AssertionError
+
+
 def test_explaining_nothing(manager):
     assert manager.explain_recovery_point("t") == {
         "task_id": "t",
@@ -467,5 +471,6 @@ def test_an_iteration_goes_on_behind_what_is_damaged_where_that_is_asked_for(tmp
         found = manager.iterate(on_damage=lambda name, error: told.append((name, error.code)))
         assert ids(found) == [made[0], made[2]]
         assert len(told) == 2
-        with pytest.raises(ArgumentError, match="on_damage"):
-            manager.iterate(on_damage=3)
+        for wrong in (3, _never_awaited):
+            with pytest.raises(ArgumentError, match="on_damage"):
+                manager.iterate(on_damage=wrong)

@@ -234,6 +234,10 @@ def test_what_a_predicate_raises_comes_out(store, rising):
         store.bisect(lambda checkpoint: 1 / 0, checkpoint=rising)
 
 
+async def never_awaited(checkpoint):
+    return False
+
+
 @pytest.mark.parametrize(
     ("predicate", "options", "kind"),
     [
@@ -249,6 +253,7 @@ def test_what_a_predicate_raises_comes_out(store, rising):
         ("true", {"task": "noise", "begin": 5}, ArgumentError),
         (7, {"task": "noise"}, ArgumentError),
         (None, {"task": "noise"}, ArgumentError),
+        (never_awaited, {"task": "noise"}, ArgumentError),
     ],
     ids=str,
 )

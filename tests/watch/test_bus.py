@@ -87,8 +87,13 @@ def test_many_threads_subscribe_and_publish():
     assert got == []
 
 
+async def never_awaited(event):
+    raise AssertionError
+
+
 @pytest.mark.parametrize(
-    ("kind", "callback"), [("", print), (7, print), (" a", print), ("a", None), ("a", "print")]
+    ("kind", "callback"),
+    [("", print), (7, print), (" a", print), ("a", None), ("a", "print"), ("a", never_awaited)],
 )
 def test_no_subscription(kind, callback):
     with pytest.raises(ArgumentError):

@@ -48,8 +48,20 @@ def test_without_words_there_is_no_question():
     assert predicate(EventFilter()) is None
 
 
+async def never_awaited(entry):
+    return False
+
+
 @pytest.mark.parametrize(
-    "wanted", [{"types": 7}, {"tasks": [1]}, {"states": [None]}, {"where": "x"}, {"actors": b"a"}]
+    "wanted",
+    [
+        {"types": 7},
+        {"tasks": [1]},
+        {"states": [None]},
+        {"where": "x"},
+        {"where": never_awaited},
+        {"actors": b"a"},
+    ],
 )
 def test_wrong_words_are_refused(wanted):
     with pytest.raises(ArgumentError) as caught:
