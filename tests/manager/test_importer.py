@@ -266,7 +266,7 @@ def test_a_killed_import_is_gone_on_with(source, tmp_path):
     CheckpointManager(root).close()
     spawn = multiprocessing.get_context("spawn")
     seen = set()
-    for _ in range(20):
+    for _ in range(10):
         with ckptlog.open(root, read_only=True) as store:
             before = store.position
         process = spawn.Process(target=_import, args=(str(root), str(path)))
