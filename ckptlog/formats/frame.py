@@ -162,6 +162,30 @@ def measure_long(seed: int, offset: int, data: memoryview) -> tuple[int, int, in
     return kind, flags, end
 
 
+def turned_bit(seed: int, offset: int, data: bytes) -> int | None:
+    """Return which bit of a frame's body must be turned for the checksum to hold.
+
+    Args:
+        data: As many bytes as the header claims.
+
+    Returns:
+        Its number, from the lowest of the body's first byte on; None where none does it.
+
+    Cost: a checksum for each bit, some 8 ms a KiB.
+    """
+    magic, kind, flags, size, check = _WHOLE.unpack_from(data)
+    summed = bytearray(_BOUND.pack(offset, magic, kind, flags, size)) + data[HEADER_BYTES:]
+    head = _BOUND.size
+    for at in range(head, len(summed)):
+        byte = summed[at]
+        for bit in range(8):
+            summed[at] = byte ^ 1 << bit
+            if xxh3_64_intdigest(summed, seed) == check:
+                return 8 * (at - head) + bit
+        summed[at] = byte
+    return None
+
+
 def walk(seed: int, base: int, data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int, int]]:
     """Yield kind, flags, begin and end of each frame in data, back to back from its beginning.
 

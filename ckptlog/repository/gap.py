@@ -235,10 +235,11 @@ def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:
     size = frame.body_length(bytes(head))
     if size is not None and size <= _MENDED_BYTES_MAX:
         whole = bytearray(data[at : at + frame.HEADER_BYTES + size])
-        if len(whole) == frame.HEADER_BYTES + size:
-            for bit in range(8 * len(whole)):
-                if _try(seed, at, whole, bit):
-                    return bytes(whole)
+        is_cut = len(whole) < frame.HEADER_BYTES + size
+        bit = None if is_cut else frame.turned_bit(seed, at, bytes(whole))
+        if bit is not None:
+            whole[frame.HEADER_BYTES + (bit >> 3)] ^= 1 << (bit & 7)
+            return bytes(whole)
     for bit in range(8 * len(head)):
         head[bit >> 3] ^= 1 << (bit & 7)
         size = frame.body_length(bytes(head))
@@ -248,15 +249,6 @@ def with_a_bit_turned(seed: int, at: int, data: bytes) -> bytes | None:
                 return bytes(head) + body
         head[bit >> 3] ^= 1 << (bit & 7)
     return None
-
-
-def _try(seed: int, at: int, whole: bytearray, bit: int) -> bool:
-    """Turn a bit; leave it so where the checksum holds then."""
-    whole[bit >> 3] ^= 1 << (bit & 7)
-    if _does_hold(seed, at, whole):
-        return True
-    whole[bit >> 3] ^= 1 << (bit & 7)
-    return False
 
 
 def _does_hold(seed: int, at: int, whole: bytes | bytearray) -> bool:

@@ -222,3 +222,19 @@ def test_a_walk_knows_the_limit_of_each_kind(size):
     data = sealed(0, frame.EVENT, 1, bytes(size))
     assert len(list(frame.walk(SEED, 0, data))) == (size == 128 * 1024)
     assert is_refused(lambda whole: frame.decode(SEED, 0, whole), data) == (size != 128 * 1024)
+
+
+@given(u64, st.integers(0, 2**40), st.binary(min_size=1, max_size=60), st.data())
+def test_a_turned_bit_of_a_body_is_found(seed, offset, body, data):
+    whole = bytearray(frame.encode(seed, offset, frame.CHUNK, 0, body))
+    assert frame.turned_bit(seed, offset, bytes(whole)) is None
+    one, other = data.draw(st.lists(st.integers(0, 8 * len(body) - 1), min_size=2, max_size=2))
+    whole[frame.HEADER_BYTES + one // 8] ^= 1 << one % 8
+    assert frame.turned_bit(seed, offset, bytes(whole)) == one
+    if one != other:
+        whole[frame.HEADER_BYTES + other // 8] ^= 1 << other % 8
+        assert frame.turned_bit(seed, offset, bytes(whole)) is None
+
+
+def test_a_body_without_bytes_has_no_bit_to_turn():
+    assert frame.turned_bit(SEED, 7, frame.encode(SEED, 7, frame.CHUNK, 0, b"")) is None
