@@ -38,7 +38,7 @@ _MOUNT_HINT: Final = (
 _HINTS: Final = {
     errno.EXDEV: _MOUNT_HINT,
     errno.EBUSY: _MOUNT_HINT,
-    errno.EROFS: "What is restored in place must be writable; rewind --out and recover --to restore elsewhere.",
+    errno.EROFS: "It must be writable; rewind --out and recover --to restore elsewhere.",
 }
 
 # What a capture says, what has to be done, and the walk of what is there.
