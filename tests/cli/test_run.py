@@ -541,6 +541,7 @@ def test_a_capture_that_fails_does_not_stop_the_command(place, script, status):
     assert ran.returncode == status
     assert (place / "ran").exists()
     assert "warning: a capture failed" in ran.stderr
+    assert ("the status is 125, because" in ran.stderr) is (status == 125)
     last = _last(place)
     assert last.data["exit_code"] == int(script[-1])
     assert last.data["capture_fault"].startswith("a capture failed")
