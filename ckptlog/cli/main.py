@@ -49,6 +49,7 @@ from ckptlog.cli import (
     watch,
 )
 from ckptlog.cli.command import Context, add_global_options
+from ckptlog.cli.ending import SignalledError
 from ckptlog.cli.output import Output, open_output
 
 if TYPE_CHECKING:
@@ -104,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         status = exit_status.CLOSED_PIPE
-    except KeyboardInterrupt:
-        status = _report(output, "cli.interrupted", "Interrupted.", exit_status.INTERRUPTED)
+    except KeyboardInterrupt as error:
+        status = error.status if isinstance(error, SignalledError) else exit_status.INTERRUPTED
+        status = _report(output, "cli.interrupted", "Interrupted.", status)
     except UsageError as error:
         hint = f"See `{error.args[1]} --help`."
         status = exit_status.OWN_FAILURE if _is_run(own) else exit_status.USAGE

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
+from ckptlog.cli.ending import interruptible
 from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
@@ -228,7 +229,7 @@ def _place(info: CaptureInfo, name: str) -> str:
 
 def _recover(context: Context, chosen: _Chosen) -> RecoveryProgress:
     arguments = context.arguments
-    with _Bar(context) as bar:
+    with interruptible(), _Bar(context) as bar:
         return chosen.recovery.recover(
             chosen.info.id,
             components=chosen.names,
@@ -272,7 +273,7 @@ def _end_unfinished(context: Context, manager: CheckpointManager) -> int:
     chosen = _Chosen(info, _recovery(manager, system, list(known.values())), names, ())
     verb = "Finish" if is_resumed else "Undo"
     ask(context, f"{verb} the recovery of {_places(chosen) or 'nothing yet'}?")
-    with _Bar(context) as bar:
+    with interruptible(), _Bar(context) as bar:
         act = chosen.recovery.resume if is_resumed else chosen.recovery.roll_back
         done = act(on_progress=bar, safety=not context.arguments.no_safety)
     return tell_none(context, system) if done is None else _tell(context, chosen, done)

@@ -11,6 +11,7 @@ from ckptlog.cli import text
 from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.damage import Damages
+from ckptlog.cli.ending import interruptible
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
@@ -124,7 +125,8 @@ def run_rewind(context: Context) -> int:
         if out is None:
             opened.check_free(arguments.path, own=own)
             _ask(context, opened, info)
-        done = opened.rewind(info, arguments.path, to=out, own=own)
+        with interruptible():
+            done = opened.rewind(info, arguments.path, to=out, own=own)
         return _tell(context, opened, done, out)
 
 

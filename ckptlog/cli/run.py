@@ -161,3 +161,8 @@ def _tell_end(context: Context, result: Result) -> None:
             f"({result.checkpoint}); {captured}{where}"
         )
     )
+    if result.faults and result.status == exit_status.OK:
+        context.output.note(
+            f"ckptlog: the command ended with 0; the status is {exit_status.OWN_FAILURE}, because "
+            "its last capture, or its end, could not be stored"
+        )

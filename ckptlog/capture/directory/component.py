@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,16 @@ from ckptlog.model.component import REREAD, Change, Plan
 
 KIND: Final = "directory"
 _LOCATION_CHARACTERS_MAX: Final = 4_000
+_MOUNT_HINT: Final = (
+    "It is on another file system than the directory, or is where one is mounted, and a restore "
+    "reaches over none: restore other paths (rewind --path) or elsewhere (rewind --out, recover "
+    "--to), or unmount it first."
+)
+_HINTS: Final = {
+    errno.EXDEV: _MOUNT_HINT,
+    errno.EBUSY: _MOUNT_HINT,
+    errno.EROFS: "It must be writable; rewind --out and recover --to restore elsewhere.",
+}
 
 # What a capture says, what has to be done, and the walk of what is there.
 _Compared = tuple[Manifest, list[Step], Scan]
@@ -306,6 +317,7 @@ class DirectoryComponent:
             raise
         except OSError as error:
             failure = from_os_error(error, f"Restoring {naming.shown(self.path)} failed")
+            failure.hint = _HINTS.get(error.errno or 0, failure.hint)
             _explain(failure, run)
             raise failure from error
         return made

@@ -99,6 +99,7 @@ class Restoration:
         """
         self._check_conflicts(steps)
         with Descent(self._root) as self._descent:
+            self._check_root()
             if root_mode is not None and root_mode != self._found.root_mode:
                 self._modes[""] = root_mode
             try:
@@ -208,6 +209,12 @@ class Restoration:
             return False  # the step itself tells what is wrong
 
     # what stands in the way
+
+    def _check_root(self) -> None:
+        """Refuse a directory that is not the one that was walked: a link was put in its place."""
+        status = os.fstat(self._descent.root)
+        if (status.st_dev, status.st_ino) != self._found.root:
+            raise _changed(self._root)
 
     def _check_conflicts(self, steps: Sequence[Step]) -> None:
         for step in steps:

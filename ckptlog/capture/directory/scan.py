@@ -98,6 +98,7 @@ class Scan:
     never: Those that are not described by that alone.
     skipped: Path (as text) to the reason why it is not captured.
     root_mode: The root's own mode.
+    root: The root's device and inode.
     base: What the rest is taken over from; None where everything was listed.
     conditions: What decides, beside the names, about what is left out.
     is_forced: Whether a path was taken against the rules.
@@ -108,6 +109,7 @@ class Scan:
     never: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
     root_mode: int = 0
+    root: tuple[int, int] = (0, 0)
     base: StatIndex | None = None
     conditions: str = ""
     is_forced: bool = False
@@ -212,7 +214,9 @@ class _Walk:
             raise from_os_error(error, "Cannot open the directory") from error
         found = self._found
         try:
-            found.root_mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            status = os.fstat(fd)
+            found.root_mode = stat.S_IMODE(status.st_mode)
+            found.root = (status.st_dev, status.st_ino)
             found.conditions = self._conditions(fd)
             if base is not None and self._is_fit(base):
                 found.base = base

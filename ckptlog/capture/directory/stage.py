@@ -42,13 +42,6 @@ class Placed(NamedTuple):
     inode: int
 
 
-class Taken(NamedTuple):
-    """What was moved here: its name, and its mode before."""
-
-    name: str
-    mode: int
-
-
 class Stage:
     """The open staging directory of one restore.
 
@@ -73,7 +66,7 @@ class Stage:
 
     def file(self, entry: Entry, load: Load) -> str:
         """Make a file, with its mode, time and attributes; return its name here."""
-        name = self._next()
+        name = self.new_name()
         self._waiting.add(name)
         fd = os.open(name, _MADE, _PRIVATE_FILE, dir_fd=self.fd)
         try:
@@ -106,19 +99,17 @@ class Stage:
 
     def link(self, entry: Entry) -> str:
         """Make a symbolic link; return its name here."""
-        name = self._next()
+        name = self.new_name()
         os.symlink(entry.link_target(), name, dir_fd=self.fd)
         times = (entry.mtime, entry.mtime)
         os.utime(name, ns=times, dir_fd=self.fd, follow_symlinks=False)
         return name
 
-    def put(self, staged: str, name: str, directory: int) -> Placed:
+    def put(self, staged: str, name: str, directory: int) -> None:
         """Rename what is here to its place, over what is there."""
-        placed = placed_of(os.stat(staged, dir_fd=self.fd, follow_symlinks=False))
         self._is_begun = True
         os.rename(staged, name, src_dir_fd=self.fd, dst_dir_fd=directory)
         self._waiting.discard(staged)
-        return placed
 
     def keep(self, name: str, directory: int) -> str | None:
         """Give what is about to be overwritten a second name here.
@@ -126,7 +117,7 @@ class Stage:
         Returns:
             The name; "" where nothing is there; None where the system gives no second name.
         """
-        kept = self._next()
+        kept = self.new_name()
         try:
             os.link(name, kept, src_dir_fd=directory, dst_dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -135,15 +126,23 @@ class Stage:
             return None
         return kept
 
-    def take(self, name: str, directory: int) -> Taken:
-        """Move what stands in the way here."""
+    def take(self, name: str, directory: int, taken: str, mode: int) -> None:
+        """Move what stands in the way here, under a name that `new_name` gave.
+
+        Args:
+            mode: Of what stands there.
+        """
         self._is_begun = True
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):  # moving it writes its own `..`
-            os.chmod(name, found.st_mode | _PRIVATE, dir_fd=directory)
-        taken = Taken(self._next(), found.st_mode)
-        os.rename(name, taken.name, src_dir_fd=directory, dst_dir_fd=self.fd)
-        return taken
+        if stat.S_ISDIR(mode):  # moving it writes its own `..`
+            os.chmod(name, mode | _PRIVATE, dir_fd=directory)
+        os.rename(name, taken, src_dir_fd=directory, dst_dir_fd=self.fd)
+
+    def has(self, name: str) -> bool:
+        """Say whether something lies here under a name."""
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            return True
+        return False
 
     def close(self, *, is_done: bool) -> None:
         """Let go; the directory is removed when everything is done, or nothing was begun.
@@ -168,7 +167,8 @@ class Stage:
         with os.scandir(self.fd) as entries:
             return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
 
-    def _next(self) -> str:
+    def new_name(self) -> str:
+        """Return a name that nothing here has."""
         self._serial += 1
         return str(self._serial)
 

@@ -51,27 +51,44 @@ class Trail:
     def put(self, path: str, staged: str, name: str, folder: int) -> None:
         """Bring in a staged file or link, over what is there."""
         kept = self._stage.keep(name, folder)
-        placed = self._stage.put(staged, name, folder)
-        self._acts.append((path, partial(self._put_back, kept, placed)))
+        placed = placed_of(os.stat(staged, dir_fd=self._stage.fd, follow_symlinks=False))
+        back = partial(self._put_back, staged, kept, placed)
+        with self._act(path, back):
+            self._stage.put(staged, name, folder)
 
     def take(self, path: str, name: str, folder: int) -> None:
         """Take away what stands there; a directory with all that is in it."""
-        taken = self._stage.take(name, folder)
-        if stat.S_ISDIR(taken.mode):
-            self.modes.setdefault(path, stat.S_IMODE(taken.mode))
-        self._acts.append((path, partial(self._bring_back, taken.name)))
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            self.modes.setdefault(path, stat.S_IMODE(mode))
+        taken = self._stage.new_name()
+        with self._act(path, partial(self._bring_back, taken)):
+            self._stage.take(name, folder, taken, mode)
 
     def make(self, path: str, name: str, folder: int) -> None:
         """Make a directory."""
-        os.mkdir(name, _PRIVATE, dir_fd=folder)
-        self._acts.append((path, _unmake))
+        with self._act(path, _unmake):
+            os.mkdir(name, _PRIVATE, dir_fd=folder)
 
     def unmake(self, path: str, name: str, folder: int) -> None:
         """Remove an empty directory."""
         mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-        os.rmdir(name, dir_fd=folder)
         self.modes.setdefault(path, mode)
-        self._acts.append((path, _make))
+        with self._act(path, _make):
+            os.rmdir(name, dir_fd=folder)
+
+    @contextmanager
+    def _act(self, path: str, back: Back) -> Iterator[None]:
+        """Remember how an act is taken back before it is done: an interrupt may come right behind.
+
+        So `back` must do nothing where nothing was done.
+        """
+        self._acts.append((path, back))
+        try:
+            yield
+        except OSError:
+            self._acts.pop()
+            raise
 
     def change(self, path: str, entry: Entry, row: Row, name: str, folder: int) -> None:
         """Give a file, whose content is right, its mode, time and attributes."""
@@ -101,7 +118,11 @@ class Trail:
             self._acts.pop()
         return left
 
-    def _put_back(self, kept: str | None, placed: Placed, name: str, folder: int) -> None:
+    def _put_back(
+        self, staged: str, kept: str | None, placed: Placed, name: str, folder: int
+    ) -> None:
+        if self._stage.has(staged):
+            return
         if placed_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) != placed:
             raise FileExistsError
         if kept is None:
@@ -112,6 +133,8 @@ class Trail:
             os.unlink(name, dir_fd=folder)
 
     def _bring_back(self, taken: str, name: str, folder: int) -> None:
+        if not self._stage.has(taken):
+            return
         with suppress(FileNotFoundError):
             os.stat(name, dir_fd=folder, follow_symlinks=False)
             raise FileExistsError
@@ -119,11 +142,16 @@ class Trail:
 
 
 def _make(name: str, folder: int) -> None:
-    os.mkdir(name, _PRIVATE, dir_fd=folder)
+    try:
+        os.mkdir(name, _PRIVATE, dir_fd=folder)
+    except FileExistsError:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise
 
 
 def _unmake(name: str, folder: int) -> None:
-    os.rmdir(name, dir_fd=folder)
+    with suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=folder)
 
 
 def _change_back(row: Row, before: dict[str, bytes | None], name: str, folder: int) -> None:

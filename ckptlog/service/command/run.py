@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import signal
 import threading
 import time
@@ -45,6 +46,7 @@ _SIGNALLED: Final = 128
 _LOST: Final = "lost"
 _TRIES: Final = 3
 _PAUSE_S: Final = 1.0
+_DRAIN_S: Final = 5.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -124,6 +126,7 @@ class CommandRun:
         self._told = ""
         self._absent: list[str] = []
         self._is_lost = False
+        self._is_unread = False
         self._over = threading.Event()
 
     def run(self) -> Result:
@@ -149,7 +152,10 @@ class CommandRun:
             files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
             with self._signals():
-                return self._work(files)
+                result = self._work(files)
+        if self._is_unread:  # told last: it may be the reader of this who reads no more
+            self._tell("warning: nobody read the command's last output; it is only kept")
+        return result
 
     # --- before -------------------------------------------------------------------------------
 
@@ -259,21 +265,48 @@ class CommandRun:
         """Wait until the command has ended and what it printed is passed on."""
         ended: Ended | None = None
         is_drained = False
-        while ended is None or not is_drained:  # either may come first
+        while ended is None:  # either may come first
             kind, number = self._messages.get()
             if kind == process.DRAINED:
                 is_drained = True
             elif kind == process.ENDED:
                 ended = running.reap()
-            elif kind == process.SIGNAL and ended is None:
+            elif kind == process.SIGNAL:
                 self._pass_on(running, number)
-            elif kind == process.STOPPED and ended is None:
+            elif kind == process.STOPPED:
                 running.stopped(number)
-            elif kind == _LOST and not self._is_lost:
-                self._is_lost = True
-                self._tell("another process has taken over the task; the command is ended")
-                running.send(signal.SIGTERM)
+            elif kind == _LOST:
+                self._lose(running)
+        if not is_drained:
+            self._drain(running)
         return ended
+
+    def _drain(self, running: Process) -> None:
+        """Wait until what the command printed is passed on.
+
+        Who asks for an end waits for no reader that is there and reads no more.
+        """
+        is_stopped = "stopped_by" in self._facts
+        end_s = time.monotonic() + _DRAIN_S
+        while True:
+            left_s = max(end_s - time.monotonic(), 0) if is_stopped else None
+            try:
+                kind, number = self._messages.get(timeout=left_s)
+            except queue.Empty:
+                break
+            if kind == process.DRAINED:
+                return
+            if kind == process.SIGNAL and number in _STOPS:
+                break
+            if kind == _LOST:
+                self._lose(running)
+        self._is_unread = True
+
+    def _lose(self, running: Process) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._tell("another process has taken over the task; the command is ended")
+            running.send(signal.SIGTERM)
 
     def _pass_on(self, running: Process, number: int) -> None:
         if number in _STOPS:

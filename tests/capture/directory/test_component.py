@@ -567,6 +567,25 @@ def test_a_new_file_is_not_made_through_a_link(root, memory, tmp_path, monkeypat
     assert os.listdir(outside) == []
 
 
+def test_a_root_swapped_for_a_link_leads_nowhere(root, memory, tmp_path, monkeypatch) -> None:
+    plant(root, {"a": "1", "d/b": "2"})
+    captured = memory.capture(DirectoryComponent("directory", root))
+    (root / "a").unlink()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    whole = restoring.Restoration.run
+
+    def then_swap(self, *arguments):
+        root.rename(tmp_path / "aside")
+        root.symlink_to(outside)
+        whole(self, *arguments)
+
+    monkeypatch.setattr(restoring.Restoration, "run", then_swap)
+    with pytest.raises(ChangedError):
+        DirectoryComponent("directory", root).restore(captured)
+    assert os.listdir(outside) == []
+
+
 # --- another user --------------------------------------------------------------------------------
 
 OTHER = """

@@ -176,6 +176,57 @@ def test_whatever_step_fails_all_is_as_it_was(kind, root, memory, changed, monke
     assert memory.capture(component).reference == changed.reference
 
 
+def test_an_interrupt_right_behind_an_act_takes_that_back_too(
+    root, memory, changed, monkeypatch
+) -> None:
+    """Ctrl-C that comes in a system call is raised as soon as that has returned."""
+    component = DirectoryComponent("directory", root, options=Options(has_attributes=True))
+    before, inodes = picture(root), _inodes(root)
+    sync, close = Stage.sync, Stage.close
+    seen: set[str] = set()
+    left = None  # acts until the interrupt; None: nobody counts
+
+    def begin(self):
+        nonlocal left
+        sync(self)
+        left = number
+
+    def end(self, *, is_done):
+        nonlocal left
+        left = None
+        close(self, is_done=is_done)
+
+    def interrupting(act, name):
+        def done(*args, **options):
+            nonlocal left
+            found = act(*args, **options)
+            if left is not None and {"dir_fd", "src_dir_fd"} & options.keys():
+                left -= 1
+                if left == 0:
+                    left = None
+                    seen.add(name)
+                    raise Stop
+            return found
+
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stage, "sync", begin)
+        patched.setattr(Stage, "close", end)
+        for name in ("rename", "mkdir", "rmdir", "link"):
+            patched.setattr(os, name, interrupting(getattr(os, name), name))
+        for number in range(1, 400):
+            try:
+                component.restore(changed)
+            except Stop:
+                assert picture(root) == before, number
+                assert _inodes(root) == inodes, number
+            else:
+                break
+    assert seen == {"rename", "mkdir", "rmdir", "link"}
+    assert memory.capture(component).reference == changed.reference
+
+
 def _inodes(root: Path) -> dict[str, int]:
     """Directories that were removed are made anew; files are the same files."""
     return {str(path): path.lstat().st_ino for path in sorted(root.rglob("*")) if not path.is_dir()}

@@ -1,0 +1,86 @@
+"""SIGTERM and SIGHUP in the middle of a rewind or a recovery: what was changed is put back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ckptlog.capture.directory.stage import STAGING
+from ckptlog.cli.ending import SignalledError, interruptible
+
+_NAMES = "abcd"
+
+# The first time that `c` has been put in place, the process gets a signal.
+_PROGRAM = """
+import os, sys
+from ckptlog.capture.directory.stage import Stage
+from ckptlog.cli.main import main
+put, sent = Stage.put, []
+def end(self, staged, name, folder):
+    placed = put(self, staged, name, folder)
+    if name == "c" and not sent:
+        sent.append(name)
+        os.kill(os.getpid(), int(sys.argv[1]))
+    return placed
+Stage.put = end
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def tree(tmp_path, run):
+    """Return a directory that is not as it was captured."""
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in _NAMES:
+        (root / name).write_text("old")
+    run("capture", root)
+    for name in _NAMES:
+        (root / name).write_text("newer")
+    return root
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["rewind", "recover"])
+def test_what_was_changed_is_put_back(run, tree, command, number):
+    which = ["rewind", tree] if command == "rewind" else ["recover", "--store", tree / ".ckptlog"]
+    words = [sys.executable, "-c", _PROGRAM, int(number), *which, "--yes"]
+    done = subprocess.run([str(word) for word in words], capture_output=True, timeout=60)
+    assert done.returncode == 128 + number, done.stderr
+    assert b"Interrupted. [cli.interrupted]" in done.stderr
+    assert {(tree / name).read_text() for name in _NAMES} == {"newer"}
+    assert not (tree / STAGING).exists()
+    again = run("recover", "--store", tree / ".ckptlog", "--resume", "--yes", "--json")
+    assert again.document["status"] == "none"
+    assert run("rewind", tree, "--to", "#1", "--yes").status == 0
+    assert {(tree / name).read_text() for name in _NAMES} == {"old"}
+
+
+def test_handlers_are_as_before():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
+        with pytest.raises(SignalledError) as caught, interruptible():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one does not wait
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert caught.value.status == 143
+
+
+def test_a_thread_sets_no_handlers():
+    found = []
+
+    def look():
+        with interruptible():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [signal.SIG_DFL]
