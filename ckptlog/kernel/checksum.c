@@ -10,6 +10,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(WITHOUT_AVX2) /* clang says so, too */
 #define HAS_AVX2 1
+#if !defined(WITHOUT_AVX512)
+#define HAS_AVX512 1
+#endif
 #include <immintrin.h>
 #endif
 
@@ -138,28 +141,52 @@ take_stripe(uint64_t *sums, const unsigned char *from, const unsigned char *key)
 }
 
 static void
-take_stripes(uint64_t *sums, const unsigned char *from, const unsigned char *keys, int stripes)
+scramble(uint64_t *sums, const unsigned char *key)
+{
+    for (int at = 0; at < SUMS; at++) {
+        sums[at] = (sums[at] ^ sums[at] >> 47 ^ word_at(key + 8 * at)) * P32_1;
+    }
+}
+
+/* Take in stripes; where they are a whole block, scramble the sums with its key. */
+static void
+take_stripes(uint64_t *sums, const unsigned char *from, const unsigned char *keys, int stripes,
+             const unsigned char *block_key)
 {
     for (int at = 0; at < stripes; at++) {
         take_stripe(sums, from + STRIPE * at, keys + STEP * at);
     }
+    if (block_key != NULL) {
+        scramble(sums, block_key);
+    }
 }
 
+/* The same, four or eight sums at once: compilers do not find it in the loops above. */
+
 #if defined(HAS_AVX2)
-/* The same, four sums at once: compilers do not find it in the loops above. */
-__attribute__((target("avx2"))) static __m256i
+__attribute__((target("avx2"))) static inline __m256i
 four(__m256i sums, const unsigned char *from, const unsigned char *key)
 {
     __m256i words = _mm256_loadu_si256((const __m256i *)from);
     __m256i keyed = _mm256_xor_si256(words, _mm256_loadu_si256((const __m256i *)key));
     __m256i product = _mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32));
-    __m256i swapped = _mm256_shuffle_epi32(words, _MM_SHUFFLE(1, 0, 3, 2));
+    __m256i swapped = _mm256_shuffle_epi32(words, 0x4E);
     return _mm256_add_epi64(sums, _mm256_add_epi64(product, swapped));
+}
+
+__attribute__((target("avx2"))) static inline __m256i
+scrambled_four(__m256i sums, const unsigned char *key)
+{
+    const __m256i prime = _mm256_set1_epi64x(P32_1);
+    sums = _mm256_xor_si256(sums, _mm256_srli_epi64(sums, 47));
+    sums = _mm256_xor_si256(sums, _mm256_loadu_si256((const __m256i *)key));
+    __m256i high = _mm256_mul_epu32(_mm256_srli_epi64(sums, 32), prime);
+    return _mm256_add_epi64(_mm256_mul_epu32(sums, prime), _mm256_slli_epi64(high, 32));
 }
 
 __attribute__((target("avx2"))) static void
 take_stripes_avx2(uint64_t *sums, const unsigned char *from, const unsigned char *keys,
-                  int stripes)
+                  int stripes, const unsigned char *block_key)
 {
     __m256i *halves = (__m256i *)sums;
     __m256i low = _mm256_loadu_si256(halves), high = _mm256_loadu_si256(halves + 1);
@@ -167,30 +194,56 @@ take_stripes_avx2(uint64_t *sums, const unsigned char *from, const unsigned char
         low = four(low, from + STRIPE * at, keys + STEP * at);
         high = four(high, from + STRIPE * at + STRIPE / 2, keys + STEP * at + STRIPE / 2);
     }
+    if (block_key != NULL) {
+        low = scrambled_four(low, block_key);
+        high = scrambled_four(high, block_key + STRIPE / 2);
+    }
     _mm256_storeu_si256(halves, low);
     _mm256_storeu_si256(halves + 1, high);
 }
 #endif
 
-typedef void (*take)(uint64_t *, const unsigned char *, const unsigned char *, int);
+#if defined(HAS_AVX512)
+__attribute__((target("avx512f"))) static void
+take_stripes_avx512(uint64_t *sums, const unsigned char *from, const unsigned char *keys,
+                    int stripes, const unsigned char *block_key)
+{
+    const __m512i prime = _mm512_set1_epi64(P32_1);
+    __m512i all = _mm512_loadu_si512(sums);
+    for (int at = 0; at < stripes; at++) {
+        __m512i words = _mm512_loadu_si512(from + STRIPE * at);
+        __m512i keyed = _mm512_xor_si512(words, _mm512_loadu_si512(keys + STEP * at));
+        __m512i product = _mm512_mul_epu32(keyed, _mm512_srli_epi64(keyed, 32));
+        __m512i swapped = _mm512_shuffle_epi32(words, 0x4E);
+        all = _mm512_add_epi64(all, _mm512_add_epi64(product, swapped));
+    }
+    if (block_key != NULL) {
+        all = _mm512_xor_si512(all, _mm512_srli_epi64(all, 47));
+        all = _mm512_xor_si512(all, _mm512_loadu_si512(block_key));
+        __m512i high = _mm512_mul_epu32(_mm512_srli_epi64(all, 32), prime);
+        all = _mm512_add_epi64(_mm512_mul_epu32(all, prime), _mm512_slli_epi64(high, 32));
+    }
+    _mm512_storeu_si512(sums, all);
+}
+#endif
+
+typedef void (*take)(uint64_t *, const unsigned char *, const unsigned char *, int,
+                     const unsigned char *);
 
 static take
 best_take(void)
 {
+#if defined(HAS_AVX512)
+    if (__builtin_cpu_supports("avx512f")) {
+        return take_stripes_avx512;
+    }
+#endif
 #if defined(HAS_AVX2)
     if (__builtin_cpu_supports("avx2")) {
         return take_stripes_avx2;
     }
 #endif
     return take_stripes;
-}
-
-static void
-scramble(uint64_t *sums, const unsigned char *key)
-{
-    for (int at = 0; at < SUMS; at++) {
-        sums[at] = (sums[at] ^ sums[at] >> 47 ^ word_at(key + 8 * at)) * P32_1;
-    }
 }
 
 static uint64_t
@@ -201,11 +254,10 @@ sum_long(const unsigned char *from, size_t size, const struct kernel_seed *seed)
     const unsigned char *at = from, *end = from + size;
     take take_all = best_take();
     for (size_t blocks = (size - 1) / BLOCK; blocks > 0; blocks--, at += BLOCK) {
-        take_all(sums, at, keys, STRIPES);
-        scramble(sums, keys + KERNEL_TABLE_BYTES - STRIPE);
+        take_all(sums, at, keys, STRIPES, keys + KERNEL_TABLE_BYTES - STRIPE);
     }
-    take_all(sums, at, keys, (int)((end - at - 1) / STRIPE));
-    take_all(sums, end - STRIPE, keys + KERNEL_TABLE_BYTES - STRIPE - 7, 1);
+    take_all(sums, at, keys, (int)((end - at - 1) / STRIPE), NULL);
+    take_all(sums, end - STRIPE, keys + KERNEL_TABLE_BYTES - STRIPE - 7, 1, NULL);
     uint64_t sum = size * P64_1;
     for (int pair = 0; pair < SUMS / 2; pair++) {
         sum += folded(sums[2 * pair] ^ word_at(keys + 11 + 16 * pair),

@@ -170,7 +170,7 @@ static void
 take_few(struct width width, const unsigned char *from, size_t count, const struct kind *kind,
          uint32_t number, unsigned char *values)
 {
-    unsigned char inputs[SEGMENT * LANES_MAX] = {0}, taken[HASH * LANES_MAX];
+    unsigned char inputs[SEGMENT * LANES_MAX], taken[HASH * LANES_MAX];
     memcpy(inputs, from, bytes_of(kind) * count);
     width.take(inputs, kind, number, taken);
     memcpy(values, taken, HASH * count);

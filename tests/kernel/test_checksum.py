@@ -21,7 +21,7 @@ class Seed(ctypes.Structure):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-@pytest.mark.parametrize("options", [[], ["-DWITHOUT_AVX2"]], ids=["as-built", "without-avx2"])
+@pytest.mark.parametrize("options", [[], ["-DWITHOUT_AVX512"], ["-DWITHOUT_AVX2"]])
 def test_every_length(tmp_path, options):
     library = tmp_path / "checksum.so"
     source = build_kernel.FOLDER / "checksum.c"
