@@ -234,10 +234,6 @@ def test_what_a_predicate_raises_comes_out(store, rising):
         store.bisect(lambda checkpoint: 1 / 0, checkpoint=rising)
 
 
-async def never_awaited(checkpoint):
-    return False
-
-
 @pytest.mark.parametrize(
     ("predicate", "options", "kind"),
     [
@@ -253,13 +249,20 @@ async def never_awaited(checkpoint):
         ("true", {"task": "noise", "begin": 5}, ArgumentError),
         (7, {"task": "noise"}, ArgumentError),
         (None, {"task": "noise"}, ArgumentError),
-        (never_awaited, {"task": "noise"}, ArgumentError),
     ],
     ids=str,
 )
 def test_what_cannot_be_asked(store, rising, predicate, options, kind):
     with pytest.raises(kind):
         store.bisect(predicate, **options)
+
+
+def test_a_predicate_that_nobody_awaits(store, rising):
+    async def judged(checkpoint):
+        return False
+
+    with pytest.raises(ArgumentError, match="coroutine function"):
+        store.bisect(judged, checkpoint=rising)
 
 
 def test_a_closed_store(store, rising):
