@@ -52,11 +52,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def hear_interruptions() -> None:
     """Let Ctrl-C interrupt what Python waits for, also where it is ignored or restarts the wait.
 
-    What a shell starts in the background ignores it, and processes that tests start inherit that.
-    The import of polars puts a handler before Python's behind which waiting goes on (SA_RESTART).
+    What a shell starts in the background ignores it, with nohup also a terminal that closes, and
+    processes that tests start inherit that. The import of polars puts a handler before Python's
+    behind which waiting goes on (SA_RESTART).
     """
     handler = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, handler if callable(handler) else signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
