@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +12,7 @@ from typing import Final
 
 _ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED: Final = 128
+_AT_ONCE_S: Final = 1.0
 
 
 class SignalledError(KeyboardInterrupt):
@@ -23,30 +25,37 @@ class SignalledError(KeyboardInterrupt):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Interrupt the block where such a signal comes; another one then does not wait.
+    """Interrupt the block where such a signal comes.
 
-    Signals that are ignored (nohup) stay so.
+    Whoever ends a program often sends two at once (a process and its group, SIGTERM and SIGHUP):
+    only one that comes later does not wait for what is put back. Signals that are ignored (nohup)
+    stay so.
 
     Raises:
         SignalledError: One came, and the block was left by the interrupt.
     """
-    came: list[int] = []
+    came: list[tuple[int, float]] = []
     ours: list[signal.Signals] = []
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        _reset(ours)
-        raise KeyboardInterrupt
+        now_s = time.monotonic()
+        if not came:
+            came.append((number, now_s))
+            raise SignalledError(number)
+        if now_s - came[0][1] >= _AT_ONCE_S:
+            _reset(ours)
+            signal.raise_signal(number)
 
-    if threading.current_thread() is threading.main_thread():
-        ours += [one for one in _ENDS if signal.getsignal(one) is signal.SIG_DFL]
-        for one in ours:
-            signal.signal(one, interrupt)
     try:
+        if threading.current_thread() is threading.main_thread():
+            for one in _ENDS:
+                if signal.getsignal(one) is signal.SIG_DFL:
+                    ours.append(one)
+                    signal.signal(one, interrupt)
         yield
     except KeyboardInterrupt:
         if came:
-            raise SignalledError(came[0]) from None
+            raise SignalledError(came[0][0]) from None
         raise
     finally:
         _reset(ours)

@@ -40,9 +40,13 @@ def whole_leaves(seed: int, base: int, data: memoryview) -> dict[int, tuple[byte
     if native is not None and native.HASHES:
         leaves = native.raw_leaves(seed, base, data, True)
     else:
+        if native is None:
+            sound = _raw_leaves(seed, base, data)
+        else:
+            sound = native.raw_leaves(seed, base, data, False)
         leaves = [
             (digest, begin, end)
-            for digest, begin, end in _raw_leaves(seed, base, data)
+            for digest, begin, end in sound
             if blake3(data[begin + _TAGGED_AT : end]).digest() == digest
         ]
     return {begin: (digest, end - begin - RAW_AT) for digest, begin, end in leaves}

@@ -78,6 +78,42 @@ def test_handlers_are_as_before():
     assert caught.value.status == 143
 
 
+def test_another_signal_at_once_does_not_stop_what_is_put_back():
+    others = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    put_back = []
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            put_back.append(True)
+
+    try:
+        with pytest.raises(SignalledError) as caught, interruptible():
+            work()
+    finally:
+        signal.signal(signal.SIGTERM, others)
+    assert (caught.value.status, put_back) == (143, [True])
+
+
+def test_a_later_signal_does_not_wait():
+    program = """
+import signal
+from ckptlog.cli import ending
+ending._AT_ONCE_S = 0
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+with ending.interruptible():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        print("still there", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
+
+
 def test_a_thread_sets_no_handlers():
     before, found = signal.getsignal(signal.SIGTERM), []
 

@@ -11,6 +11,7 @@ and its path is told. So does what could not be kept: a file system without hard
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,15 @@ class Trail:
             self._stage.take(name, folder, taken, mode)
 
     def make(self, path: str, name: str, folder: int) -> None:
-        """Make a directory."""
+        """Make a directory.
+
+        Raises:
+            FileExistsError: Something is there. It is looked at first: what is not ours must not
+                be remembered as made.
+        """
+        with suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         with self._act(path, _unmake):
             os.mkdir(name, _PRIVATE, dir_fd=folder)
 

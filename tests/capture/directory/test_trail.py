@@ -11,6 +11,7 @@ from ckptlog.capture.directory import restoration as restoring
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.stage import STAGING, Stage
+from ckptlog.capture.directory.trail import Trail
 from ckptlog.errors import ChangedError, CheckpointStorageError
 from tests.capture.directory.memory import Memory
 from tests.capture.directory.picture import picture
@@ -273,3 +274,23 @@ def test_what_somebody_wrote_meanwhile_is_not_put_back(root, memory, monkeypatch
         component.restore(stored)
     assert "Not put back: a." in caught.value.hint
     assert [(root / name).read_text() for name in "abc"] == ["theirs", "newer", "newer"]
+
+
+def test_a_directory_that_was_there_is_not_taken_back_as_made(root, monkeypatch) -> None:
+    """An interrupt may come before a directory is made, too: one of the user's is not ours then."""
+    (root / "mine").mkdir()
+
+    def interrupted(*args, **options):
+        raise Stop
+
+    fd = os.open(root, os.O_RDONLY)
+    try:
+        trail = Trail(Stage(fd))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "mkdir", interrupted)
+            with pytest.raises((Stop, FileExistsError)):
+                trail.make("mine", "mine", fd)
+        assert trail.take_back(lambda path: (fd, path)) == []
+    finally:
+        os.close(fd)
+    assert (root / "mine").is_dir()
