@@ -8,13 +8,7 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(WITHOUT_AVX2) /* clang says so, too */
-#define HAS_AVX2 1
-#if !defined(WITHOUT_AVX512)
-#define HAS_AVX512 1
-#endif
-#include <immintrin.h>
-#endif
+#include "wide.h"
 
 #define P32_1 0x9E3779B1U
 #define P32_2 0x85EBCA77U

@@ -13,14 +13,7 @@
 #include <string.h>
 
 #include "lines.h"
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(WITHOUT_AVX2) /* clang says so, too */
-#define HAS_AVX2 1
-#if !defined(WITHOUT_AVX512)
-#define HAS_AVX512 1
-#endif
-#include <immintrin.h>
-#endif
+#include "wide.h"
 
 #define HASH KERNEL_HASH_BYTES
 #define BLOCK 64

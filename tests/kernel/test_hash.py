@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import random
-import shutil
-import subprocess
 
-import pytest
 from blake3 import blake3
 
-from tools import build_kernel
+from tests.kernel.compiled import compiled, needs_compiler, registers
 
 KIB = 1024
 # Every number of segments up to some rows of sixteen lanes, each whole, a little more, and less.
@@ -22,14 +19,10 @@ LENGTHS = [
 ]
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-@pytest.mark.parametrize("options", [[], ["-DWITHOUT_AVX512"], ["-DWITHOUT_AVX2"]])
+@needs_compiler
+@registers
 def test_every_length(tmp_path, options):
-    library = tmp_path / "hash.so"
-    source = build_kernel.FOLDER / "hash.c"
-    flags = [one for one in build_kernel.FLAGS if one != "-fvisibility=hidden"]
-    subprocess.run(["cc", *flags, *options, "-shared", source, "-o", library], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = compiled("hash", tmp_path, options)
     loaded.kernel_hash_room.argtypes = [ctypes.c_size_t]
     loaded.kernel_hash_room.restype = ctypes.c_size_t
     assert not (loaded.kernel_hash_is_fast() and options == ["-DWITHOUT_AVX2"])

@@ -137,6 +137,11 @@ class Stage:
             os.chmod(name, mode | _PRIVATE, dir_fd=directory)
         os.rename(name, taken, src_dir_fd=directory, dst_dir_fd=self.fd)
 
+    def new_name(self) -> str:
+        """Return a name that nothing here has."""
+        self._serial += 1
+        return str(self._serial)
+
     def has(self, name: str) -> bool:
         """Say whether something lies here under a name."""
         with suppress(FileNotFoundError):
@@ -166,11 +171,6 @@ class Stage:
     def _files(self) -> list[str]:
         with os.scandir(self.fd) as entries:
             return [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
-
-    def new_name(self) -> str:
-        """Return a name that nothing here has."""
-        self._serial += 1
-        return str(self._serial)
 
 
 def placed_of(found: os.stat_result) -> Placed:
