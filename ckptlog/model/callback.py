@@ -23,6 +23,7 @@ def refuse_deferred(argument: str, callback: object, *, is_awaited: bool = False
             continue
         raise ArgumentError(
             f"{argument} is the {kind} {quoted(callback)}, which would never run.",
-            hint="Give a plain function. AsyncCheckpointService takes coroutine functions too.",
+            hint="Give a plain function. For callbacks that are coroutine functions there is "
+            "AsyncCheckpointService.",
             argument=argument,
         )
