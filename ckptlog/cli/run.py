@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ckptlog.cli import exit_status, text
 from ckptlog.cli.capture import store_path
 from ckptlog.cli.command import Commands, Context, add_command, open_store
 from ckptlog.cli.moment import duration, natural
+from ckptlog.cli.output import Output
 from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
@@ -96,27 +98,46 @@ def run_run(context: Context) -> int:
 def _run(context: Context) -> int:
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.service.command.run import CommandRun, check
+    from ckptlog.service.command.teller import Teller
 
     output = context.output
     order = _order(context.arguments, context)
     check(order)  # before a store is made for it
     path, is_new = store_path(context, context.directory, is_created=True)
 
-    def tell(message: str) -> None:
-        output.note(f"ckptlog: {message}")
-        output.stderr.flush()
+    with Teller(lambda message: _say(output, message)) as tell:
+        with (
+            open_store(path, output, is_created=is_new) as store,
+            CheckpointManager(store=store) as manager,
+        ):
+            running = CommandRun(manager, order, tell=tell)
+            output.flush()
+            result = running.run()
+        for message in _end_of(result):
+            tell(message)
+    if output.is_json:
+        import msgspec
 
-    with (
-        open_store(path, output, is_created=is_new) as store,
-        CheckpointManager(store=store) as manager,
-    ):
-        running = CommandRun(manager, order, tell=tell)
-        output.flush()
-        result = running.run()
-    _tell_end(context, result)
-    if result.faults and result.status == exit_status.OK:
-        return exit_status.OWN_FAILURE
-    return result.status
+        output.document(msgspec.to_builtins(result))
+    return exit_status.OWN_FAILURE if _is_ours(result) else result.status
+
+
+def _say(output: Output, message: str) -> None:
+    """Tell it past the stream's buffer.
+
+    A thread that waits in there for a reader has its lock, and the process's exit needs that.
+    """
+    from ckptlog.service.command.relay import write_all
+
+    if output.is_json:
+        return
+    line = text.escape(f"ckptlog: {message}")
+    try:
+        fd = output.stderr.fileno()
+    except OSError:  # no file: one in memory
+        output.note(line)
+    else:
+        write_all(fd, f"{line}\n".encode(output.stderr.encoding, "backslashreplace"))
 
 
 def _order(arguments: argparse.Namespace, context: Context) -> Order:
@@ -143,26 +164,25 @@ def _order(arguments: argparse.Namespace, context: Context) -> Order:
     )
 
 
-def _tell_end(context: Context, result: Result) -> None:
-    if context.output.is_json:
-        import msgspec
-
-        context.output.document(msgspec.to_builtins(result))
-        return
+def _end_of(result: Result) -> Iterator[str]:
+    """Yield what is to be told of the end."""
     if result.is_skipped:
         return
     captured = f"{result.captures} captures" if result.captures != 1 else "1 capture"
     if result.absent:
         captured = f"{captured}, {len(result.absent)} never there"
     where = f", the newest {result.capture}" if result.capture else ""
-    context.output.note(
-        text.escape(
-            f"ckptlog: task {result.task}, attempt {result.attempt}: {result.state} "
-            f"({result.checkpoint}); {captured}{where}"
-        )
+    yield (
+        f"task {result.task}, attempt {result.attempt}: {result.state} "
+        f"({result.checkpoint}); {captured}{where}"
     )
-    if result.faults and result.status == exit_status.OK:
-        context.output.note(
-            f"ckptlog: the command ended with 0; the status is {exit_status.OWN_FAILURE}, because "
-            "its last capture, or its end, could not be stored"
+    if _is_ours(result):
+        yield (
+            f"the command ended with 0; the status is {exit_status.OWN_FAILURE}, because its last "
+            "capture, or its end, could not be stored"
         )
+
+
+def _is_ours(result: Result) -> bool:
+    """Say whether all that failed is ours."""
+    return bool(result.faults) and result.status == exit_status.OK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pty
@@ -11,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -195,37 +193,6 @@ def test_a_reader_that_goes_away_ends_the_command(place):
     running.stderr.read()
     running.stderr.close()
     assert running.wait(WAIT_S) == 141
-
-
-@pytest.mark.parametrize(
-    ("words", "is_ended", "status"),
-    [("yes", False, 143), ("head -c 150000 /dev/zero", True, 0)],
-)
-def test_a_reader_that_reads_no_more_does_not_hold_who_is_to_stop(place, words, is_ended, status):
-    running = _start(place, "--name", "job", "--", *words.split())
-    _until(lambda: _lying(running.stdout) > 60_000)
-    identity = _until(lambda: (last := _last(place)) and last.data.get("process"))
-    _until(lambda: is_running(identity) is not is_ended)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(WAIT_S / 2) == status
-    assert b"nobody read the command's last output" in running.communicate()[1]
-    assert _last(place).state is (CheckpointState.FAILED if status else CheckpointState.COMPLETED)
-
-
-def test_the_end_is_recorded_where_nobody_reads_what_we_say_of_it(place):
-    running = _start(place, "--name", "job", "--", "yes", stderr=subprocess.STDOUT)
-    _until(lambda: _lying(running.stdout) > 60_000)
-    running.send_signal(signal.SIGTERM)
-    _until(lambda: _last(place).state is CheckpointState.FAILED)
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(WAIT_S / 2) in (143, -signal.SIGTERM)
-    running.stdout.close()
-
-
-def _lying(pipe):
-    """Return how many bytes lie in a pipe."""
-    found = fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4)
-    return int.from_bytes(found, sys.byteorder)
 
 
 # --- who keeps the pipes --------------------------------------------------------------------------

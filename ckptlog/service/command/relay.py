@@ -139,17 +139,12 @@ class Relay:
         target = self._routes[fd]
         if target is None:
             return True
-        view = memoryview(raw)
-        while view:
-            try:
-                view = view[os.write(target, view) :]
-            except BlockingIOError:
-                _wait_until_writable(target)
-            except BrokenPipeError:
-                return False
-            except OSError:
-                self._routes[fd] = None
-                return True
+        try:
+            write_all(target, raw)
+        except BrokenPipeError:
+            return False
+        except OSError:
+            self._routes[fd] = None
         return True
 
     def _close(self, selector: selectors.BaseSelector, fd: int) -> None:
@@ -164,7 +159,17 @@ def _capacity(fd: int) -> int:
     return _PIPE_BYTES
 
 
-def _wait_until_writable(fd: int) -> None:
-    with selectors.SelectSelector() as selector:
-        selector.register(fd, selectors.EVENT_WRITE)
-        selector.select()
+def write_all(fd: int, raw: bytes) -> None:
+    """Write all of it, however long that takes.
+
+    Raises:
+        OSError: It could not be written; BrokenPipeError: nobody reads.
+    """
+    view = memoryview(raw)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            with selectors.SelectSelector() as selector:
+                selector.register(fd, selectors.EVENT_WRITE)
+                selector.select()

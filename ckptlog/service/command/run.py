@@ -17,7 +17,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ from ckptlog.service.command.files import Files, Named, system_of
 from ckptlog.service.command.process import Ended, Messages, Process
 from ckptlog.service.command.record import Record
 from ckptlog.service.command.relay import Tail
+from ckptlog.service.command.teller import Teller
 
 INTERVAL_S: Final = 30.0
 CANNOT_EXECUTE: Final = 126
@@ -47,6 +48,7 @@ _LOST: Final = "lost"
 _TRIES: Final = 3
 _PAUSE_S: Final = 1.0
 _DRAIN_S: Final = 5.0
+_PATIENCE_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -100,7 +102,7 @@ class CommandRun:
     """Runs a command as a task of a store.
 
     Args:
-        tell: Called, from any thread, with each thing that people should know.
+        tell: What people should know goes to it. Its patience is short once an end is asked for.
 
     Raises:
         ArgumentError: Something is wrong with the order.
@@ -109,9 +111,7 @@ class CommandRun:
     Durability: as the manager's.
     """
 
-    def __init__(
-        self, manager: CheckpointManager, order: Order, *, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, manager: CheckpointManager, order: Order, *, tell: Teller) -> None:
         check(order)
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
@@ -126,7 +126,6 @@ class CommandRun:
         self._told = ""
         self._absent: list[str] = []
         self._is_lost = False
-        self._is_unread = False
         self._over = threading.Event()
 
     def run(self) -> Result:
@@ -151,11 +150,9 @@ class CommandRun:
                 return result
             files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
+            self._tell.flush()  # before anything that the command prints
             with self._signals():
-                result = self._work(files)
-        if self._is_unread:  # told last: it may be the reader of this who reads no more
-            self._tell("warning: nobody read the command's last output; it is only kept")
-        return result
+                return self._work(files)
 
     # --- before -------------------------------------------------------------------------------
 
@@ -300,7 +297,7 @@ class CommandRun:
                 break
             if kind == _LOST:
                 self._lose(running)
-        self._is_unread = True
+        self._tell("warning: nobody read the command's last output; it is only kept")
 
     def _lose(self, running: Process) -> None:
         if not self._is_lost:
@@ -311,6 +308,7 @@ class CommandRun:
     def _pass_on(self, running: Process, number: int) -> None:
         if number in _STOPS:
             self._facts["stopped_by"] = record.signal_name(number)
+            self._tell.patience_s = _PATIENCE_S
         running.send(number)
 
     def _environ(self) -> dict[str, str]:
