@@ -67,8 +67,13 @@ def add_workspace_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--xattrs", action="store_true", help="with the user's extended attributes")
 
 
+_MOUNTED = "a rewind does not reach over it: rewind --out, or capture it as a directory of its own"
+
+
 def run_capture(context: Context) -> int:
     """Capture the directory, and say what was stored."""
+    from ckptlog.capture.directory import name as naming
+
     arguments = context.arguments
     is_always = arguments.always or bool(arguments.message or arguments.tag)
     with workspace(context, is_created=True) as opened:
@@ -81,13 +86,16 @@ def run_capture(context: Context) -> int:
     if half_done:
         context.output.note(half_done)
     skipped = dict(last.found.skipped) if last is not None else {}
+    mounts = [naming.shown(path) for path in sorted(last.found.mounts)] if last is not None else []
     if context.output.is_json:
         fields = fields_of(newest)
-        told = {"skipped": skipped, "half_done": bool(half_done)}
+        told = {"skipped": skipped, "mounts": mounts, "half_done": bool(half_done)}
         context.output.document({"captured": info is not None, **fields, **told})
         return OK
     for path, reason in sorted(skipped.items()):
         context.output.note(f"not captured: {path} ({reason})")
+    for path in mounts:
+        context.output.note(f"captured, but another file system: {path} ({_MOUNTED})")
     if info is None:
         context.output.line(text.escape(f"Nothing changed since {newest.id}."))
         return OK

@@ -37,14 +37,19 @@ class Progress:
         self._next_s = now_s + _INTERVAL_S
         self._is_drawn = True
         drawn = bar(self._label, done, total, is_bytes=self._is_bytes)
-        self._stream.write(f"\r{drawn}{left(now_s - self._begin_s, done, total)}\x1b[K")
-        self._stream.flush()
+        self._draw(f"{drawn}{left(now_s - self._begin_s, done, total)}")
 
     def close(self) -> None:
         """Wipe the bar."""
         if self._is_drawn:
-            self._stream.write("\r\x1b[K")
+            self._draw("")
+
+    def _draw(self, line: str) -> None:
+        try:
+            self._stream.write(f"\r{line}\x1b[K")
             self._stream.flush()
+        except OSError:  # the terminal is gone: the work is not for its sake
+            self._is_shown = self._is_drawn = False
 
 
 def bar(label: str, done: int, total: int, *, is_bytes: bool = False) -> str:

@@ -96,6 +96,7 @@ def run_run(context: Context) -> int:
 
 
 def _run(context: Context) -> int:
+    from ckptlog.errors import CheckpointError
     from ckptlog.manager.manager import CheckpointManager
     from ckptlog.service.command.run import CommandRun, check
     from ckptlog.service.command.teller import Teller
@@ -105,14 +106,20 @@ def _run(context: Context) -> int:
     check(order)  # before a store is made for it
     path, is_new = store_path(context, context.directory, is_created=True)
 
+    running: CommandRun | None = None
     with Teller(lambda message: _say(output, message)) as tell:
-        with (
-            open_store(path, output, is_created=is_new) as store,
-            CheckpointManager(store=store) as manager,
-        ):
-            running = CommandRun(manager, order, tell=tell)
-            output.flush()
-            result = running.run()
+        try:
+            with (
+                open_store(path, output, is_created=is_new) as store,
+                CheckpointManager(store=store) as manager,
+            ):
+                running = CommandRun(manager, order, tell=tell)
+                output.flush()
+                result = running.run()
+        except CheckpointError:
+            if running is None or not running.is_begun:
+                tell("the command was not started")
+            raise
         for message in _end_of(result):
             tell(message)
     if output.is_json:

@@ -201,6 +201,9 @@ kernel_hash_room(size_t size)
     return HASH * (size / SEGMENT + 1);
 }
 
+/* Inputs are in memory, and frames far smaller than the 4 TiB at which the number of a segment no
+ * longer fits.
+ */
 void
 kernel_hash(const unsigned char *from, size_t size, unsigned char *room, unsigned char *hash)
 {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -27,6 +29,8 @@ def end(self, staged, name, folder):
     placed = put(self, staged, name, folder)
     if name == "c" and not sent:
         sent.append(name)
+        if "TERMINAL" in os.environ:
+            os.close(int(os.environ["TERMINAL"]))
         os.kill(os.getpid(), int(sys.argv[1]))
     return placed
 Stage.put = end
@@ -61,6 +65,21 @@ def test_what_was_changed_is_put_back(run, tree, command, number):
     assert again.document["status"] == "none"
     assert run("rewind", tree, "--to", "#1", "--yes").status == 0
     assert {(tree / name).read_text() for name in _NAMES} == {"old"}
+
+
+def test_so_it_is_where_the_terminal_is_gone(run, tree):
+    """The bar that was drawn there cannot be wiped; nor can anything be told."""
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", _PROGRAM, int(signal.SIGHUP), "recover", "--store"]
+    words = [str(word) for word in (*words, tree / ".ckptlog", "--yes")]
+    environ = {**os.environ, "TERMINAL": str(ours), "TERM": "xterm"}
+    pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "pass_fds": [ours]}
+    with subprocess.Popen(words, env=environ, **pipes) as running:
+        os.close(theirs)
+        os.close(ours)
+        status = running.wait(timeout=60)
+    assert status == 128 + signal.SIGHUP
+    assert {(tree / name).read_text() for name in _NAMES} == {"newer"}
 
 
 def test_handlers_are_as_before():

@@ -18,6 +18,7 @@ from ckptlog.cli.main import main
 from ckptlog.errors import ArgumentError
 from ckptlog.model.event import RECOVERY_STARTED
 from ckptlog.recovery.recovery import Recovery
+from tests.tmpfs import mounted
 
 
 @pytest.fixture
@@ -357,3 +358,19 @@ def test_many_changes_are_told_in_short(run, tree) -> None:
     lines = run("rewind", tree, "--yes").out.splitlines()
     assert sum(line.startswith("~ ") for line in lines) == 40
     assert "... and 20 more; --json lists all" in lines
+
+
+def test_a_mount_point_is_named_also_where_nothing_changed(tmp_path, run):
+    root = tmp_path / "root"
+    (root / "left_out").mkdir(parents=True)
+    (root / "sub").mkdir()
+    (root / ".ckptlogignore").write_text("left_out\n")
+    with mounted(root / "sub" / "m", 1 << 20) as inside, mounted(root / "left_out" / "m", 1 << 20):
+        (inside / "deep" / "deeper").mkdir(parents=True)
+        with mounted(inside / "inner", 1 << 20):
+            for is_captured in (True, False):
+                document = run("capture", root, "--json").document
+                assert (document["captured"], document["mounts"]) == (is_captured, ["sub/m"])
+            assert "another file system: sub/m (a rewind" in run("capture", root).err
+    document = run("capture", root, "--json").document
+    assert document["mounts"] == []

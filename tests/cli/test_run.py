@@ -485,6 +485,10 @@ def test_a_path_that_is_not_there_is_told(place):
         ran = _run(place, name, "nope", *_shell("touch ran"))
         assert (ran.returncode, (place / "ran").exists()) == (125, False), name
         assert "nope is not there" in ran.stderr
+        assert "the command was not started" in ran.stderr
+    ran = _run(place, "--dir", "kept.txt", *_shell("touch ran"))
+    assert (ran.returncode, (place / "ran").exists()) == (125, False)
+    assert "kept.txt is no directory" in ran.stderr
     ran = _run(place, "--may-appear", "--dir", "nope", "--file", "kept.txt", *_shell("true"))
     assert ran.returncode == 0
     assert "nope was never there; nothing of it is saved" in ran.stderr
@@ -511,7 +515,8 @@ def test_a_capture_that_fails_does_not_stop_the_command(place, script, status):
     assert ("the status is 125, because" in ran.stderr) is (status == 125)
     last = _last(place)
     assert last.data["exit_code"] == int(script[-1])
-    assert last.data["capture_fault"].startswith("a capture failed")
+    assert last.data["capture_fault"].startswith("a capture failed: ")
+    assert "the command was not started" not in ran.stderr
     again = _run(place, "--resume", *_shell("touch again"))
     assert (again.returncode, (place / "again").exists()) == (0, True)
     assert "not captured at its end" in again.stderr

@@ -49,6 +49,8 @@ from ckptlog.errors import (
 )
 
 _PRIVATE: Final = 0o700
+_GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP))
+"""What is no longer what the walk found there."""
 
 
 class Restoration:
@@ -109,6 +111,8 @@ class Restoration:
                     self._change(steps)
                 self._set_modes()
             except OSError as error:
+                if self._at and error.errno in _GONE:
+                    raise _changed(self._at) from error
                 if self._at:
                     error.filename, error.filename2 = naming.shown(self._at), None
                 raise

@@ -97,6 +97,7 @@ class Scan:
     left: For each of them, what the rules left out.
     never: Those that are not described by that alone.
     skipped: Path (as text) to the reason why it is not captured.
+    mounts: Directories on another device than the one they lie in.
     root_mode: The root's own mode.
     root: The root's device and inode.
     base: What the rest is taken over from; None where everything was listed.
@@ -108,6 +109,7 @@ class Scan:
     left: dict[str, list[Left]] = field(default_factory=dict)
     never: set[str] = field(default_factory=set)
     skipped: dict[str, str] = field(default_factory=dict)
+    mounts: set[str] = field(default_factory=set)
     root_mode: int = 0
     root: tuple[int, int] = (0, 0)
     base: StatIndex | None = None
@@ -206,6 +208,7 @@ class _Walk:
         self._inner: dict[str, Chain] = {}
         self._reserved = frozenset((STAGING,) if options.has_git else (STAGING, GIT))
         self._again: set[str] = set()
+        self._foreign: set[str] = set()
 
     def run(self, base: StatIndex | None) -> Scan:
         try:
@@ -345,7 +348,17 @@ class _Walk:
         if excluded and any(row[0] in excluded for row in rows):
             self._found.never.add(path)
             rows = [row for row in rows if row[0] not in excluded]
+        foreign = {name for name, device, _ in folder.folders if device != self._found.root[0]}
+        if foreign:
+            self._note_foreign(path, {row[0] for row in rows if row[0] in foreign})
         return rows
+
+    def _note_foreign(self, path: str, names: set[str]) -> None:
+        found = {naming.join(path, name) for name in names}
+        self._foreign |= found
+        if path not in self._foreign:
+            self._found.mounts |= found
+            self._found.never.add(path)  # what is mounted changes without it
 
     def _is_left_out(self, name: str, mode: int, path: str, chain: Chain) -> bool:
         whole = naming.join(path, name)

@@ -39,7 +39,8 @@ class Trail:
     Attributes:
         modes: Of directories that were changed, as they were before.
 
-    Raises (every method): OSError; nothing was done then.
+    Raises (every method): OSError; nothing was done then, or it is remembered: a part of
+    `change`, in `modes` what `take` gave a directory.
 
     Threads: not safe.
     """

@@ -114,6 +114,13 @@ class Files:
         if not names or self._named.may_appear:
             return
         paths = sorted(self._absent[name] for name in names)
+        for one in self._directories():
+            if one.name in names and Path(one.path).exists():
+                raise ArgumentError(
+                    f"{one.location['path']} is no directory.",
+                    hint="--file captures a file, --sqlite a database.",
+                    path=one.location["path"],
+                )
         raise ArgumentError(
             f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} not there.",
             hint="Correct the path; --may-appear where the command makes it.",

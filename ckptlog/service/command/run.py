@@ -104,6 +104,10 @@ class CommandRun:
     Args:
         tell: What people should know goes to it. Its patience is short once an end is asked for.
 
+    Attributes:
+        is_begun: Whether the command was started, or could not be: what fails then is no reason
+            for that it did not run.
+
     Raises:
         ArgumentError: Something is wrong with the order.
 
@@ -115,6 +119,7 @@ class CommandRun:
         check(order)
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
+        self.is_begun = False
         self._manager = manager
         self._order = order
         self._tell = tell
@@ -152,6 +157,7 @@ class CommandRun:
             self._begin(last, files)
             self._tell.flush()  # before anything that the command prints
             with self._signals():
+                self.is_begun = True
                 return self._work(files)
 
     # --- before -------------------------------------------------------------------------------
@@ -357,7 +363,7 @@ class CommandRun:
                 self._capture(files, "interval")
                 self._update()
 
-    def _capture(self, files: Files, reason: str) -> str | None:
+    def _capture(self, files: Files, reason: str, *, has_more: bool = True) -> str | None:
         """Capture; return what went wrong, which was told. The command goes on in any case."""
         try:
             info = files.capture(reason, description=f"attempt {self._facts['attempt']}")
@@ -367,14 +373,15 @@ class CommandRun:
             if newest is not None:
                 self._facts["capture"] = newest.id
         except Exception as error:  # noqa: BLE001 - nothing of ours may stop the command
-            return self._warn(f"a capture failed, and is tried again: {record.told(error)}")
+            again = ", and is tried again" if has_more else ""
+            return self._warn(f"a capture failed{again}: {record.told(error)}")
         self._told = ""
         return None
 
     def _last_capture(self, files: Files) -> str | None:
         reason = "signal" if self._facts.get("stopped_by") else "end"
         for left in reversed(range(_TRIES)):
-            fault = self._capture(files, reason)
+            fault = self._capture(files, reason, has_more=left > 0)
             if fault is None or not left:
                 return fault
             time.sleep(_PAUSE_S)
