@@ -49,8 +49,8 @@ from ckptlog.cli import (
     watch,
 )
 from ckptlog.cli.command import Context, add_global_options
-from ckptlog.cli.ending import SignalledError
 from ckptlog.cli.output import Output, open_output
+from ckptlog.recovery.ending import SignalledError
 
 if TYPE_CHECKING:
     from ckptlog.errors import CheckpointStorageError

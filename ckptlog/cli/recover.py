@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ckptlog.cli import text
 from ckptlog.cli.command import Commands, Context, add_command
-from ckptlog.cli.ending import interruptible
 from ckptlog.cli.exit_status import CONFLICT, OK, PARTIAL
 from ckptlog.cli.moment import point
 from ckptlog.cli.progress import Progress
 from ckptlog.cli.question import ask
 from ckptlog.cli.unfinished import abandon, system_named, tell_none, unfinished_system
 from ckptlog.cli.word import filled, given_again
+from ckptlog.recovery.ending import interruptible
 
 if TYPE_CHECKING:
     from ckptlog.manager.manager import CheckpointManager

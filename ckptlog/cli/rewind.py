@@ -11,12 +11,12 @@ from ckptlog.cli import text
 from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.damage import Damages
-from ckptlog.cli.ending import interruptible
 from ckptlog.cli.exit_status import OK
 from ckptlog.cli.moment import moment
 from ckptlog.cli.output import Column
 from ckptlog.cli.question import ask, is_asked
 from ckptlog.cli.word import filled, given_again
+from ckptlog.recovery.ending import interruptible
 
 if TYPE_CHECKING:
     from ckptlog.capture.directory.workspace import Rewound, Workspace

@@ -116,7 +116,7 @@ def _run(context: Context) -> int:
                 running = CommandRun(manager, order, tell=tell)
                 output.flush()
                 result = running.run()
-        except CheckpointError:
+        except (CheckpointError, KeyboardInterrupt):
             if running is None or not running.is_begun:
                 tell("the command was not started")
             raise

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from ckptlog.capture.directory.stage import STAGING
-from ckptlog.cli.ending import SignalledError, interruptible
+from ckptlog.recovery.ending import SignalledError, interruptible
 
 _NAMES = "abcd"
 
@@ -64,6 +64,27 @@ def test_what_was_changed_is_put_back(run, tree, command, number):
     again = run("recover", "--store", tree / ".ckptlog", "--resume", "--yes", "--json")
     assert again.document["status"] == "none"
     assert run("rewind", tree, "--to", "#1", "--yes").status == 0
+    assert {(tree / name).read_text() for name in _NAMES} == {"old"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_resumed_command_was_to_find_is_put_back(run, tree, number):
+    store = ["--store", tree / ".ckptlog"]
+    named = ["run", *store, "--name", "job", "--dir", tree]
+    for name in _NAMES:
+        (tree / name).write_text("old")
+    assert run(*named, "--", "false").status == 1
+    for name in _NAMES:
+        (tree / name).write_text("newer")
+    words = [sys.executable, "-c", _PROGRAM, int(number), *named, "--resume"]
+    words = [str(word) for word in (*words, "--", "touch", tree / "started")]
+    done = subprocess.run(words, capture_output=True, timeout=60)
+    assert done.returncode == 128 + number, done.stderr
+    assert b"the command was not started" in done.stderr
+    assert {(tree / name).read_text() for name in _NAMES} == {"newer"}
+    assert not (tree / STAGING).exists()
+    assert not (tree / "started").exists()
+    assert run(*named, "--resume", "--", "true").status == 0
     assert {(tree / name).read_text() for name in _NAMES} == {"old"}
 
 
@@ -119,7 +140,7 @@ def test_another_signal_at_once_does_not_stop_what_is_put_back():
 def test_a_later_signal_does_not_wait():
     program = """
 import signal
-from ckptlog.cli import ending
+from ckptlog.recovery import ending
 ending._AT_ONCE_S = 0
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 with ending.interruptible():

@@ -32,6 +32,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.identifier import check_id
 from ckptlog.policy.sanitise import sanitiser_of
+from ckptlog.recovery.ending import interruptible
 from ckptlog.service.command import process, record, words
 from ckptlog.service.command.claim import GRANT, claimed, end_left_over
 from ckptlog.service.command.files import Files, Named, system_of
@@ -139,23 +140,25 @@ class CommandRun:
         Raises:
             LeaseHeldError: Another process runs the task.
             CheckpointError: Before the command was started: the store, or the rewind.
+            SignalledError: Ended by a signal, before it was started; what was rewound is put back.
         """
         names = [self.task, system_of(self.task)]
         lost = (_LOST, 0)
         with claimed(self._manager, names, lambda: self._messages.put(lost)) as self._leases:
-            last = self._record.last()
-            files = Files(
-                self._manager,
-                self.task,
-                self._order.named,
-                cwd=self._order.cwd,
-                leases=self._leases,
-            )
-            if last is not None and (result := self._look_at(last, files)) is not None:
-                return result
-            files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
-            self._begin(last, files)
-            self._tell.flush()  # before anything that the command prints
+            with interruptible():
+                last = self._record.last()
+                files = Files(
+                    self._manager,
+                    self.task,
+                    self._order.named,
+                    cwd=self._order.cwd,
+                    leases=self._leases,
+                )
+                if last is not None and (result := self._look_at(last, files)) is not None:
+                    return result
+                files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
+                self._begin(last, files)
+                self._tell.flush()  # before anything that the command prints
             with self._signals():
                 self.is_begun = True
                 return self._work(files)
