@@ -19,6 +19,7 @@ from ckptlog import CheckpointManager, CheckpointState
 from ckptlog.capture.capturer import Capturer
 from ckptlog.service.command.process import is_running
 from ckptlog.service.command.record import Record
+from tests.tmpfs import mounted
 
 PROGRAM = [sys.executable, "-m", "ckptlog", "run"]
 WAIT_S = 60.0
@@ -498,6 +499,25 @@ def test_a_path_that_is_not_there_is_told(place):
     ran = _run(place, "--may-appear", "--dir", "made", *_shell("mkdir made; touch made/f"))
     assert "never there" not in ran.stderr
     assert set(_captures(place)[0].components) == {"directory"}
+
+
+def test_a_mount_point_is_told_and_brought_back_as_a_directory_of_its_own(place):
+    with mounted(place / "disk", 1 << 20) as disk:
+        (disk / "f").write_text("as it was")
+        ran = _run(place, *_shell("false"))
+        assert f"warning: {disk} is another file system" in ran.stderr
+        (disk / "f").write_text("later")
+        ran = _run(place, "--resume", "--", "true")
+        assert (ran.returncode, (disk / "f").read_text()) == (125, "later")
+        (place / ".ckptlogignore").write_text("/disk\n")
+        (disk / "f").write_text("as it was")
+        both = ("--name", "both", "--dir", ".", "--dir", "disk")
+        ran = _run(place, *both, *_shell("echo later > disk/f; echo later > kept.txt; exit 1"))
+        assert "another file system" not in ran.stderr
+        for lost in (disk / "f", place / "kept.txt"):
+            lost.write_text("lost\n")
+        ran = _run(place, *both, "--resume", *_shell("cat disk/f kept.txt"))
+        assert (ran.returncode, ran.stdout) == (0, b"later\nlater\n")
 
 
 def test_only_the_newest_captures_are_kept(place):

@@ -23,6 +23,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from ckptlog.capture.capturer import Capturer
+from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.component import DirectoryComponent
 from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.workspace import COMPONENT, SAFETY
@@ -98,6 +99,16 @@ class Files:
         """What is named and was never there."""
         self._look()
         return sorted(self._absent.values())
+
+    @property
+    def mounts(self) -> list[str]:
+        """Directories in what was captured last that are other file systems."""
+        return [
+            naming.shown(str(Path(one.path) / path))
+            for one in self._directories()
+            if one.last is not None
+            for path in sorted(one.last.found.mounts)
+        ]
 
     def check(self, *, is_resumed: bool) -> None:
         """Check that everything that is named is there, or comes back.
