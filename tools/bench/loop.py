@@ -4,8 +4,9 @@ Usage: tools/bench/run loop [--minutes N] [--interval SECONDS] [--megabytes N] [
 
 The system has five components of so many megabytes together, of which 2 % change in a second. The
 load: processes that compute, and threads of this one that hold the interpreter. Printed each
-minute: captures, how late the latest began after its slot, memory, descriptors, threads, stored
-bytes; at the end the drift: how much later the last slot is than whole intervals after the first.
+minute: captures, how late the latest began after its slot, memory (own, and pages of mapped files,
+which the system takes back), descriptors, threads, stored bytes; at the end the drift: how much
+later the last slot is than whole intervals after the first.
 """
 
 from __future__ import annotations
@@ -78,16 +79,23 @@ class Watch:
     def line(self, service: CheckpointService) -> str:
         """Return the figures of now."""
         metrics = service.get_metrics()
-        rows = Path("/proc/self/statm").read_text(encoding="ascii").split()
-        resident_mb = int(rows[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+        own_mb, mapped_mb = _resident_mb()
         return (
             f"{len(self.begun):6} captures  missed {metrics.missed:3}  "
             f"late at most {metrics.late_seconds_max:6.3f} s  "
             f"save {sum(self.save_ms[-50:]) / max(1, len(self.save_ms[-50:])):6.0f} ms  "
-            f"memory {resident_mb:7.1f} MB  "
+            f"memory {own_mb:7.1f} MB, of files {mapped_mb:5.1f} MB  "
             f"descriptors {len(os.listdir('/proc/self/fd')):3}  "  # noqa: PTH208 - a count
             f"threads {threading.active_count():3}  stored {metrics.storage_usage / 1e6:7.1f} MB"
         )
+
+
+def _resident_mb() -> tuple[float, float]:
+    """Return what of this process is in memory: its own, and pages of files that it has mapped."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    rows = dict(line.split(":", 1) for line in status.splitlines())
+    own, mapped = (int(rows[name].split()[0]) * 1024 / 1e6 for name in ("RssAnon", "RssFile"))
+    return own, mapped
 
 
 def _work(parts: list[Part], stop: threading.Event) -> None:
