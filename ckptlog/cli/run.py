@@ -116,10 +116,15 @@ def _run(context: Context) -> int:
                 running = CommandRun(manager, order, tell=tell)
                 output.flush()
                 result = running.run()
-        except CheckpointError:
+        except (CheckpointError, OSError) as error:
             if running is None or not running.is_begun:
                 tell("the command was not started")
-            raise
+            if running is None or running.result is None:
+                raise
+            result = running.result  # what failed then is the way out of the store
+            fault = f"the store was not let go as it should be: {error}"
+            tell(f"warning: {fault}")
+            result.faults.append(fault)
         for message in _end_of(result):
             tell(message)
     if output.is_json:

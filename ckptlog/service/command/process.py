@@ -1,6 +1,6 @@
 """The process of a command: a group of its own, its output relayed, its end waited for.
 
-What happens comes as messages, from threads and from handlers of signals, to one queue:
+What happens comes as messages, from threads, to one queue:
 
     SIGNAL n     a signal for the command has come to us
     STOPPED n    the command was stopped (Ctrl-Z)

@@ -17,11 +17,10 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +37,7 @@ from ckptlog.service.command.files import Files, Named, system_of
 from ckptlog.service.command.process import Ended, Messages, Process
 from ckptlog.service.command.record import Record
 from ckptlog.service.command.relay import Tail
+from ckptlog.service.command.signals import taken
 from ckptlog.service.command.teller import Teller
 
 INTERVAL_S: Final = 30.0
@@ -49,6 +49,7 @@ _TRIES: Final = 3
 _PAUSE_S: Final = 1.0
 _DRAIN_S: Final = 5.0
 _PATIENCE_S: Final = 1.0
+_AT_ONCE_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -107,6 +108,7 @@ class CommandRun:
     Attributes:
         is_begun: Whether the command was started, or could not be: what fails then is no reason
             for that it did not run.
+        result: Once there is one, also where `run` fails then: the store cannot be let go.
 
     Raises:
         ArgumentError: Something is wrong with the order.
@@ -120,6 +122,7 @@ class CommandRun:
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
         self.is_begun = False
+        self.result: Result | None = None
         self._manager = manager
         self._order = order
         self._tell = tell
@@ -131,6 +134,7 @@ class CommandRun:
         self._told = ""
         self._absent: list[str] = []
         self._is_lost = False
+        self._asked_s: float | None = None
         self._over = threading.Event()
 
     def run(self) -> Result:
@@ -156,9 +160,11 @@ class CommandRun:
             files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
             self._begin(last, files)
             self._tell.flush()  # before anything that the command prints
-            with self._signals():
+            with taken(self._messages):
                 self.is_begun = True
-                return self._work(files)
+                self.result = self._work(files)
+            self._hear_stops()
+            return self.result
 
     # --- before -------------------------------------------------------------------------------
 
@@ -287,19 +293,21 @@ class CommandRun:
     def _drain(self, running: Process) -> None:
         """Wait until what the command printed is passed on.
 
-        Who asks for an end waits for no reader that is there and reads no more.
+        Who asks for an end waits for no reader that is there and reads no more; two signals at
+        once ask once.
         """
-        is_stopped = "stopped_by" in self._facts
-        end_s = time.monotonic() + _DRAIN_S
+        begin_s = time.monotonic()
         while True:
-            left_s = max(end_s - time.monotonic(), 0) if is_stopped else None
+            left_s = None
+            if self._asked_s is not None:
+                left_s = max(max(begin_s, self._asked_s) + _DRAIN_S - time.monotonic(), 0)
             try:
                 kind, number = self._messages.get(timeout=left_s)
             except queue.Empty:
                 break
             if kind == process.DRAINED:
                 return
-            if kind == process.SIGNAL and number in _STOPS:
+            if kind == process.SIGNAL and number in _STOPS and self._is_asked_again():
                 break
             if kind == _LOST:
                 self._lose(running)
@@ -314,8 +322,24 @@ class CommandRun:
     def _pass_on(self, running: Process, number: int) -> None:
         if number in _STOPS:
             self._facts["stopped_by"] = record.signal_name(number)
-            self._tell.patience_s = _PATIENCE_S
+            self._is_asked_again()
         running.send(number)
+
+    def _is_asked_again(self) -> bool:
+        """Note that somebody asks for an end; say whether that is not for the first time."""
+        now_s = time.monotonic()
+        if self._asked_s is None:
+            self._asked_s = now_s
+            self._tell.patience_s = _PATIENCE_S
+        return now_s - self._asked_s >= _AT_ONCE_S
+
+    def _hear_stops(self) -> None:
+        """Hear who asked for an end when the command had ended: nobody waits for a reader then."""
+        with suppress(queue.Empty):
+            while True:
+                kind, number = self._messages.get_nowait()
+                if kind == process.SIGNAL and number in _STOPS:
+                    self._is_asked_again()
 
     def _environ(self) -> dict[str, str]:
         grant = msgspec.json.encode(self._leases[0].grant).decode()
@@ -330,23 +354,6 @@ class CommandRun:
         if self._facts["resumed_from"]:
             environ["CKPTLOG_RESUMED_FROM"] = self._facts["resumed_from"]
         return environ
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have the signals that are the command's; those that are ignored stay so (nohup)."""
-
-        def take(number: int, _frame: FrameType | None) -> None:
-            self._messages.put((process.SIGNAL, number))
-
-        former = {}
-        for number in process.PASSED_ON:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                former[number] = signal.signal(number, take)
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
     # --- captures -----------------------------------------------------------------------------
 
