@@ -7,7 +7,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +14,21 @@ from pathlib import Path
 import pytest
 
 from ckptlog.service.command import signals
-from ckptlog.service.command.process import SIGNAL
 from tests.cli import test_run
 from tests.cli.test_run import WAIT_S, _shell, _start, _until
 
 place, _store = test_run.place, test_run._store
-_TWO = (signal.SIGHUP, signal.SIGTERM)
+_TWO = (signal.SIGTERM, signal.SIGHUP)
+
+_LISTENER = """
+import queue, threading, time
+from ckptlog.service.command.signals import taken
+messages = queue.SimpleQueue()
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+with taken(messages):
+    print(flush=True)
+    print(messages.get()[1], messages.get()[1], flush=True)
+"""
 
 _LAST_WORDS = """
 import os, signal, time
@@ -36,15 +44,17 @@ while True:
 
 def test_two_at_once_are_both_heard():
     """The second comes before the main thread runs Python again, and has nothing to wake it for."""
-    asleep = "import os, sys; os.read(0, 1); [os.kill(int(sys.argv[1]), n) for n in (15, 1)]"
     for _ in range(20):
-        messages = queue.SimpleQueue()
-        with signals.taken(messages):
-            words = [sys.executable, "-c", asleep, str(os.getpid())]
-            with subprocess.Popen(words, stdin=subprocess.PIPE) as sender:
-                threading.Timer(0.02, sender.stdin.close).start()
-                heard = {messages.get(timeout=WAIT_S / 6) for _ in _TWO}
-        assert heard == {(SIGNAL, number) for number in _TWO}
+        words = [sys.executable, "-c", _LISTENER]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as listener:
+            listener.stdout.readline()
+            time.sleep(0.05)  # it waits by then
+            for number in _TWO:
+                listener.send_signal(number)
+            try:
+                assert sorted(listener.communicate(timeout=WAIT_S / 6)[0].split()) == ["1", "15"]
+            finally:
+                listener.kill()
 
 
 def test_handlers_and_the_wakeup_are_as_before():
