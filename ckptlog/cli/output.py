@@ -9,6 +9,7 @@ Page: specs/cli.md.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,7 +138,8 @@ class Output:
         """Hand everything to the system; an error shows here, not at the exit."""
         with self._refusals():
             self.stdout.flush()
-        self.stderr.flush()
+        with self._untold():
+            self.stderr.flush()
 
     def _json(self, value: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
         import json
@@ -160,7 +162,16 @@ class Output:
             raise
 
     def _tell(self, content: str) -> None:
-        self.stderr.write(content + "\n")
+        with self._untold():
+            self.stderr.write(content + "\n")
+
+    @contextmanager
+    def _untold(self) -> Iterator[None]:
+        """Drop what stderr refuses, or nobody reads any more: that is no reason to do less."""
+        try:
+            yield
+        except OSError:
+            _drop_waiting(self.stderr)
 
     def _rich_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         from rich.console import Console
@@ -181,6 +192,17 @@ class Output:
         console.width = max(console.width, _width_needed(columns, rows))
         with self._refusals():
             console.print(table)
+
+
+def _drop_waiting(stream: TextIO) -> None:
+    """Empty a stream's buffer, which is written again each time, and on the way out."""
+    fd = stream.fileno()
+    former, nothing = os.dup(fd), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, fd)
+    stream.flush()
+    os.dup2(former, fd)
+    os.close(former)
+    os.close(nothing)
 
 
 def _rich_style(cell: str) -> str:
@@ -243,8 +265,6 @@ def open_output(environ: Mapping[str, str], *, is_json: bool) -> Output:
 
 def _usable(stream: TextIO | None) -> TextIO:
     if stream is None:  # the process was started with the descriptor closed
-        import os
-
         return Path(os.devnull).open("w", encoding="utf-8")  # lives as long as we do
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:

@@ -116,10 +116,15 @@ def _run(context: Context) -> int:
                 running = CommandRun(manager, order, tell=tell)
                 output.flush()
                 result = running.run()
-        except (CheckpointError, KeyboardInterrupt):
+        except (CheckpointError, OSError, KeyboardInterrupt) as error:
             if running is None or not running.is_begun:
                 tell("the command was not started")
-            raise
+            if running is None or running.result is None or isinstance(error, KeyboardInterrupt):
+                raise
+            result = running.result  # what failed then is the way out of the store
+            fault = f"the store was not let go as it should be: {error}"
+            tell(f"warning: {fault}")
+            result.faults.append(fault)
         for message in _end_of(result):
             tell(message)
     if output.is_json:
@@ -186,7 +191,7 @@ def _end_of(result: Result) -> Iterator[str]:
     if _is_ours(result):
         yield (
             f"the command ended with 0; the status is {exit_status.OWN_FAILURE}, because its last "
-            "capture, or its end, could not be stored"
+            "capture, its end, or what it printed could not be stored"
         )
 
 

@@ -165,6 +165,7 @@ def test_what_cannot_be_started(place):
 
 def test_our_own_failures_have_their_status(place):
     assert _run(place).returncode == 125
+    assert "There is no command" in _run(place, "--", "").stderr
     assert "[cli.usage]" in _run(place, "--nonsense", "--", "true").stderr
     assert _run(place, "--nonsense", "--", "true").returncode == 125
     assert _run(place, "--interval", "0", "--", "true").returncode == 125

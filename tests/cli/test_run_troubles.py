@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 
 from ckptlog import CheckpointManager, CheckpointState
 from ckptlog.capture.capturer import Capturer
+from ckptlog.errors import LeaseHeldError
+from ckptlog.service.command import claim
 from ckptlog.service.command.record import Record
 from tests.cli import test_run
 from tests.cli.test_run import PROGRAM, WAIT_S
@@ -150,3 +153,36 @@ def test_one_that_lost_its_lease_ends_its_command_and_writes_no_more(place):
         assert [one.type for one in events if one.subject.task.startswith("job")] == []
         for lease in mine:
             lease.release()
+
+
+def test_a_directory_that_the_command_removes_is_no_good_end(place):
+    ran = test_run._run(place, "--", "sh", "-c", 'rm -r "$PWD"')
+    assert ran.returncode == 125
+    assert f"{place} is gone" in ran.stderr
+    last = test_run._last(place)
+    assert last.data["exit_code"] == 0
+    assert "gone" in last.data["capture_fault"]
+    place.mkdir()
+    ran = test_run._run(place, "--resume", "--", "sh", "-c", "cat kept.txt")
+    assert (ran.returncode, ran.stdout) == (0, b"as it was\n")
+
+
+def test_one_of_two_that_is_gone_is_told(place):
+    for name in ("one", "two"):
+        (place / name).mkdir()
+        (place / name / "f").write_text(name)
+    named = ("--dir", "one", "--dir", "two")
+    ran = test_run._run(place, *named, "--", "sh", "-c", "rm -r two; echo later > one/f")
+    assert ran.returncode == 0
+    assert ran.stderr.count("is gone") == 1
+    assert f"warning: {place / 'two'} is gone" in ran.stderr
+
+
+def test_a_command_left_over_that_cannot_be_ended(monkeypatch):
+    """The system does not end what waits in it; only that is made up here."""
+    monkeypatch.setattr(claim, "_STOP_S", 0.1)
+    monkeypatch.setattr(claim, "is_running", lambda _: True)
+    with subprocess.Popen(["sleep", "60"], process_group=0) as left:
+        with pytest.raises(LeaseHeldError, match=f"process {left.pid}, and cannot be ended"):
+            claim.end_left_over({"pid": left.pid})
+        assert left.wait(WAIT_S) < 0

@@ -242,6 +242,8 @@ def _unlock(name: str, directory: int) -> None:
 def _fill(fd: int, entry: Entry, pieces: Iterator[bytes]) -> None:
     """Write a content; all of it is gone through: who makes the pieces checks behind the last.
 
+    So a content that is too short is found there, and not here.
+
     Raises:
         BlobCorruptionError: There is more than a sparse file's stretches take.
     """

@@ -95,17 +95,26 @@ def end_left_over(identity: Mapping[str, Any]) -> bool:
     """End a command that outlived the process that ran it; False where there is none.
 
     SIGTERM to its group; SIGKILL where that is not enough.
+
+    Raises:
+        LeaseHeldError: It does not end: the system waits in it for something (a disk, a network).
     """
     if not is_running(identity):
         return False
-    end_s = time.monotonic() + _STOP_S
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(identity["pid"], signal.SIGTERM)
-        while is_running(identity):
-            if time.monotonic() > end_s:
-                os.killpg(identity["pid"], signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(identity["pid"], number)
+        end_s = time.monotonic() + _STOP_S
+        while time.monotonic() < end_s:
+            if not is_running(identity):
+                return True
             time.sleep(_LOOK_S)
-    return True
+    raise LeaseHeldError(
+        f"The command of the attempt before still runs as process {identity['pid']}, and cannot "
+        "be ended.",
+        hint="See what it waits for, and whose it is (ps -o user,stat,wchan); then resume again.",
+        pid=identity["pid"],
+    )
 
 
 def _end_of_dead(manager: CheckpointManager, name: str) -> None:

@@ -29,7 +29,7 @@ from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.workspace import COMPONENT, SAFETY
 from ckptlog.capture.file import FileComponent
 from ckptlog.capture.sqlite import SqliteComponent
-from ckptlog.errors import ArgumentError, ChangedError, CheckpointError
+from ckptlog.errors import ArgumentError, CaptureFailedError, ChangedError, CheckpointError
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.capture import CaptureInfo
@@ -99,6 +99,13 @@ class Files:
         """What is named and was never there."""
         self._look()
         return sorted(self._absent.values())
+
+    @property
+    def gone(self) -> list[str]:
+        """What was there, and is no longer."""
+        there = {one.name for one in self._components if _exists(one)}
+        lost = (one for one in self._components if one.name not in self._absent.keys() | there)
+        return sorted(one.location["path"] for one in lost)
 
     @property
     def mounts(self) -> list[str]:
@@ -191,6 +198,12 @@ class Files:
         self._look()
         capturer = self._present()
         if not capturer.components:
+            if gone := self.gone:
+                raise CaptureFailedError(
+                    f"{', '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone.",
+                    hint="What was there is in an earlier capture: `ckptlog recover`.",
+                    reason="gone",
+                )
             return None
         info = None
         for consistency in ("cut", "file"):

@@ -1,10 +1,11 @@
 """The process of a command: a group of its own, its output relayed, its end waited for.
 
-What happens comes as messages, from threads and from handlers of signals, to one queue:
+What happens comes as messages, from threads, to one queue:
 
     SIGNAL n     a signal for the command has come to us
     STOPPED n    the command was stopped (Ctrl-Z)
     ENDED        it has ended, and is still to be reaped
+    REFUSED n    what it prints cannot be written (errno n)
     DRAINED      its output is passed on
 """
 
@@ -27,6 +28,7 @@ from ckptlog.service.command.terminal import Terminal
 SIGNAL: Final = "signal"
 STOPPED: Final = "stopped"
 ENDED: Final = "ended"
+REFUSED: Final = "refused"
 DRAINED: Final = "drained"
 
 PASSED_ON: Final = (
@@ -89,7 +91,12 @@ class Process:
         routes = dict(
             zip(map(_taken, (self._popen.stdout, self._popen.stderr)), outputs, strict=True)
         )
-        self._relay = Relay(routes, tail, lambda: messages.put((DRAINED, 0)))
+        self._relay = Relay(
+            routes,
+            tail,
+            on_end=lambda: messages.put((DRAINED, 0)),
+            on_refusal=lambda number: messages.put((REFUSED, number)),
+        )
         self._relay.start()
         threading.Thread(target=self._wait, name="ckptlog-wait", daemon=True).start()
 

@@ -5,13 +5,16 @@ never held back: what was read is written before more is read, so a slow reader 
 down as without us.
 
     who reads us goes away     our end of that pipe is closed: the command gets its SIGPIPE
-    our output is lost (EIO)   the command goes on; what it prints is only kept
+    our output is refused      that is told, and the command goes on; what was not written is only
+                               kept. A full disk is tried again with what comes next, all else (a
+                               terminal that is gone: EIO) is not
     the command has ended      what it wrote is read; then, while somebody else still has the pipe
                                (a background child), until nothing comes for GRACE_S
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import selectors
@@ -26,6 +29,7 @@ GRACE_S: Final = 1.0
 _READ_BYTES: Final = 64 * 1024
 _PIPE_BYTES: Final = 1024 * 1024
 _CONTINUATION: Final = range(0x80, 0xC0)
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class Tail:
@@ -69,14 +73,25 @@ class Relay:
     Args:
         routes: From each pipe's reading end, which becomes the relay's, to where it goes.
         on_end: Called in the thread when all is passed on.
+        on_refusal: Called in the thread, once for each pipe, with why its output was refused
+            (errno); not where whoever reads it went away.
 
     Threads: `start` and `finish` in one.
     """
 
-    def __init__(self, routes: Mapping[int, int], tail: Tail, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        routes: Mapping[int, int],
+        tail: Tail,
+        *,
+        on_end: Callable[[], None],
+        on_refusal: Callable[[int], None],
+    ) -> None:
         self._routes: dict[int, int | None] = dict(routes)
         self._tail = tail
         self._on_end = on_end
+        self._on_refusal = on_refusal
+        self._refused: set[int] = set()
         self._wake = os.pipe()
         self._left = dict.fromkeys(routes, _PIPE_BYTES)
         self._ended_s: float | None = None
@@ -143,8 +158,13 @@ class Relay:
             write_all(target, raw)
         except BrokenPipeError:
             return False
-        except OSError:
-            self._routes[fd] = None
+        except OSError as error:
+            number = error.errno or 0
+            if number not in _FULL:
+                self._routes[fd] = None
+            if fd not in self._refused:
+                self._refused.add(fd)
+                self._on_refusal(number)
         return True
 
     def _close(self, selector: selectors.BaseSelector, fd: int) -> None:

@@ -11,17 +11,17 @@ fails is told, and tried again. Page: specs/run.md.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -39,6 +39,7 @@ from ckptlog.service.command.files import Files, Named, system_of
 from ckptlog.service.command.process import Ended, Messages, Process
 from ckptlog.service.command.record import Record
 from ckptlog.service.command.relay import Tail
+from ckptlog.service.command.signals import taken
 from ckptlog.service.command.teller import Teller
 
 INTERVAL_S: Final = 30.0
@@ -50,6 +51,7 @@ _TRIES: Final = 3
 _PAUSE_S: Final = 1.0
 _DRAIN_S: Final = 5.0
 _PATIENCE_S: Final = 1.0
+_AT_ONCE_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -106,8 +108,9 @@ class CommandRun:
         tell: What people should know goes to it. Its patience is short once an end is asked for.
 
     Attributes:
-        is_begun: Whether the command was started, or could not be: what fails then is no reason
-            for that it did not run.
+        is_begun: Whether the command was started, or the system refused to: what fails from then
+            on did not keep it from running.
+        result: Once there is one, also where `run` fails then: the store cannot be let go.
 
     Raises:
         ArgumentError: Something is wrong with the order.
@@ -121,6 +124,7 @@ class CommandRun:
         self.task = check_id("task", order.name or words.name_of(order.words, order.cwd))
         check_id("task", system_of(self.task))
         self.is_begun = False
+        self.result: Result | None = None
         self._manager = manager
         self._order = order
         self._tell = tell
@@ -132,6 +136,7 @@ class CommandRun:
         self._told = ""
         self._absent: list[str] = []
         self._is_lost = False
+        self._asked_s: float | None = None
         self._over = threading.Event()
 
     def run(self) -> Result:
@@ -159,9 +164,11 @@ class CommandRun:
                 files.check(is_resumed=self._order.is_resumed and self._order.has_rewind)
                 self._begin(last, files)
                 self._tell.flush()  # before anything that the command prints
-            with self._signals():
+            with taken(self._messages):
                 self.is_begun = True
-                return self._work(files)
+                self.result = self._work(files)
+            self._hear_stops()
+            return self.result
 
     # --- before -------------------------------------------------------------------------------
 
@@ -269,6 +276,8 @@ class CommandRun:
         self._absent = files.absent
         for path in self._absent:
             self._tell(f"warning: {path} was never there; nothing of it is saved")
+        for path in files.gone:
+            self._tell(f"warning: {path} is gone; what it was is in an earlier capture")
         status = _SIGNALLED + ended.signal if ended.signal is not None else ended.exit_code or 0
         return self._end(record.end_facts(ended), record.failure_of(ended), status, fault)
 
@@ -286,6 +295,8 @@ class CommandRun:
                 self._pass_on(running, number)
             elif kind == process.STOPPED:
                 running.stopped(number)
+            elif kind == process.REFUSED:
+                self._note_refusal(number)
             elif kind == _LOST:
                 self._lose(running)
         if not is_drained:
@@ -295,23 +306,34 @@ class CommandRun:
     def _drain(self, running: Process) -> None:
         """Wait until what the command printed is passed on.
 
-        Who asks for an end waits for no reader that is there and reads no more.
+        Who asks for an end waits for no reader that is there and reads no more; two signals at
+        once ask once.
         """
-        is_stopped = "stopped_by" in self._facts
-        end_s = time.monotonic() + _DRAIN_S
+        begin_s = time.monotonic()
         while True:
-            left_s = max(end_s - time.monotonic(), 0) if is_stopped else None
+            left_s = None
+            if self._asked_s is not None:
+                left_s = max(max(begin_s, self._asked_s) + _DRAIN_S - time.monotonic(), 0)
             try:
                 kind, number = self._messages.get(timeout=left_s)
             except queue.Empty:
                 break
             if kind == process.DRAINED:
                 return
-            if kind == process.SIGNAL and number in _STOPS:
+            if kind == process.SIGNAL and number in _STOPS and self._is_asked_again():
                 break
+            if kind == process.REFUSED:
+                self._note_refusal(number)
             if kind == _LOST:
                 self._lose(running)
         self._tell("warning: nobody read the command's last output; it is only kept")
+
+    def _note_refusal(self, number: int) -> None:
+        """Note that output was lost; where the terminal is gone that is nobody's fault."""
+        message = f"what the command printed could not be written: {os.strerror(number)}"
+        self._tell(f"warning: {message}")
+        if number != errno.EIO:
+            self._facts["output_fault"] = message
 
     def _lose(self, running: Process) -> None:
         if not self._is_lost:
@@ -322,8 +344,24 @@ class CommandRun:
     def _pass_on(self, running: Process, number: int) -> None:
         if number in _STOPS:
             self._facts["stopped_by"] = record.signal_name(number)
-            self._tell.patience_s = _PATIENCE_S
+            self._is_asked_again()
         running.send(number)
+
+    def _is_asked_again(self) -> bool:
+        """Note that somebody asks for an end; say whether that is not for the first time."""
+        now_s = time.monotonic()
+        if self._asked_s is None:
+            self._asked_s = now_s
+            self._tell.patience_s = _PATIENCE_S
+        return now_s - self._asked_s >= _AT_ONCE_S
+
+    def _hear_stops(self) -> None:
+        """Hear who asked for an end when the command had ended: nobody waits for a reader then."""
+        with suppress(queue.Empty):
+            while True:
+                kind, number = self._messages.get_nowait()
+                if kind == process.SIGNAL and number in _STOPS:
+                    self._is_asked_again()
 
     def _environ(self) -> dict[str, str]:
         grant = msgspec.json.encode(self._leases[0].grant).decode()
@@ -338,23 +376,6 @@ class CommandRun:
         if self._facts["resumed_from"]:
             environ["CKPTLOG_RESUMED_FROM"] = self._facts["resumed_from"]
         return environ
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Have the signals that are the command's; those that are ignored stay so (nohup)."""
-
-        def take(number: int, _frame: FrameType | None) -> None:
-            self._messages.put((process.SIGNAL, number))
-
-        former = {}
-        for number in process.PASSED_ON:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                former[number] = signal.signal(number, take)
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
 
     # --- captures -----------------------------------------------------------------------------
 
@@ -423,7 +444,8 @@ class CommandRun:
         self._facts |= {**facts, "ended_at": record.now(), **self._output()}
         if fault is not None:
             self._facts["capture_fault"] = fault
-        faults = [one for one in (fault, self._record_end(error_info)) if one is not None]
+        found = (fault, self._facts.get("output_fault"), self._record_end(error_info))
+        faults = [one for one in found if one is not None]
         return Result(
             task=self.task,
             checkpoint=self._record.id,
@@ -464,7 +486,7 @@ def check(order: Order) -> None:
     Raises:
         ArgumentError: Something is wrong with it.
     """
-    if not order.words:
+    if not order.words or not order.words[0]:
         raise ArgumentError(
             "There is no command to run.",
             hint="ckptlog run -- COMMAND ARGUMENT ...",
