@@ -15,7 +15,8 @@ from ckptlog.cli.output import Output
 from ckptlog.cli.word import filled
 
 if TYPE_CHECKING:
-    from ckptlog.service.command.run import Order, Result
+    from ckptlog.service.command.order import Order
+    from ckptlog.service.command.result import Result
 
 INTERVAL_S = 30.0
 
@@ -96,9 +97,12 @@ def run_run(context: Context) -> int:
 
 
 def _run(context: Context) -> int:
+    import msgspec
+
     from ckptlog.errors import CheckpointError
     from ckptlog.manager.manager import CheckpointManager
-    from ckptlog.service.command.run import CommandRun, check
+    from ckptlog.service.command.order import check
+    from ckptlog.service.command.run import CommandRun
     from ckptlog.service.command.teller import Teller
 
     output = context.output
@@ -121,15 +125,13 @@ def _run(context: Context) -> int:
                 tell("the command was not started")
             if running is None or running.result is None or isinstance(error, KeyboardInterrupt):
                 raise
-            result = running.result  # what failed then is the way out of the store
             fault = f"the store was not let go as it should be: {error}"
             tell(f"warning: {fault}")
-            result.faults.append(fault)
+            faults = [*running.result.faults, fault]
+            result = msgspec.structs.replace(running.result, faults=faults)
         for message in _end_of(result):
             tell(message)
     if output.is_json:
-        import msgspec
-
         output.document(msgspec.to_builtins(result))
     return exit_status.OWN_FAILURE if _is_ours(result) else result.status
 
@@ -154,7 +156,7 @@ def _say(output: Output, message: str) -> None:
 
 def _order(arguments: argparse.Namespace, context: Context) -> Order:
     from ckptlog.service.command.files import Named
-    from ckptlog.service.command.run import Order
+    from ckptlog.service.command.order import Order
 
     return Order(
         words=arguments.command_words,

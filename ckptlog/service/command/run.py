@@ -18,15 +18,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from ckptlog.errors import ArgumentError, CheckpointError, LeaseHeldError
+from ckptlog.errors import CheckpointError, LeaseHeldError
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import CheckpointData
@@ -35,14 +33,15 @@ from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.recovery.ending import interruptible
 from ckptlog.service.command import process, record, words
 from ckptlog.service.command.claim import GRANT, claimed, end_left_over
-from ckptlog.service.command.files import Files, Named, system_of
+from ckptlog.service.command.files import Files, system_of
+from ckptlog.service.command.order import Order, check
 from ckptlog.service.command.process import Ended, Messages, Process
 from ckptlog.service.command.record import Record
 from ckptlog.service.command.relay import Tail
+from ckptlog.service.command.result import Result
 from ckptlog.service.command.signals import taken
 from ckptlog.service.command.teller import Teller
 
-INTERVAL_S: Final = 30.0
 CANNOT_EXECUTE: Final = 126
 NOT_FOUND: Final = 127
 _SIGNALLED: Final = 128
@@ -53,52 +52,6 @@ _DRAIN_S: Final = 5.0
 _PATIENCE_S: Final = 1.0
 _AT_ONCE_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be run, and how.
-
-    words: Program and arguments. name: Of the task; made of words and directory by default.
-    interval_s: Between two captures. named: Which files. is_resumed: Go on from the last attempt.
-    has_rewind: Bring the files back when resumed. is_moved: They were captured at other paths and
-    are these now. outputs: Where stdout and stderr go.
-    """
-
-    words: Sequence[str]
-    cwd: str
-    environ: Mapping[str, str] = field(default_factory=dict)
-    name: str | None = None
-    interval_s: float = INTERVAL_S
-    named: Named = field(default_factory=Named)
-    is_resumed: bool = False
-    has_rewind: bool = True
-    is_moved: bool = False
-    outputs: tuple[int, int] = (1, 2)
-
-
-class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a command.
-
-    status: What a shell would say: its exit code, or 128 and the signal's number.
-    faults: What of ours failed in the end; the command itself did what it did.
-    absent: What was named and was never there: nothing of it is saved.
-    is_skipped: It was complete already, and was not run.
-    """
-
-    task: str
-    checkpoint: str
-    attempt: int
-    state: str
-    status: int
-    is_skipped: bool = False
-    resumed_from: str | None = None
-    safety: str | None = None
-    capture: str | None = None
-    captures: int = 0
-    data: dict[str, Any] = msgspec.field(default_factory=dict)
-    faults: list[str] = msgspec.field(default_factory=list)
-    absent: list[str] = msgspec.field(default_factory=list)
 
 
 class CommandRun:
@@ -478,23 +431,3 @@ class CommandRun:
 def _attempt_of(last: CheckpointData | None) -> int:
     attempt = last.data.get("attempt") if last is not None else None
     return attempt if type(attempt) is int else 0
-
-
-def check(order: Order) -> None:
-    """Check an order.
-
-    Raises:
-        ArgumentError: Something is wrong with it.
-    """
-    if not order.words or not order.words[0]:
-        raise ArgumentError(
-            "There is no command to run.",
-            hint="ckptlog run -- COMMAND ARGUMENT ...",
-            argument="command",
-        )
-    if not (math.isfinite(order.interval_s) and order.interval_s > 0):
-        raise ArgumentError(
-            f"interval is {order.interval_s}; seconds above 0 are needed.", argument="interval"
-        )
-    if order.named.keep < 0:
-        raise ArgumentError("keep is below 0.", argument="keep")
