@@ -6,7 +6,6 @@ of them ends as every other one does, and not in a traceback.
 
 from __future__ import annotations
 
-import os
 import sys
 
 _INTERRUPTED = 130  # as in exit_status.py, which may not have been imported yet
@@ -19,7 +18,9 @@ _JSON = (
 def run() -> int:
     """Run the program and return its exit status."""
     try:
-        _occupy()
+        from ckptlog.storage.descriptor import occupy_standard
+
+        occupy_standard()
         from ckptlog.cli.main import main
 
         return main()
@@ -27,15 +28,3 @@ def run() -> int:
         is_json = "--json" in sys.argv
         sys.stderr.write(_JSON if is_json else "ckptlog: Interrupted. [cli.interrupted]\n")
         return _INTERRUPTED
-
-
-def _occupy() -> None:
-    """Open what of stdin, stdout and stderr is closed to nothing.
-
-    Else a file of the store is given the number, and what `run` passes on is written into it.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # is given the lowest number that is free: this one

@@ -14,6 +14,7 @@ from ckptlog.model.codec import Codecs, TypeCodec
 from ckptlog.model.quotation import quoted
 from ckptlog.repository import layout
 from ckptlog.repository.store import Durability, Store
+from ckptlog.storage.descriptor import occupy_standard
 from ckptlog.storage.environment import Environment
 
 # Of seconds, the system refuses to wait for more than about 9 * 10**9.
@@ -65,6 +66,9 @@ def open_store(
     _check_choice("compression_level", compression_level, LEVELS)
     registry = Codecs.of(codecs)  # a SettingsError where they do not fit together
     environment = environment or Environment()
+    if not read_only:
+        with operating_system_door("Cannot open the store"):
+            occupy_standard()
     if create and not read_only:
         _make_missing(root, environment)
     return Store(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,34 @@ from tests.repository.nobody import as_nobody, give_away, public_directory
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "s"
+
+
+_DAEMON = """
+import os, sys
+from contextlib import suppress
+from ckptlog import CheckpointManager
+with CheckpointManager(sys.argv[1]) as manager:
+    for step in (1, 2, 3):
+        manager.create_checkpoint("job", "A job", step, "Step", 5, {"n": step})
+        for fd in (0, 1, 2):
+            with suppress(OSError):
+                os.write(fd, b"NOISE" * 100)  # as a C library does that complains
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&- 2>&-", "2>&-"])
+def test_what_a_daemon_prints_is_never_written_into_its_store(path, closed):
+    """A process may be started with closed streams; files are given the lowest free numbers."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(ckptlog.__file__).parents[1])}
+    line = f'exec "$0" -c "$1" "$2" <>/dev/null {closed}'
+    words = ["bash", "-c", line, sys.executable, _DAEMON, str(path)]
+    ran = subprocess.run(words, env=environ, timeout=60, stdout=subprocess.DEVNULL)
+    assert ran.returncode == 0
+    with CheckpointManager(path) as manager:
+        assert len(list(manager.iterate(task_id="job"))) == 3
+        assert manager.validate_checkpoint_integrity() == []
+    files = [file for file in path.rglob("*") if file.is_file()]
+    assert [file for file in files if b"NOISE" in file.read_bytes()] == []
 
 
 # --- arguments ------------------------------------------------------------------------------------
