@@ -67,10 +67,7 @@ def open_store(
     registry = Codecs.of(codecs)  # a SettingsError where they do not fit together
     environment = environment or Environment()
     if not read_only:
-        with operating_system_door("Cannot open the store"):
-            occupy_standard()
-    if create and not read_only:
-        _make_missing(root, environment)
+        _prepare_writing(root, environment, is_created=create)
     return Store(
         root,
         read_only=read_only,
@@ -86,8 +83,10 @@ def open_store(
     )
 
 
-def _make_missing(root: Path, environment: Environment) -> None:
-    if not _exists(root / layout.STORE_JSON):
+def _prepare_writing(root: Path, environment: Environment, *, is_created: bool) -> None:
+    with operating_system_door("Cannot open the store"):
+        occupy_standard()
+    if is_created and not _exists(root / layout.STORE_JSON):
         layout.refuse_unsafe_file_system(root, environment)
         layout.create(root, environment)
 
