@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
 # Each with what is its handler where nobody has set another one.
-_ENDS: Final = {
+_ENDS: Final[dict[signal.Signals, _Handler]] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGHUP: signal.SIG_DFL,
