@@ -17,8 +17,12 @@ from ckptlog.cli.word import filled
 if TYPE_CHECKING:
     from ckptlog.service.command.order import Order
     from ckptlog.service.command.result import Result
+    from ckptlog.service.command.run import CommandRun
+    from ckptlog.service.command.teller import Teller
 
 INTERVAL_S = 30.0
+_PATIENCE_S = 1.0
+_NOT_STARTED = "the command was not started"
 
 
 def add_commands(commands: Commands) -> None:
@@ -120,10 +124,12 @@ def _run(context: Context) -> int:
                 running = CommandRun(manager, order, tell=tell)
                 output.flush()
                 result = running.run()
-        except (CheckpointError, OSError, KeyboardInterrupt) as error:
+        except KeyboardInterrupt as error:
+            return _interrupted(error, running, tell, output)
+        except (CheckpointError, OSError) as error:
             if running is None or not running.is_begun:
-                tell("the command was not started")
-            if running is None or running.result is None or isinstance(error, KeyboardInterrupt):
+                tell(_NOT_STARTED)
+            if running is None or running.result is None:
                 raise
             fault = f"the store was not let go as it should be: {error}"
             tell(f"warning: {fault}")
@@ -134,6 +140,21 @@ def _run(context: Context) -> int:
     if output.is_json:
         output.document(msgspec.to_builtins(result))
     return exit_status.OWN_FAILURE if _is_ours(result) else result.status
+
+
+def _interrupted(
+    error: KeyboardInterrupt, running: CommandRun | None, tell: Teller, output: Output
+) -> int:
+    """Tell of an interrupt, and wait no longer for who reads that; return the status."""
+    from ckptlog.recovery.ending import SignalledError
+
+    tell.patience_s = _PATIENCE_S
+    if running is None or not running.is_begun:
+        tell(_NOT_STARTED)
+    if output.is_json:
+        raise error
+    tell("Interrupted. [cli.interrupted]")
+    return error.status if isinstance(error, SignalledError) else exit_status.INTERRUPTED
 
 
 def _say(output: Output, message: str) -> None:

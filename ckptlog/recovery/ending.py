@@ -1,16 +1,23 @@
-"""SIGTERM and a terminal that closes end a command as Ctrl-C does: what it changed is put back."""
+"""Ctrl-C, SIGTERM and a terminal that closes end a command: what it changed is put back."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP)
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers
+
+# Each with what is its handler where nobody has set another one.
+_ENDS: Final[dict[signal.Signals, _Handler]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 _SIGNALLED: Final = 128
 _AT_ONCE_S: Final = 1.0
 
@@ -27,9 +34,9 @@ class SignalledError(KeyboardInterrupt):
 def interruptible() -> Iterator[None]:
     """Interrupt the block where such a signal comes.
 
-    Whoever ends a program often sends two at once (a process and its group, SIGTERM and SIGHUP):
-    only one that comes later does not wait for what is put back. Signals that are ignored (nohup)
-    stay so.
+    Whoever ends a program often sends two at once (a process and its group, SIGTERM and SIGHUP, a
+    terminal and the program between us): only one that comes later does not wait for what is put
+    back. Signals that are ignored (nohup) stay so.
 
     Raises:
         SignalledError: One came, and the block was left by the interrupt.
@@ -48,8 +55,8 @@ def interruptible() -> Iterator[None]:
 
     try:
         if threading.current_thread() is threading.main_thread():
-            for one in _ENDS:
-                if signal.getsignal(one) is signal.SIG_DFL:
+            for one, unset in _ENDS.items():
+                if signal.getsignal(one) is unset:
                     ours.append(one)
                     signal.signal(one, interrupt)
         yield
@@ -63,4 +70,4 @@ def interruptible() -> Iterator[None]:
 
 def _reset(numbers: list[signal.Signals]) -> None:
     for one in numbers:
-        signal.signal(one, signal.SIG_DFL)
+        signal.signal(one, _ENDS[one])

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP in the middle of a rewind or a recovery: what was changed is put back."""
+"""A signal in the middle of a rewind or a recovery: what was changed is put back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from ckptlog.capture.directory.stage import STAGING
+from ckptlog.capture.directory.stage import STAGING, Stage
 from ckptlog.recovery.ending import SignalledError, interruptible
 
 _NAMES = "abcd"
@@ -22,6 +22,7 @@ _PROGRAM = """
 import os, signal, sys
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from ckptlog.capture.directory.stage import Stage
 from ckptlog.cli.main import main
 put, sent = Stage.put, []
@@ -51,7 +52,7 @@ def tree(tmp_path, run):
     return root
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("command", ["rewind", "recover"])
 def test_what_was_changed_is_put_back(run, tree, command, number):
     which = ["rewind", tree] if command == "rewind" else ["recover", "--store", tree / ".ckptlog"]
@@ -118,23 +119,87 @@ def test_handlers_are_as_before():
     assert caught.value.status == 143
 
 
-def test_another_signal_at_once_does_not_stop_what_is_put_back():
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_another_signal_at_once_does_not_stop_what_is_put_back(first, second):
+    """Ctrl-C twice; a Ctrl-C that the program between the terminal and us passes on, too."""
     others = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     put_back = []
 
     def work():
         try:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(first)
         finally:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(second)
             put_back.append(True)
 
     try:
         with pytest.raises(SignalledError) as caught, interruptible():
             work()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, others)
-    assert (caught.value.status, put_back) == (143, [True])
+    assert (caught.value.status, put_back) == (128 + first, [True])
+
+
+# The process gets a signal behind the N-th act of those that it does when the tree is as it shall
+# be: the staging directory is emptied and removed, then the root has its mode.
+_AT_THE_END = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+from ckptlog.capture.directory import stage
+from ckptlog.cli.main import main
+left = [int(sys.argv[1])]
+def counted(act):
+    def counting(*given, **named):
+        done = act(*given, **named)
+        if os.path.exists("at the end"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return done
+    return counting
+for one in ("unlink", "rmdir", "fchmod", "chmod"):
+    setattr(os, one, counted(getattr(os, one)))
+close = stage.Stage.close
+def closing(self, *, is_done):
+    open("at the end", "w").close()
+    close(self, is_done=is_done)
+stage.Stage.close = closing
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 6, 7])
+def test_what_is_done_already_stays_done(run, tree, tmp_path, number):
+    tree.chmod(0o700)
+    assert run("capture", tree).status == 0
+    for name in _NAMES:
+        (tree / name).write_text("newest")
+    tree.chmod(0o755)
+    words = [sys.executable, "-c", _AT_THE_END, str(number), "rewind", str(tree), "--yes"]
+    place = tmp_path / "place"
+    place.mkdir()
+    done = subprocess.run(words, cwd=place, capture_output=True, timeout=60)
+    assert done.returncode == 143, done.stderr
+    assert {(tree / name).read_text() for name in _NAMES} == {"newer"}
+    assert not (tree / STAGING).exists()
+    assert tree.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_signal_before_anything_is_staged_leaves_nothing(tmp_path, monkeypatch):
+    mkdir = os.mkdir
+
+    def interrupted(*given, **named):
+        mkdir(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    root = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(KeyboardInterrupt):
+        Stage(root)
+    os.close(root)
+    assert not (tmp_path / STAGING).exists()
 
 
 def test_a_later_signal_does_not_wait():

@@ -372,5 +372,8 @@ def test_a_mount_point_is_named_also_where_nothing_changed(tmp_path, run):
                 document = run("capture", root, "--json").document
                 assert (document["captured"], document["mounts"]) == (is_captured, ["sub/m"])
             assert "another file system: sub/m (a rewind" in run("capture", root).err
+            (inside / "deep" / "new").touch()  # only what changed is listed again
+            document = run("capture", root, "--json").document
+            assert (document["captured"], document["mounts"]) == (True, ["sub/m"])
     document = run("capture", root, "--json").document
     assert document["mounts"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from ckptlog import CheckpointState
 from ckptlog.service.command.process import is_running
 from tests.cli import test_run
-from tests.cli.test_run import WAIT_S, _last, _shell, _start, _until
+from tests.cli.test_run import WAIT_S, _last, _run, _shell, _start, _until
 
 place, _store = test_run.place, test_run._store
 _FULL = 60_000  # bytes; a pipe takes 65,536, in 16 pages
@@ -56,6 +57,23 @@ def test_nor_where_it_is_the_reader_of_what_we_say_too(place, words):
     running.stdout.close()
     last = _last(place)
     assert (last.state, last.data["stopped_by"]) == (CheckpointState.FAILED, "SIGTERM")
+
+
+def test_nor_before_the_command_is_started(place):
+    """What is told then is told before the command may print."""
+    assert _run(place, "--", "false").returncode == 1
+    reading, writing = os.pipe()
+    os.write(writing, bytes(fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ)))
+    named = ["--store", place.parent / "store", "--name", "job"]  # which one it is is not told
+    words = [*named, "--resume", *_shell("touch started")]
+    running = _start(place, *words, stderr=writing)
+    _until(lambda: (last := _last(place)) and last.data["attempt"] == 2)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(WAIT_S / 2) == 143
+    running.stdout.close()
+    os.close(writing)
+    os.close(reading)
+    assert not (place / "started").exists()
 
 
 def test_a_second_signal_ends_the_wait_for_the_reader_of_a_document(place):

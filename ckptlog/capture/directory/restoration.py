@@ -109,7 +109,8 @@ class Restoration:
                 if steps or is_left_over(self._root):
                     self._open_folder("")
                     self._change(steps)
-                self._set_modes()
+                else:
+                    self._set_modes()
             except OSError as error:
                 if self._at and error.errno in _GONE:
                     raise _changed(self._at) from error
@@ -136,7 +137,16 @@ class Restoration:
                 with suppress(OSError, CheckpointStorageError):
                     self._stage.close(is_done=not self._left)
             raise
+        try:
+            self._tidy()
+        except KeyboardInterrupt:
+            self._tidy()
+            raise
+
+    def _tidy(self) -> None:
+        """End what is done and on the medium: whoever interrupts that finds it done, too."""
         self._stage.close(is_done=True)
+        self._set_modes()
 
     def _take_back(self) -> None:
         """Make the tree what it was before; what cannot be is left, and told."""

@@ -97,7 +97,7 @@ class Scan:
     left: For each of them, what the rules left out.
     never: Those that are not described by that alone.
     skipped: Path (as text) to the reason why it is not captured.
-    mounts: Directories on another device than the one they lie in.
+    mounts: Directories on another device than the root, and not in another one of them.
     root_mode: The root's own mode.
     root: The root's device and inode.
     base: What the rest is taken over from; None where everything was listed.
@@ -208,7 +208,6 @@ class _Walk:
         self._inner: dict[str, Chain] = {}
         self._reserved = frozenset((STAGING,) if options.has_git else (STAGING, GIT))
         self._again: set[str] = set()
-        self._foreign: set[str] = set()
 
     def run(self, base: StatIndex | None) -> Scan:
         try:
@@ -317,6 +316,7 @@ class _Walk:
         listed.update(one[0] for one in folder.unseen)
         chain = self._chain(fd, path, chain, listed)
         rows = self._rows(folder, path, chain)
+        self._note_mounts(fd, path, folder, rows)
         rows.sort()
         self._found.directories[path] = rows
         if any(name in RULE_FILES for name, _ in self._found.left[path]):
@@ -348,15 +348,13 @@ class _Walk:
         if excluded and any(row[0] in excluded for row in rows):
             self._found.never.add(path)
             rows = [row for row in rows if row[0] not in excluded]
-        foreign = {name for name, device, _ in folder.folders if device != self._found.root[0]}
-        if foreign:
-            self._note_foreign(path, {row[0] for row in rows if row[0] in foreign})
         return rows
 
-    def _note_foreign(self, path: str, names: set[str]) -> None:
-        found = {naming.join(path, name) for name in names}
-        self._foreign |= found
-        if path not in self._foreign:
+    def _note_mounts(self, fd: int, path: str, folder: Folder, rows: list[Row]) -> None:
+        root = self._found.root[0]
+        foreign = {name for name, device, _ in folder.folders if device != root}
+        found = {naming.join(path, row[0]) for row in rows if row[0] in foreign}
+        if found and os.fstat(fd).st_dev == root:  # else this lies in one itself
             self._found.mounts |= found
             self._found.never.add(path)  # what is mounted changes without it
 

@@ -55,14 +55,18 @@ class Stage:
 
     def __init__(self, root: int) -> None:
         clear(root)
-        os.mkdir(STAGING, _PRIVATE, dir_fd=root)
         self._root = root
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(STAGING, flags, dir_fd=root)
+        try:
+            os.mkdir(STAGING, _PRIVATE, dir_fd=root)
+            self.fd = os.open(STAGING, flags, dir_fd=root)
+        except BaseException:  # an interrupt, too: its being there would tell of a restore
+            clear(root)
+            raise
         self._serial = 0
         self._waiting: set[str] = set()
         self.batch = Batch()
-        self._is_begun = False
+        self._is_begun = self._is_closed = False
 
     def file(self, entry: Entry, load: Load) -> str:
         """Make a file, with its mode, time and attributes; return its name here."""
@@ -153,10 +157,11 @@ class Stage:
         """Let go; the directory is removed when everything is done, or nothing was begun.
 
         Else what was not placed is removed (the medium may be full), and the directory stays.
+        Twice is fine: who was interrupted in it goes on.
         """
         is_done = is_done or not self._is_begun
         try:
-            if is_done:
+            if is_done and not self._is_closed:
                 with suppress(FileNotFoundError):
                     self.batch.remove(self._files(), self.fd)
             for name in () if is_done else self._waiting:
@@ -164,7 +169,9 @@ class Stage:
                     os.unlink(name, dir_fd=self.fd)
         finally:
             self.batch.close()
-            os.close(self.fd)
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self.fd)
         if is_done:
             clear(self._root)
 

@@ -103,7 +103,7 @@ class Relay:
 
     def finish(self) -> None:
         """The command has ended: pass on what is left, then end."""
-        os.write(self._wake[1], b"!")
+        os.close(self._wake[1])
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -119,6 +119,7 @@ class Relay:
                     self._turn(selector, key.fd)
             for fd in list(self._routes):
                 self._close(selector, fd)
+        os.close(self._wake[0])
         self._on_end()
 
     def _note_empty(self, ready: set[int]) -> None:

@@ -98,7 +98,8 @@ class CommandRun:
         Raises:
             LeaseHeldError: Another process runs the task.
             CheckpointError: Before the command was started: the store, or the rewind.
-            SignalledError: Ended by a signal, before it was started; what was rewound is put back.
+            SignalledError: Ended by a signal, before it was started; a rewind in the middle is put
+                back, one that is done stays.
         """
         names = [self.task, system_of(self.task)]
         lost = (_LOST, 0)
