@@ -377,3 +377,13 @@ def test_a_mount_point_is_named_also_where_nothing_changed(tmp_path, run):
             assert (document["captured"], document["mounts"]) == (True, ["sub/m"])
     document = run("capture", root, "--json").document
     assert document["mounts"] == []
+
+
+def test_a_time_before_all_captures_says_which_is_the_first(run, tree):
+    run("capture", tree)
+    first = run("rewind", tree, "--list", "--json").lines[0]["created_at"]
+    ran = run("rewind", tree, "--to", "2001-01-01")
+    assert ran.status == 3
+    assert "the first is of " in ran.err
+    assert first[:19] in ran.err
+    assert "the first is of " in run("rewind", tree, "--to", "5").err

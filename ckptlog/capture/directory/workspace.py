@@ -27,6 +27,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.manager.reading import OnDamage
 from ckptlog.manager.unfinished import Trace, refusal
 from ckptlog.model.capture import CaptureInfo
+from ckptlog.model.checkpoint import time_text
 from ckptlog.model.component import Plan
 
 COMPONENT: Final = "directory"
@@ -118,14 +119,17 @@ class Workspace:
             if not (isinstance(to, datetime) and self._is_after(name, to)):
                 raise error
 
-        left = to if isinstance(to, int) else 0
+        left, oldest = to if isinstance(to, int) else 0, None
         for info in self.capturer.each(on_damage=on_damage):
-            if info.reason == SAFETY or (isinstance(to, datetime) and info.created_at > to):
+            if info.reason == SAFETY:
+                continue
+            oldest = info
+            if isinstance(to, datetime) and info.created_at > to:
                 continue
             if left == 0:
                 return info
             left -= 1
-        raise self._absent()
+        raise self._absent(oldest)
 
     def _numbered(self, text: str) -> CaptureInfo:
         """Return the capture of a number, `#7`."""
@@ -136,9 +140,10 @@ class Workspace:
                 return info
         raise damaged[0] if damaged else self._absent()
 
-    def _absent(self) -> CheckpointNotFoundError:
+    def _absent(self, oldest: CaptureInfo | None = None) -> CheckpointNotFoundError:
+        first = "" if oldest is None else f"; the first is of {time_text(oldest.created_at)}"
         return CheckpointNotFoundError(
-            f"{naming.shown(self.path)} has no such capture in this store.",
+            f"{naming.shown(self.path)} has no such capture in this store{first}.",
             hint="`ckptlog rewind DIR --list` shows its captures; `ckptlog capture DIR` makes one.",
             system=self.system,
         )
