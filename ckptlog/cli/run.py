@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ckptlog.service.command.teller import Teller
 
 INTERVAL_S = 30.0
-_PATIENCE_S = 1.0
 _NOT_STARTED = "the command was not started"
 
 
@@ -148,7 +147,7 @@ def _interrupted(
     """Tell of an interrupt, and wait no longer for who reads that; return the status."""
     from ckptlog.recovery.ending import SignalledError
 
-    tell.patience_s = _PATIENCE_S
+    tell.hurry()
     if running is None or not running.is_begun:
         tell(_NOT_STARTED)
     if output.is_json:

@@ -49,7 +49,6 @@ _LOST: Final = "lost"
 _TRIES: Final = 3
 _PAUSE_S: Final = 1.0
 _DRAIN_S: Final = 5.0
-_PATIENCE_S: Final = 1.0
 _AT_ONCE_S: Final = 1.0
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -58,7 +57,7 @@ class CommandRun:
     """Runs a command as a task of a store.
 
     Args:
-        tell: What people should know goes to it. Its patience is short once an end is asked for.
+        tell: What people should know goes to it. It is hurried once an end is asked for.
 
     Attributes:
         is_begun: Whether the command was started, or the system refused to: what fails from then
@@ -306,7 +305,7 @@ class CommandRun:
         now_s = time.monotonic()
         if self._asked_s is None:
             self._asked_s = now_s
-            self._tell.patience_s = _PATIENCE_S
+            self._tell.hurry()
         return now_s - self._asked_s >= _AT_ONCE_S
 
     def _hear_stops(self) -> None:

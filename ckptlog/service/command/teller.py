@@ -10,7 +10,9 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Self
+from typing import Final, Self
+
+_PATIENCE_S: Final = 1.0
 
 
 class Teller:
@@ -20,14 +22,11 @@ class Teller:
         tell: Called in the teller's thread with each message; what it raises of the
             system's, or of a closed stream, is dropped: nobody could be told of it.
 
-    Attributes:
-        patience_s: How long leaving waits; None without an end, as any program for its reader.
-
     Threads: any may call it.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
-        self.patience_s: float | None = None
+        self._patience_s: float | None = None  # without an end, as any program for its reader
         self._tell = tell
         self._queue: queue.SimpleQueue[str | threading.Event | None] = queue.SimpleQueue()
         # A daemon: one that waits for a reader must not keep the process.
@@ -39,11 +38,15 @@ class Teller:
 
     def __exit__(self, *_: object) -> None:
         self._queue.put(None)
-        self._thread.join(self.patience_s)
+        self._thread.join(self._patience_s)
 
     def __call__(self, message: str) -> None:
         """Tell a message, soon; never waits."""
         self._queue.put(message)
+
+    def hurry(self) -> None:
+        """Let leaving wait for a second only: somebody has asked for an end."""
+        self._patience_s = _PATIENCE_S
 
     def flush(self) -> None:
         """Wait until all is told that was to be."""
