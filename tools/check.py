@@ -131,12 +131,12 @@ START = "COVERAGE_PROCESS_START"
 
 # Every Python process of the suite begins to measure by itself: coverage's own .pth reads the name
 # of this file from the environment. `include` and not `source`: with `source` each of thousands of
-# short processes would look at every file of the package when it ends.
+# short processes would look at every file of the package when it ends. And no `sigterm`: its
+# handler would stand where a user's process has none, and change what is tested.
 MEASURED = f"""\
 [run]
 include = {ROOT}/ckptlog/*
 parallel = true
-sigterm = true
 disable_warnings = no-data-collected
 """
 # Adds the files that no test has loaded: their lines count too.
@@ -174,8 +174,10 @@ def check_coverage(report: Path, environment: dict[str, str], *, is_whole_suite:
     environment = {name: environment[name] for name in environment if name != START}
     coverage = [sys.executable, "-m", "coverage"]
     for name, command in {
-        "rest": [sys.executable, "-c", REST],
         "combine": [*coverage, "combine", "--quiet"],
+        # Together they would be taken for one, where a process has measured nothing.
+        "rest": [sys.executable, "-c", REST],
+        "append": [*coverage, "combine", "--quiet", "--append"],
         "report": [*coverage, "report"],
         "json": [*coverage, "json", "--quiet", "-o", str(report)],
     }.items():

@@ -22,6 +22,7 @@ from ckptlog.manager.fact import PIN, raws_of
 from ckptlog.model.capture import METADATA_KEY
 from ckptlog.model.event import LOST, REPAIRED, TASK_DELETED, Reference
 from ckptlog.repository.store import Store
+from ckptlog.storage.fork import renewed_in_child
 from ckptlog.views.query import Filter
 from ckptlog.views.row import Row
 
@@ -65,6 +66,11 @@ class Roll:
     def __init__(self, store: Store, system: str) -> None:
         self._store = store
         self._system = system
+        self.renew_in_child()
+        renewed_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Know nothing yet: in a forked child what was being taken in is half there."""
         self._lock = Lock()
         self._position: int | None = None
         self._lines: dict[str, Line] = {}

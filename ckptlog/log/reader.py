@@ -23,6 +23,7 @@ from ckptlog.log.segment_file import SegmentFile
 from ckptlog.log.segments import Segments, container_of, parse_container
 from ckptlog.model.cursor import Cursor
 from ckptlog.model.entry import Commit, Entry
+from ckptlog.storage.fork import free_in_child
 
 _DESCRIPTORS_MAX = 32
 
@@ -46,6 +47,7 @@ class LogReader:
         self._published = published
         self._open: OrderedDict[str, tuple[SegmentFile, int]] = OrderedDict()
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self.places = Places(store_id, segments, self.commits)
 
     def entry(

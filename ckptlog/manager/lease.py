@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias, cast
 from ckptlog.errors import ArgumentError, CheckpointError, LeaseLostError, StoreClosedError
 from ckptlog.model.lease import TTL_US_MAX, TTL_US_MIN, Grant, Held
 from ckptlog.model.quotation import quoted
+from ckptlog.storage.fork import free_in_child
 
 if TYPE_CHECKING:
     from ckptlog.manager.leasing import Leases
@@ -53,6 +54,7 @@ class Lease:
         self._pid = os.getpid()
         self._lost: CheckpointError | None = None
         self._stop = Signal()
+        free_in_child(self, "_stop")
 
     @property
     def task(self) -> str:

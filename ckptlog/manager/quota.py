@@ -29,6 +29,7 @@ from ckptlog.policy.command import Record
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.statistics import measure
 from ckptlog.repository.store import Store
+from ckptlog.storage.fork import free_in_child
 
 PRESSURE: Final = 0.9
 # Below it the pressure is over; between the two nothing changes, so that a store at the edge does
@@ -67,6 +68,7 @@ class Quota:
         self._limit_bytes = int(max_storage_size_gb * GIBIBYTE)
         self._on_pressure = on_pressure
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._used_bytes = 0
         self._checks_left = 0
         self._measured_at_s = 0.0

@@ -9,8 +9,6 @@ checkpoints follows a moment later (specs/view-files.md).
 from __future__ import annotations
 
 import logging
-import os
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event as Signal
@@ -34,6 +32,7 @@ from ckptlog.model.state import CheckpointState
 from ckptlog.policy.route import route
 from ckptlog.policy.sanitise import Sanitiser
 from ckptlog.repository.file_view import FileView, Refreshed
+from ckptlog.storage.fork import renewed_in_child
 from ckptlog.views.document import FOLDERS, folder_of
 from ckptlog.views.query import Filter
 
@@ -49,8 +48,6 @@ _NEVER_CHANGE: Final = (
 
 
 _logger = logging.getLogger("ckptlog")
-# Every storage of the process, for its forked children.
-_all_storages: weakref.WeakSet[FileSystemCheckpointStorage] = weakref.WeakSet()
 
 
 class FileSystemCheckpointStorage:
@@ -86,7 +83,7 @@ class FileSystemCheckpointStorage:
         self._follows = follow
         self._is_closed = False
         self._begin()
-        _all_storages.add(self)
+        renewed_in_child(self)
         self._ensure_following()
 
     # --- life ---------------------------------------------------------------------------------
@@ -334,14 +331,6 @@ class FileSystemCheckpointStorage:
             )
             fields[name] = prepared.wire
         return fields
-
-
-def _renew_in_child() -> None:
-    for storage in list(_all_storages):
-        storage.renew_in_child()
-
-
-os.register_at_fork(after_in_child=_renew_in_child)
 
 
 def _state_of(checkpoint: CheckpointData) -> CheckpointState:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -33,6 +34,7 @@ from ckptlog.model.event import (
 )
 from ckptlog.repository.store import Store
 from ckptlog.storage.files import write_atomically
+from ckptlog.storage.fork import free_in_child, renewed_in_child
 from ckptlog.views.query import Filter
 
 FOLDER: Final = "recovery"
@@ -196,6 +198,11 @@ class _Survey:
     """
 
     def __init__(self) -> None:
+        self.renew_in_child()
+        renewed_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Know nothing yet: in a forked child what was being read is half there."""
         self._lock = Lock()
         self._position = 0
         self._found: dict[str, Unfinished] = {}
@@ -218,6 +225,7 @@ class _Survey:
 
 _surveys: WeakKeyDictionary[Store, _Survey] = WeakKeyDictionary()
 _surveys_lock = Lock()
+free_in_child(sys.modules[__name__], "_surveys_lock")
 
 
 def _survey_of(store: Store) -> _Survey:

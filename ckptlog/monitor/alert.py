@@ -14,6 +14,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.event import ALERT_CLEARED, ALERT_RAISED
 from ckptlog.policy.alarm import Reading, turns
+from ckptlog.storage.fork import free_in_child
 
 _MILLION: Final = 1_000_000
 _DETAIL_MAX: Final = 200
@@ -61,6 +62,7 @@ class AlertBook:
         self._system = system
         self._tell = tell
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self.on: dict[str, Alert] = {}
 
     def take(self, readings: list[Reading]) -> None:

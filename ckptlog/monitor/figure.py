@@ -26,6 +26,7 @@ from ckptlog.monitor.performance import CheckpointPerformanceMonitor
 from ckptlog.monitor.sketch import SHARES, Sketch
 from ckptlog.repository.statistics import ask, measure
 from ckptlog.repository.store import Store
+from ckptlog.storage.fork import free_in_child
 
 COUNTER: Final = "counter"
 GAUGE: Final = "gauge"
@@ -141,6 +142,7 @@ class Figures:
         self._sources = sources
         self._health = health
         self._lock = Lock()
+        free_in_child(self, "_lock")
 
     def values(self) -> list[Value]:
         """Return every value now; a source that fails is logged, and gives what it gave so far.

@@ -10,12 +10,14 @@ from __future__ import annotations
 import enum
 import json
 import logging
+import sys
 from collections.abc import Mapping, MutableMapping
 from threading import Lock
 from typing import Any, ClassVar, Final, TextIO
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.quotation import quoted
+from ckptlog.storage.fork import free_in_child
 
 ROOT: Final = "ckptlog"
 _TRACE: Final = 5
@@ -109,13 +111,16 @@ class TextFormatter(logging.Formatter):
         return f"{line}  {fields}" if fields else line
 
 
+_lock = Lock()
+free_in_child(sys.modules[__name__], "_lock")
+
+
 class LoggerFactory:
     """Levels and loggers of ckptlog, for the whole process.
 
     Threads: safe.
     """
 
-    _lock: ClassVar[Lock] = Lock()
     _handler: ClassVar[logging.Handler | None] = None
 
     @staticmethod
@@ -164,7 +169,7 @@ class LoggerFactory:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
         LoggerFactory.hide()
-        with LoggerFactory._lock:
+        with _lock:
             LoggerFactory._handler = handler
             logger = logging.getLogger(ROOT)
             logger.addHandler(handler)
@@ -174,7 +179,7 @@ class LoggerFactory:
     @staticmethod
     def hide() -> None:
         """Take away what `show` added. Twice is fine."""
-        with LoggerFactory._lock:
+        with _lock:
             handler, LoggerFactory._handler = LoggerFactory._handler, None
             if handler is not None:
                 logger = logging.getLogger(ROOT)

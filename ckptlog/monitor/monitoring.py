@@ -33,6 +33,7 @@ from ckptlog.monitor.tally import Tally
 from ckptlog.policy.alarm import STORE, Reading
 from ckptlog.policy.sanitise import sanitiser_of
 from ckptlog.repository.store import Store
+from ckptlog.storage.fork import free_in_child
 from ckptlog.watch.bus import ANY_TYPE, InProcessEventBus
 
 OPERATION: Final = "operation"
@@ -82,6 +83,7 @@ class CheckpointMonitoring:
         self._log = LoggerFactory.get_logger("monitor")
         self._bus = InProcessEventBus()
         self._lock, self._health_lock = Lock(), RLock()
+        free_in_child(self, "_lock", "_health_lock")
         self._store: Store | None = None
         self._service: Any = None
         self._fresh_us = 0

@@ -27,6 +27,7 @@ from ckptlog.model.state import CheckpointState
 from ckptlog.monitor.face import service_of
 from ckptlog.monitor.sketch import ERROR, Sketch, not_negative
 from ckptlog.repository.statistics import ask, measure
+from ckptlog.storage.fork import free_in_child
 
 OPERATIONS_MAX: Final = 256
 OTHER: Final = "other"
@@ -95,6 +96,7 @@ class CheckpointPerformanceMonitor:
         self.checkpoint_manager = checkpoint_manager
         self.requirements = requirements
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._operations: dict[str, _Operation] = {}
         self._throughput, self._memory, self._storage = Sketch(), Sketch(), Sketch()
         self._cache, self._open, self._sizes = Sketch(), Sketch(), Sketch()

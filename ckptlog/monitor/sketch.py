@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.quotation import quoted
+from ckptlog.storage.fork import free_in_child
 
 ERROR: Final = 0.01
 TINY: Final = 1e-9
@@ -35,6 +36,7 @@ class Sketch:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self.count = 0
         self.total = 0.0
         self._lost = 0.0  # what rounding took from the sum (Neumaier)

@@ -21,6 +21,7 @@ from ckptlog.monitor.health import Check
 from ckptlog.monitor.sketch import Sketch
 from ckptlog.policy.alarm import ERROR_RATE, SAVE_TIME, Reading
 from ckptlog.policy.sanitise import Sanitiser
+from ckptlog.storage.fork import free_in_child
 
 NAMES_MAX: Final = 1000
 OTHER: Final = "other"
@@ -45,6 +46,7 @@ class Tally:
     def __init__(self, sanitiser: Sanitiser) -> None:
         self._sanitiser = sanitiser
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._sketches: dict[str, Sketch] = {}
         self._metrics: dict[str, Sketch] = {}
         self._counts: dict[str, list[int]] = {}

@@ -30,6 +30,7 @@ from ckptlog.monitor.figure import (
     Value,
     constants,
 )
+from ckptlog.storage.fork import free_in_child
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -71,6 +72,7 @@ class TelemetryMetrics:
         self._figures: Figures | None = Figures(*sources, health=health)
         self._attributes = constants("attributes", attributes)
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._values: list[Value] = []
         self._measured_s: float | None = None
         for definition in DEFINITIONS:

@@ -14,6 +14,8 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
+from ckptlog.storage.fork import free_in_child
+
 CLOSED: Final = "closed"
 OPEN: Final = "open"
 HALF_OPEN: Final = "half_open"
@@ -37,6 +39,7 @@ class Breaker:
     def __init__(self, settings: BreakerSettings | None = None) -> None:
         self.settings = settings or BreakerSettings()
         self._lock = threading.Lock()
+        free_in_child(self, "_lock")
         self._failures = 0
         self._rest_s = self.settings.rest_s
         self._until_s: float | None = None

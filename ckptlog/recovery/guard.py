@@ -5,6 +5,7 @@ They live as long as the system's Capturer, whoever makes a Recovery of it.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from typing import Final
@@ -12,10 +13,12 @@ from typing import Final
 from ckptlog.capture.capturer import Capturer
 from ckptlog.errors import CheckpointStorageError, CircuitOpenError, SourceError
 from ckptlog.recovery.breaker import Breaker, BreakerSettings
+from ckptlog.storage.fork import free_in_child
 
 STORAGE: Final = "storage"
 
 _lock = threading.Lock()
+free_in_child(sys.modules[__name__], "_lock")
 _guards: weakref.WeakKeyDictionary[Capturer, Guards] = weakref.WeakKeyDictionary()
 
 
@@ -28,6 +31,7 @@ class Guards:
     def __init__(self, settings: BreakerSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        free_in_child(self, "_lock")
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self.hung: dict[str, threading.Thread] = {}
         """Threads of components that did not come back, by component."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ckptlog.model.checkpoint import time_text
 from ckptlog.model.component import Plan
+from ckptlog.storage.fork import free_in_child
 
 PLANNING: Final = "planning"
 VALIDATING: Final = "validating"
@@ -126,6 +127,7 @@ class Tracker:
         self._is_holding = False
         self._held: BaseException | None = None
         self._lock = threading.Lock()
+        free_in_child(self, "_lock")
         self._begin_s: float | None = None
         self.now = RecoveryProgress(started_at=datetime.now(UTC), **first)
         self._tell()

@@ -13,6 +13,7 @@ fold lock, then those of view, index and cache.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ from ckptlog.repository.report import Finding, Level, Progress, Report
 from ckptlog.repository.retrospect import Retrospect
 from ckptlog.repository.writer import Writer
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.fork import free_in_child
 from ckptlog.views.current import CurrentView
 
 if TYPE_CHECKING:
@@ -77,19 +79,9 @@ Answer = TypeVar("Answer")
 _VIEW_ATTEMPTS = 3
 
 
-class _AfterFork:
-    """Lets one thread of a forked child open a store anew; the lock is never a parent's."""
-
-    def __init__(self) -> None:
-        self.renew()
-        os.register_at_fork(after_in_child=self.renew)
-
-    def renew(self) -> None:
-        """Make the lock new: a parent's thread may have held it."""
-        self.lock = Lock()
-
-
-_after_fork = _AfterFork()
+# Lets one thread of a forked child open a store anew.
+_reopening = Lock()
+free_in_child(sys.modules[__name__], "_reopening")
 
 
 class Store(StoreReader, Retrospect, Attesting):
@@ -192,7 +184,7 @@ class Store(StoreReader, Retrospect, Attesting):
     def watcher(self) -> Watcher:
         """What opens subscriptions; made by the first who asks, for most stores are not watched."""
         self._check_open()
-        with _after_fork.lock:
+        with _reopening:
             if self._watching is None:
                 from ckptlog.watch.watcher import Watcher
 
@@ -268,7 +260,7 @@ class Store(StoreReader, Retrospect, Attesting):
 
     def _reopen_after_fork(self) -> None:
         """Open anew: a child shares descriptors and locks with its parent and must not use them."""
-        with _after_fork.lock:
+        with _reopening:
             if os.getpid() != self._pid:
                 self._abandon()
                 self._compose()

@@ -8,7 +8,6 @@ is said is said in order. So that a callback that hangs cannot fill the memory, 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ckptlog.errors import ArgumentError
 from ckptlog.model.callback import refuse_deferred
 from ckptlog.model.quotation import quoted
 from ckptlog.model.setting import camel, nearest, snake
+from ckptlog.storage.fork import renewed_in_child
 from ckptlog.storage.thread import is_begun
 from ckptlog.watch.bus import call
 
@@ -65,10 +65,11 @@ class Listeners:
     def __init__(self) -> None:
         self.dropped = 0
         self._callbacks: tuple[tuple[str, Callback], ...] = ()
-        self._begin()
+        self.renew_in_child()
+        renewed_in_child(self)
 
-    def _begin(self) -> None:
-        self._pid = os.getpid()
+    def renew_in_child(self) -> None:
+        """Have no thread, and nothing to tell: in a forked child both are the parent's."""
         self._wake = threading.Condition()
         self._pending: deque[tuple[str, Any]] = deque()
         self._thread: threading.Thread | None = None
@@ -99,8 +100,6 @@ class Listeners:
 
     def start(self) -> None:
         """Have the thread at hand where there are callbacks: later there may be none to be had."""
-        if self._pid != os.getpid():
-            self._begin()
         with self._wake:
             if self._callbacks:
                 self._start()
@@ -109,8 +108,6 @@ class Listeners:
         """Let the callbacks of an event be called soon; never blocks, never raises."""
         if not any(name in (event, ANY) for name, _ in self._callbacks):
             return
-        if self._pid != os.getpid():
-            self._begin()
         with self._wake:
             if len(self._pending) >= PENDING_MAX:
                 self.dropped += 1
@@ -130,8 +127,6 @@ class Listeners:
 
     def end(self, wait_s: float) -> bool:
         """Let what is pending be told and the thread end; False where callbacks take longer."""
-        if self._pid != os.getpid():
-            return True
         with self._wake:
             self._is_ending = True
             self._wake.notify_all()

@@ -16,6 +16,7 @@ from ckptlog.model.event import CAPTURE_FAILED, RECOVERY_COMPLETED, RECOVERY_FAI
 from ckptlog.model.setting import camel
 from ckptlog.policy.alarm import COMPRESSION, ERROR_RATE, RECOVERY_TIME, SAVE_TIME, Reading
 from ckptlog.repository.store import Store
+from ckptlog.storage.fork import free_in_child
 
 LOOK_BACK_EVENTS: Final = 10_000
 _WINDOW: Final = 20
@@ -78,6 +79,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        free_in_child(self, "_lock")
         self.completed = self.failed = self.skipped = self.refused = 0
         self.late_s_max = self.stopped_s_max = 0.0
         self.slowest = self.slowest_recovered = ""

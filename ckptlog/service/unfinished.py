@@ -11,6 +11,7 @@ from ckptlog.errors import CheckpointError, RecoveryUnfinishedError
 from ckptlog.policy.alarm import INCOMPLETE, Reading
 from ckptlog.recovery.journal import Journal
 from ckptlog.service.alerting import Alerts
+from ckptlog.storage.fork import free_in_child
 
 UNFINISHED_HINT: Final = (
     "Mend what failed; then service.resume_recovery() finishes it, service.roll_back_recovery() "
@@ -35,6 +36,7 @@ class UnfinishedRecovery:
         self._journal = journal
         self._alerts = alerts
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self.error: CheckpointError | None = None
         if (found := journal.unfinished()) is not None:
             self.error = RecoveryUnfinishedError(

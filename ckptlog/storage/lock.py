@@ -15,16 +15,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import weakref
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ckptlog.errors import LockTimeoutError, from_os_error
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.fork import renewed_in_child
 
-# Every lock object of the process, for the children.
-_all_locks: weakref.WeakSet[WriterLock] = weakref.WeakSet()
 _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
 _WAIT_FIRST_S = 0.00005
 _WAIT_MAX_S = 0.005
@@ -43,7 +41,7 @@ class WriterLock:
         self._environment = environment
         self._fd = -1
         self._inode = -1
-        _all_locks.add(self)
+        renewed_in_child(self)
 
     def acquire(self, timeout_s: float) -> None:
         """Take the lock.
@@ -99,6 +97,11 @@ class WriterLock:
     # as long as the parent keeps it.
     abandon = close
 
+    def renew_in_child(self) -> None:
+        """Let go of the parent's description in a forked child."""
+        with suppress(OSError):  # it was closed behind our back
+            self.abandon()
+
     def _open(self) -> None:
         self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._inode = os.fstat(self._fd).st_ino
@@ -108,16 +111,6 @@ class WriterLock:
             return os.stat(self._name).st_ino == self._inode
         except FileNotFoundError:
             return False
-
-
-def _close_in_child() -> None:
-    for lock in list(_all_locks):
-        # One that was closed behind our back must not keep the others from being closed.
-        with suppress(OSError):
-            lock.abandon()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 def describe_holder(path: Path) -> str:

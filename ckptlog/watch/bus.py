@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ckptlog.errors import ArgumentError
 from ckptlog.model.callback import refuse_deferred
+from ckptlog.storage.fork import free_in_child
 
 ANY_TYPE = "*"
 CALLBACK_FAILED = "callback.failed"
@@ -36,6 +37,7 @@ class InProcessEventBus:
 
     def __init__(self) -> None:
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._callbacks: tuple[tuple[str, Callback], ...] = ()
 
     def subscribe(self, event_type: str, callback: Callback) -> Callable[[], None]:

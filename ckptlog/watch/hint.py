@@ -15,6 +15,7 @@ from threading import RLock, Thread
 from typing import Final
 
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.fork import free_in_child
 
 # watchfiles waits 1,600 ms for more changes by default; a commit is over when it is seen.
 DEBOUNCE_MS: Final = 5
@@ -33,6 +34,7 @@ class Ear:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._signal = Signal()
+        free_in_child(self, "_signal")
         self._alert_until_s = 0.0
 
     def hear(self) -> None:

@@ -14,6 +14,7 @@ from ckptlog.errors import ArgumentError, LogCorruptionError, ReadOnlyError
 from ckptlog.log.follower import check_past
 from ckptlog.model.cursor import BEGINNING, Cursor
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.fork import free_in_child
 from ckptlog.watch.consumer import FOLDER, Consumer, ConsumerList, cursor_path, list_consumers
 from ckptlog.watch.filter import EventFilter, predicate
 from ckptlog.watch.hint import LogHint
@@ -41,6 +42,7 @@ class Watcher:
         self._hint = LogHint(root / "log", environment)
         self._source = Source(root, store_id, environment, self._hint)
         self._lock = Lock()
+        free_in_child(self, "_lock")  # endings are taken back there, too
         self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._endings: list[Callable[[], None]] = []
         # Command -> relays that have not told its event yet.

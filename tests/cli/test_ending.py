@@ -16,11 +16,10 @@ from ckptlog.recovery.ending import SignalledError, interruptible
 
 _NAMES = "abcd"
 
-# The first time that `c` has been put in place, the process gets a signal. Who measures coverage has
-# a handler for SIGTERM, and nohup ignores SIGHUP: here both are as in a terminal.
+# The first time that `c` has been put in place, the process gets a signal. nohup ignores SIGHUP, and
+# a shell's background job SIGINT: here they are as in a terminal.
 _PROGRAM = """
 import os, signal, sys
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from ckptlog.capture.directory.stage import Stage

@@ -20,7 +20,7 @@ from tests.service.test_stopping import Part
 from tests.threadless import threadless
 
 FORKED = """
-import asyncio, os, sys
+import asyncio, os, sys, traceback
 from ckptlog import AsyncCheckpointService, CheckpointManager
 from tests.service.system import Agents, settings
 
@@ -40,7 +40,10 @@ pid = os.fork()
 if pid == 0:
     try:
         asyncio.run(child())
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(0)
 os.waitpid(pid, 0)
 service.sync.close()

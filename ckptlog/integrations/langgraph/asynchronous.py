@@ -16,6 +16,8 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from ckptlog.storage.fork import free_in_child
+
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import (
@@ -148,6 +150,7 @@ class _Calls:
     def __init__(self, workers_max: int) -> None:
         self._workers_max = workers_max
         self._lock = Lock()
+        free_in_child(self, "_lock")
         self._pool: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
 

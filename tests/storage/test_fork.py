@@ -1,0 +1,70 @@
+"""What a forked child makes anew."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+
+import pytest
+
+from ckptlog.storage import fork
+from ckptlog.storage.fork import free_in_child, renewed_in_child
+from tests.manager.test_fork import in_child
+
+
+class Owner:
+    def __init__(self):
+        self.lock, self.reentrant = threading.Lock(), threading.RLock()
+        self.event, self.set = threading.Event(), threading.Event()
+        self.set.set()
+        self.renewed = 0
+        free_in_child(self, "lock", "reentrant", "event", "set")
+        renewed_in_child(self)
+
+    def renew_in_child(self):
+        assert not self.lock.locked()
+        self.renewed += 1
+
+
+def test_locks_that_another_thread_holds_are_free_in_a_child():
+    owner = Owner()
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with owner.lock, owner.reentrant, owner.event._cond, owner.set._cond:
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+
+    def child():
+        with owner.lock, owner.reentrant, owner.reentrant:
+            owner.event.set()
+        return [owner.event.is_set(), owner.set.is_set(), owner.renewed]
+
+    assert in_child(child) == [True, True, 1]
+    done.set()
+    thread.join()
+    assert (owner.renewed, owner.event.is_set()) == (0, False)
+
+
+@pytest.mark.parametrize("name", ["lock", "reentrant"])
+def test_what_the_forking_thread_holds_it_gives_back_in_the_child(name):
+    owner = Owner()
+    with getattr(owner, name):
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0 if getattr(owner, name).acquire(blocking=False) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert getattr(owner, name).acquire(blocking=False)
+
+
+def test_an_owner_is_not_kept_alive():
+    owner = Owner()
+    number = len(fork._owners), len(fork._locks)
+    del owner
+    gc.collect()
+    assert (len(fork._owners), len(fork._locks)) < number
