@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_FORMS = "2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
+FORMS: Final = "2026-01-31, 2026-01-31T12:00:00Z, or an age: 90s, 15m, 2h, 3d, 1w"
 
 
 def moment(text: str) -> datetime:
@@ -25,7 +26,7 @@ def moment(text: str) -> datetime:
         parsed = datetime.fromisoformat(text.strip())
         return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time; use {_FORMS}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; use {FORMS}") from None
 
 
 def natural(text: str) -> int:
@@ -94,5 +95,5 @@ def place(text: str) -> str | int | datetime:
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no place in a log; use beginning, end, a position (from 0 on), or a "
-            f"time: {_FORMS}"
+            f"time: {FORMS}"
         ) from None

@@ -12,7 +12,7 @@ from ckptlog.cli.capture import add_workspace_options, fields_of, workspace
 from ckptlog.cli.command import Commands, Context, add_command
 from ckptlog.cli.damage import Damages
 from ckptlog.cli.exit_status import OK
-from ckptlog.cli.moment import moment
+from ckptlog.cli.moment import FORMS, moment
 from ckptlog.cli.output import Column
 from ckptlog.cli.question import ask, is_asked
 from ckptlog.cli.word import filled, given_again
@@ -117,7 +117,7 @@ def run_rewind(context: Context) -> int:
         if arguments.list:
             return _list(context, opened)
         arguments.path = [opened.relative(path) for path in arguments.path]
-        info = opened.find(arguments.to)
+        info = _found(opened, arguments.to)
         if arguments.dry_run or arguments.diff:
             return _preview(context, opened, info)
         out = None if arguments.out is None else Path(context.directory / arguments.out)
@@ -128,6 +128,18 @@ def run_rewind(context: Context) -> int:
         with interruptible():
             done = opened.rewind(info, arguments.path, to=out, own=own)
         return _tell(context, opened, done, out)
+
+
+def _found(opened: Workspace, wanted: str | int | datetime | None) -> CaptureInfo:
+    """Return the capture that `--to` names; what names none may have been meant as a time."""
+    from ckptlog.errors import CheckpointNotFoundError
+
+    try:
+        return opened.find(wanted)
+    except CheckpointNotFoundError as error:
+        if isinstance(wanted, str) and not wanted.startswith("#"):
+            error.hint = f"{error.hint} Times: {FORMS}."
+        raise
 
 
 def _check(context: Context) -> None:

@@ -387,3 +387,11 @@ def test_a_time_before_all_captures_says_which_is_the_first(run, tree):
     assert "the first is of " in ran.err
     assert first[:19] in ran.err
     assert "the first is of " in run("rewind", tree, "--to", "5").err
+
+
+@pytest.mark.parametrize(("given", "is_told"), [("yesterday", True), ("#7", False)])
+def test_what_is_no_capture_may_have_been_meant_as_a_time(run, tree, given, is_told):
+    run("capture", tree)
+    found = run("rewind", tree, "--to", given)
+    assert found.status == 3
+    assert ("15m" in found.err) is is_told
