@@ -95,7 +95,7 @@ def run_capture(context: Context) -> int:
     for path, reason in sorted(skipped.items()):
         context.output.note(f"not captured: {path} ({reason})")
     for path in mounts:
-        context.output.note(f"captured, but another file system: {path} ({_MOUNTED})")
+        context.output.note(f"captured, but another file system or mount: {path} ({_MOUNTED})")
     if info is None:
         context.output.line(text.escape(f"Nothing changed since {newest.id}."))
         return OK

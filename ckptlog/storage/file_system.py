@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def file_system_of(path: Path, environment: Environment) -> str:
         if resolved[: len(parts)] == parts and len(parts) >= best:
             best, kind = len(parts), name
     return kind
+
+
+def mounts_below(directory: str, environment: Environment) -> list[str]:
+    """Return what is mounted on something below a directory: paths from there, those above first.
+
+    Also what is of the same file system (a bind mount), and on files.
+    """
+    root = os.path.realpath(directory).rstrip("/") + "/"
+    points = {mount for mount, _ in parse_mounts(environment.mounts()) if mount.startswith(root)}
+    return sorted(mount[len(root) :] for mount in points)
 
 
 def parse_mounts(table: str) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from ckptlog.cli.main import main
 from ckptlog.errors import ArgumentError
 from ckptlog.model.event import RECOVERY_STARTED
 from ckptlog.recovery.recovery import Recovery
-from tests.tmpfs import mounted
+from tests.tmpfs import bound, mounted
 
 
 @pytest.fixture
@@ -371,12 +371,30 @@ def test_a_mount_point_is_named_also_where_nothing_changed(tmp_path, run):
             for is_captured in (True, False):
                 document = run("capture", root, "--json").document
                 assert (document["captured"], document["mounts"]) == (is_captured, ["sub/m"])
-            assert "another file system: sub/m (a rewind" in run("capture", root).err
+            assert "another file system or mount: sub/m (a rewind" in run("capture", root).err
             (inside / "deep" / "new").touch()  # only what changed is listed again
             document = run("capture", root, "--json").document
             assert (document["captured"], document["mounts"]) == (True, ["sub/m"])
     document = run("capture", root, "--json").document
     assert document["mounts"] == []
+
+
+def test_a_mount_of_the_same_file_system_is_named_too(tmp_path, run):
+    root, other = tmp_path / "a root", tmp_path / "other"
+    for folder in (root / "left_out", root / "bound", other / "inner"):
+        folder.mkdir(parents=True)
+    for file in (root / "one", other / "file"):
+        file.touch()
+    (root / ".ckptlogignore").write_text("left_out\n")
+    with (
+        bound(other, root / "bound"),
+        bound(other / "inner", root / "bound" / "inner"),
+        bound(other, root / "left_out"),
+        bound(other / "file", root / "one"),
+    ):
+        for _ in range(2):
+            assert run("capture", root, "--json").document["mounts"] == ["bound", "one"]
+    assert run("capture", root, "--json").document["mounts"] == []
 
 
 def test_a_time_before_all_captures_says_which_is_the_first(run, tree):

@@ -506,7 +506,7 @@ def test_a_mount_point_is_told_and_brought_back_as_a_directory_of_its_own(place)
     with mounted(place / "disk", 1 << 20) as disk:
         (disk / "f").write_text("as it was")
         ran = _run(place, *_shell("false"))
-        assert f"warning: {disk} is another file system" in ran.stderr
+        assert f"warning: {disk} is another file system or mount" in ran.stderr
         (disk / "f").write_text("later")
         ran = _run(place, "--resume", "--", "true")
         assert (ran.returncode, (disk / "f").read_text()) == (125, "later")

@@ -39,6 +39,8 @@ from ckptlog.capture.directory.ignore import (
 from ckptlog.capture.directory.stat_index import StatIndex, is_racy
 from ckptlog.capture.directory.table import Left, Row
 from ckptlog.errors import ArgumentError, DeniedError, from_os_error
+from ckptlog.storage.environment import Environment
+from ckptlog.storage.file_system import mounts_below
 
 STAGING: Final = ".ckptlog-rewind"
 GIT: Final = ".git"
@@ -97,7 +99,8 @@ class Scan:
     left: For each of them, what the rules left out.
     never: Those that are not described by that alone.
     skipped: Path (as text) to the reason why it is not captured.
-    mounts: Directories on another device than the root, and not in another one of them.
+    mounts: What a rewind cannot reach: directories on another device than the root, and what else
+        is mounted; not what lies in another one of them.
     root_mode: The root's own mode.
     root: The root's device and inode.
     base: What the rest is taken over from; None where everything was listed.
@@ -228,6 +231,7 @@ class _Walk:
                     self._list_tracked(base)
             if self._again or found.base is None:
                 self._visit(fd, "", self._first_rules(fd), 0, is_known=True)
+            self._note_binds()
         except UnicodeEncodeError as error:
             raise ArgumentError(
                 f"A name below {self._root} cannot be read under this locale: {error}.",
@@ -357,6 +361,17 @@ class _Walk:
         if found and os.fstat(fd).st_dev == root:  # else this lies in one itself
             self._found.mounts |= found
             self._found.never.add(path)  # what is mounted changes without it
+
+    def _note_binds(self) -> None:
+        """Note what is mounted without being of another device."""
+        mounts = self._found.mounts
+        for path in mounts_below(self._root, Environment()):
+            is_inner = any(path.startswith(f"{outer}/") for outer in mounts)
+            name = path.rpartition("/")[2]
+            if not is_inner and any(
+                row[0] == name for row in self._found.rows(naming.parent_of(path))
+            ):
+                mounts.add(path)
 
     def _is_left_out(self, name: str, mode: int, path: str, chain: Chain) -> bool:
         whole = naming.join(path, name)

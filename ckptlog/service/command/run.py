@@ -181,8 +181,9 @@ class CommandRun:
         self._capture(files, "start")
         for path in files.mounts:
             self._tell(
-                f"warning: {path} is another file system; what changes in it keeps --resume from "
-                "bringing anything back: leave it out (.ckptlogignore), and give it its own --dir"
+                f"warning: {path} is another file system or mount; what changes in it keeps "
+                "--resume from bringing anything back: leave it out (.ckptlogignore), and give it "
+                "its own --dir"
             )
         self._record.begin(words.title_of(shown), self._facts, last=last, lease=self._leases[0])
 
