@@ -219,12 +219,13 @@ CHECKS: Final[dict[str, Callable[[CkptlogSaver], None]]] = {
 
 
 def main(words: list[str]) -> int:
-    """Run the check that is named."""
-    if len(words) != 1 or words[0] not in CHECKS:
-        print(f"usage: langgraph_probe.py {'|'.join(CHECKS)}", file=sys.stderr)
+    """Run the checks that are named, each on a store of its own."""
+    if not words or not CHECKS.keys() >= set(words):
+        print(f"usage: langgraph_probe.py {'|'.join(CHECKS)} ...", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory() as folder, CkptlogSaver.open(f"{folder}/store") as saver:
-        CHECKS[words[0]](saver)
+    for word in words:
+        with tempfile.TemporaryDirectory() as folder, CkptlogSaver.open(f"{folder}/store") as saver:
+            CHECKS[word](saver)
     return 0
 
 

@@ -313,6 +313,8 @@ def work(options: argparse.Namespace) -> int:
     cutter = Cutter(device, workloads, before=before, seed=options.seed, bug=options.bug)
     for number in range(options.cuts):
         cutter.cut(number)
+        if options.bug and cutter.tally.wrong:
+            break
     tally = cutter.tally.to_dict()
     if options.json:
         print(json.dumps(tally, indent=1))
@@ -328,7 +330,9 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workload", action="append", choices=WORKLOADS, help="default: all")
-    parser.add_argument("--bug", default="", choices=["", *BUGS], help="plant a bug: find it")
+    parser.add_argument(
+        "--bug", default="", choices=["", *BUGS], help="plant a bug; end when it is found"
+    )
     parser.add_argument("--json", action="store_true", help="print one document")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

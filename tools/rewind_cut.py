@@ -260,6 +260,8 @@ def work(options: argparse.Namespace) -> int:
     tally["wrong"] = []
     for number in range(options.cuts):
         _cut(device, scene, tally, random.Random(f"{options.seed}/{number}"))  # noqa: S311
+        if options.bug and tally["wrong"]:
+            break
     print(json.dumps(tally, indent=1) if options.json else tally)
     return 1 if tally["wrong"] else 0
 
@@ -290,7 +292,9 @@ def main() -> int:
     parser.add_argument("--system", choices=SYSTEMS, default="ext4")
     parser.add_argument("--cuts", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--bug", default="", choices=["", *BUGS], help="plant a bug: find it")
+    parser.add_argument(
+        "--bug", default="", choices=["", *BUGS], help="plant a bug; end when it is found"
+    )
     parser.add_argument("--json", action="store_true", help="print one document")
     parser.add_argument(INSIDE, action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

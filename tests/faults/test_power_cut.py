@@ -49,7 +49,7 @@ def test_what_was_acknowledged_survives_power_cuts(system):
 
 
 def test_a_process_that_does_not_sync_is_found_out():
-    assert cut("--cuts", "8", "--bug", "no_sync", "--workload", "roll")["wrong"]
+    assert cut("--cuts", "40", "--bug", "no_sync", "--workload", "roll")["wrong"]
 
 
 def test_nothing_stays_mounted_after_a_kill():

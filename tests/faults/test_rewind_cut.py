@@ -38,7 +38,7 @@ def test_a_rewind_survives_power_cuts(system):
 
 @pytest.mark.parametrize("bug", ["no_file_sync", "no_end_sync"])
 def test_a_rewind_that_does_not_sync_is_found_out(bug):
-    assert cut("--cuts", "8", "--bug", bug)["wrong"]
+    assert cut("--cuts", "40", "--bug", bug)["wrong"]
 
 
 @pytest.mark.thorough
