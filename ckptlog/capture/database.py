@@ -29,6 +29,7 @@ from urllib.parse import quote
 from ckptlog.capture.draft import draft_of
 from ckptlog.capture.file_digest import VERSIONS, FileDigest, digest_of_file
 from ckptlog.capture.page_digest import page_digest
+from ckptlog.capture.soundness import faults_of
 from ckptlog.errors import (
     CheckpointStorageError,
     DeniedError,
@@ -386,10 +387,10 @@ def _write(fd: int, part: bytes) -> None:
 def _check(place: Path, page_count: int) -> None:
     """Raise if a private database is not sound, by SQLite's own check."""
     with database_door(place), closing(_connected(place, "mode=ro&immutable=1", 0)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
+        faults = faults_of(connection)
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    if faults != ["ok"] or pages != page_count:
-        what = "; ".join(faults) if faults != ["ok"] else f"its header says {pages} pages"
+    if faults or pages != page_count:
+        what = "; ".join(faults) or f"its header says {pages} pages"
         raise SourceError(
             f"A captured database is not sound: {what}.",
             hint="It was captured so; restore an earlier capture.",
@@ -399,8 +400,7 @@ def _check(place: Path, page_count: int) -> None:
 def faults_in(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> list[str]:
     """Return what SQLite's quick check finds wrong with a live database."""
     with closing(open_database(path, busy_timeout_s=busy_timeout_s)) as live, database_door(path):
-        faults = [str(row[0]) for row in live.execute("PRAGMA quick_check(5)")]
-    return [] if faults == ["ok"] else faults
+        return faults_of(live)
 
 
 def replace(
