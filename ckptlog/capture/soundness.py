@@ -37,15 +37,13 @@ def faults_of(connection: sqlite3.Connection) -> list[str]:
     connection.execute("PRAGMA ignore_check_constraints=ON")
     lent: set[str] = set()
     while True:
-        found: list[str] = []
         try:
-            found.extend(str(row[0]) for row in connection.execute("PRAGMA quick_check"))
-        except sqlite3.DatabaseError as error:
-            if not found:  # else it went as far as that
-                if not _lend(connection, str(error), lent):
-                    raise
-                continue
-        return [one for one in found if one != "ok" and _is_fault(one, lent)][:_FAULTS_MAX]
+            found = [str(row[0]) for row in connection.execute("PRAGMA quick_check")]
+        except sqlite3.OperationalError as error:
+            if not _lend(connection, str(error), lent):
+                raise
+        else:
+            return [one for one in found if one != "ok" and _is_fault(one, lent)][:_FAULTS_MAX]
 
 
 def _is_fault(told: str, lent: set[str]) -> bool:
