@@ -211,6 +211,33 @@ def test_a_recovery_where_other_variables_are_selected_now(tmp_path):
         assert environ == {"MODE": "fast", "OTHER": "2"}
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("python.versoin", "implementation, version"),
+        ("platform.kernel", "system, release, machine"),
+        ("directory.x", "nothing to name"),
+        ("packages.", "packages.numpy"),
+        ("variables.B", "not captured"),
+        ("variables.A_TOKEN", "a secret"),
+    ],
+)
+def test_what_would_guard_nothing_is_refused(entry, words):
+    with pytest.raises(ComponentError) as caught:
+        EnvironmentComponent(variables=["A*"], must_match=[entry])
+    assert words in caught.value.hint
+
+
+@pytest.mark.parametrize("spelled", ["Ruamel.Yaml", "ruamel-yaml", "RUAMEL__YAML", "ruamel.yaml"])
+def test_a_package_is_guarded_by_any_spelling_of_its_name(spelled):
+    part = EnvironmentComponent(environ={}, must_match=[f"packages.{spelled}"])
+    payload = part.capture()
+    payload["packages"].pop("ruamel.yaml", None)
+    for name, is_guarded in (("ruamel.yaml", True), ("ruamel_yaml", True), ("ruamelyaml", False)):
+        changed = {**payload, "packages": {**payload["packages"], name: "0.0"}}
+        assert bool(part.validate(changed)) is is_guarded
+
+
 def test_what_must_match_is_told_before_anything_is_touched(tmp_path):
     environ, state = {"A": "1"}, {"n": 1}
     with CheckpointManager(tmp_path / "store") as manager:
