@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from ckptlog.errors import ArgumentError, CheckpointError, CommandReusedError
-from ckptlog.integrations.task_master.tasks_file import MASTER, TaskEntry, TasksFile
+from ckptlog.integrations.task_master.tasks_file import MASTER, TaskEntry, TasksFile, check_status
 from ckptlog.manager.draft import check_type
 from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
@@ -74,6 +74,10 @@ class TaskMaster:
             raise ArgumentError(
                 f"path is {quoted(path)}; the path of a tasks.json is needed.", argument="path"
             )
+        if type(wait_s) not in (int, float) or not wait_s >= 0:
+            raise ArgumentError(
+                f"wait_s is {quoted(wait_s)}; seconds from 0 on are needed.", argument="wait_s"
+            )
         self.tag = check_id("tag", tag)
         self._file = TasksFile(Path(path), tag, wait_s=wait_s)
 
@@ -90,7 +94,7 @@ class TaskMaster:
         return self._file.entries()
 
     def seed(
-        self, refs: Iterable[str] | None = None, *, lease: LeaseArgument = None
+        self, refs: Iterable[str | int] | None = None, *, lease: LeaseArgument = None
     ) -> dict[str, str]:
         """Create a first checkpoint for each open task that has none; return ids by ref.
 
@@ -105,7 +109,7 @@ class TaskMaster:
             ArgumentError: The file is not of this form, or has no such task.
             CheckpointError: A checkpoint could not be created; those before it stay.
         """
-        wanted = None if refs is None else {str(ref) for ref in refs}
+        wanted = _chosen(refs)
         entries = self._file.entries()
         if wanted is not None and (unknown := wanted - {entry.ref for entry in entries}):
             raise ArgumentError(
@@ -141,7 +145,7 @@ class TaskMaster:
         except CommandReusedError:  # another seeded it just now, from another state of the file
             return None
 
-    def sync(self, refs: Iterable[str] | None = None) -> list[StatusChange]:
+    def sync(self, refs: Iterable[str | int] | None = None) -> list[StatusChange]:
         """Set the statuses that the checkpoints' states mean; return those that changed.
 
         | the task's latest checkpoint | status |
@@ -160,7 +164,7 @@ class TaskMaster:
             LockTimeoutError, BusyError: Others change the file all the time.
             CheckpointStorageError: It cannot be written; the old file is there.
         """
-        wanted = None if refs is None else {str(ref) for ref in refs}
+        wanted = _chosen(refs)
 
         def decide(entry: TaskEntry) -> str | None:
             if wanted is not None and entry.ref not in wanted:
@@ -210,6 +214,7 @@ class TaskMaster:
         Raises:
             ArgumentError: There is no such task, or no such status; or as `sync`.
         """
+        check_status(status)
         wanted = str(ref)
         if all(entry.ref != wanted for entry in self._file.entries()):
             raise ArgumentError(
@@ -220,6 +225,19 @@ class TaskMaster:
 
     def _latest(self, ref: str) -> Entry | None:
         return self._manager.get_latest_entry(self.task_id(ref))
+
+
+def _chosen(refs: object) -> set[str] | None:
+    """Return the refs that a caller names; None for all of them."""
+    if refs is None:
+        return None
+    if isinstance(refs, Iterable) and not isinstance(refs, str | bytes):
+        return {str(ref) for ref in refs}
+    raise ArgumentError(
+        f"refs is {quoted(refs)}; a list of refs is needed.",
+        hint='One task: refs=["3.1"].',
+        argument="refs",
+    )
 
 
 def _command(life: object, task: str) -> str:

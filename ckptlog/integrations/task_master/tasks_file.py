@@ -11,7 +11,9 @@ it wrote. Whatever is not understood stays as it is, in its place. Page: specs/t
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ from ckptlog.errors import ArgumentError, BusyError, operating_system_door
 from ckptlog.integrations.source import open_regular
 from ckptlog.integrations.task_master.document import plain, read, written
 from ckptlog.integrations.task_master.lock import file_lock
+from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.storage import files
 
@@ -36,6 +39,7 @@ STATUSES: Final = (
 )
 BYTES_MAX: Final = 64 * 1024 * 1024
 _ATTEMPTS_MAX: Final = 20
+_ID_CHARACTERS_MAX: Final = 64
 
 
 class TaskEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,12 +117,7 @@ class TasksFile:
             status = decide(entry)
             if status is None or status == entry.status:
                 continue
-            if status not in STATUSES:
-                raise ArgumentError(
-                    f"{quoted(status)} is no status of Task Master.",
-                    hint=f"Statuses are: {', '.join(STATUSES)}.",
-                    argument="status",
-                )
+            check_status(status)
             fields["status"] = status
             changed.append((ref, entry.status, status))
         return changed
@@ -148,11 +147,13 @@ class TasksFile:
         text = written(document) + (b"\n" if before.endswith(b"\n") else b"")
         target = self._target()
         with operating_system_door("Cannot write the tasks"):
-            mode = target.stat().st_mode & 0o7777
+            there = target.stat()
             fd, temporary = files.create_temporary(target)
             try:
                 files.write_all(fd, text, 0)
-                os.fchmod(fd, mode)
+                with suppress(PermissionError):  # who is no superuser writes files of his own
+                    os.fchown(fd, there.st_uid, there.st_gid)
+                os.fchmod(fd, stat.S_IMODE(there.st_mode))
                 files.sync_file(fd)
                 files.publish(temporary, target)
             except BaseException:
@@ -210,10 +211,9 @@ class TasksFile:
 
     def _id(self, fields: dict[str, Any], place: str) -> str:
         found = fields.get("id")
-        if type(found) is int and found >= 0:
-            return str(found)
-        if type(found) is str and found.strip() == found and 0 < len(found) <= 64:
-            return found
+        told = str(found) if type(found) is int and found >= 0 else found
+        with suppress(ArgumentError):
+            return check_id("id", told, _ID_CHARACTERS_MAX)
         raise self._fault(f"has no id at {place}")
 
     def _fault(self, fault: str) -> ArgumentError:
@@ -221,6 +221,20 @@ class TasksFile:
             f"{self.path} {fault}.",
             hint="It must be a tasks.json of Task Master; nothing was changed.",
             path=str(self.path),
+        )
+
+
+def check_status(status: object) -> None:
+    """Raise if Task Master has no such status.
+
+    Raises:
+        ArgumentError: It has not.
+    """
+    if status not in STATUSES:
+        raise ArgumentError(
+            f"{quoted(status)} is no status of Task Master.",
+            hint=f"Statuses are: {', '.join(STATUSES)}.",
+            argument="status",
         )
 
 

@@ -464,3 +464,42 @@ def test_a_task_with_subtasks_that_a_worker_completed_is_done(manager, tasks):
 def test_a_path_that_is_none_is_refused(manager, path):
     with pytest.raises(ArgumentError, match="path"):
         TaskMaster(manager, path)
+
+
+@pytest.mark.parametrize("refs", ["12", 12, b"1", True])
+def test_refs_that_are_no_list_are_refused(manager, tasks, path, refs):
+    for act in (tasks.seed, tasks.sync):
+        with pytest.raises(ArgumentError, match="a list of refs is needed"):
+            act(refs)
+    assert list(tasks.seed([1])) == ["1"]
+
+
+@pytest.mark.parametrize("wait_s", [-1, "1", None, True, float("nan")])
+def test_a_time_to_wait_that_is_none_is_refused(manager, path, wait_s):
+    with pytest.raises(ArgumentError, match="wait_s"):
+        TaskMaster(manager, path, wait_s=wait_s)
+
+
+@pytest.mark.parametrize("status", [None, "", "DONE", ["done"]])
+def test_a_status_that_is_none_is_refused_by_name(tasks, status):
+    with pytest.raises(ArgumentError, match="no status of Task Master"):
+        tasks.set_status(1, status)
+
+
+@pytest.mark.parametrize("wrong", ["a\a", "\ud800", " 1", "", "x" * 65, 10**70, -1, 1.5, None])
+def test_an_id_that_no_checkpoint_can_have_is_refused_with_its_place(tasks, path, wrong):
+    path.write_text(json.dumps({"master": {"tasks": [{"id": 1}, {"id": wrong}]}}))
+    before = path.read_bytes()
+    for act in (tasks.tasks, tasks.seed, tasks.sync):
+        with pytest.raises(ArgumentError, match=r"tasks\.json has no id at master\.tasks\[1\]"):
+            act()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs the superuser: it gives a file to another")
+def test_the_owner_of_the_file_stays(tasks, path):
+    os.chown(path, 1234, 1235)
+    path.chmod(0o640)
+    assert tasks.set_status(1, "done")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (1234, 1235, 0o640)
