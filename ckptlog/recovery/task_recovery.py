@@ -174,7 +174,8 @@ class TaskRecovery:
     Args:
         worker_id: By which attempts are counted, and leases named.
         ttl_s: Of the leases; they are renewed in the background unless background is False.
-        attempts_max: From one recovery point, by all workers; then the task is given up.
+        attempts_max: From one recovery point, by all workers; then the task is given up. At most
+            1000: so many are remembered.
         worker_attempts_max: By one worker; then another has to. None: as many as attempts_max.
         include_failed: Also resume tasks whose latest checkpoint failed.
         shared: Another process goes on with what is claimed, by its grant (`acquire_lease`).
@@ -386,8 +387,9 @@ def _iso(now_us: int) -> str:
 
 
 def _count(name: str, number: object) -> int:
-    if type(number) is not int or number < 1:
+    most = retrial.ATTEMPTS_MAX
+    if type(number) is not int or not 1 <= number <= most:
         raise ArgumentError(
-            f"{name} is {quoted(number)}; a whole number from 1 on is needed.", argument=name
+            f"{name} is {quoted(number)}; a whole number from 1 to {most} is needed.", argument=name
         )
     return number

@@ -262,7 +262,19 @@ def test_a_lease_is_renewed_in_the_background_by_default(manager, task):
     resumed.release()
 
 
-@pytest.mark.parametrize("options", [{"attempts_max": 0}, {"worker_attempts_max": True}])
+def test_a_limit_of_more_than_a_hundred_is_one(manager, task):
+    worker = recovery(manager, "w1", attempts_max=102, worker_attempts_max=102)
+    for number in range(1, 103):
+        resumed = worker.claim("t").task
+        assert resumed.attempt == number
+        resumed.release()
+    assert worker.claim("t").action == retrial.GIVE_UP
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"attempts_max": 0}, {"attempts_max": 1001}, {"worker_attempts_max": True}],
+)
 def test_senseless_limits_are_refused(manager, options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         recovery(manager, "w1", **options)
