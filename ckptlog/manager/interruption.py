@@ -7,7 +7,7 @@ such. Page: specs/task-recovery.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -75,7 +75,7 @@ class Interruptions:
     def find_interrupted_tasks(
         self,
         *,
-        tasks: Sequence[str] = (),
+        tasks: Iterable[str] = (),
         quiet_s: float = 0.0,
         include_failed: bool = False,
         include_seeds: bool = False,
@@ -98,9 +98,10 @@ class Interruptions:
 
         Cost: a row of the view for each task; the bytes of the recovery points are read.
         """
-        _check(tasks, quiet_s, limit)
+        patterns = _patterns_of(tasks)
+        _check(quiet_s, limit)
         found: list[InterruptedTask] = []
-        for name in self._open_tasks(tasks, include_failed=include_failed):
+        for name in self._open_tasks(patterns, include_failed=include_failed):
             if limit is not None and len(found) >= limit:
                 break
             one = self.look_at_task(name, quiet_s=quiet_s, include_failed=include_failed)
@@ -198,13 +199,18 @@ def _us(time: str) -> int:
     return round(datetime.fromisoformat(time).astimezone(UTC).timestamp() * 1_000_000)
 
 
-def _check(tasks: object, quiet_s: object, limit: object) -> None:
-    if isinstance(tasks, str) or not all(isinstance(one, str) for one in cast("Any", tasks)):
+def _patterns_of(tasks: object) -> tuple[str, ...]:
+    given = tuple(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else None
+    if given is None or not all(isinstance(one, str) for one in given):
         raise ArgumentError(
             f"tasks is {quoted(tasks)}; a list of patterns is needed.",
             hint='For example: tasks=["job-*"].',
             argument="tasks",
         )
+    return given
+
+
+def _check(quiet_s: object, limit: object) -> None:
     if type(quiet_s) not in (int, float) or not cast("float", quiet_s) >= 0:
         raise ArgumentError(
             f"quiet_s is {quoted(quiet_s)}; seconds from 0 on are needed.", argument="quiet_s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ckptlog.errors import ArgumentError, CheckpointError, InvalidUpdateError, LeaseHeldError
 from ckptlog.integrations.orchestrator.protocol import (
@@ -125,7 +125,7 @@ class EnhancedOrchestratorIntegration:
             return self._refused(task, error.message)
         try:
             recovery = TaskRecovery(self._manager, self._worker(context), **self._options)
-            outcome, session = resume(self._manager, recovery, lease, context.task_title)
+            outcome, session = resume(self._manager, recovery, lease, _title(context))
         except BaseException:
             lease.release()
             raise
@@ -182,7 +182,7 @@ class EnhancedOrchestratorIntegration:
         """Take a task's lease, and keep its session once that has its checkpoint."""
         lease = self._acquire(context)
         try:
-            session = Session(self._manager, lease, context.task_title, self._worker(context))
+            session = Session(self._manager, lease, _title(context), self._worker(context))
             act(session)
         except BaseException:
             lease.release()
@@ -253,6 +253,12 @@ class EnhancedOrchestratorIntegration:
 
 def _task(context: EnhancedTaskContext) -> str:
     return check_id("context.task_id", getattr(context, "task_id", None))
+
+
+def _title(context: EnhancedTaskContext) -> str:
+    title: str | None = getattr(context, "task_title", None)
+    check_type("context.task_title", title, str)
+    return cast("str", title)
 
 
 def _dictionary(context: EnhancedTaskContext, name: str) -> dict[str, Any] | None:

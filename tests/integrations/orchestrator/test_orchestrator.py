@@ -230,6 +230,10 @@ def test_senseless_arguments_are_refused(manager, orchestrator):
         integration.setup_task_checkpointing(object())
     with pytest.raises(ArgumentError, match="data"):
         integration.setup_task_checkpointing(Context(data=[1]))
+    for untitled in (SimpleNamespace(task_id="t"), SimpleNamespace(task_id="t", task_title=5)):
+        for act in (integration.setup_task_checkpointing, integration.handle_task_recovery):
+            with pytest.raises(ArgumentError, match="task_title"):
+                act(untitled)
     assert manager.list_leases() == []
     integration.setup_task_checkpointing(Context())
     with pytest.raises(ArgumentError, match="progress_data"):
