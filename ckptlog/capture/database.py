@@ -51,6 +51,7 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQ
 _DENIED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _ROLLBACK: Final = b"\x01\x01"
 _LOGGED: Final = b"\x02\x02"
+_MODE: Final = 0o644
 _PRIVATE: Final = "ckptlog-sqlite-"
 
 _swept: set[Path] = set()
@@ -404,7 +405,12 @@ def faults_in(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> list[str
 
 
 def replace(
-    path: Path, source: Assembled, *, is_wal: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+    path: Path,
+    source: Assembled,
+    *,
+    is_wal: bool = False,
+    mode: int | None = None,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> None:
     """Make a database hold what a private one holds; at any moment it is the old or the new one.
 
@@ -415,6 +421,7 @@ def replace(
         source: A checked database that nobody else uses.
         is_wal: Whether the database uses a write-ahead log if it is made anew; one that is there
             goes on as it does.
+        mode: Of the file, likewise; the usual one if None.
 
     Raises:
         SourceBusyError: Another connection holds it; it is the old one.
@@ -430,7 +437,8 @@ def replace(
             return
         except NotADatabaseError:
             pass
-    _place(path, source, _LOGGED if is_wal else _ROLLBACK)
+    # Where the path is a symbolic link, that stays.
+    _place(Path(os.path.realpath(path)), source, _LOGGED if is_wal else _ROLLBACK, mode)
 
 
 def _replace_live(path: Path, source: Assembled, busy_timeout_s: float) -> None:
@@ -445,16 +453,31 @@ def _replace_live(path: Path, source: Assembled, busy_timeout_s: float) -> None:
         is_wal = mode == "wal"
         if is_wal and sizes[0] != sizes[1]:
             live.execute("PRAGMA journal_mode=DELETE")  # pages change their size in no other
+        is_same_text = _encoding(live) == _encoding(new)
         version = _version_seen(live)
         new.backup(live, progress=_Patience(path, busy_timeout_s))
-        _compare_unless_changed(live, version, path, source)
-        live.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
-        if is_wal:
-            live.execute("PRAGMA journal_mode=WAL")
-            # What others still read stays in the log; that is no failure.
-            live.execute("PRAGMA busy_timeout=0")
-            with suppress(sqlite3.OperationalError):
-                live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_same_text:  # else this connection cannot read what it has brought in
+            _compare_unless_changed(live, version, path, source)
+    if is_wal:
+        _use_log(path, busy_timeout_s)
+
+
+def _encoding(connection: sqlite3.Connection) -> str:
+    """Return how a database encodes its texts; "" where that cannot be told."""
+    with suppress(sqlite3.Error):
+        return str(connection.execute("PRAGMA encoding").fetchone()[0])
+    return ""
+
+
+def _use_log(path: Path, busy_timeout_s: float) -> None:
+    """Let a database use a write-ahead log, as it did; bring into the file what stands there."""
+    with closing(open_database(path, busy_timeout_s=busy_timeout_s)) as live, database_door(path):
+        live.execute("PRAGMA synchronous=EXTRA")
+        live.execute("PRAGMA journal_mode=WAL")
+        # What others still read stays in the log; that is no failure.
+        live.execute("PRAGMA busy_timeout=0")
+        with suppress(sqlite3.OperationalError):
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _version_seen(connection: sqlite3.Connection) -> int:
@@ -510,7 +533,7 @@ def _differs(path: Path) -> SourceError:
     )
 
 
-def _place(path: Path, source: Assembled, versions: bytes) -> None:
+def _place(path: Path, source: Assembled, versions: bytes, mode: int | None) -> None:
     """Bring a database to where none is, by one rename; what lies there is set aside.
 
     Raises:
@@ -518,8 +541,10 @@ def _place(path: Path, source: Assembled, versions: bytes) -> None:
     """
     with operating_system_door(f"Restoring the database {path} failed"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft_of(path, 0o644) as draft:
+        with draft_of(path, _MODE if mode is None else _MODE & mode) as draft:
             _copy_file(source.path, draft.fd, versions)
+            if mode is not None:
+                os.fchmod(draft.fd, mode)
             if digest_of_file(draft.fd) != source.digest:
                 raise _differs(path)
             draft.close()

@@ -496,7 +496,7 @@ def test_an_id_that_no_checkpoint_can_have_is_refused_with_its_place(tasks, path
     assert path.read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs the superuser: it gives a file to another")
+@pytest.mark.root
 def test_the_owner_of_the_file_stays(tasks, path):
     os.chown(path, 1234, 1235)
     path.chmod(0o640)
