@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,7 +102,7 @@ class TasksFile:
             changed = self._decided(document, decide)
             if not changed:
                 return []
-            with file_lock(self._target(), self._wait_s):
+            with self._locked():
                 if self._read() == before:
                     self._write(document, before)
                     return changed
@@ -127,6 +127,15 @@ class TasksFile:
     def _target(self) -> Path:
         """Return the file itself, where the path is a symbolic link."""
         return Path(os.path.realpath(self.path))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the locks of the file, and of the link to it: who follows it and who does not."""
+        target = self._target()
+        with ExitStack() as locks:
+            for path in (self.path, target) if self.path.is_symlink() else (target,):
+                locks.enter_context(file_lock(path, self._wait_s))
+            yield
 
     def _read(self) -> bytes:
         with operating_system_door("Cannot read the tasks"):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -340,6 +341,31 @@ def test_the_lock_of_a_dead_program_is_taken(manager, path):
     os.utime(lock, (1_700_000_000, 1_700_000_000))
     assert TaskMaster(manager, path, wait_s=5).set_status("1", "done")
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_both_kinds_of_lock_are_waited_for_and_taken_from_the_dead(manager, path, make):
+    lock = path.with_name("tasks.json.lock")
+    make(lock)
+    with pytest.raises(LockTimeoutError):
+        TaskMaster(manager, path, wait_s=0.1).set_status(1, "done")
+    os.utime(lock, (1, 1))
+    assert TaskMaster(manager, path, wait_s=5).set_status(1, "done")
+    assert not lock.exists()
+
+
+def test_the_lock_beside_a_link_counts_as_that_beside_the_file(manager, path, tmp_path):
+    link = tmp_path / "tasks.json"
+    link.symlink_to(path)
+    for locked in (link, path):
+        lock = locked.with_name("tasks.json.lock")
+        lock.mkdir()
+        with pytest.raises(LockTimeoutError):
+            TaskMaster(manager, link, wait_s=0.1).set_status(1, "done")
+        lock.rmdir()
+    assert TaskMaster(manager, link).set_status(1, "done")
+    assert link.is_symlink()
+    assert not list(tmp_path.rglob("*.lock"))
 
 
 def test_a_full_disk_leaves_the_old_file(tasks, path, monkeypatch):
