@@ -14,6 +14,7 @@ specs/capture-components.md, section 6.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -249,13 +250,18 @@ def copy_pages(
 
     Cost: one copy of the pages: 0.09 s for 100 MB.
     """
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         with database_door(place):
             target = _connected(place, "mode=rwc", 0)
         with closing(target), database_door(path):
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
                 target.execute(f"PRAGMA {pragma}")
-            connection.backup(target, progress=_Patience(path, BUSY_TIMEOUT_S))
+            try:
+                connection.backup(target, progress=_Patience(path, BUSY_TIMEOUT_S))
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:  # the copy, not its source
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
             page_size = target.execute("PRAGMA page_size").fetchone()[0]
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         return PageCopy(fd, page_size, os.fstat(fd).st_size // page_size)
@@ -265,24 +271,27 @@ def copy_pages(
 def _private(folder: str | None) -> Iterator[Path]:
     """Yield a path in a new folder that nobody else may enter; remove both afterwards.
 
+    What the operating system refuses meanwhile is told with the temporary folder.
+
     The folder is locked meanwhile; those that a killed process left are removed by the next one.
     """
     home = Path(folder or tempfile.gettempdir())
     if home not in _swept:
         _swept.add(home)
         _sweep(home)
-    while True:
-        place = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=home))
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _locked(fd)  # where there are no such locks nobody sweeps either
-        if place.exists():
-            break
-        os.close(fd)  # another process swept it before it was locked
-    try:
-        yield place / "database"
-    finally:
-        os.close(fd)
-        _remove_private(place)
+    with operating_system_door(f"Making a temporary database in {home} failed"):
+        while True:
+            place = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=home))
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _locked(fd)  # where there are no such locks nobody sweeps either
+            if place.exists():
+                break
+            os.close(fd)  # another process swept it before it was locked
+        try:
+            yield place / "database"
+        finally:
+            os.close(fd)
+            _remove_private(place)
 
 
 def _sweep(home: Path) -> None:
@@ -332,7 +341,7 @@ class _Patience:
 @contextmanager
 def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
     """Yield a copy as a file of its own that SQLite can open, gone afterwards."""
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             for first in range(0, copy.page_count, _STRETCH_PAGES):
@@ -355,7 +364,7 @@ def assembled(
 
     Durability: the file is synced, so that it may be renamed.
     """
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             captured = FileDigest()

@@ -15,9 +15,10 @@ from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture import database
 from ckptlog.capture.callables import CallableComponent
 from ckptlog.capture.sqlite import SqliteComponent
-from ckptlog.errors import ForeignPayloadError, SourceBusyError, SourceError
+from ckptlog.errors import ForeignPayloadError, FullError, SourceBusyError, SourceError
 from tests.capture.planted import Direct
 from tests.capture.test_database import dump, make
+from tests.tmpfs import mounted
 
 
 def connected(path):
@@ -317,6 +318,18 @@ def test_no_file_is_left_in_the_temporary_folder(tmp_path):
     part.plan(payload)
     part.restore(payload)
     assert os.listdir(folder) == []
+
+
+@pytest.mark.root
+def test_a_full_temporary_folder_is_told_and_not_the_databases(tmp_path):
+    path = make(tmp_path / "a.db", "delete", rows=2000)
+    payload = Direct(SqliteComponent("db", path)).capture()
+    with mounted(tmp_path / "small", 64 * 1024) as folder:
+        part = SqliteComponent("db", path, temporary_folder=str(folder))
+        for act in (Direct(part).capture, lambda: part.restore(payload)):
+            with pytest.raises(FullError, match=f"temporary database in {folder} failed"):
+                act()
+            assert os.listdir(folder) == []
 
 
 def test_descriptors_do_not_grow(tmp_path):
