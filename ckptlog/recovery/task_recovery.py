@@ -237,9 +237,12 @@ class TaskRecovery:
     def claim_next(self, **options: Any) -> ResumedTask | None:
         """Resume the first interrupted task that this worker may have; None where there is none.
 
-        Tasks that have had their attempts are given up on the way. Options as in `find`.
+        Tasks that have had their attempts are given up on the way; of those that it may not have
+        nothing is written, however often it asks. Options as in `find`.
         """
         for one in self.find(**options):
+            if self._refusal(one) is not None:
+                continue
             task = self.claim(one.task_id).task
             if task is not None:
                 return task
@@ -271,17 +274,13 @@ class TaskRecovery:
             )
             if found is None:
                 return self._not_interrupted(lease.task)
-            if found.recovery_point is None:
-                return Outcome(UNRECOVERABLE, found.reason)
+            if (refusal := self._refusal(found)) is not None:
+                return refusal
+            assert found.recovery_point is not None  # else it is refused
             point = self._manager.get_checkpoint(found.recovery_point)
             if point is None:
                 continue  # cleaned up meanwhile
-            is_seed = not found.begun and point.checkpoint_id == found.checkpoint_id
-            verdict = (
-                _BEGIN if is_seed else retrial.judge(found.attempts, self.worker_id, self._limits)
-            )
-            if verdict.action == retrial.REFUSE:
-                return Outcome(verdict.action, verdict.reason)
+            verdict = self._judged(found)
             if verdict.action == retrial.GIVE_UP:
                 return self.give_up(lease, point, verdict.reason)
             try:
@@ -292,6 +291,20 @@ class TaskRecovery:
             task = ResumedTask(self._manager, lease, restored, verdict, number)
             return Outcome(verdict.action, f"{verdict.reason}; {found.reason}", task)
         return Outcome(HELD, f"task {lease.task!r} changes all the time")
+
+    def _judged(self, found: InterruptedTask) -> Verdict:
+        if not found.begun and found.recovery_point == found.checkpoint_id:
+            return _BEGIN
+        return retrial.judge(found.attempts, self.worker_id, self._limits)
+
+    def _refusal(self, found: InterruptedTask) -> Outcome | None:
+        """Return why this worker may not have a task; nothing is to be changed then."""
+        if found.recovery_point is None:
+            return Outcome(UNRECOVERABLE, found.reason)
+        verdict = self._judged(found)
+        if verdict.action != retrial.REFUSE:
+            return None
+        return Outcome(verdict.action, verdict.reason)
 
     def _not_interrupted(self, task: str) -> Outcome:
         latest = self._manager.get_latest_checkpoint(task)

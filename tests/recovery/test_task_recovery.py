@@ -262,6 +262,16 @@ def test_a_lease_is_renewed_in_the_background_by_default(manager, task):
     resumed.release()
 
 
+def test_asking_again_for_what_a_worker_may_not_have_writes_nothing(manager, task):
+    worker = recovery(manager, "w1", worker_attempts_max=1)
+    worker.claim_next().release()
+    before = manager.store.position
+    assert [worker.claim_next() for _ in range(3)] == [None] * 3
+    assert manager.store.position == before
+    assert worker.claim("t").action == retrial.REFUSE
+    assert recovery(manager, "w2").claim_next().action == retrial.REASSIGN
+
+
 def test_a_limit_of_more_than_a_hundred_is_one(manager, task):
     worker = recovery(manager, "w1", attempts_max=102, worker_attempts_max=102)
     for number in range(1, 103):
