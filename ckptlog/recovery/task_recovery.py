@@ -276,7 +276,7 @@ class TaskRecovery:
                 return self._not_interrupted(lease.task)
             if (refusal := self._refusal(found)) is not None:
                 return refusal
-            assert found.recovery_point is not None  # else it is refused
+            assert found.recovery_point is not None  # noqa: S101 - else it was refused
             point = self._manager.get_checkpoint(found.recovery_point)
             if point is None:
                 continue  # cleaned up meanwhile
