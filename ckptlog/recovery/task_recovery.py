@@ -221,6 +221,8 @@ class TaskRecovery:
 
         Durability: the attempt is counted, durably, before anything is handed to the caller.
         """
+        if (refusal := self.foreseen(task_id)) is not None:
+            return refusal
         try:
             lease = self.acquire(task_id)
         except LeaseHeldError as error:
@@ -237,15 +239,26 @@ class TaskRecovery:
     def claim_next(self, **options: Any) -> ResumedTask | None:
         """Resume the first interrupted task that this worker may have; None where there is none.
 
-        Tasks that have had their attempts are given up on the way; of those that it may not have
-        nothing is written, however often it asks. Options as in `find`.
+        Tasks that have had their attempts are given up on the way. Options as in `find`.
         """
         for one in self.find(**options):
-            if self._refusal(one) is not None:
-                continue
             task = self.claim(one.task_id).task
             if task is not None:
                 return task
+        return None
+
+    def foreseen(self, task_id: str) -> Outcome | None:
+        """Return why a claim would be in vain, as far as that needs no lease; None where it does.
+
+        Nothing is written, however often somebody asks.
+        """
+        found = self._manager.look_at_task(task_id, include_failed=self._include_failed)
+        if found is not None:
+            return self._refusal(found)
+        store = self._manager.store
+        grant, environment = store.lease(task_id), store.environment
+        if grant is None or not grant.is_live(environment.now_us()):
+            return self._not_interrupted(task_id)
         return None
 
     def acquire(self, task_id: str) -> Lease:

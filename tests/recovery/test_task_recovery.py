@@ -177,8 +177,7 @@ def test_a_task_without_sound_bytes_is_left_alone(manager, task, monkeypatch):
     outcome = recovery(manager, "w1").claim("t")
     assert outcome.action == task_recovery.UNRECOVERABLE
     assert outcome.reason == "no checkpoint of the task verifies"
-    kinds = [one.event.type for one in manager.store.events(before)]
-    assert kinds == ["lease.claimed", "lease.released"]
+    assert manager.store.position == before
 
 
 def test_a_failed_task_is_left_where_that_is_asked(manager):
@@ -267,8 +266,9 @@ def test_asking_again_for_what_a_worker_may_not_have_writes_nothing(manager, tas
     worker.claim_next().release()
     before = manager.store.position
     assert [worker.claim_next() for _ in range(3)] == [None] * 3
-    assert manager.store.position == before
     assert worker.claim("t").action == retrial.REFUSE
+    assert worker.claim("nowhere").action == task_recovery.NOT_INTERRUPTED
+    assert manager.store.position == before
     assert recovery(manager, "w2").claim_next().action == retrial.REASSIGN
 
 

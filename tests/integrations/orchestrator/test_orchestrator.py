@@ -208,6 +208,19 @@ def test_a_task_without_hope_is_given_up_once(manager, orchestrator):
     assert integration.find_interrupted_tasks(include_failed=True) == []
 
 
+def test_asking_again_whether_a_task_goes_on_writes_nothing(manager, orchestrator):
+    integration = EnhancedOrchestratorIntegration(orchestrator)
+    done = Context(task_id="done")
+    integration.setup_task_checkpointing(done)
+    integration.handle_task_completion(done)
+    before = manager.store.position
+    for context in (done, Context(task_id="nowhere")):
+        for _ in range(3):
+            assert not integration.handle_task_recovery(context)
+            assert integration.why_not(context)
+    assert manager.store.position == before
+
+
 def test_any_objects_will_do(manager):
     integration = EnhancedOrchestratorIntegration(SimpleNamespace(checkpoint_manager=manager))
 
