@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -98,16 +99,35 @@ class Interruptions:
 
         Cost: a row of the view for each task; the bytes of the recovery points are read.
         """
+        return list(
+            self.iterate_interrupted_tasks(
+                tasks=tasks,
+                quiet_s=quiet_s,
+                include_failed=include_failed,
+                include_seeds=include_seeds,
+                limit=limit,
+            )
+        )
+
+    def iterate_interrupted_tasks(
+        self,
+        *,
+        tasks: Iterable[str] = (),
+        quiet_s: float = 0.0,
+        include_failed: bool = False,
+        include_seeds: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[InterruptedTask]:
+        """Yield what `find_interrupted_tasks` returns, each looked at when it is asked for."""
         patterns = _patterns_of(tasks)
         _check(quiet_s, limit)
-        found: list[InterruptedTask] = []
-        for name in self._open_tasks(patterns, include_failed=include_failed):
-            if limit is not None and len(found) >= limit:
-                break
-            one = self.look_at_task(name, quiet_s=quiet_s, include_failed=include_failed)
-            if one is not None and (one.begun or include_seeds):
-                found.append(one)
-        return found
+        found = (
+            self.look_at_task(
+                name, quiet_s=quiet_s, include_failed=include_failed, include_seeds=include_seeds
+            )
+            for name in self._open_tasks(patterns, include_failed=include_failed)
+        )
+        return islice((one for one in found if one is not None), limit)
 
     def _open_tasks(self, patterns: Sequence[str], *, include_failed: bool) -> Iterator[str]:
         after = None
@@ -124,13 +144,13 @@ class Interruptions:
         *,
         quiet_s: float = 0.0,
         include_failed: bool = False,
+        include_seeds: bool = True,
         token: int | None = None,
     ) -> InterruptedTask | None:
         """Return a task if it is interrupted; None where it is not, or not there.
 
-        One that was only seeded is returned too, not `begun`.
-
         Args:
+            include_seeds: Also one that was only seeded, not `begun`.
             token: Of a lease on it that does not count: the caller's own.
         """
         check_id("task_id", task_id)
@@ -151,6 +171,9 @@ class Interruptions:
         metadata = about.get("metadata", {})
         if latest.event.state == _FAILED and gave_up(metadata) is not None:
             return None
+        begun = not is_seed(latest.event.state, metadata)
+        if not begun and not include_seeds:
+            return None
         told = manager.explain_recovery_point(task_id)
         event = latest.event
         return InterruptedTask(
@@ -167,7 +190,7 @@ class Interruptions:
             candidates=told["candidates"],
             former_holder=None if grant is None else grant.holder,
             attempts=self._attempts([one["checkpoint_id"] for one in told["candidates"]]),
-            begun=not is_seed(event.state, metadata),
+            begun=begun,
         )
 
     def _attempts(self, checkpoints: list[str]) -> tuple[Attempt, ...]:

@@ -241,7 +241,8 @@ class TaskRecovery:
 
         Tasks that have had their attempts are given up on the way. Options as in `find`.
         """
-        for one in self.find(**options):
+        options.setdefault("include_failed", self._include_failed)
+        for one in self._manager.iterate_interrupted_tasks(**options):
             task = self.claim(one.task_id).task
             if task is not None:
                 return task

@@ -272,6 +272,24 @@ def test_asking_again_for_what_a_worker_may_not_have_writes_nothing(manager, tas
     assert recovery(manager, "w2").claim_next().action == retrial.REASSIGN
 
 
+def test_the_first_of_many_is_claimed_without_a_look_at_the_others(manager, monkeypatch):
+    for number in range(9):
+        manager.update_checkpoint(manager.create_checkpoint(f"t{number}", "T", 1))
+    for number in range(9):
+        manager.create_checkpoint(f"s{number}", "T", 1, metadata={**retrial.SEED})
+    looked, explain = [], CheckpointManager.explain_recovery_point
+    monkeypatch.setattr(
+        CheckpointManager,
+        "explain_recovery_point",
+        lambda self, task: looked.append(task) or explain(self, task),
+    )
+    assert recovery(manager, "w1").claim_next().task_id == "t0"
+    assert set(looked) == {"t0"}
+    assert recovery(manager, "w1").claim_next().task_id == "t1"
+    assert set(looked) == {"t0", "t1"}
+    assert recovery(manager, "w1").claim_next(include_seeds=True).task_id == "s0"
+
+
 def test_a_limit_of_more_than_a_hundred_is_one(manager, task):
     worker = recovery(manager, "w1", attempts_max=102, worker_attempts_max=102)
     for number in range(1, 103):
