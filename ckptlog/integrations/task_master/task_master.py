@@ -127,23 +127,33 @@ class TaskMaster:
 
     def _seed(self, entry: TaskEntry, lease: LeaseArgument) -> str | None:
         task = self.task_id(entry.ref)
+        command = _command(self._manager.store.incarnation(task), task)
+        while True:
+            try:
+                name, is_ours = self._create(entry, command, lease), True
+            except CommandReusedError as error:  # from another state of the file
+                name, is_ours = str(error.context["checkpoint_id"]), False
+                if not name:
+                    raise
+            if self._manager.store.newest(name) is not None:
+                return name if is_ours else None  # another seeded it just now
+            command = _following(command, name)  # that one was deleted
+
+    def _create(self, entry: TaskEntry, command: str, lease: LeaseArgument) -> str:
+        task = self.task_id(entry.ref)
         parent = None if entry.parent is None else self._latest(entry.parent)
-        life = self._manager.store.incarnation(task)
-        try:
-            return self._manager.create_checkpoint(
-                task,
-                entry.title[:_TITLE_CHARACTERS_MAX] or task,
-                1,
-                entry.description[:_TITLE_CHARACTERS_MAX],
-                entry.subtasks or None,
-                {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
-                {**SEED},
-                parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
-                command_id=_command(life, task),
-                lease=lease,
-            )
-        except CommandReusedError:  # another seeded it just now, from another state of the file
-            return None
+        return self._manager.create_checkpoint(
+            task,
+            entry.title[:_TITLE_CHARACTERS_MAX] or task,
+            1,
+            entry.description[:_TITLE_CHARACTERS_MAX],
+            entry.subtasks or None,
+            {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
+            {**SEED},
+            parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
+            command_id=command,
+            lease=lease,
+        )
 
     def sync(self, refs: Iterable[str | int] | None = None) -> list[StatusChange]:
         """Set the statuses that the checkpoints' states mean; return those that changed.
@@ -246,3 +256,8 @@ def _command(life: object, task: str) -> str:
     if len(found) <= _COMMAND_CHARACTERS_MAX:
         return found
     return f"task-master/{life}/sha256:{sha256(task.encode()).hexdigest()}"
+
+
+def _following(command: str, deleted: str) -> str:
+    """Return the command id of the seed that comes after one that was deleted."""
+    return f"task-master/sha256:{sha256(f'{command} {deleted}'.encode()).hexdigest()}"

@@ -134,6 +134,17 @@ def test_a_short_command_id_is_what_it_always_was(manager, tasks):
         assert told.subject.checkpoint == name
 
 
+def test_a_seed_that_was_deleted_is_made_anew(manager, tasks, path):
+    made = [tasks.seed(["2"])["2"]]
+    for title in ("Print", "Print again", "Print once more"):  # the file's, or another text
+        path.write_text(path.read_text().replace('"Print', f'"{title}', 1))
+        manager.delete_checkpoint(made[-1])
+        made.append(tasks.seed(["2"])["2"])
+        assert tasks.seed(["2"]) == {}
+        assert manager.get_latest_checkpoint("master/2").checkpoint_id == made[-1]
+    assert len(set(made)) == 4
+
+
 def test_two_that_seed_at_once_make_one(manager, tasks, path):
     other = TaskMaster(manager, path)
     threads = [threading.Thread(target=one.seed) for one in (tasks, other) * 3]
