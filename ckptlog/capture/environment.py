@@ -17,6 +17,7 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
@@ -136,7 +137,7 @@ class EnvironmentComponent:
             "python": _python(),
             "platform": _platform(),
             "packages": _packages(),
-            "directory": _shown(os.getcwd()),  # noqa: PTH109 - the text is what is kept
+            "directory": _shown(_directory()),
             "variables": variables,
             "redacted": redacted,
         }
@@ -238,7 +239,7 @@ class EnvironmentComponent:
 
     def _selected(self) -> Iterator[tuple[str, str]]:
         for name, text in self._environ.items():
-            if self._is_chosen(name):
+            if self._is_chosen(name) and _is_settable(name, text):
                 yield _shown(name), _shown(text)
 
     def _is_chosen(self, name: str) -> bool:
@@ -290,6 +291,15 @@ def _python() -> dict[str, str]:
         "executable": _shown(sys.executable or ""),
         "prefix": _shown(sys.prefix),
     }
+
+
+def _directory() -> str:
+    """Return the working directory; one that was removed as the system tells it, or ""."""
+    with suppress(OSError):
+        return os.getcwd()  # noqa: PTH109 - the text is what is kept
+    with suppress(OSError):
+        return os.readlink("/proc/self/cwd")  # noqa: PTH115 - likewise
+    return ""
 
 
 def _platform() -> dict[str, str]:

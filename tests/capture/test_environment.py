@@ -27,6 +27,26 @@ def test_it_says_where_it_ran():
     assert "PATH" in payload["variables"]
 
 
+def test_a_directory_that_was_removed_fails_no_capture(tmp_path, monkeypatch):
+    gone = tmp_path / "release"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    part = EnvironmentComponent(environ={})
+    payload = part.capture()
+    assert payload["directory"] in (f"{gone} (deleted)", "")
+    assert part.compare(payload) == ()
+
+
+def test_a_variable_that_no_process_can_have_is_left_out():
+    environ = {"": "1", "A=": "2", "B": "3\0", "C": "4"}
+    part = EnvironmentComponent(environ=environ, apply_variables=True)
+    payload = part.capture()
+    assert payload["variables"] == {"C": "4"}
+    part.restore(payload)
+    assert len(environ) == 4
+
+
 def test_packages_are_read_before_anybody_is_held(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     (folder / "some-1.dist-info").mkdir(parents=True)
