@@ -8,6 +8,7 @@ resumed one task only one writes. Page: specs/task-recovery.md.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -45,7 +46,8 @@ class ResumedTask:
     """A task that this worker has resumed, and holds until `release`.
 
     As a context manager: an exception fails the task's open checkpoint, and goes on; the lease is
-    released in any case. Complete the task through `wrapper()`, or with the manager and `lease=`.
+    released in any case. A child that is forked in the block, and leaves it, ends nothing. Complete
+    the task through `wrapper()`, or with the manager and `lease=`.
 
     Attributes:
         lease: Show it with every write about the task.
@@ -66,6 +68,7 @@ class ResumedTask:
         self.lease = lease
         self.checkpoint = checkpoint
         self.attempt = attempt
+        self._pid = os.getpid()
         self.action = verdict.action
         self.reason = verdict.reason
 
@@ -110,6 +113,7 @@ class ResumedTask:
         self.lease.release()
 
     def __enter__(self) -> Self:
+        self._pid = os.getpid()
         return self
 
     def __exit__(
@@ -119,7 +123,7 @@ class ResumedTask:
         trace: TracebackType | None,
     ) -> None:
         with self.lease:
-            if error is not None:
+            if error is not None and os.getpid() == self._pid:
                 self.fail(error)
 
 
