@@ -35,6 +35,7 @@ from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.draft import clear_drafts, draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
+    CheckpointError,
     ComponentError,
     SourceBusyError,
     SourceError,
@@ -129,10 +130,14 @@ class FileComponent:
         return FileComponent(self.name, path, format=self._format, size_max=self._size_max)
 
     def look_ahead(self) -> None:
-        """Parse the file, which may take long; capture() finds it parsed, unless it was changed."""
-        found = self._read()
-        if found is not None:
-            self._meaning(found[0])
+        """Parse the file, which may take long; capture() finds it parsed, unless it was changed.
+
+        What cannot be read now is told by capture(): its writer may be stopped by then.
+        """
+        with suppress(CheckpointError):
+            found = self._read()
+            if found is not None:
+                self._meaning(found[0])
 
     def capture(self) -> dict[str, Any]:
         """Return bytes, mode and meaning of the file.

@@ -97,6 +97,21 @@ def test_a_file_is_parsed_before_the_barrier_and_once(tmp_path, monkeypatch):
     assert steps.count("parsed") == 2
 
 
+def test_a_file_whose_writer_is_stopped_at_the_barrier_is_captured(tmp_path, monkeypatch):
+    is_held = []
+    read = FileComponent._read_once
+    monkeypatch.setattr(FileComponent, "_read_once", lambda part: is_held and read(part) or None)
+
+    class Held(FileComponent):
+        def prepare(self):
+            is_held.append(True)
+
+    (tmp_path / "a.json").write_text("[1]")
+    with CheckpointManager(tmp_path / "store") as manager:
+        capturer = Capturer(manager, "system", [Held("file", tmp_path / "a.json")])
+        assert capturer.stored(capturer.capture())["file"].value()["value"] == [1]
+
+
 def test_what_a_large_file_says_is_not_kept(tmp_path):
     path = tmp_path / "a.json"
     part = FileComponent("file", path)
