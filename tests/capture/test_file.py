@@ -100,7 +100,7 @@ def test_a_file_is_parsed_before_the_barrier_and_once(tmp_path, monkeypatch):
 def test_a_file_whose_writer_is_stopped_at_the_barrier_is_captured(tmp_path, monkeypatch):
     is_held = []
     read = FileComponent._read_once
-    monkeypatch.setattr(FileComponent, "_read_once", lambda part: is_held and read(part) or None)
+    monkeypatch.setattr(FileComponent, "_read_once", lambda part: (is_held and read(part)) or None)
 
     class Held(FileComponent):
         def prepare(self):
