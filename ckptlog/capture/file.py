@@ -52,6 +52,7 @@ from ckptlog.storage.files import (
     sync_file,
     write_all,
 )
+from ckptlog.storage.likeness import take_likeness
 
 SIZE_MAX: Final = 16 * 1024 * 1024
 """Bytes: a file is captured whole, as a value; larger ones belong in a directory component."""
@@ -275,9 +276,7 @@ class FileComponent:
     def _replace(target: Path, content: bytes, mode: int) -> None:
         with operating_system_door(f"Restoring {target} failed"), draft_of(target) as draft:
             write_all(draft.fd, content, 0)
-            with suppress(PermissionError, FileNotFoundError):
-                owner = target.stat()
-                os.fchown(draft.fd, owner.st_uid, owner.st_gid)
+            take_likeness(draft.fd, target)
             os.fchmod(draft.fd, mode)
             sync_file(draft.fd)
             publish(draft.path, target)

@@ -26,6 +26,7 @@ from ckptlog.integrations.task_master.lock import file_lock
 from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.storage import files
+from ckptlog.storage.likeness import take_likeness
 
 MASTER: Final = "master"
 STATUSES: Final = (
@@ -156,13 +157,12 @@ class TasksFile:
         text = written(document) + (b"\n" if before.endswith(b"\n") else b"")
         target = self._target()
         with operating_system_door("Cannot write the tasks"):
-            there = target.stat()
+            mode = stat.S_IMODE(target.stat().st_mode)
             fd, temporary = files.create_temporary(target)
             try:
                 files.write_all(fd, text, 0)
-                with suppress(PermissionError):  # who is no superuser writes files of his own
-                    os.fchown(fd, there.st_uid, there.st_gid)
-                os.fchmod(fd, stat.S_IMODE(there.st_mode))
+                take_likeness(fd, target)
+                os.fchmod(fd, mode)
                 files.sync_file(fd)
                 files.publish(temporary, target)
             except BaseException:
