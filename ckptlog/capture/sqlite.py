@@ -60,6 +60,9 @@ _MODE_MAX: Final = 0o7777
 class SqliteComponent:
     """One SQLite database.
 
+    Where it lies in a directory that is captured by the same process, leave it out there
+    (`Options(patterns=("/app.db*",))`): to read it as a file would end the process's locks on it.
+
     Attributes:
         name: Of the component.
         location: {"path": the database}.
