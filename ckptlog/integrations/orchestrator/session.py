@@ -49,6 +49,7 @@ class Session:
         self.checkpoint = ""
         self.step = 0
         self.is_ended = False
+        self._failure: dict[str, Any] | None = None
 
     def begin(
         self,
@@ -150,8 +151,14 @@ class Session:
         return new == old
 
     def fail(self, error: BaseException) -> None:
-        """Fail the present checkpoint because of an error; let the lease go."""
+        """Fail the present checkpoint because of an error; let the lease go.
+
+        Told again of the same error, by whoever it came by on its way up, that is nothing.
+        """
+        if self.is_ended and self._failure == told(error):
+            return
         fail_task(self._manager, self.checkpoint, told_fully(error), self.lease)
+        self._failure = told(error)
         self._end()
 
     def _end(self) -> None:

@@ -99,6 +99,26 @@ def test_an_error_is_told_in_full_and_the_task_let_go(manager):
     assert manager.list_leases() == []
 
 
+def test_an_error_that_is_told_again_on_its_way_up_is_nothing(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+
+    def work():
+        try:
+            raise ValueError("no luck")
+        except ValueError as error:
+            worker.handle_execution_error(name, error)
+            raise
+
+    with pytest.raises(ValueError, match="no luck") as caught:
+        work()
+    before = manager.store.position
+    worker.handle_execution_error(name, caught.value)
+    assert manager.store.position == before
+    with pytest.raises(LeaseLostError):
+        worker.handle_execution_error(name, ValueError("another one"))
+
+
 def test_another_worker_goes_on_and_the_first_is_refused(manager, environment):
     first = WorkerCheckpointIntegration("w1", manager, lease_ttl_s=2_000_000)
     name = first.start_task_execution("t", "T")
