@@ -14,6 +14,7 @@ specs/capture-components.md, section 6.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -29,6 +30,7 @@ from urllib.parse import quote
 from ckptlog.capture.draft import draft_of
 from ckptlog.capture.file_digest import VERSIONS, FileDigest, digest_of_file
 from ckptlog.capture.page_digest import page_digest
+from ckptlog.capture.soundness import faults_of
 from ckptlog.errors import (
     CheckpointStorageError,
     DeniedError,
@@ -50,6 +52,7 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQ
 _DENIED: Final = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 _ROLLBACK: Final = b"\x01\x01"
 _LOGGED: Final = b"\x02\x02"
+_MODE: Final = 0o644
 _PRIVATE: Final = "ckptlog-sqlite-"
 
 _swept: set[Path] = set()
@@ -247,13 +250,18 @@ def copy_pages(
 
     Cost: one copy of the pages: 0.09 s for 100 MB.
     """
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         with database_door(place):
             target = _connected(place, "mode=rwc", 0)
         with closing(target), database_door(path):
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
                 target.execute(f"PRAGMA {pragma}")
-            connection.backup(target, progress=_Patience(path, BUSY_TIMEOUT_S))
+            try:
+                connection.backup(target, progress=_Patience(path, BUSY_TIMEOUT_S))
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:  # the copy, not its source
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
             page_size = target.execute("PRAGMA page_size").fetchone()[0]
         fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
         return PageCopy(fd, page_size, os.fstat(fd).st_size // page_size)
@@ -263,24 +271,27 @@ def copy_pages(
 def _private(folder: str | None) -> Iterator[Path]:
     """Yield a path in a new folder that nobody else may enter; remove both afterwards.
 
+    What the operating system refuses meanwhile is told with the temporary folder.
+
     The folder is locked meanwhile; those that a killed process left are removed by the next one.
     """
     home = Path(folder or tempfile.gettempdir())
     if home not in _swept:
         _swept.add(home)
         _sweep(home)
-    while True:
-        place = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=home))
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        _locked(fd)  # where there are no such locks nobody sweeps either
-        if place.exists():
-            break
-        os.close(fd)  # another process swept it before it was locked
-    try:
-        yield place / "database"
-    finally:
-        os.close(fd)
-        _remove_private(place)
+    with operating_system_door(f"Making a temporary database in {home} failed"):
+        while True:
+            place = Path(tempfile.mkdtemp(prefix=_PRIVATE, dir=home))
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _locked(fd)  # where there are no such locks nobody sweeps either
+            if place.exists():
+                break
+            os.close(fd)  # another process swept it before it was locked
+        try:
+            yield place / "database"
+        finally:
+            os.close(fd)
+            _remove_private(place)
 
 
 def _sweep(home: Path) -> None:
@@ -330,7 +341,7 @@ class _Patience:
 @contextmanager
 def kept(copy: PageCopy, *, folder: str | None = None) -> Iterator[Path]:
     """Yield a copy as a file of its own that SQLite can open, gone afterwards."""
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             for first in range(0, copy.page_count, _STRETCH_PAGES):
@@ -353,7 +364,7 @@ def assembled(
 
     Durability: the file is synced, so that it may be renamed.
     """
-    with operating_system_door("Making a temporary database failed"), _private(folder) as place:
+    with _private(folder) as place:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             captured = FileDigest()
@@ -386,10 +397,10 @@ def _write(fd: int, part: bytes) -> None:
 def _check(place: Path, page_count: int) -> None:
     """Raise if a private database is not sound, by SQLite's own check."""
     with database_door(place), closing(_connected(place, "mode=ro&immutable=1", 0)) as connection:
-        faults = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
+        faults = faults_of(connection)
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    if faults != ["ok"] or pages != page_count:
-        what = "; ".join(faults) if faults != ["ok"] else f"its header says {pages} pages"
+    if faults or pages != page_count:
+        what = "; ".join(faults) or f"its header says {pages} pages"
         raise SourceError(
             f"A captured database is not sound: {what}.",
             hint="It was captured so; restore an earlier capture.",
@@ -399,12 +410,16 @@ def _check(place: Path, page_count: int) -> None:
 def faults_in(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> list[str]:
     """Return what SQLite's quick check finds wrong with a live database."""
     with closing(open_database(path, busy_timeout_s=busy_timeout_s)) as live, database_door(path):
-        faults = [str(row[0]) for row in live.execute("PRAGMA quick_check(5)")]
-    return [] if faults == ["ok"] else faults
+        return faults_of(live)
 
 
 def replace(
-    path: Path, source: Assembled, *, is_wal: bool = False, busy_timeout_s: float = BUSY_TIMEOUT_S
+    path: Path,
+    source: Assembled,
+    *,
+    is_wal: bool = False,
+    mode: int | None = None,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> None:
     """Make a database hold what a private one holds; at any moment it is the old or the new one.
 
@@ -415,6 +430,7 @@ def replace(
         source: A checked database that nobody else uses.
         is_wal: Whether the database uses a write-ahead log if it is made anew; one that is there
             goes on as it does.
+        mode: Of the file, likewise; the usual one if None.
 
     Raises:
         SourceBusyError: Another connection holds it; it is the old one.
@@ -430,7 +446,8 @@ def replace(
             return
         except NotADatabaseError:
             pass
-    _place(path, source, _LOGGED if is_wal else _ROLLBACK)
+    # Where the path is a symbolic link, that stays.
+    _place(Path(os.path.realpath(path)), source, _LOGGED if is_wal else _ROLLBACK, mode)
 
 
 def _replace_live(path: Path, source: Assembled, busy_timeout_s: float) -> None:
@@ -445,16 +462,31 @@ def _replace_live(path: Path, source: Assembled, busy_timeout_s: float) -> None:
         is_wal = mode == "wal"
         if is_wal and sizes[0] != sizes[1]:
             live.execute("PRAGMA journal_mode=DELETE")  # pages change their size in no other
+        is_same_text = _encoding(live) == _encoding(new)
         version = _version_seen(live)
         new.backup(live, progress=_Patience(path, busy_timeout_s))
-        _compare_unless_changed(live, version, path, source)
-        live.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
-        if is_wal:
-            live.execute("PRAGMA journal_mode=WAL")
-            # What others still read stays in the log; that is no failure.
-            live.execute("PRAGMA busy_timeout=0")
-            with suppress(sqlite3.OperationalError):
-                live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_same_text:  # else this connection cannot read what it has brought in
+            _compare_unless_changed(live, version, path, source)
+    if is_wal:
+        _use_log(path, busy_timeout_s)
+
+
+def _encoding(connection: sqlite3.Connection) -> str:
+    """Return how a database encodes its texts; "" where that cannot be told."""
+    with suppress(sqlite3.Error):
+        return str(connection.execute("PRAGMA encoding").fetchone()[0])
+    return ""
+
+
+def _use_log(path: Path, busy_timeout_s: float) -> None:
+    """Let a database use a write-ahead log, as it did; bring into the file what stands there."""
+    with closing(open_database(path, busy_timeout_s=busy_timeout_s)) as live, database_door(path):
+        live.execute("PRAGMA synchronous=EXTRA")
+        live.execute("PRAGMA journal_mode=WAL")
+        # What others still read stays in the log; that is no failure.
+        live.execute("PRAGMA busy_timeout=0")
+        with suppress(sqlite3.OperationalError):
+            live.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _version_seen(connection: sqlite3.Connection) -> int:
@@ -510,7 +542,7 @@ def _differs(path: Path) -> SourceError:
     )
 
 
-def _place(path: Path, source: Assembled, versions: bytes) -> None:
+def _place(path: Path, source: Assembled, versions: bytes, mode: int | None) -> None:
     """Bring a database to where none is, by one rename; what lies there is set aside.
 
     Raises:
@@ -518,8 +550,10 @@ def _place(path: Path, source: Assembled, versions: bytes) -> None:
     """
     with operating_system_door(f"Restoring the database {path} failed"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft_of(path, 0o644) as draft:
+        with draft_of(path, _MODE if mode is None else _MODE & mode) as draft:
             _copy_file(source.path, draft.fd, versions)
+            if mode is not None:
+                os.fchmod(draft.fd, mode)
             if digest_of_file(draft.fd) != source.digest:
                 raise _differs(path)
             draft.close()

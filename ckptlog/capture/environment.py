@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib import metadata
@@ -42,7 +44,14 @@ _SHAPE: Final = Shape(
 )
 ASPECTS: Final = ("python", "platform", "packages", "directory", "variables")
 """What is compared."""
+_NAMES: Final = {
+    "python": ("implementation", "version", "executable", "prefix"),
+    "platform": ("system", "release", "machine"),
+    "directory": (),
+}
+"""What is in an aspect, where that is always the same."""
 _MARK: Final = "bytes in hexadecimal: "
+_SEPARATORS: Final = re.compile(r"[-_.]+")
 _TOLD: Final = 3  # differences in one line
 
 
@@ -104,15 +113,14 @@ class EnvironmentComponent:
         """
         self._patterns = texts_of(name, "variables", variables)
         self._must_match = texts_of(name, "must_match", must_match)
-        for entry in self._must_match:
-            if entry.partition(".")[0] not in ASPECTS:
-                raise ComponentError(
-                    f"must_match of the component {quoted(name)} holds {quoted(entry)}.",
-                    hint=f"Name one of {', '.join(ASPECTS)}, or one thing in it: packages.numpy.",
-                )
         self.name = name
         self._is_applied = apply_variables
         self._sanitiser = sanitiser or Sanitiser()
+        for entry in self._must_match:
+            if hint := self._fault_of(*entry.partition(".")):
+                raise ComponentError(
+                    f"must_match of the component {quoted(name)} holds {quoted(entry)}.", hint=hint
+                )
         self._environ = os.environ if environ is None else environ
         self.differences: tuple[Difference, ...] = ()
         """What the last restore found different (before it applied anything)."""
@@ -129,7 +137,7 @@ class EnvironmentComponent:
             "python": _python(),
             "platform": _platform(),
             "packages": _packages(),
-            "directory": _shown(os.getcwd()),  # noqa: PTH109 - the text is what is kept
+            "directory": _shown(_directory()),
             "variables": variables,
             "redacted": redacted,
         }
@@ -194,8 +202,28 @@ class EnvironmentComponent:
             found += _differences(aspect, before, present, skipped)
         return tuple(found)
 
+    def _fault_of(self, aspect: str, dot: str, name: str) -> str:
+        """Return why an entry of must_match would guard nothing; "" where it does."""
+        if aspect not in ASPECTS or (dot and not name):
+            return f"Name one of {', '.join(ASPECTS)}, or one thing in it: packages.numpy."
+        if not dot:
+            return ""
+        if name not in _NAMES.get(aspect, (name,)):
+            return f"In {aspect} there is: {', '.join(_NAMES[aspect]) or 'nothing to name'}."
+        if aspect == "variables" and not self._is_chosen(name):
+            return "Let variables= choose it, too: it is not captured."
+        if aspect == "variables" and self._sanitiser.key_is_secret(name):
+            return "It is a secret, by its name: such are never captured, nor compared."
+        return ""
+
     def _is_refused(self, one: Difference) -> bool:
-        return one.aspect in self._must_match or f"{one.aspect}.{one.name}" in self._must_match
+        if one.aspect in self._must_match:
+            return True
+        told = (entry.partition(".") for entry in self._must_match)
+        return any(
+            aspect == one.aspect and _is_same_name(aspect, name, one.name)
+            for aspect, _, name in told
+        )
 
     def _variables(self) -> tuple[dict[str, str], list[str]]:
         variables, redacted = {}, []
@@ -211,7 +239,7 @@ class EnvironmentComponent:
 
     def _selected(self) -> Iterator[tuple[str, str]]:
         for name, text in self._environ.items():
-            if self._is_chosen(name):
+            if self._is_chosen(name) and _is_settable(name, text):
                 yield _shown(name), _shown(text)
 
     def _is_chosen(self, name: str) -> bool:
@@ -224,6 +252,14 @@ class EnvironmentComponent:
         for name, text in variables.items():
             if self._is_chosen(name) and now.get(name) != text and name not in hidden:
                 self._environ[_real(name)] = _real(text)
+
+
+def _is_same_name(aspect: str, one: str, other: str) -> bool:
+    """Say whether two names are of the same thing; packages are spelled in many ways (PEP 503)."""
+    if aspect != "packages":
+        return one == other
+    plain = (_SEPARATORS.sub("-", name).lower() for name in (one, other))
+    return len(set(plain)) == 1
 
 
 def _faults(payload: Any) -> list[str]:
@@ -255,6 +291,15 @@ def _python() -> dict[str, str]:
         "executable": _shown(sys.executable or ""),
         "prefix": _shown(sys.prefix),
     }
+
+
+def _directory() -> str:
+    """Return the working directory; one that was removed as the system tells it, or ""."""
+    with suppress(OSError):
+        return os.getcwd()  # noqa: PTH109 - the text is what is kept
+    with suppress(OSError):
+        return os.readlink("/proc/self/cwd")  # noqa: PTH115 - likewise
+    return ""
 
 
 def _platform() -> dict[str, str]:

@@ -5,6 +5,9 @@ beside them, so that a difference between two captures is told by key; it is nev
 What cannot be parsed, or parses to something that cannot be stored, is captured as bytes alone
 and says why. A file that is not there is a state as well: a restore removes it again.
 
+What a file says is read before the barrier (`look_ahead`): it may take seconds. Of a file that did
+not change it is known.
+
 Stability: re-read. A file has no snapshot, so it is read until its stat is the same before and
 after. Writers that replace the file (rename) are always seen whole; of a writer in place that stops
 between two writes a capture has what it had written.
@@ -26,10 +29,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from blake3 import blake3
+
 from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.draft import clear_drafts, draft_of
 from ckptlog.capture.shape import Shape, refuse_faults
 from ckptlog.errors import (
+    CheckpointError,
     ComponentError,
     SourceBusyError,
     SourceError,
@@ -46,11 +52,16 @@ from ckptlog.storage.files import (
     sync_file,
     write_all,
 )
+from ckptlog.storage.likeness import take_likeness
 
 SIZE_MAX: Final = 16 * 1024 * 1024
 """Bytes: a file is captured whole, as a value; larger ones belong in a directory component."""
 
 _FORMATS: Final = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}
+_YAML_CHARACTERS_MAX: Final = 1024 * 1024
+"""Of the largest YAML file that is parsed: it takes seconds, where JSON takes milliseconds."""
+_KEPT_BYTES_MAX: Final = 1024 * 1024
+"""Of the largest file of which what it says is kept from one capture to the next."""
 _MODE_MAX: Final = 0o7777
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.01
@@ -113,10 +124,21 @@ class FileComponent:
         self._format = chosen
         self._size_max = number_of(name, "size_max", size_max)
         self._restored: dict[str, Any] | None = None
+        self._said: tuple[bytes, Any, str] | None = None  # by the BLAKE3 of the content
 
     def at(self, path: str | os.PathLike[str]) -> FileComponent:
         """Return this component for a file elsewhere: what restoring to another place needs."""
         return FileComponent(self.name, path, format=self._format, size_max=self._size_max)
+
+    def look_ahead(self) -> None:
+        """Parse the file, which may take long; capture() finds it parsed, unless it was changed.
+
+        What cannot be read now is told by capture(): its writer may be stopped by then.
+        """
+        with suppress(CheckpointError):
+            found = self._read()
+            if found is not None:
+                self._meaning(found[0])
 
     def capture(self) -> dict[str, Any]:
         """Return bytes, mode and meaning of the file.
@@ -125,18 +147,28 @@ class FileComponent:
             SourceBusyError: It was written all the time.
             SourceError: It is too large, or no file.
         """
-        found = self._read()
-        content, mode = found or (b"", 0)
-        value, fault = parsed(content, self._format) if found else (None, "")
+        found = self._present()
+        value, fault = self._meaning(found["content"]) if found["exists"] else (None, "")
+        if len(found["content"]) > _KEPT_BYTES_MAX:
+            self._said = None
         return {
             "form": _SHAPE.form,
             "format": self._format,
-            "exists": found is not None,
-            "mode": mode,
-            "content": content,
+            **found,
             "value": value,
             "unparsed": fault,
         }
+
+    def _present(self) -> dict[str, Any]:
+        found = self._read()
+        content, mode = found or (b"", 0)
+        return {"exists": found is not None, "mode": mode, "content": content}
+
+    def _meaning(self, content: bytes) -> tuple[Any, str]:
+        digest, said = blake3(content).digest(), self._said
+        if said is None or said[0] != digest:
+            said = self._said = (digest, *parsed(content, self._format))
+        return said[1:]
 
     def restore(self, payload: Any) -> None:
         """Make the file hold the captured bytes, by one rename; or remove it if it was not there.
@@ -186,8 +218,7 @@ class FileComponent:
     def _differing(self, payload: dict[str, Any] | None) -> list[str]:
         if payload is None:
             return []
-        now = self.capture()
-        return [key for key in ("exists", "mode", "content") if now[key] != payload[key]]
+        return [key for key, now in self._present().items() if now != payload[key]]
 
     def _target(self) -> Path:
         """Return the file itself, behind symbolic links."""
@@ -245,9 +276,7 @@ class FileComponent:
     def _replace(target: Path, content: bytes, mode: int) -> None:
         with operating_system_door(f"Restoring {target} failed"), draft_of(target) as draft:
             write_all(draft.fd, content, 0)
-            with suppress(PermissionError, FileNotFoundError):
-                owner = target.stat()
-                os.fchown(draft.fd, owner.st_uid, owner.st_gid)
+            take_likeness(draft.fd, target)
             os.fchmod(draft.fd, mode)
             sync_file(draft.fd)
             publish(draft.path, target)
@@ -282,7 +311,10 @@ def parsed(content: bytes, format: str) -> tuple[Any, str]:  # noqa: A002
 def _yaml(text: str) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    if len(text) > _YAML_CHARACTERS_MAX:
+        raise ValueError(f"YAML of more than {_YAML_CHARACTERS_MAX} characters is not parsed")
+    # That of libyaml takes a fifth of the time, where it is there.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe
 
 
 _PARSERS: Final[dict[str, Callable[[str], Any]]] = {

@@ -14,10 +14,14 @@ calls `task_done` has ever more of them, so that no two captures would be alike.
 Whoever waits takes restored items as soon as it may. So whether they all lie there is seen in the
 same stretch in which they are put there, and `verify_restored` tells what was seen.
 
-An asyncio.Queue does not show its content in public, and taking it out would wake who waits; so it
-is read in its loop's thread from the attributes that its class documents for subclasses. A restore
-is one turn of the loop: all out, all in, then `task_done` for those that were thrown away. Who
-waits in `get` is woken by the items, who waits in `put` by the room, each in his turn.
+What is captured is what lies in the list or deque that a queue keeps its items in, and that is put
+back there, past `put` and `get`: a class of its own may keep something else than it is given (a
+number beside each item), and items that lie there need not be comparable with one another.
+
+An asyncio.Queue does not show its content in public; so it is touched in its loop's thread, at the
+attributes that its class documents for subclasses. A restore is one turn of the loop: all out, all
+in, then `task_done` for those that were thrown away. Who waits in `get` is woken by the items, who
+waits in `put` by the room, each in his turn.
 """
 
 from __future__ import annotations
@@ -83,7 +87,7 @@ class QueueComponent:
     def capture(self) -> dict[str, Any]:
         """Return order, limit and items."""
         with self._queue.mutex:
-            return _payload(self._order, self._queue, list(self._queue.queue))
+            return _payload(self._order, self._queue, list(_content_of(self.name, self._queue)))
 
     def restore(self, payload: Any) -> None:
         """Put captured items in place of those that are there; wake who waits.
@@ -94,10 +98,11 @@ class QueueComponent:
         refuse_faults(self.name, self.validate(payload))
         target = self._queue
         with target.mutex:
-            in_hand = target.unfinished_tasks - len(target.queue)
-            target.queue.clear()
-            target.queue.extend(payload["items"])
-            self._faults = _lacking(payload["items"], target.queue, self._order)
+            content = _content_of(self.name, target)
+            in_hand = target.unfinished_tasks - len(content)
+            content.clear()
+            content.extend(payload["items"])
+            self._faults = _lacking(payload["items"], content, self._order)
             target.unfinished_tasks = in_hand + len(payload["items"])
             target.not_empty.notify_all()
             target.not_full.notify_all()
@@ -201,42 +206,30 @@ class AsyncQueueComponent:
         return self._loop or vars(self._queue).get("_loop")
 
     def _read(self) -> dict[str, Any]:
-        return _payload(self._order, self._queue, self._items())
-
-    def _items(self) -> list[Any]:
-        try:
-            return list(vars(self._queue)["_queue"])
-        except (KeyError, TypeError) as error:
-            raise SourceError(
-                f"The queue of the component {quoted(self.name)}, a "
-                f"{type(self._queue).__qualname__}, keeps its items where they cannot be read.",
-                hint="Let it keep them in `_queue` as asyncio's do, or use CallableComponent.",
-                component=self.name,
-            ) from error
+        return _payload(self._order, self._queue, list(_content_of(self.name, self._queue)))
 
     def _replace(self, items: Sequence[Any]) -> None:
         """Exchange the items in one turn of the loop, so that no coroutine sees the middle."""
-        target = self._queue
+        target, content = self._queue, _content_of(self.name, self._queue)
         if vars(target).get("_is_shutdown"):  # since Python 3.13
             raise SourceError(
                 f"The queue of the component {quoted(self.name)} was shut down.",
                 hint="Restore into a new queue.",
                 component=self.name,
             )
-        waiting: deque[asyncio.Future[None]] = vars(target).get("_putters", deque())
-        putters = list(waiting)
-        waiting.clear()  # taking items out would wake them for nothing, and cost them their turn
-        thrown = target.qsize()
-        for _ in range(thrown):
-            target.get_nowait()
-        for item in items:
-            target.put_nowait(item)
-        self._faults = _lacking(items, self._items(), self._order)
+        thrown = len(content)
+        content.clear()
+        content.extend(items)
+        self._faults = _lacking(items, content, self._order)
+        inside = vars(target)
+        inside["_unfinished_tasks"] += len(items)
+        if items:
+            inside["_finished"].clear()
         # Only now: were it done before, the count could pass zero and `join` return too early.
         for _ in range(thrown):
             target.task_done()
-        waiting.extend(putters)
-        _wake(waiting, target.maxsize - target.qsize())
+        _wake(inside["_getters"], len(items))
+        _wake(inside["_putters"], target.maxsize - len(items))
 
 
 def _wake(waiting: deque[asyncio.Future[None]], count: int) -> None:
@@ -246,6 +239,20 @@ def _wake(waiting: deque[asyncio.Future[None]], count: int) -> None:
         if not waiter.done():
             waiter.set_result(None)
             count -= 1
+
+
+def _content_of(name: str, target: AnyQueue) -> list[Any] | deque[Any]:
+    """Return what a queue keeps its items in; it is to be touched in one stretch."""
+    content = vars(target).get("queue" if isinstance(target, queue.Queue) else "_queue")
+    if isinstance(content, list | deque):
+        return content
+    raise SourceError(
+        f"The queue of the component {quoted(name)}, a {type(target).__qualname__}, keeps its "
+        "items where they cannot be read and put back.",
+        hint="Let it keep them in a list or a deque, as those of the standard library do, or use "
+        "CallableComponent.",
+        component=name,
+    )
 
 
 def _order_of(name: str, target: Any, kind: type[AnyQueue]) -> str:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -37,21 +38,30 @@ from ckptlog.capture.argument import number_of, path_of
 from ckptlog.capture.database import BUSY_TIMEOUT_S, PageCopy, Stamp
 from ckptlog.capture.shape import refuse_faults
 from ckptlog.capture.sqlite_plan import plan_of
-from ckptlog.errors import ChangedError, ComponentError
+from ckptlog.errors import ChangedError, ComponentError, operating_system_door
 from ckptlog.model.component import SNAPSHOT, Plan
 from ckptlog.model.quotation import quoted
 
-FORM: Final = "sqlite-1"
+FORM: Final = "sqlite-2"
+FORMER: Final = "sqlite-1"
+"""Without the mode: what is made anew of it has the usual one."""
 STRETCH_PAGES: Final = 16
 """Pages in one stretch. More: fewer comparisons, but more pages are looked at for each change."""
 
 _PAGE_SIZES: Final = frozenset(1 << power for power in range(9, 17))
 _PAGES_MAX: Final = 0xFFFFFFFE
-_KEYS: Final = ("form", "journal", "page_count", "page_size", "pages")
+_KEYS: Final = {
+    FORM: ("form", "journal", "mode", "page_count", "page_size", "pages"),
+    FORMER: ("form", "journal", "page_count", "page_size", "pages"),
+}
+_MODE_MAX: Final = 0o7777
 
 
 class SqliteComponent:
     """One SQLite database.
+
+    Where it lies in a directory that is captured by the same process, leave it out there
+    (`Options(patterns=("/app.db*",))`): to read it as a file would end the process's locks on it.
 
     Attributes:
         name: Of the component.
@@ -119,6 +129,11 @@ class SqliteComponent:
         is_settled = database.is_settled(stamp, time.time_ns())
         return SqliteSnapshot(self, self.reading(), stamp if is_settled else None)
 
+    def mode(self) -> int:
+        """Return the mode of the database's file."""
+        with operating_system_door(f"Looking at the database {self._path} failed"):
+            return stat.S_IMODE(self._path.stat().st_mode)
+
     def reading(self) -> sqlite3.Connection:
         """Return a new connection in a read transaction."""
         connection = database.open_database(self._path, busy_timeout_s=self._busy_timeout_s)
@@ -185,6 +200,7 @@ class SqliteComponent:
                 self._path,
                 made,
                 is_wal=payload.get("journal").value() == "wal",
+                mode=None if _form_of(payload) == FORMER else payload.get("mode").value(),
                 busy_timeout_s=self._busy_timeout_s,
             )
 
@@ -279,6 +295,7 @@ class SqliteSnapshot:
         outer = writer.mapping()
         outer.add("form", writer.value(FORM))
         outer.add("journal", writer.value("wal" if copy.is_wal else "rollback"))
+        outer.add("mode", writer.value(self._component.mode()))
         outer.add("page_count", writer.value(copy.page_count))
         outer.add("page_size", writer.value(copy.page_size))
         outer.add("pages", pages.finish())
@@ -310,17 +327,22 @@ def _raw(pages: Any) -> Iterator[bytes]:
         yield from stretch.raw()
 
 
+def _form_of(payload: Any) -> str:
+    form = payload.get("form").value()
+    return form if type(form) is str else ""
+
+
 def _faults(payload: Any) -> list[str]:
     if not payload.is_mapping:
         return ["is no dict"]
-    keys = [key for key, _ in payload.items()]
-    if keys and keys[0] != "form":
+    keys = tuple(key for key, _ in payload.items())
+    if not keys or keys[0] != "form":
         return [f"has no form; {FORM} is expected"]
-    if tuple(keys) != _KEYS:
-        return [f"has the keys {quoted(keys)}; {', '.join(_KEYS)} are expected"]
-    form = payload.get("form").value()
-    if form != FORM:
+    form = _form_of(payload)
+    if form not in _KEYS:
         return [f"is of the form {quoted(form)}; {FORM} is expected"]
+    if keys != _KEYS[form]:
+        return [f"has the keys {quoted(keys)}; {', '.join(_KEYS[form])} are expected"]
     faults = []
     page_size = payload.get("page_size").value()
     if type(page_size) is not int or page_size not in _PAGE_SIZES:
@@ -328,6 +350,9 @@ def _faults(payload: Any) -> list[str]:
     page_count = payload.get("page_count").value()
     if type(page_count) is not int or not 0 < page_count <= _PAGES_MAX:
         faults.append(f"has {quoted(page_count)} pages")
+    mode = payload.get("mode").value() if form == FORM else 0
+    if type(mode) is not int or not 0 <= mode <= _MODE_MAX:
+        faults.append(f"has the mode {quoted(mode)}")
     if payload.get("journal").value() not in ("wal", "rollback"):
         faults.append("has an unknown journal")
     if not payload.get("pages").is_listing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +37,8 @@ class Contexts:
         """Run a block as one checkpoint and yield its id.
 
         Active on entry, completed on a normal exit, failed with the exception's type and message
-        on an exception, which goes on. Options are those of `create_checkpoint`.
+        on an exception, which goes on. Options are those of `create_checkpoint`. A child that is
+        forked in the block, and leaves it, ends nothing: the checkpoint is its parent's.
         """
         manager = cast("CheckpointManager", self)
         own = {name: options.pop(name, None) for name in ("actor", "command_id", "lease")}
@@ -44,12 +46,14 @@ class Contexts:
             identifier = batch.create_checkpoint(
                 task_id, task_title, step_number, step_description, activate=True, **options
             )
+        pid = os.getpid()
         try:
             yield identifier
         except BaseException as error:
-            self.fail_after(identifier, error, lease=own["lease"])
+            if os.getpid() == pid:
+                self.fail_after(identifier, error, lease=own["lease"])
             raise
-        if self._is_open(identifier):
+        if os.getpid() == pid and self._is_open(identifier):
             manager.complete_checkpoint(identifier, lease=own["lease"])
 
     def fail_after(

@@ -7,9 +7,10 @@ such. Page: specs/task-recovery.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -75,7 +76,7 @@ class Interruptions:
     def find_interrupted_tasks(
         self,
         *,
-        tasks: Sequence[str] = (),
+        tasks: Iterable[str] = (),
         quiet_s: float = 0.0,
         include_failed: bool = False,
         include_seeds: bool = False,
@@ -98,15 +99,35 @@ class Interruptions:
 
         Cost: a row of the view for each task; the bytes of the recovery points are read.
         """
-        _check(tasks, quiet_s, limit)
-        found: list[InterruptedTask] = []
-        for name in self._open_tasks(tasks, include_failed=include_failed):
-            if limit is not None and len(found) >= limit:
-                break
-            one = self.look_at_task(name, quiet_s=quiet_s, include_failed=include_failed)
-            if one is not None and (one.begun or include_seeds):
-                found.append(one)
-        return found
+        return list(
+            self.iterate_interrupted_tasks(
+                tasks=tasks,
+                quiet_s=quiet_s,
+                include_failed=include_failed,
+                include_seeds=include_seeds,
+                limit=limit,
+            )
+        )
+
+    def iterate_interrupted_tasks(
+        self,
+        *,
+        tasks: Iterable[str] = (),
+        quiet_s: float = 0.0,
+        include_failed: bool = False,
+        include_seeds: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[InterruptedTask]:
+        """Yield what `find_interrupted_tasks` returns, each looked at when it is asked for."""
+        patterns = _patterns_of(tasks)
+        _check(quiet_s, limit)
+        found = (
+            self.look_at_task(
+                name, quiet_s=quiet_s, include_failed=include_failed, include_seeds=include_seeds
+            )
+            for name in self._open_tasks(patterns, include_failed=include_failed)
+        )
+        return islice((one for one in found if one is not None), limit)
 
     def _open_tasks(self, patterns: Sequence[str], *, include_failed: bool) -> Iterator[str]:
         after = None
@@ -123,13 +144,13 @@ class Interruptions:
         *,
         quiet_s: float = 0.0,
         include_failed: bool = False,
+        include_seeds: bool = True,
         token: int | None = None,
     ) -> InterruptedTask | None:
         """Return a task if it is interrupted; None where it is not, or not there.
 
-        One that was only seeded is returned too, not `begun`.
-
         Args:
+            include_seeds: Also one that was only seeded, not `begun`.
             token: Of a lease on it that does not count: the caller's own.
         """
         check_id("task_id", task_id)
@@ -150,6 +171,9 @@ class Interruptions:
         metadata = about.get("metadata", {})
         if latest.event.state == _FAILED and gave_up(metadata) is not None:
             return None
+        begun = not is_seed(latest.event.state, metadata)
+        if not begun and not include_seeds:
+            return None
         told = manager.explain_recovery_point(task_id)
         event = latest.event
         return InterruptedTask(
@@ -166,7 +190,7 @@ class Interruptions:
             candidates=told["candidates"],
             former_holder=None if grant is None else grant.holder,
             attempts=self._attempts([one["checkpoint_id"] for one in told["candidates"]]),
-            begun=not is_seed(event.state, metadata),
+            begun=begun,
         )
 
     def _attempts(self, checkpoints: list[str]) -> tuple[Attempt, ...]:
@@ -198,13 +222,18 @@ def _us(time: str) -> int:
     return round(datetime.fromisoformat(time).astimezone(UTC).timestamp() * 1_000_000)
 
 
-def _check(tasks: object, quiet_s: object, limit: object) -> None:
-    if isinstance(tasks, str) or not all(isinstance(one, str) for one in cast("Any", tasks)):
+def _patterns_of(tasks: object) -> tuple[str, ...]:
+    given = tuple(tasks) if isinstance(tasks, Iterable) and not isinstance(tasks, str) else None
+    if given is None or not all(isinstance(one, str) for one in given):
         raise ArgumentError(
             f"tasks is {quoted(tasks)}; a list of patterns is needed.",
             hint='For example: tasks=["job-*"].',
             argument="tasks",
         )
+    return given
+
+
+def _check(quiet_s: object, limit: object) -> None:
     if type(quiet_s) not in (int, float) or not cast("float", quiet_s) >= 0:
         raise ArgumentError(
             f"quiet_s is {quoted(quiet_s)}; seconds from 0 on are needed.", argument="quiet_s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,7 +39,8 @@ class TaskCheckpointWrapper:
         >>> manager.close()
 
     As a context manager it completes the task on a normal exit, and fails it on an exception
-    (with the exception's type and message), which goes on.
+    (with the exception's type and message), which goes on. A child that is forked in the block, and
+    leaves it, ends nothing.
 
     Where a checkpoint of the task was restored, steps go on from it: it is the present step, and
     `recovered` holds it. Otherwise steps begin at 1, whatever the task has from earlier runs.
@@ -78,6 +80,7 @@ class TaskCheckpointWrapper:
         self._total: int | None = None
         self._current: str | None = None
         self._is_complete = False
+        self._pid = os.getpid()
         self.recovered: CheckpointData | None = None
         if checkpoint_id is not None:
             self._take_up(checkpoint_id, recover=recover)
@@ -173,6 +176,7 @@ class TaskCheckpointWrapper:
         }
 
     def __enter__(self) -> Self:
+        self._pid = os.getpid()
         return self
 
     def __exit__(
@@ -181,7 +185,7 @@ class TaskCheckpointWrapper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._current is None:
+        if self._current is None or os.getpid() != self._pid:
             return
         if error is not None:
             self._manager.fail_after(self._current, error, lease=self._lease)

@@ -121,6 +121,7 @@ def _repeat(earlier: Event, command: AnyCommand) -> Decision:
             f"{earlier.subject.checkpoint or earlier.subject.task!r} with other content.",
             hint="Use a new id for a new command, the same id only to retry.",
             command_id=command.command,
+            checkpoint_id=earlier.subject.checkpoint,
         )
     if isinstance(command, Create):
         return Decision((), earlier.subject.checkpoint)

@@ -21,8 +21,8 @@ KEY: Final = "recovery"
 SEED: Final = {"source": "task-master"}
 """Metadata of a first checkpoint that only says what is to be done (specs/task-master.md)."""
 _CREATED: Final = "created"
-# Of a hostile or very old list only the newest count.
-_ATTEMPTS_KEPT: Final = 100
+ATTEMPTS_MAX: Final = 1_000
+"""So many are kept, and none above are counted: of a hostile list only the newest count."""
 
 BEGIN: Final = "begin"
 RETRY: Final = "retry"
@@ -42,7 +42,8 @@ class Attempt(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How often a task is resumed from one place.
 
-    attempts: In all. of_worker: By one worker; then another has to; None: as often as in all.
+    attempts: In all; at most ATTEMPTS_MAX.
+    of_worker: By one worker; then another has to; None: as often as in all.
     """
 
     attempts: int = 4
@@ -84,7 +85,7 @@ def attempts_of(metadata: Mapping[str, Any]) -> tuple[Attempt, ...]:
     record = metadata.get(KEY)
     listed = record.get("attempts") if isinstance(record, Mapping) else None
     found = []
-    for one in listed[-_ATTEMPTS_KEPT:] if isinstance(listed, list) else ():
+    for one in listed[-ATTEMPTS_MAX:] if isinstance(listed, list) else ():
         try:
             found.append(msgspec.convert(one, Attempt))
         except msgspec.ValidationError:
@@ -94,7 +95,7 @@ def attempts_of(metadata: Mapping[str, Any]) -> tuple[Attempt, ...]:
 
 def record_of(attempts: Sequence[Attempt]) -> dict[str, Any]:
     """Return what to write under KEY."""
-    return {"attempts": msgspec.to_builtins(list(attempts[-_ATTEMPTS_KEPT:]))}
+    return {"attempts": msgspec.to_builtins(list(attempts[-ATTEMPTS_MAX:]))}
 
 
 def gave_up(metadata: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ resumed one task only one writes. Page: specs/task-recovery.md.
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -45,7 +46,8 @@ class ResumedTask:
     """A task that this worker has resumed, and holds until `release`.
 
     As a context manager: an exception fails the task's open checkpoint, and goes on; the lease is
-    released in any case. Complete the task through `wrapper()`, or with the manager and `lease=`.
+    released in any case. A child that is forked in the block, and leaves it, ends nothing. Complete
+    the task through `wrapper()`, or with the manager and `lease=`.
 
     Attributes:
         lease: Show it with every write about the task.
@@ -66,6 +68,7 @@ class ResumedTask:
         self.lease = lease
         self.checkpoint = checkpoint
         self.attempt = attempt
+        self._pid = os.getpid()
         self.action = verdict.action
         self.reason = verdict.reason
 
@@ -110,6 +113,7 @@ class ResumedTask:
         self.lease.release()
 
     def __enter__(self) -> Self:
+        self._pid = os.getpid()
         return self
 
     def __exit__(
@@ -119,7 +123,7 @@ class ResumedTask:
         trace: TracebackType | None,
     ) -> None:
         with self.lease:
-            if error is not None:
+            if error is not None and os.getpid() == self._pid:
                 self.fail(error)
 
 
@@ -174,7 +178,8 @@ class TaskRecovery:
     Args:
         worker_id: By which attempts are counted, and leases named.
         ttl_s: Of the leases; they are renewed in the background unless background is False.
-        attempts_max: From one recovery point, by all workers; then the task is given up.
+        attempts_max: From one recovery point, by all workers; then the task is given up. At most
+            1000: so many are remembered.
         worker_attempts_max: By one worker; then another has to. None: as many as attempts_max.
         include_failed: Also resume tasks whose latest checkpoint failed.
         shared: Another process goes on with what is claimed, by its grant (`acquire_lease`).
@@ -220,6 +225,8 @@ class TaskRecovery:
 
         Durability: the attempt is counted, durably, before anything is handed to the caller.
         """
+        if (refusal := self.foreseen(task_id)) is not None:
+            return refusal
         try:
             lease = self.acquire(task_id)
         except LeaseHeldError as error:
@@ -238,10 +245,25 @@ class TaskRecovery:
 
         Tasks that have had their attempts are given up on the way. Options as in `find`.
         """
-        for one in self.find(**options):
+        options.setdefault("include_failed", self._include_failed)
+        for one in self._manager.iterate_interrupted_tasks(**options):
             task = self.claim(one.task_id).task
             if task is not None:
                 return task
+        return None
+
+    def foreseen(self, task_id: str) -> Outcome | None:
+        """Return why a claim would be in vain, as far as that needs no lease; None where it does.
+
+        Nothing is written, however often somebody asks.
+        """
+        found = self._manager.look_at_task(task_id, include_failed=self._include_failed)
+        if found is not None:
+            return self._refusal(found)
+        store = self._manager.store
+        grant, environment = store.lease(task_id), store.environment
+        if grant is None or not grant.is_live(environment.now_us()):
+            return self._not_interrupted(task_id)
         return None
 
     def acquire(self, task_id: str) -> Lease:
@@ -270,17 +292,13 @@ class TaskRecovery:
             )
             if found is None:
                 return self._not_interrupted(lease.task)
-            if found.recovery_point is None:
-                return Outcome(UNRECOVERABLE, found.reason)
+            if (refusal := self._refusal(found)) is not None:
+                return refusal
+            assert found.recovery_point is not None  # noqa: S101 - else it was refused
             point = self._manager.get_checkpoint(found.recovery_point)
             if point is None:
                 continue  # cleaned up meanwhile
-            is_seed = not found.begun and point.checkpoint_id == found.checkpoint_id
-            verdict = (
-                _BEGIN if is_seed else retrial.judge(found.attempts, self.worker_id, self._limits)
-            )
-            if verdict.action == retrial.REFUSE:
-                return Outcome(verdict.action, verdict.reason)
+            verdict = self._judged(found)
             if verdict.action == retrial.GIVE_UP:
                 return self.give_up(lease, point, verdict.reason)
             try:
@@ -291,6 +309,20 @@ class TaskRecovery:
             task = ResumedTask(self._manager, lease, restored, verdict, number)
             return Outcome(verdict.action, f"{verdict.reason}; {found.reason}", task)
         return Outcome(HELD, f"task {lease.task!r} changes all the time")
+
+    def _judged(self, found: InterruptedTask) -> Verdict:
+        if not found.begun and found.recovery_point == found.checkpoint_id:
+            return _BEGIN
+        return retrial.judge(found.attempts, self.worker_id, self._limits)
+
+    def _refusal(self, found: InterruptedTask) -> Outcome | None:
+        """Return why this worker may not have a task; nothing is to be changed then."""
+        if found.recovery_point is None:
+            return Outcome(UNRECOVERABLE, found.reason)
+        verdict = self._judged(found)
+        if verdict.action != retrial.REFUSE:
+            return None
+        return Outcome(verdict.action, verdict.reason)
 
     def _not_interrupted(self, task: str) -> Outcome:
         latest = self._manager.get_latest_checkpoint(task)
@@ -386,8 +418,9 @@ def _iso(now_us: int) -> str:
 
 
 def _count(name: str, number: object) -> int:
-    if type(number) is not int or number < 1:
+    most = retrial.ATTEMPTS_MAX
+    if type(number) is not int or not 1 <= number <= most:
         raise ArgumentError(
-            f"{name} is {quoted(number)}; a whole number from 1 on is needed.", argument=name
+            f"{name} is {quoted(number)}; a whole number from 1 to {most} is needed.", argument=name
         )
     return number

@@ -27,6 +27,26 @@ def test_it_says_where_it_ran():
     assert "PATH" in payload["variables"]
 
 
+def test_a_directory_that_was_removed_fails_no_capture(tmp_path, monkeypatch):
+    gone = tmp_path / "release"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    part = EnvironmentComponent(environ={})
+    payload = part.capture()
+    assert payload["directory"] in (f"{gone} (deleted)", "")
+    assert part.compare(payload) == ()
+
+
+def test_a_variable_that_no_process_can_have_is_left_out():
+    environ = {"": "1", "A=": "2", "B": "3\0", "C": "4"}
+    part = EnvironmentComponent(environ=environ, apply_variables=True)
+    payload = part.capture()
+    assert payload["variables"] == {"C": "4"}
+    part.restore(payload)
+    assert len(environ) == 4
+
+
 def test_packages_are_read_before_anybody_is_held(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     (folder / "some-1.dist-info").mkdir(parents=True)
@@ -209,6 +229,33 @@ def test_a_recovery_where_other_variables_are_selected_now(tmp_path):
         assert [one.path for one in planned.changes] == ["variables MODE"]
         assert recovery.recover().status == "completed"
         assert environ == {"MODE": "fast", "OTHER": "2"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("python.versoin", "implementation, version"),
+        ("platform.kernel", "system, release, machine"),
+        ("directory.x", "nothing to name"),
+        ("packages.", "packages.numpy"),
+        ("variables.B", "not captured"),
+        ("variables.A_TOKEN", "a secret"),
+    ],
+)
+def test_what_would_guard_nothing_is_refused(entry, words):
+    with pytest.raises(ComponentError) as caught:
+        EnvironmentComponent(variables=["A*"], must_match=[entry])
+    assert words in caught.value.hint
+
+
+@pytest.mark.parametrize("spelled", ["Ruamel.Yaml", "ruamel-yaml", "RUAMEL__YAML", "ruamel.yaml"])
+def test_a_package_is_guarded_by_any_spelling_of_its_name(spelled):
+    part = EnvironmentComponent(environ={}, must_match=[f"packages.{spelled}"])
+    payload = part.capture()
+    payload["packages"].pop("ruamel.yaml", None)
+    for name, is_guarded in (("ruamel.yaml", True), ("ruamel_yaml", True), ("ruamelyaml", False)):
+        changed = {**payload, "packages": {**payload["packages"], name: "0.0"}}
+        assert bool(part.validate(changed)) is is_guarded
 
 
 def test_what_must_match_is_told_before_anything_is_touched(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 import threading
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlog import Capturer, CheckpointManager, Recovery
+from ckptlog import CallableComponent, Capturer, CheckpointManager, Recovery
+from ckptlog.capture import file
 from ckptlog.capture.draft import draft_of
 from ckptlog.capture.file import FileComponent, parsed
 from ckptlog.errors import ComponentError, DeniedError, SourceBusyError, SourceError
@@ -62,6 +64,62 @@ def test_what_cannot_be_told_says_why(kind, content, words):
 def test_without_pyyaml_bytes_alone_are_captured(monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert parsed(b"a: 1", "yaml") == (None, "pyyaml is not installed")
+
+
+def test_yaml_that_takes_seconds_is_bytes_alone():
+    value, fault = parsed(b"- x\n" * 300_000, "yaml")
+    assert (value, fault) == (None, "YAML of more than 1048576 characters is not parsed")
+
+
+def test_a_file_is_parsed_before_the_barrier_and_once(tmp_path, monkeypatch):
+    path, steps = tmp_path / "a.json", []
+
+    def watched(content, kind):
+        steps.append("parsed")
+        return parsed(content, kind)
+
+    def held():
+        steps.append("held")
+        return 1
+
+    monkeypatch.setattr(file, "parsed", watched)
+    path.write_text('{"a": 1}')
+    parts = [FileComponent("file", path), CallableComponent("other", held, print, prepare=held)]
+    with CheckpointManager(tmp_path / "store") as manager:
+        capturer = Capturer(manager, "system", parts)
+        capturer.capture()
+        capturer.capture()
+        path.write_text('{"a": 2}')
+        info = capturer.capture()
+        assert capturer.stored(info)["file"].value()["value"] == {"a": 2}
+        assert steps == ["parsed", *["held"] * 4, "parsed", *["held"] * 2]
+        Recovery(capturer).recover(info.id)
+    assert steps.count("parsed") == 2
+
+
+def test_a_file_whose_writer_is_stopped_at_the_barrier_is_captured(tmp_path, monkeypatch):
+    is_held = []
+    read = FileComponent._read_once
+    monkeypatch.setattr(FileComponent, "_read_once", lambda part: (is_held and read(part)) or None)
+
+    class Held(FileComponent):
+        def prepare(self):
+            is_held.append(True)
+
+    (tmp_path / "a.json").write_text("[1]")
+    with CheckpointManager(tmp_path / "store") as manager:
+        capturer = Capturer(manager, "system", [Held("file", tmp_path / "a.json")])
+        assert capturer.stored(capturer.capture())["file"].value()["value"] == [1]
+
+
+def test_what_a_large_file_says_is_not_kept(tmp_path):
+    path = tmp_path / "a.json"
+    part = FileComponent("file", path)
+    for size, is_kept in ((10, True), (2 << 20, False), (10, True)):
+        path.write_text(json.dumps("x" * size))
+        part.look_ahead()
+        assert part.capture()["value"] == "x" * size
+        assert (part._said is not None) is is_kept
 
 
 @given(content=st.binary(max_size=200), kind=st.sampled_from(["json", "toml", "yaml", "bytes"]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 import threading
+from collections import deque
 from multiprocessing import SimpleQueue as ProcessQueue
 
 import pytest
@@ -198,12 +200,15 @@ def test_coroutines_that_take_restored_items_at_once_do_not_fail_a_recovery(tmp_
 
 
 def test_a_queue_that_keeps_less_than_it_was_given_is_told():
-    class Lossy(asyncio.Queue):
-        def _put(self, item):
-            if item != 2:
-                super()._put(item)
+    class Lossy(deque):
+        def extend(self, items):
+            super().extend(item for item in items if item != 2)
 
-    part = AsyncQueueComponent("q", Lossy())
+    class Odd(asyncio.Queue):
+        def _init(self, maxsize):
+            self._queue = Lossy()
+
+    part = AsyncQueueComponent("q", Odd())
     part.restore(captured([1, 2, 3]))
     assert "took 3 items and has 2" in part.verify_restored()[0]
     part.restore(captured([1, 3]))
@@ -310,6 +315,68 @@ def test_a_queue_that_hides_its_items_is_told():
 
     with pytest.raises(SourceError, match="cannot be read"):
         AsyncQueueComponent("q", Odd()).capture()
+
+
+def test_a_queue_that_keeps_its_items_in_a_set_is_told_before_anything_is_changed():
+    class Unique(queue.Queue):
+        def _init(self, maxsize):
+            self.queue = set()
+
+        def _put(self, item):
+            self.queue.add(item)
+
+    target = Unique()
+    target.put(1)
+    part = QueueComponent("q", target)
+    with pytest.raises(SourceError, match="keeps its items where"):
+        part.capture()
+    with pytest.raises(SourceError, match="keeps its items where"):
+        part.restore(captured([2]))
+    assert target.queue == {1}
+
+
+@pytest.mark.parametrize(
+    ("make", "base"),
+    [(QueueComponent, queue.PriorityQueue), (AsyncQueueComponent, asyncio.PriorityQueue)],
+)
+def test_what_a_class_of_its_own_keeps_beside_each_item_comes_back(make, base):
+    class Stable(base):
+        def _init(self, maxsize):
+            super()._init(maxsize)
+            self.serial = itertools.count()
+
+        def _put(self, item):
+            super()._put((item["rank"], next(self.serial), item))
+
+        def _get(self):
+            return super()._get()[2]
+
+    target = Stable()
+    part = make("q", target)
+    for number in (3, 1, 2, 1):
+        target.put_nowait({"rank": number})
+    payload = part.capture()
+    target.get_nowait()
+    target.put_nowait({"rank": 0})
+    part.restore(payload)
+    assert part.verify_restored() == []
+    assert [target.get_nowait()["rank"] for _ in range(4)] == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(QueueComponent, queue.PriorityQueue), (AsyncQueueComponent, asyncio.PriorityQueue)],
+)
+def test_items_that_cannot_be_compared_come_back(make, kind):
+    target = kind()
+    part = make("q", target)
+    for item in ((1, {"a": 1}), (2, {"b": 1}), (2, {"c": 1})):
+        target.put_nowait(item)
+    payload = part.capture()
+    target.put_nowait((0, {}))
+    part.restore(payload)
+    assert part.verify_restored() == []
+    assert part.capture() == payload
 
 
 def test_a_queue_that_was_shut_down_is_left_alone():

@@ -15,9 +15,10 @@ from ckptlog import Capturer, CheckpointManager, Recovery
 from ckptlog.capture import database
 from ckptlog.capture.callables import CallableComponent
 from ckptlog.capture.sqlite import SqliteComponent
-from ckptlog.errors import ForeignPayloadError, SourceBusyError, SourceError
+from ckptlog.errors import ForeignPayloadError, FullError, SourceBusyError, SourceError
 from tests.capture.planted import Direct
 from tests.capture.test_database import dump, make
+from tests.tmpfs import mounted
 
 
 def connected(path):
@@ -186,6 +187,61 @@ def test_it_goes_elsewhere_with_its_journal_mode(tmp_path):
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_database_that_is_made_anew_is_as_private_as_it_was(tmp_path, mode):
+    path = make(tmp_path / "a.db", "delete", rows=20)
+    path.chmod(mode)
+    part = SqliteComponent("db", path)
+    direct = Direct(part)
+    payload = direct.capture()
+    path.unlink()
+    part.restore(payload)
+    part.at(tmp_path / "b.db").restore(payload)
+    assert [one.stat().st_mode & 0o7777 for one in (path, tmp_path / "b.db")] == [mode] * 2
+    path.chmod(0o400)  # which is no change of a live one's content
+    assert part.plan(payload).changes == ()
+    assert direct.capture().get("mode").value() == 0o400
+
+
+def test_a_link_stays_where_what_it_names_is_made_anew(tmp_path):
+    real, path = tmp_path / "deep" / "real.db", tmp_path / "a.db"
+    real.parent.mkdir()
+    make(real, "delete", rows=20)
+    before = dump(real)
+    path.symlink_to("deep/real.db")
+    part = SqliteComponent("db", path)
+    payload = Direct(part).capture()
+    for damage in (real.unlink, lambda: real.write_bytes(b"no database" * 99)):
+        damage()
+        part.restore(payload)
+        assert path.is_symlink()
+        assert dump(real) == before
+    assert sorted(os.listdir(real.parent)) == ["real.db", "real.db.damaged-1"]
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("encodings", [("UTF-8", "UTF-16le"), ("UTF-16be", "UTF-8")])
+def test_a_database_of_another_text_encoding(tmp_path, journal, encodings):
+    path = tmp_path / "a.db"
+    direct = Direct(SqliteComponent("db", path))
+    kept = []
+    for encoding in encodings:
+        path.unlink(missing_ok=True)
+        with connected(path) as connection:
+            connection.execute(f"PRAGMA encoding='{encoding}'")
+            connection.execute("CREATE TABLE t (x)")
+            connection.execute("INSERT INTO t VALUES ('a text')")
+            connection.execute(f"PRAGMA journal_mode={journal}")
+        kept.append((direct.capture(), encoding))
+    for payload, encoding in kept:
+        direct.component.restore(payload)
+        assert direct.component.verify_restored() == []
+        with connected(path) as connection:
+            assert connection.execute("SELECT x FROM t").fetchone() == ("a text",)
+            assert connection.execute("PRAGMA encoding").fetchone() == (encoding,)
+            assert connection.execute("PRAGMA journal_mode").fetchone() == (journal,)
+
+
 def test_attached_databases_are_components_of_their_own(tmp_path):
     one, other = make(tmp_path / "a.db"), make(tmp_path / "b.db")
     with connected(one) as connection:
@@ -262,6 +318,18 @@ def test_no_file_is_left_in_the_temporary_folder(tmp_path):
     part.plan(payload)
     part.restore(payload)
     assert os.listdir(folder) == []
+
+
+@pytest.mark.root
+def test_a_full_temporary_folder_is_told_and_not_the_databases(tmp_path):
+    path = make(tmp_path / "a.db", "delete", rows=2000)
+    payload = Direct(SqliteComponent("db", path)).capture()
+    with mounted(tmp_path / "small", 64 * 1024) as folder:
+        part = SqliteComponent("db", path, temporary_folder=str(folder))
+        for act in (Direct(part).capture, lambda: part.restore(payload)):
+            with pytest.raises(FullError, match=f"temporary database in {folder} failed"):
+                act()
+            assert os.listdir(folder) == []
 
 
 def test_descriptors_do_not_grow(tmp_path):
@@ -356,12 +424,16 @@ def test_a_plan_of_other_definitions_and_virtual_tables(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"page_size": 1000}, {"page_count": 0}, {"pages": "text"}, {"journal": "x"}, {"more": 1}],
-)
+    [
+        {"page_size": 1000}, {"page_count": 0}, {"pages": "text"}, {"journal": "x"}, {"more": 1},
+        {"mode": "600"}, {"mode": 0o10000}, {"mode": -1}, {"form": "sqlite-1"}, {"form": 2},
+    ],
+)  # fmt: skip
 def test_impossible_payloads_are_refused(tmp_path, change):
     sound = {
-        "form": "sqlite-1",
+        "form": "sqlite-2",
         "journal": "wal",
+        "mode": 0o600,
         "page_count": 1,
         "page_size": 4096,
         "pages": [bytes(4096)],
@@ -373,6 +445,16 @@ def test_impossible_payloads_are_refused(tmp_path, change):
     with pytest.raises(SourceError, match=r"no SQLite database|not sound"):
         part.restore(stored(sound))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_payload_without_a_mode_is_restored(tmp_path):
+    path = make(tmp_path / "a.db", "delete", rows=20)
+    part = SqliteComponent("db", path)
+    former = {key: one.value() for key, one in Direct(part).capture().items() if key != "mode"}
+    seen = dump(path)
+    path.unlink()
+    part.restore(stored({**former, "form": "sqlite-1"}))
+    assert dump(path) == seen
 
 
 def stored(value):

@@ -15,7 +15,13 @@ import traceback
 import pytest
 
 import ckptlog
-from ckptlog import CheckpointConfiguration, CheckpointManager, StoreClosedError
+from ckptlog import (
+    CheckpointConfiguration,
+    CheckpointManager,
+    StoreClosedError,
+    TaskCheckpointWrapper,
+    TaskRecovery,
+)
 from ckptlog.storage.disk import Disk
 from ckptlog.storage.environment import Environment
 
@@ -154,6 +160,42 @@ def test_a_batch_open_in_the_parent(manager):
         context.__exit__(None, None, None)
     assert manager.get_checkpoint(other) is None
     assert manager.get_checkpoint(name).data == {"a": 1, "child": 1}
+
+
+def wrapped(manager):
+    wrapper = TaskCheckpointWrapper(manager, "t", "T")
+    wrapper.checkpoint("a step")
+    return wrapper
+
+
+def resumed(manager):
+    manager.update_checkpoint(manager.create_checkpoint("t", "T", 1))
+    return TaskRecovery(manager, "w").claim("t").task
+
+
+@pytest.mark.parametrize("error", [None, SystemExit(0), ValueError("wrong")])
+@pytest.mark.parametrize(
+    "begin", [wrapped, resumed, lambda manager: manager.checkpoint_context("t", "T", 1)]
+)
+def test_a_child_that_leaves_its_parents_block_ends_nothing(manager, begin, error):
+    def leave():
+        try:
+            block.__exit__(error and type(error), error, None)
+        except BaseException as raised:
+            assert raised is error
+        return manager.get_latest_checkpoint("t").state.value
+
+    block = begin(manager)
+    block.__enter__()
+    here = manager.get_latest_checkpoint("t").state.value
+    assert here in ("active", "restored")
+    assert in_child(leave) == here
+    assert len(manager.list_leases()) == (begin is resumed)
+    if begin is not resumed or error is not None:  # the end of a resumed block is its lease's
+        assert leave() == ("failed" if error else "completed")
+    else:
+        leave()
+    assert manager.list_leases() == []
 
 
 def test_threads_of_a_child_that_begin_at_once(manager):

@@ -50,6 +50,8 @@ def test_what_is_not_complete_and_held_by_nobody_is_interrupted(manager, zoo):
         [*names(found), "failed"]
     )
     assert names(manager.find_interrupted_tasks(tasks=["a*", "held"])) == ["active"]
+    patterns = (one for one in ["a*", "held"])  # which can be read once
+    assert names(manager.find_interrupted_tasks(tasks=patterns)) == ["active"]
     assert names(manager.find_interrupted_tasks(limit=2)) == ["active", "between"]
     assert manager.find_interrupted_tasks(limit=0) == []
 
@@ -118,8 +120,12 @@ def test_very_many_tasks_are_paged(manager, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"tasks": "t*"}, {"tasks": [1]}, {"quiet_s": -1}, {"quiet_s": "1"}, {"limit": -1}]
-)
+    "options",
+    [
+        {"tasks": "t*"}, {"tasks": [1]}, {"tasks": 5}, {"tasks": None},
+        {"quiet_s": -1}, {"quiet_s": "1"}, {"limit": -1},
+    ],
+)  # fmt: skip
 def test_senseless_arguments_are_refused(manager, options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         manager.find_interrupted_tasks(**options)

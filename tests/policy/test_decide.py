@@ -357,7 +357,7 @@ def test_the_same_id_for_something_else(truth):
     for command in wrong:
         with pytest.raises(CommandReusedError, match="'id' was already used") as caught:
             truth.do(command)
-        assert caught.value.context == {"command_id": "id"}
+        assert caught.value.context == {"command_id": "id", "checkpoint_id": name}
     assert truth.position == 3
 
 

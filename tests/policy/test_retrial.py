@@ -73,6 +73,6 @@ def test_what_is_malformed_counts_for_nothing(record):
 
 
 def test_a_very_long_list_is_cut():
-    metadata = {retrial.KEY: {"attempts": [{"worker": "w", "lease": 1, "at": ""}] * 500}}
-    assert len(attempts_of(metadata)) == 100
-    assert len(record_of(by(*"w" * 500))["attempts"]) == 100
+    metadata = {retrial.KEY: {"attempts": [{"worker": "w", "lease": 1, "at": ""}] * 5000}}
+    assert len(attempts_of(metadata)) == retrial.ATTEMPTS_MAX
+    assert len(record_of(by(*"w" * 5000))["attempts"]) == retrial.ATTEMPTS_MAX

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from ckptlog.errors import ArgumentError, CheckpointError, InvalidUpdateError, LeaseHeldError
 from ckptlog.integrations.orchestrator.protocol import (
@@ -18,7 +18,7 @@ from ckptlog.manager.manager import CheckpointManager
 from ckptlog.model.identifier import check_id
 from ckptlog.model.state import CheckpointState
 from ckptlog.policy import retrial
-from ckptlog.recovery.task_recovery import UNRECOVERABLE, TaskRecovery
+from ckptlog.recovery.task_recovery import HELD, UNRECOVERABLE, Outcome, TaskRecovery
 
 
 class EnhancedOrchestratorIntegration:
@@ -117,23 +117,23 @@ class EnhancedOrchestratorIntegration:
         Raises:
             CheckpointStorageError: The store refused.
         """
-        task = _task(context)
+        task, title = _task(context), _title(context)
         self._reasons.pop(task, None)
+        recovery = TaskRecovery(self._manager, self._worker(context), **self._options)
+        if (refusal := recovery.foreseen(task)) is not None:
+            return self._refused(context, refusal)
         try:
             lease = self._acquire(context)
         except LeaseHeldError as error:
-            return self._refused(task, error.message)
+            return self._refused(context, Outcome(HELD, error.message))
         try:
-            recovery = TaskRecovery(self._manager, self._worker(context), **self._options)
-            outcome, session = resume(self._manager, recovery, lease, context.task_title)
+            outcome, session = resume(self._manager, recovery, lease, title)
         except BaseException:
             lease.release()
             raise
         if session is None or outcome.task is None:
             lease.release()
-            if outcome.action in (retrial.GIVE_UP, UNRECOVERABLE):
-                self._call("on_task_given_up", context, outcome.reason)
-            return self._refused(task, outcome.reason)
+            return self._refused(context, outcome)
         _tell(context, "data", outcome.task.checkpoint.data)
         self._keep(context, session)
         self._call("on_task_recovered", context, outcome.task.checkpoint)
@@ -162,8 +162,10 @@ class EnhancedOrchestratorIntegration:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _refused(self, task: str, reason: str) -> bool:
-        self._reasons[task] = reason
+    def _refused(self, context: EnhancedTaskContext, outcome: Outcome) -> bool:
+        if outcome.action in (retrial.GIVE_UP, UNRECOVERABLE):
+            self._call("on_task_given_up", context, outcome.reason)
+        self._reasons[_task(context)] = outcome.reason
         return False
 
     def _acquire(self, context: EnhancedTaskContext) -> Lease:
@@ -182,7 +184,7 @@ class EnhancedOrchestratorIntegration:
         """Take a task's lease, and keep its session once that has its checkpoint."""
         lease = self._acquire(context)
         try:
-            session = Session(self._manager, lease, context.task_title, self._worker(context))
+            session = Session(self._manager, lease, _title(context), self._worker(context))
             act(session)
         except BaseException:
             lease.release()
@@ -253,6 +255,12 @@ class EnhancedOrchestratorIntegration:
 
 def _task(context: EnhancedTaskContext) -> str:
     return check_id("context.task_id", getattr(context, "task_id", None))
+
+
+def _title(context: EnhancedTaskContext) -> str:
+    title: str | None = getattr(context, "task_title", None)
+    check_type("context.task_title", title, str)
+    return cast("str", title)
 
 
 def _dictionary(context: EnhancedTaskContext, name: str) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from ckptlog.manager.refusal import told
 from ckptlog.model.checkpoint import CheckpointData
 from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
+from ckptlog.model.value import prepare
 from ckptlog.policy import retrial
 from ckptlog.recovery import task_recovery
 from ckptlog.recovery.task_recovery import Outcome, TaskRecovery, fail_task
@@ -48,6 +49,7 @@ class Session:
         self.checkpoint = ""
         self.step = 0
         self.is_ended = False
+        self._failure: dict[str, Any] | None = None
 
     def begin(
         self,
@@ -57,8 +59,7 @@ class Session:
         metadata: dict[str, Any] | None = None,
     ) -> str:
         """Open the first step, active; return its checkpoint."""
-        self._total = total
-        return self._open(1, "", data, metadata)
+        return self._open(1, "", total, data, metadata)
 
     def go_on(self, point: CheckpointData) -> str:
         """Go on from a checkpoint that was restored."""
@@ -70,6 +71,7 @@ class Session:
         self,
         step: int,
         description: str,
+        total: int | None,
         data: dict[str, Any] | None,
         metadata: dict[str, Any] | None = None,
     ) -> str:
@@ -81,14 +83,14 @@ class Session:
                 self._title,
                 step,
                 description,
-                self._total,
+                total,
                 data,
                 metadata,
                 self._worker,
                 namespace=self._namespace,
                 activate=True,
             )
-        self.checkpoint, self.step = name, step
+        self.checkpoint, self.step, self._total = name, step, total
         return name
 
     def progress(self, told: Mapping[str, Any]) -> str:
@@ -98,20 +100,18 @@ class Session:
         begins with the data that was there. Returns the present checkpoint.
         """
         data = dict(told)
-        step, total = data.get(STEP, self.step), data.get(TOTAL)
+        step, total = data.get(STEP), data.get(TOTAL)
         for name, number in ((STEP, step), (TOTAL, total)):
             if number is not None and (type(number) is not int or number < 1):
                 raise ArgumentError(
                     f"{name} is {quoted(number)}; a whole number from 1 on is needed.",
                     argument=name,
                 )
-        if total is not None:
-            self._total = total
         description = data.get(DESCRIPTION)
-        if step > self.step:
+        if step is not None and step > self.step:
             before = self._manager.get_checkpoint(self.checkpoint)
             kept = {} if before is None else before.data
-            return self._open(step, description or "", {**kept, **data})
+            return self._open(step, description or "", total or self._total, {**kept, **data})
         self._manager.update_checkpoint(
             self.checkpoint,
             step_description=description,
@@ -119,6 +119,7 @@ class Session:
             total_steps=total,
             lease=self.lease,
         )
+        self._total = total or self._total
         return self.checkpoint
 
     @property
@@ -141,11 +142,23 @@ class Session:
         found = self._manager.get_checkpoint(self.checkpoint)
         if found is None or found.state is not CheckpointState.COMPLETED:
             return False
-        return results is None or (type(results) is dict and results.items() <= found.data.items())
+        if results is None or type(results) is not dict:
+            return results is None
+        # As they are stored: arrays cannot be asked whether they are equal, and a NaN never is.
+        codecs = self._manager.store.codecs
+        both = ({**found.data, **results}, found.data)
+        new, old = (prepare(one, path="results", codecs=codecs).wire for one in both)
+        return new == old
 
     def fail(self, error: BaseException) -> None:
-        """Fail the present checkpoint because of an error; let the lease go."""
+        """Fail the present checkpoint because of an error; let the lease go.
+
+        Told again of the same error, by whoever it came by on its way up, that is nothing.
+        """
+        if self.is_ended and self._failure == told(error):
+            return
         fail_task(self._manager, self.checkpoint, told_fully(error), self.lease)
+        self._failure = told(error)
         self._end()
 
     def _end(self) -> None:

@@ -2,13 +2,15 @@
 
     FILE.lock/   made by whoever holds it; its modification time is renewed while the lock is held,
                  and one that is older than 10 s belongs to somebody who died
+    FILE.lock    a file of that name: some of its commands make it in place of the folder
 
 The rules are those of the other program, so that each waits for the other. We hold it for moments
-only and so never renew it.
+only and so never renew it. It follows no link: its lock of one lies beside the link.
 """
 
 from __future__ import annotations
 
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,5 +60,10 @@ def _taken(folder: Path) -> bool:
 
 def _remove_stale(folder: Path) -> None:
     with suppress(FileNotFoundError):
-        if abs(time.time() - folder.lstat().st_mtime) > STALE_S:
+        found = folder.lstat()
+        if abs(time.time() - found.st_mtime) <= STALE_S:
+            return
+        if stat.S_ISDIR(found.st_mode):
             folder.rmdir()
+        else:
+            folder.unlink()

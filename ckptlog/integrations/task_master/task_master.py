@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from ckptlog.errors import ArgumentError, CheckpointError, CommandReusedError
-from ckptlog.integrations.task_master.tasks_file import MASTER, TaskEntry, TasksFile
+from ckptlog.integrations.task_master.tasks_file import MASTER, TaskEntry, TasksFile, check_status
 from ckptlog.manager.draft import check_type
 from ckptlog.manager.lease import LeaseArgument
 from ckptlog.manager.manager import CheckpointManager
@@ -74,6 +74,10 @@ class TaskMaster:
             raise ArgumentError(
                 f"path is {quoted(path)}; the path of a tasks.json is needed.", argument="path"
             )
+        if type(wait_s) not in (int, float) or not wait_s >= 0:
+            raise ArgumentError(
+                f"wait_s is {quoted(wait_s)}; seconds from 0 on are needed.", argument="wait_s"
+            )
         self.tag = check_id("tag", tag)
         self._file = TasksFile(Path(path), tag, wait_s=wait_s)
 
@@ -90,7 +94,7 @@ class TaskMaster:
         return self._file.entries()
 
     def seed(
-        self, refs: Iterable[str] | None = None, *, lease: LeaseArgument = None
+        self, refs: Iterable[str | int] | None = None, *, lease: LeaseArgument = None
     ) -> dict[str, str]:
         """Create a first checkpoint for each open task that has none; return ids by ref.
 
@@ -105,7 +109,7 @@ class TaskMaster:
             ArgumentError: The file is not of this form, or has no such task.
             CheckpointError: A checkpoint could not be created; those before it stay.
         """
-        wanted = None if refs is None else {str(ref) for ref in refs}
+        wanted = _chosen(refs)
         entries = self._file.entries()
         if wanted is not None and (unknown := wanted - {entry.ref for entry in entries}):
             raise ArgumentError(
@@ -123,25 +127,35 @@ class TaskMaster:
 
     def _seed(self, entry: TaskEntry, lease: LeaseArgument) -> str | None:
         task = self.task_id(entry.ref)
-        parent = None if entry.parent is None else self._latest(entry.parent)
-        life = self._manager.store.incarnation(task)
-        try:
-            return self._manager.create_checkpoint(
-                task,
-                entry.title[:_TITLE_CHARACTERS_MAX] or task,
-                1,
-                entry.description[:_TITLE_CHARACTERS_MAX],
-                entry.subtasks or None,
-                {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
-                {**SEED},
-                parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
-                command_id=_command(life, task),
-                lease=lease,
-            )
-        except CommandReusedError:  # another seeded it just now, from another state of the file
-            return None
+        command = _command(self._manager.store.incarnation(task), task)
+        while True:
+            try:
+                name, is_ours = self._create(entry, command, lease), True
+            except CommandReusedError as error:  # from another state of the file
+                name, is_ours = str(error.context["checkpoint_id"]), False
+                if not name:
+                    raise
+            if self._manager.store.newest(name) is not None:
+                return name if is_ours else None  # another seeded it just now
+            command = _following(command, name)  # that one was deleted
 
-    def sync(self, refs: Iterable[str] | None = None) -> list[StatusChange]:
+    def _create(self, entry: TaskEntry, command: str, lease: LeaseArgument) -> str:
+        task = self.task_id(entry.ref)
+        parent = None if entry.parent is None else self._latest(entry.parent)
+        return self._manager.create_checkpoint(
+            task,
+            entry.title[:_TITLE_CHARACTERS_MAX] or task,
+            1,
+            entry.description[:_TITLE_CHARACTERS_MAX],
+            entry.subtasks or None,
+            {"task_master": {"ref": entry.ref, "tag": self.tag, **entry.fields}},
+            {**SEED},
+            parent_checkpoint_id=None if parent is None else parent.event.subject.checkpoint,
+            command_id=command,
+            lease=lease,
+        )
+
+    def sync(self, refs: Iterable[str | int] | None = None) -> list[StatusChange]:
         """Set the statuses that the checkpoints' states mean; return those that changed.
 
         | the task's latest checkpoint | status |
@@ -160,7 +174,7 @@ class TaskMaster:
             LockTimeoutError, BusyError: Others change the file all the time.
             CheckpointStorageError: It cannot be written; the old file is there.
         """
-        wanted = None if refs is None else {str(ref) for ref in refs}
+        wanted = _chosen(refs)
 
         def decide(entry: TaskEntry) -> str | None:
             if wanted is not None and entry.ref not in wanted:
@@ -210,6 +224,7 @@ class TaskMaster:
         Raises:
             ArgumentError: There is no such task, or no such status; or as `sync`.
         """
+        check_status(status)
         wanted = str(ref)
         if all(entry.ref != wanted for entry in self._file.entries()):
             raise ArgumentError(
@@ -222,9 +237,27 @@ class TaskMaster:
         return self._manager.get_latest_entry(self.task_id(ref))
 
 
+def _chosen(refs: object) -> set[str] | None:
+    """Return the refs that a caller names; None for all of them."""
+    if refs is None:
+        return None
+    if isinstance(refs, Iterable) and not isinstance(refs, str | bytes):
+        return {str(ref) for ref in refs}
+    raise ArgumentError(
+        f"refs is {quoted(refs)}; a list of refs is needed.",
+        hint='One task: refs=["3.1"].',
+        argument="refs",
+    )
+
+
 def _command(life: object, task: str) -> str:
     """Return the command id of a task's seed; one that is too long has the task's digest in it."""
     found = f"task-master/{life}/{task}"
     if len(found) <= _COMMAND_CHARACTERS_MAX:
         return found
     return f"task-master/{life}/sha256:{sha256(task.encode()).hexdigest()}"
+
+
+def _following(command: str, deleted: str) -> str:
+    """Return the command id of the seed that comes after one that was deleted."""
+    return f"task-master/sha256:{sha256(f'{command} {deleted}'.encode()).hexdigest()}"

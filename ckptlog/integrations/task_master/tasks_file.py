@@ -11,7 +11,9 @@ it wrote. Whatever is not understood stays as it is, in its place. Page: specs/t
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +23,10 @@ from ckptlog.errors import ArgumentError, BusyError, operating_system_door
 from ckptlog.integrations.source import open_regular
 from ckptlog.integrations.task_master.document import plain, read, written
 from ckptlog.integrations.task_master.lock import file_lock
+from ckptlog.model.identifier import check_id
 from ckptlog.model.quotation import quoted
 from ckptlog.storage import files
+from ckptlog.storage.likeness import take_likeness
 
 MASTER: Final = "master"
 STATUSES: Final = (
@@ -36,6 +40,7 @@ STATUSES: Final = (
 )
 BYTES_MAX: Final = 64 * 1024 * 1024
 _ATTEMPTS_MAX: Final = 20
+_ID_CHARACTERS_MAX: Final = 64
 
 
 class TaskEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +103,7 @@ class TasksFile:
             changed = self._decided(document, decide)
             if not changed:
                 return []
-            with file_lock(self._target(), self._wait_s):
+            with self._locked():
                 if self._read() == before:
                     self._write(document, before)
                     return changed
@@ -113,12 +118,7 @@ class TasksFile:
             status = decide(entry)
             if status is None or status == entry.status:
                 continue
-            if status not in STATUSES:
-                raise ArgumentError(
-                    f"{quoted(status)} is no status of Task Master.",
-                    hint=f"Statuses are: {', '.join(STATUSES)}.",
-                    argument="status",
-                )
+            check_status(status)
             fields["status"] = status
             changed.append((ref, entry.status, status))
         return changed
@@ -128,6 +128,15 @@ class TasksFile:
     def _target(self) -> Path:
         """Return the file itself, where the path is a symbolic link."""
         return Path(os.path.realpath(self.path))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the locks of the file, and of the link to it: who follows it and who does not."""
+        target = self._target()
+        with ExitStack() as locks:
+            for path in (self.path, target) if self.path.is_symlink() else (target,):
+                locks.enter_context(file_lock(path, self._wait_s))
+            yield
 
     def _read(self) -> bytes:
         with operating_system_door("Cannot read the tasks"):
@@ -148,10 +157,11 @@ class TasksFile:
         text = written(document) + (b"\n" if before.endswith(b"\n") else b"")
         target = self._target()
         with operating_system_door("Cannot write the tasks"):
-            mode = target.stat().st_mode & 0o7777
+            mode = stat.S_IMODE(target.stat().st_mode)
             fd, temporary = files.create_temporary(target)
             try:
                 files.write_all(fd, text, 0)
+                take_likeness(fd, target)
                 os.fchmod(fd, mode)
                 files.sync_file(fd)
                 files.publish(temporary, target)
@@ -210,10 +220,9 @@ class TasksFile:
 
     def _id(self, fields: dict[str, Any], place: str) -> str:
         found = fields.get("id")
-        if type(found) is int and found >= 0:
-            return str(found)
-        if type(found) is str and found.strip() == found and 0 < len(found) <= 64:
-            return found
+        told = str(found) if type(found) is int and found >= 0 else found
+        with suppress(ArgumentError):
+            return check_id("id", told, _ID_CHARACTERS_MAX)
         raise self._fault(f"has no id at {place}")
 
     def _fault(self, fault: str) -> ArgumentError:
@@ -221,6 +230,20 @@ class TasksFile:
             f"{self.path} {fault}.",
             hint="It must be a tasks.json of Task Master; nothing was changed.",
             path=str(self.path),
+        )
+
+
+def check_status(status: object) -> None:
+    """Raise if Task Master has no such status.
+
+    Raises:
+        ArgumentError: It has not.
+    """
+    if status not in STATUSES:
+        raise ArgumentError(
+            f"{quoted(status)} is no status of Task Master.",
+            hint=f"Statuses are: {', '.join(STATUSES)}.",
+            argument="status",
         )
 
 

@@ -208,6 +208,19 @@ def test_a_task_without_hope_is_given_up_once(manager, orchestrator):
     assert integration.find_interrupted_tasks(include_failed=True) == []
 
 
+def test_asking_again_whether_a_task_goes_on_writes_nothing(manager, orchestrator):
+    integration = EnhancedOrchestratorIntegration(orchestrator)
+    done = Context(task_id="done")
+    integration.setup_task_checkpointing(done)
+    integration.handle_task_completion(done)
+    before = manager.store.position
+    for context in (done, Context(task_id="nowhere")):
+        for _ in range(3):
+            assert not integration.handle_task_recovery(context)
+            assert integration.why_not(context)
+    assert manager.store.position == before
+
+
 def test_any_objects_will_do(manager):
     integration = EnhancedOrchestratorIntegration(SimpleNamespace(checkpoint_manager=manager))
 
@@ -230,6 +243,10 @@ def test_senseless_arguments_are_refused(manager, orchestrator):
         integration.setup_task_checkpointing(object())
     with pytest.raises(ArgumentError, match="data"):
         integration.setup_task_checkpointing(Context(data=[1]))
+    for untitled in (SimpleNamespace(task_id="t"), SimpleNamespace(task_id="t", task_title=5)):
+        for act in (integration.setup_task_checkpointing, integration.handle_task_recovery):
+            with pytest.raises(ArgumentError, match="task_title"):
+                act(untitled)
     assert manager.list_leases() == []
     integration.setup_task_checkpointing(Context())
     with pytest.raises(ArgumentError, match="progress_data"):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy
 import pytest
 
 from ckptlog import (
+    CheckpointError,
     CheckpointManager,
     CheckpointState,
     LeaseHeldError,
@@ -93,6 +97,26 @@ def test_an_error_is_told_in_full_and_the_task_let_go(manager):
     assert (info["type"], info["message"]) == ("ValueError", "no luck")
     assert "in broken" in info["traceback"]
     assert manager.list_leases() == []
+
+
+def test_an_error_that_is_told_again_on_its_way_up_is_nothing(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+
+    def work():
+        try:
+            raise ValueError("no luck")
+        except ValueError as error:
+            worker.handle_execution_error(name, error)
+            raise
+
+    with pytest.raises(ValueError, match="no luck") as caught:
+        work()
+    before = manager.store.position
+    worker.handle_execution_error(name, caught.value)
+    assert manager.store.position == before
+    with pytest.raises(LeaseLostError):
+        worker.handle_execution_error(name, ValueError("another one"))
 
 
 def test_another_worker_goes_on_and_the_first_is_refused(manager, environment):
@@ -186,6 +210,43 @@ def test_completing_again_with_nothing_new_is_nothing(manager):
     for results in ({"a": [2]}, {"b": 1}):
         with pytest.raises(LeaseLostError):
             worker.complete_task_execution(name, results)
+
+
+def test_results_that_are_equal_to_nothing_are_told_again(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    results = {"array": numpy.arange(3), "loss": math.nan, "one": 1}
+    worker.complete_task_execution(name, results)
+    before = manager.store.position
+    worker.complete_task_execution(name, {**results, "array": numpy.arange(3)})
+    worker.complete_task_execution(name, {"loss": math.nan})
+    assert manager.store.position == before
+    for other in ({"array": numpy.arange(4)}, {"one": True}, {"one": 1.0}):
+        with pytest.raises(LeaseLostError):
+            worker.complete_task_execution(name, other)
+
+
+def test_what_is_not_told_of_a_step_is_none(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    nothing = {"step_number": None, "total_steps": None, "step_description": None}
+    worker.update_execution_progress(name, {**nothing, "a": 1})
+    found = manager.get_checkpoint(name)
+    assert (found.step_number, found.total_steps, found.data["a"]) == (1, None, 1)
+
+
+def test_progress_that_was_refused_leaves_nothing_behind(manager):
+    worker = WorkerCheckpointIntegration("w1", manager)
+    name = worker.start_task_execution("t", "T")
+    for refused in ({"total_steps": 10**30}, {"total_steps": 7, "a": object()}):
+        with pytest.raises(CheckpointError):
+            worker.update_execution_progress(name, refused)
+    worker.update_execution_progress(name, {"step_number": 2})
+    present = worker.present_checkpoint(name)
+    assert manager.get_checkpoint(present).total_steps is None
+    worker.update_execution_progress(name, {"total_steps": 5})
+    worker.update_execution_progress(name, {"step_number": 3})
+    assert manager.get_checkpoint(worker.present_checkpoint(name)).total_steps == 5
 
 
 def test_very_many_tasks_are_not_remembered_for_ever(manager, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -131,6 +132,17 @@ def test_a_short_command_id_is_what_it_always_was(manager, tasks):
         told = manager.store.command(f"task-master/0/master/{ref}")
         assert told is not None
         assert told.subject.checkpoint == name
+
+
+def test_a_seed_that_was_deleted_is_made_anew(manager, tasks, path):
+    made = [tasks.seed(["2"])["2"]]
+    for title in ("Print", "Print again", "Print once more"):  # the file's, or another text
+        path.write_text(path.read_text().replace('"Print', f'"{title}', 1))
+        manager.delete_checkpoint(made[-1])
+        made.append(tasks.seed(["2"])["2"])
+        assert tasks.seed(["2"]) == {}
+        assert manager.get_latest_checkpoint("master/2").checkpoint_id == made[-1]
+    assert len(set(made)) == 4
 
 
 def test_two_that_seed_at_once_make_one(manager, tasks, path):
@@ -342,6 +354,31 @@ def test_the_lock_of_a_dead_program_is_taken(manager, path):
     assert not lock.exists()
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_both_kinds_of_lock_are_waited_for_and_taken_from_the_dead(manager, path, make):
+    lock = path.with_name("tasks.json.lock")
+    make(lock)
+    with pytest.raises(LockTimeoutError):
+        TaskMaster(manager, path, wait_s=0.1).set_status(1, "done")
+    os.utime(lock, (1, 1))
+    assert TaskMaster(manager, path, wait_s=5).set_status(1, "done")
+    assert not lock.exists()
+
+
+def test_the_lock_beside_a_link_counts_as_that_beside_the_file(manager, path, tmp_path):
+    link = tmp_path / "tasks.json"
+    link.symlink_to(path)
+    for locked in (link, path):
+        lock = locked.with_name("tasks.json.lock")
+        lock.mkdir()
+        with pytest.raises(LockTimeoutError):
+            TaskMaster(manager, link, wait_s=0.1).set_status(1, "done")
+        lock.rmdir()
+    assert TaskMaster(manager, link).set_status(1, "done")
+    assert link.is_symlink()
+    assert not list(tmp_path.rglob("*.lock"))
+
+
 def test_a_full_disk_leaves_the_old_file(tasks, path, monkeypatch):
     import errno
 
@@ -464,3 +501,42 @@ def test_a_task_with_subtasks_that_a_worker_completed_is_done(manager, tasks):
 def test_a_path_that_is_none_is_refused(manager, path):
     with pytest.raises(ArgumentError, match="path"):
         TaskMaster(manager, path)
+
+
+@pytest.mark.parametrize("refs", ["12", 12, b"1", True])
+def test_refs_that_are_no_list_are_refused(manager, tasks, path, refs):
+    for act in (tasks.seed, tasks.sync):
+        with pytest.raises(ArgumentError, match="a list of refs is needed"):
+            act(refs)
+    assert list(tasks.seed([1])) == ["1"]
+
+
+@pytest.mark.parametrize("wait_s", [-1, "1", None, True, float("nan")])
+def test_a_time_to_wait_that_is_none_is_refused(manager, path, wait_s):
+    with pytest.raises(ArgumentError, match="wait_s"):
+        TaskMaster(manager, path, wait_s=wait_s)
+
+
+@pytest.mark.parametrize("status", [None, "", "DONE", ["done"]])
+def test_a_status_that_is_none_is_refused_by_name(tasks, status):
+    with pytest.raises(ArgumentError, match="no status of Task Master"):
+        tasks.set_status(1, status)
+
+
+@pytest.mark.parametrize("wrong", ["a\a", "\ud800", " 1", "", "x" * 65, 10**70, -1, 1.5, None])
+def test_an_id_that_no_checkpoint_can_have_is_refused_with_its_place(tasks, path, wrong):
+    path.write_text(json.dumps({"master": {"tasks": [{"id": 1}, {"id": wrong}]}}))
+    before = path.read_bytes()
+    for act in (tasks.tasks, tasks.seed, tasks.sync):
+        with pytest.raises(ArgumentError, match=r"tasks\.json has no id at master\.tasks\[1\]"):
+            act()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.root
+def test_the_owner_of_the_file_stays(tasks, path):
+    os.chown(path, 1234, 1235)
+    path.chmod(0o640)
+    assert tasks.set_status(1, "done")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o7777) == (1234, 1235, 0o640)
