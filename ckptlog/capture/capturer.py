@@ -85,6 +85,10 @@ class Capturer:
         self.manager = manager
         self.system = check_id("system", system)
         given = [] if components is None else list(components)
+        own = [path for one in given for path in getattr(one, "own_files", ())]
+        for one in given:
+            if hasattr(one, "leave_out"):  # first: where they lie says what is left out
+                one.leave_out(own)
         self.traits: list[Traits] = (
             [] if components is None else in_order([traits_of(one) for one in given])
         )

@@ -45,6 +45,8 @@ from ckptlog.model.quotation import quoted
 FORM: Final = "sqlite-2"
 FORMER: Final = "sqlite-1"
 """Without the mode: what is made anew of it has the usual one."""
+ENDINGS: Final = ("", "-wal", "-shm", "-journal")
+"""Of the names of a database's files."""
 STRETCH_PAGES: Final = 16
 """Pages in one stretch. More: fewer comparisons, but more pages are looked at for each change."""
 
@@ -60,8 +62,9 @@ _MODE_MAX: Final = 0o7777
 class SqliteComponent:
     """One SQLite database.
 
-    Where it lies in a directory that is captured by the same process, leave it out there
-    (`Options(patterns=("/app.db*",))`): to read it as a file would end the process's locks on it.
+    A DirectoryComponent of the same system leaves it out by itself. To be captured by another one
+    of the same process, it must be left out there (`Options(patterns=("/app.db*",))`): to read it
+    as a file would end the process's locks on it.
 
     Attributes:
         name: Of the component.
@@ -106,6 +109,12 @@ class SqliteComponent:
         self._busy_timeout_s = number_of(name, "busy_timeout_s", busy_timeout_s)
         self._folder = temporary_folder
         self._memory: Memory | None = None
+
+    @property
+    def own_files(self) -> list[str]:
+        """The files that nobody may open but SQLite, behind symbolic links."""
+        real = os.path.realpath(self._path)
+        return [f"{real}{ending}" for ending in ENDINGS]
 
     def at(self, path: str | os.PathLike[str]) -> SqliteComponent:
         """Return this component for a database elsewhere: restores another copy there."""

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.ahead import seen
 from ckptlog.capture.directory.change import Selection, Step, sparing, steps
 from ckptlog.capture.directory.entry import Entry
+from ckptlog.capture.directory.ignore import patterns_for
 from ckptlog.capture.directory.index_file import IndexFile
 from ckptlog.capture.directory.manifest import Manifest, load
 from ckptlog.capture.directory.present import Present, summary, without_kept
@@ -99,10 +101,24 @@ class DirectoryComponent:
 
     # capture
 
-    def keep_in(self, folder: Path) -> None:
+    def keep_in(self, folder: Path, *, is_anew: bool = False) -> None:
         """Take a folder for the stat index, where there is none yet."""
-        if self._index_file is None:
+        if self._index_file is None or is_anew:
             self._index_file = IndexFile(folder / f"{self.name}.stat", self.options)
+
+    def leave_out(self, paths: Iterable[str]) -> None:
+        """Neither capture nor restore what another component of the system is for.
+
+        Args:
+            paths: Absolute, behind symbolic links; of any place.
+        """
+        found = patterns_for(os.path.realpath(self.path), paths)
+        new = tuple(one for one in found if one not in self.options.patterns)
+        if new:
+            self.options = replace(self.options, patterns=(*self.options.patterns, *new))
+            self.location |= _described(self.options, self.path)
+            if self._index_file is not None:
+                self.keep_in(self._index_file.path.parent, is_anew=True)
 
     def look_ahead(self) -> None:
         """Read the index, or walk where there is none, so that `capture` has less to do."""

@@ -19,7 +19,7 @@ holds must not depend on whose machine it was made on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 GIT_FILE: Final = ".gitignore"
@@ -42,6 +42,7 @@ _CLASSES: Final = {
     b"upper": rb"A-Z",
     b"xdigit": rb"0-9A-Fa-f",
 }
+_special = re.compile(r"([\\*?\[\]!# ])")
 _class_name = re.compile(rb"\[:([^\]]*):\]").match
 _class_like = re.compile(rb"\[:[^\]]*\]").match
 
@@ -84,6 +85,14 @@ class Rules:
 
 
 Chain = tuple[Rules, ...]
+
+
+def patterns_for(root: str, paths: Iterable[str]) -> Iterator[str]:
+    """Yield the patterns of a root that match these absolute paths, as far as they lie below it."""
+    top = root.rstrip("/") + "/"
+    for path in paths:
+        if path.startswith(top):
+            yield "/" + _special.sub(r"\\\1", path[len(top) :])
 
 
 def is_ignored(chain: Chain, path: bytes, name: bytes, *, is_directory: bool) -> bool:

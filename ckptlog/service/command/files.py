@@ -25,10 +25,11 @@ from blake3 import blake3
 from ckptlog.capture.capturer import Capturer
 from ckptlog.capture.directory import name as naming
 from ckptlog.capture.directory.component import DirectoryComponent
+from ckptlog.capture.directory.ignore import patterns_for
 from ckptlog.capture.directory.scan import Options
 from ckptlog.capture.directory.workspace import COMPONENT, SAFETY
 from ckptlog.capture.file import FileComponent
-from ckptlog.capture.sqlite import SqliteComponent
+from ckptlog.capture.sqlite import ENDINGS, SqliteComponent
 from ckptlog.errors import ArgumentError, CaptureFailedError, ChangedError, CheckpointError
 from ckptlog.manager.lease import Lease
 from ckptlog.manager.manager import CheckpointManager
@@ -40,9 +41,7 @@ from ckptlog.service.keeping import Keeper
 _NAME_CHARACTERS_MAX: Final = 50
 # So far the newest capture that is no safety capture is looked for; what comes back is checked too.
 _LOOKED_AT: Final = 8
-_SQLITE_ENDINGS: Final = ("", "-wal", "-shm", "-journal")
 _odd = re.compile(r"[^A-Za-z0-9_.-]+")
-_special = re.compile(r"([\\*?\[\]!# ])")
 
 Tell = Callable[[str], None]
 
@@ -307,14 +306,14 @@ AnyComponent = DirectoryComponent | FileComponent | SqliteComponent
 def _components(manager: CheckpointManager, named: Named, cwd: str) -> Iterator[AnyComponent]:
     store = str(Path(manager.store.path).absolute())
     own = [_place(cwd, one) for one in named.files]
-    own += [_place(cwd, one) + ending for one in named.databases for ending in _SQLITE_ENDINGS]
+    own += [_place(cwd, one) + ending for one in named.databases for ending in ENDINGS]
     directories = named.directories if not named.is_empty else (".",)
     names = _Names()
     for given in directories:
         root = _place(cwd, given)
         options = replace(
             named.options,
-            patterns=(*named.options.patterns, *_patterns(root, own)),
+            patterns=(*named.options.patterns, *patterns_for(root, own)),
             excluded=(*named.options.excluded, store),
         )
         name = COMPONENT if len(directories) == 1 else names.of("dir", given)
@@ -328,13 +327,6 @@ def _components(manager: CheckpointManager, named: Named, cwd: str) -> Iterator[
 def _place(cwd: str, given: str) -> str:
     """Return an absolute path; links in it stay what they are."""
     return os.path.normpath(Path(cwd) / given)
-
-
-def _patterns(root: str, paths: Sequence[str]) -> Iterator[str]:
-    """Yield the rules that leave out what components of their own capture."""
-    for path in paths:
-        if path.startswith(root.rstrip("/") + "/"):
-            yield "/" + _special.sub(r"\\\1", os.path.relpath(path, root))
 
 
 class _Names:
