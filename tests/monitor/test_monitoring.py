@@ -252,3 +252,14 @@ def test_what_is_followed_is_told_and_its_failures_are_kept(tmp_path):
         assert failure["details"]["task"] == "system"
         by_service.close()
         by_log.close()
+
+
+def test_a_directory_is_that_of_the_working_directory_at_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with CheckpointManager("s") as manager:
+        manager.create_checkpoint("t", "T", 1)
+    monitoring = CheckpointMonitoring({"storage": {"local": {"path": "s"}}})
+    monkeypatch.chdir("/")
+    assert statuses(monitoring.check_system_health())["store"] == "ok"
+    lost = CheckpointMonitoring({"storage": {"local": {"path": "~nobody-/s"}}})
+    assert "not a path" in lost.check_system_health()["checks"]["store"]["message"]
