@@ -17,6 +17,7 @@ import json
 import signal
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -286,18 +287,13 @@ class SystemConfiguration(Group):
     @classmethod
     def from_toml(cls, text: str) -> SystemConfiguration:
         """Return the configuration of a TOML document; see `from_dict`."""
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"The configuration is no TOML: {error}.") from error
+        return cls.from_dict(_parsed("TOML", tomllib.loads, text))
 
     @classmethod
     def from_json(cls, text: str) -> SystemConfiguration:
         """Return the configuration of a JSON document; see `from_dict`."""
-        try:
-            return cls.from_dict(json.loads(text, object_pairs_hook=without_repeats))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise SettingsError(f"The configuration is no JSON: {error}.") from error
+        load = partial(json.loads, object_pairs_hook=without_repeats)
+        return cls.from_dict(_parsed("JSON", load, text))
 
     @classmethod
     def from_env(
@@ -357,6 +353,15 @@ class SystemConfiguration(Group):
             "maxAgeDays": config.max_checkpoint_age_days if config.cleanup_interval_hours else 0,
         }
         return cls.from_dict(merged({**passed_on, **tree}, settings))
+
+
+def _parsed(kind: str, load: Callable[[str], Any], text: str) -> Any:
+    try:
+        return load(text)
+    except SettingsError:  # a key that is given twice; it is a ValueError too
+        raise
+    except (ValueError, RecursionError) as error:  # also of a number that has too many digits
+        raise SettingsError(f"The configuration is no {kind}: {error}.") from error
 
 
 def _inner(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -103,7 +103,7 @@ class Engine:
             check=config.retention_check,
             on_fault=self._damaged,
         )
-        self.tally.read(manager.store, config.system, captures, self.keeper.roll.count())
+        self.tally.read(manager.store, config.system, captures)
         self.gauge = Gauge(manager, config, self.tally, self.alerts)
         self.unfinished = UnfinishedRecovery(
             config.system, Journal(manager, config.system), self.alerts

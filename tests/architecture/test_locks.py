@@ -22,7 +22,6 @@ _OTHERWISE = {
     "repository/collected.py CollectedPast": _STORE,
     "repository/indexer.py Indexer": _STORE,
     "repository/keeper.py Keeper": _STORE,
-    "repository/notary.py Notary": _STORE,
     "repository/file_view.py FileView": _PARENT,
     "service/service.py CheckpointService": _PARENT,
     "service/runner.py Runner": _PARENT,

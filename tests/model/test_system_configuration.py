@@ -234,7 +234,7 @@ def test_what_contradicts_is_refused():
     assert "or 0" in str(refused({"intervalSeconds": 10, "maxIntervalSeconds": 5}))
     with pytest.raises(SettingsError, match="twice"):
         SystemConfiguration.from_json('{"jitter": 0, "jitter": 0}')
-    for text in ("[", "x = ", "\0"):
+    for text in ("[", "x = ", "\0", f'{{"jitter": {"1" * 5000}}}', f"jitter = {'1' * 5000}"):
         with pytest.raises(SettingsError):
             SystemConfiguration.from_toml(text)
         with pytest.raises(SettingsError):
