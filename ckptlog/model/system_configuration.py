@@ -80,7 +80,11 @@ class SystemConfiguration(Group):
         30, 0.05, _MONTH_S, "seconds", "Time between two automatic captures."
     )
     min_interval_seconds: float = number(
-        0, 0, _MONTH_S, "seconds", "Least time between an automatic capture and any before it."
+        0,
+        0,
+        _MONTH_S,
+        "seconds",
+        "Least time between an automatic capture and any before it, also by hand.",
     )
     backoff_factor: float = number(
         2,
@@ -223,7 +227,8 @@ class SystemConfiguration(Group):
     @property
     def stale_s(self) -> float:
         """Age of the newest capture from which on it is stale."""
-        return self.alerts.stale_seconds or 5 * self.interval_seconds
+        step_s = max(self.interval_seconds, self.min_interval_seconds)
+        return self.alerts.stale_seconds or 5 * step_s
 
     @property
     def restore_s(self) -> float:

@@ -94,6 +94,8 @@ class Engine:
         captures = self.capturer.captures(tally.RECENT, on_damage=_unread)
         # When the state was last known to be saved, by the wall clock.
         self.last_us = int(captures[0].created_at.timestamp() * _MILLION) if captures else None
+        # When it was captured last by this service, by the monotonic clock.
+        self.captured_s: float | None = None
         self.alerts = Alerts(manager, config.system, listeners)
         self.keeper = Keeper(
             self.capturer,
@@ -153,6 +155,7 @@ class Engine:
             self.tally.skip()
             self.listeners.tell(listener.CHECKPOINT_SKIPPED, done)
         else:
+            self.captured_s = fresh_s
             self.touch()
             self.tally.saved(info, self._stored_bytes(info), fresh_s)
             self.listeners.tell(listener.CHECKPOINT_CREATED, info)
