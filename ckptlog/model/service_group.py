@@ -183,6 +183,6 @@ class Alerts(Group):
         _MONTH_S,
         "seconds",
         "Alert `stale` when no capture was taken, or found to be "
-        "unneeded, for so long; 0: five intervals, or five times `minIntervalSeconds` where that is "
-        "longer.",
+        "unneeded, for so long; 0: five intervals, or five times `minIntervalSeconds` where that "
+        "is longer.",
     )
