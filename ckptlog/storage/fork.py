@@ -7,6 +7,7 @@ monitor) meets that sooner or later. So:
 
     counters, and names that are only put in or taken out    a free lock will do
     what is read on from a position, or has threads, files   its owner begins anew
+    what a foreign library holds locks in while it works     its owner is still while we fork
 
 What the forking thread itself has locked it gives back in the child, too: it has the old lock in
 hand, and an attribute that is set to another one does not disturb that.
@@ -15,11 +16,16 @@ hand, and an attribute that is set to another one does not disturb that.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
-from threading import Event, Lock, RLock
-from typing import Any, Protocol
+import sys
+import time
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from threading import Event, Lock, RLock, local
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+# A fork waits so long, at most, for all that shall be still.
+STILL_S: Final = 0.5
 _Reentrant = type(RLock())
 
 
@@ -33,6 +39,27 @@ class Renewable(Protocol):
         """
 
 
+class Stillable(Protocol):
+    """What nobody is at work in while the process forks, if that can be had."""
+
+    def be_still(self, wait_s: float) -> bool:
+        """Wait for whoever is at work, and let nobody begin; False where that takes too long."""
+
+    def go_on(self) -> None:
+        """Let others go on, in the parent; in the thread that it is still for."""
+
+
+class _OfThread(local):
+    """What one thread's forks go by."""
+
+    def __init__(self) -> None:
+        self.is_hasty = False
+        self.still: list[Stillable] = []
+
+
+_of_thread = _OfThread()
+_registering = Lock()
+_stillable: WeakSet[Stillable] = WeakSet()
 _locks: WeakKeyDictionary[Hashable, tuple[str, ...]] = WeakKeyDictionary()
 _owners: WeakSet[Renewable] = WeakSet()
 
@@ -53,7 +80,41 @@ def renewed_in_child(owner: Renewable) -> None:
     _owners.add(owner)
 
 
+def still_in_fork(owner: Stillable) -> None:
+    """Let an object be still whenever the process forks; as above."""
+    with _registering:
+        _stillable.add(owner)
+
+
+@contextmanager
+def hasty() -> Iterator[None]:
+    """Fork without waiting for anybody in a block: for a child that uses nothing of all that."""
+    _of_thread.is_hasty = True
+    try:
+        yield
+    finally:
+        _of_thread.is_hasty = False
+
+
+def _be_still() -> None:
+    if _of_thread.is_hasty:
+        return
+    end_s = time.monotonic() + STILL_S
+    with _registering:
+        owners = list(_stillable)
+    for one in owners:
+        if one.be_still(max(0.0, end_s - time.monotonic())):
+            _of_thread.still.append(one)
+
+
+def _go_on() -> None:
+    still, _of_thread.still = _of_thread.still, []
+    for one in still:
+        one.go_on()
+
+
 def _renew() -> None:
+    _of_thread.still = []
     for owner, names in list(_locks.items()):
         for name in names:
             setattr(owner, name, _like(getattr(owner, name)))
@@ -70,4 +131,5 @@ def _like(one: Any) -> Any:
     return RLock() if isinstance(one, _Reentrant) else Lock()
 
 
-os.register_at_fork(after_in_child=_renew)
+free_in_child(sys.modules[__name__], "_registering")
+os.register_at_fork(before=_be_still, after_in_parent=_go_on, after_in_child=_renew)

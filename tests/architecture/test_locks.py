@@ -17,7 +17,6 @@ _OTHERWISE = {
     "log/committer.py Committer": _STORE,
     "blobs/index.py ChunkIndex": _STORE,
     "blobs/cache.py Cache": _STORE,
-    "views/current.py CurrentView": _STORE,
     "repository/analytics.py Analytics": _STORE,
     "repository/collected.py CollectedPast": _STORE,
     "repository/indexer.py Indexer": _STORE,
