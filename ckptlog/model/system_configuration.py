@@ -193,6 +193,8 @@ class SystemConfiguration(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.manager, Mapping):
+            raise wrong("manager", self.manager, "a dict of settings of CheckpointConfiguration")
         object.__setattr__(self, "manager", dict(self.manager))
         self.checkpoint_configuration()
 
