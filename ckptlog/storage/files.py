@@ -280,6 +280,19 @@ def publish(temporary: Path, target: Path, *, durable: bool = True) -> None:
         sync_directory(target.parent)
 
 
+def make_below(root: Path, folder: Path) -> None:
+    """Make a folder where it is missing, and those above it, but not the root of them all.
+
+    Where that was removed, what is made anew would be no store, and in the way of the next one.
+
+    Raises:
+        FileNotFoundError: The root is not there.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def remove(path: Path) -> None:
     """Remove a file if it is there; say nothing of any failure (it is only a left-over)."""
     with suppress(OSError):

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 import ckptlog
-from ckptlog import ArgumentError, CheckpointError, CheckpointManager, ReadOnlyError, SettingsError
+from ckptlog import (
+    ArgumentError,
+    CheckpointConfiguration,
+    CheckpointError,
+    CheckpointManager,
+    FileSystemCheckpointStorage,
+    ReadOnlyError,
+    SettingsError,
+)
 from ckptlog.errors import DeniedError, InputOutputError, LockTimeoutError, LogCorruptionError
 from tests.repository.nobody import as_nobody, give_away, public_directory
 
@@ -343,3 +351,23 @@ def test_a_working_directory_that_is_gone(left, monkeypatch):
             ckptlog.open("s", create=create)
     with ckptlog.open(left / "there" / "s") as store:
         assert store.position == 1
+
+
+# --- a store that goes -----------------------------------------------------------------------------
+
+
+def test_a_store_that_was_removed_under_a_program_stays_removed(path):
+    config = CheckpointConfiguration(storage_dir=str(path), head_interval_s=60)
+    manager = CheckpointManager(config=config)
+    storage = FileSystemCheckpointStorage(manager=manager)
+    for step in range(1, 4):
+        manager.create_checkpoint("t", "T", step, data={"new": os.urandom(200_000)})
+    shutil.rmtree(path)
+    for call in (manager.store.compact, storage.refresh, manager.store.notary.sign):
+        with pytest.raises(CheckpointError):
+            call()
+    storage.close()
+    manager.close()
+    assert not path.exists()
+    with CheckpointManager(path) as manager:  # nothing is in the way of another
+        assert manager.store.position == 0
