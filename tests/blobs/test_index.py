@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_made_is_reported_once_and_does_no_harm(tmp_path
     index.close()
 
 
-@pytest.mark.parametrize("call", ["replace", "open", "makedirs", "listdir"])
+@pytest.mark.parametrize("call", ["replace", "open", "make_below", "listdir"])
 def test_a_full_disk_does_no_harm(folder, monkeypatch, call):
     index = small(folder)
     expected = fill(index, 5)
@@ -169,7 +169,7 @@ def test_a_full_disk_does_no_harm(folder, monkeypatch, call):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, failing)
+        patch.setattr(files if call == "make_below" else os, call, failing)
         index.flush()
     assert len(index.problems) == 1
     expected |= fill(index, 5, start=10)
