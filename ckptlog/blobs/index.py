@@ -444,4 +444,4 @@ def _folder_lock(folder: Path) -> Iterator[bool]:
             else:
                 yield True
         finally:
-            os.close(fd)
+            files.unlock_and_close(fd)

@@ -280,6 +280,17 @@ def publish(temporary: Path, target: Path, *, durable: bool = True) -> None:
         sync_directory(target.parent)
 
 
+def unlock_and_close(fd: int) -> None:
+    """Give the flock of a descriptor back, and close it.
+
+    Closing alone would leave it to a child that was forked meanwhile, for as long as that lives: it
+    has a copy of the descriptor.
+    """
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
 def make_below(root: Path, folder: Path) -> None:
     """Make a folder where it is missing, and those above it, but not the root of them all.
 

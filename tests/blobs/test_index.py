@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.blobs.sample import (
     run_files,
     small,
 )
+from tests.holding import living_child
 
 
 @pytest.fixture
@@ -155,6 +157,25 @@ def test_a_folder_that_cannot_be_made_is_reported_once_and_does_no_harm(tmp_path
     assert "memory" in index.problems[0]
     index.clear()
     assert index.get(digest(1)) is None
+    index.close()
+
+
+def test_runs_are_written_though_a_child_was_forked_meanwhile(folder, monkeypatch):
+    index = small(folder)
+    replace = os.replace
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+
+            def forking(*paths):
+                stack.enter_context(living_child())
+                replace(*paths)
+
+            patch.setattr(os, "replace", forking)
+            fill(index, 5)
+            index.flush(force=True)
+        fill(index, 5, start=5)
+        index.flush(force=True)
+        assert index.persisted.position == 10
     index.close()
 
 
