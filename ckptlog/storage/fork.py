@@ -16,13 +16,12 @@ hand, and an attribute that is set to another one does not disturb that.
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, RLock, local
-from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import ref
 
 # A fork waits so long, at most, for all that shall be still.
 STILL_S: Final = 0.5
@@ -57,14 +56,39 @@ class _OfThread(local):
         self.still: list[Stillable] = []
 
 
+Owner = TypeVar("Owner")
+
+
+class _Register(Generic[Owner]):
+    """Objects that it does not keep alive, each with names.
+
+    By identity: two objects of a user's class may be equal, or have no hash.
+
+    Threads: safe; each step is one of a dictionary's.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[int, tuple[ref[Owner], tuple[str, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def add(self, owner: Owner, names: tuple[str, ...] = ()) -> None:
+        key = id(owner)
+        self._lines[key] = (ref(owner, lambda _: self._lines.pop(key, None)), names)
+
+    def found(self) -> list[tuple[Owner, tuple[str, ...]]]:
+        lines = list(self._lines.values())
+        return [(one, names) for held, names in lines if (one := held()) is not None]
+
+
 _of_thread = _OfThread()
-_registering = Lock()
-_stillable: WeakSet[Stillable] = WeakSet()
-_locks: WeakKeyDictionary[Hashable, tuple[str, ...]] = WeakKeyDictionary()
-_owners: WeakSet[Renewable] = WeakSet()
+_stillable: _Register[Stillable] = _Register()
+_locks: _Register[object] = _Register()
+_owners: _Register[Renewable] = _Register()
 
 
-def free_in_child(owner: Hashable, *names: str) -> None:
+def free_in_child(owner: object, *names: str) -> None:
     """Let these attributes, each a Lock, RLock or Event, be a free one in every forked child.
 
     Args:
@@ -72,7 +96,7 @@ def free_in_child(owner: Hashable, *names: str) -> None:
 
     Threads: safe.
     """
-    _locks[owner] = names
+    _locks.add(owner, names)
 
 
 def renewed_in_child(owner: Renewable) -> None:
@@ -82,8 +106,7 @@ def renewed_in_child(owner: Renewable) -> None:
 
 def still_in_fork(owner: Stillable) -> None:
     """Let an object be still whenever the process forks; as above."""
-    with _registering:
-        _stillable.add(owner)
+    _stillable.add(owner)
 
 
 @contextmanager
@@ -100,9 +123,7 @@ def _be_still() -> None:
     if _of_thread.is_hasty:
         return
     end_s = time.monotonic() + STILL_S
-    with _registering:
-        owners = list(_stillable)
-    for one in owners:
+    for one, _ in _stillable.found():
         if one.be_still(max(0.0, end_s - time.monotonic())):
             _of_thread.still.append(one)
 
@@ -115,10 +136,10 @@ def _go_on() -> None:
 
 def _renew() -> None:
     _of_thread.still = []
-    for owner, names in list(_locks.items()):
+    for owner, names in _locks.found():
         for name in names:
             setattr(owner, name, _like(getattr(owner, name)))
-    for one in list(_owners):
+    for one, _ in _owners.found():
         one.renew_in_child()
 
 
@@ -131,5 +152,4 @@ def _like(one: Any) -> Any:
     return RLock() if isinstance(one, _Reentrant) else Lock()
 
 
-free_in_child(sys.modules[__name__], "_registering")
 os.register_at_fork(before=_be_still, after_in_parent=_go_on, after_in_child=_renew)

@@ -114,3 +114,30 @@ def test_a_fork_does_not_wait_for_ever_nor_where_it_is_hasty(monkeypatch):
     with hasty():
         assert in_child(lambda: worker.is_still) is False
     assert not worker.lock.locked()
+
+
+class Equal:
+    """It is like every other one, and has no hash."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.renewed = 0
+        free_in_child(self, "lock")
+        renewed_in_child(self)
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+    def renew_in_child(self):
+        self.renewed += 1
+
+
+def test_objects_that_are_equal_are_seen_to_each():
+    first, second = Equal(), Equal()
+    with first.lock, second.lock:
+        found = in_child(
+            lambda: [first.lock.locked(), second.lock.locked(), first.renewed, second.renewed]
+        )
+    assert found == [False, False, 1, 1]
