@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
@@ -235,6 +235,9 @@ class Engine:
             self.listeners.tell(listener.OPERATION_FAILED, done)
         if gone:
             self.listeners.tell(listener.CHECKPOINTS_DELETED, gone)
+        if is_pressed:
+            with suppress(CheckpointError):
+                self.manager.store.trim_views()
         self.keeper.compact(self.environment.monotonic_s(), _freed, is_pressed=is_pressed)
         return gone
 

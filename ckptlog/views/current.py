@@ -402,6 +402,11 @@ class CurrentView:
 
     # --- upkeep -----------------------------------------------------------------------------
 
+    def trim(self) -> None:
+        """Give the room of the write-ahead log back, which may be many times that of the view."""
+        with self._write_lock:
+            self._database.empty_log()
+
     def check(self) -> list[str]:
         """Read every page, index and row, and say what is wrong; empty for a sound view."""
         with self._write_lock, self._read_lock:

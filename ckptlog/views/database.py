@@ -179,6 +179,7 @@ class Database:
                 self.give_sum_up()
                 self.writer.execute("PRAGMA busy_timeout = 0")
                 self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.writer.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
 
     def close(self) -> None:
         """Close the connections; a file that was replaced is let go without a touch."""
