@@ -1,8 +1,9 @@
-"""Every lock of ours, held by another thread while the process forks: the worst moment there is."""
+"""What is held while the process forks, and children that are forked then."""
 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,23 @@ def all_locks_held() -> Iterator[list[str]]:
     finally:
         may_go_on.set()
         thread.join()
+
+
+@contextmanager
+def living_child() -> Iterator[None]:
+    """Fork a child that does nothing, and lives as long as the block."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        os._exit(0)
+    os.close(reading)
+    try:
+        yield
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
 
 
 def _all() -> Iterator[tuple[str, Any]]:

@@ -434,7 +434,7 @@ def _sweep(folder: Path, runs: tuple[Run, ...]) -> None:
 def _folder_lock(folder: Path) -> Iterator[bool]:
     """Try the folder's lock; the block is told whether it has it."""
     with operating_system_door("Cannot lock the chunk index"):
-        os.makedirs(folder, exist_ok=True)
+        files.make_below(folder.parent.parent, folder)  # STORE/views/chunks
         fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
@@ -444,4 +444,4 @@ def _folder_lock(folder: Path) -> Iterator[bool]:
             else:
                 yield True
         finally:
-            os.close(fd)
+            files.unlock_and_close(fd)

@@ -7,6 +7,7 @@ that is damaged, the others are there still: `on_damage` is told, and they are f
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -20,7 +21,7 @@ from ckptlog.errors import (
     CheckpointNotFoundError,
     MissingBlobError,
 )
-from ckptlog.manager.reading import OnDamage
+from ckptlog.manager.reading import OnDamage, check_iteration
 from ckptlog.model import value as values
 from ckptlog.model.capture import CaptureInfo, info_of, is_capture
 from ckptlog.model.checkpoint import CheckpointData, time_text
@@ -58,17 +59,16 @@ class Catalogue:
             on_damage: Called with the id of each one that cannot be read, and the error.
 
         Raises:
-            ArgumentError: limit is no whole number from 0 on.
+            ArgumentError: limit is no whole number from 0 on, or on_damage no function.
             CheckpointCorruptionError, MissingBlobError: One is damaged, and there is no on_damage.
         """
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ArgumentError(
-                f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
-            )
-        return list(islice(self._found(limit, _by_id(on_damage)), limit))
+        check_iteration(limit, on_damage)
+        stop = None if limit is None else min(limit, sys.maxsize)
+        return list(islice(self._found(limit, _by_id(on_damage)), stop))
 
     def each(self, *, on_damage: OnDamage | None = None) -> Iterator[CaptureInfo]:
         """Yield captures, newest first, each when it is asked for; on_damage: as of `list`."""
+        check_iteration(None, on_damage)
         return self._found(None, _by_id(on_damage))
 
     def latest(self) -> CaptureInfo | None:

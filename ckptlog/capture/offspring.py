@@ -31,6 +31,7 @@ import msgspec
 
 from ckptlog.capture.frozen import Frozen, Listing, Mapping, Raw, Text
 from ckptlog.errors import CaptureFailedError, CheckpointError, UnstorableError
+from ckptlog.storage.fork import hasty
 
 _PIECE: Final = 1024 * 1024
 _DESCRIPTORS_MAX: Final = 1 << 20
@@ -122,7 +123,8 @@ def _fork() -> int:
     with warnings.catch_warnings():
         # Python warns of what the head of this module is about.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        with hasty():  # the system is held
+            return os.fork()
 
 
 def _live(freezes: Sequence[Callable[[], Frozen]], sinks: Sequence[int]) -> NoReturn:

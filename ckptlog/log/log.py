@@ -524,13 +524,17 @@ class Log:
                     return (commit.position_next, commit.leaf) == (tail.position, tail.leaf)
         return False
 
+    def _close_segment(self) -> None:
+        # Forgotten first: a child that is forked in between must not close it once more.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
+
     def _drop_segment(self) -> None:
         tail = self._tail
         if tail is not None and tail.durable < tail.offset:
             self._left = (tail, self._end_seen)
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-        self._fd = -1
+        self._close_segment()
         self._tail = None
         self._end_seen = None
 
@@ -567,9 +571,7 @@ class Log:
         self._lock.abandon()
         self.reader.abandon()
         self.published.close()
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
+        self._close_segment()
 
 
 def _next_name(tail: Tail) -> tuple[int, int]:

@@ -72,9 +72,10 @@ class PublishedEnd:
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            self._disk.close(self._fd)
-            self._fd = -1
+        # Forgotten first: a child that is forked in between must not close it once more.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
 
     def _create(self, end: End) -> None:
         self._disk.write_atomically(self._path, end_format.encode(end))

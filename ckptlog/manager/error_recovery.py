@@ -87,7 +87,7 @@ class CheckpointErrorRecovery:
                 argument="delay_s",
             )
         self._manager = manager
-        self._copy = None if copy is None else Path(copy)
+        self._copy = None if copy is None else Path(copy).absolute()
         self._attempts_max = attempts_max
         self._delay_s = delay_s
         self._failures = 0

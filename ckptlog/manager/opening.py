@@ -9,7 +9,7 @@ from ckptlog.errors import SettingsError
 from ckptlog.model.codec import Codecs
 from ckptlog.model.configuration import CheckpointConfiguration
 from ckptlog.model.quotation import quoted
-from ckptlog.repository.opening import open_store
+from ckptlog.repository.opening import directory_of, open_store
 from ckptlog.repository.store import Durability, Store
 
 
@@ -31,7 +31,7 @@ def open_for(
     """
     _refuse_no_path(storage_dir)
     named_twice = storage_dir is not None and given is not None and not _is_default(given)
-    if named_twice and Path(str(storage_dir)).resolve() != Path(config.storage_dir).resolve():
+    if named_twice and not _is_same(storage_dir, config.storage_dir):
         raise SettingsError(
             f"storage_dir is {str(storage_dir)!r}, but config says {config.storage_dir!r}.",
             hint="Name the directory in one of the two places.",
@@ -48,6 +48,10 @@ def open_for(
         codecs=codecs,
         head_interval_s=config.head_interval_s or None,
     )
+
+
+def _is_same(one: object, other: object) -> bool:
+    return directory_of(one).resolve() == directory_of(other).resolve()
 
 
 def _is_default(config: CheckpointConfiguration) -> bool:
@@ -71,7 +75,7 @@ def refuse_other(
     named = storage_dir
     if named is None and config is not None and not _is_default(config):
         named = config.storage_dir
-    if named is not None and Path(named).resolve() != store.path.resolve():
+    if named is not None and not _is_same(named, store.path):
         raise SettingsError(
             f"The store given lies at {store.path}, but {str(named)!r} is named too.",
             hint="Give the store alone.",

@@ -38,6 +38,7 @@ RELIEF: Final = 0.85
 _INTERVAL_S: Final = 1.0
 _CHECKS_MAX: Final = 256
 _BYTES_PER_CHECK: Final = 64 * 1024
+_NEAR_BYTES: Final = 2 * 1024 * 1024
 # What a commit adds beside its chunks: its events, and rows of views with SQLite's log of them.
 _BESIDE_BYTES: Final = 128 * 1024
 _LOCK_S: Final = 5.0
@@ -88,8 +89,9 @@ class Quota:
         self._checks_left -= 1
         now_s = self._store.environment.monotonic_s()
         is_due |= self._checks_left < 0 or now_s - self._measured_at_s >= _INTERVAL_S
-        # Measuring is nothing beside writing so much.
-        is_due |= more_bytes is not None and more_bytes >= _BYTES_PER_CHECK
+        # Measuring is nothing beside writing so much, nor where little room is left.
+        is_near = self._limit_bytes - self._used_bytes < _NEAR_BYTES
+        is_due |= more_bytes is not None and (is_near or more_bytes >= _BYTES_PER_CHECK)
         if is_due and self._lock.acquire(blocking=False):
             try:
                 self._measure(now_s)
@@ -106,8 +108,9 @@ class Quota:
         return self._used_bytes + more_bytes + _BESIDE_BYTES > self._limit_bytes
 
     def _give_back(self, now_s: float) -> None:
-        """Let the log cut its zeros; where that fails, they count."""
+        """Let the log cut its zeros, and the views theirs; where that fails, they count."""
         with self._lock, suppress(CheckpointError):
+            self._store.trim_views()
             self._store.log.give_back_zeros(_LOCK_S)
             self._measure(now_s)
 

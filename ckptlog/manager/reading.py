@@ -273,7 +273,12 @@ class CheckpointReader:
             created_until=_iso("until", until),
             entries=_entries(metadata),
         )
-        _check_iteration(limit, newest_first, on_damage)
+        if type(newest_first) is not bool:
+            raise ArgumentError(
+                f"newest_first is {quoted(newest_first)}; True or False is needed.",
+                argument="newest_first",
+            )
+        check_iteration(limit, on_damage)
         start = None if after is None else self._origin_of(after)
         # How many rows are needed is not known where some of them are left out.
         rows_max = None if metadata or on_damage is not None else limit
@@ -396,15 +401,15 @@ def _entries(metadata: Any) -> tuple[tuple[str, str], ...]:
     return tuple(entry for entry in entries if entry is not None)
 
 
-def _check_iteration(limit: object, newest_first: object, on_damage: object) -> None:
+def check_iteration(limit: object, on_damage: object) -> None:
+    """Refuse a limit or a callback that an iteration cannot go by.
+
+    Raises:
+        ArgumentError: By name.
+    """
     if limit is not None and (type(limit) is not int or limit < 0):
         raise ArgumentError(
             f"limit is {quoted(limit)}; a whole number from 0 on is needed.", argument="limit"
-        )
-    if type(newest_first) is not bool:
-        raise ArgumentError(
-            f"newest_first is {quoted(newest_first)}; True or False is needed.",
-            argument="newest_first",
         )
     if on_damage is not None and not callable(on_damage):
         raise ArgumentError(

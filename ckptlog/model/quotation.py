@@ -6,7 +6,8 @@ does. A message about a wrong argument must not end in another error.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 _CHARACTERS_MAX: Final = 80
 # Below 2**14000 every int has fewer than 4,300 digits, which is what Python is willing to write.
@@ -28,8 +29,20 @@ def quoted(value: object) -> str:
     return text if len(text) <= _CHARACTERS_MAX else f"{text[: _CHARACTERS_MAX - 3]}..."
 
 
+def shown(value: object, how: Callable[[Any], str] = repr) -> str:
+    """Return the whole repr (or str) of a value; where that raises, of which type it is."""
+    try:
+        return how(value)
+    except Exception:  # noqa: BLE001 - a stranger's __repr__ may do anything
+        return _type_of(type(value))
+
+
 def _plain(value: object, kind: type) -> str:
     try:
         return ascii(value)
     except Exception:  # noqa: BLE001 - a stranger's __repr__ may do anything
-        return f"a value of type {kind.__name__[:_CHARACTERS_MAX]}"
+        return _type_of(kind)
+
+
+def _type_of(kind: type) -> str:
+    return f"a value of type {kind.__name__[:_CHARACTERS_MAX]}"

@@ -45,7 +45,8 @@ class LocalStorage(Group):
     path: str = word(
         ".ckptlog",
         "a path, not empty",
-        "Directory of the store; made where it is missing. `CKPTLOG_STORE` sets it too.",
+        "Directory of the store; made where it is missing. `CKPTLOG_STORE` sets it too, where its "
+        "own variable is not there.",
         lambda text: bool(text) and "\0" not in text,
     )
     max_size_bytes: int = number(
@@ -183,5 +184,6 @@ class Alerts(Group):
         _MONTH_S,
         "seconds",
         "Alert `stale` when no capture was taken, or found to be "
-        "unneeded, for so long; 0: five intervals.",
+        "unneeded, for so long; 0: five intervals, or five times `minIntervalSeconds` where that "
+        "is longer.",
     )

@@ -1,6 +1,7 @@
 """Variables of the environment as settings of a service: all that are wrong are told at once. Pure.
 
     CKPTLOG_INTERVAL_SECONDS, CKPTLOG_CHECKPOINT_INTERVAL_SECONDS   a setting, as in a dict
+    CKPTLOG_STORE                                                   CKPTLOG_STORAGE_LOCAL_PATH, else
     CKPTLOG_INTERVAL, CKPTLOG_PRIMARY, CKPTLOG_S3_BUCKET            meant for one: refused
     CKPTLOG_KEYS, CKPTLOG_LEASE, ...                                of other parts of ckptlog
     CKPTLOG_SERVICE_HOST                                            somebody else's: left alone
@@ -60,7 +61,8 @@ class ServiceVariables:
     def read(self, environment: Mapping[str, str]) -> dict[str, Any]:
         """Return the settings that the variables make, as a tree."""
         found: dict[str, Any] = {}
-        for variable, text in environment.items():
+        store = self._prefix + STORE  # first: the setting's own variable says more
+        for variable, text in sorted(environment.items(), key=lambda one: one[0] != store):
             if variable.startswith(self._prefix):
                 with self._faults.collected():
                     self._take(found, variable, text)

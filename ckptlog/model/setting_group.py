@@ -52,6 +52,10 @@ class Group:
             object.__setattr__(self, field.name, value)
         if setting is not None and not setting.is_good(value):
             raise wrong(self.PLACE + camel(field.name), value, setting.wanted)
+        group = _group_of(field)
+        if group is not None and not isinstance(value, group):
+            wanted = f"a {group.__name__} (a dict is what from_dict takes)"
+            raise wrong(self.PLACE + camel(field.name), value, wanted)
 
 
 def walk(group: Any, place: str = "") -> Iterator[tuple[str, tuple[Setting, Any]]]:

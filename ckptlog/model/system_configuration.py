@@ -17,6 +17,7 @@ import json
 import signal
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -79,7 +80,11 @@ class SystemConfiguration(Group):
         30, 0.05, _MONTH_S, "seconds", "Time between two automatic captures."
     )
     min_interval_seconds: float = number(
-        0, 0, _MONTH_S, "seconds", "Least time between an automatic capture and any before it."
+        0,
+        0,
+        _MONTH_S,
+        "seconds",
+        "Least time between an automatic capture and any before it, also by hand.",
     )
     backoff_factor: float = number(
         2,
@@ -188,6 +193,8 @@ class SystemConfiguration(Group):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.manager, Mapping):
+            raise wrong("manager", self.manager, "a dict of settings of CheckpointConfiguration")
         object.__setattr__(self, "manager", dict(self.manager))
         self.checkpoint_configuration()
 
@@ -222,7 +229,8 @@ class SystemConfiguration(Group):
     @property
     def stale_s(self) -> float:
         """Age of the newest capture from which on it is stale."""
-        return self.alerts.stale_seconds or 5 * self.interval_seconds
+        step_s = max(self.interval_seconds, self.min_interval_seconds)
+        return self.alerts.stale_seconds or 5 * step_s
 
     @property
     def restore_s(self) -> float:
@@ -286,18 +294,13 @@ class SystemConfiguration(Group):
     @classmethod
     def from_toml(cls, text: str) -> SystemConfiguration:
         """Return the configuration of a TOML document; see `from_dict`."""
-        try:
-            return cls.from_dict(tomllib.loads(text))
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SettingsError(f"The configuration is no TOML: {error}.") from error
+        return cls.from_dict(_parsed("TOML", tomllib.loads, text))
 
     @classmethod
     def from_json(cls, text: str) -> SystemConfiguration:
         """Return the configuration of a JSON document; see `from_dict`."""
-        try:
-            return cls.from_dict(json.loads(text, object_pairs_hook=without_repeats))
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise SettingsError(f"The configuration is no JSON: {error}.") from error
+        load = partial(json.loads, object_pairs_hook=without_repeats)
+        return cls.from_dict(_parsed("JSON", load, text))
 
     @classmethod
     def from_env(
@@ -357,6 +360,15 @@ class SystemConfiguration(Group):
             "maxAgeDays": config.max_checkpoint_age_days if config.cleanup_interval_hours else 0,
         }
         return cls.from_dict(merged({**passed_on, **tree}, settings))
+
+
+def _parsed(kind: str, load: Callable[[str], Any], text: str) -> Any:
+    try:
+        return load(text)
+    except SettingsError:  # a key that is given twice; it is a ValueError too
+        raise
+    except (ValueError, RecursionError) as error:  # also of a number that has too many digits
+        raise SettingsError(f"The configuration is no {kind}: {error}.") from error
 
 
 def _inner(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -30,7 +30,7 @@ from ckptlog.model.event import COMPLETED
 from ckptlog.monitor import question, sample
 from ckptlog.monitor.face import service_of
 from ckptlog.repository.discovery import find_store
-from ckptlog.repository.opening import open_store
+from ckptlog.repository.opening import directory_of, open_store
 from ckptlog.repository.store import Store
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ class MetricsCollector:
                 hint="Give a store, a manager, or the path of a store.",
                 argument="store",
             )
-        self._store = inner
+        is_path = isinstance(inner, str | os.PathLike)
+        self._store = directory_of(inner) if is_path else inner
 
     def get_performance_trends(
         self, hours: float = 24, *, bucket_s: float | None = None, now: datetime | None = None

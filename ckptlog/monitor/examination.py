@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ckptlog.errors import CheckpointError, StoreClosedError
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.monitor import health
 from ckptlog.monitor.health import Check, Probe
-from ckptlog.repository.opening import open_store
+from ckptlog.repository.opening import directory_of, open_store
 from ckptlog.repository.report import Report
 from ckptlog.repository.store import Store
 
@@ -29,7 +31,9 @@ class Examination:
     def __init__(
         self, directory: str, settings: SystemConfiguration, *, stale_s: float, structure_s: float
     ) -> None:
-        self._directory = directory
+        self._directory: str | Path = directory
+        with suppress(CheckpointError):  # each look tells it
+            self._directory = directory_of(directory)
         self._settings = settings
         self._stale_s = stale_s
         self._structure_s = structure_s

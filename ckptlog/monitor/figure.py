@@ -22,6 +22,7 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.state import CheckpointState
 from ckptlog.monitor.face import service_of
 from ckptlog.monitor.monitoring import CheckpointMonitoring
+from ckptlog.monitor.name import is_text
 from ckptlog.monitor.performance import CheckpointPerformanceMonitor
 from ckptlog.monitor.sketch import SHARES, Sketch
 from ckptlog.repository.statistics import ask, measure
@@ -90,7 +91,7 @@ def constants(argument: str, given: dict[str, str] | None) -> dict[str, str]:
     """
     found: object = {} if given is None else given
     if not isinstance(found, dict) or not all(
-        type(name) is str and name and type(text) is str for name, text in found.items()
+        is_text(name) and name and is_text(text) for name, text in found.items()
     ):
         raise ArgumentError(
             f"{argument} is {quoted(found)}; a dict of texts is needed.",

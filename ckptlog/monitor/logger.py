@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any, ClassVar, Final, TextIO
 
 from ckptlog.errors import ArgumentError
-from ckptlog.model.quotation import quoted
+from ckptlog.model.quotation import quoted, shown
 from ckptlog.storage.fork import free_in_child
 
 ROOT: Final = "ckptlog"
@@ -95,7 +95,13 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=repr, ensure_ascii=False)
+        try:
+            return json.dumps(line, default=shown, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):  # a key that is no text; a list in itself
+            plain = {
+                name: one if isinstance(one, str) else shown(one) for name, one in line.items()
+            }
+            return json.dumps(plain, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -106,7 +112,7 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line without exceptions."""
-        fields = " ".join(f"{name}={value!r}" for name, value in fields_of(record).items())
+        fields = " ".join(f"{name}={shown(value)}" for name, value in fields_of(record).items())
         line = super().formatMessage(record)
         return f"{line}  {fields}" if fields else line
 
@@ -122,6 +128,7 @@ class LoggerFactory:
     """
 
     _handler: ClassVar[logging.Handler | None] = None
+    _propagates: ClassVar[bool] = True
 
     @staticmethod
     def set_global_log_level(level: LogLevel | str | int) -> LogLevel:
@@ -173,7 +180,7 @@ class LoggerFactory:
             LoggerFactory._handler = handler
             logger = logging.getLogger(ROOT)
             logger.addHandler(handler)
-            logger.propagate = False
+            LoggerFactory._propagates, logger.propagate = logger.propagate, False
         return handler
 
     @staticmethod
@@ -184,7 +191,7 @@ class LoggerFactory:
             if handler is not None:
                 logger = logging.getLogger(ROOT)
                 logger.removeHandler(handler)
-                logger.propagate = True
+                logger.propagate = LoggerFactory._propagates
 
 
 def fields_of(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -28,7 +28,8 @@ from ckptlog.monitor.alert import Alert, AlertBook
 from ckptlog.monitor.examination import Examination
 from ckptlog.monitor.face import service_of
 from ckptlog.monitor.logger import LoggerFactory
-from ckptlog.monitor.sketch import ERROR, Sketch, checked
+from ckptlog.monitor.name import check_name
+from ckptlog.monitor.sketch import ERROR, Sketch, checked, not_negative
 from ckptlog.monitor.tally import Tally
 from ckptlog.policy.alarm import STORE, Reading
 from ckptlog.policy.sanitise import sanitiser_of
@@ -103,16 +104,17 @@ class CheckpointMonitoring:
                 make it a failed one.
 
         Raises:
-            ArgumentError: operation is no name, details are no dictionary, duration_ms no number.
+            ArgumentError: operation is no name, details are no dictionary, duration_ms is no number
+                from 0 on.
         """
-        _check_name("operation", operation)
+        check_name("operation", operation)
         if details is not None and not isinstance(details, Mapping):
             raise ArgumentError(
                 f"details are {quoted(details)}; a dictionary is needed.", argument="details"
             )
         given = dict(details or {})
         duration = given.get("duration_ms")
-        duration_ms = None if duration is None else checked("duration_ms", duration)
+        duration_ms = None if duration is None else not_negative("duration_ms", duration)
         is_failed = _is_failed(given)
         entry = self._tally.entry(operation, given, is_failed=is_failed)
         self._tally.count(operation, duration_ms, is_failed=is_failed)
@@ -129,7 +131,7 @@ class CheckpointMonitoring:
         Raises:
             ArgumentError: metric_name is no name, or value no finite number.
         """
-        _check_name("metric_name", metric_name)
+        check_name("metric_name", metric_name)
         real = checked("value", value)
         self._tally.measure(metric_name, real)
         self._log.debug("%s = %g", metric_name, real, extra={"metric": metric_name, "value": real})
@@ -387,11 +389,3 @@ def _is_failed(details: dict[str, Any]) -> bool:
         or details.get("success") is False
         or (isinstance(status, str) and status.lower() in _FAILED_WORDS)
     )
-
-
-def _check_name(argument: str, name: object) -> None:
-    if type(name) is not str or not name.strip() or len(name) > 200:
-        raise ArgumentError(
-            f"{argument} is {quoted(name)}; a name of 1 to 200 characters is needed.",
-            argument=argument,
-        )

@@ -25,13 +25,13 @@ from ckptlog.model.quotation import quoted
 from ckptlog.model.requirement import CheckpointPerformanceRequirements
 from ckptlog.model.state import CheckpointState
 from ckptlog.monitor.face import service_of
+from ckptlog.monitor.name import check_name
 from ckptlog.monitor.sketch import ERROR, Sketch, not_negative
 from ckptlog.repository.statistics import ask, measure
 from ckptlog.storage.fork import free_in_child
 
 OPERATIONS_MAX: Final = 256
 OTHER: Final = "other"
-_NAME_MAX: Final = 200
 _STATM: Final = Path("/proc/self/statm")
 # Calls of a manager that are timed, and what they are counted as.
 TIMED: Final = {
@@ -197,7 +197,7 @@ class CheckpointPerformanceMonitor:
     @contextmanager
     def timed(self, operation: str) -> Iterator[None]:
         """Time a block; one that raises counts as failed too."""
-        _check_name(operation)
+        check_name("operation", operation)
         begin_s, is_failed = time.perf_counter(), True
         try:
             yield
@@ -316,7 +316,7 @@ class CheckpointPerformanceMonitor:
             return sorted(self._operations.items())
 
     def _track(self, name: str, duration_ms: float, *, is_failed: bool) -> None:
-        _check_name(name)
+        check_name("operation", name)
         limit_ms = self._limit_ms(name)
         with self._lock:
             if name not in self._operations and len(self._operations) >= OPERATIONS_MAX:
@@ -391,11 +391,3 @@ def memory_bytes() -> int | None:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _check_name(operation: object) -> None:
-    if type(operation) is not str or not operation.strip() or len(operation) > _NAME_MAX:
-        raise ArgumentError(
-            f"operation is {quoted(operation)}; a name of 1 to {_NAME_MAX} characters is needed.",
-            argument="operation",
-        )

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from ckptlog.errors import CheckpointError
 from ckptlog.model.checkpoint import time_text, utc_now
+from ckptlog.model.quotation import shown
 from ckptlog.model.value import lower
 from ckptlog.monitor import health
 from ckptlog.monitor.health import Check
@@ -145,13 +146,13 @@ class Tally:
         """Return details without secrets, safe for JSON, texts cut."""
         found: dict[str, Any] = {}
         for key, value in details.items():
-            name = str(key)[:_TEXT_MAX]
-            shown = repr(value) if isinstance(value, BaseException) else value
+            name = shown(key, str)[:_TEXT_MAX]
+            given = shown(value) if isinstance(value, BaseException) else value
             try:
-                found |= lower({name: shown}, sanitiser=self._sanitiser)
+                found |= lower({name: given}, sanitiser=self._sanitiser)
             except CheckpointError:  # no value that a checkpoint could hold
                 with suppress(CheckpointError):
-                    found |= lower({name: repr(shown)[:_TEXT_MAX]}, sanitiser=self._sanitiser)
+                    found |= lower({name: shown(given)[:_TEXT_MAX]}, sanitiser=self._sanitiser)
         return {key: _cut(value) for key, value in islice(found.items(), _DETAILS_MAX)}
 
 

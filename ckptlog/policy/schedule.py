@@ -9,7 +9,7 @@ does not add up: no drift, however long a service runs. A capture that takes lon
 interval skips the slots that it has missed; they are counted, not made up for.
 
 Rules, in order of weight:
-1. Nothing is due earlier than `interval_min_s` after the last attempt.
+1. Nothing is due earlier than `interval_min_s` after the last attempt, or a capture by whomever.
 2. After n failures in a row the step is interval * backoff^n, at most `interval_max_s`.
 3. Under pressure (storage) the step is interval * slowdown, at most `interval_max_s`.
 4. A clock that was set back or forward changes nothing: the slots are monotonic. But where wall
@@ -55,7 +55,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """Where a service stands.
 
     anchor_s: Slot 0. slot_s: The slot that is next. due_s: The slot with its jitter.
-    attempted_s: When the last attempt ended; None before the first.
+    attempted_s: When the last attempt, or capture by whomever, ended; None before the first.
     seen: The clocks as they were looked at last. failures: In a row.
     slowdown: Factor of the interval, from 1. missed: Slots that a long capture has skipped.
     """
@@ -93,13 +93,15 @@ def begin(rules: Rules, clock: Clock, unit: float, *, last_wall_us: int | None =
             an interval after it, at once where there is none: a program that is restarted often
             must not capture at each start. A time in the future counts as now.
     """
-    wait_s = 0.0
+    wait_s, attempted_s = 0.0, None
     if last_wall_us is not None:
         age_s = max(0.0, (clock.wall_us - last_wall_us) / _MILLION)
-        wait_s = max(0.0, rules.interval_s - age_s)
+        wait_s, attempted_s = max(0.0, rules.interval_s - age_s), clock.monotonic_s - age_s
     slot_s = clock.monotonic_s + wait_s
     due_s = slot_s + (_jitter_s(rules, unit) if wait_s else 0.0)
-    return Schedule(anchor_s=slot_s, slot_s=slot_s, due_s=due_s, seen=clock)
+    return Schedule(
+        anchor_s=slot_s, slot_s=slot_s, due_s=due_s, seen=clock, attempted_s=attempted_s
+    )
 
 
 def interval_s(rules: Rules, state: Schedule) -> float:
@@ -126,6 +128,13 @@ def decide(rules: Rules, state: Schedule, clock: Clock) -> Wait | Due:
         reason = RESUMED if state.is_resumed else INTERVAL
         return Due(reason, max(0.0, now_s - state.slot_s))
     return Wait(due_s - now_s)
+
+
+def captured(state: Schedule, at_s: float | None) -> Schedule:
+    """Return the schedule after a capture by hand, at a time of the monotonic clock."""
+    if at_s is None or (state.attempted_s is not None and at_s <= state.attempted_s):
+        return state
+    return msgspec.structs.replace(state, attempted_s=at_s)
 
 
 def succeeded(rules: Rules, state: Schedule, clock: Clock, unit: float) -> Schedule:

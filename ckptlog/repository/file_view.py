@@ -34,6 +34,7 @@ from ckptlog.log.follower import Follower, confirm
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Entry
 from ckptlog.repository.collected import told_apart
+from ckptlog.storage.files import make_below
 from ckptlog.storage.lock import WriterLock
 from ckptlog.views.document import FOLDERS, document
 from ckptlog.views.errors import ViewDamagedError
@@ -232,7 +233,7 @@ class FileView:
             )
         with self._lock:
             with operating_system_door("Cannot make the folder of the file view"):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                make_below(store.path, self.folder)
             try:
                 self._flock.acquire(store.timeout_s)
                 yield

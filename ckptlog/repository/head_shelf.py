@@ -52,6 +52,7 @@ class HeadShelf:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self.folder = root / FOLDER
 
     def verifier_keys(self) -> tuple[VerifierKey, ...]:
@@ -132,7 +133,7 @@ class HeadShelf:
 
     def _make(self, folder: Path) -> None:
         with operating_system_door("Cannot make the folder of heads"):
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_below(self._root, folder)
 
 
 def _holds_another(path: Path, own: list[bytes]) -> bool:

@@ -442,6 +442,11 @@ class Keeper:
         except (ViewError, CheckpointStorageError, FormatError):  # no space, for one
             return None
 
+    def trim(self) -> None:
+        """Give the room back that the view takes beyond what it holds."""
+        with self._drain_lock:
+            self.ledger.view.trim()
+
     def shed(self) -> bool:
         """Give the room of view and index back: they are in memory until the store is closed.
 

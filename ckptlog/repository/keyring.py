@@ -55,10 +55,10 @@ def keys_folder(environment: Environment) -> Path:
     """
     named = environment.variable(VARIABLE)
     if named:
-        return Path(named)
+        return Path(named).absolute()
     data = environment.variable("XDG_DATA_HOME")
     if data:
-        return Path(data) / "ckptlog" / "keys"
+        return Path(data).absolute() / "ckptlog" / "keys"
     try:
         return Path.home() / ".local" / "share" / "ckptlog" / "keys"
     except RuntimeError as error:

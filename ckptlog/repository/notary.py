@@ -39,6 +39,7 @@ from ckptlog.repository.head_shelf import HeadShelf, SignedHead, signed_head
 from ckptlog.repository.intent import Intent, Step
 from ckptlog.repository.keyring import KeyRing, keys_folder
 from ckptlog.repository.tree import EventTree
+from ckptlog.storage.fork import renewed_in_child
 
 if TYPE_CHECKING:
     from ckptlog.crypto.signature import SigningKey
@@ -66,10 +67,15 @@ class Notary:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.lock = RLock()
-        self.tree = EventTree(store)
+        self.renew_in_child()
+        renewed_in_child(self)
         self.ring = KeyRing(keys_folder(store.environment) / store.id, store.environment)
         self.shelf = HeadShelf(store.path)
+
+    def renew_in_child(self) -> None:
+        """Have a tree that is whole: in a forked child a thread may have been at work on it."""
+        self.lock = RLock()
+        self.tree = EventTree(self._store)
 
     @property
     def store_path(self) -> Path:

@@ -58,7 +58,7 @@ def open_store(
         LogCorruptionError: Its log is damaged where it was durable.
         CheckpointStorageError: The operating system refused.
     """
-    root = _path(path)
+    root = directory_of(path)
     _check_times(interval_s, timeout_s, head_interval_s)
     _check_number("queue_max", queue_max, int, above=0)
     _check_number("cache_bytes", cache_bytes, int)
@@ -91,7 +91,13 @@ def _prepare_writing(root: Path, environment: Environment, *, is_created: bool) 
         layout.create(root, environment)
 
 
-def _path(path: object) -> Path:
+def directory_of(path: object) -> Path:
+    """Return the directory of a path, whatever the program's working directory will be.
+
+    Raises:
+        ArgumentError: It is no path.
+        CheckpointStorageError: It is relative, and the working directory is gone.
+    """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(
@@ -99,7 +105,8 @@ def _path(path: object) -> Path:
         )
     try:
         os.fsencode(text)
-        return Path(text).expanduser()
+        with operating_system_door("Cannot tell the working directory"):
+            return Path(text).expanduser().absolute()
     except (UnicodeEncodeError, RuntimeError) as error:  # a surrogate; a home that is not known
         raise ArgumentError(
             f"{quoted(text)} is not a path: {error}", hint="Name a directory.", argument="path"

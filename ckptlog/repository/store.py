@@ -505,6 +505,11 @@ class Store(StoreReader, Retrospect, Attesting):
         """Make the chunk index anew (see `Keeper.renew_index`)."""
         self._keeper.renew_index(folder, packs, end)
 
+    def trim_views(self) -> None:
+        """Give the room back that views take beyond what they hold (see `Keeper.trim`)."""
+        self._check_open()
+        self._keeper.trim()
+
     def shed_views(self) -> bool:
         """Give the room of views back, on a full disk (see `Keeper.shed`)."""
         return self._keeper.shed()

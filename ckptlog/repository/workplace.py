@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptlog.errors import CollectionBusyError, FullError, LockTimeoutError, operating_system_door
 from ckptlog.repository import layout
+from ckptlog.storage.files import make_below
 from ckptlog.storage.lock import WriterLock
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ def workplace(store: Store) -> Iterator[Path]:
     """Give an empty folder that no other collection of this store has."""
     folder = store.path / layout.VIEWS / _FOLDER
     try:
-        _make(folder)
+        _make(store, folder)
     except FullError:
         layout.release_reserve(store.path)
-        _make(folder)
+        _make(store, folder)
     lock = WriterLock(folder / "lock", store.environment)
     try:
         lock.acquire(0.0)
@@ -45,9 +46,9 @@ def workplace(store: Store) -> Iterator[Path]:
         lock.close()
 
 
-def _make(folder: Path) -> None:
+def _make(store: Store, folder: Path) -> None:
     with operating_system_door("Cannot make a folder to work in"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_below(store.path, folder)
 
 
 def _empty(folder: Path) -> None:

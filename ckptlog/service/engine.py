@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Final
 
 from ckptlog.capture.capturer import Capturer
@@ -94,6 +94,8 @@ class Engine:
         captures = self.capturer.captures(tally.RECENT, on_damage=_unread)
         # When the state was last known to be saved, by the wall clock.
         self.last_us = int(captures[0].created_at.timestamp() * _MILLION) if captures else None
+        # When it was captured last by this service, by the monotonic clock.
+        self.captured_s: float | None = None
         self.alerts = Alerts(manager, config.system, listeners)
         self.keeper = Keeper(
             self.capturer,
@@ -103,7 +105,7 @@ class Engine:
             check=config.retention_check,
             on_fault=self._damaged,
         )
-        self.tally.read(manager.store, config.system, captures, self.keeper.roll.count())
+        self.tally.read(manager.store, config.system, captures)
         self.gauge = Gauge(manager, config, self.tally, self.alerts)
         self.unfinished = UnfinishedRecovery(
             config.system, Journal(manager, config.system), self.alerts
@@ -153,6 +155,7 @@ class Engine:
             self.tally.skip()
             self.listeners.tell(listener.CHECKPOINT_SKIPPED, done)
         else:
+            self.captured_s = fresh_s
             self.touch()
             self.tally.saved(info, self._stored_bytes(info), fresh_s)
             self.listeners.tell(listener.CHECKPOINT_CREATED, info)
@@ -232,6 +235,9 @@ class Engine:
             self.listeners.tell(listener.OPERATION_FAILED, done)
         if gone:
             self.listeners.tell(listener.CHECKPOINTS_DELETED, gone)
+        if is_pressed:
+            with suppress(CheckpointError):
+                self.manager.store.trim_views()
         self.keeper.compact(self.environment.monotonic_s(), _freed, is_pressed=is_pressed)
         return gone
 

@@ -29,7 +29,7 @@ from ckptlog.manager.lease import Lease
 from ckptlog.model.system_configuration import SystemConfiguration
 from ckptlog.policy import schedule
 from ckptlog.policy.alarm import LEASE, Reading, slowdown
-from ckptlog.policy.schedule import Clock, Due, Rules, Schedule
+from ckptlog.policy.schedule import Clock, Due, Rules, Schedule, Wait
 from ckptlog.service import listener
 from ckptlog.service.engine import Engine
 from ckptlog.service.recovering import finish_later
@@ -262,8 +262,12 @@ class Runner:
             return max(0.0, min(left_s, LOOK_S))
         if self.is_paused or self._engine.unfinished.error is not None:
             return LOOK_S
-        found = schedule.decide(self._rules, self.state, self._clock())
+        found = self._decided(self._clock())
         return 0.0 if isinstance(found, Due) else min(found.seconds, LOOK_S)
+
+    def _decided(self, clock: Clock) -> Wait | Due:
+        self.state = schedule.captured(self.state, self._engine.captured_s)
+        return schedule.decide(self._rules, self.state, clock)
 
     def _turn(self, message: str) -> None:
         lease = self._engine.lease
@@ -285,7 +289,7 @@ class Runner:
         if self._is_held:
             self._is_held = False
             self.state = schedule.released(self.state, clock)
-        found = schedule.decide(self._rules, self.state, clock)
+        found = self._decided(clock)
         if isinstance(found, Due):
             if not self.state.failures:
                 self._engine.tally.late(found.late_s)

@@ -1,7 +1,7 @@
 """The tally: what `get_metrics` tells, and what alarms go by.
 
-What the log says of the past is read once, at the start (the captures that are there; failures and
-recoveries among the last `LOOK_BACK_EVENTS` events); from then on it is counted.
+What the log says of the past is read once, at the start (how long the captures that are there took;
+what succeeded and failed among the last `LOOK_BACK_EVENTS` events); from then on it is counted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ckptlog.model.capture import CaptureInfo
-from ckptlog.model.event import CAPTURE_FAILED, RECOVERY_COMPLETED, RECOVERY_FAILED
+from ckptlog.model.event import CAPTURE_FAILED, COMPLETED, RECOVERY_COMPLETED, RECOVERY_FAILED
 from ckptlog.model.setting import camel
 from ckptlog.policy.alarm import COMPRESSION, ERROR_RATE, RECOVERY_TIME, SAVE_TIME, Reading
 from ckptlog.repository.store import Store
@@ -89,16 +89,16 @@ class Tally:
         # Of a day: (monotonic seconds, logical bytes, bytes as stored).
         self._day: deque[tuple[float, int, int]] = deque(maxlen=_SAMPLES_MAX)
 
-    def read(self, store: Store, system: str, captures: list[CaptureInfo], total: int) -> None:
+    def read(self, store: Store, system: str, captures: list[CaptureInfo]) -> None:
         """Take in what the log says of before.
+
+        Successes are counted where failures are: of captures most were deleted since.
 
         Args:
             captures: The newest ones, newest first.
-            total: How many there are.
         """
         with self._lock:
             self._saves_ms.extend(info.seconds * 1000 for info in reversed(captures))
-            self.completed += total
         position = store.position
         for entry in store.events(max(0, position - LOOK_BACK_EVENTS), position):
             event = entry.event
@@ -107,7 +107,7 @@ class Tally:
             if event.type in (CAPTURE_FAILED, RECOVERY_FAILED):
                 suppressed = event.facts.get("suppressed", 0)
                 self.failed += 1 + (suppressed if isinstance(suppressed, int) else 0)
-            elif event.type == RECOVERY_COMPLETED:
+            elif event.type in (COMPLETED, RECOVERY_COMPLETED):
                 self.completed += 1
 
     def saved(self, info: CaptureInfo, stored_bytes: int, now_s: float) -> None:

@@ -280,6 +280,30 @@ def publish(temporary: Path, target: Path, *, durable: bool = True) -> None:
         sync_directory(target.parent)
 
 
+def unlock_and_close(fd: int) -> None:
+    """Give the flock of a descriptor back, and close it.
+
+    Closing alone would leave it to a child that was forked meanwhile, for as long as that lives: it
+    has a copy of the descriptor.
+    """
+    with suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    os.close(fd)
+
+
+def make_below(root: Path, folder: Path) -> None:
+    """Make a folder where it is missing, and those above it, but not the root of them all.
+
+    Where that was removed, what is made anew would be no store, and in the way of the next one.
+
+    Raises:
+        FileNotFoundError: The root is not there.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root))
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def remove(path: Path) -> None:
     """Remove a file if it is there; say nothing of any failure (it is only a left-over)."""
     with suppress(OSError):

@@ -22,6 +22,7 @@ from typing import Final
 from ckptlog.model.entry import Commit
 from ckptlog.model.lease import Grant
 from ckptlog.storage.environment import Environment
+from ckptlog.storage.fork import renewed_in_child, still_in_fork
 from ckptlog.views import database, query, schema, transaction
 from ckptlog.views.audit import audit
 from ckptlog.views.database import Database
@@ -75,14 +76,17 @@ class CurrentView:
     Every method but `open` may raise ViewDamagedError (rebuild: `remove`, `open`, `rebuild`);
     reads may raise ViewBusyError.
 
-    Threads: safe; one writer and one reader at a time. Not to be used over a fork: the child
-    calls `abandon` and opens anew.        Durability: none; what matters is in the log.
+    Threads: safe; one writer and one reader at a time. A forked child's is closed: it opens its
+    own.        Durability: none; what matters is in the log.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._write_lock = threading.RLock()
         self._read_lock = threading.RLock()
+        self._is_still = False
+        renewed_in_child(self)
+        still_in_fork(self)
         self._position_seen = 0
         self._pid = os.getpid()
         self._has_written = False
@@ -398,6 +402,11 @@ class CurrentView:
 
     # --- upkeep -----------------------------------------------------------------------------
 
+    def trim(self) -> None:
+        """Give the room of the write-ahead log back, which may be many times that of the view."""
+        with self._write_lock:
+            self._database.empty_log()
+
     def check(self) -> list[str]:
         """Read every page, index and row, and say what is wrong; empty for a sound view."""
         with self._write_lock, self._read_lock:
@@ -415,6 +424,28 @@ class CurrentView:
                         self._database.seal()
                 self._database.empty_log()
             self._database.close()
+
+    def be_still(self, wait_s: float) -> bool:
+        """Let nobody be in SQLite while the process forks: a child would find its locks held."""
+        if not self._write_lock.acquire(timeout=wait_s):
+            return False
+        if not self._read_lock.acquire(timeout=wait_s):
+            self._write_lock.release()
+            return False
+        self._is_still = self._database.is_at_rest
+        return True
+
+    def go_on(self) -> None:
+        """Let others go on, behind a fork."""
+        self._is_still = False
+        self._read_lock.release()
+        self._write_lock.release()
+
+    def renew_in_child(self) -> None:
+        """Let go of the connections in a forked child: they are the parent's."""
+        is_still, self._is_still = self._is_still, False
+        self._write_lock, self._read_lock = threading.RLock(), threading.RLock()
+        self._database.abandon(is_still=is_still)
 
     def abandon(self) -> None:
         """Drop the connections without a touch: in a child of the process that opened them."""

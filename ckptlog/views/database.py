@@ -15,14 +15,17 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from threading import Lock
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
+from ckptlog.storage.fork import free_in_child
 from ckptlog.views import checksum, schema, seal
 from ckptlog.views.errors import (
     FOREIGN,
@@ -56,6 +59,36 @@ class _Kept(msgspec.Struct, gc=False):
 
     held: object
     self: object = None
+
+
+class Inheritance(NamedTuple):
+    """What a forked child has of its parent's view."""
+
+    reader: sqlite3.Connection
+    writer: sqlite3.Connection
+    guard: Guard | None
+
+
+# SQLite knows a file once in a process, with the locks that are held on it. A child is given none
+# of the locks, and believes in them all the same: another process would then cut off the memory
+# that they share (SIGBUS), or begin the write-ahead log anew under a reader. So what was inherited
+# is closed before another view is opened, and SQLite begins anew with the file.
+_inherited: list[Inheritance] = []
+_closing = Lock()
+free_in_child(sys.modules[__name__], "_closing")
+_CLOSED: Final = sqlite3.connect(":memory:", check_same_thread=False)
+_CLOSED.close()
+
+
+def _close_inherited() -> None:
+    with _closing:
+        while _inherited:
+            reader, writer, guard = _inherited.pop()
+            for connection in {reader, writer}:
+                with suppress(sqlite3.Error):
+                    connection.close()
+            if guard is not None:
+                guard.close()
 
 
 class Database:
@@ -99,6 +132,13 @@ class Database:
             and not self.guard.is_of(self.path)
         )
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is open, and nothing is half written."""
+        with suppress(sqlite3.ProgrammingError):  # it was closed
+            return not (self.reader.in_transaction or self.writer.in_transaction)
+        return False
+
     def keep_sum(self) -> None:
         """Keep the file as it is while its checksum stands: what is written stays in the log."""
         self.is_summed = True
@@ -139,6 +179,7 @@ class Database:
                 self.give_sum_up()
                 self.writer.execute("PRAGMA busy_timeout = 0")
                 self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self.writer.execute(f"PRAGMA busy_timeout = {int(WAIT_WRITE_S * 1000)}")
 
     def close(self) -> None:
         """Close the connections; a file that was replaced is let go without a touch."""
@@ -154,14 +195,23 @@ class Database:
                 checksum.write(self.path, self.guard)
             self.guard.close()
 
-    def abandon(self) -> None:
-        """Drop the connections without closing them, now or ever: a parent process uses them."""
-        for held in (self.reader, self.writer):
-            kept = _Kept(held)
+    def abandon(self, *, is_still: bool = False) -> None:
+        """Drop the connections: a parent process uses them. Calls nothing of SQLite's.
+
+        Args:
+            is_still: Nobody was at work with them when the process forked: they are closed before
+                this process opens another view. Otherwise they are never closed.
+        """
+        if self.reader is _CLOSED:
+            return
+        inheritance = Inheritance(self.reader, self.writer, self.guard)
+        if is_still:
+            _inherited.append(inheritance)
+        else:
+            kept = _Kept(inheritance)
             kept.self = kept
         self.guard = None
-        self.reader = self.writer = sqlite3.connect(":memory:", check_same_thread=False)
-        self.reader.close()
+        self.reader = self.writer = _CLOSED
 
     def remove(self) -> None:
         """Close, and delete the files unless they are another database's by now.
@@ -451,6 +501,7 @@ def _unlink(path: Path) -> None:
 
 
 def _open_connection(path: Path, cache_kib: int, mode: str, boot: bytes) -> sqlite3.Connection:
+    _close_inherited()
     uri = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
     connection = _connect(uri, cache_kib)
     try:

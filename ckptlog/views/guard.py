@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ckptlog.storage.files import unlock_and_close
 from ckptlog.views.errors import ViewBusyError
 
 _WAIT_FOLDER_S: Final = 5.0
@@ -100,4 +101,4 @@ def folder_lock(folder: Path, *, exclusive: bool, wait_s: float = _WAIT_FOLDER_S
                 time.sleep(0.002)
         yield
     finally:
-        os.close(fd)
+        unlock_and_close(fd)

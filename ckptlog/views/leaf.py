@@ -111,7 +111,7 @@ class LeafCache:
                     return False
                 os.pwrite(fd, data, first * LEAF_BYTES)
             finally:
-                os.close(fd)
+                files.unlock_and_close(fd)
         except BlockingIOError:  # somebody cuts it
             return True
         except OSError:
@@ -179,7 +179,7 @@ class LeafCache:
                     fcntl.flock(fd, fcntl.LOCK_EX)
                     os.ftruncate(fd, position * LEAF_BYTES)
                 finally:
-                    os.close(fd)
+                    files.unlock_and_close(fd)
 
     def remove(self) -> None:
         """Throw the file away, for a rebuild."""

@@ -189,7 +189,7 @@ class Watcher:
                 path=str(self._root),
             )
         try:
-            folder = Path(options.cursors) if options.cursors else self._root / FOLDER
+            folder = Path(options.cursors).absolute() if options.cursors else self._root / FOLDER
         except TypeError as error:
             raise ArgumentError(f"cursors: {error}", argument="cursors") from error
         return Consumer(

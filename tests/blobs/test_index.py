@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.blobs.sample import (
     run_files,
     small,
 )
+from tests.holding import living_child
 
 
 @pytest.fixture
@@ -158,7 +160,26 @@ def test_a_folder_that_cannot_be_made_is_reported_once_and_does_no_harm(tmp_path
     index.close()
 
 
-@pytest.mark.parametrize("call", ["replace", "open", "makedirs", "listdir"])
+def test_runs_are_written_though_a_child_was_forked_meanwhile(folder, monkeypatch):
+    index = small(folder)
+    replace = os.replace
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+
+            def forking(*paths):
+                stack.enter_context(living_child())
+                replace(*paths)
+
+            patch.setattr(os, "replace", forking)
+            fill(index, 5)
+            index.flush(force=True)
+        fill(index, 5, start=5)
+        index.flush(force=True)
+        assert index.persisted.position == 10
+    index.close()
+
+
+@pytest.mark.parametrize("call", ["replace", "open", "make_below", "listdir"])
 def test_a_full_disk_does_no_harm(folder, monkeypatch, call):
     index = small(folder)
     expected = fill(index, 5)
@@ -169,7 +190,7 @@ def test_a_full_disk_does_no_harm(folder, monkeypatch, call):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, call, failing)
+        patch.setattr(files if call == "make_below" else os, call, failing)
         index.flush()
     assert len(index.problems) == 1
     expected |= fill(index, 5, start=10)

@@ -12,7 +12,7 @@ from ckptlog.capture.catalogue import systems
 from ckptlog.capture.directory.workspace import Workspace
 from ckptlog.capture.roll import Roll
 from ckptlog.cli.main import main
-from ckptlog.errors import CheckpointCorruptionError, CheckpointError
+from ckptlog.errors import ArgumentError, CheckpointCorruptionError, CheckpointError
 from ckptlog.recovery.recovery import Recovery
 from tests.capture.sample import Value
 from tests.service.system import Agents, settings
@@ -62,6 +62,19 @@ def test_the_others_are_listed(spoilt):
     assert [name for name, _ in told] == [made[1]]
     assert [one.id for one in capturer.each(on_damage=lambda *_: None)] == [made[2], made[0]]
     assert systems(capturer.manager.store) == ["sys"]
+
+
+def test_what_cannot_be_called_is_refused_before_something_is_damaged(spoilt):
+    capturer, made = spoilt
+
+    async def never_run(_name, _error):
+        pass
+
+    for wrong in (5, never_run):
+        for call in (capturer.captures, capturer.each):
+            with pytest.raises(ArgumentError, match="on_damage"):
+                call(on_damage=wrong)
+    assert len(capturer.captures(10**30, on_damage=lambda *_: None)) == len(made) - 1
 
 
 def test_what_is_older_is_not_taken_for_what_is_damaged(spoilt):

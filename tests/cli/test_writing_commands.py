@@ -48,7 +48,7 @@ def test_init_beside_the_old_layout_names_the_import(run):
     Path("old/active/checkpoint_x.json").write_text("{}")
     done = run("init", "old")
     assert done.status == 0
-    assert "ckptlog import legacy old" in done.err
+    assert f"ckptlog import legacy {Path('old').absolute()}" in done.err
 
 
 # --- restore ----------------------------------------------------------------------------------

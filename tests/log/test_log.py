@@ -473,3 +473,16 @@ def test_a_child_can_abandon_while_a_thread_of_the_parent_was_reading(log, root)
             return "abandoned"
 
         assert in_child(child) == "abandoned"
+
+
+def test_a_descriptor_is_forgotten_before_it_is_closed(log, monkeypatch):
+    """A child that is forked in between would close it once more: by then it may be another's."""
+    append(log, group("a"))
+    seen = []
+    close = log._disk.close
+    monkeypatch.setattr(
+        log._disk, "close", lambda fd: (seen.append(fd in (log._fd, log.published._fd)), close(fd))
+    )
+    log.abandon()
+    assert seen
+    assert not any(seen)

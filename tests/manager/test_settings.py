@@ -40,6 +40,10 @@ def test_storage_dir(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with CheckpointManager() as manager:
         assert manager.store.path.resolve() == tmp_path / ".taskmaster" / "checkpoints"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = CheckpointConfiguration(storage_dir="~/s")
+    with CheckpointManager(tmp_path / "s", config=config) as manager:
+        assert CheckpointManager(store=manager.store, config=config).store is manager.store
 
 
 def test_max_checkpoint_size_mb(tmp_path):

@@ -234,12 +234,23 @@ def test_what_contradicts_is_refused():
     assert "or 0" in str(refused({"intervalSeconds": 10, "maxIntervalSeconds": 5}))
     with pytest.raises(SettingsError, match="twice"):
         SystemConfiguration.from_json('{"jitter": 0, "jitter": 0}')
-    for text in ("[", "x = ", "\0"):
+    for text in ("[", "x = ", "\0", f'{{"jitter": {"1" * 5000}}}', f"jitter = {'1' * 5000}"):
         with pytest.raises(SettingsError):
             SystemConfiguration.from_toml(text)
         with pytest.raises(SettingsError):
             SystemConfiguration.from_json(text)
     assert "dict" in str(refused([1]))
+
+
+@pytest.mark.parametrize("name", ["storage", "performance", "recovery", "alerts", "manager"])
+def test_a_group_that_is_none_is_refused_by_its_name(name):
+    for value in (None, 5, [1]):
+        with pytest.raises(SettingsError) as caught:
+            SystemConfiguration(**{name: value})
+        assert caught.value.context["argument"] == name
+    if name != "manager":
+        with pytest.raises(SettingsError, match="from_dict"):
+            SystemConfiguration(**{name: {}})
 
 
 def test_variables():
@@ -250,6 +261,9 @@ def test_variables():
         "CKPTLOG_KEYS": "x",
         "OTHER": "1",
     }
+    place = {"CKPTLOG_STORAGE_LOCAL_PATH": "/own"}
+    for own in ({**env, **place}, {**place, **env}):  # whatever the order is
+        assert SystemConfiguration.from_env(own).storage.local.path == "/own"
     base = SystemConfiguration(interval_seconds=5)
     found = SystemConfiguration.from_env(env, base=base)
     assert found.interval_seconds == 5

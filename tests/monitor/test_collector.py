@@ -86,6 +86,13 @@ def test_the_store_may_be_given_in_any_way(path, kind, monkeypatch, tmp_path):
         assert manager.store.position == 8  # what was given stays open
 
 
+def test_a_path_is_that_of_the_working_directory_at_first(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    collector = MetricsCollector(path.name)
+    monkeypatch.chdir("/")
+    assert len(collector.get_performance_trends(now=NOW).save_time_trend) == 2
+
+
 def test_a_store_that_may_only_be_read_is_read(path, monkeypatch):
     from ckptlog.errors import ReadOnlyError
     from ckptlog.repository import layout

@@ -194,6 +194,7 @@ def test_a_manager_that_was_closed_raises_no_alert(tmp_path):
         {"a-b": "x"},
         {"": "x"},
         {"a": 1},
+        {"a": "\udc80"},
         [("a", "b")],
     ],
 )

@@ -76,6 +76,37 @@ def test_a_handler_is_there_on_request_alone_and_once():
     assert stream.getvalue().endswith("WARNING ckptlog.x: Shown  n=2\n")
 
 
+class Shy:
+    """It does not tell what it is."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_record_is_shown_whatever_its_fields_are(as_json):
+    circle = []
+    circle.append(circle)
+    for field in (Shy(), circle, {(1, 2): 3}):
+        stream = io.StringIO()
+        LoggerFactory.show(stream, as_json=as_json)
+        LoggerFactory.get_logger("x").warning("Shown", extra={"field": field})
+        assert "Shown" in stream.getvalue()
+        assert not as_json or json.loads(stream.getvalue())["field"]
+
+
+def test_what_a_program_has_set_is_there_again_behind_a_handler():
+    logger = logging.getLogger("ckptlog")
+    logger.propagate = False
+    try:
+        LoggerFactory.show(io.StringIO())
+        LoggerFactory.show(io.StringIO())
+        LoggerFactory.hide()
+        assert not logger.propagate
+    finally:
+        logger.propagate = True
+
+
 def test_the_root_logger_is_never_touched():
     program = (
         "import ckptlog, logging; ckptlog.LoggerFactory.set_global_log_level('debug');"

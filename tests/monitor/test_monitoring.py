@@ -61,6 +61,21 @@ def test_a_store_that_is_not_there_or_damaged_is_a_finding_and_nothing_is_made(t
     assert [one["name"] for one in report["alerts"]] == ["store"]
 
 
+def test_details_that_cannot_be_told_are_no_error():
+    class Shy:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+        __str__ = __repr__
+
+    monitoring, seen = CheckpointMonitoring(), []
+    monitoring.on("operation", seen.append)
+    monitoring.log_checkpoint_operation("x", {"a": Shy(), Shy(): 1, "error": ValueError(Shy())})
+    assert "Shy" in seen[0]["details"]["a"]
+    assert len(seen[0]["details"]) == 3
+    json.dumps(monitoring.generate_health_report())
+
+
 def test_operations_are_counted_and_logged_without_secrets(caplog):
     monitoring = CheckpointMonitoring()
     seen = []
@@ -187,6 +202,9 @@ def test_a_service_is_watched(tmp_path):
         lambda one: one.log_checkpoint_operation("", {}),
         lambda one: one.log_checkpoint_operation("x", [1]),
         lambda one: one.log_checkpoint_operation("x", {"duration_ms": "long"}),
+        lambda one: one.log_checkpoint_operation("x", {"duration_ms": -1}),
+        lambda one: one.log_checkpoint_operation("\udc80", {}),
+        lambda one: one.emit_checkpoint_metric("\udc80", 1),
         lambda one: one.emit_checkpoint_metric("x", float("inf")),
         lambda one: one.emit_checkpoint_metric(3, 1),
         lambda one: one.on("nothing", print),
@@ -252,3 +270,14 @@ def test_what_is_followed_is_told_and_its_failures_are_kept(tmp_path):
         assert failure["details"]["task"] == "system"
         by_service.close()
         by_log.close()
+
+
+def test_a_directory_is_that_of_the_working_directory_at_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with CheckpointManager("s") as manager:
+        manager.create_checkpoint("t", "T", 1)
+    monitoring = CheckpointMonitoring({"storage": {"local": {"path": "s"}}})
+    monkeypatch.chdir("/")
+    assert statuses(monitoring.check_system_health())["store"] == "ok"
+    lost = CheckpointMonitoring({"storage": {"local": {"path": "~nobody-/s"}}})
+    assert "not a path" in lost.check_system_health()["checks"]["store"]["message"]

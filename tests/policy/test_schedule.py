@@ -29,6 +29,14 @@ def test_the_first_waits_for_an_interval_after_one_that_is_there():
     assert schedule.decide(RULES, state, at(100)) == Wait(20 + 1.5)
 
 
+def test_the_least_time_is_kept_from_whatever_was_captured_before():
+    rules = Rules(interval_s=30, interval_min_s=100)
+    state = schedule.begin(rules, at(100), 0, last_wall_us=at(80).wall_us)
+    assert schedule.decide(rules, state, at(100)) == Wait(80)
+    assert schedule.decide(rules, schedule.captured(state, 150), at(150)) == Wait(100)
+    assert schedule.captured(state, 60) == schedule.captured(state, None) == state
+
+
 def test_one_that_is_dated_in_the_future_counts_as_one_of_now():
     state = schedule.begin(RULES, at(100), 0, last_wall_us=at(10_000).wall_us)
     assert schedule.decide(RULES, state, at(100)) == Wait(30)

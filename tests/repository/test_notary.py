@@ -82,9 +82,14 @@ def test_where_keys_lie(monkeypatch, tmp_path):
     environment = Environment()
     monkeypatch.setenv("CKPTLOG_KEYS", "/named")
     assert str(keys_folder(environment)) == "/named"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CKPTLOG_KEYS", "named")  # it stays there when the program goes elsewhere
+    assert keys_folder(environment) == tmp_path / "named"
     monkeypatch.delenv("CKPTLOG_KEYS")
     monkeypatch.setenv("XDG_DATA_HOME", "/data")
     assert str(keys_folder(environment)) == "/data/ckptlog/keys"
+    monkeypatch.setenv("XDG_DATA_HOME", "data")
+    assert keys_folder(environment) == tmp_path / "data" / "ckptlog" / "keys"
     monkeypatch.delenv("XDG_DATA_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert str(keys_folder(environment)) == "/home/ada/.local/share/ckptlog/keys"

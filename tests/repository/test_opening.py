@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 import ckptlog
-from ckptlog import ArgumentError, CheckpointError, CheckpointManager, ReadOnlyError, SettingsError
+from ckptlog import (
+    ArgumentError,
+    CheckpointConfiguration,
+    CheckpointError,
+    CheckpointManager,
+    FileSystemCheckpointStorage,
+    ReadOnlyError,
+    SettingsError,
+)
 from ckptlog.errors import DeniedError, InputOutputError, LockTimeoutError, LogCorruptionError
 from tests.repository.nobody import as_nobody, give_away, public_directory
 
@@ -301,3 +309,65 @@ def test_views_that_this_user_may_not_write(public):
     with CheckpointManager(public / "s") as manager:
         assert len(manager.get_task_checkpoints("t")) == 3
         assert manager.validate_checkpoint_integrity() == []
+
+
+# --- the working directory ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def left(tmp_path, monkeypatch):
+    """Work in a directory that another one is like, with a store of the same name."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    with CheckpointManager("s") as manager:
+        manager.create_checkpoint("other", "O", 1)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def test_a_store_stays_where_it_is_when_the_program_goes_elsewhere(left, monkeypatch):
+    with CheckpointManager("s") as manager:
+        monkeypatch.chdir(left / "there")
+        assert manager.store.path == left / "here" / "s"
+        for step in range(1, 4):
+            manager.create_checkpoint("t", "T", step, data={"new": os.urandom(200_000)})
+        assert [one.step_number for one in manager.get_task_checkpoints("t")] == [1, 2, 3]
+        with ckptlog.open("s") as other:  # nothing of ours is there, and its lock is free
+            assert other.position == 1
+            assert not list((other.path / "packs").glob("*.pack"))
+            with other.log.exclusive(0.0), manager.store.log.exclusive(0.0):
+                pass
+    with ckptlog.open(left / "here" / "s") as store:
+        assert store.position == 3
+        assert not store.verify().problems
+
+
+def test_a_working_directory_that_is_gone(left, monkeypatch):
+    os.rename(left / "here", left / "gone")
+    os.rmdir(left / "gone")
+    for create in (False, True):
+        with pytest.raises(InputOutputError, match="working directory"):
+            ckptlog.open("s", create=create)
+    with ckptlog.open(left / "there" / "s") as store:
+        assert store.position == 1
+
+
+# --- a store that goes -----------------------------------------------------------------------------
+
+
+def test_a_store_that_was_removed_under_a_program_stays_removed(path):
+    config = CheckpointConfiguration(storage_dir=str(path), head_interval_s=60)
+    manager = CheckpointManager(config=config)
+    storage = FileSystemCheckpointStorage(manager=manager)
+    for step in range(1, 4):
+        manager.create_checkpoint("t", "T", step, data={"new": os.urandom(200_000)})
+    shutil.rmtree(path)
+    for call in (manager.store.compact, storage.refresh, manager.store.notary.sign):
+        with pytest.raises(CheckpointError):
+            call()
+    storage.close()
+    manager.close()
+    assert not path.exists()
+    with CheckpointManager(path) as manager:  # nothing is in the way of another
+        assert manager.store.position == 0

@@ -44,6 +44,21 @@ def test_a_standby_is_not_stale(tmp_path):
         lease.release()
 
 
+def test_captures_that_must_be_rare_are_not_stale_in_between(tmp_path):
+    with serve(
+        tmp_path / "s", intervalSeconds=0.1, minIntervalSeconds=600, alerts={"staleSeconds": 0}
+    ) as service:
+        until(service.list_checkpoints, "the first capture")
+        info = service.create_checkpoint()
+        time.sleep(0.7)
+        service._engine.look()
+        assert [one.id for one in service.list_checkpoints(1)] == [info.id]
+        assert service.alerts == []
+    with serve(tmp_path / "s", intervalSeconds=0.1, minIntervalSeconds=600) as service:
+        time.sleep(0.3)
+        assert [one.id for one in service.list_checkpoints(1)] == [info.id]
+
+
 def test_a_pause_is_no_lateness(tmp_path):
     with serve(tmp_path / "s", intervalSeconds=0.2) as service:
         until(lambda: len(service.list_checkpoints()) >= 2, "captures")

@@ -39,6 +39,8 @@ monitoring = ckptlog.CheckpointMonitoring()
 monitoring.attach(manager)
 performance = ckptlog.CheckpointPerformanceMonitor(manager)
 performance.attach()
+notary = manager.store.notary
+notary.sign()
 subscription, named = manager.store.watch(), manager.store.watch("consumer")
 LoggerFactory.show(io.StringIO())
 
@@ -82,6 +84,7 @@ calls = {
     "watch": lambda: manager.store.watch("another").close(),
     "log": lambda: LoggerFactory.get_logger("a").warning("b"),
     "show": lambda: LoggerFactory.show(io.StringIO()),
+    "sign": notary.sign,
     "close storage": storage.close,
     "close manager": manager.close,
     "close service": service.close,

@@ -302,6 +302,23 @@ def test_figures_have_the_names_of_the_specification(tmp_path):
         assert service.get_metrics().average_save_time > 0
 
 
+def test_rates_are_the_same_behind_a_restart_though_most_captures_were_deleted(tmp_path):
+    target, rates = Agents(), []
+    with serve(tmp_path / "s", target, intervalSeconds=3600, maxCheckpoints=2) as service:
+        until(service.list_checkpoints, "the first one")
+        for number in range(18):
+            service.create_checkpoint(str(number))
+        target.fault = RuntimeError("broken")
+        with pytest.raises(CaptureFailedError):
+            service.create_checkpoint()
+        rates.append(service.get_metrics().error_rate)
+    with serve(tmp_path / "s", intervalSeconds=3600, maxCheckpoints=2) as service:
+        found = service.get_metrics()
+        rates.append(found.error_rate)
+        assert (found.total_checkpoints, found.success_rate) == (2, 0.95)
+    assert rates == [0.05, 0.05]
+
+
 def test_the_current_operation(tmp_path):
     target = Agents()
     target.pause_s = 0.3

@@ -94,6 +94,29 @@ def test_a_service_stays_below_its_limit(tmp_path):
         assert service.list_checkpoints()
 
 
+def test_a_small_limit_is_not_used_up_by_what_views_take(tmp_path):
+    """Their write-ahead log grows up to 16 MiB, whatever they hold."""
+    noise = random.Random(1)
+
+    class State:
+        def get_state(self):
+            return {"noise": noise.randbytes(100_000)}
+
+        def set_state(self, state):
+            pass
+
+    config = settings(
+        tmp_path / "s", intervalSeconds=3600, maxCheckpoints=3, compactionIntervalSeconds=0.01
+    )
+    config["storage"]["local"]["maxSizeBytes"] = 4 * MEBIBYTE
+    with ckptlog.create_checkpoint_system(config, {"agentManager": State()}) as service:
+        for _ in range(80):
+            service.create_checkpoint()
+            service._engine.keeper._thread and service._engine.keeper._thread.join()
+        assert service.get_metrics().total_checkpoints == 3
+        assert used_bytes(tmp_path / "s") <= 4 * MEBIBYTE
+
+
 def test_a_capture_that_is_too_much_is_given_up_before_all_of_it_is_written(tmp_path, monkeypatch):
     limit, size = 4 * MEBIBYTE, 100 * MEBIBYTE
     config = CheckpointConfiguration(max_storage_size_gb=limit / GIBIBYTE, cleanup_interval_hours=0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 
 import pytest
 
 from ckptlog.storage import fork
-from ckptlog.storage.fork import free_in_child, renewed_in_child
+from ckptlog.storage.fork import free_in_child, hasty, renewed_in_child, still_in_fork
 from tests.manager.test_fork import in_child
 
 
@@ -68,3 +69,75 @@ def test_an_owner_is_not_kept_alive():
     del owner
     gc.collect()
     assert (len(fork._owners), len(fork._locks)) < number
+
+
+class Worker:
+    """Works under a lock; it can be still."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.is_still = False
+        still_in_fork(self)
+
+    def be_still(self, wait_s):
+        self.is_still = self.lock.acquire(timeout=wait_s)
+        return self.is_still
+
+    def go_on(self):
+        self.is_still = False
+        self.lock.release()
+
+
+def test_a_fork_waits_for_who_is_at_work_and_lets_go_on(monkeypatch):
+    monkeypatch.setattr(fork, "STILL_S", 30)
+    worker, held = Worker(), threading.Event()
+
+    def work():
+        with worker.lock:
+            held.set()
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    held.wait(10)
+    assert in_child(lambda: worker.is_still) is True
+    thread.join()
+    assert (worker.is_still, worker.lock.locked()) == (False, False)
+
+
+def test_a_fork_does_not_wait_for_ever_nor_where_it_is_hasty(monkeypatch):
+    worker = Worker()
+    monkeypatch.setattr(fork, "STILL_S", 0.01)
+    with worker.lock:
+        assert in_child(lambda: worker.is_still) is False
+    monkeypatch.setattr(fork, "STILL_S", 30)
+    with hasty():
+        assert in_child(lambda: worker.is_still) is False
+    assert not worker.lock.locked()
+
+
+class Equal:
+    """It is like every other one, and has no hash."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.renewed = 0
+        free_in_child(self, "lock")
+        renewed_in_child(self)
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+    def renew_in_child(self):
+        self.renewed += 1
+
+
+def test_objects_that_are_equal_are_seen_to_each():
+    first, second = Equal(), Equal()
+    with first.lock, second.lock:
+        found = in_child(
+            lambda: [first.lock.locked(), second.lock.locked(), first.renewed, second.renewed]
+        )
+    assert found == [False, False, 1, 1]

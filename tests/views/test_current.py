@@ -426,3 +426,18 @@ def test_the_schema_is_what_a_new_file_has(tmp_path):
     schema.check(view._database.reader)
     view.close()
     assert database.WAIT_WRITE_S < database.WAIT_READ_S
+
+
+def test_the_room_of_the_write_ahead_log_is_given_back(tmp_path):
+    author, path = Author(), tmp_path / "current.sqlite"
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    for _ in range(3):
+        author.create()
+        assert view.apply(author.commits, author.meta_of)
+    assert (tmp_path / "current.sqlite-wal").stat().st_size > 0
+    view.trim()
+    assert (tmp_path / "current.sqlite-wal").stat().st_size == 0
+    author.create()
+    assert view.apply(author.commits, author.meta_of)
+    assert_agrees(view, author)
+    view.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -15,12 +17,17 @@ from pathlib import Path
 import pytest
 
 from ckptlog.model.entry import Commit
+from ckptlog.storage import fork
 from ckptlog.views import current
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError, ViewClosedError
 from ckptlog.views.query import Filter
+from tests.manager.test_fork import in_child
 from tests.views.author import BOOT, STORE, Author, assert_agrees, long_log
 
+# The byte of path-shm that whoever has it open holds a lock on (SQLite's os_unix.c).
+_IN_USE = 128
+WAIT_S = 30
 ROOT = Path(__file__).parents[2]
 
 
@@ -275,6 +282,81 @@ def test_a_child_leaves_the_parents_view_alone(tmp_path, author, way):
     view._database.writer.execute("ROLLBACK")
     author.create()
     apply(view, author)
+    assert_agrees(view, author)
+    view.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's record of a lock")
+@pytest.mark.parametrize("is_at_work", [False, True])
+def test_a_child_that_opens_a_view_anew_holds_the_locks_of_it_itself(
+    tmp_path, author, monkeypatch, is_at_work
+):
+    """Else who opens it next cuts off the memory that the child has mapped: SIGBUS."""
+    monkeypatch.setattr(fork, "STILL_S", 30)
+    path = tmp_path / "current.sqlite"
+    view = CurrentView.open(path, STORE, boot=BOOT)
+    author.create()
+    apply(view, author)
+    held, thread = threading.Event(), None
+    if is_at_work:
+
+        def work():
+            with view._write_lock, view._read_lock:
+                held.set()
+                time.sleep(0.1)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        held.wait(WAIT_S)
+    (done, is_open), (may_end, end) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child
+        try:
+            own = CurrentView.open(path, STORE, boot=BOOT)
+            os.write(is_open, b"y" if own.mark.position == 1 and own.kind == "file" else b"n")
+            os.read(may_end, 1)
+        finally:
+            os._exit(0)
+    if thread is not None:
+        thread.join()
+    assert os.read(done, 1) == b"y"
+    author.create()
+    apply(view, author)
+    assert_agrees(view, author)
+    view.close()
+    # Of this process none is left: what is held is the child's.
+    with open(f"{path}-shm", "r+b") as file:
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _IN_USE, 1, 0)
+        found = struct.unpack("hhqqi", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    os.write(end, b"y")
+    os.waitpid(child, 0)
+    assert (found[0], found[4]) == (fcntl.F_RDLCK, child)
+
+
+def test_a_child_of_a_view_that_is_not_still_opens_it_nevertheless(tmp_path, author, monkeypatch):
+    monkeypatch.setattr(fork, "STILL_S", 0.01)
+    view = CurrentView.open(tmp_path / "current.sqlite", STORE, boot=BOOT)
+    author.create()
+    apply(view, author)
+    held, done = threading.Event(), threading.Event()
+
+    def work():
+        with view._write_lock:
+            held.set()
+            done.wait(WAIT_S)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    held.wait(WAIT_S)
+
+    def child():
+        with pytest.raises(ViewClosedError):
+            view.mark  # noqa: B018
+        return CurrentView.open(tmp_path / "current.sqlite", STORE, boot=BOOT).mark.position
+
+    assert in_child(child) == 1
+    done.set()
+    thread.join()
     assert_agrees(view, author)
     view.close()
 

@@ -6,12 +6,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
 from ckptlog.views.current import CurrentView
 from ckptlog.views.errors import ViewBusyError
 from ckptlog.views.guard import Guard, folder_lock
+from tests.holding import living_child
 from tests.views.author import BOOT, STORE, Author, assert_agrees
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's file locks")
@@ -169,3 +171,11 @@ def test_a_folder_lock_waits(tmp_path):
         order.append("first")
     waiting.join()
     assert order == ["first", "second"]
+
+
+def test_a_folder_lock_ends_though_a_child_was_forked_under_it(tmp_path):
+    with ExitStack() as stack:
+        with folder_lock(tmp_path, exclusive=True):
+            stack.enter_context(living_child())
+        with folder_lock(tmp_path, exclusive=True, wait_s=0):
+            pass

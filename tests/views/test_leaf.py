@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from ckptlog import CheckpointManager
 from ckptlog.formats import event
 from ckptlog.storage.environment import Environment
 from ckptlog.views.leaf import LEAF_BYTES, LeafCache
+from tests.holding import living_child
 
 
 def fill(path: Path) -> list[bytes]:
@@ -57,6 +60,27 @@ def test_a_rebuild_writes_it_anew(tmp_path: Path) -> None:
         store.rebuild_views()
         assert store.verify("structure").ok
     assert LeafCache(path).read(0, 100) == leaves
+
+
+def test_it_is_cut_though_a_child_was_forked_while_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = LeafCache(tmp_path / "leaves")
+    pwrite = os.pwrite
+    with ExitStack() as stack:
+        with monkeypatch.context() as patch:
+
+            def forking(fd: int, data: bytes, offset: int) -> int:
+                stack.enter_context(living_child())
+                return pwrite(fd, data, offset)
+
+            patch.setattr(os, "pwrite", forking)
+            cache.put(0, [bytes(LEAF_BYTES)] * 3)
+        thread = threading.Thread(target=cache.cut, args=(1,), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert cache.position == 1
 
 
 def test_what_lies_behind_is_cut(tmp_path: Path) -> None:

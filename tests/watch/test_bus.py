@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 
 import pytest
 
@@ -98,3 +99,18 @@ async def never_awaited(event):
 def test_no_subscription(kind, callback):
     with pytest.raises(ArgumentError):
         InProcessEventBus().subscribe(kind, callback)
+
+
+def test_a_bus_of_a_users_own_may_be_a_dataclass():
+    @dataclass
+    class Named(InProcessEventBus):
+        name: str = ""
+
+        def __post_init__(self):
+            super().__init__()
+
+    seen = []
+    for bus in (Named("a"), Named("a")):
+        bus.subscribe("*", seen.append)
+        bus.publish("x", 1)
+    assert seen == [1, 1]

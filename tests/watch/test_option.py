@@ -59,3 +59,14 @@ def test_a_reader_of_a_store_that_is_read_only_keeps_its_cursor_elsewhere(room, 
     assert not (room.root / "consumers").exists()
     with pytest.raises(ArgumentError):
         reader.open("one", {"cursors": 7})
+
+
+def test_a_cursor_is_kept_where_the_working_directory_was(room, tmp_path, monkeypatch):
+    room.add("a")
+    monkeypatch.chdir(tmp_path)
+    with room.process().open("one", {"follow": False, "cursors": "mine"}) as events:
+        assert next(events).position == 0
+        monkeypatch.chdir("/")
+        events.ack()
+    with room.process().open("one", {"follow": False, "cursors": tmp_path / "mine"}) as events:
+        assert list(events) == []

@@ -79,7 +79,7 @@ class TaskMaster:
                 f"wait_s is {quoted(wait_s)}; seconds from 0 on are needed.", argument="wait_s"
             )
         self.tag = check_id("tag", tag)
-        self._file = TasksFile(Path(path), tag, wait_s=wait_s)
+        self._file = TasksFile(Path(path).absolute(), tag, wait_s=wait_s)
 
     def task_id(self, ref: str | int) -> str:
         """Return the checkpoint task of a task ("3", 3) or subtask ("3.1")."""

@@ -34,6 +34,7 @@ from ckptlog.storage.files import (
     create_temporary,
     publish,
     remove,
+    unlock_and_close,
     write_all,
     write_atomically,
 )
@@ -94,7 +95,7 @@ class Shelf:
             yield
         finally:
             self._is_named = False
-            os.close(fd)
+            unlock_and_close(fd)
 
     def _acquire(self, fd: int, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s

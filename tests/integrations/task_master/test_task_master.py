@@ -92,6 +92,13 @@ def test_tasks_and_subtasks_are_read(tasks):
     assert tasks.task_id("1.1") == "master/1.1"
 
 
+def test_the_file_stays_where_it_is_when_the_program_goes_elsewhere(manager, path, monkeypatch):
+    monkeypatch.chdir(path.parent)
+    tasks = TaskMaster(manager, path.name)
+    monkeypatch.chdir("/")
+    assert len(tasks.tasks()) == 5
+
+
 def test_open_tasks_seed_checkpoints_once(manager, tasks):
     seeded = tasks.seed()
     assert list(seeded) == ["1", "1.1", "2"]

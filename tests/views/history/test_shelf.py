@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 
 from ckptlog.errors import ArgumentError, LockTimeoutError
 from ckptlog.views.history.column import COLUMNS, SCHEMA
+from tests.holding import living_child
 from tests.views.history.scribe import contents, play
 
 
@@ -177,6 +179,15 @@ def test_the_history_of_another_store_is_refused_and_kept(filled, make_scribe, t
         view.shelf.refuse_foreign()
     assert contents(folder) == before
     assert filled.view(folder).current() is not None
+
+
+def test_the_lock_ends_though_a_child_was_forked_under_it(filled):
+    shelf = filled.view().shelf
+    with ExitStack() as stack:
+        with shelf.lock(0):
+            stack.enter_context(living_child())
+        with shelf.lock(0):
+            pass
 
 
 def test_another_store_that_comes_first_is_found_under_the_lock(filled, make_scribe, tmp_path):
