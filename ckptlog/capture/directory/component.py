@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -151,6 +151,12 @@ class DirectoryComponent:
             yield
         finally:
             self._tracked = None
+
+    @contextmanager
+    def indexing_aside(self) -> Iterator[None]:
+        """Write the stat index of a capture, in the block, beside whatever else is done there."""
+        with nullcontext() if self._index_file is None else self._index_file.aside():
+            yield
 
     # restore
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +17,7 @@ from ckptlog.capture.directory.scan import Options, Scan
 from ckptlog.capture.directory.stat_index import StatIndex, Whole
 from ckptlog.errors import CheckpointStorageError
 from ckptlog.storage.files import write_atomically
+from ckptlog.storage.pool import Pool
 
 _CHECKSUM_BYTES: Final = 16
 _decoder = msgspec.msgpack.Decoder(Whole)
@@ -31,6 +34,8 @@ class IndexFile:
         self.path = path
         self._options = options
         self._last: tuple[tuple[int, int, int], StatIndex | None] | None = None
+        self._pool: Pool | None = None
+        self._jobs: list[Future[None]] = []
 
     def load(self) -> StatIndex | None:
         """Return the index; None where there is none that is sound."""
@@ -45,8 +50,26 @@ class IndexFile:
             last = self._last = status, load(self.path, self._options)
         return last[1]
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Write in a thread, in the block; its end waits for that. For one capture at a time."""
+        with Pool(1, "ckptlog-index") as pool:
+            self._pool = pool
+            try:
+                yield
+            finally:
+                self._pool, jobs, self._jobs = None, self._jobs, []
+        for job in jobs:
+            job.result()
+
     def save(self, found: Scan, draft: Draft) -> None:
         """Write the index of a capture; see `save`. One that cannot be written is none."""
+        if self._pool is None:
+            self._save(found, draft)
+        else:
+            self._jobs.append(self._pool.submit(self._save, found, draft))
+
+    def _save(self, found: Scan, draft: Draft) -> None:
         with suppress(OSError, CheckpointStorageError):
             save(self.path, self._options, found, draft)
 

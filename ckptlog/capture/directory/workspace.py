@@ -218,7 +218,7 @@ class Workspace:
         self.component.check_paths(stored, paths)
         if to is not None:
             return Rewound(info, None, tuple(self.component.restore_paths(stored, paths, to=to)))
-        with self.component.alone():
+        with self.component.alone(), self.component.indexing_aside():
             self.check_free(paths, own=own)
             safety, undo = self._save(info, stored)
             saved = None if undo is None else self.component.last
