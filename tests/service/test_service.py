@@ -287,6 +287,7 @@ def test_a_forked_child_leaves_its_parents_service_alone(tmp_path):
 def test_figures_have_the_names_of_the_specification(tmp_path):
     with serve(tmp_path / "s", intervalSeconds=3600) as service:
         service.create_checkpoint()
+        until(lambda: len(service.list_checkpoints()) == 2, "the automatic one")
         found = service.get_metrics()
         names = (
             "totalCheckpoints", "successRate", "averageSaveTime", "averageRecoveryTime",
