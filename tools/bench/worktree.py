@@ -218,6 +218,7 @@ def _git_new(folder: Path, tree: Path) -> None:
 
 def _git(folder: Path, tree: Path, *words: str) -> None:
     places = [f"--git-dir={folder / 'git'}", f"--work-tree={tree}"]
+    places += ["-c", "gc.auto=0", "-c", "maintenance.auto=false"]  # nothing stays at work behind it
     environ = {**os.environ, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     subprocess.run(["git", *places, *words], check=True, env=environ, cwd=tree)
 
