@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from ckptlog.recovery.pictures import Either
 from ckptlog.recovery.request import Cancel
+from ckptlog.storage.fork import renewed_in_child
 from ckptlog.storage.pool import Pool as Threads
 
 # One call works, the others wait for it; a thread is made when it is needed.
@@ -49,13 +49,17 @@ class Pool:
     """
 
     def __init__(self) -> None:
+        self.renew_in_child()
+        renewed_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Have no threads: in a forked child they are the parent's."""
         self._threads: Threads | None = None
-        self._pid = os.getpid()
 
     async def call(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """Call a function in a thread; who is cancelled does not wait for it any more."""
-        if self._threads is None or self._pid != os.getpid():  # a forked child has none of them
-            self._threads, self._pid = Threads(_THREADS_MAX, "ckptlog-async"), os.getpid()
+        if self._threads is None:
+            self._threads = Threads(_THREADS_MAX, "ckptlog-async")
         context = contextvars.copy_context()
         call = partial(context.run, function, *arguments, **options)
         job = self._threads.begin(call)
@@ -87,5 +91,5 @@ class Pool:
     def close(self) -> None:
         """Let the threads end that have nothing to do."""
         threads, self._threads = self._threads, None
-        if threads is not None and self._pid == os.getpid():
+        if threads is not None:
             threads.close(wait=False)

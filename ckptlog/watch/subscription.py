@@ -15,7 +15,6 @@ held for moments; `_saving` while the cursor is written. They are taken in this 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -39,6 +38,7 @@ from ckptlog.log.follower import confirm
 from ckptlog.model import html
 from ckptlog.model.cursor import Cursor, after_commit
 from ckptlog.model.entry import Commit, Entry
+from ckptlog.storage.fork import renewed_in_child
 from ckptlog.watch.aside import Aside
 from ckptlog.watch.consumer import Consumer
 from ckptlog.watch.event import WatchEvent
@@ -53,9 +53,10 @@ class _Generation:
 
     def __init__(self) -> None:
         self.number = 0
-        os.register_at_fork(after_in_child=self._next)
+        renewed_in_child(self)
 
-    def _next(self) -> None:
+    def renew_in_child(self) -> None:
+        """Count one more."""
         self.number += 1
 
 

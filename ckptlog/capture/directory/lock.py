@@ -19,6 +19,7 @@ from typing import Final
 
 from ckptlog.capture.directory import name as naming
 from ckptlog.errors import RecoveryBusyError
+from ckptlog.storage.files import unlock_and_close
 
 # The descriptors that are open, one in each list, for the children.
 _all_held: Final[list[list[int]]] = []
@@ -46,9 +47,7 @@ def alone(root: str) -> Iterator[bool]:
     finally:
         _all_held.remove(held)
         if held:  # in a forked child it was closed
-            with suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(held.pop())
+            unlock_and_close(held.pop())
 
 
 def _close_in_child() -> None:

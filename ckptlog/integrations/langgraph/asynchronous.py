@@ -7,7 +7,6 @@ thread has begun is finished, so a cancelled put may have been stored.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,7 +15,7 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from ckptlog.storage.fork import free_in_child
+from ckptlog.storage.fork import renewed_in_child
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
@@ -149,10 +148,13 @@ class _Calls:
 
     def __init__(self, workers_max: int) -> None:
         self._workers_max = workers_max
+        self.renew_in_child()
+        renewed_in_child(self)
+
+    def renew_in_child(self) -> None:
+        """Have no threads: in a forked child they are the parent's."""
         self._lock = Lock()
-        free_in_child(self, "_lock")
         self._pool: ThreadPoolExecutor | None = None
-        self._pid = os.getpid()
 
     async def run(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
         loop = asyncio.get_running_loop()
@@ -160,14 +162,12 @@ class _Calls:
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None or self._pid != os.getpid():
-                self._pid = os.getpid()
+            if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._workers_max, "ckptlog-saver")
             return self._pool
 
     def close(self) -> None:
         with self._lock:
             pool, self._pool = self._pool, None
-            is_ours = self._pid == os.getpid()
-        if pool is not None and is_ours:
+        if pool is not None:
             pool.shutdown()
